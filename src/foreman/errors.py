@@ -1,0 +1,71 @@
+"""What can go wrong, named by what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+#: Why the target could not be reached or could not be understood. The words are part of the answer of ``/healthz``.
+Why = Literal["refused", "timeout", "dns", "tls", "reset", "closed", "garbage", "silence", "status"]
+
+
+class ForemanError(Exception):
+    """What foreman itself says went wrong; ``str()`` is a sentence for the person who reads it."""
+
+
+class ConfigError(ForemanError):
+    """Settings that cannot be used.
+
+    :ivar problems: one sentence for each problem, each beginning with the variable's name.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class InvalidName(ForemanError):
+    """A model name that Ollama would refuse; ``str()`` is the text that Ollama answers."""
+
+
+class BadBody(ForemanError):
+    """A request body that Ollama would refuse at once; ``str()`` is the text that Ollama answers."""
+
+
+class TargetError(ForemanError):
+    """The target did not give an answer."""
+
+
+class ConnectionError(TargetError):  # noqa: A001 - the field's word; always used as errors.ConnectionError
+    """No answer came: the target could not be reached, or broke off before its headers were whole.
+
+    :ivar why: one word, see ``Why``.
+    """
+
+    def __init__(self, why: Why, detail: str) -> None:
+        super().__init__(detail)
+        self.why: Why = why
+
+
+class HTTPError(TargetError):
+    """The target answered with a status that is not a success.
+
+    :ivar status: the HTTP status; :ivar text: Ollama's own words where it gave any.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"the target answered {status}: {text}")
+        self.status = status
+        self.text = text
+
+
+class QueueFull(ForemanError):
+    """The waiting room has no place left."""
+
+
+class Draining(ForemanError):
+    """foreman is stopping and takes nothing new."""
+
+
+class ReaderStalled(ForemanError):
+    """Whoever reads an answer took nothing for too long."""
