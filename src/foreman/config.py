@@ -1,0 +1,191 @@
+"""Turn ``FOREMAN_*`` settings into one frozen ``Config``, or say everything that is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar, cast
+
+from attrs import Attribute, evolve, field, fields, frozen
+
+from foreman import spellings
+from foreman.addresses import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
+from foreman.addresses import endpoint, is_private, target
+from foreman.errors import ConfigError
+
+T = TypeVar("T")
+
+_PREFIX = "FOREMAN_"
+#: What the command line reads for itself; not a setting of the daemon.
+_NOT_SETTINGS = frozenset({"FOREMAN_URL", "FOREMAN_TOKEN"})
+#: What Kubernetes puts into every container's environment for a service that is called foreman.
+_KUBERNETES = re.compile(r"FOREMAN_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP)(_\w+)?)")
+
+
+@frozen
+class Setting:
+    """One variable that foreman reads.
+
+    :ivar name: its name in lower case without ``FOREMAN_``; :ivar attribute: where ``Config`` keeps it;
+    :ivar default: as a person would write it, empty where there is none;
+    :ivar parse: from text to value, ``ValueError`` with a phrase where that is impossible;
+    :ivar help: what it is, in a few words; :ivar secret: never shown, and has a ``_FILE`` variable instead of an option.
+    """
+
+    name: str
+    attribute: str
+    default: str
+    parse: Callable[[str], object]
+    help: str
+    secret: bool
+
+    @property
+    def variable(self) -> str:
+        """The name of its environment variable."""
+        return _PREFIX + self.name.upper()
+
+    @property
+    def option(self) -> str:
+        """The name of its option, without the dashes in front; a secret has none."""
+        return "" if self.secret else self.name.replace("_", "-")
+
+
+def _setting(default: str, parse: Callable[[str], T], help: str, *, name: str = "", secret: bool = False) -> T:  # noqa: A002
+    """A field of ``Config`` that carries its own line of the table."""
+    show = (lambda value: "None" if value is None else "'***'") if secret else True
+    metadata = {"setting": (name, default, parse, help, secret)}
+    return cast("T", field(factory=lambda: parse(default), repr=show, metadata=metadata))
+
+
+@frozen(kw_only=True)
+class Config:
+    """What foreman was told. Durations are in seconds, sizes in bytes.
+
+    ``listen`` is a Twisted endpoint description; ``target`` is where Ollama is; a token that was not given is None.
+    """
+
+    listen: str = _setting(
+        "tcp:8080:interface=127.0.0.1", endpoint, "where to listen: host:port, or a Twisted endpoint description"
+    )
+    target: TargetAddress = _setting(
+        "http://127.0.0.1:11434", target, "the Ollama server, written as for OLLAMA_HOST", name="target_url"
+    )
+    target_token: str | None = _setting("", spellings.optional(spellings.token), "bearer token sent to the target", secret=True)
+    auth_token: str | None = _setting("", spellings.optional(spellings.token), "token required of clients", secret=True)
+    admin_token: str | None = _setting(
+        "", spellings.optional(spellings.token), "accepted everywhere, and the only one for managing models", secret=True
+    )
+    tokens_file: Path | None = _setting("", spellings.optional(spellings.path), "file of named tokens")
+    allow_open: bool = _setting("0", spellings.flag, "1: listen beyond this machine although no token is required")
+    allowed_hosts: tuple[str, ...] = _setting("", spellings.host_names, "names for the Host header, beside Ollama's own list")
+    origins: tuple[str, ...] = _setting("", spellings.origins, "origins of web pages, beside Ollama's own list")
+    poll_interval: float = _setting("30s", spellings.some_seconds, "how often the target is asked for its models")
+    embedder_model: str | None = _setting("", spellings.optional(spellings.plain), "model kept loaded for embeddings")
+    turns: int = _setting("1", spellings.count, "chats at once at the target")
+    embed_cap: int = _setting("8", spellings.count, "embeddings at once at the target")
+    max_queue: int = _setting("512", spellings.count, "chats that may wait; beyond: 503")
+    target_wait: float = _setting("0", spellings.seconds, "how long a chat is held while the target is away")
+    connect_timeout: float = _setting("5s", spellings.some_seconds, "for a connection to the target")
+    silence_timeout: float = _setting("10m", spellings.some_seconds, "the target says nothing between two lines")
+    stall_timeout: float = _setting("60s", spellings.some_seconds, "a reader takes nothing while its buffer is full")
+    buffer: int = _setting("8MiB", spellings.size, "one answer held for a slow reader")
+    buffer_total: int = _setting("512MiB", spellings.size, "all answers held for slow readers")
+    max_body: int = _setting("256MiB", spellings.size, "one request body, blobs excepted; beyond: 413")
+    body_budget: int = _setting("2GiB", spellings.size, "all request bodies that wait; beyond: 503")
+    head_timeout: float = _setting("30s", spellings.some_seconds, "for the head of a request; beyond: 408")
+    body_timeout: float = _setting("60s", spellings.some_seconds, "silence, or less than 1 kB/s, within a body; beyond: 408")
+    idle_timeout: float = _setting("75s", spellings.some_seconds, "between two requests of a connection")
+    max_connections: int = _setting("10000", spellings.count, "connections at once; beyond: 503")
+    drain_timeout: float = _setting("30s", spellings.seconds, "how long running answers may take at shutdown")
+    log_format: str = _setting("text", spellings.text_or_json, "text, or json")
+
+
+def _row(attribute: Attribute[object]) -> Setting:
+    name, default, parse, help_, secret = attribute.metadata["setting"]
+    return Setting(name or attribute.name, attribute.name, default, parse, help_, secret)
+
+
+#: Every setting, in the order in which people are shown them.
+SETTINGS: tuple[Setting, ...] = tuple(_row(attribute) for attribute in fields(Config))
+
+
+def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = None) -> Config:
+    """Read the settings; an option wins over its variable. What is empty or None counts as not given.
+
+    :param environ: the environment, most often ``os.environ``.
+    :param options: what was given on the command line, by option name, with dashes or underscores.
+    :raises ConfigError: with every problem at once, each beginning with the variable's name.
+    """
+    given = {name.replace("-", "_"): text for name, text in (options or {}).items() if text}
+    values: dict[str, object] = {}
+    problems: list[str] = []
+    for setting in SETTINGS:
+        said = f"{setting.variable} (--{setting.option})" if setting.name in given else setting.variable
+        try:
+            text = _secret(setting, environ) if setting.secret else given.get(setting.name) or environ.get(setting.variable, "")
+            values[setting.attribute] = setting.parse(text.strip() or setting.default)
+        except ValueError as problem:
+            shown = "" if setting.secret else f" {text!r}"
+            problems.append(f"{said}:{shown} {problem}")
+    # The types were checked by each setting's own parser.
+    config = evolve(Config(), **values)  # type: ignore[arg-type]
+    problems += _contradictions(config, broken={setting.attribute for setting in SETTINGS} - values.keys())
+    problems += _unknown(environ)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _secret(setting: Setting, environ: Mapping[str, str]) -> str:
+    """The secret itself, or what stands in the file that the ``_FILE`` variable names."""
+    text = environ.get(setting.variable, "").strip()
+    file = environ.get(f"{setting.variable}_FILE", "").strip()
+    if not file:
+        return text
+    if text:
+        raise ValueError(f"is given twice, by {setting.variable}_FILE too")
+    try:
+        text = Path(file).expanduser().read_text("utf-8").strip()
+    except OSError as problem:
+        raise ValueError(f"cannot be read from {file!r}: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"cannot be read from {file!r}: it is not text") from None
+    if not text:
+        raise ValueError(f"cannot be read from {file!r}: the file is empty")
+    return text
+
+
+def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
+    """What is wrong between settings that are each well written; those that are ``broken`` are not judged twice."""
+
+    def sound(*attributes: str) -> bool:
+        return not set(attributes) & set(broken)
+
+    if sound("listen", "auth_token", "admin_token", "tokens_file", "allow_open"):
+        closed = config.auth_token or config.admin_token or config.tokens_file
+        if not (closed or config.allow_open or is_private(config.listen)):
+            yield (
+                f"FOREMAN_LISTEN: {config.listen!r} can be reached from other machines and no token is required; "
+                "set FOREMAN_AUTH_TOKEN, or FOREMAN_ALLOW_OPEN=1 if everybody may use it"
+            )
+    if sound("auth_token", "admin_token") and config.auth_token and config.auth_token == config.admin_token:
+        yield "FOREMAN_ADMIN_TOKEN: is the same as FOREMAN_AUTH_TOKEN, so that everybody could manage models"
+    if sound("buffer", "buffer_total") and config.buffer > config.buffer_total:
+        yield "FOREMAN_BUFFER_TOTAL: is smaller than FOREMAN_BUFFER"
+    if sound("max_body", "body_budget") and config.max_body > config.body_budget:
+        yield "FOREMAN_BODY_BUDGET: is smaller than FOREMAN_MAX_BODY"
+
+
+def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    """Variables that look like settings and are none: most often a slip of the pen that would go unnoticed."""
+    known = {setting.variable for setting in SETTINGS}
+    known |= {f"{setting.variable}_FILE" for setting in SETTINGS if setting.secret} | _NOT_SETTINGS
+    for variable in sorted(environ):
+        if not variable.startswith(_PREFIX) or variable in known or _KUBERNETES.fullmatch(variable):
+            continue
+        if variable == "FOREMAN_PORT" and environ[variable].startswith(("tcp://", "udp://")):
+            continue  # Kubernetes again
+        meant = difflib.get_close_matches(variable, sorted(known), n=1, cutoff=0.7)
+        yield f"{variable}: is not a setting of foreman" + (f"; did you mean {meant[0]}?" if meant else "")
