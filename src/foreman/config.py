@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from attrs import Attribute, evolve, field, fields, frozen
 
@@ -56,7 +56,8 @@ def _setting(default: str, parse: Callable[[str], T], help: str, *, name: str = 
     """A field of ``Config`` that carries its own line of the table."""
     show = (lambda value: "None" if value is None else "'***'") if secret else True
     metadata = {"setting": (name, default, parse, help, secret)}
-    return cast("T", field(factory=lambda: parse(default), repr=show, metadata=metadata))
+    value: T = field(factory=lambda: parse(default), repr=show, metadata=metadata)
+    return value
 
 
 @frozen(kw_only=True)
@@ -72,14 +73,18 @@ class Config:
     target: TargetAddress = _setting(
         "http://127.0.0.1:11434", target, "the Ollama server, written as for OLLAMA_HOST", name="target_url"
     )
-    target_token: str | None = _setting("", spellings.optional(spellings.token), "bearer token sent to the target", secret=True)
+    target_token: str | None = _setting(
+        "", spellings.optional(spellings.token), "bearer token sent to the target", secret=True
+    )
     auth_token: str | None = _setting("", spellings.optional(spellings.token), "token required of clients", secret=True)
     admin_token: str | None = _setting(
-        "", spellings.optional(spellings.token), "accepted everywhere, and the only one for managing models", secret=True
+        "", spellings.optional(spellings.token), "accepted everywhere, and alone for managing models", secret=True
     )
     tokens_file: Path | None = _setting("", spellings.optional(spellings.path), "file of named tokens")
     allow_open: bool = _setting("0", spellings.flag, "1: listen beyond this machine although no token is required")
-    allowed_hosts: tuple[str, ...] = _setting("", spellings.host_names, "names for the Host header, beside Ollama's own list")
+    allowed_hosts: tuple[str, ...] = _setting(
+        "", spellings.host_names, "names for the Host header, beside Ollama's own list"
+    )
     origins: tuple[str, ...] = _setting("", spellings.origins, "origins of web pages, beside Ollama's own list")
     poll_interval: float = _setting("30s", spellings.some_seconds, "how often the target is asked for its models")
     embedder_model: str | None = _setting("", spellings.optional(spellings.plain), "model kept loaded for embeddings")
@@ -95,7 +100,9 @@ class Config:
     max_body: int = _setting("256MiB", spellings.size, "one request body, blobs excepted; beyond: 413")
     body_budget: int = _setting("2GiB", spellings.size, "all request bodies that wait; beyond: 503")
     head_timeout: float = _setting("30s", spellings.some_seconds, "for the head of a request; beyond: 408")
-    body_timeout: float = _setting("60s", spellings.some_seconds, "silence, or less than 1 kB/s, within a body; beyond: 408")
+    body_timeout: float = _setting(
+        "60s", spellings.some_seconds, "silence, or less than 1 kB/s, within a body; beyond: 408"
+    )
     idle_timeout: float = _setting("75s", spellings.some_seconds, "between two requests of a connection")
     max_connections: int = _setting("10000", spellings.count, "connections at once; beyond: 503")
     drain_timeout: float = _setting("30s", spellings.seconds, "how long running answers may take at shutdown")
@@ -124,7 +131,7 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
     for setting in SETTINGS:
         said = f"{setting.variable} (--{setting.option})" if setting.name in given else setting.variable
         try:
-            text = _secret(setting, environ) if setting.secret else given.get(setting.name) or environ.get(setting.variable, "")
+            text = given.get(setting.name) or _from_environment(setting, environ)
             values[setting.attribute] = setting.parse(text.strip() or setting.default)
         except ValueError as problem:
             shown = "" if setting.secret else f" {text!r}"
@@ -138,10 +145,10 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
     return config
 
 
-def _secret(setting: Setting, environ: Mapping[str, str]) -> str:
-    """The secret itself, or what stands in the file that the ``_FILE`` variable names."""
+def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
+    """What the variable says; for a secret also what stands in the file that its ``_FILE`` variable names."""
     text = environ.get(setting.variable, "").strip()
-    file = environ.get(f"{setting.variable}_FILE", "").strip()
+    file = environ.get(f"{setting.variable}_FILE", "").strip() if setting.secret else ""
     if not file:
         return text
     if text:

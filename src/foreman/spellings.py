@@ -28,7 +28,9 @@ _FACTORS = {"": 1, "b": 1} | {
 }
 _LARGEST = 2**50
 
-_FLAGS = {word: value for value, words in ((True, "1 true yes on"), (False, "0 false no off")) for word in words.split()}
+_FLAGS = {
+    word: value for value, words in ((True, "1 true yes on"), (False, "0 false no off")) for word in words.split()
+}
 
 
 def seconds(text: str) -> float:
@@ -57,12 +59,10 @@ def size(text: str) -> int:
     match = _SIZE.fullmatch(text.lower())
     if match is None or match[2] not in _FACTORS:
         raise ValueError("is not a size, such as 8MiB, 512k or 65536")
-    number, unit = match.groups()
-    # Digits beyond the largest size are refused before they are multiplied.
-    value = int(float(number) * _FACTORS[unit]) if "." in number or len(number) > 16 else int(number) * _FACTORS[unit]  # noqa: PLR2004
+    value = float(match[1]) * _FACTORS[match[2]]
     if not 1 <= value <= _LARGEST:
         raise ValueError("must be between one byte and 1024 TiB")
-    return value
+    return int(value)
 
 
 def count(text: str) -> int:
