@@ -1,0 +1,85 @@
+"""Fail the test that left something behind: a lost failure, a waiting timer, an open connection."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import define, field
+from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: How often the reactor may turn for what a test has told to stop, but has not seen stop.
+_LAST_TURNS = 30
+
+
+@implementer(ILogObserver)
+@define(eq=False)
+class LoggedFailures:
+    """Failures that were logged during a test; each has to be taken by the test that expects it."""
+
+    _events: list[LogEvent] = field(factory=list)
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_failure") is not None:
+            self._events.append(event)
+
+    def take(self, *types: type[BaseException]) -> list[Failure]:
+        """The failures of these types, which then no longer fail the test."""
+        gc.collect()
+        taken = [event for event in self._events if event["log_failure"].check(*types)]
+        self._events = [event for event in self._events if event not in taken]
+        return [event["log_failure"] for event in taken]
+
+    def rest(self) -> list[str]:
+        """What nobody has taken, as text."""
+        return [f"a failure was lost:\n{event['log_failure'].getTraceback()}" for event in self._events]
+
+
+def pytest_collection_finish() -> None:
+    """Let the collection after each test look at what that test made, not at every imported library."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def logged_failures() -> Iterator[LoggedFailures]:
+    """What was logged as a failure during the test."""
+    observer = LoggedFailures()
+    globalLogPublisher.addObserver(observer)
+    yield observer
+    globalLogPublisher.removeObserver(observer)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(logged_failures: LoggedFailures) -> Iterator[None]:
+    """Compare what the reactor holds before and after the test, and look for failures that nobody heard."""
+    from twisted.internet import reactor  # chosen by pytest-twisted, after this module was imported
+
+    before = _held(reactor)
+    yield
+    left = _left(reactor, before)
+    for _ in range(_LAST_TURNS):
+        if not left:
+            break
+        pytest_twisted.blockon(deferLater(reactor, 0.01))
+        left = _left(reactor, before)
+    gc.collect()
+    complaints = logged_failures.rest() + left
+    if complaints:
+        pytest.fail("\n".join(complaints), pytrace=False)
+
+
+def _held(reactor: Any) -> set[object]:
+    """Timers, and what the reactor reads from or writes to, less what it made for itself."""
+    held: set[object] = {*reactor.getReaders(), *reactor.getWriters(), *reactor.getDelayedCalls()}
+    return held - reactor._internalReaders
+
+
+def _left(reactor: Any, before: Collection[object]) -> list[str]:
+    return [f"still there: {thing}" for thing in _held(reactor) - set(before)]

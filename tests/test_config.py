@@ -1,0 +1,411 @@
+"""Settings are read as people write them, and everything that is wrong with them is said at once."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foreman import addresses, spellings
+from foreman.config import SETTINGS, Config, TargetAddress, load
+from foreman.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+
+
+def problems(environ: dict[str, str], options: dict[str, str | None] | None = None) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(environ, options)
+    return caught.value.problems
+
+
+def test_without_any_setting_foreman_serves_the_local_ollama_to_this_machine() -> None:
+    config = load({})
+    assert config == Config()
+    assert config.listen == "tcp:8080:interface=127.0.0.1"
+    assert config.target == TargetAddress("http", "127.0.0.1", 11434)
+    assert (config.poll_interval, config.silence_timeout, config.turns) == (30.0, 600.0, 1)
+    assert config.auth_token is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("LISTEN", "[::1]:9000", r"tcp6:9000:interface=\:\:1"),
+        ("TOKENS_FILE", "/etc/foreman/tokens", Path("/etc/foreman/tokens")),
+        ("ALLOW_OPEN", "yes", True),
+        ("ALLOWED_HOSTS", "Box.lan, nas", ("box.lan", "nas")),
+        ("ORIGINS", "https://chat.example.com,app://*", ("https://chat.example.com", "app://*")),
+        ("POLL_INTERVAL", "5m", 300.0),
+        ("EMBEDDER_MODEL", "nomic-embed-text", "nomic-embed-text"),
+        ("TURNS", "2", 2),
+        ("EMBED_CAP", "16", 16),
+        ("MAX_QUEUE", "10", 10),
+        ("TARGET_WAIT", "2m", 120.0),
+        ("CONNECT_TIMEOUT", "250ms", 0.25),
+        ("SILENCE_TIMEOUT", "1h30m", 5400.0),
+        ("STALL_TIMEOUT", "1.5", 1.5),
+        ("BUFFER", "64k", 65536),
+        ("BUFFER_TOTAL", "1 GiB", 2**30),
+        ("MAX_BODY", "1MB", 10**6),
+        ("BODY_BUDGET", "3GiB", 3 * 2**30),
+        ("HEAD_TIMEOUT", "10s", 10.0),
+        ("BODY_TIMEOUT", "2m", 120.0),
+        ("IDLE_TIMEOUT", "1d", 86400.0),
+        ("MAX_CONNECTIONS", "100", 100),
+        ("DRAIN_TIMEOUT", "0", 0.0),
+        ("LOG_FORMAT", "json", "json"),
+    ],
+)
+def test_each_setting_comes_from_its_variable_or_its_option_and_the_option_wins(
+    name: str, text: str, value: object
+) -> None:
+    attribute = name.lower()
+    assert getattr(load({f"FOREMAN_{name}": text}), attribute) == value
+    dashed = attribute.replace("_", "-")
+    assert getattr(load({f"FOREMAN_{name}": "nonsense:::"}, {dashed: text}), attribute) == value
+    assert getattr(load({}, {attribute: text}), attribute) == value
+
+
+def test_every_setting_has_a_field_a_default_that_reads_and_a_help() -> None:
+    for setting in SETTINGS:
+        assert getattr(Config(), setting.attribute) == setting.parse(setting.default)
+        assert setting.help
+        assert setting.secret == (not setting.option)
+
+
+def test_what_is_empty_counts_as_not_given() -> None:
+    assert load({f"{setting.variable}": " " for setting in SETTINGS}, {"poll-interval": None, "turns": ""}) == Config()
+
+
+def test_all_problems_are_reported_at_once_each_by_the_name_of_its_variable() -> None:
+    found = problems(
+        {
+            "FOREMAN_LISTEN": "nowhere",
+            "FOREMAN_TARGET_URL": "ftp://box",
+            "FOREMAN_TURNS": "0",
+            "FOREMAN_MAX_QUEUE": "many",
+            "FOREMAN_BUFFER": "9x",
+            "FOREMAN_ALLOW_OPEN": "perhaps",
+            "FOREMAN_LOG_FORMAT": "xml",
+            "FOREMAN_ORIGINS": "example.com",
+            "FOREMAN_ALLOWED_HOSTS": "a/b",
+            "FOREMAN_POL_INTERVAL": "3s",
+        },
+        {"poll-interval": "soon", "head-timeout": "0"},
+    )
+    assert [problem.split(":")[0] for problem in found] == [
+        "FOREMAN_LISTEN",
+        "FOREMAN_TARGET_URL",
+        "FOREMAN_ALLOW_OPEN",
+        "FOREMAN_ALLOWED_HOSTS",
+        "FOREMAN_ORIGINS",
+        "FOREMAN_POLL_INTERVAL (--poll-interval)",
+        "FOREMAN_TURNS",
+        "FOREMAN_MAX_QUEUE",
+        "FOREMAN_BUFFER",
+        "FOREMAN_HEAD_TIMEOUT (--head-timeout)",
+        "FOREMAN_LOG_FORMAT",
+        "FOREMAN_POL_INTERVAL",
+    ]
+    assert "did you mean FOREMAN_POLL_INTERVAL?" in found[-1]
+
+
+# -- who may connect
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "127.0.0.1:8080",
+        "localhost:8080",
+        "[::1]:8080",
+        "127.1.2.3:80",
+        "unix:/run/foreman.sock",
+        "haproxy:tcp:8080:interface=127.0.0.1",
+        "ssl:8443:interface=127.0.0.1:privateKey=key.pem",
+    ],
+)
+def test_a_listener_on_this_machine_needs_no_token(listen: str) -> None:
+    load({"FOREMAN_LISTEN": listen})
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [":8080", "0.0.0.0:8080", "192.168.1.5:8080", "[::]:8080", "box.lan:80", "tcp:8080", "systemd:domain=INET:index=0"],
+)
+def test_a_listener_for_others_needs_a_token_or_leave_to_be_open_and_both_cures_are_named(
+    listen: str, tmp_path: Path
+) -> None:
+    (problem,) = problems({"FOREMAN_LISTEN": listen})
+    assert problem.startswith("FOREMAN_LISTEN:")
+    assert "FOREMAN_AUTH_TOKEN" in problem
+    assert "FOREMAN_ALLOW_OPEN=1" in problem
+    load({"FOREMAN_LISTEN": listen, "FOREMAN_ALLOW_OPEN": "1"})
+    for token in ("FOREMAN_AUTH_TOKEN", "FOREMAN_ADMIN_TOKEN", "FOREMAN_TOKENS_FILE"):
+        load({"FOREMAN_LISTEN": listen, token: "correct-horse-battery"})
+
+
+@pytest.mark.parametrize(
+    ("text", "description"),
+    [
+        (":8080", "tcp:8080"),
+        ("*:8080", "tcp:8080"),
+        ("0.0.0.0:8080", "tcp:8080:interface=0.0.0.0"),
+        ("[::1]:8080", r"tcp6:8080:interface=\:\:1"),
+        ("localhost:0", "tcp:0:interface=127.0.0.1"),
+        ("box.lan:80", "tcp:80:interface=box.lan"),
+        ("tcp:8080", "tcp:8080"),
+        (r"tcp6:8080:interface=\:\:1", r"tcp6:8080:interface=\:\:1"),
+        ("unix:/run/foreman.sock:mode=600", "unix:/run/foreman.sock:mode=600"),
+    ],
+)
+def test_host_and_port_become_an_endpoint_description_and_a_description_stays(text: str, description: str) -> None:
+    assert addresses.endpoint(text) == description
+
+
+@pytest.mark.parametrize("text", ["8080", "localhost", ":99999", "[zz]:80", "a b:80"])
+def test_what_cannot_be_listened_on_is_refused(text: str) -> None:
+    assert problems({"FOREMAN_LISTEN": text})[0].startswith("FOREMAN_LISTEN:")
+
+
+# -- secrets
+
+
+def test_a_secret_can_stand_in_a_file_and_never_shows(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("correct-horse-battery\n")
+    config = load({"FOREMAN_AUTH_TOKEN_FILE": str(file), "FOREMAN_TARGET_TOKEN": "for-the-target"})
+    assert (config.auth_token, config.target_token) == ("correct-horse-battery", "for-the-target")
+    assert "correct-horse" not in repr(config)
+    assert "for-the-target" not in repr(config)
+    assert "admin_token=None" in repr(config)
+
+
+def test_a_secret_is_not_an_option() -> None:
+    assert not any("token" in setting.option for setting in SETTINGS if setting.name != "tokens_file")
+
+
+def test_a_problem_with_a_secret_does_not_show_it() -> None:
+    assert "secret" not in str(problems({"FOREMAN_AUTH_TOKEN": "secret\tsecret"}))
+
+
+@pytest.mark.parametrize("bad", ["two words", "line\nbreak", "tab\there", "n\u00fcll", "\x7fdel"])
+def test_a_token_that_no_header_can_carry_is_refused(bad: str) -> None:
+    for name in ("FOREMAN_AUTH_TOKEN", "FOREMAN_ADMIN_TOKEN", "FOREMAN_TARGET_TOKEN"):
+        assert problems({name: bad})[0].startswith(f"{name}:")
+
+
+def test_a_file_that_is_missing_empty_or_not_text_is_a_problem_and_so_is_a_secret_given_twice(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name in ("missing", "empty", "binary"):
+        (problem,) = problems({"FOREMAN_AUTH_TOKEN_FILE": str(tmp_path / name)})
+        assert problem.startswith("FOREMAN_AUTH_TOKEN:")
+        assert name in problem
+    (problem,) = problems({"FOREMAN_AUTH_TOKEN_FILE": str(tmp_path / "empty"), "FOREMAN_AUTH_TOKEN": "x"})
+    assert "FOREMAN_AUTH_TOKEN_FILE" in problem
+
+
+def test_one_token_cannot_be_the_users_and_the_admins() -> None:
+    (problem,) = problems({"FOREMAN_AUTH_TOKEN": "same-for-both", "FOREMAN_ADMIN_TOKEN": "same-for-both"})
+    assert problem.startswith("FOREMAN_ADMIN_TOKEN:")
+
+
+# -- what does not fit together, and what is no setting
+
+
+@pytest.mark.parametrize(("part", "whole"), [("BUFFER", "BUFFER_TOTAL"), ("MAX_BODY", "BODY_BUDGET")])
+def test_one_cannot_be_larger_than_all(part: str, whole: str) -> None:
+    (problem,) = problems({f"FOREMAN_{part}": "2MiB", f"FOREMAN_{whole}": "1MiB"})
+    assert problem.startswith(f"FOREMAN_{whole}:")
+
+
+def test_a_setting_that_cannot_be_read_is_not_judged_a_second_time() -> None:
+    (problem,) = problems({"FOREMAN_LISTEN": ":8080", "FOREMAN_AUTH_TOKEN": "two words"})
+    assert problem.startswith("FOREMAN_AUTH_TOKEN:")
+
+
+def test_variables_of_the_command_line_and_of_kubernetes_are_not_mistaken_for_settings() -> None:
+    load(
+        {
+            "FOREMAN_URL": "http://box:8080",
+            "FOREMAN_TOKEN": "x",
+            "FOREMAN_SERVICE_HOST": "10.0.0.7",
+            "FOREMAN_SERVICE_PORT_HTTP": "8080",
+            "FOREMAN_PORT": "tcp://10.0.0.7:8080",
+            "FOREMAN_PORT_8080_TCP_ADDR": "10.0.0.7",
+            "FOREMANX": "somebody else's",
+        }
+    )
+    assert problems({"FOREMAN_PORT": "9090"})[0].startswith("FOREMAN_PORT:")
+
+
+# -- the target, by the rules of OLLAMA_HOST
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("1.2.3.4", "http://1.2.3.4:11434"),
+        ("example.com", "http://example.com:11434"),
+        (":1234", "http://127.0.0.1:1234"),
+        (":66000", "http://127.0.0.1:11434"),
+        (":-1", "http://127.0.0.1:11434"),
+        ("::1", "http://[::1]:11434"),
+        ("[::1]", "http://[::1]:11434"),
+        ("[::1]:1234", "http://[::1]:1234"),
+        ("http://1.2.3.4", "http://1.2.3.4"),
+        ("http://1.2.3.4:11434/", "http://1.2.3.4:11434"),
+        ("https://example.com/ollama", "https://example.com/ollama"),
+        ("https://example.com:8443/a/b/", "https://example.com:8443/a/b"),
+        ("HTTP://box", "http://box"),
+        ("ollama.com", "https://ollama.com"),
+        (' "http://box:1" ', "http://box:1"),
+        ("my_box:1234", "http://my_box:1234"),
+    ],
+)
+def test_the_target_is_read_as_ollama_reads_its_host(text: str, url: str) -> None:
+    assert load({"FOREMAN_TARGET_URL": text}).target.url == url
+
+
+def test_the_host_header_has_the_port_unless_it_is_the_schemes_own() -> None:
+    assert TargetAddress("http", "127.0.0.1", 11434).authority == b"127.0.0.1:11434"
+    assert TargetAddress("http", "box", 80).authority == b"box"
+    assert TargetAddress("https", "box", 443).authority == b"box"
+    assert TargetAddress("https", "box", 80).authority == b"box:80"
+    assert TargetAddress("http", "::1", 11434).authority == b"[::1]:11434"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://box",
+        "unix:///run/x",
+        "http://me:secret@box",
+        "http://box/?a=1",
+        "http://box/#x",
+        "b\u00f6x",
+        "http://a b",
+    ],
+)
+def test_a_target_that_cannot_be_asked_is_refused(text: str) -> None:
+    assert problems({"FOREMAN_TARGET_URL": text})[0].startswith("FOREMAN_TARGET_URL:")
+
+
+@given(
+    scheme=st.sampled_from(["http", "https"]),
+    host=st.one_of(st.ip_addresses().map(str), st.from_regex(r"[a-z][a-z0-9-]{0,10}(\.[a-z]{2,4})?", fullmatch=True)),
+    port=st.integers(0, 65535),
+    path=st.from_regex(r"(/[a-z0-9._~-]{1,5}){0,3}", fullmatch=True),
+)
+def test_a_target_written_out_reads_back_as_itself(scheme: str, host: str, port: int, path: str) -> None:
+    address = TargetAddress(scheme, host, port, path)
+    assert addresses.target(address.url) == address
+    assert addresses.target(address.url + "/") == address
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_target_or_a_problem_in_words(text: str) -> None:
+    try:
+        address = addresses.target(text)
+    except ValueError as problem:
+        assert str(problem)  # noqa: PT017 - either outcome is right
+        return
+    assert re.fullmatch(rb"[A-Za-z0-9._-]+(:\d+)?|\[[0-9a-f:.]+\](:\d+)?", address.authority)
+    assert addresses.target(address.url) == address
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_somewhere_to_listen_or_a_problem_in_words(text: str) -> None:
+    try:
+        description = addresses.endpoint(text)
+    except ValueError:
+        return
+    assert addresses.is_private(description) in {True, False}
+    assert ":" in description
+
+
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_a_listener_is_private_when_its_address_is_loopback(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
+) -> None:
+    written = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+    assert addresses.is_private(addresses.endpoint(written)) == ip.is_loopback
+
+
+# -- durations and sizes
+
+
+@given(st.integers(0, 30), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+def test_a_duration_is_the_sum_of_its_parts(hours: int, minutes: int, seconds: int, millis: int) -> None:
+    written = f"{hours}h{minutes}m{seconds}s{millis}ms"
+    assert spellings.seconds(written) == pytest.approx(hours * 3600 + minutes * 60 + seconds + millis / 1000)
+
+
+@given(st.floats(0, 10**6))
+def test_a_bare_number_is_seconds(value: float) -> None:
+    written = f"{value:.3f}"
+    assert spellings.seconds(written) == float(written)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1", "1 h", "5 minutes", "1e9", "nan", "inf", "\u0663s", "9999999d", "9" * 400]
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"duration|year"):
+        spellings.seconds(text)
+
+
+@given(st.integers(1, 2**50))
+def test_a_bare_number_is_bytes(value: int) -> None:
+    assert spellings.size(str(value)) == value
+
+
+@given(st.integers(1, 1000), st.sampled_from("kmgKMG"))
+def test_sizes_count_by_1024_but_for_the_decimal_units(value: int, letter: str) -> None:
+    power = "kmg".index(letter.lower()) + 1
+    assert spellings.size(f"{value}{letter}") == spellings.size(f"{value}{letter}iB") == value * 1024**power
+    assert spellings.size(f"{value}{letter}B") == value * 1000**power
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "8 bytes", "8MiBs", "0.1", "1e3", "\u0663", "2000TiB", "9" * 400])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"size|between"):
+        spellings.size(text)
+
+
+@given(st.text(max_size=12), st.sampled_from([spellings.seconds, spellings.size, spellings.count]))
+def test_any_text_is_a_number_or_a_problem_in_words(text: str, parse: object) -> None:
+    assert callable(parse)
+    try:
+        value = parse(text)
+    except ValueError:
+        return
+    assert math.isfinite(value)
+    assert value >= 0
+
+
+# -- what people read
+
+
+def test_the_example_environment_has_every_variable_with_its_default_and_no_other() -> None:
+    written = re.findall(r"^#?(FOREMAN_\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert written == [(setting.variable, setting.default) for setting in SETTINGS]
+
+
+def test_the_readme_has_every_variable_with_its_default_and_no_other() -> None:
+    rows = re.findall(r"^\| `(FOREMAN_\w+)` \| (.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    expected = [(setting.variable, f"`{setting.default}`" if setting.default else "–") for setting in SETTINGS]
+    assert sorted(rows) == sorted(expected)
+
+
+def test_a_config_is_a_value() -> None:
+    assert evolve(Config(), turns=2) == Config(turns=2)

@@ -1,0 +1,177 @@
+"""Who may import whom, how long a module may be, and that tests leave nothing behind."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "foreman"
+MODULES = {
+    ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(SOURCE.rglob("*.py"))
+}
+
+#: From the ground up. A name stands for the module and for all below it; the first that fits counts.
+FLOORS = (
+    {
+        "foreman.errors",
+        "foreman.spellings",
+        "foreman.addresses",
+        "foreman.config",
+        "foreman.names",
+        "foreman.ndjson",
+        "foreman.asked",
+        "foreman.headers",
+        "foreman.lanes",
+        "foreman.job",
+        "foreman.schedule",
+    },
+    {"foreman.ollama", "foreman.relay", "foreman.gate", "foreman.store"},
+    {"foreman.inference", "foreman.worker"},
+    {"foreman.web"},
+    {"foreman.service", "foreman.tap", "foreman.cli", "foreman.simulator"},
+)
+#: What the ground floor may use beside the standard library.
+GROUND_LIBRARIES = {"attrs", "attr", "msgspec", "ulid", "zstandard", "foreman", "__future__"}
+#: The simulator is a program of its own: it knows nothing of the rest, and only the command line knows it.
+APART = "foreman.simulator"
+
+#: Longer than 300 lines, each with its reason.
+LONG: dict[str, str] = {}
+LONGEST = 300
+
+#: Whose modules may import what; everybody else has not heard of it.
+SECRETS = {
+    "klein": ("foreman.web", APART),
+    "treq": ("foreman.ollama", "foreman.cli"),
+    "sqlite3": ("foreman.store",),
+    "twisted.enterprise": ("foreman.store",),
+    "twisted.internet.reactor": ("foreman.tap", "foreman.cli", APART),
+}
+
+
+def imports(path: Path, module: str) -> Iterator[str]:
+    """Every name that a module imports, as far as it is written: ``from a import b`` is ``a.b``."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, place: str) -> bool:
+    return name == place or name.startswith(f"{place}.")
+
+
+def floor(module: str) -> int:
+    found = [number for number, places in enumerate(FLOORS) for place in places if within(module, place)]
+    assert found, f"{module} has no floor: add it to the design and to FLOORS"
+    return found[0]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "foreman"])
+def test_a_module_imports_from_its_own_floor_or_below(module: str) -> None:
+    for name in imports(MODULES[module], module):
+        if within(name, "foreman"):
+            imported = name if name in MODULES else name.rpartition(".")[0]
+            if imported != "foreman":
+                assert floor(imported) <= floor(module), f"{module} reaches up to {imported}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "foreman"])
+def test_the_ground_floor_needs_only_the_standard_library_and_values(module: str) -> None:
+    if floor(module) == 0:
+        used = {name.partition(".")[0] for name in imports(MODULES[module], module)}
+        assert not used - GROUND_LIBRARIES - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_only_those_who_need_a_library_have_heard_of_it(secret: str) -> None:
+    heard = {
+        module
+        for module, path in MODULES.items()
+        if any(within(name, secret) for name in imports(path, module))
+        and not any(within(module, place) for place in SECRETS[secret])
+    }
+    assert not heard
+
+
+def test_nobody_but_the_configuration_reads_the_environment() -> None:
+    """The command line and tap.py hand the environment over whole; nobody else has it."""
+    allowed = ("foreman.config", "foreman.tap", "foreman.cli")
+    readers = {
+        module
+        for module, path in MODULES.items()
+        if re.search(r"\bos\.(environ|getenv)\b|from os import .*environ", path.read_text("utf-8"))
+        and not any(within(module, place) for place in allowed)
+    }
+    assert not readers
+
+
+def test_the_simulator_and_the_daemon_know_nothing_of_each_other() -> None:
+    for module, path in MODULES.items():
+        for name in imports(path, module):
+            if within(module, APART):
+                assert not within(name, "foreman") or within(name, APART), f"{module} imports {name}"
+            elif not within(module, "foreman.cli"):
+                assert not within(name, APART), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_says_first_what_it_is_for_and_fits_in_the_head(module: str) -> None:
+    text = MODULES[module].read_text("utf-8")
+    assert ast.get_docstring(ast.parse(text)), f"{module} does not say what it is for"
+    if module not in LONG:
+        assert text.count("\n") <= LONGEST, f"{module} is longer than {LONGEST} lines: time to split it"
+
+
+def test_a_module_that_was_split_is_no_longer_excused() -> None:
+    assert all(MODULES[module].read_text("utf-8").count("\n") > LONGEST for module in LONG)
+
+
+LEAKS = {
+    "a_lost_failure": "from twisted.internet.defer import fail\n    fail(ValueError('nobody heard'))",
+    "a_waiting_timer": "from twisted.internet import reactor\n    reactor.callLater(60, print)",
+    "an_open_port": "from twisted.internet import reactor, protocol\n    reactor.listenTCP(0, protocol.Factory())",
+}
+TIDY = """
+def test_an_expected_failure(logged_failures):
+    from twisted.internet.defer import fail
+    fail(KeyError("expected"))
+    assert len(logged_failures.take(KeyError)) == 1
+
+def test_something_that_ends_in_the_next_turn():
+    from twisted.internet import reactor
+    reactor.callLater(0.02, lambda: None)
+"""
+
+
+def test_a_test_that_leaves_something_behind_fails(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    tests = "".join(f"def test_{name}():\n    {body}\n\n" for name, body in LEAKS.items())
+    (tmp_path / "test_leaks.py").write_text(tests + TIDY)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    run = subprocess.run(command, cwd=tmp_path, env={**os.environ}, capture_output=True, text=True, check=False)
+    failed = set(re.findall(r"^ERROR test_leaks.py::test_(\w+)", run.stdout, re.MULTILINE))
+    assert failed == set(LEAKS), run.stdout
+    assert "5 passed" in run.stdout
