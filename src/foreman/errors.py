@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 #: Why the target could not be reached or could not be understood. The words are part of the answer of ``/healthz``.
-Why = Literal["refused", "timeout", "dns", "tls", "reset", "closed", "garbage", "silence", "status"]
+Why = Literal["refused", "timeout", "dns", "tls", "reset", "garbage", "silence", "status"]
 
 
 class ForemanError(Exception):

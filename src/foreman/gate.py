@@ -1,0 +1,109 @@
+"""Let requests through to the target one at a time, in a good order."""
+
+from __future__ import annotations
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
+from twisted.internet.interfaces import IReactorTime
+
+from foreman import errors
+from foreman.schedule import Ticket, next_up
+
+
+@define(eq=False)
+class Turn:
+    """The right to run one inference at the target, until it is released.
+
+    :ivar ticket: whose turn it is; :ivar since: when it began, in seconds of the clock;
+    :ivar answering: the target has begun to answer.
+    """
+
+    ticket: Ticket
+    since: float
+    _gate: Gate
+    answering: bool = False
+    _released: bool = False
+
+    def release(self) -> None:
+        """Pass the turn on; a second call does nothing."""
+        if not self._released:
+            self._released = True
+            self._gate._pass_on(self)  # noqa: SLF001 - the two are one thing
+
+
+@define(eq=False)
+class Gate:
+    """Turns at the target, and the room where their takers wait.
+
+    The lock says how many may run; the room, not the lock's own queue, says who is next, so that leaving it costs
+    nothing. A turn is always handed over in a fresh reactor turn: a DeferredLock runs the next holder inside
+    ``release`` and overflows the stack at about 110 quick holders (Twisted #9304).
+
+    :ivar turns: how many may run at once; :ivar max_queue: how many may wait.
+    """
+
+    _clock: IReactorTime
+    turns: int
+    max_queue: int
+    _lock: DeferredLock | DeferredSemaphore = field(init=False)
+    _room: dict[Ticket, Deferred[Turn]] = field(factory=dict, init=False)
+    _running: dict[Turn, None] = field(factory=dict, init=False)
+    _free: int = field(init=False)
+    _handing_over: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lock = DeferredLock() if self.turns == 1 else DeferredSemaphore(self.turns)
+        self._free = self.turns
+
+    @property
+    def waiting(self) -> list[Ticket]:
+        """Who waits, in the order of arrival."""
+        return list(self._room)
+
+    @property
+    def running(self) -> list[Turn]:
+        """Who has a turn, oldest first."""
+        return list(self._running)
+
+    def enter(self, ticket: Ticket) -> Deferred[Turn]:
+        """Wait for a turn. Cancelling leaves the room at once.
+
+        :raises errors.QueueFull: as the Deferred's failure, when nobody may wait any more.
+        :raises errors.Draining: likewise, once the gate is closed.
+        """
+        turn: Deferred[Turn] = Deferred(lambda _: self._room.pop(ticket, None))
+        if self._closed:
+            turn.errback(errors.Draining("foreman is stopping; try again soon"))
+        elif not self._free and len(self._room) >= self.max_queue:
+            turn.errback(errors.QueueFull("server busy, please try again.  maximum pending requests exceeded"))
+        else:
+            self._room[ticket] = turn
+            if self._free > 0 and not self._handing_over:
+                self._hand_over()
+        return turn
+
+    def close(self) -> None:
+        """Take nobody more, and send away who waits; running turns go on."""
+        self._closed = True
+        room, self._room = self._room, {}
+        for turn in room.values():
+            turn.errback(errors.Draining("foreman is stopping; try again soon"))
+
+    def _pass_on(self, turn: Turn) -> None:
+        del self._running[turn]
+        self._free += 1
+        self._lock.release()
+        if self._room and not self._handing_over:
+            self._handing_over = True
+            self._clock.callLater(0, self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._handing_over = False
+        while self._room and self._free > 0:
+            ticket = next_up(self._room)
+            entered = self._room.pop(ticket)
+            turn = Turn(ticket, self._clock.seconds(), self)
+            self._free -= 1
+            self._running[turn] = None
+            self._lock.acquire().addCallback(lambda _, entered=entered, turn=turn: entered.callback(turn))

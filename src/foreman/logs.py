@@ -1,0 +1,43 @@
+"""How log lines look: text for people, or one JSON object a line for machines."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+import msgspec
+from twisted.logger import ILogObserver, LogEvent, formatEvent, formatTime, textFileLogObserver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def observer(log_format: str, stream: TextIO) -> ILogObserver:
+    """The observer for ``FOREMAN_LOG_FORMAT`` (``text`` or ``json``) that writes to ``stream``."""
+    return JSONObserver(stream) if log_format == "json" else textFileLogObserver(stream)
+
+
+@implementer(ILogObserver)
+class JSONObserver:
+    """Writes each event as one line: time, level, system, message, and the plain ones of its fields."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write one event."""
+        level = event.get("log_level")
+        line: dict[str, Any] = {
+            "time": formatTime(event["log_time"]),
+            "level": level.name if level is not None else "info",
+            "system": event.get("log_namespace", "-"),
+            "message": formatEvent(event),
+        }
+        for name, value in event.items():
+            if not name.startswith(("log_", "_")) and name not in line and isinstance(value, _PLAIN):
+                line[name] = value
+        failure = event.get("log_failure")
+        if isinstance(failure, Failure):
+            line["traceback"] = failure.getTraceback()
+        self._stream.write(msgspec.json.encode(line).decode("utf-8") + "\n")
+        self._stream.flush()

@@ -1,0 +1,220 @@
+"""Ask the target, and say plainly when it cannot answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import msgspec
+from attrs import define, field
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import IBodyProducer
+
+from foreman import errors
+from foreman.config import TargetAddress
+from foreman.headers import to_target
+from foreman.ndjson import LineCutter
+from foreman.ollama.agent import Answer, Exchange, RawHeaders, head_bytes
+
+#: What foreman itself asks for is small; a list of thousands of models is 5 MB. An embedding batch may be larger.
+MAX_COLLECTED = 64 * 1024 * 1024
+
+# treq wants an absolute URL and looks at nothing but its host; the bytes that go out are in the Exchange.
+_ANY_URL = EncodedURL.from_text("http://target/")
+
+
+def endpoint_for(reactor: Any, address: TargetAddress, timeout: float) -> IStreamClientEndpoint:
+    """The endpoint that connects to ``address`` within ``timeout`` seconds; names are resolved at each connection."""
+    endpoint: IStreamClientEndpoint
+    if isIPAddress(address.host):
+        endpoint = TCP4ClientEndpoint(reactor, address.host, address.port, timeout=timeout)
+    elif isIPv6Address(address.host):
+        endpoint = TCP6ClientEndpoint(reactor, address.host, address.port, timeout=timeout)
+    else:
+        endpoint = HostnameEndpoint(reactor, address.host, address.port, timeout=timeout)
+    if address.scheme == "https":
+        endpoint = wrapClientTLS(optionsForClientTLS(address.host), endpoint)
+    return endpoint
+
+
+@define(eq=False)
+class TargetClient:
+    """The one way to the target.
+
+    :ivar clock: the reactor's clock; :ivar endpoint: where the target listens; :ivar address: its name in requests;
+    :ivar token: a bearer token for the target, or None.
+    """
+
+    _clock: IReactorTime
+    _endpoint: IStreamClientEndpoint
+    address: TargetAddress
+    _token: str | None = None
+    _base: bytes = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._base = self.address.path.encode("ascii")
+
+    def head(self, method: bytes, target: bytes, headers: RawHeaders, length: int | None) -> bytes:
+        """The head of one request to be passed on; nothing in ``target`` (raw path and query) is rewritten.
+
+        Headers that must not cross are dropped, the target's own name and token are put in (``headers.to_target``).
+
+        :param length: of the body in bytes; None sends no Content-Length.
+        """
+        crossing = to_target(headers, host=self.address.authority, token=self._token, length=length)
+        return head_bytes(method, self._base + target, crossing)
+
+    async def send(self, method: bytes, head: bytes, body: bytes | IBodyProducer = b"") -> Answer:
+        """Send a prepared head and its body, as they are, on a connection of their own.
+
+        :return: the head of the answer, whatever its status.
+        :raises errors.ConnectionError: when there is no answer.
+        """
+        client = HTTPClient(Exchange(self._endpoint, head, body))
+        response = await client.request(
+            method.decode("latin-1"), _ANY_URL, unbuffered=True, allow_redirects=False, reactor=cast("Any", self._clock)
+        )
+        return cast("Answer", response.original)
+
+    async def fetch(self, method: bytes, path: str, payload: Mapping[str, Any] | None = None) -> tuple[Answer, bytes]:
+        """Ask a question of foreman's own and wait for the whole body.
+
+        :return: the head, and the body.
+        :raises errors.HTTPError: when the status is not 2xx.
+        :raises errors.ConnectionError: when there is no answer, or a broken one.
+        """
+        answer = await self._ask(method, path, payload)
+        body = await _collect(answer)
+        if not 200 <= answer.code < 300:
+            raise errors.HTTPError(answer.code, _error_text(body))
+        return answer, body
+
+    async def stream(self, path: str, payload: Mapping[str, Any], on_line: Callable[[dict[str, Any]], None]) -> None:
+        """Ask for a streamed answer and hand each of its NDJSON lines, decoded, to ``on_line``.
+
+        :raises errors.HTTPError: when the status is not 2xx, or with status 200 when a line says ``error``.
+        :raises errors.ConnectionError: when there is no answer, or it breaks off.
+        """
+        answer = await self._ask(b"POST", path, payload)
+        if not 200 <= answer.code < 300:
+            raise errors.HTTPError(answer.code, _error_text(await _collect(answer)))
+        cutter = LineCutter()
+
+        def on_data(data: bytes) -> None:
+            for line in cutter.feed(data):
+                value = msgspec.json.decode(line)
+                if "error" in value:
+                    raise errors.HTTPError(answer.code, str(value["error"]))
+                on_line(value)
+
+        await _read(answer, on_data)
+
+    # the questions of Ollama's API
+
+    async def version(self) -> str:
+        """The target's version (contract 1.2)."""
+        return str((await self._json(b"GET", "/api/version"))["version"])
+
+    async def show(self, model: str) -> dict[str, Any]:
+        """Details of one model (contract 2.5)."""
+        return await self._json(b"POST", "/api/show", {"model": model})
+
+    async def chat(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """One whole chat answer (contract 2.3)."""
+        return await self._json(b"POST", "/api/chat", {**payload, "stream": False})
+
+    async def generate(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """One whole completion (contract 2.3)."""
+        return await self._json(b"POST", "/api/generate", {**payload, "stream": False})
+
+    async def embed(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Embeddings of one or many inputs (contract 2.4); without ``input`` it only loads the model."""
+        return await self._json(b"POST", "/api/embed", payload)
+
+    async def embeddings(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The embedding of one prompt by the older route (contract 2.4)."""
+        return await self._json(b"POST", "/api/embeddings", payload)
+
+    async def _json(self, method: bytes, path: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        _, body = await self.fetch(method, path, payload)
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError as exc:
+            raise errors.ConnectionError("garbage", f"the target's answer to {path} is not a JSON object") from exc
+
+    async def _ask(self, method: bytes, path: str, payload: Mapping[str, Any] | None) -> Answer:
+        target = path.encode("ascii")
+        if payload is None:
+            return await self.send(method, self.head(method, target, [], None))
+        body = msgspec.json.encode(payload)
+        json_type = [(b"Content-Type", b"application/json")]
+        return await self.send(method, self.head(method, target, json_type, len(body)), body)
+
+
+class _Collector(Protocol):
+    """Hand a body on until it has ended; ``done`` fires then, or fails with errors.ConnectionError."""
+
+    def __init__(self, answer: Answer, on_data: Callable[[bytes], None]) -> None:
+        self.done: Deferred[None] = Deferred(lambda _: answer.abort())
+        self._answer = answer
+        self._on_data = on_data
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
+        try:
+            self._on_data(data)
+        except Exception:  # noqa: BLE001 - whatever the reader of the body cannot stand ends the reading
+            failure = Failure()
+            self._answer.abort()
+            self.done.errback(failure)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(None)
+        else:
+            self.done.errback(errors.ConnectionError("reset", "the target's answer broke off"))
+
+
+async def _read(answer: Answer, on_data: Callable[[bytes], None]) -> None:
+    collector = _Collector(answer, on_data)
+    answer.deliverBody(collector)
+    await collector.done
+
+
+async def _collect(answer: Answer) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+
+    def on_data(data: bytes) -> None:
+        nonlocal size
+        size += len(data)
+        if size > MAX_COLLECTED:
+            raise errors.ConnectionError("garbage", f"the target's answer exceeds {MAX_COLLECTED} bytes")
+        pieces.append(data)
+
+    await _read(answer, on_data)
+    return b"".join(pieces)
+
+
+def _error_text(body: bytes) -> str:
+    try:
+        value = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body[:500].decode("utf-8", "replace").strip()
+    if isinstance(value, dict):
+        inner = value.get("error", value)
+        return str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+    return str(value)

@@ -1,0 +1,234 @@
+"""What the target has, and whether it answers: asked at intervals, kept while it does not.
+
+The last good answers of ``/api/tags`` and ``/api/ps`` are kept as bytes, so that whoever asks foreman gets every field
+that the target sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+import msgspec
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004 - what addTimeout raises
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from foreman import errors, names
+from foreman.ollama.agent import RawHeaders
+from foreman.ollama.client import TargetClient
+from foreman.ollama.wire import Installed, Ps, Running, Tags, read_ps, read_tags
+
+#: A list younger than this is served as it is, in seconds.
+FRESH = 1.0
+#: How long whoever asks for a list waits for a younger one, in seconds.
+REFRESH_PATIENCE = 0.25
+#: A target that accepts a connection and then does not list its models counts as silent after this many seconds.
+POLL_PATIENCE = 30.0
+
+
+@frozen
+class Listing:
+    """One answer of the target, as it came.
+
+    :ivar at: when, in seconds of the clock; :ivar headers: raw; :ivar body: raw.
+    """
+
+    at: float
+    headers: RawHeaders
+    body: bytes
+
+
+@frozen
+class Degraded:
+    """The target does not answer.
+
+    :ivar reason: one word of ``errors.Why``; :ivar detail: a sentence; :ivar since: seconds of the clock.
+    """
+
+    reason: errors.Why
+    detail: str
+    since: float
+
+
+class Standing(Enum):
+    """What the inventory says of a model name."""
+
+    INSTALLED = "installed"
+    MISSING = "missing"
+    CLOUD = "cloud"
+    UNKNOWN = "unknown"
+
+
+@define(eq=False)
+class Inventory:
+    """The models of the target, refreshed every ``interval`` seconds and whenever somebody has a reason.
+
+    :ivar installed: by folded name (``names.ModelName.key``); :ivar running: as listed; :ivar degraded: None while the
+        target answers; :ivar on_recovery: called at the target's first answer, and when it answers again.
+    """
+
+    _clock: IReactorTime
+    _client: TargetClient
+    _interval: float
+    tags: Listing | None = field(default=None, init=False)
+    ps: Listing | None = field(default=None, init=False)
+    installed: dict[tuple[str, str, str, str], Installed] = field(factory=dict, init=False)
+    running: list[Running] = field(factory=list, init=False)
+    degraded: Degraded | None = field(default=None, init=False)
+    on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
+    _answered: bool = field(default=False, init=False)
+    _loop: LoopingCall = field(init=False)
+    _done: Deferred[object] | None = field(default=None, init=False)
+    _refreshing: Deferred[None] | None = field(default=None, init=False)
+    _askers: list[Deferred[None]] = field(factory=list, init=False)
+    _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self._loop = LoopingCall(self.refresh)
+        self._loop.clock = self._clock
+
+    def start(self) -> None:
+        """Ask now, and from now on every ``interval`` seconds."""
+        self._done = self._loop.start(self._interval)
+
+    async def stop(self) -> None:
+        """Ask no more; a question under way is given up."""
+        if self._loop.running:
+            self._loop.stop()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        if self._done is not None:
+            await self._done
+
+    # asking
+
+    def refresh(self) -> Deferred[None]:
+        """Ask the target what it has; many askers share one question.
+
+        The Deferred never fails: how it went stands in ``degraded``. Cancelling it leaves the question to the others.
+        """
+        asker: Deferred[None] = Deferred(self._askers_leaves)
+        self._askers.append(asker)
+        if self._refreshing is None:
+            asking = Deferred.fromCoroutine(self._ask())
+            self._refreshing = asking
+            asking.addTimeout(POLL_PATIENCE, self._clock)
+            asking.addErrback(self._asking_failed)
+            asking.addBoth(self._asked)
+        return asker
+
+    async def fresh(self) -> None:
+        """Wait, but not long, until the lists are young."""
+        if self.tags is None or self.ps is None or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH:
+            await self.refresh().addTimeout(REFRESH_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: None)
+
+    def _askers_leaves(self, asker: Deferred[None]) -> None:
+        self._askers.remove(asker)
+
+    async def _ask(self) -> None:
+        tags, tags_body = await self._client.fetch(b"GET", "/api/tags")
+        ps, ps_body = await self._client.fetch(b"GET", "/api/ps")
+        try:
+            models, running = read_tags(tags_body), read_ps(ps_body)
+        except msgspec.MsgspecError as exc:
+            raise errors.ConnectionError("garbage", f"what answers there does not list models as Ollama does: {exc}") from exc
+        now = self._clock.seconds()
+        self.tags = Listing(now, tags.raw_headers, tags_body)
+        self.ps = Listing(now, ps.raw_headers, ps_body)
+        self._take(models, running)
+        self.target_answered()
+
+    def _take(self, tags: Tags, ps: Ps) -> None:
+        self.installed = {}
+        for model in tags.models or []:
+            try:
+                name = names.parse(model.name)
+            except errors.InvalidName:
+                self._log.warn("the target lists a model whose name cannot be read: {name!r}", name=model.name)
+                continue
+            # The stub of a cloud model is listed as "x:cloud"; whoever asks for that asks the cloud in any case, and
+            # without its source the name would hide a local "x".
+            if not name.is_cloud:
+                self.installed[name.key] = model
+        self.running = ps.models or []
+
+    def _asking_failed(self, reason: Failure) -> None:
+        if reason.check(CancelledError):
+            return
+        if reason.check(errors.ConnectionError):
+            self.target_failed(reason.value)
+        elif reason.check(errors.HTTPError):
+            self.target_failed(errors.ConnectionError("status", str(reason.value)))
+        elif reason.check(TimeoutError):
+            self.target_failed(errors.ConnectionError("silence", f"the target did not list its models within {POLL_PATIENCE:g} s"))
+        else:
+            self._log.failure("asking the target failed", reason)
+            self.target_failed(errors.ConnectionError("garbage", reason.getErrorMessage()))
+
+    def _asked(self, _: object) -> None:
+        self._refreshing = None
+        askers, self._askers = self._askers, []
+        for asker in askers:
+            asker.callback(None)
+
+    # what others saw of the target
+
+    def target_answered(self) -> None:
+        """Somebody got an answer: the target is there."""
+        if self.degraded is not None:
+            self._log.info("the target answers again, after {seconds:.0f} s", seconds=self._clock.seconds() - self.degraded.since)
+            self.degraded = None
+            if self._refreshing is None:
+                self.refresh()
+        elif self._answered:
+            return
+        self._answered = True
+        self.on_recovery()
+
+    def target_failed(self, problem: errors.ConnectionError) -> None:
+        """Somebody could not reach the target."""
+        since = self.degraded.since if self.degraded is not None else self._clock.seconds()
+        if self.degraded is None or self.degraded.reason != problem.why:
+            self._log.warn("degraded: {detail}", detail=str(problem))
+        self.degraded = Degraded(problem.why, str(problem), since)
+
+    # names
+
+    def find(self, typed: str) -> Standing:
+        """What is known of the model that ``typed`` names.
+
+        :raises errors.InvalidName: when Ollama would refuse the name.
+        """
+        name = names.parse(typed)
+        if name.is_cloud:
+            return Standing.CLOUD
+        if self.tags is None:
+            return Standing.UNKNOWN
+        model = self.installed.get(name.key)
+        if model is None:
+            return Standing.MISSING
+        return Standing.CLOUD if model.remote_host or model.remote_model else Standing.INSTALLED
+
+    async def look_for(self, typed: str) -> Standing:
+        """Like ``find``; a model that is missing is looked for once more at the target.
+
+        :return: UNKNOWN when the target could not be asked.
+        """
+        standing = self.find(typed)
+        if standing is Standing.MISSING:
+            await self.refresh()
+            standing = Standing.UNKNOWN if self.degraded is not None else self.find(typed)
+        return standing
+
+    def is_running(self, typed: str) -> bool:
+        """Whether the model is loaded, as far as the last list tells."""
+        try:
+            key = names.parse(typed).key
+            return any(names.parse(model.name).key == key for model in self.running)
+        except errors.InvalidName:
+            return False
+

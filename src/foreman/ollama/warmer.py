@@ -1,0 +1,50 @@
+"""Keep the embedding model loaded at the target."""
+
+from __future__ import annotations
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from foreman import errors
+from foreman.ollama.client import TargetClient
+
+
+@define(eq=False)
+class Warmer:
+    """Loads one model with ``keep_alive: -1``, which pins it (contract 2.6).
+
+    :ivar model: its name; None: there is nothing to do.
+    """
+
+    _client: TargetClient
+    _model: str | None
+    _warming: Deferred[object] | None = field(default=None, init=False)
+    _log = Logger()
+
+    def warm(self) -> None:
+        """Load the model, unless that is under way; a failure is logged and nothing else."""
+        if self._model is None or self._warming is not None:
+            return
+        self._log.info("loading {model} for embeddings, to stay", model=self._model)
+        self._warming = Deferred.fromCoroutine(self._client.embed({"model": self._model, "keep_alive": -1}))
+        self._warming.addCallbacks(self._warmed, self._failed)
+
+    def stop(self) -> None:
+        """Give up a loading that is under way."""
+        if self._warming is not None:
+            self._warming.cancel()
+
+    def _warmed(self, _: object) -> None:
+        self._warming = None
+        self._log.info("{model} is loaded", model=self._model)
+
+    def _failed(self, reason: Failure) -> None:
+        self._warming = None
+        if reason.check(CancelledError):
+            return
+        if reason.check(errors.TargetError):
+            self._log.warn("{model} could not be loaded: {why}", model=self._model, why=reason.getErrorMessage())
+        else:
+            self._log.failure("loading {model} failed", reason, model=self._model)

@@ -1,0 +1,35 @@
+"""What is remembered of one request, for the one line that is logged when it has been answered."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import define
+
+#: How a request ended; the words of the log.
+Outcome = Literal["complete", "incomplete", "client left", "target failed", "refused"]
+
+
+@define(eq=False)
+class Record:
+    """One request's story, filled in while it happens. Times in seconds of the clock; nothing of its content.
+
+    :ivar turn_at: when it got its turn; :ivar head_at: when the target's headers came; :ivar first_byte_at: of the
+        body; :ivar eval_seconds: how long the target says it took for the tokens out.
+    """
+
+    id: str
+    caller: str
+    route: str
+    lane: str
+    begun_at: float
+    model: str | None = None
+    status: int = 0
+    outcome: Outcome = "complete"
+    detail: str = ""
+    turn_at: float | None = None
+    head_at: float | None = None
+    first_byte_at: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    eval_seconds: float | None = None

@@ -1,0 +1,141 @@
+"""What runs, and in which order it starts and stops."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application import strports
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from ulid import ULID
+
+from foreman.budget import Budget
+from foreman.config import Config
+from foreman.gate import Gate
+from foreman.inference import Inference
+from foreman.ollama.client import TargetClient, endpoint_for
+from foreman.ollama.inventory import Inventory
+from foreman.ollama.warmer import Warmer
+from foreman.relay import Limits
+from foreman.web.accesslog import AccessLog
+from foreman.web.api import Api
+from foreman.web.door import DoorFactory
+from foreman.web.entrance import Entrance
+from foreman.web.guards import Guards
+from foreman.web.tokens import Holder, Tokens, digest
+
+#: How long the last bytes may take to reach their readers once everything is answered, in seconds.
+FLUSH_PATIENCE = 5.0
+
+
+class Foreman(Service):
+    """The whole daemon.
+
+    :ivar reactor: the only place where it comes from is ``tap.py``; :ivar wall_clock: seconds since the epoch;
+    :ivar new_id: makes ids.
+    """
+
+    name = "foreman"
+    _log = Logger()
+
+    def __init__(self, config: Config, reactor: Any, wall_clock: Callable[[], float], new_id: Callable[[], ULID]) -> None:
+        self._config = config
+        self._clock = reactor
+        endpoint = endpoint_for(reactor, config.target, config.connect_timeout)
+        client = TargetClient(reactor, endpoint, config.target, config.target_token)
+        self.inventory = Inventory(reactor, client, config.poll_interval)
+        self._warmer = Warmer(client, config.embedder_model)
+        self.inventory.on_recovery = self._warmer.warm
+        self.inference = Inference(
+            reactor,
+            client,
+            self.inventory,
+            Gate(reactor, config.turns, config.max_queue),
+            Gate(reactor, config.embed_cap, config.max_queue),
+            Limits(config.buffer, config.silence_timeout, config.stall_timeout),
+            config.target_wait,
+            Budget(config.buffer_total),
+        )
+        access_log = AccessLog(reactor)
+        self.api = Api(reactor, wall_clock, self.inference, access_log, config.poll_interval)
+        guards = Guards(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
+        entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, access_log)
+        self.doors = DoorFactory(self.api.app.resource(), reactor, config, entrance)
+        self._port = strports.service(config.listen, self.doors, reactor=reactor)
+        self._patience: Deferred[None] | None = None
+        self._hurried = False
+
+    def privilegedStartService(self) -> None:
+        """Listen; a port that is taken ends the start."""
+        self._port.privilegedStartService()
+
+    def startService(self) -> None:
+        """Ask the target what it has, and open the door."""
+        super().startService()
+        self.inventory.start()
+        self._port.startService()
+        self._log.info(
+            "foreman listens on {listen} in front of {target}", listen=self._config.listen, target=self._config.target.url
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Close the door, let what runs finish within the drain time, then stop the rest."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    def hurry(self) -> None:
+        """No more patience: what still runs is broken off now."""
+        self._hurried = True
+        if self._patience is not None:
+            self._patience.cancel()
+
+    async def _stop(self) -> None:
+        running, waiting = len(self.inference.gate.running), len(self.inference.gate.waiting)
+        self._log.info("stopping: {running} running, {waiting} waiting", running=running, waiting=waiting)
+        self.api.draining = True
+        await self._port.stopService()
+        self.doors.drain()
+        self.inference.close()
+        self._warmer.stop()
+        if not await self._wait(self.inference.when_idle(), self._config.drain_timeout):
+            self._log.warn("the drain time is over: breaking off what still runs")
+            self.inference.stop()
+        if not await self._wait(self.doors.open.when_empty(), FLUSH_PATIENCE):
+            for door in list(self.doors.open):
+                door.abort()
+            await self.doors.open.when_empty()
+        await self.inventory.stop()
+        self._log.info("stopped")
+
+    async def _wait(self, done: Deferred[None], patience: float) -> bool:
+        """Wait for ``done``, but not longer than ``patience`` seconds, and not at all in a hurry."""
+        gave_up = False
+
+        def impatient(_: object) -> None:
+            nonlocal gave_up
+            gave_up = True
+
+        done.addErrback(impatient)
+        if self._hurried:
+            done.cancel()
+        else:
+            timer = self._clock.callLater(patience, done.cancel)
+            self._patience = done
+            await done
+            self._patience = None
+            if timer.active():
+                timer.cancel()
+        return not gave_up
+
+
+def tokens_of(config: Config) -> Tokens:
+    """The tokens that the settings name."""
+    holders = []
+    if config.auth_token:
+        holders.append(Holder("token", digest(config.auth_token)))
+    if config.admin_token:
+        holders.append(Holder("admin", digest(config.admin_token), admin=True))
+    return Tokens(tuple(holders))

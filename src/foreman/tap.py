@@ -1,0 +1,128 @@
+"""How foreman is started: the options of ``twistd foreman``, its service, and the only place that knows the reactor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from foreman.config import SETTINGS, Config, load
+from foreman.errors import ConfigError
+
+if TYPE_CHECKING:
+    from foreman.service import Foreman
+
+
+class Options(usage.Options):
+    """``twistd foreman``: one option for each setting that is not a secret; an option wins over its variable."""
+
+    synopsis = "[options]"
+    longdesc = "The daemon in front of an Ollama server. Every option has an environment variable; see the README."
+    optParameters = [  # noqa: RUF012 - usage.Options reads it from the class
+        [setting.option, None, None, f"{setting.help} [{setting.variable}, default {setting.default or 'none'}]"]
+        for setting in SETTINGS
+        if setting.option
+    ]
+
+    config: Config
+
+    def postOptions(self) -> None:
+        """Read the settings.
+
+        :raises usage.UsageError: with every problem at once.
+        """
+        try:
+            self.config = load(os.environ, {name: value for name, value in self.items() if value is not None})
+        except ConfigError as problem:
+            raise usage.UsageError(str(problem)) from None
+
+
+def makeService(options: Options) -> IService:
+    """The service for ``twistd foreman`` and ``twist foreman``."""
+    return service_from(options.config)
+
+
+def service_from_environment() -> IService:
+    """The service for ``foreman.tac``; settings that cannot be used end the process with their list."""
+    try:
+        return service_from(load(os.environ))
+    except ConfigError as problem:
+        sys.exit(str(problem))
+
+
+def service_from(config: Config) -> Foreman:
+    """The whole daemon on the installed reactor; its signals are foreman's own from the moment the reactor runs."""
+    from twisted.internet import reactor
+
+    # klein installs a reactor when it is imported, so that nothing which needs it may be imported before this.
+    from foreman.service import Foreman
+
+    running: Any = reactor
+    # The wall clock steps; timers must not.
+    running.seconds = time.monotonic
+    _raise_descriptor_limit()
+    from ulid import ULID
+
+    foreman = Foreman(config, running, time.time, ULID)
+    running.callWhenRunning(_take_signals, running, foreman)
+    return foreman
+
+
+def run(config: Config) -> None:
+    """Serve until a signal, then end by that signal, as supervisors expect (143 in a shell after SIGTERM)."""
+    from twisted.internet import reactor
+    from twisted.logger import globalLogBeginner
+
+    from foreman.logs import observer
+
+    globalLogBeginner.beginLoggingTo([observer(config.log_format, sys.stdout)], redirectStandardIO=False)
+    running: Any = reactor
+    foreman = service_from(config)
+    try:
+        foreman.privilegedStartService()
+    except Exception as problem:  # noqa: BLE001 - whatever keeps the port from opening is told in one line
+        sys.exit(f"foreman cannot listen on {config.listen}: {problem}")
+    foreman.startService()
+    running.addSystemEventTrigger("before", "shutdown", foreman.stopService)
+    running.run()
+    exit_signal = getattr(running, "_exitSignal", None)
+    if exit_signal is not None:
+        signal.signal(exit_signal, signal.SIG_DFL)
+        os.kill(os.getpid(), exit_signal)
+
+
+def _take_signals(reactor: Any, foreman: Foreman) -> None:
+    """SIGTERM and SIGINT drain, a second one stops now; SIGHUP does nothing yet but must not kill."""
+    stopping = False
+
+    def stop(by_reactor: Callable[[int], None], number: int) -> None:
+        nonlocal stopping
+        if stopping:
+            foreman.hurry()
+        else:
+            stopping = True
+            by_reactor(number)
+
+    # Set now, not before: the reactor sets its own when it begins to run.
+    for number, by_reactor in ((signal.SIGTERM, reactor.sigTerm), (signal.SIGINT, reactor.sigInt)):
+        signal.signal(
+            number, lambda signum, _frame, by_reactor=by_reactor: reactor.callFromThread(stop, by_reactor, signum)
+        )
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _raise_descriptor_limit() -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

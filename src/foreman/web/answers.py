@@ -1,0 +1,127 @@
+"""How things and failures look to a client, in the shape of the family whose route it asked (contract 1.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from attrs import frozen
+
+from foreman import errors
+from foreman.inference import ModelMissing
+from foreman.lanes import Family
+from foreman.ollama.agent import RawHeaders
+
+#: What each failure is as a status, where the answer has not begun.
+STATUS: dict[type[errors.ForemanError], int] = {
+    ModelMissing: 404,
+    errors.BadBody: 400,
+    errors.InvalidName: 400,
+    errors.QueueFull: 503,
+    errors.Draining: 503,
+    errors.ConnectionError: 502,
+}
+
+PHRASES: dict[int, bytes] = {
+    200: b"OK",
+    204: b"No Content",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Request Entity Too Large",
+    417: b"Expectation Failed",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    505: b"HTTP Version Not Supported",
+    301: b"Moved Permanently",
+    307: b"Temporary Redirect",
+}
+
+_NATIVE_JSON = b"application/json; charset=utf-8"
+_JSON = b"application/json"
+
+_OPENAI_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+
+
+@frozen
+class Reply:
+    """A whole answer of foreman's own; without ``headers`` about its length, which are added where it is sent."""
+
+    status: int
+    headers: RawHeaders
+    body: bytes
+
+
+def go_json(value: Any) -> bytes:
+    """``value`` as JSON with the escapes of Go's encoder, so that texts look as from Ollama."""
+    text = msgspec.json.encode(value)
+    if b"<" in text or b">" in text or b"&" in text:
+        text = text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
+    return text
+
+
+def json_reply(status: int, value: Any, headers: RawHeaders | None = None) -> Reply:
+    """``value`` as an answer of foreman's own routes."""
+    return Reply(status, [(b"Content-Type", _NATIVE_JSON), *(headers or [])], go_json(value))
+
+
+def error_value(family: Family, status: int, message: str, request_id: str) -> dict[str, Any]:
+    """The JSON of an error; ``request_id`` is for Anthropic's shape: 24 hex digits."""
+    if family == "openai":
+        kind = _OPENAI_TYPES.get(status, "api_error")
+        return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+    if family == "anthropic":
+        kind = _ANTHROPIC_TYPES.get(status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": f"req_{request_id}"}
+    return {"error": message}
+
+
+def error_reply(
+    family: Family, status: int, message: str, request_id: str, *, headers: RawHeaders | None = None, early: bool = False
+) -> Reply:
+    """An error before the first byte of an answer.
+
+    :param early: the way Ollama words what it finds before a model is looked for: on ``/v1`` such errors carry a
+        charset and no newline, later ones a newline and no charset (contract 1.4).
+    """
+    body = go_json(error_value(family, status, message, request_id))
+    late = family != "ollama" and not early
+    content_type = _JSON if late else _NATIVE_JSON
+    return Reply(status, [(b"Content-Type", content_type), *(headers or [])], body + b"\n" if late else body)
+
+
+def failure_reply(family: Family, problem: errors.ForemanError, request_id: str, retry_after: int) -> Reply:
+    """What to answer when ``problem`` came before the first byte; ``retry_after`` in seconds, sent where it helps."""
+    status = next((code for kind, code in STATUS.items() if isinstance(problem, kind)), 500)
+    headers = [(b"Retry-After", b"%d" % retry_after)] if status in (502, 503) else []
+    early = isinstance(problem, errors.BadBody)
+    return error_reply(family, status, str(problem), request_id, headers=headers, early=early)
+
+
+def last_words(kind: str, family: Family, problem: errors.ForemanError, request_id: str) -> bytes | None:
+    """How an answer of ``kind`` that has begun ends visibly broken: one more line or event.
+
+    :return: None where nothing can be said and only cutting the connection tells.
+    """
+    if kind == "ndjson":
+        return go_json({"error": str(problem)}) + b"\n"
+    if kind == "sse":
+        value = go_json(error_value(family, 500, str(problem), request_id))
+        return b"event: error\ndata: %b\n\n" % value if family == "anthropic" else b"data: %b\n\n" % value
+    return None

@@ -1,0 +1,147 @@
+"""Who may come in, and how far: every decision that the head of a request allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+from twisted.web.http import datetimeToString
+from ulid import ULID
+
+from foreman.config import Config
+from foreman.lanes import Lane, Redirect, Refusal, take_prefix, way
+from foreman.web.accesslog import AccessLog
+from foreman.web.answers import Reply, error_reply
+from foreman.web.guards import Guards, same_origin
+from foreman.web.tokens import Tokens, TwoCredentials, credential
+
+if TYPE_CHECKING:
+    from foreman.web.visit import Visit
+
+#: Paths that ask for no token: probes of clients and supervisors carry none.
+_OPEN_PATHS = ("/", "/healthz")
+_TEXT = b"text/plain; charset=utf-8"
+
+
+@define(eq=False)
+class Entrance:
+    """The rules of the door.
+
+    :ivar wall_clock: seconds since the epoch; :ivar new_id: makes the id of a request.
+    """
+
+    config: Config
+    tokens: Tokens
+    guards: Guards
+    wall_clock: Callable[[], float]
+    new_id: Callable[[], ULID]
+    access_log: AccessLog
+    _date: bytes = field(default=b"", init=False)
+    _date_second: int = field(default=0, init=False)
+
+    def decide(self, visit: Visit, length: int | None) -> Reply | None:
+        """Look at the head of a request, note on ``visit`` what it says, and refuse it where it must not come in.
+
+        :param length: of the body in bytes, None when it is chunked, 0 when there is none.
+        :return: what to answer instead, or None to let it in.
+        """
+        visit.id = str(self.new_id())
+        visit.caller = str(getattr(visit.client, "host", "") or "local")
+        prefix, visit.target = take_prefix(visit.uri)
+        found = way(visit.method, visit.target)
+        if isinstance(found, Refusal):
+            return error_reply("ollama", found.status, found.text, visit.request_id)
+        if isinstance(found, Redirect):
+            return Reply(found.status, [(b"Location", found.location)], b"")
+        visit.way = found
+        return (
+            self._check_framing(visit, length)
+            or self._check_names(visit)
+            or self._check_token(visit, prefix)
+            or self._check_size(visit, length)
+            or self._check_expectation(visit)
+        )
+
+    def _refuse(self, visit: Visit, status: int, message: str) -> Reply:
+        return error_reply(visit.family, status, message, visit.request_id)
+
+    def _check_framing(self, visit: Visit, length: int | None) -> Reply | None:
+        if visit.clientproto not in (b"HTTP/1.1", b"HTTP/1.0"):
+            return self._refuse(visit, 505, "HTTP/1.1 and HTTP/1.0 are spoken here")
+        hosts = visit.headers_named(b"host")
+        if len(hosts) > 1 or (not hosts and visit.clientproto == b"HTTP/1.1"):
+            return self._refuse(visit, 400, "a request must have one Host header (RFC 9112 section 3.2)")
+        if visit.headers_named(b"transfer-encoding") and (length is not None or visit.clientproto == b"HTTP/1.0"):
+            return self._refuse(visit, 400, "Transfer-Encoding must be chunked, alone, and of HTTP/1.1 (RFC 9112 section 6.1)")
+        return None
+
+    def _check_names(self, visit: Visit) -> Reply | None:
+        host = (visit.headers_named(b"host") or [b""])[0]
+        if not self.tokens.required:
+            own_address = str(getattr(visit.host, "host", ""))
+            if not self.guards.host_allowed(host, own_address):
+                text = "this Host name is not known here; to allow it, add it to FOREMAN_ALLOWED_HOSTS, or require a token"
+                return self._refuse(visit, 403, text)
+        origins = visit.headers_named(b"origin")
+        if not origins or not origins[0]:
+            return None
+        if len(origins) > 1 or not self.guards.origin_allowed(origins[0], host):
+            return Reply(403, [], b"")
+        if visit.method == b"OPTIONS" and not same_origin(origins[0], host):
+            return Reply(204, self.guards.preflight_headers(origins[0]), b"")
+        visit.extra_headers = self.guards.cors_headers(origins[0], host)
+        return None
+
+    def _check_token(self, visit: Visit, prefix: bytes | None) -> Reply | None:
+        if not self.tokens.required:
+            return None
+        if visit.way.path in _OPEN_PATHS and visit.method in (b"GET", b"HEAD"):
+            return None
+        authorization, api_key = visit.headers_named(b"authorization"), visit.headers_named(b"x-api-key")
+        try:
+            given = credential(prefix, authorization, api_key)
+        except TwoCredentials:
+            return self._unauthorized(visit, "this request carries credentials that differ; send one")
+        if given is None:
+            return self._unauthorized(visit, "a token is required: Authorization: Bearer <token>, or x-api-key")
+        holder = self.tokens.who(given)
+        if holder is None:
+            return self._unauthorized(visit, "this token is not known here")
+        visit.caller, visit.admin = holder.name, holder.admin
+        return None
+
+    def _unauthorized(self, visit: Visit, message: str) -> Reply:
+        agent = (visit.headers_named(b"user-agent") or [b""])[0]
+        if visit.family == "ollama" and agent.startswith(b"ollama/"):
+            # The stock CLI hides the text of a 401 and asks to sign in to ollama.com; it shows that of a 403.
+            text = f"{message}; with this program, put it into the address: OLLAMA_HOST=http://<host>:<port>/k/<token>"
+            return error_reply("ollama", 403, text, visit.request_id)
+        challenge = [(b"WWW-Authenticate", b'Bearer realm="foreman"')]
+        return error_reply(visit.family, 401, message, visit.request_id, headers=challenge)
+
+    def _check_size(self, visit: Visit, length: int | None) -> Reply | None:
+        if length is not None and length > self.config.max_body and not visit.is_blob:
+            text = f"a request body may have {self.config.max_body} bytes, this one announces {length} (FOREMAN_MAX_BODY)"
+            return self._refuse(visit, 413, text)
+        return None
+
+    def _check_expectation(self, visit: Visit) -> Reply | None:
+        expected = visit.headers_named(b"expect")
+        if not expected or visit.clientproto == b"HTTP/1.0":
+            return None
+        if [value.lower() for value in expected] != [b"100-continue"]:
+            return Reply(417, [(b"Connection", b"close")], b"")
+        visit.expects_continue = True
+        return None
+
+    def http_date(self) -> bytes:
+        """Now, as a ``Date`` header; made anew once a second."""
+        now = int(self.wall_clock())
+        if now != self._date_second:
+            self._date_second, self._date = now, datetimeToString(now)
+        return self._date
+
+    def log_refusal(self, visit: Visit, reply: Reply) -> None:
+        """Note a request that was answered at the door."""
+        self.access_log.refused(visit.id, visit.caller, visit.way, reply.status, visit.began_at)

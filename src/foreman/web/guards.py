@@ -1,0 +1,114 @@
+"""Which names and which web pages may reach foreman: Ollama's rules for ``Host`` and ``Origin`` (contract 3).
+
+A proxy on loopback blinds Ollama's own guard against DNS rebinding, so foreman keeps it where no token does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from foreman.ollama.agent import RawHeaders
+
+_LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
+_DEFAULT_ORIGINS = (
+    *(f"{scheme}://{host}{port}" for scheme in ("http", "https") for host in _HOSTS for port in ("", ":*")),
+    "app://*",
+    "file://*",
+    "tauri://*",
+    "vscode-webview://*",
+    "vscode-file://*",
+)
+
+#: What a preflight of an allowed origin is told, word by word as Ollama tells it.
+PREFLIGHT: RawHeaders = [
+    (
+        b"Access-Control-Allow-Headers",
+        b"Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,X-Stainless-Async,"
+        b"X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,"
+        b"X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
+        b"X-Stainless-Runtime-Version,X-Stainless-Timeout",
+    ),
+    (b"Access-Control-Allow-Methods", b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
+    (b"Access-Control-Max-Age", b"43200"),
+]
+PREFLIGHT_VARY: RawHeaders = [
+    (b"Vary", b"Origin"),
+    (b"Vary", b"Access-Control-Request-Method"),
+    (b"Vary", b"Access-Control-Request-Headers"),
+]
+
+
+@frozen
+class Guards:
+    """The rules of one daemon.
+
+    :ivar hosts: names accepted beside Ollama's own, lower case; :ivar origins: likewise, with at most one ``*`` each;
+    :ivar hostname: of this machine.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    origins: tuple[str, ...] = ()
+    hostname: str = ""
+    _patterns: tuple[str, ...] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_patterns", (*self.origins, *_DEFAULT_ORIGINS))
+
+    def host_allowed(self, header: bytes, own_address: str) -> bool:
+        """Whether a ``Host`` header names this machine, and not a stranger's name that resolves to it.
+
+        :param own_address: the address that the client connected to.
+        """
+        name = _host_name(header)
+        if name in ("", "localhost", self.hostname.lower(), own_address.lower()) or name in self.hosts:
+            return True
+        if name.endswith(_LOCAL_SUFFIXES):
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or address.is_private or address.is_unspecified
+
+    def origin_allowed(self, origin: bytes, host: bytes) -> bool:
+        """Whether a page from ``origin`` may ask; ``null`` may not."""
+        text = origin.decode("latin-1")
+        return same_origin(origin, host) or any(_matches(pattern, text) for pattern in self._patterns)
+
+    def cors_headers(self, origin: bytes, host: bytes) -> RawHeaders:
+        """What an answer to an allowed ``origin`` carries; nothing for foreman's own pages."""
+        if same_origin(origin, host):
+            return []
+        if "*" in self.origins:
+            return [(b"Access-Control-Allow-Origin", b"*")]
+        return [(b"Access-Control-Allow-Origin", origin), (b"Vary", b"Origin")]
+
+    def preflight_headers(self, origin: bytes) -> RawHeaders:
+        """What answers ``OPTIONS`` of an allowed ``origin``."""
+        if "*" in self.origins:
+            return [*PREFLIGHT, (b"Access-Control-Allow-Origin", b"*")]
+        return [*PREFLIGHT, (b"Access-Control-Allow-Origin", origin), *PREFLIGHT_VARY]
+
+
+def same_origin(origin: bytes, host: bytes) -> bool:
+    """Whether ``origin`` is the page's own server."""
+    return bool(host) and origin in (b"http://" + host, b"https://" + host)
+
+
+def _host_name(header: bytes) -> str:
+    text = header.decode("latin-1").strip().lower()
+    try:
+        return (urlsplit(f"//{text}").hostname or "").removesuffix(".")
+    except ValueError:
+        return text
+
+
+def _matches(pattern: str, origin: str) -> bool:
+    before, star, after = pattern.partition("*")
+    if not star:
+        return origin == pattern
+    return len(origin) >= len(before) + len(after) and origin.startswith(before) and origin.endswith(after)

@@ -1,0 +1,250 @@
+"""One request of a client, and the answer on its way back to it."""
+
+from __future__ import annotations
+
+import tempfile
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.web.http import NO_BODY_CODES
+from twisted.web.iweb import INonQueuedRequestFactory
+from twisted.web.server import Request
+from zope.interface import provider
+
+from foreman import errors
+from foreman.lanes import Family, Lane, Way
+from foreman.ollama.agent import RawHeaders
+from foreman.web.answers import PHRASES, Reply, error_reply, last_words
+
+if TYPE_CHECKING:
+    from foreman.web.door import Door
+
+#: A body up to this many bytes is held in memory, a larger one in a temporary file without a name.
+IN_MEMORY = 1024 * 1024
+
+_UNREAD = Way(Lane.FOREMAN, "ollama", "")
+
+
+@provider(INonQueuedRequestFactory)
+class Visit(Request):
+    """One request: what the door found out about it, and the writing side of its answer.
+
+    The head of an answer is written here byte by byte: Twisted's own way adds ``Server`` and ``Content-Type`` headers and
+    sorts names, and costs more.
+
+    :ivar raw_headers: names and values as they were written; :ivar way: lane, family and decoded path;
+    :ivar target: raw path and query without a credential in front; :ivar caller: who asks;
+    :ivar refusal: what the door answers instead of letting the request in; :ivar id: a ULID.
+    """
+
+    channel: Door
+    defaultContentType = None  # noqa: N815 - Twisted's name
+    raw_headers: RawHeaders
+    way: Way = _UNREAD
+    target: bytes = b"/"
+    caller: str = ""
+    admin: bool = False
+    id: str = ""
+    began_at: float = 0.0
+    refusal: Reply | None = None
+    expects_continue: bool = False
+    has_length: bool = False
+    kind: str = "other"
+    _spent: int = 0
+    _counted: bool = False
+    _bodiless: bool = False
+    _sized: bool = False
+    _broken: bool = False
+
+    def __init__(self, channel: Door, *_: object) -> None:
+        super().__init__(channel, parsePOSTFormSubmission=False)
+        self.raw_headers = []
+        self.extra_headers: RawHeaders = []
+        self.clientproto = b"HTTP/1.1"
+        self.prepath = []
+        self.postpath = []
+        self.args: dict[bytes, list[bytes]] = {}
+
+    # what arrives
+
+    def headers_named(self, name: bytes) -> list[bytes]:
+        """The values of every header ``name`` (lower case), in order."""
+        return [value for key, value in self.raw_headers if key.lower() == name]
+
+    @property
+    def family(self) -> Family:
+        """Whose errors this request's route speaks."""
+        return self.way.family
+
+    @property
+    def request_id(self) -> str:
+        """24 hex digits for Anthropic's shape of an error."""
+        return self.id.encode("ascii").hex()[-24:]
+
+    @property
+    def is_blob(self) -> bool:
+        """Whether the body is a model file, which may have any size."""
+        return self.method == b"POST" and self.way.path.startswith("/api/blobs/")
+
+    def head_received(self, method: bytes, uri: bytes, version: bytes, length: int | None) -> None:
+        """The door has the whole head; ``length`` of the body in bytes, None when it is chunked."""
+        self.method, self.uri, self.clientproto = method, uri, version
+        self.path = uri.partition(b"?")[0]
+        factory = self.channel.factory
+        self.began_at = factory.clock.seconds()
+        self.has_length = length is None or bool(self.headers_named(b"content-length"))
+        self.refusal = factory.entrance.decide(self, length)
+        if self.refusal is None and length:
+            self._reserve(length)
+        self.content = BytesIO() if length is not None and length <= IN_MEMORY else _spool(length)
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """A part of the body."""
+        if self.refusal is not None or self.finished:
+            return
+        if not self._counted:
+            self._spent += len(data)
+            factory = self.channel.factory
+            if self._spent > factory.config.max_body and not self.is_blob:
+                self.channel.refuse(413, f"a request body may have {factory.config.max_body} bytes (FOREMAN_MAX_BODY)")
+                return
+            if not factory.bodies.take(len(data)):
+                self.channel.refuse(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
+                return
+        self.content.write(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802 - Twisted's name
+        """The body is whole."""
+        self.content.seek(0)
+        self.process()
+
+    def process(self) -> None:
+        """Answer: as the door decided, or by the route."""
+        if self.refusal is not None:
+            self.channel.factory.entrance.log_refusal(self, self.refusal)
+            self.answer(self.refusal)
+            return
+        self.site = self.channel.site
+        self.postpath = [part.encode("utf-8", "replace") for part in self.way.path[1:].split("/")]
+        self.render(self.site.resource)
+
+    def body(self) -> bytes | BinaryIO:
+        """The whole body: in memory, or the file that holds it."""
+        content = self.content
+        return content.getvalue() if isinstance(content, BytesIO) else cast("BinaryIO", content)
+
+    def body_length(self) -> int:
+        """Bytes of the whole body."""
+        position = self.content.seek(0, 2)
+        self.content.seek(0)
+        return int(position)
+
+    # what goes back
+
+    def refuse_unread(self, status: int, message: str) -> None:
+        """Answer what could not be read to its end, and close the connection."""
+        self.refusal = error_reply(self.family, status, message, self.request_id)
+        self.channel.factory.entrance.log_refusal(self, self.refusal)
+        self.answer(self.refusal)
+
+    def answer(self, reply: Reply) -> None:
+        """Send a whole answer of foreman's own."""
+        length = [] if reply.status in NO_BODY_CODES else [(b"Content-Length", b"%d" % len(reply.body))]
+        date = (b"Date", self.channel.factory.entrance.http_date())
+        self.begin(reply.status, PHRASES.get(reply.status, b""), [*reply.headers, date, *length], "other")
+        if reply.body:
+            self.write(reply.body)
+        self.finish()
+
+    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: str) -> None:
+        """Write the head of an answer; without Content-Length the body goes chunked, or ends with the connection."""
+        if self._disconnected or self.startedWriting:
+            return
+        self.startedWriting = 1
+        self.kind = kind
+        self.code = status
+        self._bodiless = self.method == b"HEAD" or status in NO_BODY_CODES
+        lines = [b"%b %d %b\r\n" % (self.clientproto, status, phrase)]
+        for name, value in (*headers, *self.extra_headers):
+            lines.append(b"%b: %b\r\n" % (name, value))
+            self._sized = self._sized or name.lower() == b"content-length"
+        if not self._sized and not self._bodiless:
+            if self.clientproto == b"HTTP/1.1":
+                self.chunked = 1
+                lines.append(b"Transfer-Encoding: chunked\r\n")
+            else:
+                self.channel.persistent = False
+        if not self.channel.persistent:
+            lines.append(b"Connection: close\r\n")
+        lines.append(b"\r\n")
+        self.channel.writeSequence(lines)
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body; with chunked framing one chunk."""
+        if self._disconnected or self.finished or self._bodiless or not data:
+            return
+        self.sentLength += len(data)
+        if self.chunked:
+            self.channel.writeSequence((b"%x\r\n" % len(data), data, b"\r\n"))
+        else:
+            self.channel.write(data)
+
+    def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
+        """End an answer that has begun so that nobody takes it for whole."""
+        if self._disconnected or self.finished:
+            return
+        words = last_words(self.kind, self.family, problem, self.request_id) if between_pieces and self.chunked else None
+        if words is not None:
+            self.write(words)
+            self.finish()
+            return
+        # The missing last chunk, or the missing bytes, tell; where neither can, only a reset does.
+        self._broken = True
+        self.channel.persistent = False
+        if isinstance(problem, errors.ReaderStalled) or not (self.chunked or self._sized):
+            self.channel.abort()
+        else:
+            self.channel.loseConnection()
+
+    def finish(self) -> None:
+        """The answer is whole; one that was broken off stays unfinished, whoever calls this."""
+        if not self._broken and not self._disconnected:
+            super().finish()
+
+    def set_producer(self, producer: IPushProducer | None) -> None:
+        """Tell ``producer`` when the client's connection is full; None: nobody any more."""
+        if producer is not None:
+            self.registerProducer(producer, True)  # noqa: FBT003 - Twisted's positional flag
+        elif self.producer is not None and not self._disconnected:
+            self.unregisterProducer()
+        else:
+            self.producer = None
+
+    def _cleanup(self) -> None:
+        self._give_back()
+        super()._cleanup()
+
+    def connectionLost(self, reason: Any) -> None:
+        """The client is gone."""
+        self._give_back()
+        super().connectionLost(reason)
+
+    def _reserve(self, length: int) -> None:
+        if self.is_blob:
+            return
+        self._spent, self._counted = length, True
+        if not self.channel.factory.bodies.take(length):
+            text = "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)"
+            self.refusal = error_reply(self.family, 503, text, self.request_id, headers=[(b"Retry-After", b"5")])
+
+    def _give_back(self) -> None:
+        spent, self._spent = self._spent, 0
+        if spent:
+            self.channel.factory.bodies.give(spent)
+
+
+def _spool(length: int | None) -> BinaryIO:
+    if length is None:
+        return cast("BinaryIO", tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115 - closed by the request
+    return cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - closed by the request

@@ -1,0 +1,151 @@
+"""Turns, one at a time, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+
+from foreman import errors
+from foreman.gate import Gate, Turn
+from foreman.schedule import Ticket
+
+
+def ticket(name: str) -> Ticket:
+    return Ticket(id=name, caller="someone", model="m", route="/api/chat", since=0.0)
+
+
+class Line:
+    """A gate on a clock, and who got a turn in which order."""
+
+    def __init__(self, turns: int = 1, max_queue: int = 10_000) -> None:
+        self.clock = Clock()
+        self.gate = Gate(self.clock, turns, max_queue)
+        self.served: list[str] = []
+        self.turns: list[Turn] = []
+        self.most_at_once = 0
+
+    def enter(self, name: str, then: Callable[[Turn], None] | None = None) -> Deferred[Turn]:
+        entered = self.gate.enter(ticket(name))
+
+        def served(turn: Turn) -> Turn:
+            self.served.append(name)
+            self.turns.append(turn)
+            self.most_at_once = max(self.most_at_once, len(self.gate.running))
+            if then is not None:
+                then(turn)
+            return turn
+
+        return entered.addCallback(served)
+
+
+def test_a_free_gate_gives_its_turn_at_once() -> None:
+    line = Line()
+    line.enter("a")
+    assert line.served == ["a"]
+
+
+def test_the_next_in_line_enters_when_the_turn_is_released_and_not_before() -> None:
+    line = Line()
+    line.enter("a")
+    line.enter("b")
+    line.clock.advance(60)
+    assert line.served == ["a"]
+    line.turns[0].release()
+    line.clock.advance(0)
+    assert line.served == ["a", "b"]
+
+
+def test_a_thousand_quick_holders_pass_in_order_without_deep_recursion() -> None:
+    line = Line()
+    names = [str(number) for number in range(1000)]
+    for name in names:
+        line.enter(name, then=Turn.release)
+    for _ in names:
+        line.clock.advance(0)
+    assert line.served == names
+    assert line.most_at_once == 1
+    assert line.gate.running == []
+
+
+def test_a_caller_who_leaves_the_line_is_forgotten() -> None:
+    line = Line()
+    line.enter("a")
+    leaver = line.enter("b")
+    line.enter("c")
+    leaver.cancel()
+    assert isinstance(leaver.result.value, CancelledError)  # type: ignore[attr-defined]
+    leaver.addErrback(lambda _: None)
+    assert [waiting.id for waiting in line.gate.waiting] == ["c"]
+    line.turns[0].release()
+    line.clock.advance(0)
+    assert line.served == ["a", "c"]
+
+
+def test_a_caller_who_leaves_while_the_turn_is_being_handed_over_does_not_keep_it() -> None:
+    line = Line()
+    line.enter("a")
+    leaver = line.enter("b")
+    line.enter("c")
+    line.turns[0].release()
+    leaver.cancel()
+    leaver.addErrback(lambda _: None)
+    line.clock.advance(0)
+    assert line.served == ["a", "c"]
+
+
+def test_a_newcomer_does_not_overtake_the_one_the_turn_is_being_handed_to() -> None:
+    line = Line()
+    line.enter("a")
+    line.enter("b")
+    line.turns[0].release()
+    line.enter("c")
+    line.clock.advance(0)
+    assert line.served == ["a", "b"]
+
+
+def test_a_turn_released_twice_lets_only_one_enter() -> None:
+    line = Line()
+    for name in "abc":
+        line.enter(name)
+    line.turns[0].release()
+    line.turns[0].release()
+    line.clock.advance(0)
+    assert line.served == ["a", "b"]
+
+
+def test_several_turns_let_as_many_run_at_once() -> None:
+    line = Line(turns=2)
+    for name in "abcd":
+        line.enter(name)
+    assert line.served == ["a", "b"]
+    line.turns[1].release()
+    line.clock.advance(0)
+    assert line.served == ["a", "b", "c"]
+    assert line.most_at_once == 2
+
+
+def test_a_full_room_refuses_with_ollamas_words() -> None:
+    line = Line(max_queue=1)
+    line.enter("a")
+    line.enter("b")
+    refused = line.enter("c")
+    with pytest.raises(errors.QueueFull, match=r"server busy, please try again\.  maximum pending requests exceeded"):
+        refused.result.raiseException()  # type: ignore[attr-defined]
+    refused.addErrback(lambda _: None)
+
+
+def test_a_closed_gate_sends_away_who_waits_and_lets_who_runs_go_on() -> None:
+    line = Line()
+    line.enter("a")
+    waiting = line.enter("b")
+    line.gate.close()
+    late = line.enter("c")
+    for sent_away in (waiting, late):
+        assert isinstance(sent_away.result.value, errors.Draining)  # type: ignore[attr-defined]
+        sent_away.addErrback(lambda _: None)
+    assert [turn.ticket.id for turn in line.gate.running] == ["a"]
+    line.turns[0].release()
+    assert line.gate.running == []
