@@ -1,0 +1,155 @@
+"""``python -m benchmarks``: measure foreman beside a direct connection, nginx and the naive proxy, in shuffled rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import signal
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from benchmarks import report, subjects, tools
+from benchmarks.bench import FULL, QUICK, Bench, DoesNotApply
+from benchmarks.machine import Strangers
+from benchmarks.measure import EXPERIMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.bench import Experiment
+    from benchmarks.subjects import Running, Subject
+
+#: The share of the machine that strangers may use before a run is to be doubted.
+STRANGERS = 0.15
+
+
+class Run:
+    """One run: who takes part, what is measured, and what came of it."""
+
+    def __init__(self, bench: Bench, experiments: Sequence[Experiment], console: Console) -> None:
+        self.bench = bench
+        self.experiments = experiments
+        self.results = report.Results()
+        self.strangers: list[float] = []
+        self._console = console
+
+    def start(self, stack: ExitStack, wanted: Sequence[Subject]) -> list[Running]:
+        """Start every subject that is there; one that does not start is a problem."""
+        started = []
+        for subject in wanted:
+            if subject.missing:
+                continue
+            try:
+                running = stack.enter_context(subjects.running(subject, self.bench.target.port))
+                self.bench.warm_up(running)
+                started.append(running)
+            except (subjects.DidNotStart, OSError) as failure:
+                self.bench.problems.append(f"{subject.name}: did not start: {failure}")
+        return started
+
+    def round(self, started: Sequence[Running], shuffled: random.Random, title: str) -> None:
+        """Measure everything once, the subjects of each experiment in a new order."""
+        watch = Strangers()
+        for experiment in self.experiments:
+            for subject in shuffled.sample(started, len(started)):
+                self._console.print(f"{title}: {experiment.name}, {subject.subject.name}", style="dim", highlight=False)
+                try:
+                    self.results.add(experiment, subject.subject.name, self._sample(experiment, subject))
+                except DoesNotApply as reason:
+                    self.results.has_none(experiment, subject.subject.name, str(reason))
+        share = watch.share()
+        if share is not None:
+            self.strangers.append(share)
+
+    def _sample(self, experiment: Experiment, subject: Running) -> dict[str, float]:
+        if not experiment.fresh or subject.pid is None:
+            return experiment.sample(self.bench, subject)
+        with subjects.running(subject.subject, self.bench.target.port) as fresh:
+            self.bench.warm_up(fresh)
+            return experiment.sample(self.bench, fresh)
+
+
+def _chosen(only: Sequence[str]) -> list[Experiment]:
+    """The experiments whose name begins with one of ``only``; without any, those that need not be asked for."""
+    if not only:
+        return [experiment for experiment in EXPERIMENTS if not experiment.by_name]
+    chosen = [experiment for experiment in EXPERIMENTS if experiment.name.startswith(tuple(only))]
+    if not chosen:
+        raise click.BadParameter(f"there are: {', '.join(experiment.name for experiment in EXPERIMENTS)}", param_hint="--only")
+    return chosen
+
+
+def _wanted(names: Sequence[str], also: Sequence[str]) -> list[Subject]:
+    every = [*subjects.known(), *map(subjects.other, also)]
+    unknown = set(names) - {subject.name for subject in every}
+    if unknown:
+        raise click.BadParameter(f"there are: {', '.join(subject.name for subject in every)}", param_hint="--subject")
+    return [subject for subject in every if not names or subject.name in names or subject.name == "direct"]
+
+
+def _conditions(console: Console, run: Run, wanted: Sequence[Subject], load: float) -> None:
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    load_now = os.getloadavg()[0]
+    console.print(f"{platform.system()} {platform.machine()}, {cores} cores, Python {platform.python_version()}; load {load:.1f}, then {load_now:.1f}")
+    if run.strangers:
+        console.print(f"strangers' share of the machine: {median(run.strangers):.0%}, at most {max(run.strangers):.0%}")
+        if max(run.strangers) > STRANGERS:
+            console.print("above 15 %: believe only CPU times and the smallest latencies", style="bold yellow")
+    else:
+        console.print("strangers' share of the machine: cannot be told here")
+    for subject in wanted:
+        if subject.missing:
+            console.print(f"skipped: {subject.name} ({subject.missing})", style="yellow")
+    for problem in dict.fromkeys(run.bench.problems):
+        console.print(f"wrong, {run.bench.problems.count(problem)} times: {problem}", style="bold red")
+
+
+@click.command(help=__doc__)
+@click.option("--quick", is_flag=True, help="Small samples and two rounds, in less than a minute: shows that it works, proves nothing.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only what begins with NAME; may be repeated. `--only waiters`: crowds of 2,000.")
+@click.option("--subject", "names", multiple=True, metavar="NAME", help="Only this subject (and direct); may be repeated.")
+@click.option("--also", multiple=True, metavar="NAME=COMMAND", help="One more subject; {port} and {target} (a URL) are filled in.")
+@click.option("--rounds", type=click.IntRange(1), help="How often everything is measured; 5, or 2 with --quick.")
+@click.option("--seed", type=int, default=1, show_default=True, help="For the order of the subjects.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every value to this file, too.")
+def main(*, quick: bool, only: tuple[str, ...], names: tuple[str, ...], also: tuple[str, ...], rounds: int | None, seed: int, json_file: Path | None) -> None:  # noqa: E501, PLR0913 - click's
+    """Run it; exit 1 when anything went wrong, 2 when nothing can be measured."""
+    wanted, experiments = _wanted(names, also), _chosen(only)
+    rounds = rounds or (2 if quick else 5)
+    cc = tools.compiler()
+    if cc is None:
+        raise click.UsageError("no C compiler (cc, gcc, clang): nothing is measured, since a target and a client in Python would measure themselves")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console, load, shuffled = Console(), os.getloadavg()[0], random.Random(seed)
+    progress = Console(stderr=True, quiet=not sys.stderr.isatty())
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        client = tools.build("client", folder, cc)
+        target = tools.Target.start(tools.build("target", folder, cc))
+        stack.callback(target.stop)
+        run = Run(Bench(target, client, QUICK if quick else FULL), experiments, progress)
+        started = run.start(stack, wanted)
+        for number in range(rounds):
+            run.round(started, shuffled, f"round {number + 1} of {rounds}")
+    measured = [subject.subject.name for subject in started]
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    console.print(report.table(run.results, experiments, measured))
+    _conditions(console, run, wanted, load)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_json(run.results, experiments, measured), indent=1))
+    if run.bench.problems:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What every measurement stands on: the two ends, how much is asked, and what went wrong meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from attrs import Factory, define, frozen
+
+from benchmarks.tools import Answer, Ask, Clients, Record, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from benchmarks.subjects import Running
+
+#: Seconds after which a chat that nobody reads is taken for one that nobody ever ends.
+PATIENCE = 5.0
+
+
+class DoesNotApply(Exception):  # noqa: N818 - named by what happened
+    """A figure means nothing for a subject, or cannot be counted here; the text says why."""
+
+
+@frozen
+class Aim:
+    """``limit`` at most (or at least), as it is or as a multiple of another subject's figure in the same run."""
+
+    limit: float
+    times: str = ""
+    direction: Literal["≤", "≥"] = "≤"
+
+    def __str__(self) -> str:
+        """As it stands in the table."""
+        return f"{self.direction} {self.limit:g}" + (f" × {self.times}" if self.times else "")
+
+    def met(self, value: float) -> bool:
+        """Whether ``value`` (already divided, where it is a multiple) is good enough."""
+        return value <= self.limit if self.direction == "≤" else value >= self.limit
+
+
+@frozen
+class Row:
+    """One figure of the table. ``digits`` after the point; ``over_direct``: what a direct connection takes is taken off.
+
+    ``never`` is how a figure without end reads.
+    """
+
+    key: str
+    title: str
+    unit: str
+    aims: tuple[Aim, ...] = ()
+    digits: int = 0
+    over_direct: bool = False
+    never: str = "never"
+
+
+@frozen(kw_only=True)
+class Sizes:
+    """How much is asked for one sample of each kind; windows in seconds."""
+
+    first_tokens: int = 100
+    window_1ms: float = 1.0
+    window_20ms: float = 2.0
+    bursts: int = 3
+    leavers: int = 3
+    flat_out: int = 20_000
+    memory_waiters: int = 1000
+    waiters: int = 2000
+
+
+FULL = Sizes()
+QUICK = Sizes(first_tokens=20, window_1ms=0.3, window_20ms=0.6, bursts=1, leavers=1, flat_out=5000, memory_waiters=200, waiters=300)
+
+
+@define(eq=False)
+class Bench:
+    """The target and the client program of this run. ``problems`` collects, by subject, whatever a sound run does not have."""
+
+    target: Target
+    client: Path
+    sizes: Sizes
+    problems: list[str] = Factory(list)
+
+    def clients(self, subject: Running, plan: Iterable[Ask], seconds: int = 30) -> Clients:
+        """Start clients of ``subject``."""
+        return Clients.start(self.client, subject.port, plan, seconds)
+
+    def ask(self, subject: Running, plan: Iterable[Ask]) -> dict[int, Answer]:
+        """Carry out a plan to its end; the answers by id. Answers that are not whole become problems."""
+        asked = list(plan)
+        return self.checked(subject, self.clients(subject, asked).answers(), {ask.id for ask in asked if ask.leave != "-"})
+
+    def checked(self, subject: Running, answers: dict[int, Answer], may_leave: Iterable[int] = ()) -> dict[int, Answer]:
+        """Note every answer that is not whole, but for the clients in ``may_leave``, who must have left."""
+        leaving = set(may_leave)
+        for answer in answers.values():
+            wanted = "left" if answer.id in leaving else "whole"
+            if answer.outcome != wanted:
+                self.problem(subject, f"a chat was {answer.outcome} (status {answer.status}) and should be {wanted}")
+        return answers
+
+    def warm_up(self, subject: Running) -> None:
+        """Let a subject that has just started answer some chats, so that nobody is measured cold."""
+        self.ask(subject, [Ask(lines=20, wait_us=2_000) for _ in range(20)])
+
+    def problem(self, subject: Running, text: str) -> None:
+        """Note what must not happen in a run that is to be believed."""
+        self.problems.append(f"{subject.subject.name}: {text}")
+
+    def seen(self) -> int:
+        """How many chats the target has seen so far: the ``since`` of ``Target.records``."""
+        return self.target.progress()[0]
+
+    def lines_reach(self, number: int) -> None:
+        """Return when the target has sent ``number`` lines, or after some patience."""
+        deadline = time.monotonic() + PATIENCE
+        while self.target.progress()[1] < number and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def record(self, since: int, chat: int) -> Record | None:
+        """What the target knows of one chat, once that is over; None when it never came."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            record = self.target.records(since).get(chat)
+            if record is None or record.over or time.monotonic() > deadline:
+                return record
+            time.sleep(0.02)
+
+
+Samples = dict[str, float]
+
+
+@frozen
+class Experiment:
+    """Rows that are measured together. ``fresh``: in a process of its own; ``by_name``: only when asked for."""
+
+    name: str
+    rows: tuple[Row, ...]
+    sample: Callable[[Bench, Running], Samples]
+    fresh: bool = False
+    by_name: bool = False

@@ -1,0 +1,121 @@
+"""What was measured, as a table for people and as JSON for scripts."""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from attrs import Factory, define
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.bench import Experiment, Row, Samples
+
+#: What ratios are taken to, and who has to meet the aims.
+REFERENCES, OURS = ("nginx", "naive"), "foreman"
+
+
+@define(eq=False)
+class Results:
+    """Samples by row and subject, in the order of the rounds; or why there is none."""
+
+    samples: dict[tuple[str, str], list[float]] = Factory(dict)
+    reasons: dict[tuple[str, str], str] = Factory(dict)
+
+    def add(self, experiment: Experiment, subject: str, samples: Samples) -> None:
+        """Keep the samples of one round."""
+        for row in experiment.rows:
+            if row.key in samples:
+                self.samples.setdefault((row.key, subject), []).append(samples[row.key])
+
+    def has_none(self, experiment: Experiment, subject: str, reason: str) -> None:
+        """Keep why a subject has no sample."""
+        for row in experiment.rows:
+            self.reasons[row.key, subject] = reason
+
+    def values(self, row: Row, subject: str) -> list[float]:
+        """The figure of each round, with what a direct connection takes already taken off where the row says so."""
+        found = self.samples.get((row.key, subject), [])
+        if not row.over_direct or subject == "direct":
+            return found
+        direct = self.samples.get((row.key, "direct"), [])
+        return [value - without for value, without in zip(found, direct, strict=False)]
+
+    def ratio(self, row: Row, subject: str, reference: str) -> float | None:
+        """The median in units of the reference's; None where one of them is not there or has no end."""
+        ours, theirs = self.values(row, subject), self.values(row, reference)
+        if not ours or not theirs or median(theirs) <= 0 or not isfinite(median(theirs)) or not isfinite(median(ours)):
+            return None
+        return median(ours) / median(theirs)
+
+    def verdict(self, row: Row, subject: str) -> str:
+        """Whether ``subject`` meets each aim of the row, in words."""
+        values = self.values(row, subject)
+        words = []
+        for aim in row.aims:
+            value = self.ratio(row, subject, aim.times) if aim.times else median(values) if values else None
+            words.append("unknown" if value is None else "met" if aim.met(value) else "missed")
+        return ", ".join(words)
+
+
+def _figure(row: Row, value: float) -> str:
+    return row.never if value == inf else f"{value:,.{row.digits}f}"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} ×" if value < 10 else f"{value:,.0f} ×"  # noqa: PLR2004 - three digits
+
+
+def table(results: Results, experiments: Sequence[Experiment], subjects: Sequence[str]) -> Table:
+    """One line for each figure and subject, the aims beside the first."""
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    drawn.add_column("figure", no_wrap=True)
+    drawn.add_column("of")
+    for name in ("median", "min–max", *(f"to {name}" for name in REFERENCES)):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn.add_column("aim")
+    for row in (row for experiment in experiments for row in experiment.rows):
+        for place, subject in enumerate(subjects):
+            title = row.title if place == 0 else ""
+            name = "direct (itself)" if row.over_direct and subject == "direct" else subject
+            aim = ", ".join(map(str, row.aims)) if place == 0 else ""
+            if subject == OURS:
+                aim = results.verdict(row, subject)
+            drawn.add_row(title, name, *_cells(results, row, subject), aim, end_section=place == len(subjects) - 1)
+    return drawn
+
+
+def _cells(results: Results, row: Row, subject: str) -> Iterator[str]:
+    values, itself = results.values(row, subject), row.over_direct and subject == "direct"
+    if not values:
+        yield from ("–", results.reasons.get((row.key, subject), ""), "", "")
+        return
+    middle = median(values)
+    yield f"{_figure(row, middle)} {row.unit if isfinite(middle) else ''}".rstrip()
+    yield f"{_figure(row, min(values))}–{_figure(row, max(values))}"
+    for reference in REFERENCES:
+        yield "" if itself or subject == reference else _ratio(results.ratio(row, subject, reference))
+
+
+def as_json(results: Results, experiments: Sequence[Experiment], subjects: Sequence[str]) -> list[dict[str, Any]]:
+    """The same for scripts: every value of every round; null is a figure without end."""
+    return [
+        {
+            "figure": row.key,
+            "title": row.title,
+            "unit": row.unit,
+            "subject": subject,
+            "values": [value if isfinite(value) else None for value in results.values(row, subject)],
+            "ratios": {name: results.ratio(row, subject, name) for name in REFERENCES},
+            "aims": list(map(str, row.aims)),
+            "verdict": results.verdict(row, subject) if subject == OURS else None,
+            "reason": results.reasons.get((row.key, subject)),
+        }
+        for experiment in experiments
+        for row in experiment.rows
+        for subject in subjects
+    ]

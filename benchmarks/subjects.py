@@ -1,0 +1,214 @@
+"""Who is measured: nothing at all, nginx, the naive proxy, foreman, and whoever else is named on the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from benchmarks import machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+
+#: Seconds that a subject may take until it forwards, and until it has stopped.
+START, STOP = 30.0, 3.0
+
+NGINX = """
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+{user}
+events {{ worker_connections 8192; }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            proxy_pass http://127.0.0.1:{target};
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_read_timeout 1h;
+        }}
+    }}
+}}
+"""
+
+
+class DidNotStart(Exception):  # noqa: N818 - named by what happened
+    """A subject did not forward in time; the text says what it printed last."""
+
+
+@frozen
+class Command:
+    """How to start a subject: its arguments, and what is added to the environment."""
+
+    argv: list[str]
+    env: Mapping[str, str] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Subject:
+    """Something that clients talk to. ``command`` takes the port, the target's port and a folder; without one it is the target itself.
+
+    ``queues``: it must never let two chats through at once. ``missing``: why it cannot be measured here.
+    """
+
+    name: str
+    command: Callable[[int, int, Path], Command] | None = None
+    queues: bool = False
+    missing: str = ""
+
+
+@frozen
+class Running:
+    """A subject that answers on ``port``; ``pid`` is None for the target itself."""
+
+    subject: Subject
+    port: int
+    pid: int | None
+
+    def pids(self) -> list[int]:
+        """All its processes."""
+        return [] if self.pid is None else machine.tree(self.pid)
+
+    def cpu_ns(self) -> int:
+        """CPU time of all its processes so far, in nanoseconds."""
+        return machine.cpu_ns(self.pids())
+
+
+def _nginx(port: int, target: int, folder: Path) -> Command:
+    user = "user root root;" if os.geteuid() == 0 else ""
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, port=port, target=target, user=user))
+    return Command([_find_nginx() or "nginx", "-e", str(folder / "error.log"), "-c", str(config)])
+
+
+def _find_nginx() -> str | None:
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def _naive(port: int, target: int, _folder: Path) -> Command:
+    return Command([sys.executable, "-m", "benchmarks.naive", str(port), f"http://127.0.0.1:{target}"], {"PYTHONPATH": str(ROOT)})
+
+
+def _foreman(port: int, target: int, folder: Path) -> Command:
+    settings = {
+        "FOREMAN_LISTEN": f"tcp:{port}:interface=127.0.0.1",
+        "FOREMAN_TARGET_URL": f"http://127.0.0.1:{target}",
+        "FOREMAN_DB_PATH": str(folder / "foreman.sqlite3"),
+        "FOREMAN_MAX_QUEUE": "4096",
+    }
+    return Command([sys.executable, "-c", "import sys; from foreman.cli.main import main; sys.exit(main())", "serve"], settings)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def known() -> list[Subject]:
+    """The four subjects of every run, with a reason where one is missing."""
+    return [
+        Subject(name="direct"),
+        Subject(name="nginx", command=_nginx, missing="" if _find_nginx() else "not installed"),
+        Subject(name="naive", command=_naive, queues=True, missing="" if _is_there("klein") else "needs klein and treq"),
+        Subject(name="foreman", command=_foreman, queues=True, missing="" if _is_there("foreman.tap") else "cannot be imported"),
+    ]
+
+
+def other(text: str) -> Subject:
+    """A rival given as ``NAME=COMMAND``, with ``{port}`` and ``{target}`` (a URL) in the command."""
+    name, _, words = text.partition("=")
+
+    def command(port: int, target: int, folder: Path) -> Command:
+        filled = words.format(port=port, target=f"http://127.0.0.1:{target}", folder=folder)
+        return Command(shlex.split(filled))
+
+    return Subject(name=name, command=command)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at the moment."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return int(door.getsockname()[1])
+
+
+@contextmanager
+def running(subject: Subject, target: int) -> Iterator[Running]:
+    """Start ``subject`` in front of the target's port, and end it afterwards, whatever happens.
+
+    :raises DidNotStart: it ended, or forwarded nothing within ``START`` seconds.
+    """
+    if subject.command is None:
+        yield Running(subject, target, None)
+        return
+    with tempfile.TemporaryDirectory(prefix=f"bench-{subject.name}-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), free_port()
+        command = subject.command(port, target, folder)
+        said = folder / "said.log"
+        env = {key: value for key, value in os.environ.items() if not key.startswith("FOREMAN_")}
+        env |= {"XDG_STATE_HOME": name, **command.env}
+        with said.open("wb") as out:
+            process = subprocess.Popen(
+                command.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, env=env, start_new_session=True
+            )
+        try:
+            _wait_until_it_forwards(process, port, said)
+            yield Running(subject, port, process.pid)
+        finally:
+            _end(process)
+
+
+def _wait_until_it_forwards(process: subprocess.Popen[bytes], port: int, said: Path) -> None:
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError, HTTPException):
+            connection = HTTPConnection("127.0.0.1", port, timeout=5)
+            try:
+                connection.request("GET", "/api/version")
+                if connection.getresponse().status == 200:  # noqa: PLR2004 - HTTP's own number
+                    return
+            finally:
+                connection.close()
+        time.sleep(0.05)
+    last = said.read_text(errors="replace").strip().splitlines()[-3:]
+    raise DidNotStart(" / ".join(last) or "without a word")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP)
+    except subprocess.TimeoutExpired:
+        pass
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

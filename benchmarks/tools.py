@@ -1,0 +1,188 @@
+"""The two ends of every measurement: the C programs ``target.c`` and ``client.c``, built, started and understood."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from http.client import HTTPConnection
+from itertools import count
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from attrs import define, field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+HERE = Path(__file__).parent
+MODEL = "bench:latest"
+STRICT = ("-O2", "-std=c11", "-Wall", "-Wextra", "-Werror")
+
+_ids = count(1)
+
+
+def compiler() -> str | None:
+    """The C compiler of this machine: ``$CC``, or the first that is there."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
+
+
+def build(name: str, folder: Path, cc: str, flags: Sequence[str] = ("-O2", "-std=c11")) -> Path:
+    """Compile ``NAME.c`` into ``folder``; the program.
+
+    :raises subprocess.CalledProcessError: the compiler refused.
+    """
+    program = folder / name
+    subprocess.run([cc, *flags, "-o", str(program), str(HERE / f"{name}.c")], check=True)
+    return program
+
+
+@frozen(kw_only=True)
+class Ask:
+    """One request of a plan: a chat that says how the target shall answer it, or a GET where ``path`` is given.
+
+    Times are in microseconds. ``wait_us`` counts from the slot's answer before, or from the start. ``leave``: ``-``, ``tN``
+    (after N us) or ``lN`` (after N lines).
+    """
+
+    slot: int = 0
+    wait_us: int = 0
+    lines: int = 1
+    first_us: int = 0
+    pace_us: int = 0
+    stream: bool = True
+    leave: str = "-"
+    path: str | None = None
+    id: int = field(factory=lambda: next(_ids))
+
+    def line(self) -> str:
+        """As ``client.c`` reads it."""
+        if self.path is not None:
+            return f"{self.id} {self.slot} {self.wait_us} 0 {self.leave} {self.path}\n"
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+            "stream": self.stream,
+            "options": {
+                "bench_id": self.id,
+                "bench_lines": self.lines,
+                "bench_first_us": self.first_us,
+                "bench_pace_us": self.pace_us,
+            },
+        }
+        expected = self.lines if self.stream else 0
+        text = json.dumps(body, separators=(",", ":"))
+        return f"{self.id} {self.slot} {self.wait_us} {expected} {self.leave} /api/chat {text}\n"
+
+
+@frozen
+class Answer:
+    """What a client saw; times in nanoseconds of CLOCK_MONOTONIC, 0 for what did not happen."""
+
+    id: int
+    outcome: str
+    status: int
+    sent: int
+    first: int
+    end: int
+    lines: int
+    chunks: int
+
+
+@frozen
+class Record:
+    """What the target saw of a chat; times as in ``Answer``. ``closed``: the peer left before the end."""
+
+    id: int
+    whole: int
+    first: int
+    end: int
+    closed: int
+    lines: int
+
+    @property
+    def over(self) -> int:
+        """When the target was free again; 0: not yet."""
+        return self.closed or self.end
+
+
+@define(eq=False)
+class Target:
+    """The running target, and questions to it that no subject hears."""
+
+    pid: int
+    port: int
+    _process: subprocess.Popen[str]
+    _connection: HTTPConnection
+
+    @classmethod
+    def start(cls, program: Path) -> Target:
+        """Start it on a port of its own choice."""
+        process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        port = int(cast("IO[str]", process.stdout).readline())
+        return cls(process.pid, port, process, HTTPConnection("127.0.0.1", port, timeout=10))
+
+    def stop(self) -> None:
+        """End it, and wait for that."""
+        self._connection.close()
+        self._process.kill()
+        self._process.communicate()
+
+    def progress(self) -> tuple[int, int]:
+        """How many chats it has begun, and how many lines it has sent, in all."""
+        chats, lines = self._get("/bench/progress").split()
+        return int(chats), int(lines)
+
+    def records(self, since: int) -> dict[int, Record]:
+        """What it knows of its chats, by id, the first ``since`` of them left out."""
+        lines = self._get(f"/bench/records/{since}").splitlines()
+        records = [Record(*map(int, line.split())) for line in lines]
+        return {record.id: record for record in records}
+
+    def _get(self, path: str) -> str:
+        self._connection.request("GET", path)
+        return self._connection.getresponse().read().decode()
+
+
+@define(eq=False)
+class Clients:
+    """A running plan."""
+
+    pid: int
+    _process: subprocess.Popen[str]
+
+    @classmethod
+    def start(cls, program: Path, port: int, plan: Iterable[Ask], seconds: int = 30) -> Clients:
+        """Ask what ``plan`` says at ``port``; whatever is not answered after ``seconds`` is given up."""
+        process = subprocess.Popen([program, str(port), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with cast("IO[str]", process.stdin) as stdin:
+            stdin.writelines(ask.line() for ask in plan)
+        return cls(process.pid, process)
+
+    def all_sent(self) -> None:
+        """Return when the last request has been sent, or never will be."""
+        cast("IO[str]", self._process.stdout).readline()
+
+    def leave(self) -> None:
+        """Make all of them hang up at once."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def answers(self) -> dict[int, Answer]:
+        """Wait for the end, and tell what each saw, by id."""
+        try:
+            out = cast("IO[str]", self._process.stdout).read()
+            if self._process.wait() != 0:
+                raise subprocess.CalledProcessError(self._process.returncode, "client")
+        finally:
+            self.stop()
+        rows = [line.split() for line in out.splitlines() if line != "sent"]
+        answers = [Answer(int(row[0]), row[1], *map(int, row[2:])) for row in rows]
+        return {answer.id: answer for answer in answers}
+
+    def stop(self) -> None:
+        """End it now, if it has not ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,114 @@
+"""Crowds in the line: what a waiting client costs, and what happens when two thousand wait, are answered, or leave at once."""
+
+from __future__ import annotations
+
+import time
+from itertools import accumulate, pairwise
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks import machine
+from benchmarks.bench import Aim, Bench, DoesNotApply, Experiment, Row, Samples
+from benchmarks.tools import Ask
+
+if TYPE_CHECKING:
+    from benchmarks.subjects import Running
+
+MS = 1_000_000  # nanoseconds
+
+#: Microseconds between two arrivals of a crowd, and after which a chat counts as one without end.
+STAGGER, LONG = 2_000, 120_000_000
+
+
+def _crowd(count: int, first_us: int = LONG) -> list[Ask]:
+    """``count`` clients on a connection each, one after the other."""
+    return [Ask(slot=slot, wait_us=slot * STAGGER, first_us=first_us) for slot in range(count)]
+
+
+def _until_quiet(subject: Running) -> None:
+    """Return when the subject has used under 2 ms of CPU in 100 ms twice, or after 15 s."""
+    deadline, quiet, before = time.monotonic() + 15, 0, subject.cpu_ns()
+    while quiet < 2 and time.monotonic() < deadline:  # noqa: PLR2004 - see above
+        time.sleep(0.1)
+        now = subject.cpu_ns()
+        quiet = quiet + 1 if now - before < 2 * MS else 0
+        before = now
+
+
+def memory(bench: Bench, subject: Running) -> Samples:
+    """Private memory for each client that waits for its first byte, over a crowd of them, after a warm-up."""
+    if subject.pid is None:
+        raise DoesNotApply("nothing between")
+    if not machine.COUNTS:
+        raise DoesNotApply("needs Linux's /proc")
+    bench.ask(subject, _crowd(50, first_us=1_000))
+    _until_quiet(subject)
+    before = machine.private_bytes(subject.pids())
+    crowd = _crowd(bench.sizes.memory_waiters)
+    clients = bench.clients(subject, crowd, seconds=100)
+    try:
+        clients.all_sent()
+        _until_quiet(subject)
+        more = machine.private_bytes(subject.pids()) - before
+        clients.leave()
+        bench.checked(subject, clients.answers(), {ask.id for ask in crowd})
+    finally:
+        clients.stop()
+    return {"memory": more / len(crowd) / 1024}
+
+
+def answered(bench: Bench, subject: Running) -> Samples:
+    """A crowd gathers behind one chat, and all are answered: how many, how many at once, and how soon after each other."""
+    since, count = bench.seen(), bench.sizes.waiters
+    having = Ask(slot=count, first_us=count * STAGGER + 500_000)
+    crowd = [Ask(slot=slot, wait_us=20_000 + slot * STAGGER, lines=2) for slot in range(count)]
+    answers = bench.checked(subject, bench.clients(subject, [having, *crowd], seconds=90).answers())
+    records = sorted(bench.target.records(since).values(), key=lambda record: record.whole)
+    steps = sorted([(record.whole, 1) for record in records] + [(record.over, -1) for record in records if record.over])
+    most = max(accumulate(step for _, step in steps))
+    whole = sum(answers[ask.id].outcome == "whole" for ask in crowd)
+    samples: Samples = {"crowd answered": 100 * whole / count, "crowd at once": most}
+    if most == 1:
+        samples["crowd idle"] = median((b.whole - a.over) / MS for a, b in pairwise(records))
+    return samples
+
+
+def leaving(bench: Bench, subject: Running) -> Samples:
+    """A crowd leaves the line at once, while somebody else asks for the version again and again."""
+    crowd, since = _crowd(bench.sizes.waiters), bench.seen()
+    clients = bench.clients(subject, crowd, seconds=100)
+    try:
+        clients.all_sent()
+        _until_quiet(subject)
+        probes = bench.clients(subject, [Ask(wait_us=1_000, path="/api/version") for _ in range(600)])
+        time.sleep(0.2)
+        clients.leave()
+        bench.checked(subject, clients.answers(), {ask.id for ask in crowd})
+        waits = [(answer.end - answer.sent) / MS for answer in bench.checked(subject, probes.answers()).values()]
+    finally:
+        clients.stop()
+    return {"crowd left, stall": max(waits), "crowd left, seen": len(bench.target.records(since)) - 1}
+
+
+MEMORY = Experiment("memory", (Row("memory", "memory per waiting client", "kB", (Aim(13),), 1),), memory, fresh=True)
+ANSWERED = Experiment(
+    "waiters-answered",
+    (
+        Row("crowd answered", "waiters answered", "%", (Aim(100, direction="≥"),), 1),
+        Row("crowd at once", "most of them at the target at once", "chats", (Aim(1),)),
+        Row("crowd idle", "target idle between them", "ms", (Aim(1),), 2),
+    ),
+    answered,
+    fresh=True,
+    by_name=True,
+)
+LEAVING = Experiment(
+    "waiters-leave",
+    (
+        Row("crowd left, stall", "waiters leave at once: longest wait of others", "ms", (Aim(100),), 1),
+        Row("crowd left, seen", "waiters leave at once: reached the target", "chats", (Aim(0),)),
+    ),
+    leaving,
+    fresh=True,
+    by_name=True,
+)
