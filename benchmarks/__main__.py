@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: The share of the machine that strangers may use before a run is to be doubted.
 STRANGERS = 0.15
 
+NO_COMPILER = "no C compiler (cc, gcc, clang): nothing is measured, for a target in Python would measure itself"
+
 
 class Run:
     """One run: who takes part, what is measured, and what came of it."""
@@ -43,29 +45,34 @@ class Run:
         self._console = console
 
     def start(self, stack: ExitStack, wanted: Sequence[Subject]) -> list[Running]:
-        """Start every subject that is there; one that does not start is a problem."""
+        """Start every subject that is there, and leave out those that do not start."""
         started = []
         for subject in wanted:
-            if subject.missing:
-                continue
-            try:
-                running = stack.enter_context(subjects.running(subject, self.bench.target.port))
-                self.bench.warm_up(running)
-                started.append(running)
-            except (subjects.DidNotStart, OSError) as failure:
-                self.bench.problems.append(f"{subject.name}: did not start: {failure}")
+            if not subject.missing:
+                with suppress(DoesNotApply):
+                    started.append(self._start(stack, subject))
         return started
 
-    def round(self, started: Sequence[Running], shuffled: random.Random, title: str) -> None:
+    def _start(self, stack: ExitStack, subject: Subject) -> Running:
+        try:
+            running = stack.enter_context(subjects.running(subject, self.bench.target.port))
+        except (subjects.DidNotStart, OSError) as failure:
+            self.bench.problems.append(f"{subject.name}: did not start: {failure}")
+            raise DoesNotApply("did not start") from failure
+        self.bench.warm_up(running)
+        return running
+
+    def round(self, started: Sequence[Running], shuffled: random.Random, number: int) -> None:
         """Measure everything once, the subjects of each experiment in a new order."""
         watch = Strangers()
         for experiment in self.experiments:
             for subject in shuffled.sample(started, len(started)):
-                self._console.print(f"{title}: {experiment.name}, {subject.subject.name}", style="dim", highlight=False)
+                name = subject.subject.name
+                self._console.print(f"round {number}: {experiment.name}, {name}", style="dim", highlight=False)
                 try:
-                    self.results.add(experiment, subject.subject.name, self._sample(experiment, subject))
+                    self.results.add(experiment, name, number, self._sample(experiment, subject))
                 except DoesNotApply as reason:
-                    self.results.has_none(experiment, subject.subject.name, str(reason))
+                    self.results.has_none(experiment, name, str(reason))
         share = watch.share()
         if share is not None:
             self.strangers.append(share)
@@ -73,8 +80,8 @@ class Run:
     def _sample(self, experiment: Experiment, subject: Running) -> dict[str, float]:
         if not experiment.fresh or subject.pid is None:
             return experiment.sample(self.bench, subject)
-        with subjects.running(subject.subject, self.bench.target.port) as fresh:
-            self.bench.warm_up(fresh)
+        with ExitStack() as stack:
+            fresh = self._start(stack, subject.subject)
             return experiment.sample(self.bench, fresh)
 
 
@@ -84,7 +91,9 @@ def _chosen(only: Sequence[str]) -> list[Experiment]:
         return [experiment for experiment in EXPERIMENTS if not experiment.by_name]
     chosen = [experiment for experiment in EXPERIMENTS if experiment.name.startswith(tuple(only))]
     if not chosen:
-        raise click.BadParameter(f"there are: {', '.join(experiment.name for experiment in EXPERIMENTS)}", param_hint="--only")
+        raise click.BadParameter(
+            f"there are: {', '.join(experiment.name for experiment in EXPERIMENTS)}", param_hint="--only"
+        )
     return chosen
 
 
@@ -98,8 +107,8 @@ def _wanted(names: Sequence[str], also: Sequence[str]) -> list[Subject]:
 
 def _conditions(console: Console, run: Run, wanted: Sequence[Subject], load: float) -> None:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    load_now = os.getloadavg()[0]
-    console.print(f"{platform.system()} {platform.machine()}, {cores} cores, Python {platform.python_version()}; load {load:.1f}, then {load_now:.1f}")
+    where = f"{platform.system()} {platform.machine()}, {cores} cores, Python {platform.python_version()}"
+    console.print(f"{where}; load {load:.1f}, then {os.getloadavg()[0]:.1f}")
     if run.strangers:
         console.print(f"strangers' share of the machine: {median(run.strangers):.0%}, at most {max(run.strangers):.0%}")
         if max(run.strangers) > STRANGERS:
@@ -114,20 +123,37 @@ def _conditions(console: Console, run: Run, wanted: Sequence[Subject], load: flo
 
 
 @click.command(help=__doc__)
-@click.option("--quick", is_flag=True, help="Small samples and two rounds, in less than a minute: shows that it works, proves nothing.")
-@click.option("--only", multiple=True, metavar="NAME", help="Only what begins with NAME; may be repeated. `--only waiters`: crowds of 2,000.")
-@click.option("--subject", "names", multiple=True, metavar="NAME", help="Only this subject (and direct); may be repeated.")
-@click.option("--also", multiple=True, metavar="NAME=COMMAND", help="One more subject; {port} and {target} (a URL) are filled in.")
-@click.option("--rounds", type=click.IntRange(1), help="How often everything is measured; 5, or 2 with --quick.")
+@click.option(
+    "--quick", is_flag=True, help="Small samples, two rounds, under a minute: shows that it works, proves nothing."
+)
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Only what begins with NAME (repeatable). waiters: crowds of 2,000."
+)
+@click.option("--subject", "names", multiple=True, metavar="NAME", help="Only this one, and direct (repeatable).")
+@click.option(
+    "--also", multiple=True, metavar="NAME=COMMAND", help="A further rival; {port} and {target} are filled in."
+)
+@click.option("--rounds", type=click.IntRange(1), help="How often all is measured; 5, or 2 with --quick.")
 @click.option("--seed", type=int, default=1, show_default=True, help="For the order of the subjects.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every value to this file, too.")
-def main(*, quick: bool, only: tuple[str, ...], names: tuple[str, ...], also: tuple[str, ...], rounds: int | None, seed: int, json_file: Path | None) -> None:  # noqa: E501, PLR0913 - click's
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every value here, too."
+)
+def main(
+    *,
+    quick: bool,
+    only: tuple[str, ...],
+    names: tuple[str, ...],
+    also: tuple[str, ...],
+    rounds: int | None,
+    seed: int,
+    json_file: Path | None,
+) -> None:
     """Run it; exit 1 when anything went wrong, 2 when nothing can be measured."""
     wanted, experiments = _wanted(names, also), _chosen(only)
     rounds = rounds or (2 if quick else 5)
     cc = tools.compiler()
     if cc is None:
-        raise click.UsageError("no C compiler (cc, gcc, clang): nothing is measured, since a target and a client in Python would measure themselves")
+        raise click.UsageError(NO_COMPILER)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console, load, shuffled = Console(), os.getloadavg()[0], random.Random(seed)
     progress = Console(stderr=True, quiet=not sys.stderr.isatty())
@@ -139,7 +165,7 @@ def main(*, quick: bool, only: tuple[str, ...], names: tuple[str, ...], also: tu
         run = Run(Bench(target, client, QUICK if quick else FULL), experiments, progress)
         started = run.start(stack, wanted)
         for number in range(rounds):
-            run.round(started, shuffled, f"round {number + 1} of {rounds}")
+            run.round(started, shuffled, number + 1)
     measured = [subject.subject.name for subject in started]
     if not console.is_terminal:
         console.width = max(console.width, 120)

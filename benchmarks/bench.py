@@ -66,13 +66,22 @@ class Sizes:
     window_20ms: float = 2.0
     bursts: int = 3
     leavers: int = 3
-    flat_out: int = 20_000
+    flat_out: int = 50_000
     memory_waiters: int = 1000
     waiters: int = 2000
 
 
 FULL = Sizes()
-QUICK = Sizes(first_tokens=20, window_1ms=0.3, window_20ms=0.6, bursts=1, leavers=1, flat_out=5000, memory_waiters=200, waiters=300)
+QUICK = Sizes(
+    first_tokens=20,
+    window_1ms=0.3,
+    window_20ms=0.6,
+    bursts=1,
+    leavers=1,
+    flat_out=5000,
+    memory_waiters=200,
+    waiters=300,
+)
 
 
 @define(eq=False)
@@ -89,17 +98,23 @@ class Bench:
         return Clients.start(self.client, subject.port, plan, seconds)
 
     def ask(self, subject: Running, plan: Iterable[Ask]) -> dict[int, Answer]:
-        """Carry out a plan to its end; the answers by id. Answers that are not whole become problems."""
+        """Carry out a plan to its end; the answers by id. As in ``checked``."""
         asked = list(plan)
-        return self.checked(subject, self.clients(subject, asked).answers(), {ask.id for ask in asked if ask.leave != "-"})
+        return self.checked(
+            subject, self.clients(subject, asked).answers(), {ask.id for ask in asked if ask.leave != "-"}
+        )
 
-    def checked(self, subject: Running, answers: dict[int, Answer], may_leave: Iterable[int] = ()) -> dict[int, Answer]:
-        """Note every answer that is not whole, but for the clients in ``may_leave``, who must have left."""
-        leaving = set(may_leave)
-        for answer in answers.values():
-            wanted = "left" if answer.id in leaving else "whole"
-            if answer.outcome != wanted:
-                self.problem(subject, f"a chat was {answer.outcome} (status {answer.status}) and should be {wanted}")
+    def checked(self, subject: Running, answers: dict[int, Answer], leaving: Iterable[int] = ()) -> dict[int, Answer]:
+        """The same answers, when each is whole, or left by its client where that is in ``leaving``.
+
+        :raises DoesNotApply: some are not, which is noted as a problem.
+        """
+        expected = dict.fromkeys(answers, "whole") | dict.fromkeys(leaving, "left")
+        odd = [answer for answer in answers.values() if answer.outcome != expected[answer.id]]
+        for answer in odd:
+            self.problem(subject, f"a chat was {answer.outcome} (status {answer.status}) and not {expected[answer.id]}")
+        if odd:
+            raise DoesNotApply("went wrong")
         return answers
 
     def warm_up(self, subject: Running) -> None:

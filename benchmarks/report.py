@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from math import inf, isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -21,16 +22,16 @@ REFERENCES, OURS = ("nginx", "naive"), "foreman"
 
 @define(eq=False)
 class Results:
-    """Samples by row and subject, in the order of the rounds; or why there is none."""
+    """Samples by row and subject, and in each by round; or why there is none."""
 
-    samples: dict[tuple[str, str], list[float]] = Factory(dict)
+    samples: dict[tuple[str, str], dict[int, float]] = Factory(dict)
     reasons: dict[tuple[str, str], str] = Factory(dict)
 
-    def add(self, experiment: Experiment, subject: str, samples: Samples) -> None:
-        """Keep the samples of one round."""
+    def add(self, experiment: Experiment, subject: str, number: int, samples: Samples) -> None:
+        """Keep the samples of round ``number``."""
         for row in experiment.rows:
             if row.key in samples:
-                self.samples.setdefault((row.key, subject), []).append(samples[row.key])
+                self.samples.setdefault((row.key, subject), {})[number] = samples[row.key]
 
     def has_none(self, experiment: Experiment, subject: str, reason: str) -> None:
         """Keep why a subject has no sample."""
@@ -38,12 +39,12 @@ class Results:
             self.reasons[row.key, subject] = reason
 
     def values(self, row: Row, subject: str) -> list[float]:
-        """The figure of each round, with what a direct connection takes already taken off where the row says so."""
-        found = self.samples.get((row.key, subject), [])
+        """The figure of each round, less what a direct connection took in that round where the row says so."""
+        found = self.samples.get((row.key, subject), {})
         if not row.over_direct or subject == "direct":
-            return found
-        direct = self.samples.get((row.key, "direct"), [])
-        return [value - without for value, without in zip(found, direct, strict=False)]
+            return list(found.values())
+        direct = self.samples.get((row.key, "direct"), {})
+        return [value - direct[number] for number, value in found.items() if number in direct]
 
     def ratio(self, row: Row, subject: str, reference: str) -> float | None:
         """The median in units of the reference's; None where one of them is not there or has no end."""
@@ -67,11 +68,13 @@ def _figure(row: Row, value: float) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} ×" if value < 10 else f"{value:,.0f} ×"  # noqa: PLR2004 - three digits
+    if value is None:
+        return ""
+    return f"{value:.2f} ×" if value < 10 else f"{value:,.0f} ×"
 
 
 def table(results: Results, experiments: Sequence[Experiment], subjects: Sequence[str]) -> Table:
-    """One line for each figure and subject, the aims beside the first."""
+    """One line for each figure and subject; the aims stand under the figure's title."""
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     drawn.add_column("figure", no_wrap=True)
     drawn.add_column("of")
@@ -79,13 +82,11 @@ def table(results: Results, experiments: Sequence[Experiment], subjects: Sequenc
         drawn.add_column(name, justify="right", no_wrap=True)
     drawn.add_column("aim")
     for row in (row for experiment in experiments for row in experiment.rows):
-        for place, subject in enumerate(subjects):
-            title = row.title if place == 0 else ""
-            name = "direct (itself)" if row.over_direct and subject == "direct" else subject
-            aim = ", ".join(map(str, row.aims)) if place == 0 else ""
-            if subject == OURS:
-                aim = results.verdict(row, subject)
-            drawn.add_row(title, name, *_cells(results, row, subject), aim, end_section=place == len(subjects) - 1)
+        left = [row.title, "aim " + ", ".join(map(str, row.aims)) if row.aims else ""]
+        for title, subject in zip_longest(left, subjects, fillvalue=""):
+            cells = _cells(results, row, subject) if subject else ()
+            drawn.add_row(title, subject, *cells, results.verdict(row, subject) if subject == OURS else "")
+        drawn.add_section()
     return drawn
 
 

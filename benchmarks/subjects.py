@@ -113,7 +113,9 @@ def _find_nginx() -> str | None:
 
 
 def _naive(port: int, target: int, _folder: Path) -> Command:
-    return Command([sys.executable, "-m", "benchmarks.naive", str(port), f"http://127.0.0.1:{target}"], {"PYTHONPATH": str(ROOT)})
+    return Command(
+        [sys.executable, "-m", "benchmarks.naive", str(port), f"http://127.0.0.1:{target}"], {"PYTHONPATH": str(ROOT)}
+    )
 
 
 def _foreman(port: int, target: int, folder: Path) -> Command:
@@ -123,7 +125,9 @@ def _foreman(port: int, target: int, folder: Path) -> Command:
         "FOREMAN_DB_PATH": str(folder / "foreman.sqlite3"),
         "FOREMAN_MAX_QUEUE": "4096",
     }
-    return Command([sys.executable, "-c", "import sys; from foreman.cli.main import main; sys.exit(main())", "serve"], settings)
+    return Command(
+        [sys.executable, "-c", "import sys; from foreman.cli.main import main; sys.exit(main())", "serve"], settings
+    )
 
 
 def _is_there(module: str) -> bool:
@@ -138,8 +142,15 @@ def known() -> list[Subject]:
     return [
         Subject(name="direct"),
         Subject(name="nginx", command=_nginx, missing="" if _find_nginx() else "not installed"),
-        Subject(name="naive", command=_naive, queues=True, missing="" if _is_there("klein") else "needs klein and treq"),
-        Subject(name="foreman", command=_foreman, queues=True, missing="" if _is_there("foreman.tap") else "cannot be imported"),
+        Subject(
+            name="naive", command=_naive, queues=True, missing="" if _is_there("klein") else "needs klein and treq"
+        ),
+        Subject(
+            name="foreman",
+            command=_foreman,
+            queues=True,
+            missing="" if _is_there("foreman.cli.main") else "cannot be imported",
+        ),
     ]
 
 
@@ -178,7 +189,13 @@ def running(subject: Subject, target: int) -> Iterator[Running]:
         env |= {"XDG_STATE_HOME": name, **command.env}
         with said.open("wb") as out:
             process = subprocess.Popen(
-                command.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, env=env, start_new_session=True
+                command.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=folder,
+                env=env,
+                start_new_session=True,
             )
         try:
             _wait_until_it_forwards(process, port, said)
@@ -194,7 +211,7 @@ def _wait_until_it_forwards(process: subprocess.Popen[bytes], port: int, said: P
             connection = HTTPConnection("127.0.0.1", port, timeout=5)
             try:
                 connection.request("GET", "/api/version")
-                if connection.getresponse().status == 200:  # noqa: PLR2004 - HTTP's own number
+                if connection.getresponse().status == 200:
                     return
             finally:
                 connection.close()
@@ -205,10 +222,8 @@ def _wait_until_it_forwards(process: subprocess.Popen[bytes], port: int, said: P
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(STOP)
-    except subprocess.TimeoutExpired:
-        pass
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -15,11 +15,10 @@ from typing import IO, TYPE_CHECKING, cast
 from attrs import define, field, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 HERE = Path(__file__).parent
 MODEL = "bench:latest"
-STRICT = ("-O2", "-std=c11", "-Wall", "-Wextra", "-Werror")
 
 _ids = count(1)
 
@@ -29,13 +28,13 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
 
 
-def build(name: str, folder: Path, cc: str, flags: Sequence[str] = ("-O2", "-std=c11")) -> Path:
+def build(name: str, folder: Path, cc: str) -> Path:
     """Compile ``NAME.c`` into ``folder``; the program.
 
     :raises subprocess.CalledProcessError: the compiler refused.
     """
     program = folder / name
-    subprocess.run([cc, *flags, "-o", str(program), str(HERE / f"{name}.c")], check=True)
+    subprocess.run([cc, "-O2", "-std=c11", "-o", str(program), str(HERE / f"{name}.c")], check=True)
     return program
 
 
@@ -156,7 +155,9 @@ class Clients:
     @classmethod
     def start(cls, program: Path, port: int, plan: Iterable[Ask], seconds: int = 30) -> Clients:
         """Ask what ``plan`` says at ``port``; whatever is not answered after ``seconds`` is given up."""
-        process = subprocess.Popen([program, str(port), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [program, str(port), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         with cast("IO[str]", process.stdin) as stdin:
             stdin.writelines(ask.line() for ask in plan)
         return cls(process.pid, process)
