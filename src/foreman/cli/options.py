@@ -1,0 +1,48 @@
+"""The settings as options of a command, and what a command needs to begin with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import click
+
+from foreman.config import SETTINGS, Config, load
+from foreman.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def setting_options(function: F) -> F:
+    """Give a command one option for each setting that may stand in a command line."""
+    for setting in reversed(SETTINGS):
+        if not setting.secret:
+            default = f"; {setting.default}" if setting.default else ""
+            help_ = f"{setting.help[0].upper()}{setting.help[1:]}.  [{setting.variable}{default}]"
+            function = click.option(f"--{setting.option}", setting.name, metavar="VALUE", help=help_)(function)
+    return function
+
+
+def configure(environ: Mapping[str, str], options: Mapping[str, str | None]) -> Config:
+    """The settings; where they cannot be used, every problem on its own line and exit status 2."""
+    try:
+        return load(environ, options)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"foreman: {problem}", err=True)
+        raise SystemExit(2) from None
+
+
+def choose_reactor() -> None:
+    """Install the reactor that holds the most connections here, before anything imports another one.
+
+    The default of macOS is select, which ends at 1,024 descriptors.
+    """
+    if sys.platform == "linux":
+        from twisted.internet.epollreactor import install  # noqa: PLC0415
+    elif sys.platform == "darwin" or "bsd" in sys.platform:
+        from twisted.internet.kqreactor import install  # noqa: PLC0415
+    else:
+        return
+    install()
