@@ -68,6 +68,11 @@ class Foreman(Service):
         self._patience: Deferred[None] | None = None
         self._hurried = False
 
+    @property
+    def port(self) -> int:
+        """The number of the TCP port that is listened on, which the system chose where the settings say 0."""
+        return int(self._port._waitingForPort.result.getHost().port)  # noqa: SLF001 - strports offers no other way
+
     def privilegedStartService(self) -> None:
         """Listen; a port that is taken ends the start."""
         self._port.privilegedStartService()

@@ -149,6 +149,10 @@ class Connection(Protocol):
 
     # llhttp's side
 
+    def on_message_begin(self) -> None:
+        if self._has_head:
+            raise ValueError("more than one answer")  # the first one is whole: what follows is nobody's
+
     def on_status(self, phrase: bytes) -> None:
         self._phrase += phrase
 
@@ -173,7 +177,8 @@ class Connection(Protocol):
         self._complete = self._head_request
 
     def on_body(self, data: bytes) -> None:
-        self._pieces.append(data)
+        if not self._complete:
+            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         if self._has_head:
@@ -289,7 +294,7 @@ class _Once(Factory):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def buildProtocol(self, addr: IAddress) -> Connection:
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
         return self._connection
 
 

@@ -82,7 +82,7 @@ class Inventory:
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
     _answered: bool = field(default=False, init=False)
     _loop: LoopingCall = field(init=False)
-    _done: Deferred[object] | None = field(default=None, init=False)
+    _done: Deferred[LoopingCall] | None = field(default=None, init=False)
     _refreshing: Deferred[None] | None = field(default=None, init=False)
     _askers: list[Deferred[None]] = field(factory=list, init=False)
     _log = Logger()
@@ -159,11 +159,12 @@ class Inventory:
     def _asking_failed(self, reason: Failure) -> None:
         if reason.check(CancelledError):
             return
-        if reason.check(errors.ConnectionError):
-            self.target_failed(reason.value)
-        elif reason.check(errors.HTTPError):
-            self.target_failed(errors.ConnectionError("status", str(reason.value)))
-        elif reason.check(TimeoutError):
+        problem = reason.value
+        if isinstance(problem, errors.ConnectionError):
+            self.target_failed(problem)
+        elif isinstance(problem, errors.HTTPError):
+            self.target_failed(errors.ConnectionError("status", str(problem)))
+        elif isinstance(problem, TimeoutError):
             self.target_failed(errors.ConnectionError("silence", f"the target did not list its models within {POLL_PATIENCE:g} s"))
         else:
             self._log.failure("asking the target failed", reason)

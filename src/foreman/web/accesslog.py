@@ -28,8 +28,10 @@ class AccessLog:
 
     def refused(self, id: str, caller: str, way: Way, status: int, began_at: float) -> None:  # noqa: A002 - the field's name
         """Log a request that did not get past the door."""
-        outcome = "complete" if status < 400 else "refused"
-        self.write(Record(id, caller, way.path, way.lane.value, began_at, status=status, outcome=outcome))
+        record = Record(id, caller, way.path, way.lane.value, began_at, status=status)
+        if status >= 400:
+            record.outcome = "refused"
+        self.write(record)
 
     def _write(self, record: Record, ended_at: float) -> None:
         began_at = record.begun_at

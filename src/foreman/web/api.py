@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from attrs import define
 from klein import Klein
@@ -103,6 +103,9 @@ class Api:
     @app.route("/api/ps", methods=["GET"])
     async def ps(self, request: Visit) -> None:
         """The models that are loaded, as the target listed them last."""
+        if request.method == b"HEAD":  # werkzeug lets it in with GET; Ollama does not have it
+            await self._ask(request, None)
+            return
         await self._inference.inventory.fresh()
         self._listing(request, self._inference.inventory.ps)
 
@@ -151,19 +154,20 @@ class Api:
     # failures
 
     @app.handle_errors(CancelledError)
-    def client_left(self, _request: IRequest, _failure: Failure) -> None:
+    def client_left(self, request: IRequest, failure: Failure) -> None:
         """Nobody is there any more to be answered."""
 
     @app.handle_errors(errors.ForemanError)
-    def failed(self, request: Visit, failure: Failure) -> None:
+    def failed(self, request: IRequest, failure: Failure) -> None:
         """What went wrong has a name."""
-        self._fail(request, failure.value)
+        self._fail(cast("Visit", request), cast("errors.ForemanError", failure.value))
 
     @app.handle_errors(Exception)
-    def surprised(self, request: Visit, failure: Failure) -> None:
+    def surprised(self, request: IRequest, failure: Failure) -> None:
         """What nobody foresaw is logged whole, and answered without details."""
-        self._log.failure("answering {path} failed", failure, path=request.way.path)
-        self._fail(request, errors.ForemanError("foreman failed to answer this; its log says why"))
+        visit = cast("Visit", request)
+        self._log.failure("answering {path} failed", failure, path=visit.way.path)
+        self._fail(visit, errors.ForemanError("foreman failed to answer this; its log says why"))
 
     def _fail(self, request: Visit, problem: errors.ForemanError) -> int:
         if request.startedWriting:
@@ -239,8 +243,8 @@ class _Client:
 
 
 def _read_body(request: Visit) -> Asked:
-    encoding = (request.headers_named(b"content-encoding") or [None])[0]
-    content_type = (request.headers_named(b"content-type") or [None])[0]
+    encoding = next(iter(request.headers_named(b"content-encoding")), None)
+    content_type = next(iter(request.headers_named(b"content-type")), None)
     body = request.body()
     if isinstance(body, bytes):
         return asked.read(request.way.path, body, encoding, content_type)

@@ -39,12 +39,11 @@ class Door(HTTPChannel):
     """One connection of a client. At most one deadline runs at a time: for a head, a body, or the next request."""
 
     factory: DoorFactory
-    requestFactory = Visit  # noqa: N815 - Twisted's name
+    requestFactory: type[Visit] = Visit  # noqa: N815 - Twisted's name
     requests: list[Visit]
     totalHeadersSize = HEAD_BYTES  # noqa: N815 - Twisted's name
     maxHeaders = HEAD_LINES  # noqa: N815 - Twisted's name
     MAX_LENGTH = HEAD_BYTES
-    abortTimeout = None  # noqa: N815 - the deadlines here are this class's own
 
     _deadline: IDelayedCall | None = None
     _between_requests = True
@@ -249,6 +248,8 @@ class DoorFactory(Site):
     :ivar clock: for deadlines; :ivar entrance: who may come in; :ivar bodies: bytes of bodies that wait, all together.
     """
 
+    noisy = False
+
     def __init__(self, resource: IResource, clock: IReactorTime, config: Config, entrance: Entrance) -> None:
         super().__init__(resource, reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
@@ -258,11 +259,10 @@ class DoorFactory(Site):
         self.open: Crowd[Door] = Crowd()
         self.draining = False
 
-    def buildProtocol(self, addr: IAddress) -> Door:
+    def buildProtocol(self, addr: IAddress | None) -> Door:  # type: ignore[override]
         """A client connected."""
         door = Door()
         door.factory = self
-        door.site = self
         self.open.add(door)
         return door
 

@@ -39,6 +39,7 @@ class Visit(Request):
     """
 
     channel: Door
+    content: BinaryIO
     defaultContentType = None  # noqa: N815 - Twisted's name
     raw_headers: RawHeaders
     way: Way = _UNREAD
@@ -125,14 +126,14 @@ class Visit(Request):
             self.channel.factory.entrance.log_refusal(self, self.refusal)
             self.answer(self.refusal)
             return
-        self.site = self.channel.site
+        self.site = self.channel.factory
         self.postpath = [part.encode("utf-8", "replace") for part in self.way.path[1:].split("/")]
         self.render(self.site.resource)
 
     def body(self) -> bytes | BinaryIO:
         """The whole body: in memory, or the file that holds it."""
         content = self.content
-        return content.getvalue() if isinstance(content, BytesIO) else cast("BinaryIO", content)
+        return content.getvalue() if isinstance(content, BytesIO) else content
 
     def body_length(self) -> int:
         """Bytes of the whole body."""

@@ -1,0 +1,60 @@
+"""What tests of several modules need: a whole foreman in this process, on real sockets of this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.interfaces import IListeningPort
+from ulid import ULID
+
+from foreman.config import Config, load
+from foreman.service import Foreman
+
+reactor: Any = installed_reactor
+
+
+def listen(factory: Any) -> IListeningPort:
+    """Listen with ``factory`` on a free port of loopback."""
+    port: IListeningPort = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    return port
+
+
+def port_of(listening: Any) -> int:
+    """The number of a port."""
+    return int(listening.getHost().port)
+
+
+@define
+class RunningForeman:
+    """A foreman that listens on ``port``."""
+
+    service: Foreman
+    port: int
+
+    async def stop(self) -> None:
+        """Stop it as SIGTERM does."""
+        await self.service.stopService()
+
+
+def settings(target_port: int, **variables: str) -> Config:
+    """A configuration in front of ``target_port``; ``variables`` by their name without FOREMAN_, lower case."""
+    given = {
+        "listen": "tcp:0:interface=127.0.0.1",
+        "target_url": f"http://127.0.0.1:{target_port}",
+        "poll_interval": "1h",
+        "drain_timeout": "0",
+        **variables,
+    }
+    return load({f"FOREMAN_{name.upper()}": value for name, value in given.items()})
+
+
+async def start_foreman(target_port: int, **variables: str) -> RunningForeman:
+    """A foreman in front of ``target_port`` that has asked for the target's models once."""
+    wall_clock = reactor.seconds
+    foreman = Foreman(settings(target_port, **variables), reactor, wall_clock, ULID)
+    foreman.privilegedStartService()
+    foreman.startService()
+    await foreman.inventory.refresh()
+    return RunningForeman(foreman, foreman.port)

@@ -1,0 +1,260 @@
+"""One answer on its way to one reader: pace, silence, stalling, and endings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone, ResponseFailed
+from twisted.web.http import PotentialDataLoss
+
+from foreman import errors
+from foreman.budget import Budget
+from foreman.ndjson import LineCutter
+from foreman.relay import LastPieces, Limits, Relay
+from foreman.tally import tally
+
+LINE = b'{"done":false,"message":{"content":"word"}}\n'
+LAST = b'{"done":true,"prompt_eval_count":3,"eval_count":2,"eval_duration":500000000}\n'
+
+
+class HeardReader:
+    """A reader that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.ending: str | errors.ForemanError = ""
+        self.between_pieces: bool | None = None
+        self.producer: Any = None
+
+    def write(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+
+    def finish(self) -> None:
+        self.ending = "finished"
+
+    def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
+        self.ending, self.between_pieces = problem, between_pieces
+
+    def set_producer(self, producer: Any) -> None:
+        self.producer = producer
+
+
+class Answering:
+    """A target that is answering, as the relay sees it."""
+
+    def __init__(self, buffer: int = 1000, shared: int = 1_000_000) -> None:
+        self.clock = Clock()
+        self.reader = HeardReader()
+        self.transport = StringTransport()
+        self.aborted = False
+        self.shared = Budget(shared)
+        self.relay = Relay(
+            self.clock,
+            self,  # type: ignore[arg-type]
+            self.reader,
+            LineCutter(),
+            lambda last: tally("ndjson", "ollama", "/api/chat", last),
+            Limits(buffer, silence=600, stall=60),
+            self.shared,
+            LastPieces(1),
+        )
+        self.answered: list[object] = []
+        self.outcomes: list[object] = []
+        self.relay.answered.addBoth(self.answered.append)
+        self.relay.sent.addBoth(self.outcomes.append)
+        self.relay.makeConnection(self.transport)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def say(self, data: bytes) -> None:
+        self.relay.dataReceived(data)
+
+    def end(self, reason: Exception | None = None) -> None:
+        self.relay.connectionLost(Failure(reason or ResponseDone()))
+
+
+@pytest.fixture
+def answering() -> Answering:
+    return Answering()
+
+
+def test_each_line_is_one_write_and_the_last_one_ends_the_answer(answering: Answering) -> None:
+    answering.say(LINE + LINE[:10])
+    answering.say(LINE[10:] + LAST)
+    answering.end()
+    assert answering.reader.pieces == [LINE, LINE, LAST]
+    assert answering.reader.ending == "finished"
+    assert answering.outcomes == ["complete"]
+    assert answering.relay.tally is not None
+    assert answering.relay.tally.completion_tokens == 2
+    assert answering.clock.getDelayedCalls() == []
+    assert answering.reader.producer is None
+
+
+def test_a_slow_reader_holds_neither_the_target_nor_the_turn(answering: Answering) -> None:
+    answering.say(LINE)
+    answering.relay.pauseProducing()
+    answering.say(LINE * 5 + LAST)
+    answering.end()
+    assert answering.transport.producerState == "producing"
+    assert answering.answered == [None]
+    assert answering.reader.pieces == [LINE]
+    assert answering.outcomes == []
+    answering.relay.resumeProducing()
+    assert answering.reader.pieces == [LINE] * 6 + [LAST]
+    assert answering.outcomes == ["complete"]
+    assert answering.shared.used == 0
+
+
+def test_a_reader_that_pauses_again_while_it_is_fed_gets_the_rest_later(answering: Answering) -> None:
+    answering.relay.pauseProducing()
+    answering.say(LINE * 3)
+    taken: list[bytes] = []
+
+    def write(piece: bytes) -> None:
+        taken.append(piece)
+        answering.relay.pauseProducing()
+
+    answering.reader.write = write  # type: ignore[method-assign]
+    answering.relay.resumeProducing()
+    assert taken == [LINE]
+    answering.relay.resumeProducing()
+    assert taken == [LINE, LINE]
+
+
+def test_a_full_buffer_pauses_the_target_until_the_reader_has_taken_half(answering: Answering) -> None:
+    answering.relay.pauseProducing()
+    answering.say(LINE * 30)
+    assert answering.transport.producerState == "paused"
+    answering.relay.resumeProducing()
+    assert answering.transport.producerState == "producing"
+    assert answering.reader.pieces == [LINE] * 30
+
+
+def test_all_relays_together_have_a_bound() -> None:
+    answering = Answering(buffer=1_000_000, shared=100)
+    answering.relay.pauseProducing()
+    answering.say(LINE * 5)
+    assert answering.transport.producerState == "paused"
+
+
+def test_a_reader_that_takes_nothing_while_the_buffer_is_full_is_cut_off_after_the_stall_limit(answering: Answering) -> None:
+    answering.relay.pauseProducing()
+    answering.say(LINE * 30)
+    answering.clock.advance(59)
+    assert answering.answered == []
+    answering.clock.advance(1)
+    assert isinstance(answering.reader.ending, errors.ReaderStalled)
+    assert answering.aborted
+    assert answering.answered == [None]
+    assert answering.outcomes == ["client left"]
+    assert answering.shared.used == 0
+
+
+def test_a_reader_that_takes_a_little_now_and_then_is_not_cut_off(answering: Answering) -> None:
+    answering.relay.pauseProducing()
+    answering.say(LINE * 60)
+    answering.reader.write = lambda piece: answering.relay.pauseProducing()  # type: ignore[method-assign]
+    for _ in range(10):
+        answering.clock.advance(50)
+        answering.relay.resumeProducing()
+    assert answering.reader.ending == ""
+
+
+def test_a_reader_that_never_takes_the_rest_of_a_whole_answer_is_cut_off_too(answering: Answering) -> None:
+    answering.relay.pauseProducing()
+    answering.say(LINE + LAST)
+    answering.end()
+    assert answering.answered == [None]
+    answering.clock.advance(60)
+    assert isinstance(answering.reader.ending, errors.ReaderStalled)
+    assert answering.shared.used == 0
+
+
+def test_a_target_that_says_nothing_between_lines_is_given_up(answering: Answering) -> None:
+    answering.say(LINE)
+    answering.clock.advance(599)
+    answering.say(LINE)
+    answering.clock.advance(599)
+    assert answering.reader.ending == ""
+    answering.clock.advance(1)
+    assert isinstance(answering.reader.ending, errors.ConnectionError)
+    assert answering.reader.ending.why == "silence"
+    assert answering.aborted
+    assert answering.outcomes == ["target failed"]
+
+
+def test_a_target_that_was_paused_is_not_silent(answering: Answering) -> None:
+    answering.relay.pauseProducing()
+    answering.say(LINE * 60)
+    answering.reader.write = lambda piece: answering.relay.pauseProducing()  # type: ignore[method-assign]
+    for _ in range(20):
+        answering.clock.advance(50)
+        answering.relay.resumeProducing()
+    assert answering.reader.ending == ""
+
+
+def test_a_torn_answer_is_broken_off_behind_its_last_whole_line(answering: Answering) -> None:
+    answering.say(LINE + LINE[:20])
+    answering.end(ResponseFailed([Failure(ConnectionLost())]))
+    assert answering.reader.pieces == [LINE]
+    assert isinstance(answering.reader.ending, errors.ConnectionError)
+    assert answering.reader.between_pieces is True
+    assert answering.outcomes == ["target failed"]
+
+
+def test_a_torn_answer_reaches_a_slow_reader_before_it_is_broken_off(answering: Answering) -> None:
+    answering.relay.pauseProducing()
+    answering.say(LINE * 2)
+    answering.end(ResponseFailed([Failure(ConnectionLost())]))
+    assert answering.reader.ending == ""
+    answering.relay.resumeProducing()
+    assert answering.reader.pieces == [LINE, LINE]
+    assert isinstance(answering.reader.ending, errors.ConnectionError)
+
+
+def test_a_body_that_ends_with_its_connection_is_whole_only_with_an_end_marker() -> None:
+    with_marker, without = Answering(), Answering()
+    for answering in (with_marker, without):
+        answering.say(LINE)
+    with_marker.say(LAST)
+    for answering in (with_marker, without):
+        answering.end(PotentialDataLoss())
+    assert with_marker.reader.ending == "finished"
+    assert isinstance(without.reader.ending, errors.ConnectionError)
+
+
+def test_an_answer_without_end_marker_in_whole_framing_passes_as_it_is_and_counts_as_incomplete(answering: Answering) -> None:
+    answering.say(LINE)
+    answering.end()
+    assert answering.reader.ending == "finished"
+    assert answering.outcomes == ["incomplete"]
+
+
+def test_an_error_line_of_the_target_counts_as_its_failure(answering: Answering) -> None:
+    answering.say(LINE + b'{"error":"an error was encountered while running the model: unexpected EOF"}\n')
+    answering.end()
+    assert answering.reader.ending == "finished"
+    assert answering.outcomes == ["target failed"]
+
+
+@pytest.mark.parametrize("which", ["answered", "sent"])
+def test_a_reader_who_leaves_stops_the_target_at_once(answering: Answering, which: str) -> None:
+    answering.say(LINE)
+    getattr(answering.relay, which).cancel()
+    assert answering.aborted
+    assert answering.clock.getDelayedCalls() == []
+    left = (answering.answered if which == "answered" else answering.outcomes)[0]
+    assert isinstance(left, Failure)
+    assert left.check(CancelledError)
+    answering.say(LINE)
+    answering.end(ResponseFailed([]))
+    assert answering.reader.pieces == [LINE]
+    assert answering.reader.ending == ""
