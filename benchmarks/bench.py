@@ -32,9 +32,9 @@ class Aim:
     times: str = ""
     direction: Literal["≤", "≥"] = "≤"
 
-    def __str__(self) -> str:
-        """As it stands in the table."""
-        return f"{self.direction} {self.limit:g}" + (f" × {self.times}" if self.times else "")
+    def words(self, unit: str) -> str:
+        """As it stands in the table, for a figure in ``unit``."""
+        return f"{self.direction} {self.limit:g} " + (f"× {self.times}" if self.times else unit)
 
     def met(self, value: float) -> bool:
         """Whether ``value`` (already divided, where it is a multiple) is good enough."""

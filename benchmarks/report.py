@@ -82,7 +82,7 @@ def table(results: Results, experiments: Sequence[Experiment], subjects: Sequenc
         drawn.add_column(name, justify="right", no_wrap=True)
     drawn.add_column("aim")
     for row in (row for experiment in experiments for row in experiment.rows):
-        left = [row.title, "aim " + ", ".join(map(str, row.aims)) if row.aims else ""]
+        left = [row.title, "aim " + ", ".join(aim.words(row.unit) for aim in row.aims) if row.aims else ""]
         for title, subject in zip_longest(left, subjects, fillvalue=""):
             cells = _cells(results, row, subject) if subject else ()
             drawn.add_row(title, subject, *cells, results.verdict(row, subject) if subject == OURS else "")
@@ -112,7 +112,7 @@ def as_json(results: Results, experiments: Sequence[Experiment], subjects: Seque
             "subject": subject,
             "values": [value if isfinite(value) else None for value in results.values(row, subject)],
             "ratios": {name: results.ratio(row, subject, name) for name in REFERENCES},
-            "aims": list(map(str, row.aims)),
+            "aims": [aim.words(row.unit) for aim in row.aims],
             "verdict": results.verdict(row, subject) if subject == OURS else None,
             "reason": results.reasons.get((row.key, subject)),
         }

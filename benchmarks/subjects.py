@@ -118,11 +118,10 @@ def _naive(port: int, target: int, _folder: Path) -> Command:
     )
 
 
-def _foreman(port: int, target: int, folder: Path) -> Command:
+def _foreman(port: int, target: int, _folder: Path) -> Command:
     settings = {
         "FOREMAN_LISTEN": f"tcp:{port}:interface=127.0.0.1",
         "FOREMAN_TARGET_URL": f"http://127.0.0.1:{target}",
-        "FOREMAN_DB_PATH": str(folder / "foreman.sqlite3"),
         "FOREMAN_MAX_QUEUE": "4096",
     }
     return Command(

@@ -9,7 +9,7 @@
  *
  * GET /bench/progress answers "CHATS LINES": chats and lines so far. GET /bench/records/N answers the records from the
  * N-th chat on, a line for each: ID WHOLE FIRST END CLOSED LINES, in nanoseconds of CLOCK_MONOTONIC, 0 for what has not
- * happened: the request was there; the first byte had left; the last byte had left; the peer closed before that.
+ * happened: the request was there; the first byte left; the last byte left; the peer closed before that.
  *
  * The port stands on stdout; the end of stdin ends the target. */
 #define _GNU_SOURCE
@@ -44,7 +44,7 @@ struct connection {
     size_t held; /* bytes of `in` */
     bool chatting, streamed, closing, dead;
     long record, lines, said; /* of the chat that is being answered */
-    int64_t pace, due;
+    int64_t pace, due, sending; /* `sending`: just before the latest send */
     char *out;
     size_t out_size, out_from, out_to;
     char in[IN + 1];
@@ -111,6 +111,7 @@ static void leave(struct connection *c) {
 /* Send what is there. True when nothing is left and the peer is still connected. */
 static bool flush(struct connection *c) {
     while (c->out_from < c->out_to) {
+        c->sending = now_ns(); /* not after: whom a send wakes may take the core */
         ssize_t sent = send(c->fd, c->out + c->out_from, c->out_to - c->out_from, 0);
         if (sent < 0) {
             if (!would_block()) leave(c);
@@ -197,7 +198,7 @@ static void speak(struct connection *c) {
         if (!flush(c)) return;
         int64_t now = now_ns();
         if (c->chatting && c->said >= c->lines) {
-            records[c->record].end = now;
+            records[c->record].end = c->sending;
             c->chatting = false;
         }
         if (!c->chatting) {
@@ -210,13 +211,12 @@ static void speak(struct connection *c) {
         put_line(c);
         flush(c);
         if (c->dead) return;
-        now = now_ns();
         struct record *r = &records[c->record];
-        if (r->first == 0) r->first = now;
+        if (r->first == 0) r->first = c->sending;
         c->said++;
         r->lines++;
         total_lines++;
-        c->due = now + c->pace;
+        c->due = now_ns() + c->pace;
     }
 }
 
