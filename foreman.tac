@@ -1,11 +1,8 @@
 """The same service as ``twistd foreman``, configured by the environment alone: ``twistd -ny foreman.tac``."""
 
-import os
-
 from twisted.application.service import Application
 
-from foreman.config import load
-from foreman.tap import service_from
+from foreman.tap import service_from_environment
 
 application = Application("foreman")
-service_from(load(os.environ)).setServiceParent(application)
+service_from_environment().setServiceParent(application)

@@ -40,9 +40,9 @@ def choose_reactor() -> None:
     The default of macOS is select, which ends at 1,024 descriptors.
     """
     if sys.platform == "linux":
-        from twisted.internet.epollreactor import install  # noqa: PLC0415
+        from twisted.internet.epollreactor import install
     elif sys.platform == "darwin" or "bsd" in sys.platform:
-        from twisted.internet.kqreactor import install  # noqa: PLC0415
+        from twisted.internet.kqreactor import install
     else:
         return
     install()

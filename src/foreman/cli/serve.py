@@ -19,6 +19,6 @@ def command(**options: str | None) -> None:
     """
     config = configure(os.environ, options)
     choose_reactor()
-    from foreman.tap import run  # noqa: PLC0415 - it imports the reactor
+    from foreman.tap import run  # it imports the reactor
 
     run(config)
