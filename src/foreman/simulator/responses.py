@@ -1,0 +1,294 @@
+"""``/v1/responses``: one object, or a long row of named events (contract 2.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import Factory, define
+
+from foreman.simulator.asking import Terms, check_capable, inquiry, installed
+from foreman.simulator.exchange import Exchange
+from foreman.simulator.fields import Fields
+from foreman.simulator.golang import dumps, encode
+from foreman.simulator.inference import Counts, infer
+from foreman.simulator.openai import content_of, effort, form_of
+from foreman.simulator.prompts import rendered
+from foreman.simulator.refusals import Malformed
+from foreman.simulator.shapes import PLAIN_JSON, SSE, STREAMING
+from foreman.simulator.words import Call, Piece
+from foreman.simulator.world import World
+
+
+@define(eq=False)
+class ResponsesVoice:
+    """An answer of ``/v1/responses``.
+
+    :ivar request: what the response object repeats of the request.
+    """
+
+    world: World
+    exchange: Exchange
+    typed: str
+    stream: bool
+    request: Mapping[str, Any]
+    id: str = ""
+    created: int = 0
+    _said: list[Piece] = Factory(list)
+    _output: list[dict[str, Any]] = Factory(list)
+    _open: str = ""
+    _item: str = ""
+    _sequence: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.id = f"resp_{self.world.number(999_999)}"
+        self.created = int(self.world.now())
+
+    def loaded(self) -> None:
+        """Only loaded: an empty answer."""
+        self.end(Counts("stop", 0, 0, 0, 0, 0, 0))
+
+    def _emit(self, kind: str, **rest: Any) -> None:
+        value = dict(sorted((rest | {"sequence_number": self._sequence, "type": kind}).items()))
+        self._sequence += 1
+        self.exchange.write(b"event: %b\ndata: %b\n\n" % (kind.encode(), encode(value)))
+
+    def _response(self, *, whole: bool, usage: Any = None) -> dict[str, Any]:
+        """The response object; Go writes the one in events with its keys in order."""
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created,
+            "completed_at": int(self.world.now()) if whole else None,
+            "status": "completed" if whole else "in_progress",
+            "incomplete_details": None,
+            "model": self.typed,
+            "previous_response_id": None,
+            "instructions": self.request.get("instructions"),
+            "output": self._output if whole else [],
+            "error": None,
+            "tools": self.request["tools"],
+            "tool_choice": "auto",
+            "truncation": "disabled",
+            "parallel_tool_calls": True,
+            "text": {"format": {"type": "text"}},
+            "top_p": self.request.get("top_p", 1),
+            "presence_penalty": 0,
+            "frequency_penalty": 0,
+            "top_logprobs": 0,
+            "temperature": self.request.get("temperature", 1),
+            "reasoning": None,
+            "usage": usage,
+            "max_output_tokens": self.request.get("max_output_tokens"),
+            "max_tool_calls": None,
+            "store": False,
+            "background": False,
+            "service_tier": "default",
+            "metadata": {},
+            "safety_identifier": None,
+            "prompt_cache_key": None,
+        }
+
+    def _sorted(self, *, whole: bool, usage: Any = None) -> dict[str, Any]:
+        return _in_order(self._response(whole=whole, usage=usage))
+
+    def say(self, piece: Piece) -> None:
+        """The next token."""
+        if not self.stream:
+            self._said.append(piece)
+            return
+        if piece.kind == "silent":
+            return
+        if not self.exchange.begun:
+            self.exchange.start(200, SSE + STREAMING)
+            for kind in ("response.created", "response.in_progress"):
+                self._emit(kind, response=self._sorted(whole=False))
+        if piece.call is not None:
+            self._close()
+            self._call(piece.call)
+        elif piece.kind == "thinking":
+            self._think(piece.text)
+        else:
+            self._speak(piece.text)
+
+    def _think(self, text: str) -> None:
+        if self._open != "thinking":
+            self._close()
+            self._open, self._item = "thinking", f"rs_{self.world.number(999_999)}"
+            item = {"id": self._item, "summary": [], "type": "reasoning"}
+            self._emit("response.output_item.added", item=item, output_index=len(self._output))
+        self._said.append(Piece(text))
+        where = {"item_id": self._item, "output_index": len(self._output), "summary_index": 0}
+        self._emit("response.reasoning_summary_text.delta", delta=text, **where)
+
+    def _speak(self, text: str) -> None:
+        where = {"item_id": self._item, "output_index": len(self._output), "content_index": 0}
+        if self._open != "text":
+            self._close()
+            self._open, self._item = "text", f"msg_{self.world.number(999_999)}"
+            where |= {"item_id": self._item, "output_index": len(self._output)}
+            item = {"content": [], "id": self._item, "role": "assistant", "status": "in_progress", "type": "message"}
+            self._emit("response.output_item.added", item=item, output_index=len(self._output))
+            self._emit("response.content_part.added", part=_part(""), **where)
+        self._said.append(Piece(text))
+        self._emit("response.output_text.delta", delta=text, logprobs=[], **where)
+
+    def _close(self) -> None:
+        """The item that was being said is done."""
+        text = "".join(piece.text for piece in self._said)
+        where = {"item_id": self._item, "output_index": len(self._output)}
+        if self._open == "thinking":
+            self._emit("response.reasoning_summary_text.done", summary_index=0, text=text, **where)
+            self._done(_in_order(_reasoning(self._item, text)))
+        elif self._open == "text":
+            self._emit("response.output_text.done", content_index=0, logprobs=[], text=text, **where)
+            self._emit("response.content_part.done", content_index=0, part=_part(text), **where)
+            self._done(_in_order(_message(self._item, text)))
+        self._open = ""
+        self._said.clear()
+
+    def _done(self, item: dict[str, Any]) -> None:
+        self._emit("response.output_item.done", item=item, output_index=len(self._output))
+        self._output.append(item)
+
+    def _call(self, call: Call) -> None:
+        item = _in_order(self._function_call(call, len(self._output)))
+        where = {"item_id": item["id"], "output_index": len(self._output)}
+        added = {**item, "arguments": "", "status": "in_progress"}
+        self._emit("response.output_item.added", item=added, output_index=len(self._output))
+        self._emit("response.function_call_arguments.delta", delta=item["arguments"], **where)
+        self._emit("response.function_call_arguments.done", arguments=item["arguments"], **where)
+        self._done(item)
+
+    def _function_call(self, call: Call, index: int) -> dict[str, Any]:
+        return {
+            "id": f"fc_{self.world.number(999_999)}_{index}",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": self.world.call_id(),
+            "name": call.name,
+            "arguments": dumps(call.arguments),
+        }
+
+    def end(self, counts: Counts) -> None:
+        """What finishes the answer."""
+        usage = {
+            "input_tokens": counts.prompt_tokens,
+            "output_tokens": counts.tokens,
+            "total_tokens": counts.prompt_tokens + counts.tokens,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": 0},
+        }
+        if self.stream:
+            if not self.exchange.begun:
+                self.exchange.start(200, SSE + STREAMING)
+            if counts.reason is not None:
+                self._close()
+                self._emit("response.completed", response=self._sorted(whole=True, usage=_in_order(usage)))
+            self.exchange.finish()
+            return
+        thinking = "".join(piece.text for piece in self._said if piece.kind == "thinking")
+        text = "".join(piece.text for piece in self._said if piece.kind == "content")
+        calls = [piece.call for piece in self._said if piece.call is not None]
+        if thinking:
+            self._output.append(_reasoning(f"rs_{self.world.number(999_999)}", thinking))
+        if text or not calls:
+            self._output.append(_message(f"msg_{self.world.number(999_999)}", text))
+        self._output += [self._function_call(call, index) for index, call in enumerate(calls)]
+        self.exchange.respond(200, PLAIN_JSON, encode(self._response(whole=True, usage=usage)) + b"\n")
+
+    def broken(self, text: str) -> None:
+        """Nothing tells of it but what is missing (contract 0.15)."""
+        del text
+        self.exchange.finish()
+
+
+def _in_order(value: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(value.items()))
+
+
+def _part(text: str) -> dict[str, Any]:
+    return {"annotations": [], "logprobs": [], "text": text, "type": "output_text"}
+
+
+def _message(id_: str, text: str) -> dict[str, Any]:
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"id": id_, "type": "message", "status": "completed", "role": "assistant", "content": [part]}
+
+
+def _reasoning(id_: str, text: str) -> dict[str, Any]:
+    return {"id": id_, "type": "reasoning", "summary": [{"text": text, "type": "summary_text"}], "encrypted_content": text}
+
+
+def _messages(value: Any) -> tuple[list[dict[str, Any]], int]:
+    """The messages that an ``input`` means, and how many images are in them."""
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}], 0
+    if not isinstance(value, list):
+        raise Malformed("input must be a string or array")
+    messages, images = [], 0
+    for item in value:
+        if not isinstance(item, Mapping):
+            raise Malformed("input items must be objects")
+        match item.get("type"):
+            case "function_call_output":
+                messages.append({"role": "tool", "content": str(item.get("output", ""))})
+            case "function_call" | "reasoning":
+                messages.append({"role": "assistant", "content": ""})
+            case _:
+                text, count = content_of(item.get("content"))
+                images += count
+                messages.append({"role": str(item.get("role", "user")), "content": text})
+    return messages, images
+
+
+def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool as the response object repeats it."""
+    parameters = _sorted_deep(tool.get("parameters"))
+    return {
+        "description": tool.get("description"),
+        "name": tool.get("name"),
+        "parameters": parameters,
+        "strict": tool.get("strict"),
+        "type": tool.get("type"),
+    }
+
+
+def _sorted_deep(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted_deep(value[key]) for key in sorted(value)}
+    return value
+
+
+async def respond(world: World, exchange: Exchange) -> None:
+    """``POST /v1/responses``."""
+    fields = Fields.read("ResponsesRequest", exchange.body, "openai")
+    typed, stream = fields.text("model"), bool(fields.truth("stream"))
+    if stream:
+        exchange.extra_on_error = STREAMING
+    messages, images = _messages(fields.raw("input"))
+    instructions = fields.text("instructions")
+    if instructions:
+        messages.insert(0, {"role": "system", "content": instructions})
+    tools = [tool for tool in fields.items("tools", "[]openai.ResponsesTool") if isinstance(tool, dict)]
+    functions = [{"type": "function", "function": tool} for tool in tools if tool.get("type") == "function"]
+    limit = fields.number("max_output_tokens")
+    wanted = {"num_predict": limit, "temperature": fields.real("temperature"), "top_p": fields.real("top_p")}
+    options = {name: value for name, value in wanted.items() if value is not None}
+    terms = Terms(
+        options=options,
+        think=effort(str(fields.table("reasoning").get("effort") or "")),
+        tools=functions,
+        form=form_of(fields.table("text").get("format")),
+        images=images,
+    )
+    request: dict[str, Any] = {"tools": [_tool(tool) for tool in tools], "max_output_tokens": limit}
+    request |= {name: options[name] for name in ("temperature", "top_p") if name in options}
+    if instructions:
+        request["instructions"] = instructions
+    model = installed(world, typed)
+    check_capable(model, typed, "chat", functions)
+    text = rendered(model, messages, functions)
+    last = messages[-1] if messages else {}
+    question = inquiry(world, model, typed, terms, text, last, temperature=1.0)
+    await infer(world, exchange, question, ResponsesVoice(world, exchange, typed, stream, request))

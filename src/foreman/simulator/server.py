@@ -1,0 +1,342 @@
+"""Connections: requests are read with llhttp, and answered one after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol as Shape
+from urllib.parse import unquote
+
+import httptools
+from attrs import Factory, define
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from foreman.simulator.exchange import Exchange, Framing, Headers, reason
+
+#: Beyond this, Go closes a connection rather than read the rest of a body that nobody wants.
+UNWANTED = 256 << 10
+_HEAD_LIMIT = (1 << 20) + 4096
+_LINGER = 0.5
+_LENIENT = {"lenient_chunked_length": True, "lenient_data_after_close": True}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Taker(Shape):
+    """Whoever wants the body of a request."""
+
+    def take(self, data: bytes) -> None:
+        """A part of it has come."""
+
+    def taken(self) -> None:
+        """It is whole: the answer may begin, if it has not."""
+
+
+class Site(Shape):
+    """What a connection asks of the simulator."""
+
+    clock: IReactorTime
+
+    def date(self) -> str:
+        """The time for the ``Date`` header."""
+
+    def opened(self, exchange: Exchange) -> Taker | None:
+        """A request's head has come. Whoever is returned gets the body; ``None`` if nobody wants it."""
+
+    def answer(self, exchange: Exchange) -> None:
+        """Answer a request whose body nobody wanted."""
+
+    def connected(self, connection: Connection) -> None:
+        """Somebody has connected."""
+
+    def lost(self, connection: Connection, exchange: Exchange | None) -> None:
+        """A connection is gone, perhaps in the middle of an exchange."""
+
+
+@define(eq=False)
+class PlainWire:
+    """Sends an answer as it should be."""
+
+    connection: Connection
+    exchange: Exchange = Factory(lambda: None)  # type: ignore[assignment]
+    framing: Framing = "length"
+
+    def send(self, data: bytes) -> None:
+        """Bytes for the socket."""
+        self.connection.transport.write(data)  # type: ignore[union-attr]
+
+    def head(self, status: int, headers: Headers, framing: Framing) -> None:
+        """Status and headers, in their final order."""
+        self.framing = framing
+        if framing in {"chunked", "close"}:
+            self.connection.streaming(self.exchange)
+        self.send(self.rendered(f"{self.exchange.version} {status:03d} {reason(status)}", headers))
+
+    @staticmethod
+    def rendered(line: str, headers: Headers) -> bytes:
+        """A status line and headers as bytes."""
+        return "".join((line, "\r\n", *(f"{name}: {value}\r\n" for name, value in headers), "\r\n")).encode("latin-1")
+
+    def piece(self, data: bytes) -> None:
+        """A part of the body."""
+        self.send(b"%x\r\n%b\r\n" % (len(data), data) if self.framing == "chunked" else data)
+
+    def end(self) -> None:
+        """What ends the body."""
+        if self.framing == "chunked":
+            self.send(b"0\r\n\r\n")
+        self.connection.answered(self.exchange)
+
+
+@define(eq=False)
+class _Arriving:
+    """A request that is still being read, or waits for the one before it."""
+
+    exchange: Exchange
+    length: int
+    expect: str
+    taker: Taker | None = None
+    dropped: int = 0
+    kept: list[bytes] = Factory(list)
+    open: bool = False
+    whole: bool = False
+
+
+@implementer(IHalfCloseableProtocol)
+class Connection(Protocol):
+    """One client's connection."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.number = 0
+        self._line: deque[_Arriving] = deque()
+        self._reading: _Arriving | None = None
+        self._parser = self._fresh_parser()
+        self._target = b""
+        self._headers: Headers = []
+        self._size = 0
+        self._opening = False
+        self._producing = False
+        self._deaf = False
+
+    @property
+    def current(self) -> Exchange | None:
+        """The exchange that is being answered."""
+        return self._line[0].exchange if self._line else None
+
+    def connectionMade(self) -> None:
+        """Go sends small packets at once."""
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self.site.connected(self)
+
+    def _fresh_parser(self) -> Any:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(**_LENIENT)
+        return parser
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read on; what cannot be read gets Go's bare answer and the connection ends."""
+        if self._deaf:
+            return
+        if self._reading is None:
+            self._size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:  # Go takes no notice of it
+            self._parser = self._fresh_parser()
+            if upgrade.args[0] < len(data):
+                self.dataReceived(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse("505 HTTP Version Not Supported: unsupported protocol version" if "version" in str(error) else "400 Bad Request")
+        if self._reading is None and self._size > _HEAD_LIMIT:
+            self._refuse("431 Request Header Fields Too Large")
+
+    def _refuse(self, text: str) -> None:
+        """What Go says before there is a request at all."""
+        if not self._deaf and self.transport is not None:
+            self._deaf = True
+            head = f"HTTP/1.1 {text}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n{text}"
+            self.transport.write(head.encode())
+            self._linger()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._target, self._headers = b"", []
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, in the spelling of the client."""
+        self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        low: dict[str, str] = {}
+        for name, value in self._headers:
+            low.setdefault(name.lower(), value)
+        version = f"HTTP/{self._parser.get_http_version()}"
+        wire = PlainWire(self)
+        exchange = Exchange(
+            self._parser.get_method().decode("ascii"),
+            self._target.decode("latin-1"),
+            version,
+            self._headers,
+            self._parser.should_keep_alive(),
+            self.site.date,
+            wire,
+        )
+        wire.exchange = exchange
+        path, _, exchange.query = exchange.target.partition("?")
+        if "://" in path[:9]:
+            path = "/" + path.split("://", 1)[1].partition("/")[2]
+        exchange.path = unquote(path)
+        chunked = "transfer-encoding" in low
+        length = -1 if chunked else int(low.get("content-length") or 0)
+        self._reading = arriving = _Arriving(exchange, length, low.get("expect", "").lower())
+        self._size = 0
+        if "host" not in low and version == "HTTP/1.1":
+            self._refuse("400 Bad Request: missing required Host header")
+            return
+        self._line.append(arriving)
+        self._next()
+
+    def _next(self) -> None:
+        """Open the request at the front. Those that are answered at once do not pile up on the stack."""
+        if self._opening:
+            return
+        self._opening = True
+        while self._line and not self._line[0].open:
+            self._open(self._line[0])
+        self._opening = False
+
+    def _open(self, arriving: _Arriving) -> None:
+        """A request has come to the front: its body may be read, or left."""
+        exchange, arriving.open = arriving.exchange, True
+        if arriving.expect not in {"", "100-continue"}:
+            exchange.keep, arriving.taker = False, None
+            exchange.respond(417, [("Connection", "close")])
+            return
+        arriving.taker = self.site.opened(exchange)
+        if exchange.ended:
+            return
+        if arriving.taker is None and (arriving.length > UNWANTED or (arriving.expect and arriving.length != 0)):
+            self._without_body(arriving)
+            return
+        if arriving.expect and arriving.length != 0 and not arriving.whole:
+            self.transport.write(_CONTINUE)  # type: ignore[union-attr]
+        for data in arriving.kept:
+            self._taken(arriving, data)
+        arriving.kept.clear()
+        if arriving.whole:
+            self._whole(arriving)
+
+    def _without_body(self, arriving: _Arriving) -> None:
+        arriving.exchange.keep = False
+        self.site.answer(arriving.exchange)
+
+    def _taken(self, arriving: _Arriving, data: bytes) -> None:
+        if arriving.exchange.ended:
+            return
+        if arriving.taker is not None:
+            arriving.taker.take(data)
+            return
+        arriving.dropped += len(data)
+        if arriving.dropped > UNWANTED:
+            self._without_body(arriving)
+
+    def _whole(self, arriving: _Arriving) -> None:
+        if arriving.exchange.ended:
+            return
+        if arriving.taker is not None:
+            arriving.taker.taken()
+        else:
+            self.site.answer(arriving.exchange)
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body."""
+        arriving = self._reading
+        if arriving is None or self._deaf:
+            return
+        if arriving.open:
+            self._taken(arriving, data)
+        else:
+            arriving.kept.append(data)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        arriving, self._reading = self._reading, None
+        if arriving is None or self._deaf:
+            return
+        arriving.whole = True
+        if arriving.open:
+            self._whole(arriving)
+
+    def streaming(self, exchange: Exchange) -> None:
+        """An answer of unknown length begins: its maker minds how fast it is read."""
+        if not self._producing and self.transport is not None:
+            self._producing = True
+            self.transport.registerProducer(exchange, True)  # type: ignore[arg-type]
+
+    def answered(self, exchange: Exchange) -> None:
+        """An answer is whole: the next request, or the end."""
+        self._quiet()
+        arriving = self._line.popleft() if self._line and self._line[0].exchange is exchange else None
+        if exchange.on_end is not None:
+            exchange.on_end(exchange.status)
+        if not exchange.keep or (arriving is not None and not arriving.whole):
+            self._line.clear()
+            self._deaf = True
+            if arriving is not None and not arriving.whole:
+                self._linger()
+            elif self.transport is not None:
+                self.transport.loseConnection()
+        else:
+            self._next()
+
+    def _quiet(self) -> None:
+        if self._producing and self.transport is not None:
+            self._producing = False
+            self.transport.unregisterProducer()
+
+    def _linger(self) -> None:
+        """Close only after a while, so that a client that still sends can read the answer."""
+        transport = self.transport
+        if transport is not None:
+            if ITCPTransport.providedBy(transport):
+                transport.loseWriteConnection()
+            self.site.clock.callLater(_LINGER, transport.loseConnection)
+
+    def cut(self) -> None:
+        """Close in the middle of whatever is being sent, so that the client sees a broken transfer."""
+        self._deaf = True
+        if self.transport is not None:
+            self._quiet()
+            self.transport.abortConnection()
+
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more: for an inference that is as if it had left (contract 0.3)."""
+        exchange = self.current
+        if exchange is not None and exchange.begun and exchange.on_half_gone is not None:
+            exchange.keep = False
+            exchange.on_half_gone()
+        elif self.transport is not None:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing more can be sent."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The client has left."""
+        exchange = self.current
+        self._line.clear()
+        self._deaf = True
+        self._quiet()
+        self.site.lost(self, exchange)
+        if exchange is not None and not exchange.ended:
+            exchange.ended = True
+            if exchange.on_gone is not None:
+                exchange.on_gone()

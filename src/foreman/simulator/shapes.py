@@ -1,0 +1,59 @@
+"""How errors look in each family of routes (contract 1.4 and 1.5)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from foreman.simulator.exchange import Exchange, Headers
+from foreman.simulator.golang import encode
+from foreman.simulator.refusals import Malformed, Refused
+from foreman.simulator.world import World
+
+Family = Literal["ollama", "openai", "anthropic"]
+
+JSON: Headers = [("Content-Type", "application/json; charset=utf-8")]
+PLAIN_JSON: Headers = [("Content-Type", "application/json")]
+NDJSON: Headers = [("Content-Type", "application/x-ndjson")]
+#: ``/v1/messages`` and ``/v1/responses`` set these before they know whether there will be a stream.
+STREAMING: Headers = [("Cache-Control", "no-cache"), ("Connection", "keep-alive")]
+SSE: Headers = [("Content-Type", "text/event-stream")]
+
+_OPENAI = {400: "invalid_request_error", 404: "not_found_error"}
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+
+
+def error(world: World, family: Family, status: int, text: str) -> Any:
+    """The JSON value of an error."""
+    if family == "openai":
+        kind = _OPENAI.get(status, "api_error")
+        return {"error": {"message": text, "type": kind, "param": None, "code": None}}
+    if family == "anthropic":
+        kind = _ANTHROPIC.get(status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": text}, "request_id": world.hex_id("req_")}
+    return {"error": text}
+
+
+def refuse(world: World, exchange: Exchange, family: Family, refused: Refused, extra: Headers) -> None:
+    """Answer with an error; ``extra`` are headers that the route had already set."""
+    text = refused.text
+    if isinstance(refused, Malformed) and refused.empty:
+        text = Malformed.texts[family != "ollama"]
+    native = family == "ollama" or refused.native
+    body = encode(error(world, "ollama" if native else family, refused.status, text))
+    if not native and not isinstance(refused, Malformed):
+        body += b"\n"
+    early = native or isinstance(refused, Malformed)
+    if refused.flushed:
+        exchange.start(refused.status, PLAIN_JSON + extra)
+        exchange.write(body)
+        exchange.finish()
+    else:
+        exchange.respond(refused.status, (JSON if early else PLAIN_JSON) + extra, body)

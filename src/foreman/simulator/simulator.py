@@ -1,0 +1,245 @@
+"""The simulator as a whole: what listens, what tests look at, and what they command."""
+
+from __future__ import annotations
+
+from collections import deque
+from random import Random
+from typing import Literal
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from foreman.simulator.catalogue import choose
+from foreman.simulator.exchange import Exchange, Headers
+from foreman.simulator.models import Inventory, named
+from foreman.simulator.refusals import Refused
+from foreman.simulator.router import Plain, Route, find
+from foreman.simulator.routes import ROUTES
+from foreman.simulator.scheduler import Scheduler
+from foreman.simulator.server import Connection, Taker
+from foreman.simulator.settings import Settings
+from foreman.simulator.shapes import refuse
+from foreman.simulator.world import World
+
+#: 2026-01-01, the time of day of a simulator that is given none.
+NEW_YEAR = 1_767_225_600.0
+
+Outcome = Literal["open", "answered", "left"]
+
+
+@define(eq=False)
+class Seen:
+    """A request as it arrived, and what became of it.
+
+    :ivar path: path and query, byte for byte; :ivar headers: in the order and spelling of the wire.
+    :ivar at: when its head had come, on the simulator's clock; :ivar connection: the number of its connection.
+    :ivar status: what it was answered with, 0 until then.
+    :ivar outcome: ``left`` means that the client's connection was gone before the answer was whole.
+    :ivar over: when that was.
+    """
+
+    method: str
+    path: str
+    version: str
+    headers: Headers
+    at: float
+    connection: int
+    body: bytes = b""
+    status: int = 0
+    outcome: Outcome = "open"
+    over: float | None = None
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name, whatever its case."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+
+@define(eq=False)
+class Lost:
+    """A connection that has gone: when, and what it was asking (``None`` if nothing)."""
+
+    connection: int
+    at: float
+    seen: Seen | None
+
+
+@define(eq=False)
+class _Whole:
+    """Collects a body, then lets the route answer."""
+
+    _simulator: Simulator
+    _exchange: Exchange
+    _route: Route
+    _parts: list[bytes] = field(factory=list)
+
+    def take(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def taken(self) -> None:
+        self._exchange.body = b"".join(self._parts)
+        self._simulator.run(self._exchange, self._route)
+
+
+class Simulator(Factory):
+    """A pretended Ollama. Listen with it, as with any factory.
+
+    :ivar requests: what was asked, in order; :ivar lost: the connections that have gone, in order.
+    :ivar connections: those that are open.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, settings: Settings | None = None, time_of_day: float = NEW_YEAR) -> None:
+        """A simulator whose ``clock`` now shows ``time_of_day``, in seconds since the epoch."""
+        self.clock = clock
+        self.settings = settings = settings or Settings()
+        inventory = Inventory()
+        inventory.add(choose(settings.models))
+        self.world = World(
+            clock, settings, time_of_day - clock.seconds(), Random(settings.seed), inventory, Scheduler(clock, settings)
+        )
+        self.requests: deque[Seen] = deque(maxlen=settings.remember)
+        self.lost_connections: deque[Lost] = deque(maxlen=settings.remember)
+        self.connections: list[Connection] = []
+        self._count = 0
+        self._down = False
+        self._seen: dict[Exchange, Seen] = {}
+        self._routes: dict[Exchange, Route | Plain] = {}
+
+    # What Twisted and the connections ask.
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+        """A connection for somebody, or ``None`` while the server is down."""
+        return None if self._down else Connection(self)
+
+    def connected(self, connection: Connection) -> None:
+        """Somebody has connected."""
+        self._count += 1
+        connection.number = self._count
+        self.connections.append(connection)
+
+    def lost(self, connection: Connection, exchange: Exchange | None) -> None:
+        """A connection is gone."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+        seen = self._seen.get(exchange) if exchange is not None else None
+        self.lost_connections.append(Lost(connection.number, self.clock.seconds(), seen))
+        if exchange is not None and not exchange.ended:
+            self._over(exchange, "left")
+
+    def date(self) -> str:
+        """The time for the ``Date`` header."""
+        return self.world.date()
+
+    def opened(self, exchange: Exchange) -> Taker | None:
+        """A request's head has come: remember it, and find its route."""
+        connection = next(c for c in self.connections if c.current is exchange)
+        seen = Seen(
+            exchange.method,
+            exchange.target,
+            exchange.version,
+            exchange.headers,
+            self.clock.seconds(),
+            connection.number,
+        )
+        self.requests.append(seen)
+        self._seen[exchange] = seen
+        exchange.on_end = lambda status: self._over(exchange, "answered", status)
+        route = find(ROUTES, exchange, check_hosts=self.settings.check_hosts)
+        self._routes[exchange] = route
+        if isinstance(route, Plain) or route.body == "none":
+            return None
+        return _Whole(self, exchange, route)
+
+    def answer(self, exchange: Exchange) -> None:
+        """Answer a request whose body nobody wants."""
+        route = self._routes[exchange]
+        if isinstance(route, Plain):
+            exchange.respond(route.status, route.headers, route.body)
+        else:
+            self.run(exchange, route)
+
+    def _over(self, exchange: Exchange, outcome: Outcome, status: int = 0) -> None:
+        self._routes.pop(exchange, None)
+        seen = self._seen.pop(exchange, None)
+        if seen is not None:
+            seen.outcome, seen.over, seen.status = outcome, self.clock.seconds(), status or exchange.status
+
+    def run(self, exchange: Exchange, route: Route) -> None:
+        """Let a route answer, until it has or the reader leaves."""
+        if (seen := self._seen.get(exchange)) is not None:
+            seen.body = exchange.body
+        answering = Deferred.fromCoroutine(self._run(exchange, route))  # type: ignore[arg-type]
+        exchange.on_gone = answering.cancel
+        answering.addErrback(self._failed, exchange)
+
+    async def _run(self, exchange: Exchange, route: Route) -> None:
+        try:
+            await route.handler(self.world, exchange)
+        except Refused as refused:
+            refuse(self.world, exchange, route.family, refused, exchange.extra_on_error)
+
+    def _failed(self, failure: Failure, exchange: Exchange) -> None:
+        """A handler that fails is like one of Go's that panics: 500 without a body."""
+        if failure.check(CancelledError):
+            return
+        self._log.failure("the simulator failed at {target}", failure, target=exchange.target)
+        if not exchange.begun:
+            exchange.respond(500)
+
+    # What tests look at.
+
+    @property
+    def running(self) -> int:
+        """How many inferences run now."""
+        return self.world.running
+
+    @property
+    def most_running(self) -> int:
+        """How many inferences ran at once at most."""
+        return self.world.most
+
+    @property
+    def loaded(self) -> list[str]:
+        """The names of the loaded models."""
+        return [runner.model.name.short for runner in self.world.scheduler.runners]
+
+    @property
+    def installed(self) -> list[str]:
+        """The names of the installed models."""
+        return [model.name.short for model in self.world.inventory.newest_first()]
+
+    def asked(self, path: str) -> list[Seen]:
+        """The requests for a path, without their queries."""
+        return [seen for seen in self.requests if seen.path.partition("?")[0] == path]
+
+    # What tests command.
+
+    def install(self, *names: str) -> None:
+        """Add models."""
+        self.world.inventory.add(choose(names))
+
+    def uninstall(self, *names: str) -> None:
+        """Take models away."""
+        for name in names:
+            self.world.inventory.remove(named(name))
+
+    def crash_models(self) -> None:
+        """Kill the processes of all loaded models, as running out of memory does."""
+        self.world.scheduler.crash()
+
+    def go_down(self) -> None:
+        """Cut every connection and take no new ones, as a stopped server does; what is loaded is forgotten."""
+        self._down = True
+        for connection in list(self.connections):
+            connection.cut()
+        self.world.scheduler.stop()
+
+    def come_back(self) -> None:
+        """Take connections again."""
+        self._down = False
