@@ -143,7 +143,7 @@ def flat_out(bench: Bench, subject: Running) -> Samples:
     finally:
         clients.stop()
     return {
-        "flat out": answer.lines / max(answer.end - answer.first, 1) * 1e9,
+        "flat out": answer.lines / max(answer.end - answer.sent, 1) * 1e9,
         "flat out, chunks": answer.chunks / max(answer.lines, 1),
     }
 
