@@ -1,0 +1,214 @@
+"""Which way a request goes, and whose errors it speaks: decided on the path as Ollama reads it (contract 1.2, 1.3).
+
+Ollama is Go's ServeMux, which sends whoever asks for an unclean path to the clean one, in front of the gin router,
+which matches the path after decoding it once. foreman forwards the path as it was sent, so whatever could mean one
+thing here and another there is refused or redirected here.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Literal
+from urllib.parse import unquote_to_bytes
+
+from attrs import frozen
+
+Family = Literal["ollama", "openai", "anthropic"]
+
+
+class Lane(Enum):
+    """Which way a request goes; the value is the word for logs."""
+
+    GATE = "gate"
+    EMBEDDING = "embedding"
+    INVENTORY = "inventory"
+    METADATA = "metadata"
+    MANAGEMENT = "management"
+    FOREMAN = "foreman"
+
+
+@frozen
+class Way:
+    """The way of one request.
+
+    :ivar family: whose error shape it speaks; :ivar path: percent-decoded once, without query.
+    """
+
+    lane: Lane
+    family: Family
+    path: str
+
+
+@frozen
+class Redirect:
+    """What Ollama's routers answer to a path that is nearly right.
+
+    :ivar location: path and query.
+    """
+
+    status: int
+    location: bytes
+
+
+@frozen
+class Refusal:
+    """What nobody may ask; ``text`` as Ollama has it where it would answer the same."""
+
+    status: int
+    text: str
+
+
+_READ = (b"GET", b"HEAD")
+_POST = (b"POST",)
+
+#: Every route that Ollama has, by path: methods, and the lane of these methods.
+_ROUTES: dict[str, tuple[tuple[bytes, ...], Lane]] = {
+    "/": (_READ, Lane.FOREMAN),
+    "/healthz": (_READ, Lane.FOREMAN),
+    "/queue": (_READ, Lane.FOREMAN),
+    "/api/version": (_READ, Lane.METADATA),
+    "/api/status": ((b"GET",), Lane.METADATA),
+    "/api/tags": (_READ, Lane.INVENTORY),
+    "/api/ps": ((b"GET",), Lane.INVENTORY),
+    "/api/show": (_POST, Lane.METADATA),
+    "/api/chat": (_POST, Lane.GATE),
+    "/api/generate": (_POST, Lane.GATE),
+    "/api/embed": (_POST, Lane.EMBEDDING),
+    "/api/embeddings": (_POST, Lane.EMBEDDING),
+    "/api/pull": (_POST, Lane.MANAGEMENT),
+    "/api/push": (_POST, Lane.MANAGEMENT),
+    "/api/create": (_POST, Lane.MANAGEMENT),
+    "/api/copy": (_POST, Lane.MANAGEMENT),
+    "/api/delete": ((b"DELETE",), Lane.MANAGEMENT),
+    "/api/me": (_POST, Lane.MANAGEMENT),
+    "/api/signout": (_POST, Lane.MANAGEMENT),
+    "/api/experimental/web_search": (_POST, Lane.MANAGEMENT),
+    "/api/experimental/web_fetch": (_POST, Lane.MANAGEMENT),
+    "/api/experimental/model-recommendations": ((b"GET",), Lane.MANAGEMENT),
+    "/v1/chat/completions": (_POST, Lane.GATE),
+    "/v1/completions": (_POST, Lane.GATE),
+    "/v1/responses": (_POST, Lane.GATE),
+    "/v1/messages": (_POST, Lane.GATE),
+    "/v1/audio/transcriptions": (_POST, Lane.GATE),
+    "/v1/embeddings": (_POST, Lane.EMBEDDING),
+    "/v1/models": ((b"GET",), Lane.METADATA),
+}
+#: The routes whose last segment is free.
+_FREE_ROUTES: dict[str, tuple[bytes, ...]] = {
+    "/api/blobs/": (b"POST", b"HEAD"),
+    "/api/user/keys/": (b"DELETE",),
+    "/v1/models/": (b"GET",),
+}
+#: Below these everything is management, whatever the method: what a newer Ollama adds there may need permission too.
+_MANAGED = ("/api/blobs/", "/api/user/", "/api/experimental/")
+_CREDENTIAL = re.compile(rb"/k/([^/?]+)")
+_ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]*)?(?=[/?]|\Z)", re.IGNORECASE)
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: What may not stand in a request line's target (RFC 9112 section 3.2): blanks, control bytes, a fragment.
+_FOREIGN = re.compile(rb"[\x00-\x20\x7f#]")
+_NOT_FOUND = Refusal(404, "404 page not found")
+_BAD_REQUEST = Refusal(400, "400 Bad Request")
+#: Bytes that Go's ``url.EscapedPath`` leaves as they were sent, and those that it writes plainly itself.
+_AS_SENT = re.compile(rb"[A-Za-z0-9\-._~$&+,/:;=@%!'()*\[\]]*")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_TO_ESCAPE = re.compile(rb"[^A-Za-z0-9\-._~$&+,/:;=@]")
+
+
+def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
+    """Take the credential ``/k/<token>`` off a request-target, and the ``http://host`` of an absolute one.
+
+    :return: the token or None, and the target in origin form (RFC 9112 section 3.2.1).
+    """
+    if match := _ABSOLUTE.match(target):
+        target = target[match.end() :]
+        if not target.startswith(b"/"):
+            target = b"/" + target
+    match = _CREDENTIAL.match(target)
+    if match is None:
+        return None, target
+    rest = target[match.end() :]
+    return unquote_to_bytes(match[1]), rest if rest.startswith(b"/") else b"/" + rest
+
+
+def way(method: bytes, target: bytes) -> Way | Redirect | Refusal:
+    """Decide on a request.
+
+    :param target: the request-target, as sent, after ``take_prefix``.
+    """
+    if method == b"CONNECT":
+        return _NOT_FOUND
+    if target == b"*" and method == b"OPTIONS":
+        return Way(Lane.METADATA, "ollama", "*")
+    if _FOREIGN.search(target) or not target.startswith(b"/"):
+        return _BAD_REQUEST
+    raw, question, query = target.partition(b"?")
+    if _BAD_ESCAPE.search(raw):
+        return _BAD_REQUEST
+    decoded = unquote_to_bytes(raw)
+    escaped = raw if _AS_SENT.fullmatch(raw) else _escape(decoded)
+    if (clean := _clean(escaped)) != escaped:
+        return Redirect(307, _NOT_ASCII.sub(_escape_byte, _escape(clean) + question + query))
+    return _way(method, decoded, question + query)
+
+
+def _way(method: bytes, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
+    try:
+        path = decoded.decode("utf-8")
+    except UnicodeDecodeError:
+        return _BAD_REQUEST
+    if _CONTROL.search(path):
+        return _BAD_REQUEST
+    if _clean(decoded) != decoded or path.startswith("/k/"):
+        # Escaped dot segments or slashes: Ollama has no such route, something between may think otherwise.
+        # An escaped /k/ hides a token, which must not reach the target.
+        return _NOT_FOUND
+    if path.endswith("/") and method in _methods(path[:-1]):
+        location = _NOT_ASCII.sub(_escape_byte, _escape(decoded[:-1]) + query)
+        return Redirect(301 if method == b"GET" else 307, location)
+    return Way(_lane(method, path), _family(path), path)
+
+
+def _lane(method: bytes, path: str) -> Lane:
+    if path.startswith(_MANAGED):
+        return Lane.MANAGEMENT
+    methods, lane = _ROUTES.get(path, ((), Lane.METADATA))
+    return lane if method in methods or lane is Lane.MANAGEMENT else Lane.METADATA
+
+
+def _methods(path: str) -> tuple[bytes, ...]:
+    """The methods that Ollama has a route for."""
+    if path in _ROUTES:
+        methods, lane = _ROUTES[path]
+        return () if lane is Lane.FOREMAN else methods
+    head, slash, last = path.rpartition("/")
+    return _FREE_ROUTES.get(head + slash, ()) if last else ()
+
+
+def _family(path: str) -> Family:
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return "anthropic"
+    return "openai" if path.startswith("/v1/") else "ollama"
+
+
+def _clean(path: bytes) -> bytes:
+    """A rooted path without empty segments and dot segments; a slash at its end stays (Go's ``http.cleanPath``)."""
+    if b"//" not in path and b"/." not in path:
+        return path
+    kept: list[bytes] = []
+    for segment in path.split(b"/"):
+        if segment == b"..":
+            del kept[-1:]
+        elif segment not in {b"", b"."}:
+            kept.append(segment)
+    return b"/" + b"/".join(kept) + (b"/" if kept and path.endswith(b"/") else b"")
+
+
+def _escape(path: bytes) -> bytes:
+    """A path as Go writes it into a ``Location``."""
+    return _TO_ESCAPE.sub(_escape_byte, path)
+
+
+def _escape_byte(match: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % match[0][0]

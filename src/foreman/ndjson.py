@@ -1,0 +1,129 @@
+"""Whole lines out of arriving bytes, and whole events out of an event stream.
+
+Only ``\\n`` ends a line: ``splitlines`` would also cut at U+2028 and others, which JSON allows inside a string.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+Kind = Literal["ndjson", "sse", "other"]
+
+#: The longest line that Ollama's own client reads; a longer one passes as the bytes come.
+LONGEST_LINE = 8_000_000
+
+
+class Cutter(Protocol):
+    """Cuts what arrives into the pieces that leave.
+
+    :ivar whole: nothing of an unfinished piece has been let out.
+    """
+
+    whole: bool
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """What may leave now that ``data`` has come."""
+
+    def rest(self) -> bytes:
+        """What was held back, now that nothing more comes."""
+
+
+class LineCutter:
+    """One piece for each line, its newline included."""
+
+    def __init__(self) -> None:
+        self.whole = True
+        self._tail: list[bytes] = []
+        self._tail_bytes = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that ``data`` finishes."""
+        if not self._tail_bytes and self.whole and data.find(b"\n") == len(data) - 1 >= 0:
+            return [data]  # the ordinary case: exactly one line has come
+        lines: list[bytes] = []
+        start = 0
+        end = data.find(b"\n")
+        while end >= 0:
+            lines.append(self._finished(data[start : end + 1]))
+            start = end + 1
+            end = data.find(b"\n", start)
+        if start < len(data):
+            self._hold(data[start:])
+            if self._tail_bytes > LONGEST_LINE or not self.whole:
+                lines.append(self.rest())
+                self.whole = False
+        return lines
+
+    def rest(self) -> bytes:
+        """A last line without newline."""
+        tail = b"".join(self._tail)
+        self._tail.clear()
+        self._tail_bytes = 0
+        return tail
+
+    def _finished(self, end_of_line: bytes) -> bytes:
+        self.whole = True
+        return self.rest() + end_of_line if self._tail_bytes else end_of_line
+
+    def _hold(self, data: bytes) -> None:
+        self._tail.append(data)
+        self._tail_bytes += len(data)
+
+
+class EventCutter:
+    """Everything up to the last blank line in one piece: whole events of ``text/event-stream``."""
+
+    def __init__(self) -> None:
+        self.whole = True
+        self._tail = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that ``data`` finishes."""
+        if not self._tail and self.whole and data.endswith(b"\n\n"):
+            return [data]
+        data = self._tail + data
+        end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
+        if end < 4 and not data.startswith(b"\n\n"):
+            end = 0
+        self._tail = data[end:]
+        pieces = [data[:end]] if end else []
+        if end:
+            self.whole = True
+        if self._tail and (len(self._tail) > LONGEST_LINE or not self.whole):
+            pieces.append(self.rest())
+            self.whole = False
+        return pieces
+
+    def rest(self) -> bytes:
+        """An event that was not finished."""
+        tail, self._tail = self._tail, b""
+        return tail
+
+
+class PassCutter:
+    """Everything as it comes; such a body has no pieces, so it is never between two."""
+
+    whole = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """What came."""
+        return [data]
+
+    def rest(self) -> bytes:
+        """Nothing is held back."""
+        return b""
+
+
+def kind_for(content_type: bytes) -> Kind:
+    """What a Content-Type says about how a body comes: in lines, in events, or as it is."""
+    media = content_type.partition(b";")[0].strip().lower()
+    if media == b"application/x-ndjson":
+        return "ndjson"
+    return "sse" if media == b"text/event-stream" else "other"
+
+
+def cutter_for(kind: Kind) -> Cutter:
+    """A fresh cutter for a body of ``kind``."""
+    if kind == "ndjson":
+        return LineCutter()
+    return EventCutter() if kind == "sse" else PassCutter()
