@@ -176,6 +176,7 @@ def plain(name: str, **more: Any) -> Model:
             "weights": digest_of(f"weights of {full.full}"),
             "capabilities": ("completion", "tools"),
             "template": _TOOLS,
+            "seconds": 1_795_480_000,
             **more,
         }
     )

@@ -81,6 +81,8 @@ class Exchange:
     on_end: Callable[[int], None] | None = None
     pace: Pace | None = None
     status: int = 0
+    content_type: str = ""
+    stalled: bool = False
 
     def header(self, name: str) -> str | None:
         """The first header of that name, whatever its case."""
@@ -121,7 +123,7 @@ class Exchange:
         return "close"
 
     def _head(self, status: int, headers: Headers, framing: Framing, length: int = 0) -> None:
-        self.begun, self.status = True, status
+        self.begun, self.status, self.content_type = True, status, dict(headers).get("Content-Type", "")
         own = [header for header in headers if self.keep or header[0] != "Connection"]
         final = sorted([*own, *self.extra], key=lambda header: header[0])  # sorting is stable: Vary keeps its order
         final.append(("Date", self.date()))
@@ -135,6 +137,11 @@ class Exchange:
             final.append(("Transfer-Encoding", "chunked"))
         self.wire.head(status, final, framing)
 
+    def stall(self) -> None:
+        """Never say anything more; who makes the answer keeps what it holds."""
+        self.stalled = True
+        self.pauseProducing()
+
     def pauseProducing(self) -> None:
         """The reader is slow."""
         if self.pace is not None:
@@ -142,7 +149,7 @@ class Exchange:
 
     def resumeProducing(self) -> None:
         """The reader goes on."""
-        if self.pace is not None:
+        if self.pace is not None and not self.stalled:
             self.pace.resume()
 
     def stopProducing(self) -> None:

@@ -50,6 +50,7 @@ class Route:
     handler: Handler
     body: Body = "none"
     family: Family = "ollama"
+    asks_a_model: bool = False
 
     def fits(self, path: str) -> bool:
         """Whether the path is this route's."""

@@ -19,6 +19,7 @@ from foreman.simulator.exchange import Exchange, Framing, Headers, reason
 UNWANTED = 256 << 10
 _HEAD_LIMIT = (1 << 20) + 4096
 _LINGER = 0.5
+_FLUSH = 0.02
 _LENIENT = {"lenient_chunked_length": True, "lenient_data_after_close": True}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -64,7 +65,7 @@ class PlainWire:
 
     def send(self, data: bytes) -> None:
         """Bytes for the socket."""
-        self.connection.transport.write(data)  # type: ignore[union-attr]
+        self.connection.transport.write(data)
 
     def head(self, status: int, headers: Headers, framing: Framing) -> None:
         """Status and headers, in their final order."""
@@ -107,6 +108,8 @@ class _Arriving:
 class Connection(Protocol):
     """One client's connection."""
 
+    transport: Any  # a TCP one, or what stands for it in memory
+
     def __init__(self, site: Site) -> None:
         self.site = site
         self.number = 0
@@ -118,7 +121,7 @@ class Connection(Protocol):
         self._size = 0
         self._opening = False
         self._producing = False
-        self._deaf = False
+        self._deaf = self._gone = False
 
     @property
     def current(self) -> Exchange | None:
@@ -155,7 +158,7 @@ class Connection(Protocol):
 
     def _refuse(self, text: str) -> None:
         """What Go says before there is a request at all."""
-        if not self._deaf and self.transport is not None:
+        if not self._deaf and not self._gone:
             self._deaf = True
             head = f"HTTP/1.1 {text}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n{text}"
             self.transport.write(head.encode())
@@ -227,7 +230,7 @@ class Connection(Protocol):
             self._without_body(arriving)
             return
         if arriving.expect and arriving.length != 0 and not arriving.whole:
-            self.transport.write(_CONTINUE)  # type: ignore[union-attr]
+            self.transport.write(_CONTINUE)
         for data in arriving.kept:
             self._taken(arriving, data)
         arriving.kept.clear()
@@ -277,9 +280,9 @@ class Connection(Protocol):
 
     def streaming(self, exchange: Exchange) -> None:
         """An answer of unknown length begins: its maker minds how fast it is read."""
-        if not self._producing and self.transport is not None:
+        if not self._producing and not self._gone:
             self._producing = True
-            self.transport.registerProducer(exchange, True)  # type: ignore[arg-type]
+            self.transport.registerProducer(exchange, True)
 
     def answered(self, exchange: Exchange) -> None:
         """An answer is whole: the next request, or the end."""
@@ -292,13 +295,13 @@ class Connection(Protocol):
             self._deaf = True
             if arriving is not None and not arriving.whole:
                 self._linger()
-            elif self.transport is not None:
+            else:
                 self.transport.loseConnection()
         else:
             self._next()
 
     def _quiet(self) -> None:
-        if self._producing and self.transport is not None:
+        if self._producing and not self._gone:
             self._producing = False
             self.transport.unregisterProducer()
 
@@ -310,10 +313,19 @@ class Connection(Protocol):
                 transport.loseWriteConnection()
             self.site.clock.callLater(_LINGER, transport.loseConnection)
 
+    @property
+    def open(self) -> bool:
+        """Whether the client is still there."""
+        return not self._gone
+
+    def reset(self) -> None:
+        """Send RST, when what has been written has left."""
+        self.site.clock.callLater(_FLUSH, self.cut)
+
     def cut(self) -> None:
         """Close in the middle of whatever is being sent, so that the client sees a broken transfer."""
         self._deaf = True
-        if self.transport is not None:
+        if not self._gone:
             self._quiet()
             self.transport.abortConnection()
 
@@ -323,7 +335,7 @@ class Connection(Protocol):
         if exchange is not None and exchange.begun and exchange.on_half_gone is not None:
             exchange.keep = False
             exchange.on_half_gone()
-        elif self.transport is not None:
+        else:
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
@@ -333,7 +345,7 @@ class Connection(Protocol):
         """The client has left."""
         exchange = self.current
         self._line.clear()
-        self._deaf = True
+        self._deaf = self._gone = True
         self._quiet()
         self.site.lost(self, exchange)
         if exchange is not None and not exchange.ended:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
@@ -15,6 +17,8 @@ from twisted.python.failure import Failure
 
 from foreman.simulator.catalogue import choose
 from foreman.simulator.exchange import Exchange, Headers
+from foreman.simulator.golang import encode
+from foreman.simulator.misbehave import HEADER, Misbehaviour, What, parse
 from foreman.simulator.models import Inventory, named
 from foreman.simulator.refusals import Refused
 from foreman.simulator.router import Plain, Route, find
@@ -22,7 +26,8 @@ from foreman.simulator.routes import ROUTES
 from foreman.simulator.scheduler import Scheduler
 from foreman.simulator.server import Connection, Taker
 from foreman.simulator.settings import Settings
-from foreman.simulator.shapes import refuse
+from foreman.simulator.shapes import JSON, refuse
+from foreman.simulator.spoil import spoil
 from foreman.simulator.world import World
 
 #: 2026-01-01, the time of day of a simulator that is given none.
@@ -39,7 +44,7 @@ class Seen:
     :ivar at: when its head had come, on the simulator's clock; :ivar connection: the number of its connection.
     :ivar status: what it was answered with, 0 until then.
     :ivar outcome: ``left`` means that the client's connection was gone before the answer was whole.
-    :ivar over: when that was.
+    :ivar over: when that was; :ivar misbehaviour: what went wrong with the answer by order.
     """
 
     method: str
@@ -52,6 +57,7 @@ class Seen:
     status: int = 0
     outcome: Outcome = "open"
     over: float | None = None
+    misbehaviour: Misbehaviour | None = None
 
     def header(self, name: str) -> str | None:
         """The first header of that name, whatever its case."""
@@ -87,7 +93,7 @@ class _Whole:
 class Simulator(Factory):
     """A pretended Ollama. Listen with it, as with any factory.
 
-    :ivar requests: what was asked, in order; :ivar lost: the connections that have gone, in order.
+    :ivar requests: what was asked, in order; :ivar lost_connections: the connections that have gone, in order.
     :ivar connections: those that are open.
     """
 
@@ -101,7 +107,14 @@ class Simulator(Factory):
         inventory = Inventory()
         inventory.add(choose(settings.models))
         self.world = World(
-            clock, settings, time_of_day - clock.seconds(), Random(settings.seed), inventory, Scheduler(clock, settings)
+            clock,
+            settings,
+            time_of_day - clock.seconds(),
+            Random(settings.seed),  # noqa: S311 - for ids
+            inventory,
+            Scheduler(clock, settings),
+            self.report,
+            list(settings.misbehave),
         )
         self.requests: deque[Seen] = deque(maxlen=settings.remember)
         self.lost_connections: deque[Lost] = deque(maxlen=settings.remember)
@@ -110,6 +123,7 @@ class Simulator(Factory):
         self._down = False
         self._seen: dict[Exchange, Seen] = {}
         self._routes: dict[Exchange, Route | Plain] = {}
+        self._instead: dict[Exchange, Callable[[], None]] = {}
 
     # What Twisted and the connections ask.
 
@@ -129,7 +143,7 @@ class Simulator(Factory):
             self.connections.remove(connection)
         seen = self._seen.get(exchange) if exchange is not None else None
         self.lost_connections.append(Lost(connection.number, self.clock.seconds(), seen))
-        if exchange is not None and not exchange.ended:
+        if exchange is not None:
             self._over(exchange, "left")
 
     def date(self) -> str:
@@ -152,20 +166,41 @@ class Simulator(Factory):
         exchange.on_end = lambda status: self._over(exchange, "answered", status)
         route = find(ROUTES, exchange, check_hosts=self.settings.check_hosts)
         self._routes[exchange] = route
+        try:
+            seen.misbehaviour = plan = self._plan(exchange, route)
+            instead = spoil(connection, exchange, plan) if plan is not None else None
+        except ValueError as error:
+            instead = partial(exchange.respond, 400, JSON, encode({"error": str(error)}))
+        if instead is not None:
+            self._instead[exchange] = instead
         if isinstance(route, Plain) or route.body == "none":
             return None
         return _Whole(self, exchange, route)
 
+    def _plan(self, exchange: Exchange, route: Route | Plain) -> Misbehaviour | None:
+        """What is to go wrong with this request."""
+        if (own := exchange.header(HEADER)) is not None:
+            return parse(own)[0]
+        asks = isinstance(route, Route) and route.asks_a_model
+        plan = next((plan for plan in self.world.plans if plan.concerns(exchange.path, asks_a_model=asks)), None)
+        if plan is not None and plan.times:
+            at = self.world.plans.index(plan)
+            self.world.plans[at : at + 1] = [evolve(plan, times=plan.times - 1)] if plan.times > 1 else []
+        return plan
+
     def answer(self, exchange: Exchange) -> None:
         """Answer a request whose body nobody wants."""
         route = self._routes[exchange]
-        if isinstance(route, Plain):
+        if exchange in self._instead:
+            self._instead.pop(exchange)()
+        elif isinstance(route, Plain):
             exchange.respond(route.status, route.headers, route.body)
         else:
             self.run(exchange, route)
 
     def _over(self, exchange: Exchange, outcome: Outcome, status: int = 0) -> None:
         self._routes.pop(exchange, None)
+        self._instead.pop(exchange, None)
         seen = self._seen.pop(exchange, None)
         if seen is not None:
             seen.outcome, seen.over, seen.status = outcome, self.clock.seconds(), status or exchange.status
@@ -174,7 +209,10 @@ class Simulator(Factory):
         """Let a route answer, until it has or the reader leaves."""
         if (seen := self._seen.get(exchange)) is not None:
             seen.body = exchange.body
-        answering = Deferred.fromCoroutine(self._run(exchange, route))  # type: ignore[arg-type]
+        if exchange in self._instead:
+            self._instead.pop(exchange)()
+            return
+        answering = Deferred.fromCoroutine(self._run(exchange, route))
         exchange.on_gone = answering.cancel
         answering.addErrback(self._failed, exchange)
 
@@ -186,7 +224,7 @@ class Simulator(Factory):
 
     def _failed(self, failure: Failure, exchange: Exchange) -> None:
         """A handler that fails is like one of Go's that panics: 500 without a body."""
-        if failure.check(CancelledError):
+        if isinstance(failure.value, CancelledError):
             return
         self._log.failure("the simulator failed at {target}", failure, target=exchange.target)
         if not exchange.begun:
@@ -218,7 +256,25 @@ class Simulator(Factory):
         """The requests for a path, without their queries."""
         return [seen for seen in self.requests if seen.path.partition("?")[0] == path]
 
+    def report(self) -> dict[str, Any]:
+        """What runs, for the simulator's own route."""
+        return {
+            "requests": len(self.requests),
+            "running": self.running,
+            "most_running": self.most_running,
+            "loaded": self.loaded,
+            "connections": len(self.connections),
+        }
+
     # What tests command.
+
+    def misbehave(self, what: What | Misbehaviour, **more: Any) -> None:
+        """Let something go wrong with what is asked next; ``more`` are the fields of ``Misbehaviour``."""
+        self.world.plans.append(what if isinstance(what, Misbehaviour) else Misbehaviour(what, **more))
+
+    def behave(self) -> None:
+        """Forget what was to go wrong."""
+        self.world.plans.clear()
 
     def install(self, *names: str) -> None:
         """Add models."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random
+from typing import Any
 
 from attrs import Factory, define
 from twisted.internet.interfaces import IReactorTime
 
+from foreman.simulator.misbehave import Misbehaviour
 from foreman.simulator.models import Inventory
 from foreman.simulator.scheduler import Scheduler
 from foreman.simulator.settings import Settings
@@ -21,6 +24,7 @@ class World:
     """One server's state.
 
     :ivar zero: what the time of day was, in seconds since the epoch, when ``clock`` stood at 0.
+    :ivar report: tells what runs, for the simulator's own routes; :ivar plans: what is to go wrong.
     :ivar running: how many answers are being said now; :ivar most: how many there were at once at most.
     :ivar blobs: digests of what was uploaded, with their sizes.
     """
@@ -31,6 +35,8 @@ class World:
     random: Random
     inventory: Inventory
     scheduler: Scheduler
+    report: Callable[[], Any]
+    plans: list[Misbehaviour] = Factory(list)
     running: int = 0
     most: int = 0
     blobs: dict[str, int] = Factory(dict)
