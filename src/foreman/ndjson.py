@@ -82,9 +82,7 @@ class EventCutter:
         if not self._tail and self.whole and data.endswith(b"\n\n"):
             return [data]
         data = self._tail + data
-        end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
-        if end < 4 and not data.startswith(b"\n\n"):
-            end = 0
+        end = max(_behind(data, b"\n\n"), _behind(data, b"\r\n\r\n"))
         self._tail = data[end:]
         pieces = [data[:end]] if end else []
         if end:
@@ -98,6 +96,11 @@ class EventCutter:
         """An event that was not finished."""
         tail, self._tail = self._tail, b""
         return tail
+
+
+def _behind(data: bytes, blank: bytes) -> int:
+    found = data.rfind(blank)
+    return found + len(blank) if found >= 0 else 0
 
 
 class PassCutter:

@@ -6,35 +6,26 @@ Nothing is trusted: whatever cannot be read tells nothing. Shapes: contract 2.3,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, frozen
 from msgspec import Raw
 
-from foreman.lanes import Family
 from foreman.ndjson import Kind
 
 T = TypeVar("T")
 
-_NANO = 1e-9
-#: Routes whose unstreamed answer says by ``done`` whether the model came to an end.
-_SAY_DONE = frozenset({"/api/chat", "/api/generate"})
-_TRANSCRIPTIONS = "/v1/audio/transcriptions"
-_ENDING_EVENTS = frozenset({
-    "response.completed",
-    "response.incomplete",
-    "response.failed",
-    "message_stop",
-    "error",
-})  # fmt: skip
-_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_NANOSECONDS = 1e9
+_ENDING_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "message_stop"})
 _LINE_END = re.compile(rb"\r?\n")
+_ABSENT = Raw()
 
 
 @frozen
 class Tally:
-    """What was found out; counts are tokens.
+    """What was found out; None where nothing was said.
 
     :ivar done: the end marker was seen that answers of this kind have; an error counts as an end.
     :ivar error: the target reported one within the answer.
@@ -50,36 +41,26 @@ class Tally:
     done_reason: str | None = None
 
 
-_NOTHING = Tally()
-
-
 class _Usage(msgspec.Struct):
+    """OpenAI counts prompt and completion; Responses and Messages count input and output."""
+
     prompt_tokens: Any = None
     completion_tokens: Any = None
     input_tokens: Any = None
     output_tokens: Any = None
 
 
-class _Nested(msgspec.Struct):
-    """``response`` of a Responses event, or ``delta`` of a Messages event."""
-
-    usage: Raw = Raw()
-    error: Raw = Raw()
-    stop_reason: Any = None
-
-
 class _Value(msgspec.Struct):
-    """The fields of all the values that may stand at the end of an answer."""
+    """The fields that matter of every JSON value that may stand at the end of an answer."""
 
     done: Any = None
     done_reason: Any = None
     status: Any = None
     type: Any = None
-    error: Raw = Raw()
-    usage: Raw = Raw()
-    response: Raw = Raw()
-    delta: Raw = Raw()
-    stop_reason: Any = None
+    text: Raw = _ABSENT
+    error: Raw = _ABSENT
+    usage: Raw = _ABSENT
+    response: Raw = _ABSENT
     prompt_eval_count: Any = None
     eval_count: Any = None
     eval_duration: Any = None
@@ -88,45 +69,64 @@ class _Value(msgspec.Struct):
 
 
 _value_decoder = msgspec.json.Decoder(_Value)
-_nested_decoder = msgspec.json.Decoder(_Nested)
 _usage_decoder = msgspec.json.Decoder(_Usage)
-_raw_decoder = msgspec.json.Decoder(Raw)
+_whole_decoder = msgspec.json.Decoder(Raw)
 
 
-def tally(kind: Kind, family: Family, path: str, last: bytes) -> Tally:
+def tally(kind: Kind, last: bytes) -> Tally:
     """Judge the end of an answer.
 
-    :param path: as in ``lanes.Way``.
-    :param last: the last line of NDJSON; the last events of a stream of events; else the whole body.
+    :param last: of NDJSON the last line, of a stream of events the last of them, else the whole body.
     """
     if kind == "sse":
         return _of_events(last)
     value = _decode(_value_decoder, last)
-    if kind == "ndjson" and path != _TRANSCRIPTIONS:
-        return _NOTHING if value is None else _of_value(value, done=value.status == "success")
-    if value is not None:
-        return _of_value(value, done=path not in _SAY_DONE)
-    if path == _TRANSCRIPTIONS:
-        return Tally(done=bool(last.strip()) and not last.lstrip().startswith(b"{"))  # response_format text
-    return Tally(done=_decode(_raw_decoder, last) is not None)
-
-
-def _of_value(value: _Value, *, done: bool) -> Tally:
-    error = _says_something(value.error)
-    return Tally(
-        done=done or value.done is True or error,
-        error=error,
-        prompt_tokens=_count(value.prompt_eval_count),
-        completion_tokens=_count(value.eval_count),
-        eval_seconds=_seconds(value.eval_duration),
-        load_seconds=_seconds(value.load_duration),
-        total_seconds=_seconds(value.total_duration),
-        done_reason=_text(value.done_reason),
-    )
+    if value is None:
+        return Tally(done=kind == "other" and _decode(_whole_decoder, last) is not None)
+    if kind == "ndjson":
+        # Transcriptions are one line of another shape (contract 1.4).
+        return _of_value(value, done=value.status == "success" or _says_something(value.text))
+    # A chat that was broken off by itself says "done":false in a whole answer (contract 2.3).
+    return _of_value(value, done=value.done is None)
 
 
 def _of_events(last: bytes) -> Tally:
-    return _NOTHING
+    found = Tally()
+    for data in _data_lines(last):
+        if data == b"[DONE]":
+            found = evolve(found, done=True)
+        elif (value := _decode(_value_decoder, data)) is not None:
+            said = _of_value(value, done=value.type in _ENDING_EVENTS)
+            found = Tally(
+                done=found.done or said.done,
+                error=found.error or said.error,
+                prompt_tokens=found.prompt_tokens if said.prompt_tokens is None else said.prompt_tokens,
+                completion_tokens=found.completion_tokens if said.completion_tokens is None else said.completion_tokens,
+            )
+    return found
+
+
+def _data_lines(events: bytes) -> Iterator[bytes]:
+    for line in _LINE_END.split(events):
+        field, colon, data = line.partition(b":")
+        if colon and field == b"data":
+            yield data.strip(b" ")
+
+
+def _of_value(value: _Value, *, done: bool) -> Tally:
+    nested = _decode(_value_decoder, value.response) if value.type in _ENDING_EVENTS else None
+    error = _says_something(value.error) or (nested is not None and _says_something(nested.error))
+    usage = _decode(_usage_decoder, value.usage if nested is None else nested.usage) or _Usage()
+    return Tally(
+        done=done or value.done is True or error,
+        error=error or value.type == "response.failed",
+        prompt_tokens=_count(value.prompt_eval_count, usage.prompt_tokens, usage.input_tokens),
+        completion_tokens=_count(value.eval_count, usage.completion_tokens, usage.output_tokens),
+        eval_seconds=_seconds(value.eval_duration),
+        load_seconds=_seconds(value.load_duration),
+        total_seconds=_seconds(value.total_duration),
+        done_reason=value.done_reason if isinstance(value.done_reason, str) else None,
+    )
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
@@ -137,17 +137,14 @@ def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
 
 
 def _says_something(raw: Raw) -> bool:
-    return bytes(raw) not in {b"", b"null"}
+    return bytes(raw) not in {b"", b"null", b'""'}
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _count(*values: Any) -> int | None:
+    """The first that is a number of tokens."""
+    return next((value for value in values if type(value) is int and value >= 0), None)
 
 
 def _seconds(value: Any) -> float | None:
-    count = _count(value)
-    return None if count is None else count * _NANO
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    nanoseconds = _count(value)
+    return None if nanoseconds is None else nanoseconds / _NANOSECONDS
