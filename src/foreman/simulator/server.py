@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol as Shape
 from urllib.parse import unquote
 
 import httptools
 from attrs import Factory, define
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -122,6 +123,7 @@ class Connection(Protocol):
         self._opening = False
         self._producing = False
         self._deaf = self._gone = False
+        self._timers: list[IDelayedCall] = []
 
     @property
     def current(self) -> Exchange | None:
@@ -311,16 +313,17 @@ class Connection(Protocol):
         if transport is not None:
             if ITCPTransport.providedBy(transport):
                 transport.loseWriteConnection()
-            self.site.clock.callLater(_LINGER, transport.loseConnection)
-
-    @property
-    def open(self) -> bool:
-        """Whether the client is still there."""
-        return not self._gone
+            self.later(_LINGER, transport.loseConnection)
 
     def reset(self) -> None:
         """Send RST, when what has been written has left."""
-        self.site.clock.callLater(_FLUSH, self.cut)
+        self.later(_FLUSH, self.cut)
+
+    def later(self, delay: float, do: Callable[..., object], *args: object) -> None:
+        """Do something after a while, unless the client is gone by then."""
+        self._timers = [timer for timer in self._timers if timer.active()]
+        if not self._gone:
+            self._timers.append(self.site.clock.callLater(delay, do, *args))
 
     def cut(self) -> None:
         """Close in the middle of whatever is being sent, so that the client sees a broken transfer."""
@@ -346,6 +349,9 @@ class Connection(Protocol):
         exchange = self.current
         self._line.clear()
         self._deaf = self._gone = True
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
         self._quiet()
         self.site.lost(self, exchange)
         if exchange is not None and not exchange.ended:

@@ -131,6 +131,10 @@ class Simulator(Factory):
         """A connection for somebody, or ``None`` while the server is down."""
         return None if self._down else Connection(self)
 
+    def stopFactory(self) -> None:
+        """Nobody listens with it any more: leave no timer behind."""
+        self.world.scheduler.stop()
+
     def connected(self, connection: Connection) -> None:
         """Somebody has connected."""
         self._count += 1

@@ -229,11 +229,9 @@ class _BadlyPaced(SpoiledWire):
             super().end()
 
     def _drip(self, head: bytes, at: int) -> None:
-        if not self.connection.open:
-            return
         if at < len(head):
             self.connection.transport.write(head[at : at + 1])
-            self.connection.site.clock.callLater(self.plan.pace, self._drip, head, at + 1)
+            self.connection.later(self.plan.pace, self._drip, head, at + 1)
             return
         self._slow = False
         self.connection.transport.write(b"".join(self._later))
@@ -241,9 +239,8 @@ class _BadlyPaced(SpoiledWire):
             self.connection.answered(self.exchange)
 
     def _flood(self) -> None:
-        if self.connection.open:
-            self.connection.transport.write(_HEADER_LINE * 256)
-            self.connection.site.clock.callLater(self.plan.pace, self._flood)
+        self.connection.transport.write(_HEADER_LINE * 256)
+        self.connection.later(self.plan.pace, self._flood)
 
 
 _WIRES: dict[str, type[SpoiledWire]] = {
