@@ -175,6 +175,22 @@ def test_what_cannot_be_listened_on_is_refused(text: str) -> None:
     assert problems({"FOREMAN_LISTEN": text})[0].startswith("FOREMAN_LISTEN:")
 
 
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        (":8080", "http://127.0.0.1:8080"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("[::]:8080", "http://[::1]:8080"),
+        ("box.lan:80", "http://box.lan:80"),
+        ("127.0.0.1:0", None),
+        ("unix:/run/foreman.sock", None),
+    ],
+)
+def test_where_a_client_on_this_machine_finds_foreman(listen: str, url: str | None) -> None:
+    assert addresses.url_of(addresses.endpoint(listen)) == url
+
+
 # -- secrets
 
 

@@ -163,25 +163,16 @@ def test_a_test_that_leaves_something_behind_fails(tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     tests = "".join(f"def test_{name}():\n    {body}\n\n" for name, body in LEAKS.items())
     (tmp_path / "test_leaks.py").write_text(tests + TIDY)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        str(tmp_path),
-    ]
+    plugins = ["-p", "pytest_twisted", "-p", "no:cacheprovider"]
     run = subprocess.run(
-        command,
-        cwd=tmp_path,
+        [sys.executable, "-m", "pytest", "-q", *plugins, "--rootdir", str(tmp_path), str(tmp_path)],
         env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    failed = set(re.findall(r"^ERROR test_leaks.py::test_(\w+)", run.stdout, re.MULTILINE))
+    failed = set(re.findall(r"^ERROR .*test_leaks.py::test_(\w+)", run.stdout, re.MULTILINE))
     assert failed == set(LEAKS), run.stdout
     assert "5 passed" in run.stdout
+    assert run.stdout.count("still there: ") == 2
+    assert "a failure was lost" in run.stdout

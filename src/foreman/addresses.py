@@ -131,17 +131,34 @@ def endpoint(text: str) -> str:
     return f"tcp:{port}:interface={host}"
 
 
+def url_of(description: str) -> str | None:
+    """Where a client on this machine finds an HTTP endpoint; None where that is no URL, or not known before."""
+    kind, port, interface = _parts(description)
+    if kind not in {"tcp", "tcp6"} or not port.isdigit() or int(port) == 0:
+        return None
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(interface)  # noqa: S104 - it is read, not bound
+    if host is None:
+        host = f"[{interface}]" if ":" in interface else interface
+    return f"http://{host}:{port}"
+
+
 def is_private(description: str) -> bool:
     """Whether only this machine can connect to the endpoint: loopback, a Unix socket, or standard input.
 
     What cannot be told (an inherited descriptor, a plugin's endpoint) is not.
     """
-    kind, *fields = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", description)]
+    kind, _, interface = _parts(description)
     if kind == "haproxy":
         return is_private(description.partition(":")[2])
     if kind in {"unix", "stdio"}:
         return True
     if kind not in _ENDPOINTS_WITH_PORT:
         return False
-    interface = next((field.removeprefix("interface=") for field in fields if field.startswith("interface=")), "")
     return interface == "localhost" or (_is_ip(interface) and ipaddress.ip_address(interface).is_loopback)
+
+
+def _parts(description: str) -> tuple[str, str, str]:
+    """Kind, first field and ``interface`` of an endpoint description, whose fields have their colons escaped."""
+    kind, *fields = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", description)]
+    interface = next((field.removeprefix("interface=") for field in fields if field.startswith("interface=")), "")
+    return kind, fields[0] if fields else "", interface

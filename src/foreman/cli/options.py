@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -12,6 +12,24 @@ from foreman.config import SETTINGS, Config, load
 from foreman.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., object])
+
+
+class Written(click.ParamType[object]):
+    """An option's value that one of the settings' own readers understands.
+
+    :param name: what help calls it; :param parse: raises ``ValueError`` with a phrase, as in ``spellings``.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        """Read the text; a usage error where that is impossible."""
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except ValueError as problem:
+            self.fail(f"{value!r} {problem}", param, ctx)
 
 
 def setting_options(function: F) -> F:

@@ -8,7 +8,6 @@ from typing import Any
 
 from attrs import frozen
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -49,8 +48,10 @@ def show(seen: Seen, console: Console, now: datetime) -> None:
     for sentence in _warnings(seen):
         console.print(Text(sentence, style="bold yellow"), soft_wrap=True)
     if running or waiting:
-        console.print(Padding(_callers(running, waiting), (1, 0, 0, 0)))
-    console.print(Padding(_loaded(seen.models, now), (1, 0, 0, 0)))
+        console.print()
+        console.print(_callers(running, waiting))
+    console.print()
+    console.print(_loaded(seen.models, now))
 
 
 def _warnings(seen: Seen) -> list[str]:
@@ -111,19 +112,20 @@ def _loaded(models: Sequence[Any] | None, now: datetime) -> Table | Text:
 def _table(*columns: tuple[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in columns:
+        # Rich narrows what may wrap before what may not; a long word is then cut, with an ellipsis.
         may_shrink = name in {"CALLER", "MODEL", "ROUTE", "LOADED"}
-        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", min_width=6 if may_shrink else None)
+        table.add_column(name, justify=justify, no_wrap=not may_shrink, overflow="ellipsis")
     return table
 
 
 def human_size(count: int) -> str:
-    """Bytes as Ollama's own ``ps`` shows them: decimal, two digits or a whole number."""
+    """Bytes as Ollama's own ``ps`` shows them: decimal, from ten on cut to a whole number."""
     value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
+    for larger in ("KB", "MB", "GB", "TB"):
         if value < 1000:
             break
         value, unit = value / 1000, larger
-    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
+    return f"{int(value)} {unit}" if value >= 10 or value.is_integer() else f"{value:.1f} {unit}"
 
 
 def processor(size: int, in_gpu: int) -> str:

@@ -1,0 +1,79 @@
+"""``foreman demo``: foreman in front of the built-in simulator, and what to type to see it work."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import click
+from attrs import evolve
+
+from foreman.addresses import TargetAddress, url_of
+from foreman.cli.options import choose_reactor, configure, setting_options
+from foreman.config import Config
+
+_MODEL = "llama3.2:3b"
+
+
+@click.command("demo", short_help="Try foreman out, in front of the built-in simulator.")
+@setting_options
+def command(**options: str | None) -> None:
+    """Serve in front of the built-in simulator, or of FOREMAN_TARGET_URL where that is set, and say what to type next.
+
+    The options are those of foreman serve. Ctrl-C stops both.
+    """
+    config = configure(os.environ, options)
+    simulated = not (options["target_url"] or os.environ.get("FOREMAN_TARGET_URL", "").strip())
+    choose_reactor()
+    from twisted.internet import reactor
+
+    from foreman.tap import run
+
+    if simulated:
+        config = evolve(config, target=_simulator(reactor))
+    # run() listens before the reactor begins to turn, so that this is not said where listening failed.
+    reactor.callWhenRunning(lambda: click.echo(_what_to_type(config, simulated=simulated)))
+    run(config)
+
+
+def _simulator(reactor: Any) -> TargetAddress:
+    """Where a simulator listens that lives as long as this process."""
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from foreman.simulator.program import listen
+    from foreman.simulator.settings import FRIENDLY, Settings
+
+    # tap.py does the same, but only after the simulator would have looked at its clock for the first time.
+    reactor.seconds = time.monotonic
+    settings = Settings(rate=30, load_time=2, models=FRIENDLY)
+    outcome: list[Any] = []
+    listening: Deferred[Any] = Deferred.fromCoroutine(listen(reactor, settings, "tcp:0:interface=127.0.0.1"))
+    listening.addBoth(outcome.append)
+    # A TCP port opens at once or not at all.
+    if isinstance(outcome[0], Failure):
+        sys.exit(f"foreman: the simulator cannot listen: {outcome[0].getErrorMessage()}")
+    _, port = outcome[0]
+    return TargetAddress("http", "127.0.0.1", port.getHost().port)
+
+
+def _what_to_type(config: Config, *, simulated: bool) -> str:
+    target = f"the built-in simulator ({config.target.url})" if simulated else config.target.url
+    url = url_of(config.listen)
+    if url is None:
+        return f"\nforeman listens on {config.listen}, in front of {target}. Ctrl-C stops it.\n"
+    token = ' -H "Authorization: Bearer $FOREMAN_AUTH_TOKEN"' if config.auth_token else ""
+    prefix = "/k/$FOREMAN_AUTH_TOKEN" if config.auth_token else ""
+    chat = f'{{"model": "{_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    return f"""
+foreman is at {url}, in front of {target}. In another terminal:
+
+  curl {url}/api/tags{token}
+  curl {url}/api/chat{token} -d '{chat}'
+  OLLAMA_HOST={url}{prefix} ollama run {_MODEL}
+  FOREMAN_URL={url} {sys.argv[0]} ps
+
+Ctrl-C stops {"both" if simulated else "foreman"}.
+"""
