@@ -78,7 +78,8 @@ def nothing_left_behind(logged_failures: LoggedFailures) -> Iterator[None]:
 def _held(reactor: Any) -> set[object]:
     """Timers, and what the reactor reads from or writes to, less what it made for itself."""
     held: set[object] = {*reactor.getReaders(), *reactor.getWriters(), *reactor.getDelayedCalls()}
-    return held - reactor._internalReaders
+    own: set[object] = reactor._internalReaders
+    return held - own
 
 
 def _left(reactor: Any, before: Collection[object]) -> list[str]:

@@ -27,7 +27,7 @@ NOT_THERE, NOT_ALLOWED, NOT_FOREMAN = 1, 3, 4
 PATIENCE = 10.0
 
 
-class NothingToShow(Exception):  # noqa: N818 - what happened, told to a person
+class NothingToShow(Exception):
     """Why there is nothing to show.
 
     :ivar status: what the command ends with.
