@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -81,6 +86,80 @@ def test_settings_are_listed_for_people_for_a_file_and_for_a_page() -> None:
     assert "FOREMAN_POLL_INTERVAL" in foreman("settings").stdout
     assert "#FOREMAN_POLL_INTERVAL=30s\n" in foreman("settings", "--env").stdout
     assert "| `FOREMAN_POLL_INTERVAL` | `30s` |" in foreman("settings", "--markdown").stdout
+
+
+# -- the commands that stay
+
+
+@contextmanager
+def staying(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FOREMAN_")}
+    command = [sys.executable, "-u", "-c", "from foreman.cli.main import main; main()", *arguments]
+    with subprocess.Popen(command, env=clean | environ, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line_with(process: subprocess.Popen[str], pattern: str) -> str:
+    """The first line of what the process says that has the pattern: what its first group found."""
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if found := re.search(pattern, line):
+            return found[1]
+    raise AssertionError("".join(said))
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_simulate_pretends_to_be_an_ollama_with_the_models_it_was_told() -> None:
+    with staying("simulate", "--listen", "127.0.0.1:0", "--models", "llama3.2:3b, mine:latest") as process:
+        port = line_with(process, r"listens on .*port=(\d+)")
+        names = {model["name"] for model in get(f"http://127.0.0.1:{port}/api/tags")["models"]}
+        assert names == {"llama3.2:3b", "mine:latest"}
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    "option", [("--rate", "-1"), ("--load-time", "soon"), ("--misbehave", "gently"), ("--listen", "nowhere")]
+)
+def test_simulate_says_which_option_it_does_not_understand(option: tuple[str, str]) -> None:
+    run = foreman("simulate", *option)
+    assert run.returncode == 2
+    assert option[0] in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_demo_serves_in_front_of_the_simulator_and_says_what_to_type() -> None:
+    here = f"127.0.0.1:{free_port()}"
+    with staying("demo", "--listen", here) as process:
+        assert line_with(process, r"foreman is at (\S+), in front of the built-in simulator") == f"http://{here}"
+        curl, url, *_, body = shlex.split(line_with(process, r"^  (curl .*/api/chat.*)$"))
+        assert curl == "curl"
+        line_with(process, r"(Ctrl-C)")
+        with urllib.request.urlopen(url, body.encode(), timeout=30) as answer:
+            assert json.loads(answer.read().splitlines()[-1])["done"] is True
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == -signal.SIGINT
+
+
+def test_demo_leaves_a_target_that_was_named_as_it_is() -> None:
+    here = f"127.0.0.1:{free_port()}"
+    with staying("demo", FOREMAN_LISTEN=here, FOREMAN_TARGET_URL="127.0.0.1:9") as process:
+        assert line_with(process, r"in front of (http://127.0.0.1:9)\. In another") == "http://127.0.0.1:9"
 
 
 # -- foreman ps against a server
