@@ -15,10 +15,10 @@ from foreman.asked import Asked, Errand
 from foreman.budget import Budget
 from foreman.crowd import Crowd
 from foreman.gate import Gate, Turn
-from foreman.headers import to_client
 from foreman.lanes import Lane, Way
 from foreman.ndjson import cutter_for, kind_for
-from foreman.ollama.agent import Answer, RawHeaders
+from foreman.headers import RawHeaders, to_client
+from foreman.ollama.agent import Answer
 from foreman.ollama.client import TargetClient
 from foreman.ollama.inventory import Inventory, Standing
 from foreman.record import Record
@@ -196,8 +196,8 @@ class Inference:
             self._clock,
             answer,
             asker,
-            cutter_for(content_type),
-            lambda last: tally(kind, way.family, way.path, last),
+            cutter_for(kind),
+            lambda last: tally(kind, last),
             self._limits,
             self._buffers,
             LastPieces(_LAST_PIECES[kind]),

@@ -23,11 +23,10 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from foreman import errors
+from foreman.headers import RawHeaders
 
 #: Bytes that the target may send before the last header of its answer; Go's own server allows 1 MiB, real heads are 300 bytes.
 HEAD_BUDGET = 256 * 1024
-
-RawHeaders = list[tuple[bytes, bytes]]
 
 
 @implementer(IResponse)

@@ -22,9 +22,9 @@ from twisted.web.iweb import IBodyProducer
 
 from foreman import errors
 from foreman.config import TargetAddress
-from foreman.headers import to_target
+from foreman.headers import RawHeaders, to_target
 from foreman.ndjson import LineCutter
-from foreman.ollama.agent import Answer, Exchange, RawHeaders, head_bytes
+from foreman.ollama.agent import Answer, Exchange, head_bytes
 
 #: What foreman itself asks for is small; a list of thousands of models is 5 MB. An embedding batch may be larger.
 MAX_COLLECTED = 64 * 1024 * 1024

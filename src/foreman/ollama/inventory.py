@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors, names
-from foreman.ollama.agent import RawHeaders
+from foreman.headers import RawHeaders
 from foreman.ollama.client import TargetClient
 from foreman.ollama.wire import Installed, Ps, Running, Tags, read_ps, read_tags
 

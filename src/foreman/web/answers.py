@@ -10,7 +10,7 @@ from attrs import frozen
 from foreman import errors
 from foreman.inference import ModelMissing
 from foreman.lanes import Family
-from foreman.ollama.agent import RawHeaders
+from foreman.headers import RawHeaders
 
 #: What each failure is as a status, where the answer has not begun.
 STATUS: dict[type[errors.ForemanError], int] = {

@@ -19,12 +19,11 @@ from foreman import asked, errors
 from foreman.asked import Asked
 from foreman.inference import Inference, Question
 from foreman.lanes import Lane
-from foreman.ollama.agent import RawHeaders
+from foreman.headers import RawHeaders, to_client
 from foreman.ollama.body import FileBody
 from foreman.ollama.inventory import Listing
 from foreman.record import Record
 from foreman.schedule import Ticket
-from foreman.headers import to_client
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, failure_reply, json_reply
 from foreman.web.visit import Visit

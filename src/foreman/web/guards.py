@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from foreman.ollama.agent import RawHeaders
+from foreman.headers import RawHeaders
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")

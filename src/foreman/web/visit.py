@@ -14,7 +14,7 @@ from zope.interface import provider
 
 from foreman import errors
 from foreman.lanes import Family, Lane, Way
-from foreman.ollama.agent import RawHeaders
+from foreman.headers import RawHeaders
 from foreman.web.answers import PHRASES, Reply, error_reply, last_words
 
 if TYPE_CHECKING:
