@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,6 +140,11 @@ def _content(value: Any) -> tuple[str, int, bool]:
     return "".join(texts), images, answered
 
 
+def _size(tool: Mapping[str, Any]) -> int:
+    """How many characters a tool adds to the estimate of the prompt."""
+    return len(tool.get("name", "")) + len(tool.get("description", "")) + len(json.dumps(tool.get("input_schema")))
+
+
 async def messages(world: World, exchange: Exchange) -> None:
     """``POST /v1/messages``."""
     fields = Fields.read("MessagesRequest", exchange.body, "anthropic")
@@ -194,6 +200,6 @@ async def messages(world: World, exchange: Exchange) -> None:
     )
     model = installed(world, typed)
     check_capable(model, typed, "chat", tools)
-    size = sum(len(turn["content"]) for turn in turns) + sum(len(dumps(tool["function"])) for tool in tools)
+    size = sum(len(turn["role"]) + len(turn["content"]) for turn in turns) + sum(map(_size, given))
     question = inquiry(world, model, typed, terms, rendered(model, turns, tools), turns[-1], temperature=1.0)
-    await infer(world, exchange, question, MessagesVoice(world, exchange, typed, stream, (size + 3) // 4))
+    await infer(world, exchange, question, MessagesVoice(world, exchange, typed, stream, size // 4))

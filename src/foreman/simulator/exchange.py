@@ -124,12 +124,13 @@ class Exchange:
 
     def _head(self, status: int, headers: Headers, framing: Framing, length: int = 0) -> None:
         self.begun, self.status, self.content_type = True, status, dict(headers).get("Content-Type", "")
-        own = [header for header in headers if self.keep or header[0] != "Connection"]
+        names = {name for name, _ in headers}
+        own = [header for header in headers if self.keep or header != ("Connection", "keep-alive")]
         final = sorted([*own, *self.extra], key=lambda header: header[0])  # sorting is stable: Vary keeps its order
         final.append(("Date", self.date()))
-        if framing == "length":
+        if framing == "length" and "Content-Length" not in names:
             final.append(("Content-Length", str(length)))
-        if not self.keep and self.version == "HTTP/1.1":
+        if not self.keep and self.version == "HTTP/1.1" and ("Connection", "close") not in headers:
             final.append(("Connection", "close"))
         elif self.keep and self.version == "HTTP/1.0":
             final.append(("Connection", "keep-alive"))

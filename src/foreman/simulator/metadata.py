@@ -44,7 +44,7 @@ async def ps(world: World, exchange: Exchange) -> None:
     """``GET /api/ps``: what is loaded, the longest-lived first."""
     offset = world.zero
     loaded = []
-    for runner in sorted(world.scheduler.runners, key=lambda runner: -runner.expires):
+    for runner in sorted(reversed(world.scheduler.runners), key=lambda runner: -runner.expires):
         model = runner.model
         expires = world.now() + _LONGEST if runner.expires == FOREVER else offset + runner.expires
         loaded.append(

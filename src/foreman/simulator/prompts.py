@@ -28,7 +28,7 @@ def rendered(model: Model, messages: Sequence[Message], tools: Sequence[Any] = (
 
 def _calls(message: Message) -> str:
     functions = (call.get("function") or {} for call in message.get("tool_calls") or () if isinstance(call, Mapping))
-    return "".join(f'"name": "{f.get("name")}", "parameters": {dumps(f.get("arguments"))}' for f in functions)
+    return "".join(f'{{"name": "{f.get("name")}", "parameters": {dumps(f.get("arguments"))}}}' for f in functions)
 
 
 def pieces_of(model: Model, text: str) -> int:

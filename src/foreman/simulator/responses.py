@@ -49,12 +49,12 @@ class ResponsesVoice:
         self.end(Counts("stop", 0, 0, 0, 0, 0, 0))
 
     def _emit(self, kind: str, **rest: Any) -> None:
-        value = dict(sorted((rest | {"sequence_number": self._sequence, "type": kind}).items()))
+        value = _in_order(rest | {"sequence_number": self._sequence, "type": kind})
         self._sequence += 1
         self.exchange.write(b"event: %b\ndata: %b\n\n" % (kind.encode(), encode(value)))
 
     def _response(self, *, whole: bool, usage: Any = None) -> dict[str, Any]:
-        """The response object; Go writes the one in events with its keys in order."""
+        """The response object."""
         return {
             "id": self.id,
             "object": "response",
@@ -89,9 +89,6 @@ class ResponsesVoice:
             "prompt_cache_key": None,
         }
 
-    def _sorted(self, *, whole: bool, usage: Any = None) -> dict[str, Any]:
-        return _in_order(self._response(whole=whole, usage=usage))
-
     def say(self, piece: Piece) -> None:
         """The next token."""
         if not self.stream:
@@ -102,7 +99,7 @@ class ResponsesVoice:
         if not self.exchange.begun:
             self.exchange.start(200, SSE + STREAMING)
             for kind in ("response.created", "response.in_progress"):
-                self._emit(kind, response=self._sorted(whole=False))
+                self._emit(kind, response=self._response(whole=False))
         if piece.call is not None:
             self._close()
             self._call(piece.call)
@@ -139,11 +136,11 @@ class ResponsesVoice:
         where = {"item_id": self._item, "output_index": len(self._output)}
         if self._open == "thinking":
             self._emit("response.reasoning_summary_text.done", summary_index=0, text=text, **where)
-            self._done(_in_order(_reasoning(self._item, text)))
+            self._done(_reasoning(self._item, text))
         elif self._open == "text":
             self._emit("response.output_text.done", content_index=0, logprobs=[], text=text, **where)
             self._emit("response.content_part.done", content_index=0, part=_part(text), **where)
-            self._done(_in_order(_message(self._item, text)))
+            self._done(_message(self._item, text))
         self._open = ""
         self._said.clear()
 
@@ -152,7 +149,7 @@ class ResponsesVoice:
         self._output.append(item)
 
     def _call(self, call: Call) -> None:
-        item = _in_order(self._function_call(call, len(self._output)))
+        item = self._function_call(call, len(self._output))
         where = {"item_id": item["id"], "output_index": len(self._output)}
         added = {**item, "arguments": "", "status": "in_progress"}
         self._emit("response.output_item.added", item=added, output_index=len(self._output))
@@ -184,7 +181,7 @@ class ResponsesVoice:
                 self.exchange.start(200, SSE + STREAMING)
             if counts.reason is not None:
                 self._close()
-                self._emit("response.completed", response=self._sorted(whole=True, usage=_in_order(usage)))
+                self._emit("response.completed", response=self._response(whole=True, usage=usage))
             self.exchange.finish()
             return
         thinking = "".join(piece.text for piece in self._said if piece.kind == "thinking")
@@ -203,8 +200,11 @@ class ResponsesVoice:
         self.exchange.finish()
 
 
-def _in_order(value: dict[str, Any]) -> dict[str, Any]:
-    return dict(sorted(value.items()))
+def _in_order(value: Any) -> Any:
+    """A value whose keys are in order, all the way down, as Go writes maps."""
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value
 
 
 def _part(text: str) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def _messages(value: Any) -> tuple[list[dict[str, Any]], int]:
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     """A tool as the response object repeats it."""
-    parameters = _sorted_deep(tool.get("parameters"))
+    parameters = _in_order(tool.get("parameters"))
     return {
         "description": tool.get("description"),
         "name": tool.get("name"),
@@ -252,12 +252,6 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
         "strict": tool.get("strict"),
         "type": tool.get("type"),
     }
-
-
-def _sorted_deep(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted_deep(value[key]) for key in sorted(value)}
-    return value
 
 
 async def respond(world: World, exchange: Exchange) -> None:
@@ -271,7 +265,11 @@ async def respond(world: World, exchange: Exchange) -> None:
     if instructions:
         messages.insert(0, {"role": "system", "content": instructions})
     tools = [tool for tool in fields.items("tools", "[]openai.ResponsesTool") if isinstance(tool, dict)]
-    functions = [{"type": "function", "function": tool} for tool in tools if tool.get("type") == "function"]
+    functions = [
+        {"type": "function", "function": {key: tool[key] for key in ("name", "description", "parameters") if key in tool}}
+        for tool in tools
+        if tool.get("type") == "function"
+    ]
     limit = fields.number("max_output_tokens")
     wanted = {"num_predict": limit, "temperature": fields.real("temperature"), "top_p": fields.real("top_p")}
     options = {name: value for name, value in wanted.items() if value is not None}

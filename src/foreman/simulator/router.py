@@ -131,7 +131,7 @@ def find(routes: Sequence[Route], exchange: Exchange, *, check_hosts: bool) -> R
     """The route of a request, or the answer that it gets without one."""
     method, path = exchange.method, exchange.path
     if exchange.target == "*":
-        return Plain(200, [])
+        return Plain(200, [("Content-Length", "0")])
     if method == "CONNECT":
         nosniff = ("X-Content-Type-Options", "nosniff")
         return Plain(404, [("Content-Type", "text/plain; charset=utf-8"), nosniff], b"404 page not found\n")

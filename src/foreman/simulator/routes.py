@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from foreman.simulator import admin, anthropic, embedding, metadata, native, openai, responses
+from foreman.simulator import (
+    account,
+    admin,
+    anthropic,
+    audio,
+    blobs,
+    embedding,
+    manage,
+    metadata,
+    native,
+    openai,
+    responses,
+)
 from foreman.simulator.router import Route
 
 ROUTES = (
@@ -26,7 +38,22 @@ ROUTES = (
     Route("POST", "/v1/messages", anthropic.messages, "whole", "anthropic", asks_a_model=True),
     Route("GET", "/v1/models", metadata.openai_models, family="openai"),
     Route("GET", "/v1/models/:model", metadata.openai_model, family="openai"),
+    Route("POST", "/v1/audio/transcriptions", audio.transcriptions, "whole", "openai", asks_a_model=True),
+    Route("POST", "/api/pull", manage.pull, "whole"),
+    Route("POST", "/api/push", manage.push, "whole"),
+    Route("POST", "/api/create", manage.create, "whole"),
+    Route("POST", "/api/copy", manage.copy, "whole"),
+    Route("DELETE", "/api/delete", manage.delete, "whole"),
+    Route("POST", "/api/blobs/:digest", blobs.upload, "stream"),
+    Route("HEAD", "/api/blobs/:digest", blobs.exists),
+    Route("POST", "/api/me", account.me),
+    Route("POST", "/api/signout", account.signout),
+    Route("DELETE", "/api/user/keys/:key", account.signout),
+    Route("POST", "/api/experimental/web_search", account.web),
+    Route("POST", "/api/experimental/web_fetch", account.web),
+    Route("GET", "/api/experimental/model-recommendations", account.recommendations),
     Route("GET", "/simulator", admin.state),
+    Route("GET", "/simulator/bytes/:size", admin.some_bytes),
     Route("GET", "/simulator/misbehave", admin.planned),
     Route("POST", "/simulator/misbehave", admin.plan, "whole"),
     Route("DELETE", "/simulator/misbehave", admin.forget),

@@ -203,6 +203,9 @@ class Connection(Protocol):
         length = -1 if chunked else int(low.get("content-length") or 0)
         self._reading = arriving = _Arriving(exchange, length, low.get("expect", "").lower())
         self._size = 0
+        if sum(len(name) + len(value) for name, value in self._headers) > _HEAD_LIMIT:
+            self._refuse("431 Request Header Fields Too Large")
+            return
         if "host" not in low and version == "HTTP/1.1":
             self._refuse("400 Bad Request: missing required Host header")
             return

@@ -8,13 +8,15 @@ from functools import partial
 from random import Random
 from typing import Any, Literal
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from foreman.simulator import blobs
+from foreman.simulator.bodies import Whole, inflated
 from foreman.simulator.catalogue import choose
 from foreman.simulator.exchange import Exchange, Headers
 from foreman.simulator.golang import encode
@@ -71,23 +73,6 @@ class Lost:
     connection: int
     at: float
     seen: Seen | None
-
-
-@define(eq=False)
-class _Whole:
-    """Collects a body, then lets the route answer."""
-
-    _simulator: Simulator
-    _exchange: Exchange
-    _route: Route
-    _parts: list[bytes] = field(factory=list)
-
-    def take(self, data: bytes) -> None:
-        self._parts.append(data)
-
-    def taken(self) -> None:
-        self._exchange.body = b"".join(self._parts)
-        self._simulator.run(self._exchange, self._route)
 
 
 class Simulator(Factory):
@@ -179,7 +164,9 @@ class Simulator(Factory):
             self._instead[exchange] = instead
         if isinstance(route, Plain) or route.body == "none":
             return None
-        return _Whole(self, exchange, route)
+        if route.body == "stream":
+            return blobs.receive(self.world, exchange)
+        return Whole(exchange, partial(self.run, exchange, route))
 
     def _plan(self, exchange: Exchange, route: Route | Plain) -> Misbehaviour | None:
         """What is to go wrong with this request."""
@@ -222,6 +209,7 @@ class Simulator(Factory):
 
     async def _run(self, exchange: Exchange, route: Route) -> None:
         try:
+            exchange.body = inflated(exchange, exchange.body)
             await route.handler(self.world, exchange)
         except Refused as refused:
             refuse(self.world, exchange, route.family, refused, exchange.extra_on_error)

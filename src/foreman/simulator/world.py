@@ -26,7 +26,7 @@ class World:
     :ivar zero: what the time of day was, in seconds since the epoch, when ``clock`` stood at 0.
     :ivar report: tells what runs, for the simulator's own routes; :ivar plans: what is to go wrong.
     :ivar running: how many answers are being said now; :ivar most: how many there were at once at most.
-    :ivar blobs: digests of what was uploaded, with their sizes.
+    :ivar blobs: what is remembered of uploads, by digest.
     """
 
     clock: IReactorTime
@@ -39,7 +39,7 @@ class World:
     plans: list[Misbehaviour] = Factory(list)
     running: int = 0
     most: int = 0
-    blobs: dict[str, int] = Factory(dict)
+    blobs: dict[str, Any] = Factory(dict)
     _second: int = -1
     _prefix: str = ""
     _date: str = ""
