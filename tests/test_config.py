@@ -38,7 +38,6 @@ def test_without_any_setting_foreman_serves_the_local_ollama_to_this_machine() -
     ("name", "text", "value"),
     [
         ("LISTEN", "[::1]:9000", r"tcp6:9000:interface=\:\:1"),
-        ("TOKENS_FILE", "/etc/foreman/tokens", Path("/etc/foreman/tokens")),
         ("ALLOW_OPEN", "yes", True),
         ("ALLOWED_HOSTS", "Box.lan, nas", ("box.lan", "nas")),
         ("ORIGINS", "https://chat.example.com,app://*", ("https://chat.example.com", "app://*")),
@@ -148,7 +147,7 @@ def test_a_listener_for_others_needs_a_token_or_leave_to_be_open_and_both_cures_
     assert "FOREMAN_AUTH_TOKEN" in problem
     assert "FOREMAN_ALLOW_OPEN=1" in problem
     load({"FOREMAN_LISTEN": listen, "FOREMAN_ALLOW_OPEN": "1"})
-    for token in ("FOREMAN_AUTH_TOKEN", "FOREMAN_ADMIN_TOKEN", "FOREMAN_TOKENS_FILE"):
+    for token in ("FOREMAN_AUTH_TOKEN", "FOREMAN_ADMIN_TOKEN"):
         load({"FOREMAN_LISTEN": listen, token: "correct-horse-battery"})
 
 
@@ -205,7 +204,7 @@ def test_a_secret_can_stand_in_a_file_and_never_shows(tmp_path: Path) -> None:
 
 
 def test_a_secret_is_not_an_option() -> None:
-    assert not any("token" in setting.option for setting in SETTINGS if setting.name != "tokens_file")
+    assert not any("token" in setting.option for setting in SETTINGS)
 
 
 def test_a_problem_with_a_secret_does_not_show_it() -> None:

@@ -37,6 +37,7 @@ FLOORS = (
         "foreman.budget",
         "foreman.record",
         "foreman.tally",
+        "foreman.gojson",
     },
     {"foreman.ollama", "foreman.relay", "foreman.gate", "foreman.store", "foreman.crowd", "foreman.logs"},
     {"foreman.inference", "foreman.worker"},

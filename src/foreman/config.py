@@ -80,7 +80,6 @@ class Config:
     admin_token: str | None = _setting(
         "", spellings.optional(spellings.token), "accepted everywhere, and alone for managing models", secret=True
     )
-    tokens_file: Path | None = _setting("", spellings.optional(spellings.path), "file of named tokens")
     allow_open: bool = _setting("0", spellings.flag, "1: listen beyond this machine although no token is required")
     allowed_hosts: tuple[str, ...] = _setting(
         "", spellings.host_names, "names for the Host header, beside Ollama's own list"
@@ -170,8 +169,8 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
     def sound(*attributes: str) -> bool:
         return not set(attributes) & set(broken)
 
-    if sound("listen", "auth_token", "admin_token", "tokens_file", "allow_open"):
-        closed = config.auth_token or config.admin_token or config.tokens_file
+    if sound("listen", "auth_token", "admin_token", "allow_open"):
+        closed = config.auth_token or config.admin_token
         if not (closed or config.allow_open or is_private(config.listen)):
             yield (
                 f"FOREMAN_LISTEN: {config.listen!r} can be reached from other machines and no token is required; "

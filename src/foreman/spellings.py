@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -87,11 +86,6 @@ def text_or_json(text: str) -> str:
     if text not in {"text", "json"}:
         raise ValueError("is neither text nor json")
     return text
-
-
-def path(text: str) -> Path:
-    """A file; ``~`` is the home folder."""
-    return Path(text).expanduser()
 
 
 def plain(text: str) -> str:
