@@ -113,9 +113,11 @@ class MessagesVoice:
             text = "".join(piece.text for piece in self._said if piece.kind == said)
             if text:
                 blocks.append({"type": kind, kind: text})
-        for call in (piece.call for piece in self._said if piece.call is not None):
-            blocks.append({"type": "tool_use", "id": self.world.call_id(), "name": call.name, "input": call.arguments})
-        return blocks
+        calls = (piece.call for piece in self._said if piece.call is not None)
+        return blocks + [
+            {"type": "tool_use", "id": self.world.call_id(), "name": call.name, "input": call.arguments}
+            for call in calls
+        ]
 
     def broken(self, text: str) -> None:
         """Nothing tells of it but what is missing (contract 0.15)."""

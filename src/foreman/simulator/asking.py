@@ -101,7 +101,11 @@ def check_capable(model: Model, typed: str, what: str, tools: Sequence[Any] = ()
 
 def _late(model: Model, terms: Terms, count: int, num_ctx: int) -> Refused | None:
     """What goes wrong only once the model has been loaded."""
-    if terms.form not in {None, "", "json"} if not isinstance(terms.form, dict | list) else isinstance(terms.form, list):
+    if (
+        terms.form not in {None, "", "json"}
+        if not isinstance(terms.form, dict | list)
+        else isinstance(terms.form, list)
+    ):
         quoted = dumps(dumps(terms.form))
         return Refused(500, f'invalid format: {quoted}; expected "json" or a valid JSON Schema object', flushed=True)
     if terms.images and "vision" not in model.capabilities:
@@ -111,7 +115,9 @@ def _late(model: Model, terms: Terms, count: int, num_ctx: int) -> Refused | Non
     if count > num_ctx and not terms.truncate:
         text = f"request ({count} tokens) exceeds the available context size ({num_ctx} tokens), try increasing it"
         counts = {"n_prompt_tokens": count, "n_ctx": num_ctx}
-        return Refused(400, dumps({"error": {"code": 400, "message": text, "type": "exceed_context_size_error", **counts}}))
+        return Refused(
+            400, dumps({"error": {"code": 400, "message": text, "type": "exceed_context_size_error", **counts}})
+        )
     return None
 
 
@@ -150,7 +156,7 @@ def inquiry(
         repeats_end="jinja" not in model.template,
     )
     late = _late(model, terms, count, num_ctx)
-    return Inquiry(model, options, terms.stay, prompt, kept(model, num_ctx, count), late)
+    return Inquiry(model, options, terms.stay, prompt, kept(num_ctx, count), late)
 
 
 def check_tools(fields: Fields) -> list[Any]:
@@ -158,5 +164,7 @@ def check_tools(fields: Fields) -> list[Any]:
     tools = fields.items("tools", "[]api.Tool")
     for tool in tools:
         if not isinstance(tool, dict):
-            raise Malformed(f"json: cannot unmarshal {kind(tool)} into Go struct field {fields.struct}.tools of type api.Tool")
+            raise Malformed(
+                f"json: cannot unmarshal {kind(tool)} into Go struct field {fields.struct}.tools of type api.Tool"
+            )
     return tools

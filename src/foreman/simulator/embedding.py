@@ -6,6 +6,8 @@ import base64
 import struct
 from typing import Any
 
+from twisted.internet.task import deferLater
+
 from foreman.simulator.asking import CLOUD, installed
 from foreman.simulator.exchange import Exchange
 from foreman.simulator.fields import Fields, check_options
@@ -17,7 +19,6 @@ from foreman.simulator.refusals import Malformed, Refused
 from foreman.simulator.shapes import JSON, PLAIN_JSON
 from foreman.simulator.words import shortened, vector
 from foreman.simulator.world import World
-from twisted.internet.task import deferLater
 
 _ABSENT = 'model "{}" not found, try pulling it first'
 _NO_POOLING = "This server does not support embeddings. Start it with `--embeddings`"
@@ -82,7 +83,10 @@ async def embed(world: World, exchange: Exchange) -> None:
     model = installed(world, typed, absent=_ABSENT)
     _check_length(model, texts, truncate=truncate)
     vectors, count, load = await _vectors(world, model, texts, options, stay)
-    answer: dict[str, Any] = {"model": typed, "embeddings": [shortened(v, dimensions) if dimensions else v for v in vectors]}
+    answer: dict[str, Any] = {
+        "model": typed,
+        "embeddings": [shortened(v, dimensions) if dimensions else v for v in vectors],
+    }
     if vectors:
         answer["total_duration"] = max(int((world.clock.seconds() - started) * 1e9), 1_000)
         answer["load_duration"] = load

@@ -72,7 +72,9 @@ class Fields:
 
     def wrong(self, name: str, value: Any, type_: str) -> Malformed:
         """The refusal of a member of the wrong type, ``type_`` being what Go calls the right one."""
-        return Malformed(f"json: cannot unmarshal {kind(value)} into Go struct field {self.struct}.{name} of type {type_}")
+        return Malformed(
+            f"json: cannot unmarshal {kind(value)} into Go struct field {self.struct}.{name} of type {type_}"
+        )
 
     def text(self, name: str) -> str:
         """A string; empty where it is absent."""
@@ -87,7 +89,9 @@ class Fields:
         """A whole number, or ``None``."""
         value = self._typed(name, (int, float), type_)
         if isinstance(value, float) and not value.is_integer():
-            raise Malformed(f"json: cannot unmarshal number {value} into Go struct field {self.struct}.{name} of type {type_}")
+            raise Malformed(
+                f"json: cannot unmarshal number {value} into Go struct field {self.struct}.{name} of type {type_}"
+            )
         return None if value is None else int(value)
 
     def real(self, name: str) -> float | None:
@@ -135,10 +139,8 @@ class Fields:
         if isinstance(value, str):
             if value in _LEVELS:
                 return value
-            raise Malformed(
-                f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)'
-            )
-        raise Malformed("think must be a boolean or string (\"high\", \"medium\", \"low\", \"max\", true, or false)")
+            raise Malformed(f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)')
+        raise Malformed('think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
 
 
 def check_base64(text: str) -> None:
@@ -191,7 +193,9 @@ def check_options(options: Mapping[str, Any]) -> None:
         wanted = _OPTIONS.get(name)
         if wanted is None or value is None:
             continue
-        found = {"bool": "boolean", "number": wanted if wanted in {"integer", "float32"} else "number"}.get(kind(value), kind(value))
+        found = {"bool": "boolean", "number": wanted if wanted in {"integer", "float32"} else "number"}.get(
+            kind(value), kind(value)
+        )
         if found != wanted:
             raise Refused(500, f'option "{name}" must be of type {wanted}')
         if wanted == "array" and not all(isinstance(item, str) for item in value):

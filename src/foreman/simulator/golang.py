@@ -67,7 +67,7 @@ def quote(character: str) -> str:
     return f"'\\x{code:02x}'" if code < 0x20 or code == 0x7F else f"'{character}'"
 
 
-class _Wrong(Exception):  # noqa: N818
+class _Wrong(Exception):
     """Carries the text of a mistake out of the reader."""
 
 

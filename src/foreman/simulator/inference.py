@@ -50,7 +50,7 @@ class Counts:
     answer: int
 
 
-class _Left(Exception):  # noqa: N818
+class _Left(Exception):
     """The reader has shut its side."""
 
 
@@ -106,7 +106,9 @@ class _Saying:
 
     def _on(self) -> None:
         self._call = None
-        due = int((self._clock.seconds() - self._since) * self._rate + 1e-6) + 1 - self._said if self._rate else _AT_ONCE
+        due = (
+            int((self._clock.seconds() - self._since) * self._rate + 1e-6) + 1 - self._said if self._rate else _AT_ONCE
+        )
         while due > 0 and not self._paused and not self.done.called:
             due -= 1
             piece = next(self._pieces)

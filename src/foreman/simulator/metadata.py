@@ -42,11 +42,10 @@ async def tags(world: World, exchange: Exchange) -> None:
 
 async def ps(world: World, exchange: Exchange) -> None:
     """``GET /api/ps``: what is loaded, the longest-lived first."""
-    offset = world.zero
     loaded = []
-    for runner in sorted(reversed(world.scheduler.runners), key=lambda runner: -runner.expires):
+    for runner in sorted(world.scheduler.runners, key=lambda runner: runner.expires)[::-1]:
         model = runner.model
-        expires = world.now() + _LONGEST if runner.expires == FOREVER else offset + runner.expires
+        expires = world.now() + _LONGEST if runner.expires == FOREVER else world.zero + runner.expires
         loaded.append(
             {
                 "name": model.name.short,
@@ -54,7 +53,8 @@ async def ps(world: World, exchange: Exchange) -> None:
                 "size": model.loaded_size,
                 "digest": model.digest,
                 "details": model.details(loaded=True),
-                "expires_at": f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%M:%S.%f}".rstrip("0").rstrip(".") + "Z",
+                "expires_at": f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%M:%S.%f}".rstrip("0").rstrip(".")
+                + "Z",
                 "size_vram": model.vram,
                 "context_length": runner.num_ctx,
             }

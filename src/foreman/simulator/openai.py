@@ -232,7 +232,9 @@ class OpenAIVoice:
     def broken(self, text: str) -> None:
         """The text is lost: one more event without a model or a word, and no end marker (contract 0.15)."""
         del text
-        choice: dict[str, Any] = {"index": 0, "delta": {"content": ""}} if self.route == "chat" else {"text": "", "index": 0}
+        choice: dict[str, Any] = (
+            {"index": 0, "delta": {"content": ""}} if self.route == "chat" else {"text": "", "index": 0}
+        )
         self.exchange.write(self._event([choice | {"finish_reason": None}], model=""))
         self.exchange.finish()
 

@@ -44,7 +44,7 @@ def pieces_of(model: Model, text: str) -> int:
     return special + 1 + len(rest.encode("utf-8", "replace"))
 
 
-def kept(model: Model, num_ctx: int, count: int) -> int:
+def kept(num_ctx: int, count: int) -> int:
     """How many tokens are left of a prompt that is too long: the newest half of the context."""
     if count <= num_ctx:
         return count

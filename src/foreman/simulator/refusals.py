@@ -9,7 +9,7 @@ CRASHED = "an error was encountered while running the model: unexpected EOF"
 LEFT = "error reading llama-server response: context canceled"
 
 
-class Refused(Exception):  # noqa: N818 - it is what happened, as elsewhere in foreman
+class Refused(Exception):
     """A request that gets an error.
 
     :ivar status: the HTTP status; :ivar text: Ollama's own words.
@@ -38,5 +38,5 @@ class Malformed(Refused):
         self.empty = empty
 
 
-class Crashed(Exception):  # noqa: N818
+class Crashed(Exception):
     """The process that runs the model has died."""

@@ -217,7 +217,12 @@ def _message(id_: str, text: str) -> dict[str, Any]:
 
 
 def _reasoning(id_: str, text: str) -> dict[str, Any]:
-    return {"id": id_, "type": "reasoning", "summary": [{"text": text, "type": "summary_text"}], "encrypted_content": text}
+    return {
+        "id": id_,
+        "type": "reasoning",
+        "summary": [{"text": text, "type": "summary_text"}],
+        "encrypted_content": text,
+    }
 
 
 def _messages(value: Any) -> tuple[list[dict[str, Any]], int]:
@@ -266,7 +271,10 @@ async def respond(world: World, exchange: Exchange) -> None:
         messages.insert(0, {"role": "system", "content": instructions})
     tools = [tool for tool in fields.items("tools", "[]openai.ResponsesTool") if isinstance(tool, dict)]
     functions = [
-        {"type": "function", "function": {key: tool[key] for key in ("name", "description", "parameters") if key in tool}}
+        {
+            "type": "function",
+            "function": {key: tool[key] for key in ("name", "description", "parameters") if key in tool},
+        }
         for tool in tools
         if tool.get("type") == "function"
     ]

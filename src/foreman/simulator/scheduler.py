@@ -244,9 +244,7 @@ class Scheduler:
         if waiting.model.speech == "bad":
             waiting.granted.errback(Refused(500, _BAD))
         else:
-            runner = Runner(
-                waiting.model, waiting.options, self._settings.keep_alive, Slots(self._settings.parallel)
-            )
+            runner = Runner(waiting.model, waiting.options, self._settings.keep_alive, Slots(self._settings.parallel))
             self.runners.append(runner)
             waiting.granted.callback(self._use(runner, waiting.stay))
         self._next()

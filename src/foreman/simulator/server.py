@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol as Shape
+from typing import Any
+from typing import Protocol as Shape
 from urllib.parse import unquote
 
 import httptools
@@ -154,7 +155,11 @@ class Connection(Protocol):
             if upgrade.args[0] < len(data):
                 self.dataReceived(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse("505 HTTP Version Not Supported: unsupported protocol version" if "version" in str(error) else "400 Bad Request")
+            self._refuse(
+                "505 HTTP Version Not Supported: unsupported protocol version"
+                if "version" in str(error)
+                else "400 Bad Request"
+            )
         if self._reading is None and self._size > _HEAD_LIMIT:
             self._refuse("431 Request Header Fields Too Large")
 

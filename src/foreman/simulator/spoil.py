@@ -97,7 +97,7 @@ class SpoiledWire(PlainWire):
         value = encode({"error": self.plan.text or "something broke in the middle"})
         kind = self.exchange.content_type
         self.struck = False
-        super(SpoiledWire, self).piece(b"data: " + value + b"\n\n" if kind == "text/event-stream" else value + b"\n")
+        PlainWire.piece(self, b"data: " + value + b"\n\n" if kind == "text/event-stream" else value + b"\n")
         PlainWire.end(self)
         self.struck = True
 
@@ -128,7 +128,9 @@ class _LongLine(SpoiledWire):
         if self._lines == (1 if self.plan.at_line is None else self.plan.at_line):
             size = self.plan.size or 9_000_000
             start = b'data: {"padding":"' if self.exchange.content_type == "text/event-stream" else b'{"padding":"'
-            super().piece(start + b"a" * (size - len(start) - 3) + b'"}\n' + (b"\n" if start.startswith(b"data") else b""))
+            super().piece(
+                start + b"a" * (size - len(start) - 3) + b'"}\n' + (b"\n" if start.startswith(b"data") else b"")
+            )
         super().piece(data)
 
 
@@ -145,7 +147,9 @@ class _OtherHead(SpoiledWire):
         if what == "bad-status":
             PlainWire.head(self, 99 if self.plan.status is None else self.plan.status, headers, framing)
             return
-        headers = [header for header in headers if header[0] not in {"Content-Length", "Transfer-Encoding", "Connection"}]
+        headers = [
+            header for header in headers if header[0] not in {"Content-Length", "Transfer-Encoding", "Connection"}
+        ]
         version = "HTTP/1.1"
         if what == "gzip-unasked":
             self._squeeze = zlib.compressobj(wbits=31)

@@ -20,11 +20,12 @@ Kind = Literal["content", "thinking", "call", "silent"]
 
 _BABBLE = (
     " jobs day bells then blue <b> foreman town café while & rain by moon new line 🙂 paper red runs three nobody and"
-    " before water opens each night counts a hurries stone turns four naïve \"quoted\" Zürich"
+    ' before water opens each night counts a hurries stone turns four naïve "quoted" Zürich'
 ).split(" ")[1:]
 _GREEK = " mu lambda nu phi alpha beta gamma delta".split(" ")[1:]
 _CALL = ('{"name":', ' "get_weather",', ' "parameters":', ' {"city":', ' "Paris"}}')
-_THOUGHT = ("<think>", " let", " me", " see", " now", " then", "</think>")
+_OPENS, _CLOSES = "<think>", "</think>"
+_THOUGHT = (_OPENS, " let", " me", " see", " now", " then", _CLOSES)
 _ANSWER = (" Here", " is", " the", " whole", " answer", ".")
 _CHANCE_TO_STOP = 0.05
 _SAME_AT_MOST = 30
@@ -68,7 +69,7 @@ class Prompt:
 
 
 def _walk(words: Sequence[str], prompt: Prompt, *, endless: bool = False) -> Iterator[str]:
-    random = Random(f"{prompt.seed} {prompt.last}")
+    random = Random(f"{prompt.seed} {prompt.last}")  # noqa: S311 - for words
     while endless or random.random() >= _CHANCE_TO_STOP:
         yield f" {random.choice(words)}"
 
@@ -82,7 +83,9 @@ def _plain(prompt: Prompt) -> Iterator[str]:
 
 
 def _thoughtful(prompt: Prompt) -> Iterator[str]:
-    return chain(_THOUGHT[:1], (" The", " question", " is", " plain", "."), _THOUGHT[-1:], (f" {w}" for w in "".join(_plain(prompt)).split()))
+    words = "".join(_plain(prompt)).split()
+    thought = (" The", " question", " is", " plain", ".")
+    return chain((_OPENS,), thought, (_CLOSES,), (f" {word}" for word in words))
 
 
 def instance(schema: Any) -> Any:
@@ -178,8 +181,8 @@ def speak(speech: Speech, prompt: Prompt) -> Iterator[Piece | Ending]:
                 return
         if call is not None:
             yield Piece(token, "call", call) if token is _CALL[-1] else Piece(token, "silent")
-        elif prompt.think and token in {"<think>", "</think>"}:
-            thinking, fresh = token == "<think>", True
+        elif prompt.think and token in {_OPENS, _CLOSES}:
+            thinking, fresh = token == _OPENS, True
             yield Piece(token, "silent")
         else:
             yield _shown(token.lstrip() if fresh else token, "thinking" if thinking else "content")
