@@ -1,12 +1,12 @@
-"""What a request body asks for, read as Go's ``encoding/json`` reads it (contract 2.0, 2.6, 2.7).
+"""What a request body asks for, read as Go reads it (contract 2.0, 2.6, 2.7).
 
-Go matches keys without regard to case, lets the last duplicate win, takes ``null`` for absent and ignores what follows
-the first value. ``msgspec`` reads the ordinary body in a microsecond; ``gojson`` decides wherever that could be wrong.
+An ordinary body is read by ``msgspec``, which takes the last of duplicates as Go does. Whatever it does not know, a key
+in another spelling among them, is left to ``gojson``.
 """
 
 from __future__ import annotations
 
-import mmap
+import math
 import re
 from collections.abc import Callable
 from enum import Enum
@@ -15,18 +15,22 @@ from typing import Any
 import msgspec
 import zstandard
 from attrs import frozen
+from msgspec import Raw
 
-from foreman import gojson
+from foreman import forms, gojson
 from foreman.errors import BadBody
+from foreman.gojson import Body
 
-#: What Ollama itself unpacks of a compressed body at most, in bytes (contract 1.5).
-UNPACKED = 20 * 1024 * 1024
-
-Body = bytes | mmap.mmap
+#: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
+MOST_UNPACKED = 20 * 1024 * 1024
+#: The largest window of compressed data that Ollama's decoder takes.
+_LARGEST_WINDOW = 8 * 1024 * 1024
+#: A name has at most some 600 bytes (contract 2.8); what is far longer need not be repeated in errors and logs.
+_LONGEST = 8_000
 
 
 class Errand(Enum):
-    """What an inference route is asked to do: run, or only load or unload the model (contract 2.7)."""
+    """What there is to do for the target."""
 
     RUN = "run"
     LOAD = "load"
@@ -37,8 +41,9 @@ class Errand(Enum):
 class Asked:
     """What foreman needs to know of a body.
 
-    :ivar model: as typed; None when it is absent or cannot be read; :ivar stream: with the route's default filled in;
-    :ivar sure: Ollama reads the same. Where it is False, the body is to be treated like any other.
+    :ivar model: as typed; None where none was named.
+    :ivar stream: whether the answer comes in pieces, the route's default applied.
+    :ivar sure: False where foreman could not read the body; the rest then means nothing.
     """
 
     model: str | None
@@ -47,130 +52,208 @@ class Asked:
     sure: bool = True
 
 
-class _Fields(msgspec.Struct):
-    """The fields that matter; of the long ones only whether there is anything."""
+_CHAT, _GENERATE, _TRANSCRIPTIONS = "/api/chat", "/api/generate", "/v1/audio/transcriptions"
+#: Routes that stream unless told otherwise.
+_STREAMING = frozenset({_CHAT, _GENERATE, "/api/pull", "/api/push", "/api/create"})
+#: Routes that stream when asked to. In the first lot a null takes back what an earlier duplicate said (in Go a pointer).
+_STREAM_UNSET_BY_NULL = _STREAMING | {"/v1/responses"}
+_CAN_STREAM = _STREAM_UNSET_BY_NULL | {"/v1/chat/completions", "/v1/completions", "/v1/messages"}
+#: Routes that still take the old key of the model.
+_NAMED = frozenset({"/api/show", "/api/pull", "/api/push", "/api/create", "/api/delete"})
 
-    model: str | None = None
-    stream: bool | None = None
-    keep_alive: float | str | None = None
-    messages: list[Any] | None = None
-    prompt: str | None = None
-
-
-#: Pointers and lists in Go: null empties them (contract 2.1, 2.2).
-_NULLABLE = frozenset({"stream", "keep_alive", "messages"})
-
-_read_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_READERS: dict[str, Callable[[msgspec.Raw], Any]] = {
-    name: msgspec.json.Decoder(kind).decode
-    for name, kind in {
-        "model": str,
-        "stream": bool | None,
-        "keep_alive": float | str | None,
-        "messages": list[msgspec.Raw] | None,
-        "prompt": str,
-    }.items()
-}
-
-_STREAMING = frozenset({"/api/chat", "/api/generate", "/api/pull", "/api/push", "/api/create"})
-_JSON_SPACE = b" \t\r\n"
-
-_ZERO_DURATION = re.compile(r"[-+]?(0|(0+(\.0*)?|\.0+)(ns|us|µs|μs|ms|s|m|h))((0+(\.0*)?|\.0+)(ns|us|µs|μs|ms|s|m|h))*")
-_MULTIPART_MODEL = re.compile(
-    rb'content-disposition:[^\r\n]*?;\s*name="?model"?\s*(?:;[^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n(.*?)\r\n--', re.I | re.S
+_NEEDED = ("model", "name", "stream", "keep_alive", "messages", "prompt")
+#: What clients send besides, so that it does not surprise: contract 2.1, 2.2, 2.5, 2.9.
+_USUAL = (
+    "format options tools think truncate shift logprobs top_logprobs suffix system template context raw images "
+    "input dimensions encoding_format insecure username password files adapters parameters quantize source destination "
+    "verbose stream_options temperature top_p top_k max_tokens max_completion_tokens max_output_tokens stop "
+    "stop_sequences n seed user presence_penalty frequency_penalty logit_bias response_format tool_choice "
+    "parallel_tool_calls reasoning reasoning_effort metadata store service_tier instructions include text "
+    "previous_response_id truncation thinking best_of echo prompt_cache_key safety_identifier"
+).split()
+_ABSENT = Raw()
+_Ordinary = msgspec.defstruct(
+    "_Ordinary", [(name, Raw, _ABSENT) for name in (*_NEEDED, *_USUAL)], forbid_unknown_fields=True
 )
+_decode_ordinary: Callable[[Body], Any] = msgspec.json.Decoder(_Ordinary).decode
+
+_NULL = b"null"
+#: Where null unsets what an earlier duplicate said (a pointer or a slice in Go), and not where it changes nothing.
+_UNSET_BY_NULL = frozenset({"keep_alive", "messages"})
+_QUOTE, _BRACKET = b'"['
+_NO_ITEMS = re.compile(rb"\[[ \t\r\n]*+\]")
+_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_STEP = r"(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(ns|us|µs|μs|ms|s|m|h)"
+_DURATION = re.compile(rf"[-+]?(?:0|(?:{_STEP})+)")
+_DURATION_STEP = re.compile(_STEP)
+#: What Go's durations hold, in nanoseconds; and how long a number of people's may be.
+_LONGEST_DURATION = 2**63 - 1
+_MOST_DIGITS = 1000
+
+#: The values of the needed members, duplicates in their order, each as far as _LONGEST bytes.
+_Found = dict[str, list[bytes]]
 
 
-def read(path: str, body: Body, encoding: bytes | None = None, content_type: bytes | None = None) -> Asked:
-    """Read a body that was sent to ``path``.
+class _Mismatch(ValueError):
+    """A value that Ollama refuses, or too long a one."""
 
-    :param encoding: the Content-Encoding; zstd is unpacked on ``/v1``, as Ollama does.
-    :raises BadBody: when there is nothing in it, or it stops too early; with Ollama's own text.
+
+def read(
+    path: str, body: Body, encoding: bytes | None = None, content_type: bytes | None = None, query: bytes = b""
+) -> Asked:
+    """Find out what a body asks for.
+
+    :param path: as in ``lanes.Way``; :param encoding: the ``Content-Encoding``; :param query: of the request, raw.
+    :raises BadBody: where there is no JSON or only the beginning of some, with Ollama's text. Other bodies that cannot
+        be read are Ollama's to refuse, and are not ``sure``.
     """
-    stream = path in _STREAMING
-    if content_type is not None and content_type.strip().lower().startswith(b"multipart/form-data"):
-        return _from_form(body)
-    if encoding is not None and encoding.strip():
-        unpacked = _unpacked(body) if encoding.strip().lower() == b"zstd" and path.startswith("/v1/") else None
-        if unpacked is None:
-            return Asked(None, stream, sure=False)
-        body = unpacked
-    _refuse_empty(path, body)
-    fields = _fast(body)
-    if fields is None:
-        fields = _careful(body)
-    if fields is None:
-        return Asked(None, stream, sure=False)
-    if fields.stream is not None:
-        stream = fields.stream
-    return Asked(fields.model, stream, _errand(path, fields))
-
-
-def _refuse_empty(path: str, body: Body) -> None:
-    if body[:64].strip(_JSON_SPACE) or (len(body) > 64 and body[:].strip(_JSON_SPACE)):
-        return
-    raise BadBody("EOF" if path.startswith("/v1/") else "missing request body")
-
-
-def _fast(body: Body) -> _Fields | None:
-    """The fields of an ordinary body, or None when only a careful reader can tell."""
+    unsure = Asked(None, path in _STREAMING, sure=False)
+    if path == _TRANSCRIPTIONS:
+        # A query would win over the form (Go's FormValue).
+        model = None if query else forms.field("model", body, content_type or b"")
+        return Asked(model, stream=False) if model else unsure
     try:
-        found = {}
-        for key, value in _read_members(body).items():
-            if key in _READERS:
-                # Where null would leave what an earlier duplicate set, the earlier one must be known.
-                if value == b"null" and key not in _NULLABLE:
-                    return None
-                found[key] = _READERS[key](value)
-            elif gojson.folded(key) in _READERS:
-                return None
-        return _Fields(**found)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-
-
-def _careful(body: Body) -> _Fields | None:
-    """The fields as Go would find them, or None where Ollama refuses the body or nobody can say."""
-    try:
-        members = gojson.read_object(bytes(body))
+        if encoding == b"zstd" and path.startswith("/v1/"):
+            body = _unpack(body)
+        found = _ordinary(body)
+        return _judge(path, _careful(body) if found is None else found)
+    except gojson.Empty:
+        raise BadBody("EOF" if path.startswith("/v1/") else "missing request body") from None
     except gojson.Truncated:
         raise BadBody("unexpected EOF") from None
-    except gojson.Malformed:
-        return None
+    except (gojson.Unreadable, _Mismatch):
+        return unsure
+
+
+def _unpack(body: Body) -> bytes:
+    reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(
+        memoryview(body), read_across_frames=True
+    )
     try:
-        return msgspec.convert(gojson.fold(members, _READERS, _NULLABLE), _Fields)
-    except msgspec.ValidationError:
-        return None
-
-
-def _errand(path: str, fields: _Fields) -> Errand:
-    if (path == "/api/chat" and not fields.messages) or (path == "/api/generate" and not fields.prompt):
-        return Errand.UNLOAD if _is_zero(fields.keep_alive) else Errand.LOAD
-    return Errand.RUN
-
-
-def _is_zero(keep_alive: float | str | None) -> bool:
-    if isinstance(keep_alive, str):
-        return _ZERO_DURATION.fullmatch(keep_alive) is not None
-    return keep_alive == 0 if keep_alive is not None else False
-
-
-def _from_form(body: Body) -> Asked:
-    # The fields come before or behind a recording of any size, so the whole is searched.
-    found = _MULTIPART_MODEL.search(body)
-    if found is None:
-        return Asked(None, stream=False, sure=False)
-    try:
-        return Asked(found[1].decode("utf-8").strip(), stream=False)
-    except UnicodeDecodeError:
-        return Asked(None, stream=False, sure=False)
-
-
-def _unpacked(body: Body) -> bytes | None:
-    """A bounded copy of a compressed body, or None when it cannot be unpacked within the bound."""
-    try:
-        with zstandard.ZstdDecompressor(max_window_size=UNPACKED).stream_reader(bytes(body)) as reader:
-            unpacked: bytes = reader.read(UNPACKED + 1)
+        unpacked = reader.read(MOST_UNPACKED + 1)
     except zstandard.ZstdError:
+        raise gojson.Unreadable from None
+    if len(unpacked) > MOST_UNPACKED:
+        raise gojson.Unreadable
+    return unpacked
+
+
+def _ordinary(body: Body) -> _Found | None:
+    """The needed values, or None where this reader cannot be sure of them."""
+    try:
+        values = _decode_ordinary(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return unpacked if len(unpacked) <= UNPACKED else None
+    found: _Found = {}
+    for name in _NEEDED:
+        raw = getattr(values, name)
+        if raw is not _ABSENT:
+            value = bytes(raw) if len(raw) <= _LONGEST else bytes(memoryview(raw)[:_LONGEST])
+            if value == _NULL and name not in _UNSET_BY_NULL:
+                return None  # an earlier duplicate would count
+            found[name] = [value]
+    return found
+
+
+def _careful(body: Body) -> _Found:
+    return {
+        name: [bytes(body[start : min(end, start + _LONGEST)]) for start, end in spans]
+        for name, spans in gojson.members(body, _NEEDED).items()
+    }
+
+
+def _judge(path: str, found: _Found) -> Asked:
+    model = _text(found, "model")
+    if not model and path in _NAMED:
+        model = _text(found, "name")
+    return Asked(model or None, _stream(path, found), _errand(path, found))
+
+
+def _errand(path: str, found: _Found) -> Errand:
+    if path == _CHAT:
+        idle = not _has_items(found, "messages")
+    elif path == _GENERATE:
+        idle = not _says_something(found, "prompt")
+    else:
+        return Errand.RUN
+    at_once = False
+    for value in found.get("keep_alive", ()):
+        at_once = value != _NULL and _is_zero(value)
+    if not idle:
+        return Errand.RUN
+    return Errand.UNLOAD if at_once else Errand.LOAD
+
+
+def _stream(path: str, found: _Found) -> bool:
+    by_default = path in _STREAMING
+    if path not in _CAN_STREAM:
+        return False
+    stream: bool | None = None
+    for value in found.get("stream", ()):
+        if value == _NULL:
+            stream = None if path in _STREAM_UNSET_BY_NULL else stream
+        elif value in {b"true", b"false"}:
+            stream = value == b"true"
+        else:
+            raise _Mismatch
+    return by_default if stream is None else stream
+
+
+def _text(found: _Found, name: str) -> str:
+    values = _strings(found, name)
+    if not values:
+        return ""
+    if len(values[-1]) >= _LONGEST:
+        raise _Mismatch
+    return gojson.text(values[-1])
+
+
+def _says_something(found: _Found, name: str) -> bool:
+    values = _strings(found, name)
+    return bool(values) and values[-1] != b'""'
+
+
+def _strings(found: _Found, name: str) -> list[bytes]:
+    values = [value for value in found.get(name, ()) if value != _NULL]
+    if any(value[0] != _QUOTE for value in values):
+        raise _Mismatch
+    return values
+
+
+def _has_items(found: _Found, name: str) -> bool:
+    some = False
+    for value in found.get(name, ()):
+        if value != _NULL and value[0] != _BRACKET:
+            raise _Mismatch
+        some = value != _NULL and _NO_ITEMS.fullmatch(value) is None
+    return some
+
+
+def _is_zero(keep_alive: bytes) -> bool:
+    """Whether a ``keep_alive`` is less than a nanosecond and not negative, which means for ever (contract 2.6)."""
+    if len(keep_alive) >= _LONGEST:
+        raise _Mismatch
+    if keep_alive[0] == _QUOTE:
+        return _nanoseconds(gojson.text(keep_alive)) == 0
+    try:
+        seconds = float(keep_alive)
+    except ValueError:
+        raise _Mismatch from None
+    if math.isinf(seconds):
+        raise _Mismatch
+    return 0 <= seconds * 10**9 < 1
+
+
+def _nanoseconds(duration: str) -> int:
+    """The size of what Go's ``time.ParseDuration`` reads, without its sign."""
+    if _DURATION.fullmatch(duration) is None:
+        raise _Mismatch
+    total = 0
+    for whole, fraction, bare_fraction, unit in _DURATION_STEP.findall(duration):
+        digits = fraction or bare_fraction
+        if len(whole) > _MOST_DIGITS or len(digits) > _MOST_DIGITS:
+            raise _Mismatch
+        total += int(whole or 0) * _UNITS[unit] + int(digits or 0) * _UNITS[unit] // 10 ** len(digits)
+    if total > _LONGEST_DURATION:
+        raise _Mismatch
+    return total

@@ -1,85 +1,146 @@
-"""JSON as Go's ``encoding/json`` reads it where Python's readers differ (contract 2.0)."""
+"""The members of a JSON object as Go's ``encoding/json`` finds them (contract 2.0).
+
+Slower than a parser in C, and used where that one cannot be sure: keys match without regard to case, duplicates count,
+bytes that are no UTF-8 and lone surrogates are taken, bytes after the first value are ignored, and a value that stops
+too early is told from one that is wrong. Nothing is built of what is not wanted, and the work is bounded.
+"""
 
 from __future__ import annotations
 
 import json
+import mmap
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection
 
-#: Go folds the two letters outside ASCII whose simple fold is an ASCII letter (``bytes.EqualFold``).
-_TO_ASCII = str.maketrans({"\u017f": "s", "\u212a": "k"})
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-#: What may stand where Python's reader gives up, if the text was only cut off there: nothing, or a part of a literal, of
-#: a number or of an escape.
-_CUT_OFF = re.compile(r"\s*|t|tr|tru|f|fa|fal|fals|n|nu|nul|-|\.|\.?\d*[eE][-+]?|u[0-9A-Fa-f]{0,3}")
+Body = bytes | memoryview | mmap.mmap
+
+#: How many values and bytes are looked at before giving up, so that no body holds the process for long: up to 50 ms and
+#: 150 ms.
+MOST_STEPS = 50_000
+MOST_BYTES = 32 * 1024 * 1024
+#: No wanted key is longer in any spelling: ten letters, each written ``\uXXXX``, and two quotes.
+_LONGEST_KEY = 62
+
+_SPACE = rb"[ \t\r\n]*+"
+_UNENDED = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})[^"\\\x00-\x1f]*+)*+'
+_STRING = _UNENDED + rb'"'
+_INTEGER = rb"-?(?:0|[1-9][0-9]*+)"
+_NUMBER = _INTEGER + rb"(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![0-9.eE+-])"
+_SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
+
+_BLANK = re.compile(_SPACE)
+_VALUE = re.compile(_SPACE + rb"(?:([{])|([\[])|" + _SCALAR + rb")")
+_FIRST_KEY = re.compile(_SPACE + rb"(?:(})|(" + _STRING + rb")" + _SPACE + rb":)")
+_NEXT_KEY = re.compile(_SPACE + rb"(?:(})|," + _SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":)")
+_NO_ITEM = re.compile(_SPACE + rb"]")
+_NEXT_ITEM = re.compile(_SPACE + rb"(?:(])|,)")
+
+# What may stand at the very end where one of these was due.
+_PART_OF_STRING = _UNENDED + rb"(?:\\(?:u[0-9A-Fa-f]{0,3})?)?"
+_PART_OF_NUMBER = rb"-|" + _INTEGER + rb"(?:\.|(?:\.[0-9]+)?[eE][+-]?)"
+_PART_OF_WORD = rb"t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?"
+_PART_OF_KEY = _PART_OF_STRING + rb"|" + _STRING + _SPACE
+_PARTS = {
+    _VALUE: _SPACE + rb"(?:" + _PART_OF_STRING + rb"|" + _PART_OF_NUMBER + rb"|" + _PART_OF_WORD + rb")?",
+    _FIRST_KEY: _SPACE + rb"(?:" + _PART_OF_KEY + rb")?",
+    _NEXT_KEY: _SPACE + rb"(?:," + _SPACE + rb"(?:" + _PART_OF_KEY + rb")?)?",
+    _NEXT_ITEM: _SPACE,
+}
+_BEGINNINGS = {due: re.compile(part) for due, part in _PARTS.items()}
+
+#: Go folds ASCII letters and the two others whose simple case folding is one.
+_FOLD = str.maketrans({**{letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}, "\u017f": "s", "\u212a": "k"})
+
+Span = tuple[int, int]
 
 
-class Malformed(ValueError):
-    """Not JSON, or not an object: Go refuses it, or reads nothing out of it."""
+class Empty(ValueError):
+    """There is nothing but white space."""
 
 
-class Truncated(Malformed):
-    """JSON that stops too early: Go says ``unexpected EOF``."""
+class Truncated(ValueError):
+    """What there is could be the beginning of JSON."""
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """The members of an object in order, duplicates included."""
+class Unreadable(ValueError):
+    """Not JSON, or no object, or too intricate to be read here."""
 
 
-def _no_constant(name: str) -> Any:
-    raise Malformed(f"{name} is not JSON")
+def members(body: Body, wanted: Collection[str]) -> dict[str, list[Span]]:
+    """Where the values of the wanted members of the object are with which ``body`` begins, duplicates in their order.
 
+    ``null`` has no members. Keys are folded; ``wanted`` are ASCII letters in lower case and underscores.
 
-_decoder = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_no_constant, strict=True)
-
-
-def read_object(body: bytes) -> list[tuple[str, Any]]:
-    """The members of the object with which ``body`` begins; whatever follows it is ignored.
-
-    ``null`` reads as an empty object. Bytes that are not UTF-8 become U+FFFD, as in Go.
-
-    :raises Truncated: when the text stops before the value does.
-    :raises Malformed: when it is no JSON object.
+    :raises Empty: :raises Truncated: :raises Unreadable: where there is no object that Go could read to its end.
     """
-    text = body.decode("utf-8", "replace")
-    start = len(text) - len(text.lstrip(" \t\n\r"))
-    try:
-        value, _ = _decoder.raw_decode(text, start)
-    except RecursionError:
-        raise Malformed("nested too deep") from None
-    except json.JSONDecodeError as problem:
-        if problem.msg.startswith("Unterminated string") or _CUT_OFF.fullmatch(text, problem.pos):
-            raise Truncated(str(problem)) from None
-        raise Malformed(str(problem)) from None
-    if value is None:
-        return []
-    if not isinstance(value, _Pairs):
-        raise Malformed("not an object")
-    return value
-
-
-def folded(key: str) -> str:
-    """A key as Go compares it with a field's name."""
-    return key.translate(_TO_ASCII).lower()
-
-
-def fold(members: Iterable[tuple[str, Any]], names: Iterable[str], nullable: Iterable[str]) -> dict[str, Any]:
-    """The members that Go would store into fields called ``names``.
-
-    Keys match without regard to case, and the last one wins.
-
-    :param nullable: the fields that are pointers or lists, which ``null`` empties; elsewhere ``null`` changes nothing.
-    """
-    found: dict[str, Any] = {}
-    wanted, emptied = frozenset(names), frozenset(nullable)
-    for key, value in members:
-        name = folded(key)
-        if name not in wanted:
-            continue
-        if value is None:
-            if name in emptied:
-                found.pop(name, None)
-        else:
-            found[name] = _LONE_SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
+    if len(body) > MOST_BYTES:
+        raise Unreadable
+    at = _match(_BLANK, body, 0).end()
+    if at == len(body):
+        raise Empty
+    steps = MOST_STEPS
+    opening = _match(_VALUE, body, at)
+    if opening[1] is None:
+        _, steps = _skip(body, at, steps)
+        if bytes(body[at : at + 4]) == b"null":
+            return {}
+        raise Unreadable
+    found: dict[str, list[Span]] = {}
+    key = _match(_FIRST_KEY, body, opening.end())
+    while key[1] is None:
+        start = _match(_BLANK, body, key.end()).end()
+        end, steps = _skip(body, start, steps)
+        if (name := _folded(body, key.span(2))) in wanted:
+            found.setdefault(name, []).append((start, end))
+        key = _match(_NEXT_KEY, body, end)
     return found
+
+
+def text(raw: bytes) -> str:
+    """The text of a JSON string, quotes included, that ``members`` found: whatever is no text reads as U+FFFD."""
+    if b"\\" not in raw:
+        return raw[1:-1].decode("utf-8", "replace")
+    value: str = json.loads(raw.decode("utf-8", "replace"))
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _folded(body: Body, span: Span) -> str:
+    start, end = span
+    return text(bytes(body[start:end])).translate(_FOLD) if end - start <= _LONGEST_KEY else ""
+
+
+def _skip(body: Body, at: int, steps: int) -> tuple[int, int]:
+    """Where the value that begins at ``at`` ends, and how many steps are left."""
+    in_object: list[bool] = []  # for each bracket that is open
+    while True:
+        steps -= 1
+        if steps < 0:
+            raise Unreadable
+        value = _match(_VALUE, body, at)
+        at = value.end()
+        if value[1] is not None:
+            key = _match(_FIRST_KEY, body, at)
+            at = key.end()
+            if key[1] is None:
+                in_object.append(True)
+                continue
+        elif value[2] is not None:
+            if (none := _NO_ITEM.match(body, at)) is None:
+                in_object.append(False)
+                continue
+            at = none.end()
+        while in_object:
+            after = _match(_NEXT_KEY if in_object[-1] else _NEXT_ITEM, body, at)
+            at = after.end()
+            if after[1] is None:
+                break
+            in_object.pop()
+        else:
+            return at, steps
+
+
+def _match(due: re.Pattern[bytes], body: Body, at: int) -> re.Match[bytes]:
+    found = due.match(body, at)
+    if found is not None:
+        return found
+    raise Truncated if _BEGINNINGS[due].fullmatch(body, at) else Unreadable
