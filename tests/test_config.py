@@ -114,6 +114,7 @@ def test_all_problems_are_reported_at_once_each_by_the_name_of_its_variable() ->
         "FOREMAN_POL_INTERVAL",
     ]
     assert "did you mean FOREMAN_POLL_INTERVAL?" in found[-1]
+    assert "did you mean" not in problems({"FOREMAN_X": "1"})[0]
 
 
 # -- who may connect

@@ -193,5 +193,7 @@ def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
             continue
         if variable == "FOREMAN_PORT" and environ[variable].startswith(("tcp://", "udp://")):
             continue  # Kubernetes again
-        meant = difflib.get_close_matches(variable, sorted(known), n=1, cutoff=0.7)
-        yield f"{variable}: is not a setting of foreman" + (f"; did you mean {meant[0]}?" if meant else "")
+        # Without what all names share, which would make every name look like every other.
+        words = {name.removeprefix(_PREFIX): name for name in sorted(known)}
+        meant = difflib.get_close_matches(variable.removeprefix(_PREFIX), words, n=1)
+        yield f"{variable}: is not a setting of foreman" + (f"; did you mean {words[meant[0]]}?" if meant else "")
