@@ -59,10 +59,10 @@ class Refusal:
     text: str
 
 
-_READ = (b"GET", b"HEAD")
+_READ = (b"HEAD", b"GET")
 _POST = (b"POST",)
 
-#: Every route that Ollama has, by path: methods, and the lane of these methods.
+#: Every route of Ollama and of foreman, by path: its methods in the order of Ollama's ``Allow``, and their lane.
 _ROUTES: dict[str, tuple[tuple[bytes, ...], Lane]] = {
     "/": (_READ, Lane.FOREMAN),
     "/healthz": (_READ, Lane.FOREMAN),
@@ -96,7 +96,7 @@ _ROUTES: dict[str, tuple[tuple[bytes, ...], Lane]] = {
 }
 #: The routes whose last segment is free.
 _FREE_ROUTES: dict[str, tuple[bytes, ...]] = {
-    "/api/blobs/": (b"POST", b"HEAD"),
+    "/api/blobs/": (b"HEAD", b"POST"),
     "/api/user/keys/": (b"DELETE",),
     "/v1/models/": (b"GET",),
 }
@@ -116,15 +116,20 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _TO_ESCAPE = re.compile(rb"[^A-Za-z0-9\-._~$&+,/:;=@]")
 
 
-def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
-    """Take the credential ``/k/<token>`` off a request-target, and the ``http://host`` of an absolute one.
+def origin_form(target: bytes) -> bytes:
+    """A request-target without the ``http://host`` that one in absolute form begins with (RFC 9112 section 3.2)."""
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        return target
+    rest = target[absolute.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
-    :return: the token or None, and the target in origin form (RFC 9112 section 3.2.1).
+
+def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
+    """Take the credential ``/k/<token>`` off a request-target in origin form.
+
+    :return: the token or None, and the target without it.
     """
-    if match := _ABSOLUTE.match(target):
-        target = target[match.end() :]
-        if not target.startswith(b"/"):
-            target = b"/" + target
     match = _CREDENTIAL.match(target)
     if match is None:
         return None, target
@@ -135,7 +140,7 @@ def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
 def way(method: bytes, target: bytes) -> Way | Redirect | Refusal:
     """Decide on a request.
 
-    :param target: the request-target, as sent, after ``take_prefix``.
+    :param target: the request-target as sent, in origin form, after ``take_prefix``.
     """
     if method == b"CONNECT":
         return _NOT_FOUND
@@ -153,6 +158,14 @@ def way(method: bytes, target: bytes) -> Way | Redirect | Refusal:
     return _way(method, decoded, question + query)
 
 
+def allowed_methods(path: str) -> tuple[bytes, ...]:
+    """The methods that a path of ``Way`` is known for, in the order of Ollama's ``Allow``; none where it is unknown."""
+    if path in _ROUTES:
+        return _ROUTES[path][0]
+    head, slash, last = path.rpartition("/")
+    return _FREE_ROUTES.get(head + slash, ()) if last else ()
+
+
 def _way(method: bytes, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
     try:
         path = decoded.decode("utf-8")
@@ -164,7 +177,7 @@ def _way(method: bytes, decoded: bytes, query: bytes) -> Way | Redirect | Refusa
         # Escaped dot segments or slashes: Ollama has no such route, something between may think otherwise.
         # An escaped /k/ hides a token, which must not reach the target.
         return _NOT_FOUND
-    if path.endswith("/") and method in _methods(path[:-1]):
+    if path.endswith("/") and path != "/" and method in allowed_methods(path[:-1]):
         location = _NOT_ASCII.sub(_escape_byte, _escape(decoded[:-1]) + query)
         return Redirect(301 if method == b"GET" else 307, location)
     return Way(_lane(method, path), _family(path), path)
@@ -175,15 +188,6 @@ def _lane(method: bytes, path: str) -> Lane:
         return Lane.MANAGEMENT
     methods, lane = _ROUTES.get(path, ((), Lane.METADATA))
     return lane if method in methods or lane is Lane.MANAGEMENT else Lane.METADATA
-
-
-def _methods(path: str) -> tuple[bytes, ...]:
-    """The methods that Ollama has a route for."""
-    if path in _ROUTES:
-        methods, lane = _ROUTES[path]
-        return () if lane is Lane.FOREMAN else methods
-    head, slash, last = path.rpartition("/")
-    return _FREE_ROUTES.get(head + slash, ()) if last else ()
 
 
 def _family(path: str) -> Family:
