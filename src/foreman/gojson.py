@@ -49,7 +49,9 @@ _PARTS = {
 _BEGINNINGS = {due: re.compile(part) for due, part in _PARTS.items()}
 
 #: Go folds ASCII letters and the two others whose simple case folding is one.
-_FOLD = str.maketrans({**{letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}, "\u017f": "s", "\u212a": "k"})
+_FOLD = str.maketrans(
+    {**{letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}, "\u017f": "s", "\u212a": "k"}
+)
 
 Span = tuple[int, int]
 

@@ -59,18 +59,18 @@ class Refusal:
     text: str
 
 
-_READ = (b"HEAD", b"GET")
-_POST = (b"POST",)
+_READ = ("HEAD", "GET")
+_POST = ("POST",)
 
 #: Every route of Ollama and of foreman, by path: its methods in the order of Ollama's ``Allow``, and their lane.
-_ROUTES: dict[str, tuple[tuple[bytes, ...], Lane]] = {
+_ROUTES: dict[str, tuple[tuple[str, ...], Lane]] = {
     "/": (_READ, Lane.FOREMAN),
     "/healthz": (_READ, Lane.FOREMAN),
     "/queue": (_READ, Lane.FOREMAN),
     "/api/version": (_READ, Lane.METADATA),
-    "/api/status": ((b"GET",), Lane.METADATA),
+    "/api/status": (("GET",), Lane.METADATA),
     "/api/tags": (_READ, Lane.INVENTORY),
-    "/api/ps": ((b"GET",), Lane.INVENTORY),
+    "/api/ps": (("GET",), Lane.INVENTORY),
     "/api/show": (_POST, Lane.METADATA),
     "/api/chat": (_POST, Lane.GATE),
     "/api/generate": (_POST, Lane.GATE),
@@ -80,25 +80,25 @@ _ROUTES: dict[str, tuple[tuple[bytes, ...], Lane]] = {
     "/api/push": (_POST, Lane.MANAGEMENT),
     "/api/create": (_POST, Lane.MANAGEMENT),
     "/api/copy": (_POST, Lane.MANAGEMENT),
-    "/api/delete": ((b"DELETE",), Lane.MANAGEMENT),
+    "/api/delete": (("DELETE",), Lane.MANAGEMENT),
     "/api/me": (_POST, Lane.MANAGEMENT),
     "/api/signout": (_POST, Lane.MANAGEMENT),
     "/api/experimental/web_search": (_POST, Lane.MANAGEMENT),
     "/api/experimental/web_fetch": (_POST, Lane.MANAGEMENT),
-    "/api/experimental/model-recommendations": ((b"GET",), Lane.MANAGEMENT),
+    "/api/experimental/model-recommendations": (("GET",), Lane.MANAGEMENT),
     "/v1/chat/completions": (_POST, Lane.GATE),
     "/v1/completions": (_POST, Lane.GATE),
     "/v1/responses": (_POST, Lane.GATE),
     "/v1/messages": (_POST, Lane.GATE),
     "/v1/audio/transcriptions": (_POST, Lane.GATE),
     "/v1/embeddings": (_POST, Lane.EMBEDDING),
-    "/v1/models": ((b"GET",), Lane.METADATA),
+    "/v1/models": (("GET",), Lane.METADATA),
 }
 #: The routes whose last segment is free.
-_FREE_ROUTES: dict[str, tuple[bytes, ...]] = {
-    "/api/blobs/": (b"HEAD", b"POST"),
-    "/api/user/keys/": (b"DELETE",),
-    "/v1/models/": (b"GET",),
+_FREE_ROUTES: dict[str, tuple[str, ...]] = {
+    "/api/blobs/": ("HEAD", "POST"),
+    "/api/user/keys/": ("DELETE",),
+    "/v1/models/": ("GET",),
 }
 #: Below these everything is management, whatever the method: what a newer Ollama adds there may need permission too.
 _MANAGED = ("/api/blobs/", "/api/user/", "/api/experimental/")
@@ -155,10 +155,10 @@ def way(method: bytes, target: bytes) -> Way | Redirect | Refusal:
     escaped = raw if _AS_SENT.fullmatch(raw) else _escape(decoded)
     if (clean := _clean(escaped)) != escaped:
         return Redirect(307, _NOT_ASCII.sub(_escape_byte, _escape(clean) + question + query))
-    return _way(method, decoded, question + query)
+    return _way(method.decode("latin-1"), decoded, question + query)
 
 
-def allowed_methods(path: str) -> tuple[bytes, ...]:
+def allowed_methods(path: str) -> tuple[str, ...]:
     """The methods that a path of ``Way`` is known for, in the order of Ollama's ``Allow``; none where it is unknown."""
     if path in _ROUTES:
         return _ROUTES[path][0]
@@ -166,7 +166,7 @@ def allowed_methods(path: str) -> tuple[bytes, ...]:
     return _FREE_ROUTES.get(head + slash, ()) if last else ()
 
 
-def _way(method: bytes, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
+def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
     try:
         path = decoded.decode("utf-8")
     except UnicodeDecodeError:
@@ -179,11 +179,11 @@ def _way(method: bytes, decoded: bytes, query: bytes) -> Way | Redirect | Refusa
         return _NOT_FOUND
     if path.endswith("/") and path != "/" and method in allowed_methods(path[:-1]):
         location = _NOT_ASCII.sub(_escape_byte, _escape(decoded[:-1]) + query)
-        return Redirect(301 if method == b"GET" else 307, location)
+        return Redirect(301 if method == "GET" else 307, location)
     return Way(_lane(method, path), _family(path), path)
 
 
-def _lane(method: bytes, path: str) -> Lane:
+def _lane(method: str, path: str) -> Lane:
     if path.startswith(_MANAGED):
         return Lane.MANAGEMENT
     methods, lane = _ROUTES.get(path, ((), Lane.METADATA))
