@@ -43,12 +43,17 @@ def request_bytes(recording: dict[str, Any]) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
-def response_bytes(recording: dict[str, Any]) -> bytes:
-    """The recorded answer as it came over the wire, without what was missing of a torn one."""
+def response_bytes(recording: dict[str, Any], *, with_cors: bool = False) -> bytes:
+    """The recorded answer as it came over the wire, without what was missing of a torn one.
+
+    ``with_cors`` as to a request whose Origin the server saw; foreman shows it to none.
+    """
     heard = recording["response"]
     if heard["framing"] == "closed-without-response":
         return b""
     lines = [heard["status_line"], *(f"{name}: {value}" for name, value in heard["headers"])]
+    if not with_cors:
+        lines = [line for line in lines if not line.startswith(("Access-Control-", "Vary: Origin"))]
     head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
     if heard["framing"] != "chunked":
         return head + as_bytes(heard["body"])
@@ -81,7 +86,7 @@ class ReplayTarget(Factory):
         if path in inventory and method == b"GET" and not ours:
             return response_bytes(load(inventory[path])), False
         heard = self.recording["response"]
-        ends = heard["framing"] in ("close", "closed-without-response") or bool(heard.get("torn"))
+        ends = heard["framing"] in ("close", "closed-without-response") or bool(heard.get("torn") or heard.get("aborted_by_client"))
         return response_bytes(self.recording), ends
 
 

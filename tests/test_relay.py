@@ -59,7 +59,7 @@ class Answering:
             self,  # type: ignore[arg-type]
             self.reader,
             LineCutter(),
-            lambda last: tally("ndjson", "ollama", "/api/chat", last),
+            lambda last: tally("ndjson", last),
             Limits(buffer, silence=600, stall=60),
             self.shared,
             LastPieces(1),

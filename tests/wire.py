@@ -79,7 +79,7 @@ async def connect(port: int, method: str = "GET") -> RawClient:
     return client
 
 
-async def ask(port: int, request: bytes, method: str = "GET", patience: float = 10.0) -> Response:
+async def ask(port: int, request: bytes, method: str = "GET", patience: float = 5.0) -> Response:
     """Send ``request`` on a connection of its own and wait for the whole answer."""
     client = await connect(port, method)
     client.send(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -110,10 +111,8 @@ def _take_signals(reactor: Any, foreman: Foreman) -> None:
             by_reactor(number)
 
     # Set now, not before: the reactor sets its own when it begins to run.
-    for number, by_reactor in ((signal.SIGTERM, reactor.sigTerm), (signal.SIGINT, reactor.sigInt)):
-        signal.signal(
-            number, lambda signum, _frame, by_reactor=by_reactor: reactor.callFromThread(stop, by_reactor, signum)
-        )
+    signal.signal(signal.SIGTERM, lambda number, _frame: reactor.callFromThread(stop, reactor.sigTerm, number))
+    signal.signal(signal.SIGINT, lambda number, _frame: reactor.callFromThread(stop, reactor.sigInt, number))
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -125,4 +124,5 @@ def _raise_descriptor_limit() -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        with contextlib.suppress(ValueError, OSError):  # macOS names a hard limit that it does not grant
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import msgspec
@@ -112,6 +113,16 @@ def failure_reply(family: Family, problem: errors.ForemanError, request_id: str,
     headers = [(b"Retry-After", b"%d" % retry_after)] if status in (502, 503) else []
     early = isinstance(problem, errors.BadBody)
     return error_reply(family, status, str(problem), request_id, headers=headers, early=early)
+
+
+def redirect_reply(method: bytes, status: int, location: bytes) -> Reply:
+    """A redirect as Go's ``http.Redirect`` words it."""
+    headers = [(b"Location", location)]
+    if method not in (b"GET", b"HEAD"):
+        return Reply(status, headers, b"")
+    href = html.escape(location.decode("ascii", "replace")).encode("ascii", "replace")
+    body = b'<a href="%b">%b</a>.\n\n' % (href, PHRASES[status])
+    return Reply(status, [(b"Content-Type", b"text/html; charset=utf-8"), *headers], body)
 
 
 def last_words(kind: str, family: Family, problem: errors.ForemanError, request_id: str) -> bytes | None:

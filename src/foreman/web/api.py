@@ -244,16 +244,17 @@ class _Client:
 def _read_body(request: Visit) -> Asked:
     encoding = next(iter(request.headers_named(b"content-encoding")), None)
     content_type = next(iter(request.headers_named(b"content-type")), None)
+    query = request.target.partition(b"?")[2]
     body = request.body()
     if isinstance(body, bytes):
-        return asked.read(request.way.path, body, encoding, content_type)
+        return asked.read(request.way.path, body, encoding, content_type, query)
     body.flush()
     try:
         view = mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:  # an empty chunked body has no file to map
-        return asked.read(request.way.path, b"", encoding, content_type)
+        return asked.read(request.way.path, b"", encoding, content_type, query)
     with view:
-        return asked.read(request.way.path, view, encoding, content_type)
+        return asked.read(request.way.path, view, encoding, content_type, query)
 
 
 def _question(request: Visit, wanted: Asked | None) -> Question:

@@ -10,9 +10,9 @@ from twisted.web.http import datetimeToString
 from ulid import ULID
 
 from foreman.config import Config
-from foreman.lanes import Lane, Redirect, Refusal, take_prefix, way
+from foreman.lanes import Redirect, Refusal, Way, allowed_methods, origin_form, take_prefix, way
 from foreman.web.accesslog import AccessLog
-from foreman.web.answers import Reply, error_reply
+from foreman.web.answers import Reply, error_reply, redirect_reply
 from foreman.web.guards import Guards, same_origin
 from foreman.web.tokens import Tokens, TwoCredentials, credential
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 #: Paths that ask for no token: probes of clients and supervisors carry none.
 _OPEN_PATHS = ("/", "/healthz")
-_TEXT = b"text/plain; charset=utf-8"
 
 
 @define(eq=False)
@@ -48,17 +47,15 @@ class Entrance:
         """
         visit.id = str(self.new_id())
         visit.caller = str(getattr(visit.client, "host", "") or "local")
-        prefix, visit.target = take_prefix(visit.uri)
+        prefix, visit.target = take_prefix(origin_form(visit.uri))
         found = way(visit.method, visit.target)
-        if isinstance(found, Refusal):
-            return error_reply("ollama", found.status, found.text, visit.request_id)
-        if isinstance(found, Redirect):
-            return Reply(found.status, [(b"Location", found.location)], b"")
-        visit.way = found
+        if isinstance(found, Way):
+            visit.way = found
         return (
             self._check_framing(visit, length)
             or self._check_names(visit)
             or self._check_token(visit, prefix)
+            or self._check_path(visit, found)
             or self._check_size(visit, length)
             or self._check_expectation(visit)
         )
@@ -76,6 +73,13 @@ class Entrance:
             return self._refuse(visit, 400, "Transfer-Encoding must be chunked, alone, and of HTTP/1.1 (RFC 9112 section 6.1)")
         return None
 
+    def _check_path(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
+        if isinstance(found, Refusal):
+            return error_reply("ollama", found.status, found.text, visit.request_id)
+        if isinstance(found, Redirect):
+            return redirect_reply(visit.method, found.status, found.location)
+        return Reply(200, [], b"") if found.path == "*" else None
+
     def _check_names(self, visit: Visit) -> Reply | None:
         host = (visit.headers_named(b"host") or [b""])[0]
         if not self.tokens.required:
@@ -86,10 +90,13 @@ class Entrance:
         origins = visit.headers_named(b"origin")
         if not origins or not origins[0]:
             return None
+        is_preflight = visit.method == b"OPTIONS"
+        methods = ", ".join(allowed_methods(visit.way.path)) if is_preflight else ""
+        allow = [(b"Allow", methods.encode("ascii"))] if methods else []
         if len(origins) > 1 or not self.guards.origin_allowed(origins[0], host):
-            return Reply(403, [], b"")
-        if visit.method == b"OPTIONS" and not same_origin(origins[0], host):
-            return Reply(204, self.guards.preflight_headers(origins[0]), b"")
+            return Reply(403, allow, b"")
+        if is_preflight and not same_origin(origins[0], host):
+            return Reply(204, [*self.guards.preflight_headers(origins[0]), *allow], b"")
         visit.extra_headers = self.guards.cors_headers(origins[0], host)
         return None
 
