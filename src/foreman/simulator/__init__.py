@@ -9,7 +9,8 @@ It knows nothing of the rest of foreman.
 """
 
 from foreman.simulator.misbehave import Misbehaviour
+from foreman.simulator.seen import Lost, Seen
 from foreman.simulator.settings import FRIENDLY, RECORDED, Settings
-from foreman.simulator.simulator import NEW_YEAR, Lost, Seen, Simulator
+from foreman.simulator.simulator import NEW_YEAR, Simulator
 
 __all__ = ["FRIENDLY", "NEW_YEAR", "RECORDED", "Lost", "Misbehaviour", "Seen", "Settings", "Simulator"]

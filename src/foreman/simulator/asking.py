@@ -17,6 +17,8 @@ from foreman.simulator.refusals import Malformed, Refused
 from foreman.simulator.words import Prompt
 from foreman.simulator.world import World
 
+#: An answer without a limit of its own ends after so many contexts (contract 2.1).
+_MOST_CONTEXTS = 10
 CLOUD = "ollama cloud is disabled: remote model is unavailable"
 
 
@@ -152,7 +154,7 @@ def inquiry(
         answered=last.get("role") == "tool",
         form=form,
         stop=tuple(options.get("stop") or ()),
-        limit=limit if limit >= 0 else -1,
+        limit=limit if limit >= 0 else _MOST_CONTEXTS * num_ctx,
         repeats_end="jinja" not in model.template,
     )
     late = _late(model, terms, count, num_ctx)

@@ -10,8 +10,8 @@ from attrs import define, field, frozen
 
 from foreman.simulator.exchange import Exchange
 from foreman.simulator.refusals import Refused
-from foreman.simulator.server import Taker
 from foreman.simulator.shapes import refuse
+from foreman.simulator.site import Taker
 from foreman.simulator.world import World
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})\Z")

@@ -7,14 +7,14 @@ from typing import Any
 
 from attrs import Factory, define
 
+from foreman.simulator import responses_items as items
 from foreman.simulator.asking import Terms, check_capable, inquiry, installed
 from foreman.simulator.exchange import Exchange
 from foreman.simulator.fields import Fields
 from foreman.simulator.golang import dumps, encode
 from foreman.simulator.inference import Counts, infer
-from foreman.simulator.openai import content_of, effort, form_of
+from foreman.simulator.openai_fields import effort, form_of
 from foreman.simulator.prompts import rendered
-from foreman.simulator.refusals import Malformed
 from foreman.simulator.shapes import PLAIN_JSON, SSE, STREAMING
 from foreman.simulator.words import Call, Piece
 from foreman.simulator.world import World
@@ -49,7 +49,7 @@ class ResponsesVoice:
         self.end(Counts("stop", 0, 0, 0, 0, 0, 0))
 
     def _emit(self, kind: str, **rest: Any) -> None:
-        value = _in_order(rest | {"sequence_number": self._sequence, "type": kind})
+        value = items.in_order(rest | {"sequence_number": self._sequence, "type": kind})
         self._sequence += 1
         self.exchange.write(b"event: %b\ndata: %b\n\n" % (kind.encode(), encode(value)))
 
@@ -126,7 +126,7 @@ class ResponsesVoice:
             where |= {"item_id": self._item, "output_index": len(self._output)}
             item = {"content": [], "id": self._item, "role": "assistant", "status": "in_progress", "type": "message"}
             self._emit("response.output_item.added", item=item, output_index=len(self._output))
-            self._emit("response.content_part.added", part=_part(""), **where)
+            self._emit("response.content_part.added", part=items.part(""), **where)
         self._said.append(Piece(text))
         self._emit("response.output_text.delta", delta=text, logprobs=[], **where)
 
@@ -136,11 +136,11 @@ class ResponsesVoice:
         where = {"item_id": self._item, "output_index": len(self._output)}
         if self._open == "thinking":
             self._emit("response.reasoning_summary_text.done", summary_index=0, text=text, **where)
-            self._done(_reasoning(self._item, text))
+            self._done(items.reasoning(self._item, text))
         elif self._open == "text":
             self._emit("response.output_text.done", content_index=0, logprobs=[], text=text, **where)
-            self._emit("response.content_part.done", content_index=0, part=_part(text), **where)
-            self._done(_message(self._item, text))
+            self._emit("response.content_part.done", content_index=0, part=items.part(text), **where)
+            self._done(items.message(self._item, text))
         self._open = ""
         self._said.clear()
 
@@ -188,9 +188,9 @@ class ResponsesVoice:
         text = "".join(piece.text for piece in self._said if piece.kind == "content")
         calls = [piece.call for piece in self._said if piece.call is not None]
         if thinking:
-            self._output.append(_reasoning(f"rs_{self.world.number(999_999)}", thinking))
+            self._output.append(items.reasoning(f"rs_{self.world.number(999_999)}", thinking))
         if text or not calls:
-            self._output.append(_message(f"msg_{self.world.number(999_999)}", text))
+            self._output.append(items.message(f"msg_{self.world.number(999_999)}", text))
         self._output += [self._function_call(call, index) for index, call in enumerate(calls)]
         self.exchange.respond(200, PLAIN_JSON, encode(self._response(whole=True, usage=usage)) + b"\n")
 
@@ -200,72 +200,13 @@ class ResponsesVoice:
         self.exchange.finish()
 
 
-def _in_order(value: Any) -> Any:
-    """A value whose keys are in order, all the way down, as Go writes maps."""
-    if isinstance(value, dict):
-        return {key: _in_order(value[key]) for key in sorted(value)}
-    return [_in_order(item) for item in value] if isinstance(value, list) else value
-
-
-def _part(text: str) -> dict[str, Any]:
-    return {"annotations": [], "logprobs": [], "text": text, "type": "output_text"}
-
-
-def _message(id_: str, text: str) -> dict[str, Any]:
-    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-    return {"id": id_, "type": "message", "status": "completed", "role": "assistant", "content": [part]}
-
-
-def _reasoning(id_: str, text: str) -> dict[str, Any]:
-    return {
-        "id": id_,
-        "type": "reasoning",
-        "summary": [{"text": text, "type": "summary_text"}],
-        "encrypted_content": text,
-    }
-
-
-def _messages(value: Any) -> tuple[list[dict[str, Any]], int]:
-    """The messages that an ``input`` means, and how many images are in them."""
-    if isinstance(value, str):
-        return [{"role": "user", "content": value}], 0
-    if not isinstance(value, list):
-        raise Malformed("input must be a string or array")
-    messages, images = [], 0
-    for item in value:
-        if not isinstance(item, Mapping):
-            raise Malformed("input items must be objects")
-        match item.get("type"):
-            case "function_call_output":
-                messages.append({"role": "tool", "content": str(item.get("output", ""))})
-            case "function_call" | "reasoning":
-                messages.append({"role": "assistant", "content": ""})
-            case _:
-                text, count = content_of(item.get("content"))
-                images += count
-                messages.append({"role": str(item.get("role", "user")), "content": text})
-    return messages, images
-
-
-def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool as the response object repeats it."""
-    parameters = _in_order(tool.get("parameters"))
-    return {
-        "description": tool.get("description"),
-        "name": tool.get("name"),
-        "parameters": parameters,
-        "strict": tool.get("strict"),
-        "type": tool.get("type"),
-    }
-
-
 async def respond(world: World, exchange: Exchange) -> None:
     """``POST /v1/responses``."""
     fields = Fields.read("ResponsesRequest", exchange.body, "openai")
     typed, stream = fields.text("model"), bool(fields.truth("stream"))
     if stream:
         exchange.extra_on_error = STREAMING
-    messages, images = _messages(fields.raw("input"))
+    messages, images = items.messages(fields.raw("input"))
     instructions = fields.text("instructions")
     if instructions:
         messages.insert(0, {"role": "system", "content": instructions})
@@ -288,7 +229,7 @@ async def respond(world: World, exchange: Exchange) -> None:
         form=form_of(fields.table("text").get("format")),
         images=images,
     )
-    request: dict[str, Any] = {"tools": [_tool(tool) for tool in tools], "max_output_tokens": limit}
+    request: dict[str, Any] = {"tools": [items.tool(tool) for tool in tools], "max_output_tokens": limit}
     request |= {name: options[name] for name in ("temperature", "top_p") if name in options}
     if instructions:
         request["instructions"] = instructions

@@ -5,91 +5,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Any
-from typing import Protocol as Shape
 from urllib.parse import unquote
 
 import httptools
 from attrs import Factory, define
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from foreman.simulator.exchange import Exchange, Framing, Headers, reason
+from foreman.simulator.exchange import Exchange, Headers
+from foreman.simulator.site import Site, Taker
+from foreman.simulator.wire import PlainWire
 
 #: Beyond this, Go closes a connection rather than read the rest of a body that nobody wants.
 UNWANTED = 256 << 10
 _HEAD_LIMIT = (1 << 20) + 4096
 _LINGER = 0.5
-_FLUSH = 0.02
 _LENIENT = {"lenient_chunked_length": True, "lenient_data_after_close": True}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Taker(Shape):
-    """Whoever wants the body of a request."""
-
-    def take(self, data: bytes) -> None:
-        """A part of it has come."""
-
-    def taken(self) -> None:
-        """It is whole: the answer may begin, if it has not."""
-
-
-class Site(Shape):
-    """What a connection asks of the simulator."""
-
-    clock: IReactorTime
-
-    def date(self) -> str:
-        """The time for the ``Date`` header."""
-
-    def opened(self, exchange: Exchange) -> Taker | None:
-        """A request's head has come. Whoever is returned gets the body; ``None`` if nobody wants it."""
-
-    def answer(self, exchange: Exchange) -> None:
-        """Answer a request whose body nobody wanted."""
-
-    def connected(self, connection: Connection) -> None:
-        """Somebody has connected."""
-
-    def lost(self, connection: Connection, exchange: Exchange | None) -> None:
-        """A connection is gone, perhaps in the middle of an exchange."""
-
-
-@define(eq=False)
-class PlainWire:
-    """Sends an answer as it should be."""
-
-    connection: Connection
-    exchange: Exchange = Factory(lambda: None)  # type: ignore[assignment]
-    framing: Framing = "length"
-
-    def send(self, data: bytes) -> None:
-        """Bytes for the socket."""
-        self.connection.transport.write(data)
-
-    def head(self, status: int, headers: Headers, framing: Framing) -> None:
-        """Status and headers, in their final order."""
-        self.framing = framing
-        if framing in {"chunked", "close"}:
-            self.connection.streaming(self.exchange)
-        self.send(self.rendered(f"{self.exchange.version} {status:03d} {reason(status)}", headers))
-
-    @staticmethod
-    def rendered(line: str, headers: Headers) -> bytes:
-        """A status line and headers as bytes."""
-        return "".join((line, "\r\n", *(f"{name}: {value}\r\n" for name, value in headers), "\r\n")).encode("latin-1")
-
-    def piece(self, data: bytes) -> None:
-        """A part of the body."""
-        self.send(b"%x\r\n%b\r\n" % (len(data), data) if self.framing == "chunked" else data)
-
-    def end(self) -> None:
-        """What ends the body."""
-        if self.framing == "chunked":
-            self.send(b"0\r\n\r\n")
-        self.connection.answered(self.exchange)
 
 
 @define(eq=False)
@@ -114,6 +48,7 @@ class Connection(Protocol):
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self.clock = site.clock
         self.number = 0
         self._line: deque[_Arriving] = deque()
         self._reading: _Arriving | None = None
@@ -207,8 +142,8 @@ class Connection(Protocol):
         chunked = "transfer-encoding" in low
         length = -1 if chunked else int(low.get("content-length") or 0)
         self._reading = arriving = _Arriving(exchange, length, low.get("expect", "").lower())
-        self._size = 0
-        if sum(len(name) + len(value) for name, value in self._headers) > _HEAD_LIMIT:
+        self._size, self._headers = 0, []  # what follows in a trailer is not looked at
+        if sum(len(name) + len(value) for name, value in exchange.headers) > _HEAD_LIMIT:
             self._refuse("431 Request Header Fields Too Large")
             return
         if "host" not in low and version == "HTTP/1.1":
@@ -233,7 +168,7 @@ class Connection(Protocol):
             exchange.keep, arriving.taker = False, None
             exchange.respond(417, [("Connection", "close")])
             return
-        arriving.taker = self.site.opened(exchange)
+        arriving.taker = self.site.opened(self, exchange)
         if exchange.ended:
             return
         if arriving.taker is None and (arriving.length > UNWANTED or (arriving.expect and arriving.length != 0)):
@@ -322,10 +257,6 @@ class Connection(Protocol):
             if ITCPTransport.providedBy(transport):
                 transport.loseWriteConnection()
             self.later(_LINGER, transport.loseConnection)
-
-    def reset(self) -> None:
-        """Send RST, when what has been written has left."""
-        self.later(_FLUSH, self.cut)
 
     def later(self, delay: float, do: Callable[..., object], *args: object) -> None:
         """Do something after a while, unless the client is gone by then."""

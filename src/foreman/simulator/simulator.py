@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
-from attrs import define, evolve
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from foreman.simulator import blobs
 from foreman.simulator.bodies import Whole, inflated
 from foreman.simulator.catalogue import choose
-from foreman.simulator.exchange import Exchange, Headers
+from foreman.simulator.exchange import Exchange
 from foreman.simulator.golang import encode
 from foreman.simulator.misbehave import HEADER, Misbehaviour, What, parse
 from foreman.simulator.models import Inventory, named
@@ -26,53 +26,16 @@ from foreman.simulator.refusals import Refused
 from foreman.simulator.router import Plain, Route, find
 from foreman.simulator.routes import ROUTES
 from foreman.simulator.scheduler import Scheduler
-from foreman.simulator.server import Connection, Taker
+from foreman.simulator.seen import Lost, Outcome, Seen
+from foreman.simulator.server import Connection
 from foreman.simulator.settings import Settings
 from foreman.simulator.shapes import JSON, refuse
+from foreman.simulator.site import Client, Taker
 from foreman.simulator.spoil import spoil
 from foreman.simulator.world import World
 
 #: 2026-01-01, the time of day of a simulator that is given none.
 NEW_YEAR = 1_767_225_600.0
-
-Outcome = Literal["open", "answered", "left"]
-
-
-@define(eq=False)
-class Seen:
-    """A request as it arrived, and what became of it.
-
-    :ivar path: path and query, byte for byte; :ivar headers: in the order and spelling of the wire.
-    :ivar at: when its head had come, on the simulator's clock; :ivar connection: the number of its connection.
-    :ivar status: what it was answered with, 0 until then.
-    :ivar outcome: ``left`` means that the client's connection was gone before the answer was whole.
-    :ivar over: when that was; :ivar misbehaviour: what went wrong with the answer by order.
-    """
-
-    method: str
-    path: str
-    version: str
-    headers: Headers
-    at: float
-    connection: int
-    body: bytes = b""
-    status: int = 0
-    outcome: Outcome = "open"
-    over: float | None = None
-    misbehaviour: Misbehaviour | None = None
-
-    def header(self, name: str) -> str | None:
-        """The first header of that name, whatever its case."""
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
-
-
-@define(eq=False)
-class Lost:
-    """A connection that has gone: when, and what it was asking (``None`` if nothing)."""
-
-    connection: int
-    at: float
-    seen: Seen | None
 
 
 class Simulator(Factory):
@@ -103,7 +66,7 @@ class Simulator(Factory):
         )
         self.requests: deque[Seen] = deque(maxlen=settings.remember)
         self.lost_connections: deque[Lost] = deque(maxlen=settings.remember)
-        self.connections: list[Connection] = []
+        self.connections: list[Client] = []
         self._count = 0
         self._down = False
         self._seen: dict[Exchange, Seen] = {}
@@ -120,13 +83,13 @@ class Simulator(Factory):
         """Nobody listens with it any more: leave no timer behind."""
         self.world.scheduler.stop()
 
-    def connected(self, connection: Connection) -> None:
+    def connected(self, connection: Client) -> None:
         """Somebody has connected."""
         self._count += 1
         connection.number = self._count
         self.connections.append(connection)
 
-    def lost(self, connection: Connection, exchange: Exchange | None) -> None:
+    def lost(self, connection: Client, exchange: Exchange | None) -> None:
         """A connection is gone."""
         if connection in self.connections:
             self.connections.remove(connection)
@@ -139,9 +102,8 @@ class Simulator(Factory):
         """The time for the ``Date`` header."""
         return self.world.date()
 
-    def opened(self, exchange: Exchange) -> Taker | None:
+    def opened(self, connection: Client, exchange: Exchange) -> Taker | None:
         """A request's head has come: remember it, and find its route."""
-        connection = next(c for c in self.connections if c.current is exchange)
         seen = Seen(
             exchange.method,
             exchange.target,

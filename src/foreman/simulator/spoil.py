@@ -11,9 +11,10 @@ from attrs import define, field
 from foreman.simulator.exchange import Exchange, Framing, Headers, reason
 from foreman.simulator.golang import encode
 from foreman.simulator.misbehave import Misbehaviour
-from foreman.simulator.server import Connection, PlainWire
 from foreman.simulator.shapes import JSON
+from foreman.simulator.wire import Line, PlainWire
 
+_FLUSH = 0.02
 _NOT_HTTP = b"\x16\x03\x01\x00\xa5 this is not HTTP\r\n\r\n"
 _HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\r\n"
 _HEADER_LINE = b"X-More: " + b"a" * 56 + b"\r\n"
@@ -80,7 +81,7 @@ class SpoiledWire(PlainWire):
         self.struck = True
         transport = self.connection.transport
         if self.plan.what == "reset":
-            self.connection.reset()
+            self.connection.later(_FLUSH, self.connection.cut)  # when what was written has left
         elif self.plan.what == "stall":
             self.exchange.stall()
         elif self.plan.what == "error-line":
@@ -260,7 +261,7 @@ _WIRES: dict[str, type[SpoiledWire]] = {
 }
 
 
-def spoil(connection: Connection, exchange: Exchange, plan: Misbehaviour) -> Callable[[], None] | None:
+def spoil(connection: Line, exchange: Exchange, plan: Misbehaviour) -> Callable[[], None] | None:
     """Let ``plan`` happen to the answer of ``exchange``.
 
     :returns: what is to be done instead of answering, or ``None``.
@@ -273,8 +274,8 @@ def spoil(connection: Connection, exchange: Exchange, plan: Misbehaviour) -> Cal
         return lambda: exchange.respond(plan.status or 500, kind, body)
     if plan.what == "redirect":
         return lambda: exchange.respond(plan.status or 307, [("Location", plan.text or "/api/elsewhere")])
-    wire = _WIRES.get(plan.what, SpoiledWire)(connection, exchange, plan=plan)
-    exchange.wire = wire
+    wire = _WIRES.get(plan.what, SpoiledWire)(connection, plan=plan)
+    wire.exchange, exchange.wire = exchange, wire
     if plan.what == "garbage" and plan.at_byte is None and plan.at_line is None:
         return wire.strike
     return None
