@@ -154,8 +154,8 @@ def way(method: bytes, target: bytes) -> Way | Redirect | Refusal:
     decoded = unquote_to_bytes(raw)
     escaped = raw if _AS_SENT.fullmatch(raw) else _escape(decoded)
     if (clean := _clean(escaped)) != escaped:
-        return Redirect(307, _NOT_ASCII.sub(_escape_byte, _escape(clean) + question + query))
-    return _way(method.decode("latin-1"), decoded, question + query)
+        return Redirect(307, _escape(clean) + _to_ascii(question + query if query else b""))
+    return _way(method.decode("latin-1"), decoded, _to_ascii(question + query))
 
 
 def allowed_methods(path: str) -> tuple[str, ...]:
@@ -178,8 +178,7 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
         # An escaped /k/ hides a token, which must not reach the target.
         return _NOT_FOUND
     if path.endswith("/") and path != "/" and method in allowed_methods(path[:-1]):
-        location = _NOT_ASCII.sub(_escape_byte, _escape(decoded[:-1]) + query)
-        return Redirect(301 if method == "GET" else 307, location)
+        return Redirect(301 if method == "GET" else 307, _escape(decoded[:-1]) + query)
     return Way(_lane(method, path), _family(path), path)
 
 
@@ -211,8 +210,8 @@ def _clean(path: bytes) -> bytes:
 
 def _escape(path: bytes) -> bytes:
     """A path as Go writes it into a ``Location``."""
-    return _TO_ESCAPE.sub(_escape_byte, path)
+    return _TO_ESCAPE.sub(lambda match: b"%%%02X" % match[0][0], path)
 
 
-def _escape_byte(match: re.Match[bytes]) -> bytes:
-    return b"%%%02X" % match[0][0]
+def _to_ascii(query: bytes) -> bytes:
+    return _NOT_ASCII.sub(lambda match: b"%%%02x" % match[0][0], query)
