@@ -58,8 +58,8 @@ async def _vectors(
                 await deferLater(world.clock, world.settings.prompt_time)
             vectors = [vector(text, model.embedding_length) for text in texts]
         finally:
-            runner.slots.release()
             world.ended()
+            runner.slots.release()
         return vectors, sum(pieces_of(model, text) for text in texts), load
     finally:
         world.scheduler.release(runner)

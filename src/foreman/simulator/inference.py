@@ -175,14 +175,15 @@ async def infer(world: World, exchange: Exchange, inquiry: Inquiry, voice: Voice
         started = world.clock.seconds()
         try:
             ending = await saying.start(world.settings.prompt_time)
+            now = world.clock.seconds()
+            spans = (now - asked, granted - asked, saying.first - started, now - saying.first)
+            exchange.on_half_gone = None
+            voice.end(Counts(ending.reason, inquiry.prompt_tokens, ending.count, *map(_nanos, spans)))
         finally:
             runner.crashed.remove(crashed)
             exchange.pace = exchange.on_half_gone = None
-            runner.slots.release()
             world.ended()
-        now = world.clock.seconds()
-        spans = (now - asked, granted - asked, saying.first - started, now - saying.first)
-        voice.end(Counts(ending.reason, inquiry.prompt_tokens, ending.count, *map(_nanos, spans)))
+            runner.slots.release()
     except (Crashed, _Left) as end:
         text = CRASHED if isinstance(end, Crashed) else LEFT
         if not exchange.begun:

@@ -116,7 +116,7 @@ class Connection(Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, in the spelling of the client."""
-        self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
+        self._headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""

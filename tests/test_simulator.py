@@ -1,0 +1,388 @@
+"""Models that load, wait, answer, unload and crash, as a clock is moved by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from foreman.simulator import Settings, Simulator
+
+CHAT: dict[str, Any] = {"model": "tiny-slow", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@define(eq=False)
+class Client:
+    """A connection in memory."""
+
+    simulator: Simulator
+    transport: StringTransport = field(factory=StringTransport)
+    protocol: Any = None
+
+    def __attrs_post_init__(self) -> None:
+        self.protocol = self.simulator.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+
+    def ask(self, path: str, body: Any = None, method: str = "POST", headers: str = "") -> Client:
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {len(data)}\r\n\r\n"
+        self.protocol.dataReceived(head.encode() + data)
+        return self
+
+    def leave(self) -> None:
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    @property
+    def heard(self) -> bytes:
+        return bytes(self.transport.value())
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON objects that have come, each on a line of its own."""
+        return [json.loads(line) for line in self.heard.split(b"\n") if line.startswith(b"{")]
+
+    @property
+    def status(self) -> int:
+        return int(self.heard.split()[1]) if self.heard else 0
+
+
+class World:
+    """A simulator, its clock, and its clients."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        self.simulator = Simulator(self.clock, Settings(**settings))
+
+    def ask(self, path: str, body: Any = None, method: str = "POST", headers: str = "") -> Client:
+        return Client(self.simulator).ask(path, body, method, headers)
+
+    def answer(self, path: str, body: Any = None, method: str = "POST") -> Any:
+        """What is answered at once, as JSON."""
+        client = self.ask(path, body, method)
+        self.clock.pump([0.0] * 5)
+        return client.lines[0]
+
+    def chat(self, words: int = 3, **more: Any) -> Client:
+        return self.ask("/api/chat", {**CHAT, "options": {"num_predict": words}, **more})
+
+
+def test_tokens_come_at_their_pace() -> None:
+    world = World(rate=10, prompt_time=1)
+    client = world.chat(5)
+    world.clock.advance(0.99)
+    assert client.heard == b""
+    for moment, lines in ((0.02, 1), (0.2, 3), (0.2, 5), (0.1, 6)):
+        world.clock.advance(moment)
+        assert len(client.lines) == lines
+    assert client.lines[-1]["done_reason"] == "length"
+    assert client.lines[-1]["eval_count"] == 5
+    assert client.lines[-1]["prompt_eval_duration"] == 1_000_000_000
+
+
+def test_each_line_is_one_chunk() -> None:
+    client = World().chat(2)
+    chunks = client.heard.partition(b"\r\n\r\n")[2].split(b"\r\n")
+    assert [len(chunk) for chunk in chunks[1::2]] == [int(size, 16) for size in chunks[0:-1:2]]
+    assert all(chunk.endswith(b"}\n") for chunk in chunks[1:6:2])
+    assert chunks[6:] == [b"0", b"", b""]
+
+
+def test_a_model_answers_one_after_the_other_in_the_order_they_came() -> None:
+    world = World(rate=10)
+    clients = [world.chat() for _ in range(3)]
+    world.clock.advance(0.05)
+    assert [client.status for client in clients] == [200, 0, 0]
+    world.clock.pump([0.1] * 3)
+    assert [client.status for client in clients] == [200, 200, 0]
+    world.clock.pump([0.1] * 10)
+    assert [seen.outcome for seen in world.simulator.requests] == ["answered"] * 3
+    assert (world.simulator.running, world.simulator.most_running) == (0, 1)
+
+
+def test_two_answer_at_once_where_that_is_allowed() -> None:
+    world = World(rate=10, parallel=2)
+    clients = [world.chat() for _ in range(3)]
+    assert [client.status for client in clients] == [200, 200, 0]
+    assert world.simulator.most_running == 2
+
+
+def test_who_leaves_the_line_of_a_loaded_model_is_forgotten() -> None:
+    world = World(rate=10)
+    first, second, third = (world.chat() for _ in range(3))
+    second.leave()
+    world.clock.pump([0.1] * 4)
+    assert (first.status, second.heard, third.status) == (200, b"", 200)
+    assert [seen.outcome for seen in world.simulator.requests] == ["answered", "left", "open"]
+
+
+def test_who_leaves_in_the_middle_stops_the_model_at_once() -> None:
+    world = World(rate=10)
+    first, second = world.chat(100), world.chat(1)
+    world.clock.advance(0.5)
+    first.leave()
+    assert second.status == 200
+    assert world.simulator.running == 1
+    lost = world.simulator.lost_connections[0]
+    assert (lost.at, lost.seen) == (0.5, world.simulator.requests[0])
+
+
+def test_who_leaves_while_the_model_thinks_about_the_prompt_stops_it_too() -> None:
+    world = World(prompt_time=10)
+    first, second = world.chat(), world.chat()
+    world.clock.advance(5)
+    first.leave()
+    world.clock.advance(10)
+    assert (first.heard, second.status) == (b"", 200)
+
+
+def test_leaving_gives_a_load_up() -> None:
+    world = World(load_time=5)
+    first = world.chat()
+    world.clock.advance(4)
+    first.leave()
+    world.clock.advance(2)
+    assert world.simulator.loaded == []
+    second = world.chat()
+    world.clock.advance(4)
+    assert second.heard == b""
+    world.clock.advance(1)
+    assert second.status == 200
+
+
+def test_a_load_takes_its_time_and_is_seen_only_when_done() -> None:
+    world = World(load_time=2)
+    client = world.chat(1)
+    assert world.answer("/api/ps", method="GET") == {"models": []}
+    world.clock.advance(2)
+    assert client.lines[-1]["load_duration"] == 2_000_000_000
+    assert [model["name"] for model in world.answer("/api/ps", method="GET")["models"]] == ["tiny-slow:latest"]
+
+
+def test_a_model_nobody_uses_goes_after_its_time() -> None:
+    world = World(keep_alive=60)
+    world.chat(1)
+    world.clock.advance(59)
+    assert world.simulator.loaded == ["tiny-slow:latest"]
+    world.chat(1)
+    world.clock.advance(59)
+    assert world.simulator.loaded == ["tiny-slow:latest"]
+    world.clock.advance(1)
+    assert world.simulator.loaded == []
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "stays"), [("1h", 3600), (90, 90), (1.5, 1.5), ("-1m", math.inf), (-1, math.inf), (0, 0)]
+)
+def test_the_last_word_about_keep_alive_counts(keep_alive: Any, stays: float) -> None:
+    world = World()
+    world.chat(1, keep_alive=keep_alive)
+    world.chat(1) if stays else None
+    world.clock.advance(min(stays, 1e9) - 0.01 if stays else 0)
+    assert world.simulator.loaded == (["tiny-slow:latest"] if stays else [])
+    world.clock.advance(0.02)
+    assert world.simulator.loaded == (["tiny-slow:latest"] if stays == math.inf else [])
+
+
+def test_unloading_needs_no_turn_and_disturbs_nobody() -> None:
+    world = World(rate=10)
+    client = world.chat(5)
+    assert world.answer("/api/generate", {"model": "tiny-slow", "keep_alive": 0})["done_reason"] == "unload"
+    assert world.simulator.loaded == ["tiny-slow:latest"]
+    world.clock.pump([0.1] * 6)
+    assert client.lines[-1]["done"] is True
+    assert world.simulator.loaded == []
+
+
+def test_copies_share_what_is_loaded() -> None:
+    world = World()
+    assert world.answer("/api/generate", {"model": "tiny-chat"})["done_reason"] == "load"
+    world.ask("/api/chat", {**CHAT, "model": "tiny-chat2"})
+    assert world.simulator.loaded == ["tiny-chat:latest"]
+
+
+def test_another_context_size_loads_anew() -> None:
+    world = World(load_time=1)
+    world.chat(1)
+    world.clock.advance(1)
+    client = world.ask("/api/chat", {**CHAT, "options": {"num_predict": 1, "num_ctx": 8192}})
+    assert client.heard == b""
+    world.clock.advance(1)
+    assert client.status == 200
+    assert world.answer("/api/ps", method="GET")["models"][0]["context_length"] == 8192
+
+
+def test_an_idle_model_makes_room_and_a_busy_one_is_waited_for() -> None:
+    world = World(rate=10, max_loaded=1)
+    busy = world.chat(5)
+    waiting = world.ask("/api/chat", {**CHAT, "model": "tiny-other"})
+    world.clock.advance(0.1)
+    assert waiting.heard == b""
+    world.clock.pump([0.1] * 6)
+    assert busy.lines[-1]["done"] is True
+    assert waiting.status == 200
+    assert world.simulator.loaded == ["tiny-other:latest"]
+
+
+def test_only_waiting_for_a_load_has_an_end_and_who_left_still_counts() -> None:
+    world = World(rate=10, max_loaded=1, max_queue=1)
+    world.chat(100)
+    waiting = [world.ask("/api/chat", {**CHAT, "model": model}) for model in ("tiny-chat", "tiny-other")]
+    for client in waiting:
+        client.leave()
+    assert world.ask("/api/chat", {**CHAT, "model": "tiny-think"}).status == 503
+    assert world.chat(1).heard == b""
+
+
+def test_many_quick_waiters_do_not_pile_up_on_the_stack() -> None:
+    world = World(load_time=1, models=("tiny-chat",))
+    clients = [world.ask("/api/chat", {**CHAT, "model": "tiny-chat", "stream": False}) for _ in range(400)]
+    world.clock.advance(1)
+    assert {client.status for client in clients} == {200}
+    world = World(rate=10)
+    first = world.chat(2)
+    later = [
+        world.ask("/api/generate", {"model": "tiny-slow", "prompt": "x", "options": {"num_predict": 0}})
+        for _ in range(400)
+    ]
+    world.clock.pump([0.1, 0.1, 0.1])
+    assert first.lines[-1]["done"] is True
+    assert {client.status for client in later} == {200}
+
+
+def test_a_slow_reader_slows_the_model() -> None:
+    world = World(rate=10)
+    client = world.chat(100)
+    world.clock.advance(0.25)
+    client.transport.producer.pauseProducing()  # type: ignore[union-attr]
+    lines = len(client.lines)
+    world.clock.advance(60)
+    assert len(client.lines) == lines
+    client.transport.producer.resumeProducing()  # type: ignore[union-attr]
+    world.clock.pump([0.1] * 3)
+    assert lines + 2 <= len(client.lines) <= lines + 4
+
+
+def test_a_crash_ends_every_answer_of_the_model() -> None:
+    world = World(rate=10)
+    running, waiting = world.chat(100), world.chat(1)
+    world.clock.advance(0.1)
+    world.simulator.crash_models()
+    assert running.lines[-1] == {"error": "an error was encountered while running the model: unexpected EOF"}
+    assert waiting.status == 500
+    assert world.simulator.loaded == []
+    assert world.chat(1).status == 200
+
+
+def test_a_server_that_is_down_takes_nobody() -> None:
+    world = World(rate=10)
+    client = world.chat(100)
+    world.simulator.go_down()
+    assert client.transport.disconnecting
+    assert world.simulator.buildProtocol(None) is None
+    world.simulator.come_back()
+    assert world.ask("/", method="GET").heard.endswith(b"Ollama is running")
+
+
+def test_models_come_and_go_by_order() -> None:
+    world = World(models=())
+    world.simulator.install("some/thing:1b", "nomic-embed-text")
+    assert world.simulator.installed == ["some/thing:1b", "nomic-embed-text:latest"]
+    assert world.ask("/api/chat", {**CHAT, "model": "SOME/Thing:1B"}).status == 200
+    world.simulator.uninstall("some/thing:1b")
+    assert world.ask("/api/chat", {**CHAT, "model": "some/thing:1b"}).status == 404
+
+
+def test_equal_questions_get_equal_answers_and_others_do_not() -> None:
+    def said(**options: Any) -> str:
+        answer = World().answer("/api/chat", {**CHAT, "stream": False, "options": {"num_predict": 8, **options}})
+        return str(answer["message"]["content"])
+
+    assert said() == said()
+    assert said(seed=5) != said(seed=6)
+
+
+def test_the_friendly_model_says_what_it_was_asked() -> None:
+    answer = World().answer("/api/chat", {**CHAT, "model": "llama3.2:3b", "stream": False})
+    assert "hello" in answer["message"]["content"]
+    assert answer["done_reason"] == "stop"
+
+
+def test_the_friendly_model_uses_the_tool_it_is_given_and_then_answers() -> None:
+    properties = {
+        "n": {"type": "integer"},
+        "unit": {"enum": ["c", "f"]},
+        "tags": {"type": "array", "items": {"type": "string"}},
+    }
+    parameters = {"type": "object", "properties": properties}
+    tools = [{"type": "function", "function": {"name": "measure", "parameters": parameters}}]
+    question = {**CHAT, "model": "llama3.2:3b", "stream": False, "tools": tools}
+    call = World().answer("/api/chat", question)["message"]["tool_calls"][0]["function"]
+    assert (call["name"], call["arguments"]) == ("measure", {"n": 1, "unit": "c", "tags": ["Paris"]})
+    told = [*CHAT["messages"], {"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "21"}]
+    message = World().answer("/api/chat", {**question, "messages": told})["message"]
+    assert "tool_calls" not in message
+    assert message["content"]
+
+
+def test_a_schema_is_followed() -> None:
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}, "why": {"anyOf": [{"type": "null"}]}}}
+    for form, wanted in (("json", {"answer": "a simulated answer"}), (schema, {"ok": True, "why": None})):
+        answer = World().answer("/api/chat", {**CHAT, "model": "llama3.2:3b", "stream": False, "format": form})
+        assert json.loads(answer["message"]["content"]) == wanted
+
+
+def test_an_image_is_taken_by_a_model_that_sees() -> None:
+    messages = [{"role": "user", "content": "what?", "images": ["aGVsbG8="]}]
+    assert World().ask("/api/chat", {"model": "llava:7b", "messages": messages}).status == 200
+    assert World().ask("/api/chat", {"model": "llama3.2:3b", "messages": messages}).status == 400
+
+
+def test_vectors_have_length_one_and_follow_the_words() -> None:
+    texts = ["a red house", "a red boat", "cheese"]
+    house, boat, cheese = World().answer("/api/embed", {"model": "nomic-embed-text", "input": texts})["embeddings"]
+    again = World().answer("/api/embed", {"model": "nomic-embed-text", "input": texts[0]})["embeddings"]
+
+    def product(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert again == [house]
+    assert len(house) == 768
+    assert product(house, house) == pytest.approx(1, abs=1e-5)
+    assert product(house, boat) > 0.4 > product(house, cheese)
+
+
+def test_requests_are_remembered_as_they_came() -> None:
+    world = World()
+    body = {**CHAT, "options": {"num_predict": 1}}
+    world.ask("/api/%63hat?x=%20y", body, headers="X-Odd: Case \r\nx-odd: again\r\n")
+    seen = world.simulator.requests[0]
+    assert (seen.method, seen.path, seen.status, seen.outcome) == ("POST", "/api/%63hat?x=%20y", 200, "answered")
+    assert seen.headers[:3] == [("Host", "localhost"), ("X-Odd", "Case"), ("x-odd", "again")]
+    assert json.loads(seen.body) == body
+    assert world.simulator.asked("/api/chat") == []
+
+
+def test_pulling_shows_progress_installs_and_stops_when_nobody_waits() -> None:
+    world = World(models=(), load_time=10)
+    client = world.ask("/api/pull", {"model": "new:1b"})
+    world.clock.pump([0.5] * 25)
+    assert [line["status"] for line in client.lines[:2]] == [
+        "pulling manifest",
+        f"pulling {client.lines[1]['digest'][7:19]}",
+    ]
+    assert client.lines[-1] == {"status": "success"}
+    assert client.lines[11]["completed"] == client.lines[11]["total"]
+    assert world.simulator.installed == ["new:1b"]
+    other = world.ask("/api/pull", {"model": "other"})
+    world.clock.advance(3)
+    other.leave()
+    world.clock.advance(60)
+    assert world.simulator.installed == ["new:1b"]
+    assert world.ask("/api/pull", {"model": "nope", "stream": False}).status == 500
