@@ -77,7 +77,8 @@ _Ordinary = msgspec.defstruct(
 )
 _decode_ordinary: Callable[[Body], Any] = msgspec.json.Decoder(_Ordinary).decode
 
-_NULL = b"null"
+_NULL, _EMPTY = b"null", b'""'
+_FLAGS = {b"true": True, b"false": False}
 #: Where null unsets what an earlier duplicate said (a pointer or a slice in Go), and not where it changes nothing.
 _UNSET_BY_NULL = frozenset({"keep_alive", "messages"})
 _QUOTE, _BRACKET = b'"['
@@ -92,6 +93,7 @@ _MOST_DIGITS = 1000
 
 #: The values of the needed members, duplicates in their order, each as far as _LONGEST bytes.
 _Found = dict[str, list[bytes]]
+_Values = list[bytes] | None
 
 
 class _Mismatch(ValueError):
@@ -107,11 +109,10 @@ def read(
     :raises BadBody: where there is no JSON or only the beginning of some, with Ollama's text. Other bodies that cannot
         be read are Ollama's to refuse, and are not ``sure``.
     """
-    unsure = Asked(None, path in _STREAMING, sure=False)
     if path == _TRANSCRIPTIONS:
         # A query would win over the form (Go's FormValue).
         model = None if query else forms.field("model", body, content_type or b"")
-        return Asked(model, stream=False) if model else unsure
+        return Asked(model, stream=False) if model else _unsure(path)
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):
             body = _unpack(body)
@@ -122,7 +123,11 @@ def read(
     except gojson.Truncated:
         raise BadBody("unexpected EOF") from None
     except (gojson.Unreadable, _Mismatch):
-        return unsure
+        return _unsure(path)
+
+
+def _unsure(path: str) -> Asked:
+    return Asked(None, path in _STREAMING, sure=False)
 
 
 def _unpack(body: Body) -> bytes:
@@ -163,17 +168,17 @@ def _careful(body: Body) -> _Found:
 
 
 def _judge(path: str, found: _Found) -> Asked:
-    model = _text(found, "model")
+    model = _text(found.get("model"))
     if not model and path in _NAMED:
-        model = _text(found, "name")
-    return Asked(model or None, _stream(path, found), _errand(path, found))
+        model = _text(found.get("name"))
+    return Asked(model or None, _stream(path, found.get("stream")), _errand(path, found))
 
 
 def _errand(path: str, found: _Found) -> Errand:
     if path == _CHAT:
-        idle = not _has_items(found, "messages")
+        idle = not _has_items(found.get("messages"))
     elif path == _GENERATE:
-        idle = not _says_something(found, "prompt")
+        idle = not _says_something(found.get("prompt"))
     else:
         return Errand.RUN
     at_once = False
@@ -184,48 +189,50 @@ def _errand(path: str, found: _Found) -> Errand:
     return Errand.UNLOAD if at_once else Errand.LOAD
 
 
-def _stream(path: str, found: _Found) -> bool:
-    by_default = path in _STREAMING
+def _stream(path: str, values: _Values) -> bool:
     if path not in _CAN_STREAM:
         return False
-    stream: bool | None = None
-    for value in found.get("stream", ()):
-        if value == _NULL:
-            stream = None if path in _STREAM_UNSET_BY_NULL else stream
-        elif value in {b"true", b"false"}:
-            stream = value == b"true"
-        else:
+    stream = by_default = path in _STREAMING
+    for value in values or ():
+        if value in _FLAGS:
+            stream = _FLAGS[value]
+        elif value != _NULL:
             raise _Mismatch
-    return by_default if stream is None else stream
+        elif path in _STREAM_UNSET_BY_NULL:
+            stream = by_default
+    return stream
 
 
-def _text(found: _Found, name: str) -> str:
-    values = _strings(found, name)
-    if not values:
-        return ""
-    if len(values[-1]) >= _LONGEST:
+def _text(values: _Values) -> str:
+    last = _last_string(values)
+    if len(last) >= _LONGEST:
         raise _Mismatch
-    return gojson.text(values[-1])
+    return gojson.text(last)
 
 
-def _says_something(found: _Found, name: str) -> bool:
-    values = _strings(found, name)
-    return bool(values) and values[-1] != b'""'
+def _says_something(values: _Values) -> bool:
+    return _last_string(values) != _EMPTY
 
 
-def _strings(found: _Found, name: str) -> list[bytes]:
-    values = [value for value in found.get(name, ()) if value != _NULL]
-    if any(value[0] != _QUOTE for value in values):
-        raise _Mismatch
-    return values
+def _last_string(values: _Values) -> bytes:
+    last = _EMPTY
+    for value in values or ():
+        if value[0] == _QUOTE:
+            last = value
+        elif value != _NULL:
+            raise _Mismatch
+    return last
 
 
-def _has_items(found: _Found, name: str) -> bool:
+def _has_items(values: _Values) -> bool:
     some = False
-    for value in found.get(name, ()):
-        if value != _NULL and value[0] != _BRACKET:
+    for value in values or ():
+        if value[0] == _BRACKET:
+            some = _NO_ITEMS.fullmatch(value) is None
+        elif value != _NULL:
             raise _Mismatch
-        some = value != _NULL and _NO_ITEMS.fullmatch(value) is None
+        else:
+            some = False
     return some
 
 

@@ -53,6 +53,8 @@ _FOLD = str.maketrans(
     {**{letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}, "\u017f": "s", "\u212a": "k"}
 )
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 Span = tuple[int, int]
 
 
@@ -99,11 +101,10 @@ def members(body: Body, wanted: Collection[str]) -> dict[str, list[Span]]:
 
 
 def text(raw: bytes) -> str:
-    """The text of a JSON string, quotes included, that ``members`` found: whatever is no text reads as U+FFFD."""
-    if b"\\" not in raw:
-        return raw[1:-1].decode("utf-8", "replace")
-    value: str = json.loads(raw.decode("utf-8", "replace"))
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """The text of a JSON string, quotes included, that ``members`` found; whatever is no text reads as U+FFFD."""
+    quoted = raw.decode("utf-8", "surrogateescape")  # one for each byte that is no UTF-8, as in Go
+    value: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
+    return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
 
 
 def _folded(body: Body, span: Span) -> str:
