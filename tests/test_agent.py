@@ -18,7 +18,8 @@ from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from foreman import errors
-from foreman.ollama.agent import HEAD_BUDGET, Answer, Exchange, head_bytes
+from foreman.ollama.agent import Exchange, head_bytes
+from foreman.ollama.connection import HEAD_BUDGET, Answer
 
 HEAD = head_bytes(b"POST", b"/api/chat?x=%5B1%5D&y=[2]", [(b"Host", b"target"), (b"x-CASED", b"Yes")])
 
@@ -106,7 +107,9 @@ def test_the_bytes_that_go_out_are_those_that_were_prepared() -> None:
 
 def test_the_head_comes_back_as_it_was_written_and_compressed_bodies_stay_so() -> None:
     asked = Asked()
-    asked.hear(b"HTTP/1.1 200 Fine\r\ncontent-ENCODING: gzip\r\nSet-Cookie: a=b\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08")
+    asked.hear(
+        b"HTTP/1.1 200 Fine\r\ncontent-ENCODING: gzip\r\nSet-Cookie: a=b\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08"
+    )
     assert asked.answer.code == 200
     assert asked.answer.phrase == b"Fine"
     assert asked.answer.raw_headers[:2] == [(b"content-ENCODING", b"gzip"), (b"Set-Cookie", b"a=b")]
@@ -129,7 +132,9 @@ def test_a_chunked_body_is_whole_at_its_last_chunk_and_the_connection_is_closed(
 
 def test_interim_answers_are_passed_over() -> None:
     asked = Asked()
-    asked.hear(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n")
+    asked.hear(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"
+    )
     assert asked.answer.code == 204
     assert asked.answer.raw_headers == []
     assert asked.answer.phrase == b"No Content"

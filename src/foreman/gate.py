@@ -48,13 +48,16 @@ class Gate:
     _lock: DeferredLock | DeferredSemaphore = field(init=False)
     _room: dict[Ticket, Deferred[Turn]] = field(factory=dict, init=False)
     _running: dict[Turn, None] = field(factory=dict, init=False)
-    _free: int = field(init=False)
     _handing_over: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._lock = DeferredLock() if self.turns == 1 else DeferredSemaphore(self.turns)
-        self._free = self.turns
+
+    @property
+    def has_free_turn(self) -> bool:
+        """Whether one more may run now."""
+        return len(self._running) < self.turns
 
     @property
     def waiting(self) -> list[Ticket]:
@@ -72,14 +75,14 @@ class Gate:
         :raises errors.QueueFull: as the Deferred's failure, when nobody may wait any more.
         :raises errors.Draining: likewise, once the gate is closed.
         """
-        turn: Deferred[Turn] = Deferred(lambda _: self._room.pop(ticket, None))
+        turn: Deferred[Turn] = Deferred(lambda _: self._leave(ticket))
         if self._closed:
             turn.errback(errors.Draining("foreman is stopping; try again soon"))
-        elif not self._free and len(self._room) >= self.max_queue:
+        elif not self.has_free_turn and len(self._room) >= self.max_queue:
             turn.errback(errors.QueueFull("server busy, please try again.  maximum pending requests exceeded"))
         else:
             self._room[ticket] = turn
-            if self._free > 0 and not self._handing_over:
+            if not self._handing_over:
                 self._hand_over()
         return turn
 
@@ -90,9 +93,11 @@ class Gate:
         for turn in room.values():
             turn.errback(errors.Draining("foreman is stopping; try again soon"))
 
+    def _leave(self, ticket: Ticket) -> None:
+        self._room.pop(ticket, None)
+
     def _pass_on(self, turn: Turn) -> None:
         del self._running[turn]
-        self._free += 1
         self._lock.release()
         if self._room and not self._handing_over:
             self._handing_over = True
@@ -100,10 +105,10 @@ class Gate:
 
     def _hand_over(self) -> None:
         self._handing_over = False
-        while self._room and self._free > 0:
+        while self._room and self.has_free_turn and not self._handing_over:
             ticket = next_up(self._room)
             entered = self._room.pop(ticket)
             turn = Turn(ticket, self._clock.seconds(), self)
-            self._free -= 1
             self._running[turn] = None
-            self._lock.acquire().addCallback(lambda _, entered=entered, turn=turn: entered.callback(turn))
+            self._lock.acquire()  # free, since fewer run than may
+            entered.callback(turn)

@@ -15,11 +15,11 @@ from foreman.asked import Asked, Errand
 from foreman.budget import Budget
 from foreman.crowd import Crowd
 from foreman.gate import Gate, Turn
+from foreman.headers import RawHeaders, to_client
 from foreman.lanes import Lane, Way
 from foreman.ndjson import cutter_for, kind_for
-from foreman.headers import RawHeaders, to_client
-from foreman.ollama.agent import Answer
 from foreman.ollama.client import TargetClient
+from foreman.ollama.connection import Answer
 from foreman.ollama.inventory import Inventory, Standing
 from foreman.record import Record
 from foreman.relay import LastPieces, Limits, Reader, Relay

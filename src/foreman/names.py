@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from attrs import frozen
@@ -35,7 +35,7 @@ class ModelName:
     tag: str
     source: Source = ""
 
-    @property
+    @cached_property
     def key(self) -> Key:
         """What identifies the model: Ollama compares part by part without regard to case."""
         return self.host.lower(), self.namespace.lower(), self.model.lower(), self.tag.lower()

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from foreman import errors
 from foreman.budget import Budget
 from foreman.ndjson import Cutter
-from foreman.ollama.agent import Answer
+from foreman.ollama.connection import Answer
 from foreman.record import Outcome
 from foreman.tally import Tally
 

@@ -16,7 +16,8 @@ from foreman.budget import Budget
 from foreman.config import Config
 from foreman.gate import Gate
 from foreman.inference import Inference
-from foreman.ollama.client import TargetClient, endpoint_for
+from foreman.ollama.client import TargetClient
+from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.warmer import Warmer
 from foreman.relay import Limits
@@ -41,7 +42,9 @@ class Foreman(Service):
     name = "foreman"
     _log = Logger()
 
-    def __init__(self, config: Config, reactor: Any, wall_clock: Callable[[], float], new_id: Callable[[], ULID]) -> None:
+    def __init__(
+        self, config: Config, reactor: Any, wall_clock: Callable[[], float], new_id: Callable[[], ULID]
+    ) -> None:
         self._config = config
         self._clock = reactor
         endpoint = endpoint_for(reactor, config.target, config.connect_timeout)
@@ -71,7 +74,8 @@ class Foreman(Service):
     @property
     def port(self) -> int:
         """The number of the TCP port that is listened on, which the system chose where the settings say 0."""
-        return int(self._port._waitingForPort.result.getHost().port)  # noqa: SLF001 - strports offers no other way
+        listening: Any = self._port._waitingForPort  # noqa: SLF001 - strports offers no other way
+        return int(listening.result.getHost().port)
 
     def privilegedStartService(self) -> None:
         """Listen; a port that is taken ends the start."""
@@ -83,7 +87,9 @@ class Foreman(Service):
         self.inventory.start()
         self._port.startService()
         self._log.info(
-            "foreman listens on {listen} in front of {target}", listen=self._config.listen, target=self._config.target.url
+            "foreman listens on {listen} in front of {target}",
+            listen=self._config.listen,
+            target=self._config.target.url,
         )
 
     def stopService(self) -> Deferred[None]:

@@ -27,14 +27,14 @@ class FileBody:
     def __attrs_post_init__(self) -> None:
         self._sent = Deferred(lambda _: self.stopProducing())
 
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:  # noqa: N802 - IBodyProducer's name
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         """Begin; the Deferred fires when the last byte has been handed over."""
         self._file.seek(0)
         self._consumer = consumer
-        consumer.registerProducer(self, False)  # noqa: FBT003 - a pull producer, IConsumer's positional flag
+        consumer.registerProducer(self, False)
         return self._sent
 
-    def resumeProducing(self) -> None:  # noqa: N802 - IPullProducer's name
+    def resumeProducing(self) -> None:
         """Hand over the next piece."""
         if self._consumer is None:
             return
@@ -45,10 +45,10 @@ class FileBody:
             self.stopProducing()
             self._sent.callback(None)
 
-    def pauseProducing(self) -> None:  # noqa: N802 - IBodyProducer's name
+    def pauseProducing(self) -> None:
         """Nothing to do: a piece is handed over only when it is asked for."""
 
-    def stopProducing(self) -> None:  # noqa: N802 - IBodyProducer's name
+    def stopProducing(self) -> None:
         """Hand over nothing more."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:

@@ -10,11 +10,8 @@ from attrs import define, field
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -24,27 +21,29 @@ from foreman import errors
 from foreman.config import TargetAddress
 from foreman.headers import RawHeaders, to_target
 from foreman.ndjson import LineCutter
-from foreman.ollama.agent import Answer, Exchange, head_bytes
+from foreman.ollama.agent import Exchange, head_bytes
+from foreman.ollama.connection import Answer
 
 #: What foreman itself asks for is small; a list of thousands of models is 5 MB. An embedding batch may be larger.
 MAX_COLLECTED = 64 * 1024 * 1024
 
-# treq wants an absolute URL and looks at nothing but its host; the bytes that go out are in the Exchange.
-_ANY_URL = EncodedURL.from_text("http://target/")
+
+class _AnyURL(EncodedURL):
+    """The URL that treq wants: it goes nowhere, since the bytes that go out are in the Exchange.
+
+    treq turns its URL into a URI and text for each request, which costs as much as all of its other work.
+    """
+
+    def to_uri(self) -> EncodedURL:
+        """Itself: it is one."""
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        """Always the same."""
+        return "http://target/"
 
 
-def endpoint_for(reactor: Any, address: TargetAddress, timeout: float) -> IStreamClientEndpoint:
-    """The endpoint that connects to ``address`` within ``timeout`` seconds; names are resolved at each connection."""
-    endpoint: IStreamClientEndpoint
-    if isIPAddress(address.host):
-        endpoint = TCP4ClientEndpoint(reactor, address.host, address.port, timeout=timeout)
-    elif isIPv6Address(address.host):
-        endpoint = TCP6ClientEndpoint(reactor, address.host, address.port, timeout=timeout)
-    else:
-        endpoint = HostnameEndpoint(reactor, address.host, address.port, timeout=timeout)
-    if address.scheme == "https":
-        endpoint = wrapClientTLS(optionsForClientTLS(address.host), endpoint)
-    return endpoint
+_ANY_URL = _AnyURL.from_text("http://target/")
 
 
 @define(eq=False)

@@ -124,7 +124,9 @@ class Inventory:
     async def fresh(self) -> None:
         """Wait, but not long, until the lists are young."""
         if self.tags is None or self.ps is None or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH:
-            await self.refresh().addTimeout(REFRESH_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: None)
+            await self.refresh().addTimeout(
+                REFRESH_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: None
+            )
 
     def _askers_leaves(self, asker: Deferred[None]) -> None:
         self._askers.remove(asker)
@@ -135,7 +137,9 @@ class Inventory:
         try:
             models, running = read_tags(tags_body), read_ps(ps_body)
         except msgspec.MsgspecError as exc:
-            raise errors.ConnectionError("garbage", f"what answers there does not list models as Ollama does: {exc}") from exc
+            raise errors.ConnectionError(
+                "garbage", f"what answers there does not list models as Ollama does: {exc}"
+            ) from exc
         now = self._clock.seconds()
         self.tags = Listing(now, tags.raw_headers, tags_body)
         self.ps = Listing(now, ps.raw_headers, ps_body)
@@ -165,7 +169,9 @@ class Inventory:
         elif isinstance(problem, errors.HTTPError):
             self.target_failed(errors.ConnectionError("status", str(problem)))
         elif isinstance(problem, TimeoutError):
-            self.target_failed(errors.ConnectionError("silence", f"the target did not list its models within {POLL_PATIENCE:g} s"))
+            self.target_failed(
+                errors.ConnectionError("silence", f"the target did not list its models within {POLL_PATIENCE:g} s")
+            )
         else:
             self._log.failure("asking the target failed", reason)
             self.target_failed(errors.ConnectionError("garbage", reason.getErrorMessage()))
@@ -181,7 +187,9 @@ class Inventory:
     def target_answered(self) -> None:
         """Somebody got an answer: the target is there."""
         if self.degraded is not None:
-            self._log.info("the target answers again, after {seconds:.0f} s", seconds=self._clock.seconds() - self.degraded.since)
+            self._log.info(
+                "the target answers again, after {seconds:.0f} s", seconds=self._clock.seconds() - self.degraded.since
+            )
             self.degraded = None
             if self._refreshing is None:
                 self.refresh()
@@ -232,4 +240,3 @@ class Inventory:
             return any(names.parse(model.name).key == key for model in self.running)
         except errors.InvalidName:
             return False
-

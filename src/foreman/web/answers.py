@@ -9,9 +9,9 @@ import msgspec
 from attrs import frozen
 
 from foreman import errors
+from foreman.headers import RawHeaders
 from foreman.inference import ModelMissing
 from foreman.lanes import Family
-from foreman.headers import RawHeaders
 
 #: What each failure is as a status, where the answer has not begun.
 STATUS: dict[type[errors.ForemanError], int] = {
@@ -47,7 +47,12 @@ PHRASES: dict[int, bytes] = {
 _NATIVE_JSON = b"application/json; charset=utf-8"
 _JSON = b"application/json"
 
-_OPENAI_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+}
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -94,7 +99,13 @@ def error_value(family: Family, status: int, message: str, request_id: str) -> d
 
 
 def error_reply(
-    family: Family, status: int, message: str, request_id: str, *, headers: RawHeaders | None = None, early: bool = False
+    family: Family,
+    status: int,
+    message: str,
+    request_id: str,
+    *,
+    headers: RawHeaders | None = None,
+    early: bool = False,
 ) -> Reply:
     """An error before the first byte of an answer.
 

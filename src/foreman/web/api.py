@@ -17,9 +17,9 @@ from twisted.web.iweb import IRequest
 
 from foreman import asked, errors
 from foreman.asked import Asked
+from foreman.headers import RawHeaders, to_client
 from foreman.inference import Inference, Question
 from foreman.lanes import Lane
-from foreman.headers import RawHeaders, to_client
 from foreman.ollama.body import FileBody
 from foreman.ollama.inventory import Listing
 from foreman.record import Record

@@ -39,10 +39,10 @@ class Door(HTTPChannel):
     """One connection of a client. At most one deadline runs at a time: for a head, a body, or the next request."""
 
     factory: DoorFactory
-    requestFactory: type[Visit] = Visit  # noqa: N815 - Twisted's name
+    requestFactory: type[Visit] = Visit
     requests: list[Visit]
-    totalHeadersSize = HEAD_BYTES  # noqa: N815 - Twisted's name
-    maxHeaders = HEAD_LINES  # noqa: N815 - Twisted's name
+    totalHeadersSize = HEAD_BYTES
+    maxHeaders = HEAD_LINES
     MAX_LENGTH = HEAD_BYTES
 
     _deadline: IDelayedCall | None = None

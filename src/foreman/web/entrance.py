@@ -70,7 +70,9 @@ class Entrance:
         if len(hosts) > 1 or (not hosts and visit.clientproto == b"HTTP/1.1"):
             return self._refuse(visit, 400, "a request must have one Host header (RFC 9112 section 3.2)")
         if visit.headers_named(b"transfer-encoding") and (length is not None or visit.clientproto == b"HTTP/1.0"):
-            return self._refuse(visit, 400, "Transfer-Encoding must be chunked, alone, and of HTTP/1.1 (RFC 9112 section 6.1)")
+            return self._refuse(
+                visit, 400, "Transfer-Encoding must be chunked, alone, and of HTTP/1.1 (RFC 9112 section 6.1)"
+            )
         return None
 
     def _check_path(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
@@ -85,7 +87,9 @@ class Entrance:
         if not self.tokens.required:
             own_address = str(getattr(visit.host, "host", ""))
             if not self.guards.host_allowed(host, own_address):
-                text = "this Host name is not known here; to allow it, add it to FOREMAN_ALLOWED_HOSTS, or require a token"
+                text = (
+                    "this Host name is not known here; to allow it, add it to FOREMAN_ALLOWED_HOSTS, or require a token"
+                )
                 return self._refuse(visit, 403, text)
         origins = visit.headers_named(b"origin")
         if not origins or not origins[0]:
@@ -129,7 +133,9 @@ class Entrance:
 
     def _check_size(self, visit: Visit, length: int | None) -> Reply | None:
         if length is not None and length > self.config.max_body and not visit.is_blob:
-            text = f"a request body may have {self.config.max_body} bytes, this one announces {length} (FOREMAN_MAX_BODY)"
+            text = (
+                f"a request body may have {self.config.max_body} bytes, this one announces {length} (FOREMAN_MAX_BODY)"
+            )
             return self._refuse(visit, 413, text)
         return None
 

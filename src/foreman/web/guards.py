@@ -13,7 +13,7 @@ from attrs import field, frozen
 from foreman.headers import RawHeaders
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
-_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")
+_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - an origin, nothing is bound
 _DEFAULT_ORIGINS = (
     *(f"{scheme}://{host}{port}" for scheme in ("http", "https") for host in _HOSTS for port in ("", ":*")),
     "app://*",
@@ -27,10 +27,12 @@ _DEFAULT_ORIGINS = (
 PREFLIGHT: RawHeaders = [
     (
         b"Access-Control-Allow-Headers",
-        b"Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,X-Stainless-Async,"
-        b"X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,"
-        b"X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
-        b"X-Stainless-Runtime-Version,X-Stainless-Timeout",
+        (
+            b"Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,X-Stainless-Async,"
+            b"X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,"
+            b"X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
+            b"X-Stainless-Runtime-Version,X-Stainless-Timeout"
+        ),
     ),
     (b"Access-Control-Allow-Methods", b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
     (b"Access-Control-Max-Age", b"43200"),

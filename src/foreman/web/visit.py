@@ -13,8 +13,8 @@ from twisted.web.server import Request
 from zope.interface import provider
 
 from foreman import errors
-from foreman.lanes import Family, Lane, Way
 from foreman.headers import RawHeaders
+from foreman.lanes import Family, Lane, Way
 from foreman.web.answers import PHRASES, Reply, error_reply, last_words
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Visit(Request):
 
     channel: Door
     content: BinaryIO
-    defaultContentType = None  # noqa: N815 - Twisted's name
+    defaultContentType = None
     raw_headers: RawHeaders
     way: Way = _UNREAD
     target: bytes = b"/"
@@ -100,7 +100,7 @@ class Visit(Request):
             self._reserve(length)
         self.content = BytesIO() if length is not None and length <= IN_MEMORY else _spool(length)
 
-    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+    def handleContentChunk(self, data: bytes) -> None:
         """A part of the body."""
         if self.refusal is not None or self.finished:
             return
@@ -115,7 +115,7 @@ class Visit(Request):
                 return
         self.content.write(data)
 
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802 - Twisted's name
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The body is whole."""
         self.content.seek(0)
         self.process()
@@ -195,7 +195,9 @@ class Visit(Request):
         """End an answer that has begun so that nobody takes it for whole."""
         if self._disconnected or self.finished:
             return
-        words = last_words(self.kind, self.family, problem, self.request_id) if between_pieces and self.chunked else None
+        words = (
+            last_words(self.kind, self.family, problem, self.request_id) if between_pieces and self.chunked else None
+        )
         if words is not None:
             self.write(words)
             self.finish()
@@ -216,7 +218,7 @@ class Visit(Request):
     def set_producer(self, producer: IPushProducer | None) -> None:
         """Tell ``producer`` when the client's connection is full; None: nobody any more."""
         if producer is not None:
-            self.registerProducer(producer, True)  # noqa: FBT003 - Twisted's positional flag
+            self.registerProducer(producer, True)
         elif self.producer is not None and not self._disconnected:
             self.unregisterProducer()
         else:
@@ -247,5 +249,5 @@ class Visit(Request):
 
 def _spool(length: int | None) -> BinaryIO:
     if length is None:
-        return cast("BinaryIO", tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115 - closed by the request
-    return cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - closed by the request
+        return cast("BinaryIO", tempfile.SpooledTemporaryFile(IN_MEMORY))
+    return cast("BinaryIO", tempfile.TemporaryFile())
