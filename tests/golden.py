@@ -86,7 +86,9 @@ class ReplayTarget(Factory):
         if path in inventory and method == b"GET" and not ours:
             return response_bytes(load(inventory[path])), False
         heard = self.recording["response"]
-        ends = heard["framing"] in ("close", "closed-without-response") or bool(heard.get("torn") or heard.get("aborted_by_client"))
+        ends = heard["framing"] in ("close", "closed-without-response") or bool(
+            heard.get("torn") or heard.get("aborted_by_client")
+        )
         return response_bytes(self.recording), ends
 
 

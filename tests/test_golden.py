@@ -7,9 +7,10 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-import golden
 import pytest
 import pytest_twisted
+
+import golden
 from bench import RunningForeman, listen, port_of, start_foreman
 from wire import Response, ask
 
@@ -102,7 +103,9 @@ async def test_what_is_different_on_purpose_is_an_answer_of_its_own(recorded: Re
         assert json.loads(response.body)["error"]
 
 
-@pytest.mark.parametrize("name", ["chat-stream", "chat-chunked-request", "v1-chat-zstd-request", "path-query", "v1-model-get-encoded-tag"])
+@pytest.mark.parametrize(
+    "name", ["chat-stream", "chat-chunked-request", "v1-chat-zstd-request", "path-query", "v1-model-get-encoded-tag"]
+)
 @pytest_twisted.ensureDeferred
 async def test_the_target_gets_the_request_as_the_client_wrote_it(recorded: Recorded, name: str) -> None:
     recording = golden.load(name)

@@ -145,7 +145,9 @@ def test_all_relays_together_have_a_bound() -> None:
     assert answering.transport.producerState == "paused"
 
 
-def test_a_reader_that_takes_nothing_while_the_buffer_is_full_is_cut_off_after_the_stall_limit(answering: Answering) -> None:
+def test_a_reader_that_takes_nothing_while_the_buffer_is_full_is_cut_off_after_the_stall_limit(
+    answering: Answering,
+) -> None:
     answering.relay.pauseProducing()
     answering.say(LINE * 30)
     answering.clock.advance(59)
@@ -231,7 +233,9 @@ def test_a_body_that_ends_with_its_connection_is_whole_only_with_an_end_marker()
     assert isinstance(without.reader.ending, errors.ConnectionError)
 
 
-def test_an_answer_without_end_marker_in_whole_framing_passes_as_it_is_and_counts_as_incomplete(answering: Answering) -> None:
+def test_an_answer_without_end_marker_in_whole_framing_passes_as_it_is_and_counts_as_incomplete(
+    answering: Answering,
+) -> None:
     answering.say(LINE)
     answering.end()
     assert answering.reader.ending == "finished"
