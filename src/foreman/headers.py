@@ -4,41 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+#: Names and values in the order, case and repetition of the wire.
 RawHeaders = list[tuple[bytes, bytes]]
 
-_HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-connection"}
-)
-#: What the target must not see: foreman's own business, and credentials that a cloud model would carry on to ollama.com.
+#: Meant for the next hop only, whether or not ``Connection`` names them.
+_HOP_BY_HOP = frozenset({
+    b"connection",
+    b"keep-alive",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"http2-settings",
+})  # fmt: skip
+#: What foreman says itself, what is foreman's own business, and credentials that a cloud model would carry on to
+#: ollama.com. Ollama would judge ``Origin`` by its own address and put ``X-Forwarded-Prefix`` into redirects.
 _NOT_FOR_THE_TARGET = _HOP_BY_HOP | {
     b"host",
-    b"origin",
-    b"x-forwarded-prefix",
-    b"prefer",
-    b"cookie",
+    b"content-length",
+    b"accept-encoding",
+    b"expect",
     b"authorization",
     b"x-api-key",
-    b"proxy-authorization",
-    b"proxy-authenticate",
-    b"expect",
-    b"accept-encoding",
-    b"content-length",
+    b"cookie",
+    b"origin",
+    b"prefer",
+    b"x-forwarded-prefix",
 }
+#: Naming these in ``Connection`` would take away what tells where a body ends, or what it is.
+_STAYING = frozenset({b"content-length", b"content-type", b"content-encoding"})
 
 
-def to_target(
-    raw: Sequence[tuple[bytes, bytes]], *, host: bytes, token: str | None, length: int | None
-) -> RawHeaders:
-    """The headers of a request on its way to the target; names, order and repetition as the client wrote them.
+def to_target(raw: Sequence[tuple[bytes, bytes]], *, host: bytes, token: str | None, length: int | None) -> RawHeaders:
+    """The headers of a request on its way to the target.
 
     :param host: the target's own name; on loopback Ollama refuses others (contract 3).
     :param token: a bearer token for the target, or None.
     :param length: of the body in bytes; None sends no Content-Length.
     """
-    dropped = _NOT_FOR_THE_TARGET | _named_by_connection(raw)
-    crossing = [(b"Host", host)]
-    crossing += [pair for pair in raw if pair[0].lower() not in dropped]
-    crossing.append((b"Accept-Encoding", b"identity"))
+    crossing = [(b"Host", host), *_crossing(raw, _NOT_FOR_THE_TARGET, b"proxy-"), (b"Accept-Encoding", b"identity")]
     if token is not None:
         crossing.append((b"Authorization", b"Bearer " + token.encode("utf-8")))
     if length is not None:
@@ -48,16 +52,26 @@ def to_target(
 
 def to_client(raw: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
     """The headers of an answer on their way to the client; CORS is foreman's own, so the target's is dropped."""
-    dropped = _HOP_BY_HOP | _named_by_connection(raw)
-    return [pair for pair in raw if (name := pair[0].lower()) not in dropped and not name.startswith(b"access-control-")]
+    return _crossing(raw, _HOP_BY_HOP, (b"proxy-", b"access-control-"))
 
 
-def _named_by_connection(raw: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    names = [
-        name.strip().lower()
-        for header, value in raw
-        if len(header) == len(b"connection") and header.lower() == b"connection"
-        for name in value.split(b",")
+def _crossing(
+    raw: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes], beginnings: bytes | tuple[bytes, ...]
+) -> RawHeaders:
+    names = [name.lower() for name, _ in raw]
+    if b"connection" in names:
+        dropped |= _named_by_connection(zip(names, raw, strict=True))
+    return [
+        pair
+        for name, pair in zip(names, raw, strict=True)
+        if name not in dropped and not name.startswith(beginnings) and _is_one_line(pair[1])
     ]
-    # Naming the length would take away the framing, and with it the end of the body.
-    return frozenset(names) - {b"content-length", b"content-type"} if names else frozenset()
+
+
+def _named_by_connection(named: Iterable[tuple[bytes, tuple[bytes, bytes]]]) -> frozenset[bytes]:
+    values = b",".join(value for name, (_, value) in named if name == b"connection")
+    return frozenset(option.strip(b" \t").lower() for option in values.split(b",")) - _STAYING
+
+
+def _is_one_line(value: bytes) -> bool:
+    return b"\n" not in value and b"\r" not in value and b"\0" not in value

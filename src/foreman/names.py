@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Literal
 
 from attrs import frozen
 
 from foreman.errors import InvalidName
 
+#: Where a name points, as its suffix says: nowhere in particular, to this machine's models, or to ollama.com.
 Source = Literal["", "local", "cloud"]
 
-#: Host, namespace, model and tag, folded: two names with the same key are one model.
+#: Host, namespace, model and tag in lower case: two names with the same key are one model.
 Key = tuple[str, str, str, str]
+
+_DEFAULT_HOST, _DEFAULT_NAMESPACE, _DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
+_CLOUD_ENDING = "-cloud"
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
-_DEFAULT_HOST, _DEFAULT_NAMESPACE, _DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
+#: What Go's ``strings.TrimSpace`` takes away; ``str.strip`` would also take U+001C to U+001F.
+_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
 
 
 @frozen
 class ModelName:
     """The parts of a name, defaults filled in, in the spelling that was typed.
 
-    :ivar source: ``cloud`` or ``local`` where the name says so by its suffix.
+    :ivar source: what the suffix ``:local``, ``:cloud`` or ``-cloud`` said; it is no part of the tag.
     """
 
     host: str
@@ -35,14 +43,14 @@ class ModelName:
     tag: str
     source: Source = ""
 
-    @cached_property
+    @property
     def key(self) -> Key:
         """What identifies the model: Ollama compares part by part without regard to case."""
         return self.host.lower(), self.namespace.lower(), self.model.lower(), self.tag.lower()
 
     @property
     def is_cloud(self) -> bool:
-        """Whether the name asks for a model that runs elsewhere, installed or not."""
+        """Whether the name itself asks for a model that runs elsewhere, installed or not."""
         return self.source == "cloud"
 
 
@@ -52,36 +60,44 @@ def parse(typed: str) -> ModelName:
 
     :raises InvalidName: where Ollama would refuse it, with its text.
     """
-    text, source = _source(typed.strip())
-    if source and _source(text)[1]:
-        raise InvalidName(f'use either :local or :cloud, not both: "{typed.strip()}"')
-    _, scheme, rest = text.rpartition("://")
-    if not scheme:
-        rest = text
-    tag = _DEFAULT_TAG
-    colon = rest.rfind(":")
-    if colon > rest.rfind("/"):
-        rest, tag = rest[:colon], rest[colon + 1 :]
-    *before, model = rest.split("/")
-    namespace = before.pop() if before else _DEFAULT_NAMESPACE
-    host = "/".join(before) if before else _DEFAULT_HOST
-    valid = _HOST.fullmatch(host) and _NAMESPACE.fullmatch(namespace) and _PART.fullmatch(model) and _PART.fullmatch(tag)
-    if not valid:
-        raise InvalidName("invalid model name")
-    return ModelName(host, namespace, model, tag, source)
+    text = typed.strip(_SPACE)
+    if not text:
+        raise InvalidName("model is required")
+    rest, source = _without_source(text)
+    if source and _without_source(rest)[1]:
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+        raise InvalidName(f'use either :local or :cloud, not both: "{quoted}"')
+    return _split(rest, source)
 
 
-def _source(text: str) -> tuple[str, Source]:
-    """Take the source suffix off (contract 2.8, step 2): ``:cloud``, ``:local``, or ``-cloud`` at the end of a tag."""
+def _without_source(text: str) -> tuple[str, Source]:
     before, colon, last = text.rpartition(":")
+    last = last.strip(_SPACE)
+    folded = last.lower()
     if not colon:
         return text, ""
-    last = last.strip()
-    folded = last.lower()
     if folded == "cloud":
         return before, "cloud"
     if folded == "local":
         return before, "local"
-    if "/" not in last and folded.endswith("-cloud"):
-        return f"{before}:{last[: -len('-cloud')]}", "cloud"
+    if "/" not in last and folded.endswith(_CLOUD_ENDING):
+        return f"{before}:{last[: -len(_CLOUD_ENDING)]}", "cloud"
     return text, ""
+
+
+def _split(text: str, source: Source) -> ModelName:
+    rest, tag = text, _DEFAULT_TAG
+    if text.rfind(":") > text.rfind("/"):
+        rest, _, tag = text.rpartition(":")
+    host, namespace = _DEFAULT_HOST, _DEFAULT_NAMESPACE
+    rest, slash, model = rest.rpartition("/")
+    if slash:
+        rest, slash, namespace = rest.rpartition("/")
+    if slash:
+        if not rest:
+            raise InvalidName("invalid model name")
+        host = rest.split("://", 1)[-1] or _DEFAULT_HOST
+    parts = ((_HOST, host), (_NAMESPACE, namespace), (_PART, model), (_PART, tag))
+    if not all(pattern.fullmatch(part) for pattern, part in parts):
+        raise InvalidName("invalid model name")
+    return ModelName(host, namespace, model, tag, source)

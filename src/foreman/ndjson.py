@@ -1,6 +1,6 @@
 """Whole lines out of arriving bytes, and whole events out of an event stream.
 
-Only ``\\n`` ends a line: ``splitlines`` would also cut at U+2028 and others, which JSON allows inside a string.
+Only a newline ends a line: ``splitlines`` would also cut at U+2028 and others, which JSON allows inside a string.
 """
 
 from __future__ import annotations
@@ -75,32 +75,37 @@ class EventCutter:
 
     def __init__(self) -> None:
         self.whole = True
-        self._tail = b""
+        self._tail = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that ``data`` finishes."""
-        if not self._tail and self.whole and data.endswith(b"\n\n"):
+        tail = self._tail
+        if not tail and self.whole and data.endswith(b"\n\n"):
             return [data]
-        data = self._tail + data
-        end = max(_behind(data, b"\n\n"), _behind(data, b"\r\n\r\n"))
-        self._tail = data[end:]
-        pieces = [data[:end]] if end else []
+        searched = max(0, len(tail) - 2)  # a blank line may have begun in the tail
+        tail += data
+        end = max(_behind(tail, b"\n\n", searched), _behind(tail, b"\n\r\n", searched))
         if end:
             self.whole = True
-        if self._tail and (len(self._tail) > LONGEST_LINE or not self.whole):
-            pieces.append(self.rest())
+        elif not self.whole or len(tail) > LONGEST_LINE:
             self.whole = False
-        return pieces
+            end = len(tail)
+        if not end:
+            return []
+        piece = bytes(tail[:end])
+        del tail[:end]
+        return [piece]
 
     def rest(self) -> bytes:
         """An event that was not finished."""
-        tail, self._tail = self._tail, b""
+        tail = bytes(self._tail)
+        self._tail.clear()
         return tail
 
 
-def _behind(data: bytes, blank: bytes) -> int:
-    found = data.rfind(blank)
-    return found + len(blank) if found >= 0 else 0
+def _behind(data: bytearray, blank_line: bytes, start: int) -> int:
+    found = data.rfind(blank_line, start)
+    return found + len(blank_line) if found >= 0 else 0
 
 
 class PassCutter:
