@@ -1,0 +1,212 @@
+"""HTTP as Go's server speaks it, where no recording shows it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import pytest
+import zstandard
+
+from foreman.simulator import Settings, Simulator
+from foreman.simulator.exchange import reason
+from test_simulator import CHAT, Client, World
+
+GET = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def heads(client: Client) -> list[bytes]:
+    """The status lines of all answers."""
+    return re.findall(rb"HTTP/1\.[01] [^\r]+", client.heard)
+
+
+def test_a_thousand_requests_in_one_packet_are_answered_in_order() -> None:
+    client = Client(World().simulator)
+    client.protocol.dataReceived((GET + GET.replace(b"version", b"nope")) * 500)
+    assert [line.split()[1] for line in heads(client)] == [b"200", b"404"] * 500
+
+
+def test_the_second_of_two_requests_waits_for_the_first() -> None:
+    world = World(rate=10)
+    client = Client(world.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
+    client.protocol.dataReceived(GET)
+    assert len(heads(client)) == 1
+    assert len(world.simulator.requests) == 1
+    world.clock.pump([0.1] * 3)
+    assert len(heads(client)) == 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_request_may_come_in_pieces(size: int) -> None:
+    world = World()
+    client = Client(world.simulator)
+    body = json.dumps({**CHAT, "options": {"num_predict": 1}}).encode()
+    chunks = b"%x\r\n%b\r\n5;ext=1\r\n     \r\n0\r\nX-Trailer: no\r\n\r\n" % (len(body), body)
+    data = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + GET
+    for at in range(0, len(data), size):
+        client.protocol.dataReceived(data[at : at + size])
+    assert [line.split()[1] for line in heads(client)] == [b"200", b"200"]
+    assert world.simulator.requests[0].body == body + b"     "
+    assert world.simulator.requests[0].header("x-trailer") is None
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"hello\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"GET / HTTP/3.0\r\nHost: x\r\n\r\n", b"505"),
+        (b"POST /api/show HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (1 << 21), b"431"),
+    ],
+)
+def test_what_is_not_http_ends_the_connection(data: bytes, status: bytes) -> None:
+    world = World()
+    client = Client(world.simulator)
+    client.protocol.dataReceived(data)
+    assert heads(client)[0].split()[1] == status
+    assert b"\r\nConnection: close\r\n" in client.heard
+    world.clock.advance(1)
+    assert client.transport.disconnecting
+
+
+def test_an_upgrade_is_not_noticed() -> None:
+    client = Client(World().simulator)
+    client.protocol.dataReceived(GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n") + GET)
+    assert [line.split()[1] for line in heads(client)] == [b"200", b"200"]
+
+
+def test_an_old_client_may_keep_its_connection() -> None:
+    client = Client(World().simulator)
+    old = GET.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n")
+    client.protocol.dataReceived(old * 2)
+    assert heads(client) == [b"HTTP/1.0 200 OK"] * 2
+    assert client.heard.count(b"\r\nConnection: keep-alive\r\n") == 2
+    client.protocol.dataReceived(GET.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert client.transport.disconnecting
+
+
+def upload(client: Client, digest: str, length: int, *, expect: bool = False) -> None:
+    head = f"POST /api/blobs/sha256:{digest} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
+    client.protocol.dataReceived((head + "Expect: 100-continue\r\n" * expect + "\r\n").encode())
+
+
+def test_an_upload_leaves_only_its_digest_and_size() -> None:
+    world = World()
+    client = Client(world.simulator)
+    block, blocks = b"GGUF" + bytes((1 << 20) - 4), 20
+    digest = hashlib.sha256(block * blocks).hexdigest()
+    upload(client, digest, len(block) * blocks, expect=True)
+    assert client.heard == b"HTTP/1.1 100 Continue\r\n\r\n"
+    for _ in range(blocks):
+        client.protocol.dataReceived(block)
+    assert b" 201 Created" in client.heard
+    assert world.simulator.world.blobs[digest].size == blocks << 20
+    assert world.simulator.requests[0].body == b""
+    made = world.ask("/api/create", {"model": "mine", "files": {"a.gguf": f"sha256:{digest}"}})
+    assert made.lines[-1] == {"status": "success"}
+    assert world.ask("/api/chat", {**CHAT, "model": "mine"}).status == 200
+
+
+@pytest.mark.parametrize("expect", [True, False])
+def test_what_is_there_already_is_not_read_again(expect: bool) -> None:
+    world = World()
+    small = Client(world.simulator)
+    digest = hashlib.sha256(b"x").hexdigest()
+    upload(small, digest, 1)
+    small.protocol.dataReceived(b"x")
+    client = Client(world.simulator)
+    upload(client, digest, 2 << 30, expect=expect)
+    assert client.heard.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nConnection: close\r\n" in client.heard
+    assert not client.transport.disconnecting
+    world.clock.advance(1)
+    assert client.transport.disconnecting
+
+
+def test_a_small_body_that_nobody_wants_is_read_and_the_connection_goes_on() -> None:
+    client = Client(World().simulator)
+    client.protocol.dataReceived(b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345")
+    assert client.heard == b""
+    client.protocol.dataReceived(b"67890" + GET)
+    assert [line.split()[1] for line in heads(client)] == [b"404", b"200"]
+
+
+def test_bytes_are_poured_as_fast_as_they_are_read() -> None:
+    world = World()
+    client = world.ask("/simulator/bytes/1000000", method="GET")
+    client.transport.producer.pauseProducing()  # type: ignore[union-attr]
+    world.clock.pump([0.0] * 100)
+    assert len(client.heard) < 200_000
+    client.transport.producer.resumeProducing()  # type: ignore[union-attr]
+    world.clock.pump([0.0] * 100)
+    assert client.heard.count(b"x") == 1_000_000
+    assert client.heard.endswith(b"0\r\n\r\n")
+
+
+def test_only_v1_undoes_zstd_and_only_so_much_of_it() -> None:
+    def asked(path: str, data: bytes) -> bytes:
+        client = Client(World().simulator)
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: zstd\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        client.protocol.dataReceived(head.encode() + data)
+        return client.heard
+
+    body = json.dumps({**CHAT, "max_tokens": 1}).encode()
+    assert asked("/v1/chat/completions", zstandard.compress(body)).startswith(b"HTTP/1.1 200")
+    assert asked("/api/chat", zstandard.compress(body)).startswith(b"HTTP/1.1 400")
+    assert b"http: request body too large" in asked(
+        "/v1/chat/completions", zstandard.compress(body + b" " * (21 << 20))
+    )
+    assert asked("/v1/chat/completions", b"{}").startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://localhost:5173", 200),
+        ("https://127.0.0.1:8443", 200),
+        ("http://localhost.evil.com", 403),
+        ("http://localhost:80.evil.com", 403),
+        ("vscode-webview://abc", 200),
+        ("http://192.168.1.2", 403),
+    ],
+)
+def test_only_some_origins_may_ask(origin: str, status: int) -> None:
+    client = World().ask("/api/version", method="GET", headers=f"Origin: {origin}\r\n")
+    assert client.status == status
+    assert (f"Access-Control-Allow-Origin: {origin}".encode() in client.heard) == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("[::1]:11434", 200), ("10.0.0.1", 200), ("a.localhost:1", 200), ("example.com", 403)]
+)
+def test_only_some_hosts_may_be_asked(host: str, status: int) -> None:
+    for check, expected in ((True, status), (False, 200)):
+        client = Client(World(check_hosts=check).simulator)
+        client.protocol.dataReceived(GET.replace(b"localhost", host.encode()))
+        assert client.status == expected
+
+
+def test_a_status_that_nobody_knows_has_a_reason_too() -> None:
+    assert (reason(413), reason(299)) == ("Request Entity Too Large", "status code 299")
+
+
+def test_a_handler_that_fails_is_logged_and_answers_500(logged_failures: Any) -> None:
+    world = World()
+    world.simulator.world.settings = Settings(version=object())  # type: ignore[arg-type]
+    assert world.ask("/api/version", method="GET").status == 500
+    assert logged_failures.take(TypeError)
+
+
+def test_time_of_day_follows_the_clock() -> None:
+    world = World()
+    world.clock.advance(3661.5)
+    client = world.chat(1)
+    assert b"Date: Thu, 01 Jan 2026 01:01:01 GMT" in client.heard
+    assert client.lines[0]["created_at"] == "2026-01-01T01:01:01.5Z"
+    assert Simulator(world.clock, time_of_day=0.0).date() == "Thu, 01 Jan 1970 00:00:00 GMT"
