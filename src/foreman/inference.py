@@ -38,7 +38,8 @@ class Question:
     """What goes to the target.
 
     :ivar target: raw path and query; :ivar headers: as the client sent them; :ivar length: of the body in bytes, None
-        when no Content-Length is to be sent; :ivar asked: what the body asks for, None where nobody needs to know.
+        when no Content-Length is to be sent; :ivar asked: what the body asks for, None where nobody needs to know;
+    :ivar chunked: the body goes in chunks.
     """
 
     method: bytes
@@ -48,6 +49,7 @@ class Question:
     length: int | None
     way: Way
     asked: Asked | None
+    chunked: bool = False
 
 
 class Asker(Reader, Protocol):
@@ -151,7 +153,9 @@ class Inference:
     async def _run(self, question: Question, asker: Asker, record: Record, ticket: Ticket, work: _Work) -> None:
         gate = await self._gate_for(question)
         # Prepared before the turn, so that the target does not idle meanwhile.
-        head = self._client.head(question.method, question.target, question.headers, question.length)
+        head = self._client.head(
+            question.method, question.target, question.headers, question.length, chunked=question.chunked
+        )
         if gate is None:
             await self._relay(question, head, asker, record, None, work)
             return

@@ -63,14 +63,19 @@ class TargetClient:
     def __attrs_post_init__(self) -> None:
         self._base = self.address.path.encode("ascii")
 
-    def head(self, method: bytes, target: bytes, headers: RawHeaders, length: int | None) -> bytes:
+    def head(
+        self, method: bytes, target: bytes, headers: RawHeaders, length: int | None, *, chunked: bool = False
+    ) -> bytes:
         """The head of one request to be passed on; nothing in ``target`` (raw path and query) is rewritten.
 
         Headers that must not cross are dropped, the target's own name and token are put in (``headers.to_target``).
 
         :param length: of the body in bytes; None sends no Content-Length.
+        :param chunked: the body goes in chunks, which only a model file may (contract 0.2).
         """
         crossing = to_target(headers, host=self.address.authority, token=self._token, length=length)
+        if chunked:
+            crossing.append((b"Transfer-Encoding", b"chunked"))
         return head_bytes(method, self._base + target, crossing)
 
     async def send(self, method: bytes, head: bytes, body: bytes | IBodyProducer = b"") -> Answer:

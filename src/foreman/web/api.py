@@ -258,6 +258,19 @@ def _read_body(request: Visit) -> Asked:
 
 
 def _question(request: Visit, wanted: Asked | None) -> Question:
+    if request.upload is not None:
+        upload = request.upload
+        chunked = upload.size is None
+        return Question(
+            request.method,
+            request.target,
+            request.raw_headers,
+            upload,
+            upload.size,
+            request.way,
+            wanted,
+            chunked=chunked,
+        )
     body = request.body()
     length = len(body) if isinstance(body, bytes) else request.body_length()
     announced = length or request.has_length

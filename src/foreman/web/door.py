@@ -50,6 +50,7 @@ class Door(HTTPChannel):
     _lingering = False
     _dropped = 0
     _pipelined = 0
+    _in_body = False
     _body_seen = 0
 
     # Twisted tells what arrives
@@ -121,8 +122,11 @@ class Door(HTTPChannel):
         if has_body:
             self._body_seen = 0
             self._arm(self.factory.config.body_timeout, self._check_body)
+            self._in_body = True
             if visit.expects_continue:
                 self._send100Continue()
+            if visit.upload is not None:
+                visit.process()
         else:
             self._disarm()
 
@@ -130,11 +134,17 @@ class Door(HTTPChannel):
         """The body is whole."""
         if not self._lingering:
             self._disarm()
+            self._in_body = False
             self._pipelined = 0
             super().allContentReceived()
 
     def requestDone(self, request: Visit) -> None:
         """An answer was written to its end."""
+        if self._in_body:
+            # It came before the body's end: whatever still comes of that must not be read as a request.
+            self.persistent = False
+            self._lingering = True
+            self._disarm()
         if self.persistent and not self._lingering:
             self._between_requests = True
             self._arm(self.factory.config.idle_timeout, self._close_quietly)
@@ -170,7 +180,9 @@ class Door(HTTPChannel):
 
     def refuse(self, status: int, message: str) -> None:
         """Answer what cannot be read as a request, and close."""
-        if not self._lingering:
+        if self.requests and self.requests[-1].upload is not None:
+            self.abort()  # its route runs already, and the target waits for the rest
+        elif not self._lingering:
             self.persistent = False
             self._disarm()
             self._lingering = True
@@ -231,7 +243,11 @@ class Door(HTTPChannel):
 
     def _check_body(self) -> None:
         limit = self.factory.config.body_timeout
-        least = 1 if self.requests and self.requests[-1].is_blob else BODY_RATE * limit
+        visit = self.requests[-1]
+        if visit.upload is not None and visit.upload.paused:
+            self._arm(limit, self._check_body)  # it is the target that takes its time
+            return
+        least = 1 if visit.upload is not None else BODY_RATE * limit
         if self._body_seen < least:
             self.refuse(408, f"the body came too slowly: less than {least:g} bytes in {limit:g} s")
         else:

@@ -16,6 +16,7 @@ from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.lanes import Family, Lane, Way
 from foreman.web.answers import PHRASES, Reply, error_reply, last_words
+from foreman.web.upload import Upload
 
 if TYPE_CHECKING:
     from foreman.web.door import Door
@@ -52,6 +53,7 @@ class Visit(Request):
     expects_continue: bool = False
     has_length: bool = False
     kind: str = "other"
+    upload: Upload | None = None
     _spent: int = 0
     _counted: bool = False
     _bodiless: bool = False
@@ -98,16 +100,23 @@ class Visit(Request):
         self.refusal = factory.entrance.decide(self, length)
         if self.refusal is None and length:
             self._reserve(length)
-        self.content = BytesIO() if length is not None and length <= IN_MEMORY else _spool(length)
+        if self.is_blob and self.refusal is None and length != 0:
+            self.upload = Upload(IPushProducer(self.channel.transport), length)
+        self.content = (
+            BytesIO() if self.upload is not None or (length is not None and length <= IN_MEMORY) else _spool(length)
+        )
 
     def handleContentChunk(self, data: bytes) -> None:
         """A part of the body."""
         if self.refusal is not None or self.finished:
             return
+        if self.upload is not None:
+            self.upload.feed(data)
+            return
         if not self._counted:
             self._spent += len(data)
             factory = self.channel.factory
-            if self._spent > factory.config.max_body and not self.is_blob:
+            if self._spent > factory.config.max_body:
                 self.channel.refuse(413, f"a request body may have {factory.config.max_body} bytes (FOREMAN_MAX_BODY)")
                 return
             if not factory.bodies.take(len(data)):
@@ -117,8 +126,10 @@ class Visit(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The body is whole."""
-        self.content.seek(0)
-        self.process()
+        if self.upload is not None:
+            self.upload.end()
+        else:
+            self.process()
 
     def process(self) -> None:
         """Answer: as the door decided, or by the route."""
