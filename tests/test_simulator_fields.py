@@ -178,7 +178,7 @@ def test_a_short_name_is_as_short_as_it_goes() -> None:
             "number into Go struct field Alias.content of type string",
         ),
         ("/api/chat", {**CHAT, "top_logprobs": 1.5}, 400, "cannot unmarshal number 1.5 into Go struct field"),
-        ("/api/chat", {**CHAT, "format": 5}, 500, 'expected \\"json\\" or a valid JSON Schema object'),
+        ("/api/chat", {**CHAT, "format": 5}, 500, 'expected "json" or a valid JSON Schema object'),
         ("/api/embed", {"model": "tiny-embed", "input": {"a": 1}}, 400, "invalid input type"),
         ("/v1/embeddings", {"model": "tiny-embed", "input": []}, 400, "invalid input"),
         ("/v1/messages", {"model": "tiny-chat", "max_tokens": 0, "messages": [{}]}, 400, "must be positive"),
@@ -187,6 +187,5 @@ def test_a_short_name_is_as_short_as_it_goes() -> None:
 def test_fields_that_take_many_forms_do_not_take_any(path: str, body: Any, status: int, text: str) -> None:
     client = World().ask(path, body)
     assert client.status == status
-    assert (
-        text.replace('"', '\\"').replace('\\\\"', '\\\\\\"').encode() in client.heard or text.encode() in client.heard
-    )
+    error = client.lines[0]["error"]
+    assert text in (error if isinstance(error, str) else error["message"])

@@ -43,10 +43,6 @@ class MessagesVoice:
         id_ = self.world.hex_id("msg_")
         return {"id": id_, "type": "message", "role": "assistant", "model": self.typed, "content": content}
 
-    def loaded(self) -> None:
-        """Only loaded: an empty answer."""
-        self.end(Counts("stop", 0, 0, 0, 0, 0, 0))
-
     def _emit(self, kind: str, **rest: Any) -> None:
         self.exchange.write(b"event: %b\ndata: %b\n\n" % (kind.encode(), encode({"type": kind, **rest})))
 

@@ -57,9 +57,6 @@ class _Left(Exception):
 class Voice(Protocol):
     """How an answer looks on one route."""
 
-    def loaded(self) -> None:
-        """The model is loaded, and nothing more was asked for."""
-
     def say(self, piece: Piece) -> None:
         """The next token."""
 
@@ -152,7 +149,7 @@ class _Saying:
 
 
 async def infer(world: World, exchange: Exchange, inquiry: Inquiry, voice: Voice) -> None:
-    """Wait for the model and its slot, then answer.
+    """Wait for the model and its slot, then answer; only the former where nothing is asked.
 
     :raises Refused: where there is an error before the first token.
     """
@@ -161,7 +158,6 @@ async def infer(world: World, exchange: Exchange, inquiry: Inquiry, voice: Voice
     try:
         granted = world.clock.seconds()
         if inquiry.prompt is None:
-            voice.loaded()
             return
         if inquiry.late is not None:
             raise inquiry.late

@@ -77,8 +77,8 @@ class NativeVoice:
             return {}
         return {"logprobs": [logprob(piece.text, self.top) for piece in pieces]}
 
-    def loaded(self, reason: str = "load") -> None:
-        """It is loaded: one object, also where a stream was asked for (contract 2.7)."""
+    def only(self, reason: Literal["load", "unload"]) -> None:
+        """It is loaded or not, and nothing is said: one object, also where a stream was asked for (contract 2.7)."""
         value = self._object(self._words([]), {"done": True, "done_reason": reason})
         self.exchange.respond(200, JSON, encode(value))
 
@@ -153,9 +153,10 @@ def _terms(fields: Fields, images: int) -> Terms:
 async def _load_or_unload(world: World, exchange: Exchange, voice: NativeVoice, inquiry: Inquiry) -> None:
     if inquiry.stay == 0:
         world.scheduler.expire(inquiry.model)
-        voice.loaded("unload")
+        voice.only("unload")
     else:
         await infer(world, exchange, inquiry, voice)
+        voice.only("load")
 
 
 async def chat(world: World, exchange: Exchange) -> None:

@@ -45,10 +45,6 @@ class OpenAIVoice:
         self.id = f"{'chatcmpl' if self.route == 'chat' else 'cmpl'}-{self.world.number(999)}"
         self.created = int(self.world.now())
 
-    def loaded(self) -> None:
-        """Only loaded, nothing said: these routes answer as if nothing had come out."""
-        self.end(Counts("stop", 0, 0, 0, 0, 0, 0))
-
     def _event(self, choices: list[Any], *, model: str | None = None, usage: Any = None) -> bytes:
         name = self.typed if model is None else model
         if self.route == "chat":

@@ -44,10 +44,6 @@ class ResponsesVoice:
         self.id = f"resp_{self.world.number(999_999)}"
         self.created = int(self.world.now())
 
-    def loaded(self) -> None:
-        """Only loaded: an empty answer."""
-        self.end(Counts("stop", 0, 0, 0, 0, 0, 0))
-
     def _emit(self, kind: str, **rest: Any) -> None:
         value = items.in_order(rest | {"sequence_number": self._sequence, "type": kind})
         self._sequence += 1
