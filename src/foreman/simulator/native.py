@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal
 
 from attrs import Factory, define
@@ -35,6 +36,13 @@ def logprob(text: str, top: int) -> dict[str, Any]:
     return one | {"top_logprobs": [dict(one) for _ in range(top)]} if top else one
 
 
+@lru_cache(maxsize=4096)
+def _line(route: Route, text: str) -> bytes:
+    """What stands behind the time in the line of a token."""
+    said = {"message": {"role": "assistant", "content": text}} if route == "chat" else {"response": text}
+    return b'",' + encode({**said, "done": False})[1:] + b"\n"
+
+
 @define(eq=False)
 class NativeVoice:
     """An answer of ``/api/chat`` or ``/api/generate``.
@@ -51,7 +59,6 @@ class NativeVoice:
     top: int | None = None
     context: list[int] | None = None
     _said: list[Piece] = Factory(list)
-    _lines: dict[str, bytes] = Factory(dict)
     _head: bytes = b""
 
     def _object(self, message: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
@@ -97,12 +104,7 @@ class NativeVoice:
             value = self._object(self._words([piece]), {"done": False, **self._probabilities([piece])})
             self.exchange.write(encode(value) + b"\n")
             return
-        rest = self._lines.get(piece.text)
-        if rest is None:
-            message = self._words([piece])
-            said = {"message": {"role": "assistant"} | message} if self.route == "chat" else message
-            rest = self._lines[piece.text] = b'",' + encode({**said, "done": False})[1:] + b"\n"
-        self.exchange.write(self._head + self.world.stamp().encode() + rest)
+        self.exchange.write(self._head + self.world.stamp().encode() + _line(self.route, piece.text))
 
     def end(self, counts: Counts) -> None:
         """The last object; there is none, or one that is not done, after too many equal tokens (contract 2.3)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import posixpath
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Literal
 
 from attrs import frozen
@@ -127,7 +128,12 @@ def _guard(exchange: Exchange, *, check_hosts: bool) -> Plain | None:
     return Plain(204, []) if exchange.method == "OPTIONS" else None
 
 
-def find(routes: Sequence[Route], exchange: Exchange, *, check_hosts: bool) -> Route | Plain:
+@lru_cache(maxsize=256)
+def _fitting(routes: tuple[Route, ...], path: str) -> list[Route]:
+    return [route for route in routes if route.fits(path)]
+
+
+def find(routes: tuple[Route, ...], exchange: Exchange, *, check_hosts: bool) -> Route | Plain:
     """The route of a request, or the answer that it gets without one."""
     method, path = exchange.method, exchange.path
     if exchange.target == "*":
@@ -137,11 +143,11 @@ def find(routes: Sequence[Route], exchange: Exchange, *, check_hosts: bool) -> R
         return Plain(404, [("Content-Type", "text/plain; charset=utf-8"), nosniff], b"404 page not found\n")
     if (clean := _cleaned(path)) != path:
         return _redirect(exchange, 307, clean)
-    fitting = [route for route in routes if route.fits(path)]
+    fitting = _fitting(routes, path)
     route = next((route for route in fitting if route.method == method), None)
     if route is None and path != "/" and path.endswith("/"):
         bare = path.rstrip("/")
-        if any(route.method == method and route.fits(bare) for route in routes):
+        if any(route.method == method for route in _fitting(routes, bare)):
             prefix = (exchange.header("x-forwarded-prefix") or "").rstrip("/")
             return _redirect(exchange, 301 if method == "GET" else 307, prefix + bare)
     if route is None and fitting:
