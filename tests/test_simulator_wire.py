@@ -73,6 +73,16 @@ def test_what_is_not_http_ends_the_connection(data: bytes, status: bytes) -> Non
     assert client.transport.disconnecting
 
 
+def test_garbage_behind_a_request_does_not_spoil_its_answer() -> None:
+    world = World(rate=10)
+    client = Client(world.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
+    client.protocol.dataReceived(b"garbage\r\n\r\n")
+    world.clock.pump([0.1] * 3)
+    assert len(heads(client)) == 1
+    assert client.heard.endswith(b"0\r\n\r\n")
+    assert client.transport.disconnecting
+
+
 def test_an_upgrade_is_not_noticed() -> None:
     client = Client(World().simulator)
     client.protocol.dataReceived(GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n") + GET)

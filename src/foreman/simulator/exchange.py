@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Literal, Protocol
 
@@ -60,6 +60,8 @@ class Exchange:
     :ivar extra_on_error: headers that the route had set before it failed.
     :ivar on_gone: called when the reader has left before the end of the answer.
     :ivar on_half_gone: called when the reader will send nothing more, but may still read.
+    :ivar on_end: called with the status when the answer is whole; :ivar pace: who makes it, while it is made.
+    :ivar stalled: it will never be whole, by order.
     """
 
     method: str
@@ -89,15 +91,14 @@ class Exchange:
         name = name.lower()
         return next((value for key, value in self.headers if key.lower() == name), None)
 
-    def respond(self, status: int, headers: Headers = (), body: bytes = b"") -> None:  # type: ignore[assignment]
+    def respond(self, status: int, headers: Sequence[tuple[str, str]] = (), body: bytes = b"") -> None:
         """Answer all at once. Go tells the length of what fits its buffer, and sends the rest in chunks."""
-        headers = list(headers)
         if status == HTTPStatus.NO_CONTENT or (self.method == "HEAD" and (len(body) > _SMALL or not headers)):
             self._head(status, headers, "none")
         elif len(body) > _SMALL:
             self._head(status, headers, self._streamed())
         else:
-            self._head(status, [*headers], "length", len(body))
+            self._head(status, headers, "length", len(body))
         if body and self.method != "HEAD":
             self.wire.piece(body)
         self.finish()
@@ -122,7 +123,7 @@ class Exchange:
         self.keep = False
         return "close"
 
-    def _head(self, status: int, headers: Headers, framing: Framing, length: int = 0) -> None:
+    def _head(self, status: int, headers: Sequence[tuple[str, str]], framing: Framing, length: int = 0) -> None:
         self.begun, self.status, self.content_type = True, status, dict(headers).get("Content-Type", "")
         names = {name for name, _ in headers}
         own = [header for header in headers if self.keep or header != ("Connection", "keep-alive")]

@@ -95,11 +95,14 @@ def _one(value: Any) -> Misbehaviour:
 
 
 def parse(text: str) -> tuple[Misbehaviour, ...]:
-    """What a text asks for: a word of ``What``, a JSON object with the fields of ``Misbehaviour``, or a list of either.
+    """What a text asks for: a word of ``What``, a JSON object with the fields of ``Misbehaviour``, or a list of either;
+    an empty text for nothing.
 
     :raises ValueError: with a sentence that says what is wrong.
     """
     text = text.strip()
+    if not text:
+        return ()
     try:
         value = json.loads(text) if text[:1] in {"{", "["} else text
     except ValueError as error:

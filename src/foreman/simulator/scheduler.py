@@ -121,7 +121,7 @@ class Scheduler:
         """The model, loaded. Whoever got it must give it to ``release``.
 
         :param stay: what the request says about ``keep_alive``, in seconds.
-        :raises Refused: (in the Deferred) if too many wait, or if the model cannot be loaded.
+        :raises Refused: at once if too many wait, and in the Deferred if the model cannot be loaded.
         """
         wanted = tuple(options.get(name) for name in _RELOADS)
         runner = self.runner_of(model)

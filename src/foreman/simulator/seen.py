@@ -17,6 +17,7 @@ class Seen:
     """A request as it arrived, and what became of it.
 
     :ivar path: path and query, byte for byte; :ivar headers: in the order and spelling of the wire.
+    :ivar body: empty for uploads, of which nothing is kept.
     :ivar at: when its head had come, on the simulator's clock; :ivar connection: the number of its connection.
     :ivar status: what it was answered with, 0 until then.
     :ivar outcome: ``left`` means that the client's connection was gone before the answer was whole.

@@ -19,7 +19,7 @@ from foreman.simulator.site import Site, Taker
 from foreman.simulator.wire import PlainWire
 
 #: Beyond this, Go closes a connection rather than read the rest of a body that nobody wants.
-UNWANTED = 256 << 10
+_UNWANTED = 256 << 10
 _HEAD_LIMIT = (1 << 20) + 4096
 _LINGER = 0.5
 _LENIENT = {"lenient_chunked_length": True, "lenient_data_after_close": True}
@@ -99,9 +99,13 @@ class Connection(Protocol):
             self._refuse("431 Request Header Fields Too Large")
 
     def _refuse(self, text: str) -> None:
-        """What Go says before there is a request at all."""
-        if not self._deaf and not self._gone:
-            self._deaf = True
+        """What Go says before there is a request at all; after one that is being answered, it just closes."""
+        if self._deaf or self._gone:
+            return
+        self._deaf = True
+        if self._line and self._line[0].whole:
+            self._line[0].exchange.keep = False
+        else:
             head = f"HTTP/1.1 {text}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n{text}"
             self.transport.write(head.encode())
             self._linger()
@@ -165,13 +169,13 @@ class Connection(Protocol):
         """A request has come to the front: its body may be read, or left."""
         exchange, arriving.open = arriving.exchange, True
         if arriving.expect not in {"", "100-continue"}:
-            exchange.keep, arriving.taker = False, None
+            exchange.keep = False
             exchange.respond(417, [("Connection", "close")])
             return
         arriving.taker = self.site.opened(self, exchange)
         if exchange.ended:
             return
-        if arriving.taker is None and (arriving.length > UNWANTED or (arriving.expect and arriving.length != 0)):
+        if arriving.taker is None and (arriving.length > _UNWANTED or (arriving.expect and arriving.length != 0)):
             self._without_body(arriving)
             return
         if arriving.expect and arriving.length != 0 and not arriving.whole:
@@ -193,7 +197,7 @@ class Connection(Protocol):
             arriving.taker.take(data)
             return
         arriving.dropped += len(data)
-        if arriving.dropped > UNWANTED:
+        if arriving.dropped > _UNWANTED:
             self._without_body(arriving)
 
     def _whole(self, arriving: _Arriving) -> None:
@@ -252,11 +256,9 @@ class Connection(Protocol):
 
     def _linger(self) -> None:
         """Close only after a while, so that a client that still sends can read the answer."""
-        transport = self.transport
-        if transport is not None:
-            if ITCPTransport.providedBy(transport):
-                transport.loseWriteConnection()
-            self.later(_LINGER, transport.loseConnection)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.loseWriteConnection()
+        self.later(_LINGER, self.transport.loseConnection)
 
     def later(self, delay: float, do: Callable[..., object], *args: object) -> None:
         """Do something after a while, unless the client is gone by then."""

@@ -42,7 +42,6 @@ class Simulator(Factory):
     """A pretended Ollama. Listen with it, as with any factory.
 
     :ivar requests: what was asked, in order; :ivar lost_connections: the connections that have gone, in order.
-    :ivar connections: those that are open.
     """
 
     noisy = False
@@ -66,7 +65,7 @@ class Simulator(Factory):
         )
         self.requests: deque[Seen] = deque(maxlen=settings.remember)
         self.lost_connections: deque[Lost] = deque(maxlen=settings.remember)
-        self.connections: list[Client] = []
+        self._connections: dict[int, Client] = {}
         self._count = 0
         self._down = False
         self._seen: dict[Exchange, Seen] = {}
@@ -87,12 +86,11 @@ class Simulator(Factory):
         """Somebody has connected."""
         self._count += 1
         connection.number = self._count
-        self.connections.append(connection)
+        self._connections[connection.number] = connection
 
     def lost(self, connection: Client, exchange: Exchange | None) -> None:
         """A connection is gone."""
-        if connection in self.connections:
-            self.connections.remove(connection)
+        self._connections.pop(connection.number, None)
         seen = self._seen.get(exchange) if exchange is not None else None
         self.lost_connections.append(Lost(connection.number, self.clock.seconds(), seen))
         if exchange is not None:
@@ -133,7 +131,7 @@ class Simulator(Factory):
     def _plan(self, exchange: Exchange, route: Route | Plain) -> Misbehaviour | None:
         """What is to go wrong with this request."""
         if (own := exchange.header(HEADER)) is not None:
-            return parse(own)[0]
+            return next(iter(parse(own)), None)
         asks = isinstance(route, Route) and route.asks_a_model
         plan = next((plan for plan in self.world.plans if plan.concerns(exchange.path, asks_a_model=asks)), None)
         if plan is not None and plan.times:
@@ -187,6 +185,11 @@ class Simulator(Factory):
     # What tests look at.
 
     @property
+    def connections(self) -> list[Client]:
+        """The open connections, the oldest first."""
+        return list(self._connections.values())
+
+    @property
     def running(self) -> int:
         """How many inferences run now."""
         return self.world.running
@@ -217,7 +220,7 @@ class Simulator(Factory):
             "running": self.running,
             "most_running": self.most_running,
             "loaded": self.loaded,
-            "connections": len(self.connections),
+            "connections": len(self._connections),
         }
 
     # What tests command.
@@ -244,9 +247,13 @@ class Simulator(Factory):
         self.world.scheduler.crash()
 
     def go_down(self) -> None:
-        """Cut every connection and take no new ones, as a stopped server does; what is loaded is forgotten."""
+        """Cut every connection and take no new ones, as a stopped server does; what is loaded is forgotten.
+
+        On a real port the kernel still accepts, and the client sees its connection closed: only a port that stops
+        listening refuses.
+        """
         self._down = True
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.cut()
         self.world.scheduler.stop()
 

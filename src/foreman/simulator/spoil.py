@@ -141,7 +141,6 @@ class _OtherHead(SpoiledWire):
     """Head and framing are not what they should be."""
 
     _squeeze: Any = None
-    _cut: bool = False
 
     def head(self, status: int, headers: Headers, framing: Framing) -> None:
         """Another head."""
