@@ -38,6 +38,7 @@ FLOORS = (
         "foreman.record",
         "foreman.tally",
         "foreman.gojson",
+        "foreman.tokens",
         "foreman.forms",
     },
     {"foreman.ollama", "foreman.relay", "foreman.gate", "foreman.store", "foreman.crowd", "foreman.logs"},

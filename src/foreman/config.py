@@ -80,6 +80,9 @@ class Config:
     admin_token: str | None = _setting(
         "", spellings.optional(spellings.token), "accepted everywhere, and alone for managing models", secret=True
     )
+    tokens_file: Path | None = _setting(
+        "", spellings.optional(spellings.tokens_file), "file of named tokens (foreman token new)"
+    )
     allow_open: bool = _setting("0", spellings.flag, "1: listen beyond this machine although no token is required")
     allowed_hosts: tuple[str, ...] = _setting(
         "", spellings.host_names, "names for the Host header, beside Ollama's own list"
@@ -169,8 +172,8 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
     def sound(*attributes: str) -> bool:
         return not set(attributes) & set(broken)
 
-    if sound("listen", "auth_token", "admin_token", "allow_open"):
-        closed = config.auth_token or config.admin_token
+    if sound("listen", "auth_token", "admin_token", "tokens_file", "allow_open"):
+        closed = config.auth_token or config.admin_token or config.tokens_file
         if not (closed or config.allow_open or is_private(config.listen)):
             yield (
                 f"FOREMAN_LISTEN: {config.listen!r} can be reached from other machines and no token is required; "

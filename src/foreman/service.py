@@ -21,12 +21,12 @@ from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.warmer import Warmer
 from foreman.relay import Limits
+from foreman.tokens import Holder, Tokens, digest, read_file
 from foreman.web.accesslog import AccessLog
 from foreman.web.api import Api
-from foreman.web.door import DoorFactory
 from foreman.web.entrance import Entrance
 from foreman.web.guards import Guards
-from foreman.web.tokens import Holder, Tokens, digest
+from foreman.web.site import DoorFactory
 
 #: How long the last bytes may take to reach their readers once everything is answered, in seconds.
 FLUSH_PATIENCE = 5.0
@@ -65,8 +65,8 @@ class Foreman(Service):
         access_log = AccessLog(reactor)
         self.api = Api(reactor, wall_clock, self.inference, access_log, config.poll_interval)
         guards = Guards(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
-        entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, access_log)
-        self.doors = DoorFactory(self.api.app.resource(), reactor, config, entrance)
+        self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, access_log)
+        self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance)
         self._port = strports.service(config.listen, self.doors, reactor=reactor)
         self._patience: Deferred[None] | None = None
         self._hurried = False
@@ -96,6 +96,17 @@ class Foreman(Service):
         """Close the door, let what runs finish within the drain time, then stop the rest."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
+
+    def reload(self) -> None:
+        """Read the file of tokens again; what cannot be read leaves the tokens as they are."""
+        if self._config.tokens_file is None:
+            return
+        try:
+            self._entrance.tokens = tokens_of(self._config)
+        except (OSError, ValueError) as problem:
+            self._log.error("FOREMAN_TOKENS_FILE: {problem}; the tokens stay as they were", problem=problem)
+        else:
+            self._log.info("{count} tokens are known now", count=len(self._entrance.tokens.holders))
 
     def hurry(self) -> None:
         """No more patience: what still runs is broken off now."""
@@ -143,10 +154,13 @@ class Foreman(Service):
 
 
 def tokens_of(config: Config) -> Tokens:
-    """The tokens that the settings name."""
-    holders = []
+    """The tokens that the settings name.
+
+    :raises OSError, ValueError: when the file of tokens cannot be read.
+    """
+    holders = list(read_file(config.tokens_file.read_text("utf-8"))) if config.tokens_file is not None else []
     if config.auth_token:
         holders.append(Holder("token", digest(config.auth_token)))
     if config.admin_token:
         holders.append(Holder("admin", digest(config.admin_token), admin=True))
-    return Tokens(tuple(holders))
+    return Tokens(tuple(holders), required=bool(holders) or config.tokens_file is not None)

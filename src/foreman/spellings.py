@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
+
+from foreman.tokens import read_file
 
 T = TypeVar("T")
 
@@ -98,6 +101,16 @@ def token(text: str) -> str:
     if not re.fullmatch(r"[!-~]+", text):
         raise ValueError("may only have visible ASCII characters, no spaces and no line breaks")
     return text
+
+
+def tokens_file(text: str) -> Path:
+    """The path of a file of named tokens that can be read now."""
+    path = Path(text).expanduser()
+    try:
+        read_file(path.read_text("utf-8"))
+    except OSError as problem:
+        raise ValueError(f"cannot be read: {problem.strerror}") from None
+    return path
 
 
 def host_names(text: str) -> tuple[str, ...]:

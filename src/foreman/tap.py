@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
 from twisted.application.service import IService
 from twisted.python import usage
 
@@ -67,7 +68,7 @@ def service_from(config: Config) -> Foreman:
     running: Any = reactor
     # The wall clock steps; timers must not.
     running.seconds = time.monotonic
-    _raise_descriptor_limit()
+    config = _fitting(config, _raise_descriptor_limit())
     from ulid import ULID
 
     foreman = Foreman(config, running, time.time, ULID)
@@ -99,7 +100,7 @@ def run(config: Config) -> None:
 
 
 def _take_signals(reactor: Any, foreman: Foreman) -> None:
-    """SIGTERM and SIGINT drain, a second one stops now; SIGHUP does nothing yet but must not kill."""
+    """SIGTERM and SIGINT drain, a second one stops now; SIGHUP reads the tokens again."""
     stopping = False
 
     def stop(by_reactor: Callable[[int], None], number: int) -> None:
@@ -114,15 +115,32 @@ def _take_signals(reactor: Any, foreman: Foreman) -> None:
     signal.signal(signal.SIGTERM, lambda number, _frame: reactor.callFromThread(stop, reactor.sigTerm, number))
     signal.signal(signal.SIGINT, lambda number, _frame: reactor.callFromThread(stop, reactor.sigInt, number))
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, lambda _number, _frame: reactor.callFromThread(foreman.reload))
 
 
-def _raise_descriptor_limit() -> None:
+def _fitting(config: Config, descriptors: int) -> Config:
+    """Settings that the process can keep: each connection of a client may need one to the target, too."""
+    most = max(16, (descriptors - 64) // 2)
+    if config.max_connections <= most:
+        return config
+    from twisted.logger import Logger
+
+    Logger(namespace="foreman.tap").info(
+        "FOREMAN_MAX_CONNECTIONS is {most} here, since this process may open {descriptors} files",
+        most=most,
+        descriptors=descriptors,
+    )
+    return evolve(config, max_connections=most)
+
+
+def _raise_descriptor_limit() -> int:
+    """Raise the number of files that this process may open as far as the system grants it, and return it."""
     try:
         import resource
     except ImportError:
-        return
+        return sys.maxsize
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS names a hard limit that it does not grant
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -16,6 +16,7 @@ _COMMANDS = {
     "serve": "Stand in front of an Ollama server.",
     "demo": "Try foreman out, in front of the built-in simulator.",
     "ps": "Show who has the turn, who waits, and what is loaded.",
+    "token": "Make, list and revoke named tokens.",
     "settings": "List the settings.",
     "simulate": "Pretend to be an Ollama server.",
 }

@@ -8,19 +8,16 @@ answered at once; then what still arrives is read and dropped for a moment, so t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
-from twisted.web.resource import IResource
-from twisted.web.server import Site
 
-from foreman.budget import Budget
-from foreman.config import Config
-from foreman.crowd import Crowd
-from foreman.web.entrance import Entrance
 from foreman.web.visit import Visit
+
+if TYPE_CHECKING:
+    from foreman.web.site import DoorFactory
 
 #: The whole head of a request; Go allows 1 MiB, real ones with many cookies stay under 16 kB.
 HEAD_BYTES = 64 * 1024
@@ -57,8 +54,11 @@ class Door(HTTPChannel):
 
     def connectionMade(self) -> None:
         """A client is there: it has the time of one head to say something."""
-        self.setTimeout(None)
         super().connectionMade()
+        if len(self.factory.open) > self.factory.config.max_connections:
+            self.factory.crowded()
+            self.refuse(503, "too many connections; try again soon (FOREMAN_MAX_CONNECTIONS)", log=False)
+            return
         self._arm(self.factory.config.head_timeout, self._head_too_slow)
 
     def dataReceived(self, data: bytes) -> None:
@@ -178,7 +178,7 @@ class Door(HTTPChannel):
 
     # refusing
 
-    def refuse(self, status: int, message: str) -> None:
+    def refuse(self, status: int, message: str, *, log: bool = True) -> None:
         """Answer what cannot be read as a request, and close."""
         if self.requests and self.requests[-1].upload is not None:
             self.abort()  # its route runs already, and the target waits for the rest
@@ -191,7 +191,7 @@ class Door(HTTPChannel):
                 return
             if not self.requests:
                 self.requests.append(Visit(self))
-            self.requests[-1].refuse_unread(status, message)
+            self.requests[-1].refuse_unread(status, message, log=log)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
@@ -256,41 +256,3 @@ class Door(HTTPChannel):
 
     def _close_quietly(self) -> None:
         self.abort()
-
-
-class DoorFactory(Site):
-    """All connections of clients, and what they share.
-
-    :ivar clock: for deadlines; :ivar entrance: who may come in; :ivar bodies: bytes of bodies that wait, all together.
-    """
-
-    noisy = False
-
-    def __init__(self, resource: IResource, clock: IReactorTime, config: Config, entrance: Entrance) -> None:
-        super().__init__(resource, reactor=clock, parsePOSTFormSubmission=False)
-        self.clock = clock
-        self.config = config
-        self.entrance = entrance
-        self.bodies = Budget(config.body_budget)
-        self.open: Crowd[Door] = Crowd()
-        self.draining = False
-
-    def buildProtocol(self, addr: IAddress | None) -> Door:  # type: ignore[override]
-        """A client connected."""
-        door = Door()
-        door.factory = self
-        self.open.add(door)
-        return door
-
-    def drain(self) -> None:
-        """Close the connections on which nothing happens; the others close after their answer."""
-        self.draining = True
-        for door in list(self.open):
-            door.drain()
-
-    def left(self, door: Door) -> None:
-        """A client's connection is gone."""
-        self.open.discard(door)
-
-    def log(self, request: Any) -> None:
-        """Nothing: the line for each request is written by the API, without path queries or addresses of browsers."""

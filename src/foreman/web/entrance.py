@@ -10,11 +10,12 @@ from twisted.web.http import datetimeToString
 from ulid import ULID
 
 from foreman.config import Config
-from foreman.lanes import Redirect, Refusal, Way, allowed_methods, origin_form, take_prefix, way
+from foreman.lanes import Lane, Redirect, Refusal, Way, allowed_methods, origin_form, take_prefix, way
+from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, redirect_reply
+from foreman.web.credentials import TwoCredentials, credential
 from foreman.web.guards import Guards, same_origin
-from foreman.web.tokens import Tokens, TwoCredentials, credential
 
 if TYPE_CHECKING:
     from foreman.web.visit import Visit
@@ -120,6 +121,8 @@ class Entrance:
         if holder is None:
             return self._unauthorized(visit, "this token is not known here")
         visit.caller, visit.admin = holder.name, holder.admin
+        if visit.way.lane is Lane.MANAGEMENT and self.tokens.has_admin and not holder.admin:
+            return self._refuse(visit, 403, "managing models is for admins here (FOREMAN_ADMIN_TOKEN)")
         return None
 
     def _unauthorized(self, visit: Visit, message: str) -> Reply:

@@ -154,10 +154,11 @@ class Visit(Request):
 
     # what goes back
 
-    def refuse_unread(self, status: int, message: str) -> None:
+    def refuse_unread(self, status: int, message: str, *, log: bool) -> None:
         """Answer what could not be read to its end, and close the connection."""
         self.refusal = error_reply(self.family, status, message, self.request_id)
-        self.channel.factory.entrance.log_refusal(self, self.refusal)
+        if log:
+            self.channel.factory.entrance.log_refusal(self, self.refusal)
         self.answer(self.refusal)
 
     def answer(self, reply: Reply) -> None:
