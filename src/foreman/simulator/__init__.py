@@ -1,9 +1,12 @@
 """A pretended Ollama: for trying foreman without a GPU, for tests, and for benchmarks.
 
-Begin with ``simulator.Simulator``, the factory to listen with; ``program.run`` listens with one. ``settings`` says what can be
-chosen. A request goes through ``server`` (HTTP), ``router`` and ``routes`` (which handler), a handler (``native``, ``openai``,
-``responses``, ``anthropic``, ``embedding``, ``metadata``), ``asking`` (the checks they share), ``scheduler`` (loading and
-slots), ``inference`` (tokens at their pace, which come from ``words``) and back through ``exchange``.
+Begin with ``simulator.Simulator``, the factory to listen with, which tests also look at and command; ``program.run`` listens with
+one. ``settings`` says what can be chosen, ``misbehave`` what may go wrong.
+
+A request goes through ``server`` (HTTP), ``router`` and ``routes`` (which handler), a handler (``native``, ``openai``, ``responses``,
+``anthropic``, ``embedding``, ``metadata``, ``manage``, ``blobs``, ``account``, ``admin``), for inference ``asking`` (the checks that
+the handlers share), ``scheduler`` (loading and slots) and ``inference`` (tokens at their pace, which come from ``words``), and
+back through ``exchange`` and ``wire``, or ``spoil`` where something is to go wrong.
 
 It knows nothing of the rest of foreman.
 """
