@@ -34,16 +34,17 @@ class Crowd(Generic[Member]):
         if not self._members:
             waiting, self._waiting = self._waiting, []
             for one in waiting:
-                one.callback(None)
+                if not one.called:  # an earlier one, on hearing it, may have made this one give up
+                    one.callback(None)
 
     def when_empty(self) -> Deferred[None]:
         """Fires when nobody is there, at once if that is so already."""
-        empty: Deferred[None] = Deferred(self._waiting_left)
+        empty: Deferred[None] = Deferred(self._forget)
         if self._members:
             self._waiting.append(empty)
         else:
             empty.callback(None)
         return empty
 
-    def _waiting_left(self, waiting: Deferred[None]) -> None:
-        self._waiting.remove(waiting)
+    def _forget(self, waiting: Deferred[None]) -> None:
+        self._waiting = [one for one in self._waiting if one is not waiting]
