@@ -18,7 +18,7 @@ from foreman.ndjson import Kind
 T = TypeVar("T")
 
 _NANOSECONDS = 1e9
-_ENDING_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "message_stop"})
+_ENDING_EVENTS = ("response.completed", "response.incomplete", "response.failed", "message_stop")
 _LINE_END = re.compile(rb"\r?\n")
 _ABSENT = Raw()
 
