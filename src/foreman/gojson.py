@@ -75,7 +75,8 @@ def members(body: Body, wanted: Collection[str]) -> dict[str, list[Span]]:
 
     ``null`` has no members. Keys are folded; ``wanted`` are ASCII letters in lower case and underscores.
 
-    :raises Empty: :raises Truncated: :raises Unreadable: where there is no object that Go could read to its end.
+    :raises Empty: where there is nothing; :raises Truncated: where more could make it one; :raises Unreadable: where it
+        is no object, or too much.
     """
     if len(body) > MOST_BYTES:
         raise Unreadable
