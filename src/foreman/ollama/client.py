@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from http.cookiejar import CookieJar
 from typing import Any, cast
 
 import msgspec
@@ -46,6 +47,19 @@ class _AnyURL(EncodedURL):
 _ANY_URL = _AnyURL.from_text("http://target/")
 
 
+class _NoCookies(CookieJar):
+    """Keeps nothing and adds nothing: what the target sets is between it and the client."""
+
+    def add_cookie_header(self, request: Any) -> None:
+        """Nothing to add."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Nothing to keep."""
+
+
+_NO_COOKIES = _NoCookies()
+
+
 @define(eq=False)
 class TargetClient:
     """The one way to the target.
@@ -84,7 +98,7 @@ class TargetClient:
         :return: the head of the answer, whatever its status.
         :raises errors.ConnectionError: when there is no answer.
         """
-        client = HTTPClient(Exchange(self._endpoint, head, body))
+        client = HTTPClient(Exchange(self._endpoint, head, body), _NO_COOKIES)
         response = await client.request(
             method.decode("latin-1"), _ANY_URL, unbuffered=True, allow_redirects=False, reactor=cast("Any", self._clock)
         )

@@ -54,6 +54,7 @@ class Visit(Request):
     has_length: bool = False
     kind: str = "other"
     upload: Upload | None = None
+    _by_name: dict[bytes, list[bytes]] | None = None
     _spent: int = 0
     _counted: bool = False
     _bodiless: bool = False
@@ -72,8 +73,12 @@ class Visit(Request):
     # what arrives
 
     def headers_named(self, name: bytes) -> list[bytes]:
-        """The values of every header ``name`` (lower case), in order."""
-        return [value for key, value in self.raw_headers if key.lower() == name]
+        """The values of every header ``name`` (lower case), in order; asked only once the head is whole."""
+        if self._by_name is None:
+            self._by_name = {}
+            for key, value in self.raw_headers:
+                self._by_name.setdefault(key.lower(), []).append(value)
+        return self._by_name.get(name, [])
 
     @property
     def family(self) -> Family:
