@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from http.cookiejar import CookieJar
 from typing import Any, cast
 
 import msgspec
 from attrs import define, field
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
@@ -47,7 +47,7 @@ class _AnyURL(EncodedURL):
 _ANY_URL = _AnyURL.from_text("http://target/")
 
 
-class _NoCookies(CookieJar):
+class _NoCookies(IndexableCookieJar):
     """Keeps nothing and adds nothing: what the target sets is between it and the client."""
 
     def add_cookie_header(self, request: Any) -> None:
