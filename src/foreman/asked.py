@@ -69,7 +69,9 @@ _USUAL = (
     "verbose stream_options temperature top_p top_k max_tokens max_completion_tokens max_output_tokens stop "
     "stop_sequences n seed user presence_penalty frequency_penalty logit_bias response_format tool_choice "
     "parallel_tool_calls reasoning reasoning_effort metadata store service_tier instructions include text "
-    "previous_response_id truncation thinking best_of echo prompt_cache_key safety_identifier"
+    "previous_response_id truncation thinking best_of echo prompt_cache_key safety_identifier verbosity functions "
+    "function_call modalities audio prediction background conversation max_tool_calls output_config context_management "
+    "mcp_servers container cache_control license quantization remote_host renderer parser"
 ).split()
 _ABSENT = Raw()
 _Ordinary = msgspec.defstruct(
