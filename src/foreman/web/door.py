@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.interfaces import IDelayedCall, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, ISSLTransport, ITCPTransport
 from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
@@ -168,13 +168,9 @@ class Door(HTTPChannel):
 
     def drain(self) -> None:
         """foreman is stopping: close now, or after the answer that is under way."""
+        self.persistent = False
         if not self.requests:
-            self.persistent = False
             self.loseConnection()
-        elif self._handlingRequest and not self.requests[0].startedWriting:
-            self.persistent = False
-        else:
-            self.persistent = False
 
     # refusing
 
@@ -204,11 +200,11 @@ class Door(HTTPChannel):
         cast("Any", self.transport).abortConnection()
 
     def _linger(self) -> None:
-        if ITCPTransport.providedBy(self.transport):
+        self._arm(LINGER_SECONDS, self.abort)
+        # Half of a TLS connection cannot be closed; there the answer is only flushed.
+        if ITCPTransport.providedBy(self.transport) and not ISSLTransport.providedBy(self.transport):
             cast("Any", self.transport).loseWriteConnection()
-            self._arm(LINGER_SECONDS, self.abort)
         else:
-            self._arm(LINGER_SECONDS, self.abort)
             super().loseConnection()
 
     def _drop(self, data: bytes) -> None:
