@@ -80,7 +80,8 @@ def plainly(path: str, members: Iterable[Member]) -> Asked:
     streams = {CHAT, GENERATE, "/api/pull", "/api/create"}
     for member in members:
         key = "".join(
-            {"ſ": "s", "K": "k"}.get(letter, letter.lower() if letter.isascii() else letter) for letter in member.key
+            {"ſ": "s", "\u212a": "k"}.get(letter, letter.lower() if letter.isascii() else letter)
+            for letter in member.key
         )
         value = member.value
         if key == "model" or (key == "name" and path in {"/api/show", "/api/pull", "/api/create", "/api/delete"}):
@@ -140,7 +141,7 @@ def spelled(draw: st.DrawFn, name: str) -> str:
     """A key in a spelling that Go takes for ``name``, or not."""
     match draw(st.integers(0, 9)):
         case 0:
-            return name.replace("s", "ſ").replace("k", "K")
+            return name.replace("s", "ſ").replace("k", "\u212a")
         case 1 | 2:
             return "".join(draw(st.sampled_from([letter, letter.upper()])) for letter in name)
         case 3:

@@ -86,7 +86,7 @@ class SlowReader:
             self.there(b"+-")
             self.digits()
 
-    def separated(self, end: bytes, item: Callable[[], None]) -> None:
+    def separated(self, end: bytes, item: Callable[[], object]) -> None:
         self.at += 1
         self.blank()
         if self.there(end):
@@ -105,7 +105,7 @@ class SlowReader:
             case 0x22:
                 self.string()
             case 0x5B:
-                self.separated(b"]", lambda: [self.value()].clear())
+                self.separated(b"]", self.value)
             case 0x7B:
                 self.members(lambda *_: None)
             case byte if byte in b"tfn":
@@ -160,7 +160,7 @@ def slow_outcome(data: bytes) -> Outcome:
     found: dict[str, list[bytes]] = {}
 
     def note(key: bytes, value: bytes) -> None:
-        folded = "".join({"ſ": "s", "K": "k"}.get(c, c.lower() if c.isascii() else c) for c in slow_text(key))
+        folded = "".join({"\u017f": "s", "\u212a": "k"}.get(c, c.lower() if c.isascii() else c) for c in slow_text(key))
         if folded in WANTED:
             found.setdefault(folded, []).append(value)
 

@@ -18,6 +18,8 @@ Body = bytes | memoryview | mmap.mmap
 #: 150 ms.
 MOST_STEPS = 50_000
 MOST_BYTES = 32 * 1024 * 1024
+#: How deep Go reads, less the object itself.
+_DEEPEST = 9_999
 #: No wanted key is longer in any spelling: ten letters, each written ``\uXXXX``, and two quotes.
 _LONGEST_KEY = 62
 
@@ -118,9 +120,9 @@ def _skip(body: Body, at: int, steps: int) -> tuple[int, int]:
     in_object: list[bool] = []  # for each bracket that is open
     while True:
         steps -= 1
-        if steps < 0:
-            raise Unreadable
         value = _match(_VALUE, body, at)
+        if steps < 0 or (value.lastindex and len(in_object) == _DEEPEST):
+            raise Unreadable
         at = value.end()
         if value[1] is not None:
             key = _match(_FIRST_KEY, body, at)
