@@ -1,0 +1,326 @@
+"""What the README says to type works, and what it names is there."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import pytest
+from attrs import define, frozen
+from click.testing import CliRunner
+from rich.console import Console
+from twisted.scripts.twistd import ServerOptions
+
+from foreman.cli.main import cli
+from foreman.cli.settings import as_markdown
+from foreman.cli.tables import Seen, show
+from foreman.config import _NOT_SETTINGS, SETTINGS, load
+from foreman.errors import Why
+from foreman.lanes import Lane
+from foreman.record import Outcome
+from foreman.tap import Options
+from test_golden import ADDED, DIFFERENT
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "foreman"
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DECISIONS = ROOT / "docs" / "decisions"
+
+#: As the README writes them; a running test has other ports.
+ADDRESS, TOKEN = "127.0.0.1:8080", "correct-horse-battery"
+#: What takes the network, and is tested with the packaging.
+ELSEWHERE = {"python3", "~/foreman/bin/pip"}
+#: What is made where it is used.
+MADE = {".venvs/"}
+
+PYTHON = [sys.executable, "-c"]
+FOREMAN = [*PYTHON, "from foreman.cli.main import main; main()"]
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("FOREMAN_", "COLUMNS"))}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@frozen
+class Command:
+    """One line of a block: what it sets, and what it runs."""
+
+    line: str
+    environ: dict[str, str]
+    words: tuple[str, ...]
+
+
+def command(line: str) -> Command:
+    words = shlex.split(line, comments=True)
+    environ = {}
+    while words and (found := re.fullmatch(r"([A-Z_]+)=(.*)", words[0])):
+        environ[found[1]] = found[2]
+        words.pop(0)
+    return Command(line.partition("  #")[0].strip(), environ, tuple(words))
+
+
+COMMANDS = [command(line) for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+@define
+class Served:
+    """Two foremen in front of one simulator; one of them asks for the token."""
+
+    free: str
+    closed: str
+    log: Path
+
+    def there(self, text: str) -> str:
+        """``text`` with the address of the one that it is meant for."""
+        return text.replace(ADDRESS, self.closed if TOKEN in text else self.free)
+
+
+def wait_for(answer: Callable[[], Any], patience: float = 15.0) -> Any:
+    until = time.monotonic() + patience
+    while not (value := answer()):
+        assert time.monotonic() < until, "a process did not come up"
+        time.sleep(0.05)
+    return value
+
+
+def lists_models(address: str) -> bool:
+    ask = urllib.request.Request(f"http://{address}/api/tags", headers={"x-api-key": TOKEN})
+    try:
+        with urllib.request.urlopen(ask, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.URLError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("readme")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, pattern: str, *arguments: str, **environ: str) -> str:
+        log = folder / name
+        with log.open("wb") as output:
+            call = [*FOREMAN, *arguments, "--listen", "127.0.0.1:0"]
+            started.append(subprocess.Popen(call, env={**CLEAN, "PYTHONUNBUFFERED": "1", **environ}, stdout=output))
+        return f"127.0.0.1:{wait_for(lambda: re.search(pattern, log.read_text()))[1]}"
+
+    try:
+        target = start("simulator", r"port=(\d+)", "simulate", "--rate", "0", "--load-time", "0")
+        serve = ("serve", "--target-url", target, "--poll-interval", "1s")
+        free = start("free", r"DoorFactory starting on (\d+)", *serve)
+        closed = start("closed", r"DoorFactory starting on (\d+)", *serve, FOREMAN_AUTH_TOKEN=TOKEN)
+        for address in (free, closed):
+            wait_for(lambda address=address: lists_models(address))  # type: ignore[misc]
+        yield Served(free, closed, folder / "free")
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(15)
+
+
+# -- what it says to type
+
+
+def run(words: list[str], **environ: str) -> str:
+    done = subprocess.run(words, env=CLEAN | environ, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def of_program(*names: str) -> list[Command]:
+    return [one for one in COMMANDS if one.words and Path(one.words[0]).name in names]
+
+
+def by_line(one: Command) -> str:
+    return one.line
+
+
+def test_every_command_is_of_a_program_that_is_checked_here() -> None:
+    programs = {one.words[0] for one in COMMANDS if one.words and one.words[0] != "export"} - ELSEWHERE
+    assert {Path(name).name for name in programs} == {"make", "curl", "foreman", "twistd", "twist", "ollama"}
+
+
+@pytest.mark.parametrize("one", of_program("make"), ids=by_line)
+def test_a_target_of_make_is_there(one: Command) -> None:
+    assert re.search(rf"^{one.words[1]}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert all(word.startswith("ARGS=") for word in one.words[2:])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("one", of_program("curl"), ids=by_line)
+def test_what_curl_asks_is_answered(one: Command, served: Served) -> None:
+    said = run(["curl", "--silent", "--show-error", "--fail", *shlex.split(served.there(one.line))[1:]])
+    assert said.startswith("{")
+    if "healthz" in one.line:
+        assert f"`{said}`" in README
+
+
+@pytest.mark.parametrize("one", of_program("ollama"), ids=by_line)
+def test_the_address_for_the_ollama_command_leads_to_the_models(one: Command, served: Served) -> None:
+    base = served.there(one.environ["OLLAMA_HOST"])
+    with urllib.request.urlopen(f"{base}/api/tags", timeout=15) as answer:
+        assert f'"{one.words[2]}"' in answer.read().decode()
+
+
+@pytest.mark.parametrize(
+    "words", sorted({one.words[1:] for one in of_program("foreman") if "ps" in one.words}), ids=str
+)
+def test_foreman_ps_shows_the_foreman_that_runs(words: tuple[str, ...], served: Served) -> None:
+    assert served.free in run([*FOREMAN, *words], FOREMAN_URL=f"http://{served.free}")
+
+
+@pytest.mark.parametrize("one", [one for one in of_program("foreman") if "ps" not in one.words], ids=by_line)
+def test_a_command_of_foreman_takes_what_it_is_given(one: Command, tmp_path: Path) -> None:
+    name, *arguments = one.words[1:]
+    if name == "token":
+        environ = {"FOREMAN_TOKENS_FILE": str(tmp_path / "tokens")}
+        before = [["token", "new", arguments[1]]] if arguments[0] == "revoke" else []
+        for words in [*before, [name, *arguments]]:
+            result = CliRunner().invoke(cli, words, env=environ)
+            assert result.exit_code == 0, result.output
+        return
+    known = cli.get_command(click.Context(cli), name)
+    assert known is not None
+    options = known.make_context(name, arguments).params
+    if name != "simulate":
+        load(one.environ, options)
+
+
+@pytest.mark.parametrize("one", of_program("twistd", "twist"), ids=by_line)
+def test_twistd_and_twist_take_what_they_are_given(one: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ.keys() - CLEAN.keys():
+        monkeypatch.delenv(name)
+    program, *arguments = one.words
+    if program == "twist":
+        Options().parseOptions(arguments[arguments.index("foreman") + 1 :])
+        return
+    options = ServerOptions()
+    options.parseOptions(arguments)
+    assert options.subCommand == "foreman" or (ROOT / options["python"]).exists()
+
+
+def test_the_programs_of_other_clients_run_as_they_stand(served: Served) -> None:
+    programs = blocks("python")
+    said = run(
+        [*PYTHON, served.there("\n".join(programs))]
+    )  # in one process: their imports take longer than their work
+    assert said.count('"Hello"') == len(programs) == 4
+
+
+# -- what it names
+
+
+def code_spans(text: str) -> list[str]:
+    without_blocks = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", without_blocks)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    for span in code_spans(page.read_text("utf-8")):
+        if re.fullmatch(r"[\w.][\w./-]*(\.(py|md|tac|toml|svg|example|yaml)|/)", span) and span not in MADE:
+            assert any(ROOT.glob(span)) or any(SOURCE.rglob(span)), span
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_variable_of_foreman_is_one(page: Path) -> None:
+    known = {setting.variable for setting in SETTINGS} | _NOT_SETTINGS
+    known |= {f"{setting.variable}_FILE" for setting in SETTINGS if setting.secret}
+    assert set(re.findall(r"FOREMAN_[A-Z_]+", page.read_text("utf-8"))) <= known
+
+
+def test_the_table_of_settings_is_what_the_program_prints() -> None:
+    assert as_markdown() in README
+
+
+def test_the_line_of_the_log_has_the_parts_of_a_real_one(served: Served) -> None:
+    (shown,) = re.findall(r"^\S+ \[foreman\.web.*$", README, re.MULTILINE)
+    run([*PYTHON, f"import urllib.request as u; u.urlopen('http://{served.free}/api/version').read()"])
+    line = re.compile(r"^\S+ \[foreman\.web.* metadata /api/version .*$", re.MULTILINE)
+    written = wait_for(lambda: line.search(served.log.read_text()))
+    parts = re.compile(r" (\w+)=|\[(\S+)\]")
+    assert parts.findall(shown) == parts.findall(written[0])
+
+
+def test_the_words_of_the_log_and_of_healthz_are_all_there() -> None:
+    spans = set(code_spans(README))
+    assert {lane.value for lane in Lane} <= spans
+    assert set(get_args(Outcome)) <= spans
+    assert set(get_args(Why)) <= spans
+
+
+def test_the_picture_of_foreman_ps_is_what_it_prints() -> None:
+    def place(caller: str, model: str, route: str, seconds: float, **more: object) -> dict[str, object]:
+        return {"caller": caller, "model": model, "route": route, "seconds": seconds, **more}
+
+    def model(name: str, size: int, context: int, until: str) -> dict[str, object]:
+        return {"name": name, "size": size, "size_vram": size, "context_length": context, "expires_at": until}
+
+    queue = {
+        "turns": 1,
+        "running": [place("alice", "llama3.2:3b", "/api/chat", 3.2, state="answering")],
+        "waiting": [place("bob", "qwen3:8b", "/v1/chat/completions", 1.2, position=1)],
+        "embedding": {"running": 0, "cap": 8},
+    }
+    loaded = [
+        model("llama3.2:3b", 2_800_000_000, 4096, "2026-11-24T12:05:00Z"),
+        model("nomic-embed-text:latest", 600_000_000, 2048, "2319-03-05T21:32:21Z"),
+    ]
+    paper = io.StringIO()
+    seen = Seen(f"http://{ADDRESS}", {"status": "ok", "degraded": False}, queue, loaded)
+    show(seen, Console(file=paper, width=200, highlight=False), datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
+    assert "".join(f"{line.rstrip()}\n" for line in paper.getvalue().splitlines()) in blocks("text")
+
+
+def test_what_is_different_names_every_header_and_status_that_is() -> None:
+    section = README.partition("## What is different")[2].partition("\n## ")[0].lower()
+    assert all(name in section for name in ADDED)
+    assert all(str(status) in section for status, _ in DIFFERENT.values() if status >= 400)
+
+
+# -- decisions
+
+
+@pytest.mark.parametrize("page", sorted(DECISIONS.glob("0*.md")), ids=lambda page: page.stem)
+def test_a_decision_says_what_was_known_decided_and_follows_and_is_listed(page: Path) -> None:
+    text = page.read_text("utf-8")
+    number, title = page.stem[:4], text.partition("\n")[0].partition(": ")[2]
+    assert text.startswith(f"# ADR-{number}: ")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences", "Weighed"]
+    assert f"| [{number}]({page.name}) | {title} |" in (DECISIONS / "README.md").read_text("utf-8")
+
+
+def test_every_decision_that_is_referred_to_has_its_page() -> None:
+    for file in [*PAGES, *SOURCE.rglob("*.py")]:
+        for number in re.findall(r"ADR-(\d{4})", file.read_text("utf-8")):
+            assert any(DECISIONS.glob(f"{number}-*.md")), f"{file} refers to ADR-{number}"
