@@ -105,10 +105,10 @@ class Connection(Protocol):
         self._deaf = True
         if self._line and self._line[0].whole:
             self._line[0].exchange.keep = False
-        else:
-            head = f"HTTP/1.1 {text}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n{text}"
-            self.transport.write(head.encode())
-            self._linger()
+            return
+        head = f"HTTP/1.1 {text}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+        self.transport.write((head + text).encode())
+        self._linger()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -129,15 +129,9 @@ class Connection(Protocol):
             low.setdefault(name.lower(), value)
         version = f"HTTP/{self._parser.get_http_version()}"
         wire = PlainWire(self)
-        exchange = Exchange(
-            self._parser.get_method().decode("ascii"),
-            self._target.decode("latin-1"),
-            version,
-            self._headers,
-            self._parser.should_keep_alive(),
-            self.site.date,
-            wire,
-        )
+        method, target = self._parser.get_method().decode("ascii"), self._target.decode("latin-1")
+        keep = self._parser.should_keep_alive()
+        exchange = Exchange(method, target, version, self._headers, keep, self.site.date, wire)
         wire.exchange = exchange
         path, _, exchange.query = exchange.target.partition("?")
         if "://" in path[:9]:
