@@ -199,12 +199,13 @@ PATHS = st.sampled_from([*NATIVE, *V1])
 def test_a_body_is_read_as_go_reads_it(path: str, before: str, body: tuple[str, list[Member]], after: str) -> None:
     text, members = body
     data = (before + text + after).encode()
+    found = read(path, data)
     try:
-        expected = plainly(path, members)
+        assert found == plainly(path, members)
     except Refused:
-        assert not read(path, data).sure
-    else:
-        assert read(path, data) == expected
+        # A value that Ollama refuses may go unseen where the same key says something else later.
+        last = {member.key: member for member in members}
+        assert not found.sure or (len(last) < len(members) and found == plainly(path, last.values()))
 
 
 @given(PATHS, SPACE, bodies(), st.integers(0))
@@ -355,6 +356,12 @@ def test_only_the_old_management_routes_take_the_old_name(path: str) -> None:
     assert read(path, b'{"name":"m"}').model == ("m" if old else None)
     assert read(path, b'{"name":"m","model":"n"}').model == "n"
     assert read(path, b'{"name":"m","model":""}').model == ("m" if old else None)
+
+
+def test_a_wrong_value_behind_a_right_one_is_seen() -> None:
+    assert not read("/api/show", b'{"model":"m","name":[]}').sure
+    assert not read(CHAT, b'{"model":"m","Model":1}').sure
+    assert not read(CHAT, b'{"model":"m","keep_alive":"' + b"0" * 10_000 + b's"}').sure
 
 
 def test_a_model_of_no_sensible_length_is_not_repeated() -> None:

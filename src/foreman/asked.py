@@ -171,9 +171,8 @@ def _careful(body: Body) -> _Found:
 
 def _judge(path: str, found: _Found) -> Asked:
     model = _text(found.get("model"))
-    if not model and path in _NAMED:
-        model = _text(found.get("name"))
-    return Asked(model or None, _stream(path, found.get("stream")), _errand(path, found))
+    name = _text(found.get("name")) if path in _NAMED else ""
+    return Asked(model or name or None, _stream(path, found.get("stream")), _errand(path, found))
 
 
 def _errand(path: str, found: _Found) -> Errand:
