@@ -211,6 +211,8 @@ class Inference:
         answer.deliverBody(relay)
         try:
             await relay.answered
+            if way.lane is not Lane.METADATA:
+                self.inventory.target_changed()
             if turn is not None:
                 turn.release()
             outcome = await relay.sent

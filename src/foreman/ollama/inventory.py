@@ -81,6 +81,8 @@ class Inventory:
     degraded: Degraded | None = field(default=None, init=False)
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
     _answered: bool = field(default=False, init=False)
+    _changes: int = field(default=0, init=False)
+    _seen: int = field(default=0, init=False)
     _loop: LoopingCall = field(init=False)
     _done: Deferred[LoopingCall] | None = field(default=None, init=False)
     _refreshing: Deferred[None] | None = field(default=None, init=False)
@@ -122,8 +124,12 @@ class Inventory:
         return asker
 
     async def fresh(self) -> None:
-        """Wait, but not long, until the lists are young."""
+        """Wait, but not long, until the lists are young and know of every change that went through foreman."""
         if self.tags is None or self.ps is None or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH:
+            self.target_changed()
+        for _ in range(2):  # a question that was under way when the change came may have missed it
+            if self._seen == self._changes:
+                return
             await self.refresh().addTimeout(
                 REFRESH_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: None
             )
@@ -131,7 +137,12 @@ class Inventory:
     def _askers_leaves(self, asker: Deferred[None]) -> None:
         self._askers.remove(asker)
 
+    def target_changed(self) -> None:
+        """A model was made, removed, loaded or unloaded: the lists are old, however young they are."""
+        self._changes += 1
+
     async def _ask(self) -> None:
+        changes = self._changes
         tags, tags_body = await self._client.fetch(b"GET", "/api/tags")
         ps, ps_body = await self._client.fetch(b"GET", "/api/ps")
         try:
@@ -143,6 +154,7 @@ class Inventory:
         now = self._clock.seconds()
         self.tags = Listing(now, tags.raw_headers, tags_body)
         self.ps = Listing(now, ps.raw_headers, ps_body)
+        self._seen = changes
         self._take(models, running)
         self.target_answered()
 
