@@ -22,7 +22,7 @@ import pytest
 from attrs import define, frozen
 from click.testing import CliRunner
 from rich.console import Console
-from twisted.scripts.twistd import ServerOptions
+from twisted.scripts._twistd_unix import ServerOptions
 
 from foreman.cli.main import cli
 from foreman.cli.settings import as_markdown
@@ -122,8 +122,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     try:
         target = start("simulator", r"port=(\d+)", "simulate", "--rate", "0", "--load-time", "0")
         serve = ("serve", "--target-url", target, "--poll-interval", "1s")
-        free = start("free", r"DoorFactory starting on (\d+)", *serve)
-        closed = start("closed", r"DoorFactory starting on (\d+)", *serve, FOREMAN_AUTH_TOKEN=TOKEN)
+        free = start("free", r"starting on (\d+)", *serve)
+        closed = start("closed", r"starting on (\d+)", *serve, FOREMAN_AUTH_TOKEN=TOKEN)
         for address in (free, closed):
             wait_for(lambda address=address: lists_models(address))  # type: ignore[misc]
         yield Served(free, closed, folder / "free")
@@ -217,9 +217,8 @@ def test_twistd_and_twist_take_what_they_are_given(one: Command, monkeypatch: py
 
 def test_the_programs_of_other_clients_run_as_they_stand(served: Served) -> None:
     programs = blocks("python")
-    said = run(
-        [*PYTHON, served.there("\n".join(programs))]
-    )  # in one process: their imports take longer than their work
+    # In one process: their imports take longer than their work.
+    said = run([*PYTHON, served.there("\n".join(programs))])
     assert said.count('"Hello"') == len(programs) == 4
 
 
