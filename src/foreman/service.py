@@ -62,10 +62,10 @@ class Foreman(Service):
             config.target_wait,
             Budget(config.buffer_total),
         )
-        access_log = AccessLog(reactor)
-        self.api = Api(reactor, wall_clock, self.inference, access_log, config.poll_interval)
+        self._access_log = AccessLog(reactor)
+        self.api = Api(reactor, wall_clock, self.inference, self._access_log, config.poll_interval)
         guards = Guards(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
-        self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, access_log)
+        self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, self._access_log)
         self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance)
         self._port = strports.service(config.listen, self.doors, reactor=reactor)
         self._patience: Deferred[None] | None = None
@@ -130,6 +130,7 @@ class Foreman(Service):
                 door.abort()
             await self.doors.open.when_empty()
         await self.inventory.stop()
+        self._access_log.flush()
         self._log.info("stopped")
 
     async def _wait(self, done: Deferred[None], patience: float) -> bool:
