@@ -259,10 +259,36 @@ def test_escaped_dots_and_slashes_that_something_else_might_resolve_are_refused(
     assert way(b"POST", target) == NOT_FOUND
 
 
-@pytest.mark.parametrize("target", [b"/%6b/0123456789abcdef/api/chat", b"/k%2f0123456789abcdef/api/chat", b"/k/"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/%6b/0123456789abcdef/api/chat",
+        b"/k%2f0123456789abcdef/api/chat",
+        b"//k/0123456789abcdef/api/chat",
+        b"/k//0123456789abcdef/api/chat",
+        b"/%2e/../k/0123456789abcdef/api/chat",
+        b"/x/../%6b/0123456789abcdef//api/chat",
+        b"/k/",
+    ],
+)
 def test_a_token_that_is_hidden_in_the_path_goes_nowhere(target: bytes) -> None:
     assert take_prefix(target) == (None, target)
     assert way(b"POST", target) == NOT_FOUND
+
+
+@pytest.mark.parametrize("token", [b"\0", b"a\rb", b"a b", b"\x7f", b"a#b"])
+def test_a_token_of_no_visible_letters_is_none(token: bytes) -> None:
+    target = b"/k/" + token + b"/api/chat"
+    assert take_prefix(target) == (None, target)
+    assert way(b"POST", target) == BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("target", "location"), [(b"/k/../api/chat", b"/api/chat"), (b"/k/./x", None), (b"/k/..", b"/")]
+)
+def test_a_dot_segment_is_no_token(target: bytes, location: bytes | None) -> None:
+    assert take_prefix(target) == (None, target)
+    assert way(b"POST", target) == (NOT_FOUND if location is None else Redirect(307, location))
 
 
 def test_nobody_gets_a_tunnel() -> None:
@@ -398,3 +424,67 @@ def test_a_model_is_found_under_any_name_that_is_written_out(name: str) -> None:
     assert found == NOT_FOUND or isinstance(found, Redirect | Way)
     if "/" not in name:
         assert found == Way(Lane.METADATA, "openai", f"/v1/models/{name}")
+
+
+# --- held against a plain reading of Go's rules ---
+
+HEX = b"0123456789abcdefABCDEF"
+#: What Go leaves unescaped in a path (net/url, validEncoded).
+PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@[]/%"
+
+
+def go_routes(target: bytes) -> bytes | None:
+    """The path that Ollama's router looks up; None where Go answers before it."""
+    if any(byte <= 0x20 or byte == 0x7F for byte in target) or not target.startswith(b"/"):
+        return None
+    raw = target.split(b"?", 1)[0]
+    decoded, at = b"", 0
+    while at < len(raw):
+        if raw[at] == 0x25:
+            digits = raw[at + 1 : at + 3]
+            if len(digits) < 2 or digits[0] not in HEX or digits[1] not in HEX:
+                return None
+            decoded, at = decoded + bytes([int(digits, 16)]), at + 3
+        else:
+            decoded, at = decoded + raw[at : at + 1], at + 1
+    as_cleaned = raw if all(byte in PLAIN for byte in raw) else decoded
+    *inner, last = as_cleaned.split(b"/")[1:]
+    return None if {b"", b".", b".."} & {*inner, last or b"last"} else decoded
+
+
+@st.composite
+def spellings(draw: st.DrawFn) -> bytes:
+    """A request-target that may or may not mean one of the routes that foreman must not let slip by."""
+    letters = st.sampled_from(["%c"] * 90 + ["%%%02x", "%%%02X"] * 5 + ["%%25%02x"])
+    border = st.sampled_from(
+        ["/"] * 60 + ["//", "/./", "/x/../", "/../", "%2f", "%2F%2F", "/%2e/", "/.%2e/", "\\", "%5c"]
+    )
+    written = ""
+    for segment in draw(st.sampled_from([*GATE, *EMBEDDING, *MANAGEMENT])).split("/")[1:]:
+        written += draw(border) + "".join(draw(letters) % ord(letter) for letter in segment)
+    front = draw(
+        st.sampled_from(
+            [""] * 5 + ["http://h:1", "HTTP://[::1]", "/k/t0ken", "http://h/k/t0ken", "/k/a/k/b", "/k/%2e%2e"]
+        )
+    )
+    back = draw(
+        st.sampled_from(
+            [""] * 5 + ["?a=/../b", "?", "/", "//", "/.", "%2f", "%00", "%", ";x", "#x", '"', " ", "\t", "%20"]
+        )
+    )
+    return (front + written + back).encode("latin-1")
+
+
+@given(spellings())
+def test_no_spelling_slips_past_the_gate_or_the_guard(target: bytes) -> None:
+    """Whatever Ollama would take for a guarded route is guarded, or does not reach it."""
+    _, rest = take_prefix(origin_form(target))
+    found = way(b"POST", rest)
+    routed = go_routes(rest)
+    if isinstance(found, Way):
+        assert found.path.encode() == routed
+        assert not found.path.startswith("/k/")
+    for path in (*GATE, *EMBEDDING, *MANAGEMENT):
+        if routed == path.encode():
+            assert isinstance(found, Way)
+            assert found.lane is lane("POST", path)

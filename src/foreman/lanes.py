@@ -102,7 +102,7 @@ _FREE_ROUTES: dict[str, tuple[str, ...]] = {
 }
 #: Below these everything is management, whatever the method: what a newer Ollama adds there may need permission too.
 _MANAGED = ("/api/blobs/", "/api/user/", "/api/experimental/")
-_CREDENTIAL = re.compile(rb"/k/([^/?]+)")
+_CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]+)(?=[/?]|\Z)")
 _ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]*)?(?=[/?]|\Z)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -154,6 +154,8 @@ def way(method: bytes, target: bytes) -> Way | Redirect | Refusal:
     decoded = unquote_to_bytes(raw)
     escaped = raw if _AS_SENT.fullmatch(raw) else _escape(decoded)
     if (clean := _clean(escaped)) != escaped:
+        if _clean(decoded).startswith(b"/k/"):
+            return _NOT_FOUND  # the token would stand in the Location
         return Redirect(307, _escape(clean) + _to_ascii(question + query if query else b""))
     return _way(method.decode("latin-1"), decoded, _to_ascii(question + query))
 
