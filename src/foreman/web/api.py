@@ -173,13 +173,19 @@ class Api:
             request.break_off(problem, between_pieces=False)
             return request.code
         reply = failure_reply(request.family, problem, request.request_id, max(1, round(self._poll_interval)))
-        self._reply(request, reply)
+        request.answer(reply)
         return reply.status
 
     # answers
 
     def _reply(self, request: Visit, reply: Reply) -> None:
         request.answer(reply)
+        self._log_own(request, reply.status)
+
+    def _log_own(self, request: Visit, status: int) -> None:
+        way = request.way
+        record = Record(request.id, request.caller, way.path, way.lane.value, request.began_at, status=status)
+        self._access_log.write(record)
 
     def _listing(self, request: Visit, listing: Listing | None) -> None:
         if listing is None:
@@ -190,6 +196,7 @@ class Api:
         request.begin(200, b"OK", to_client(listing.headers), "other")
         request.write(listing.body)
         request.finish()
+        self._log_own(request, 200)
 
     def _shown(self, ticket: Ticket, seconds: float) -> dict[str, Any]:
         return {
