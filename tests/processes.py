@@ -175,6 +175,13 @@ def endless(text: str, **more: Any) -> dict[str, Any]:
     return chat(text, model=ENDLESS, tokens=10_000_000, stream=True, **more)
 
 
+def ended_well(response: wire.Response) -> bool:
+    """Whether a client would take the answer for a whole one."""
+    markers = (b'"done":true', b"data: [DONE]", b"event: message_stop", b"event: response.completed")
+    told = any(marker in response.body for marker in markers) or b'"finish_reason":"stop"' in response.body
+    return response.status == 200 and not response.torn and told
+
+
 # -- processes
 
 
@@ -274,12 +281,21 @@ class Foreman(Child):
         self, method: str, path: str, payload: object = None, headers: Mapping[str, str] | None = None
     ) -> wire.Response:
         """One request, with its token, and its whole answer."""
-        credentials = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return ask(self.port, method, path, payload, credentials | dict(headers or {}))
+        with self.open(method, path, payload, headers) as call:
+            return call.rest()
 
-    def open(self, method: str, path: str, payload: object = None, **more: Any) -> Call:
+    def open(
+        self,
+        method: str,
+        path: str,
+        payload: object = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        receive_buffer: int | None = None,
+    ) -> Call:
         """A request whose answer is not read yet; its connection is closed when the test is over, at the latest."""
-        call = Call(self.port, method, path, payload, **more)
+        credentials = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        call = Call(self.port, method, path, payload, credentials | dict(headers or {}), receive_buffer=receive_buffer)
         self._calls.append(call)
         return call
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from processes import ENDLESS, Foreman, Target, chat, endless, foreman, target
+from processes import ENDLESS, Foreman, Target, chat, ended_well, endless, foreman, target
 from wire import Response
 
 ROUTES = ("/api/chat", "/v1/chat/completions", "/v1/messages")
@@ -31,13 +31,6 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 def daemon(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreman]:
     with foreman(tmp_path_factory.mktemp("foreman"), simulator.url, poll_interval="1h") as daemon:
         yield daemon
-
-
-def ended_well(response: Response) -> bool:
-    """Whether a client would take the answer for a whole one."""
-    markers = (b'"done":true', b"data: [DONE]", b"event: message_stop", b"event: response.completed")
-    told = any(marker in response.body for marker in markers) or b'"finish_reason":"stop"' in response.body
-    return response.status == 200 and not response.torn and told
 
 
 def test_a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_waits_for_them(

@@ -1,0 +1,330 @@
+"""The real command: how it starts, stops, speaks of itself, and gets on without its target."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from base64 import b64encode
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes import (
+    ENDLESS,
+    HERE,
+    SCRIPTS,
+    SERVE,
+    Foreman,
+    ask,
+    chat,
+    clean_environment,
+    ended_well,
+    endless,
+    foreman,
+    free_port,
+    started,
+    target,
+    until,
+)
+from wire import Response
+
+TAC = Path(__file__).parents[1] / "foreman.tac"
+TWISTD = str(SCRIPTS / "twistd")
+WAYS = {
+    "serve": SERVE,
+    "twistd": (TWISTD, "--nodaemon", "--pidfile=", "foreman"),
+    "twist": (str(SCRIPTS / "twist"), "foreman"),
+    "tac": (TWISTD, "--pidfile=", "-ny", str(TAC)),
+}
+WELL = {"status": "ok", "degraded": False}
+FAMILIES = {"/api/chat": "ollama", "/v1/chat/completions": "openai", "/v1/messages": "anthropic"}
+
+
+def error_of(path: str, response: Response) -> str:
+    """The text of an error that is in the shape of its route's family."""
+    value = json.loads(response.body)
+    match FAMILIES[path]:
+        case "ollama":
+            assert value.keys() == {"error"}
+            return str(value["error"])
+        case "openai":
+            assert value["error"].keys() == {"message", "type", "param", "code"}
+        case _:
+            assert value["type"] == "error"
+            assert value["error"].keys() == {"type", "message"}
+    return str(value["error"]["message"])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_to_start_serves_outlives_a_hangup_and_drains_at_a_signal(way: str, tmp_path: Path) -> None:
+    with target(tmp_path, rate=100) as simulator, foreman(tmp_path, simulator.url, WAYS[way]) as daemon:
+        assert "llama3.2:3b" in {model["name"] for model in daemon.get("/api/tags")["models"]}
+        daemon.signal(signal.SIGHUP)
+        with daemon.call("/api/chat", chat("hello", model=ENDLESS, tokens=50, stream=True)) as running:
+            running.read_until(b'"content"')
+            daemon.signal(signal.SIGTERM)
+            assert ended_well(running.rest())
+        assert daemon.ended() == -signal.SIGTERM
+        assert "Traceback" not in daemon.said()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_running_answer_finish_and_sends_away_who_waits(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    with target(tmp_path, rate=100) as simulator, foreman(tmp_path, simulator.url) as daemon:
+        idle = socket.create_connection((HERE, daemon.port))
+        with idle, daemon.call("/api/chat", chat("it runs", model=ENDLESS, tokens=150, stream=True)) as running:
+            running.read_until(b'"content"')
+            waiting = [(path, daemon.call(path, chat("it waits", stream=True))) for path in FAMILIES]
+            daemon.waiting(3)
+            daemon.signal(number)
+            for path, call in waiting:
+                answer = call.rest()
+                assert answer.status == 503
+                assert int(answer.header("Retry-After") or 0) > 0
+                assert "stopping" in error_of(path, answer)
+            idle.settimeout(5)
+            assert idle.recv(1) == b""
+            with pytest.raises(ConnectionRefusedError):
+                ask(daemon.port, "GET", "/healthz")
+            assert simulator.asked("it runs")[0].outcome == "open"
+            assert ended_well(running.rest())
+        assert daemon.ended() == -number
+        assert not simulator.asked("it waits")
+        assert daemon.log_lines("stopping: 1 running, 3 waiting")
+
+
+@pytest.mark.parametrize("drain_timeout", ["1s", "1h"], ids=["drain-time-over", "second-signal"])
+def test_what_still_runs_in_the_end_is_broken_off_visibly(drain_timeout: str, tmp_path: Path) -> None:
+    settings = {"drain_timeout": drain_timeout, "turns": "4"}
+    with target(tmp_path, rate=100, parallel=4) as simulator, foreman(tmp_path, simulator.url, **settings) as daemon:
+        streams = {path: daemon.call(path, endless("for ever")) for path in FAMILIES}
+        for stream in streams.values():
+            stream.read_until(b"each")
+        unstreamed = daemon.call("/api/chat", endless("for ever") | {"stream": False})
+        until(lambda: simulator.running() == 4, "all are being answered")
+        daemon.signal(signal.SIGTERM)
+        hurried = drain_timeout == "1h"
+        if hurried:
+            daemon.log_lines("stopping: 4 running")
+            daemon.signal(signal.SIGTERM)
+        for stream in streams.values():
+            answer = stream.rest()
+            assert not ended_well(answer)
+            last = answer.body.rstrip().splitlines()[-1].removeprefix(b"data: ")
+            assert (hurried and answer.torn) or "error" in json.loads(last)
+        assert unstreamed.rest().status in ((0, 503) if hurried else (503,))
+        assert daemon.ended() == -signal.SIGTERM
+        assert {each.outcome for each in simulator.asked("for ever")} == {"left"}
+
+
+def test_a_port_that_is_taken_ends_the_start_with_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server((HERE, 0)) as taken:
+        port = taken.getsockname()[1]
+        with started(SERVE, tmp_path, {"listen": f"{HERE}:{port}"}) as child:
+            assert child.ended() not in (0, -signal.SIGTERM)
+            (line,) = [line for line in child.said().splitlines() if "info]" not in line]
+            assert line.startswith("foreman cannot listen on")
+            assert str(port) in line
+            assert "in use" in line
+
+
+def test_settings_that_cannot_be_used_are_all_named_and_no_secret_is_shown(tmp_path: Path) -> None:
+    wrong = {
+        "turns": "none",
+        "poll_interval": "soon",
+        "target_url": "gopher://box",
+        "auth_token": "se cr et",
+        "bufer": "1",
+    }
+    with started(SERVE, tmp_path, wrong) as child:
+        assert child.ended() == 2
+        lines = child.said().splitlines()
+    assert len(lines) == len(wrong)
+    for name in wrong:
+        assert [line for line in lines if f"FOREMAN_{name.upper()}:" in line]
+    assert "se cr et" not in "".join(lines)
+
+
+def test_without_a_token_nobody_beyond_this_machine_is_served_unless_that_is_wanted(tmp_path: Path) -> None:
+    settings = {"listen": f"0.0.0.0:{free_port()}"}
+    with started(SERVE, tmp_path, settings) as child:
+        assert child.ended() == 2
+        assert "FOREMAN_AUTH_TOKEN" in child.said()
+        assert "FOREMAN_ALLOW_OPEN=1" in child.said()
+    for cure in ({"auth_token": "a-long-enough-token"}, {"allow_open": "1"}):
+        port = free_port()
+        with started(SERVE, tmp_path, {"listen": f"0.0.0.0:{port}", **cure}) as child:
+            until(partial(child.listens, port, "/healthz"), f"foreman serves with {cure}")
+
+
+def test_a_target_that_is_not_there_yet_is_told_and_its_coming_is_noticed(tmp_path: Path) -> None:
+    settings = {"poll_interval": "1s", "embedder_model": "nomic-embed-text"}
+    with target(tmp_path, running=False) as simulator, foreman(tmp_path, simulator.url, **settings) as daemon:
+
+        def warmed(times: int) -> bool:
+            asked = [json.loads(each.body or "{}") for each in simulator.asked("/api/embed")]
+            return asked == [{"model": "nomic-embed-text", "keep_alive": -1}] * times
+
+        until(lambda: daemon.get("/healthz")["degraded"], "foreman sees that nobody is there")
+        health = daemon.ask("GET", "/healthz")
+        assert health.status == 200
+        value = json.loads(health.body)
+        assert value["since"].endswith("Z")
+        assert value == {"status": "ok", "degraded": True, "reason": "refused", "since": value["since"]}
+        for path in ("/api/tags", "/api/ps"):
+            answer = daemon.ask("GET", path)
+            assert answer.status == 503
+            assert "models" not in json.loads(answer.body)
+            assert int(answer.header("Retry-After") or 0) > 0
+        for times in (1, 2):
+            simulator.start()
+            until(lambda: daemon.get("/healthz") == WELL, "the target is back")
+            assert len(daemon.get("/api/tags")["models"]) > 10
+            until(partial(warmed, times), "the embedding model is loaded to stay")
+            assert "nomic-embed-text:latest" in {
+                model["name"] for model in json.loads(ask(simulator.port, "GET", "/api/ps").body)["models"]
+            }
+            simulator.kill()
+            until(lambda: daemon.get("/healthz")["degraded"], "foreman sees that it has gone")
+
+
+def test_while_the_target_is_away_its_models_stay_known_and_chats_are_told_when_to_come_back(tmp_path: Path) -> None:
+    with target(tmp_path) as simulator, foreman(tmp_path, simulator.url, poll_interval="7s") as daemon:
+        known = {path: daemon.ask("GET", path).body for path in ("/api/tags", "/api/ps")}
+        simulator.kill()
+        for path in FAMILIES:
+            for stream in (False, True):
+                answer = daemon.ask("POST", path, chat("hello", stream=stream))
+                assert answer.status == 502
+                assert answer.header("Retry-After") == "7"
+                assert "refuses connections" in error_of(path, answer)
+        for path, body in known.items():
+            answer = daemon.ask("GET", path)
+            assert (answer.status, answer.body) == (200, body)
+        assert daemon.get("/healthz")["reason"] == "refused"
+        simulator.start()
+        # The first request that succeeds shows that it is back.
+        assert daemon.ask("POST", "/api/chat", chat("hello")).status == 200
+        assert daemon.get("/healthz") == WELL
+
+
+TOKEN = "canary-of-the-token"
+LEFT, FAILED = "client left", "target failed"
+
+
+def ask_all_sorts(daemon: Foreman, simulator: Any) -> list[tuple[str, str, int, str]]:
+    """Ask with a canary wherever one can be; lane, route, status and outcome of each."""
+    prompt, query = "canary-of-the-prompt", "?secret=canary-of-the-query"
+    daemon.ask("POST", f"/api/chat{query}", chat(prompt, stream=True))
+    daemon.ask("POST", "/v1/chat/completions", chat(prompt))
+    daemon.ask("POST", f"/api/embed{query}", {"model": "nomic-embed-text", "input": prompt})
+    ask(daemon.port, "GET", f"/k/{TOKEN}/api/tags{query}", headers={"Cookie": "canary-of-the-cookie"})
+    daemon.ask("GET", f"/api/ps{query}")
+    daemon.ask("GET", f"/api/version{query}")
+    daemon.ask("GET", f"/api/unheard-of{query}")
+    basic = b64encode(b"me:canary-of-the-password").decode()
+    for stranger in ({}, {"Authorization": "Bearer canary-of-the-wrong-token"}, {"Authorization": f"Basic {basic}"}):
+        ask(daemon.port, "POST", f"/api/chat{query}", chat(prompt), headers=stranger)
+    daemon.ask("POST", "/api/chat", chat(prompt, model="nobody-has-it"))
+    daemon.ask("POST", "/api/chat", {"model": "llama3.2:3b", "messages": prompt})
+    simulator.misbehave("error-line", at_line=3, text=f"failed on {prompt}")
+    daemon.ask("POST", "/api/chat", chat(prompt, stream=True))
+    simulator.misbehave("reset", at_line=3)
+    daemon.ask("POST", "/api/chat", chat(prompt, stream=True))
+    with daemon.call("/api/chat", endless(prompt)) as leaver:
+        leaver.read_until(b'"content"')
+    with socket.create_connection((HERE, daemon.port)) as nonsense:
+        nonsense.sendall(b"canary-of-the-nonsense\r\n\r\n")
+        nonsense.recv(1000)
+    return [
+        ("gate", "/api/chat", 200, "complete"),
+        ("gate", "/v1/chat/completions", 200, "complete"),
+        ("embedding", "/api/embed", 200, "complete"),
+        ("inventory", "/api/tags", 200, "complete"),
+        ("inventory", "/api/ps", 200, "complete"),
+        ("metadata", "/api/version", 200, "complete"),
+        ("metadata", "/api/unheard-of", 404, "complete"),
+        *[("gate", "/api/chat", 401, "refused")] * 3,
+        ("gate", "/api/chat", 404, "refused"),
+        ("gate", "/api/chat", 400, "complete"),
+        ("gate", "/api/chat", 200, FAILED),
+        ("gate", "/api/chat", 200, FAILED),
+        ("gate", "/api/chat", 200, LEFT),
+    ]
+
+
+def fields(line: str) -> tuple[str, str, int, str]:
+    """Lane, route, status and outcome out of a line for people."""
+    words = line.partition("] ")[2].split()
+    named = dict(word.split("=", 1) for word in words if "=" in word)
+    outcome = line.partition("outcome='")[2].partition("'")[0]
+    return words[0], words[1], int(named["status"]), outcome
+
+
+def test_the_log_has_one_line_for_each_answer_and_no_secret(tmp_path: Path) -> None:
+    with target(tmp_path, rate=400) as simulator, foreman(tmp_path, simulator.url, auth_token=TOKEN) as daemon:
+        expected = ask_all_sorts(daemon, simulator)
+        daemon.log_lines(LEFT)
+        lines = [line for line in daemon.log_lines("outcome=") if "/healthz" not in line]
+        assert "canary" not in daemon.said()
+    told = [fields(line) for line in lines]
+    assert [each for each in told if each[1] != "-"] == expected
+    first = dict(word.split("=", 1) for word in lines[0].split() if "=" in word)
+    assert first["model"] == "llama3.2:3b"
+    assert all(float(first[name].removesuffix("s")) >= 0 for name in ("wait", "first", "total"))
+    assert int(first["in"]) > 0
+    assert int(first["out"]) > 10
+    assert 0 < float(first["rate"].removesuffix("/s")) < 1000
+
+
+def test_the_log_for_machines_is_one_object_a_line_and_has_no_secret_either(tmp_path: Path) -> None:
+    settings = {"auth_token": TOKEN, "log_format": "json"}
+    with target(tmp_path, rate=400) as simulator, foreman(tmp_path, simulator.url, **settings) as daemon:
+        expected = ask_all_sorts(daemon, simulator)
+        daemon.log_lines(LEFT)
+        daemon.signal(signal.SIGTERM)
+        daemon.ended()
+        assert "canary" not in daemon.said()
+        events = [json.loads(line) for line in daemon.said().splitlines()]
+    assert all({"time", "level", "system", "message"} <= event.keys() for event in events)
+    answers = [event for event in events if "outcome" in event and event["route"] not in ("/healthz", "-")]
+    assert [(event["lane"], event["route"], event["status"], event["outcome"]) for event in answers] == expected
+    assert {"model", "wait", "first", "total", "tokens_in", "tokens_out", "rate"} <= answers[0].keys()
+
+
+def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) -> None:
+    def ps(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [SERVE[0], "ps", "--url", daemon.url, *options]
+        environment = clean_environment({"token": TOKEN})
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+
+    with target(tmp_path, rate=100) as simulator, foreman(tmp_path, simulator.url, auth_token=TOKEN) as daemon:
+        with daemon.call("/api/chat", endless("it runs")) as running:
+            running.read_until(b'"content"')
+            waiting = daemon.call("/v1/messages", chat("it waits"))
+            daemon.waiting(1)
+            table = ps()
+            assert table.returncode == 0, table.stderr
+            rows = [line.split() for line in table.stdout.splitlines()]
+            (first,) = [row for row in rows if "answering" in row]
+            (second,) = [row for row in rows if "/v1/messages" in row]
+            assert {ENDLESS, "/api/chat"} <= set(first)
+            assert {"llama3.2:3b", "waiting"} <= set(second)
+            value = json.loads(ps("--json").stdout)
+            assert value["health"] == WELL
+            assert [each["state"] for each in value["queue"]["running"]] == ["answering"]
+            assert [each["position"] for each in value["queue"]["waiting"]] == [1]
+            assert f"{ENDLESS}:latest" in {model["name"] for model in value["models"]}
+        assert waiting.rest().status == 200
+        daemon.signal(signal.SIGTERM)
+        daemon.ended()
+        gone = ps()
+        assert gone.returncode == 1
+        assert gone.stderr.startswith(f"foreman ps: nobody listens at {daemon.url}")
+        assert gone.stderr.count("\n") == 1
