@@ -6,6 +6,7 @@ import gc
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import pytest_twisted
 from attrs import define, field
@@ -13,6 +14,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+# How long an example takes says something of the machine, not of the code.
+hypothesis.settings.register_profile("foreman", deadline=None)
+hypothesis.settings.load_profile("foreman")
 
 #: How often the reactor may turn for what a test has told to stop, but has not seen stop.
 _LAST_TURNS = 30

@@ -225,8 +225,10 @@ class Inference:
             record.tokens_in = told.prompt_tokens
             record.tokens_out = told.completion_tokens
             record.eval_seconds = told.eval_seconds
-        judged = way.lane in (Lane.GATE, Lane.EMBEDDING) and answer.code < 300
-        record.outcome = "complete" if outcome == "incomplete" and not judged else outcome
+        record.outcome = outcome
+        if relay.problem is None and not (way.lane in (Lane.GATE, Lane.EMBEDDING) and answer.code < 300):
+            # Only of an inference is an end marker expected; an error that was answered whole speaks by its status.
+            record.outcome = "target failed" if answer.code >= 500 else "complete"
 
     async def _ask(self, question: Question, head: bytes) -> Answer:
         waited_until = self._clock.seconds() + self._target_wait

@@ -119,8 +119,8 @@ def _take_signals(reactor: Any, foreman: Foreman) -> None:
 
 
 def _fitting(config: Config, descriptors: int) -> Config:
-    """Settings that the process can keep: each connection of a client may need one to the target, too."""
-    most = max(16, (descriptors - 64) // 2)
+    """Settings that the process can keep: a quarter of its descriptors is for connections to the target and for files."""
+    most = max(16, descriptors * 3 // 4)
     if config.max_connections <= most:
         return config
     from twisted.logger import Logger

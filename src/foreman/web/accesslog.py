@@ -14,11 +14,6 @@ from foreman.record import Record
 #: When thousands leave together, their lines must not hold up everybody else: a line takes 50 µs.
 LINES_AT_ONCE = 20
 
-_SENTENCE = (
-    "{lane} {route} model={model} caller={caller} status={status} wait={wait} first={first} total={total}"
-    " in={tokens_in} out={tokens_out} rate={rate} outcome={outcome!r}{why} id={id}"
-)
-
 
 @define(eq=False)
 class AccessLog:
@@ -54,30 +49,45 @@ class AccessLog:
 
     def _write(self, record: Record, ended_at: float) -> None:
         began_at = record.begun_at
+        wait = None if record.turn_at is None else record.turn_at - began_at
+        first = None if record.first_byte_at is None else record.first_byte_at - began_at
+        total = ended_at - began_at
         rate = None
         if record.tokens_out and record.eval_seconds:
             rate = record.tokens_out / record.eval_seconds
+        line = (
+            f"{record.lane} {_plain(record.route)} model={_plain(record.model)} caller={_plain(record.caller)}"
+            f" status={record.status} wait={_seconds(wait)} first={_seconds(first)} total={_seconds(total)}"
+            f" in={_number(record.tokens_in)} out={_number(record.tokens_out)}"
+            f" rate={'-' if rate is None else f'{rate:.1f}/s'} outcome={record.outcome!r}"
+            f"{f' ({record.detail})' if record.detail else ''} id={record.id or '-'}"
+        )
         self._log.info(
-            _SENTENCE,
+            "{_line}",
+            _line=line,
             lane=record.lane,
-            route=_plain(record.route),
-            model=_plain(record.model),
-            caller=_plain(record.caller),
+            route=record.route,
+            model=record.model,
+            caller=record.caller,
             status=record.status,
-            wait=_seconds(None if record.turn_at is None else record.turn_at - began_at),
-            first=_seconds(None if record.first_byte_at is None else record.first_byte_at - began_at),
-            total=_seconds(ended_at - began_at),
-            tokens_in=_number(record.tokens_in),
-            tokens_out=_number(record.tokens_out),
-            rate="-" if rate is None else f"{rate:.1f}/s",
+            wait=_rounded(wait),
+            first=_rounded(first),
+            total=_rounded(total),
+            tokens_in=record.tokens_in,
+            tokens_out=record.tokens_out,
+            rate=_rounded(rate),
             outcome=record.outcome,
-            why=f" ({record.detail})" if record.detail else "",
+            detail=record.detail,
             id=record.id,
         )
 
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}s"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def _number(value: int | None) -> str:

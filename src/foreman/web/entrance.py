@@ -46,8 +46,7 @@ class Entrance:
         :param length: of the body in bytes, None when it is chunked, 0 when there is none.
         :return: what to answer instead, or None to let it in.
         """
-        visit.id = str(self.new_id())
-        visit.caller = str(getattr(visit.client, "host", "") or "local")
+        self.welcome(visit)
         prefix, visit.target = take_prefix(origin_form(visit.uri))
         found = way(visit.method, visit.target)
         if isinstance(found, Way):
@@ -60,6 +59,11 @@ class Entrance:
             or self._check_size(visit, length)
             or self._check_expectation(visit)
         )
+
+    def welcome(self, visit: Visit) -> None:
+        """Give a request its id, and its caller a name until a token gives it another."""
+        visit.id = str(self.new_id())
+        visit.caller = str(getattr(visit.client, "host", "") or "local")
 
     def _refuse(self, visit: Visit, status: int, message: str) -> Reply:
         return error_reply(visit.family, status, message, visit.request_id)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: A body up to this many bytes is held in memory, a larger one in a temporary file without a name.
 IN_MEMORY = 1024 * 1024
 
-_UNREAD = Way(Lane.FOREMAN, "ollama", "")
+_UNREAD = Way(Lane.FOREMAN, "ollama", "-")
 
 
 @provider(INonQueuedRequestFactory)
@@ -161,6 +161,9 @@ class Visit(Request):
 
     def refuse_unread(self, status: int, message: str, *, log: bool) -> None:
         """Answer what could not be read to its end, and close the connection."""
+        if not self.id:
+            self.began_at = self.channel.factory.clock.seconds()
+            self.channel.factory.entrance.welcome(self)
         self.refusal = error_reply(self.family, status, message, self.request_id)
         if log:
             self.channel.factory.entrance.log_refusal(self, self.refusal)
