@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -133,6 +134,39 @@ def test_an_event_without_end_is_let_out_as_it_comes() -> None:
     assert cutter.feed(b"\n\nz") == [b"\n\n"]
     assert cutter.whole
     assert cutter.rest() == b"z"
+
+
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n"])
+def test_an_event_without_end_ends_with_a_blank_line_in_pieces(blank: bytes) -> None:
+    cutter = EventCutter()
+    cutter.feed(b"x" * (LONGEST_LINE + 1))
+    for byte in blank:
+        assert not cutter.whole
+        assert cutter.feed(bytes([byte])) == [bytes([byte])]
+    assert cutter.whole
+    assert cutter.feed(b"") == []
+    assert cutter.feed(b"data: 1\n") == []
+    assert cutter.feed(b"\n") == [b"data: 1\n\n"]
+    assert cutter.rest() == b""
+
+
+@given(st.sampled_from([LineCutter, EventCutter]), TEXTS, PLACES)
+def test_what_is_too_long_is_said_once_and_known_to_be_unfinished(
+    kind: type[Cutter], text: str, places: set[int]
+) -> None:
+    ends = ("\n",) if kind is LineCutter else ("\n\n", "\n\r\n")
+    cutter = kind()
+    arrived = left = b""
+    with patch("foreman.ndjson.LONGEST_LINE", 4):
+        for data in cut_at(text.encode(), places):
+            pieces = cutter.feed(data)
+            arrived += data
+            left += b"".join(pieces)
+            assert all(pieces)
+            assert arrived.startswith(left)
+            assert len(arrived) - len(left) <= 4 + len(data)
+            assert cutter.whole == (not left or left.decode("latin-1").endswith(ends))
+    assert left + cutter.rest() == text.encode()
 
 
 def test_other_bodies_pass_as_they_come_and_are_never_between_two_pieces() -> None:

@@ -70,37 +70,46 @@ class LineCutter:
         self._tail_bytes += len(data)
 
 
+#: How many bytes of a blank line may have come before its end.
+_SEAM = 2
+
+
 class EventCutter:
     """Everything up to the last blank line in one piece: whole events of ``text/event-stream``."""
 
     def __init__(self) -> None:
         self.whole = True
         self._tail = bytearray()
+        self._left = 0  # bytes of the tail that have left already, kept because a blank line may have begun in them
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that ``data`` finishes."""
         tail = self._tail
-        if not tail and self.whole and data.endswith(b"\n\n"):
+        if not tail and data.endswith(b"\n\n"):
             return [data]
-        searched = max(0, len(tail) - 2)  # a blank line may have begun in the tail
+        searched = max(0, len(tail) - _SEAM)
         tail += data
         end = max(_behind(tail, b"\n\n", searched), _behind(tail, b"\n\r\n", searched))
         if end:
+            piece = bytes(tail[self._left : end])
+            del tail[:end]
+            self._left = 0
             self.whole = True
-        elif not self.whole or len(tail) > LONGEST_LINE:
-            self.whole = False
-            end = len(tail)
-        if not end:
+            return [piece]
+        if self.whole and len(tail) <= LONGEST_LINE:
             return []
-        piece = bytes(tail[:end])
-        del tail[:end]
-        return [piece]
+        piece = bytes(tail[self._left :])
+        del tail[:-_SEAM]
+        self._left = len(tail)
+        self.whole = False
+        return [piece] if piece else []
 
     def rest(self) -> bytes:
         """An event that was not finished."""
-        tail = bytes(self._tail)
+        rest = bytes(self._tail[self._left :])
         self._tail.clear()
-        return tail
+        self._left = 0
+        return rest
 
 
 def _behind(data: bytearray, blank_line: bytes, start: int) -> int:
