@@ -112,7 +112,8 @@ def plainly(path: str, members: Iterable[Member]) -> Asked:
             unloads = DURATIONS[value] is True if isinstance(value, str) else value is not None and 0 <= value < 1e-9
     idle = (path == CHAT and not messages) or (path == GENERATE and not prompt)
     errand = Errand.RUN if not idle else Errand.UNLOAD if unloads else Errand.LOAD
-    return Asked((model or name) or None, path in streams if stream is None else stream, errand)
+    named = model or name
+    return Asked(named if named.strip() else None, path in streams if stream is None else stream, errand)
 
 
 def outcome(path: str, body: bytes | mmap.mmap | memoryview) -> Asked | str:
@@ -165,7 +166,7 @@ ANY_JSON = st.recursive(
     max_leaves=4,
 )
 FITTING: dict[str, st.SearchStrategy[Any]] = {
-    "model": st.sampled_from(["llama3", " x:7b ", "", "é", None]),
+    "model": st.sampled_from(["llama3", " x:7b ", "", " \u2028", "é", None]),
     "name": st.sampled_from(["other", "", None]),
     "stream": st.sampled_from([True, False, None]),
     "keep_alive": st.sampled_from([0, 0.0, -0.0, -1, 5, 1.5, 1e-10, 1e-9, None, *DURATIONS]),
@@ -356,6 +357,13 @@ def test_only_the_old_management_routes_take_the_old_name(path: str) -> None:
     assert read(path, b'{"name":"m"}').model == ("m" if old else None)
     assert read(path, b'{"name":"m","model":"n"}').model == "n"
     assert read(path, b'{"name":"m","model":""}').model == ("m" if old else None)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\u3000\n"])
+def test_a_blank_model_is_left_to_the_target_to_miss(blank: str) -> None:
+    for path in (CHAT, GENERATE, *V1):
+        assert read(path, json.dumps({"model": blank}).encode()).model is None
+    assert read("/api/show", json.dumps({"model": blank, "name": "m"}).encode()).model == (None if blank else "m")
 
 
 def test_a_wrong_value_behind_a_right_one_is_seen() -> None:

@@ -41,7 +41,7 @@ class Errand(Enum):
 class Asked:
     """What foreman needs to know of a body.
 
-    :ivar model: as typed; None where none was named.
+    :ivar model: as typed; None where none was named, or only white space.
     :ivar stream: whether the answer comes in pieces, the route's default applied.
     :ivar sure: False where foreman could not read the body; the rest then means nothing.
     """
@@ -172,7 +172,9 @@ def _careful(body: Body) -> _Found:
 def _judge(path: str, found: _Found) -> Asked:
     model = _text(found.get("model"))
     name = _text(found.get("name")) if path in _NAMED else ""
-    return Asked(model or name or None, _stream(path, found.get("stream")), _errand(path, found))
+    named = model or name
+    # Of a blank name each route says in its own words that it is missing.
+    return Asked(named if named.strip() else None, _stream(path, found.get("stream")), _errand(path, found))
 
 
 def _errand(path: str, found: _Found) -> Errand:
