@@ -40,9 +40,10 @@ FLOORS = (
         "foreman.gojson",
         "foreman.tokens",
         "foreman.forms",
+        "foreman.estimates",
     },
     {"foreman.ollama", "foreman.relay", "foreman.gate", "foreman.store", "foreman.crowd", "foreman.logs"},
-    {"foreman.inference", "foreman.worker"},
+    {"foreman.inference", "foreman.outlook", "foreman.worker"},
     {"foreman.web"},
     {"foreman.service", "foreman.tap", "foreman.cli", "foreman.simulator"},
 )

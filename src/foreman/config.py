@@ -93,6 +93,11 @@ class Config:
     turns: int = _setting("1", spellings.count, "chats at once at the target")
     embed_cap: int = _setting("8", spellings.count, "embeddings at once at the target")
     max_queue: int = _setting("512", spellings.count, "chats that may wait; beyond: 503")
+    wait_notice: float = _setting("5s", spellings.seconds, "a stream that waits longer sees that it waits; 0: never")
+    wait_notice_unary: float = _setting("240s", spellings.seconds, "the same for an answer in one piece; 0: never")
+    wait_filler: str = _setting(
+        "space", spellings.space_or_object, "what is sent meanwhile on NDJSON: space, or object"
+    )
     target_wait: float = _setting("0", spellings.seconds, "how long a chat is held while the target is away")
     connect_timeout: float = _setting("5s", spellings.some_seconds, "for a connection to the target")
     silence_timeout: float = _setting("10m", spellings.some_seconds, "the target says nothing between two lines")

@@ -67,5 +67,9 @@ class Draining(ForemanError):
     """foreman is stopping and takes nothing new."""
 
 
+class Cancelled(ForemanError):
+    """Somebody cancelled the request by hand."""
+
+
 class ReaderStalled(ForemanError):
     """Whoever reads an answer took nothing for too long."""

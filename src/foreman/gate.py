@@ -15,19 +15,19 @@ class Turn:
     """The right to run one inference at the target, until it is released.
 
     :ivar ticket: whose turn it is; :ivar since: when it began, in seconds of the clock;
-    :ivar answering: the target has begun to answer.
+    :ivar answering: the target has begun to answer; :ivar ended_at: when it was released.
     """
 
     ticket: Ticket
     since: float
     _gate: Gate
     answering: bool = False
-    _released: bool = False
+    ended_at: float | None = None
 
     def release(self) -> None:
         """Pass the turn on; a second call does nothing."""
-        if not self._released:
-            self._released = True
+        if self.ended_at is None:
+            self.ended_at = self._gate.now()
             self._gate._pass_on(self)  # noqa: SLF001 - the two are one thing
 
 
@@ -85,6 +85,10 @@ class Gate:
             if not self._handing_over:
                 self._hand_over()
         return turn
+
+    def now(self) -> float:
+        """Seconds of the gate's clock."""
+        return self._clock.seconds()
 
     def close(self) -> None:
         """Take nobody more, and send away who waits; running turns go on."""

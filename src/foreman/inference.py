@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,6 +15,7 @@ from foreman import errors
 from foreman.asked import Asked, Errand
 from foreman.budget import Budget
 from foreman.crowd import Crowd
+from foreman.estimates import Answered, Estimates
 from foreman.gate import Gate, Turn
 from foreman.headers import RawHeaders, to_client
 from foreman.lanes import Lane, Way
@@ -21,10 +23,11 @@ from foreman.ndjson import cutter_for, kind_for
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connection import Answer
 from foreman.ollama.inventory import Inventory, Standing
-from foreman.record import Record
+from foreman.outlook import Outlook, Place
+from foreman.record import Outcome, Record
 from foreman.relay import LastPieces, Limits, Reader, Relay
 from foreman.schedule import Ticket
-from foreman.tally import tally
+from foreman.tally import Tally, tally
 
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
 RETRY_PAUSE = 1.0
@@ -53,7 +56,10 @@ class Question:
 
 
 class Asker(Reader, Protocol):
-    """Who asks: a reader that is also told of the head of the answer."""
+    """Who asks: a reader that is also told of its waiting, and of the head of the answer."""
+
+    def waits(self, place: Callable[[], Place]) -> None:
+        """The request was found good, and waits for its turn and its first byte; ``place`` tells where it stands."""
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: str) -> None:
         """The target has begun to answer; ``headers`` are those that may cross, ``kind`` as of ``ndjson.kind_for``."""
@@ -63,14 +69,17 @@ class Asker(Reader, Protocol):
 class _Work:
     """One request that runs, so that it can be stopped."""
 
-    pending: Deferred[Answer] | None = None
+    id: str
+    caller: str
+    pending: Deferred[Any] | None = None
     relay: Relay | None = None
-    stopped: bool = False
+    why_stopped: errors.ForemanError | None = None
 
-    def stop(self) -> None:
-        self.stopped = True
+    def stop(self, why: errors.ForemanError) -> None:
+        """End it, wherever it is."""
+        self.why_stopped = why
         if self.relay is not None:
-            self.relay.give_up(errors.Draining("foreman is stopping"))
+            self.relay.give_up(why)
         elif self.pending is not None:
             self.pending.cancel()
 
@@ -94,8 +103,12 @@ class Inference:
     _limits: Limits
     _target_wait: float
     _buffers: Budget
+    _estimates: Estimates = field(factory=Estimates, init=False)
     _active: Crowd[_Work] = field(factory=Crowd, init=False)
-    _stopped: bool = field(default=False, init=False)
+    outlook: Outlook = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.outlook = Outlook(self._clock, self.gate, self.inventory, self._estimates)
 
     async def run(self, question: Question, asker: Asker, record: Record, ticket: Ticket) -> None:
         """Get the question its turn where it needs one, and relay the answer to ``asker`` until the last byte.
@@ -107,23 +120,16 @@ class Inference:
         :raises errors.ConnectionError: when the target gave no answer. After the answer has begun, failures are the
             asker's ``break_off``.
         """
-        work = _Work()
+        work = _Work(ticket.id, ticket.caller)
         self._active.add(work)
         try:
             await self._run(question, asker, record, ticket, work)
         except CancelledError:
-            if self._stopped and work.stopped:
-                raise errors.Draining("foreman is stopping; try again soon") from None
+            if work.why_stopped is not None:
+                raise work.why_stopped from None
             raise
         finally:
             self._active.discard(work)
-
-    def state_of(self, turn: Turn) -> str:
-        """What a turn is doing: ``loading`` its model, ``reading`` the prompt, or ``answering``."""
-        if turn.answering:
-            return "answering"
-        model = turn.ticket.model
-        return "reading" if model is not None and self.inventory.is_running(model) else "loading"
 
     def overdue(self, limit: float) -> float | None:
         """Since when the oldest turn has waited for its first byte, if that is longer than ``limit`` seconds."""
@@ -144,9 +150,19 @@ class Inference:
 
     def stop(self) -> None:
         """Break off what still runs, visibly."""
-        self._stopped = True
         for work in list(self._active):
-            work.stop()
+            work.stop(errors.Draining("foreman is stopping; try again soon"))
+
+    def cancel(self, id: str, may: Callable[[str], bool]) -> bool:  # noqa: A002 - the field's name
+        """Cancel the request ``id``, waiting or running, if ``may`` says so of its caller.
+
+        :return: whether there was such a request.
+        """
+        for work in self._active:
+            if work.id == id and may(work.caller):
+                work.stop(errors.Cancelled("this request was cancelled by hand"))
+                return True
+        return False
 
     # one request
 
@@ -159,7 +175,10 @@ class Inference:
         if gate is None:
             await self._relay(question, head, asker, record, None, work)
             return
-        turn = await gate.enter(ticket)
+        if gate is self.gate:
+            asker.waits(lambda: self.outlook.place_of(ticket))
+        work.pending = gate.enter(ticket)
+        turn = await work.pending
         record.turn_at = self._clock.seconds()
         try:
             await self._relay(question, head, asker, record, turn, work)
@@ -220,15 +239,28 @@ class Inference:
             record.first_byte_at = relay.first_byte_at
         if relay.problem is not None:
             record.detail = str(relay.problem)
-        told = relay.tally
-        if told is not None:
-            record.tokens_in = told.prompt_tokens
-            record.tokens_out = told.completion_tokens
-            record.eval_seconds = told.eval_seconds
+        if relay.tally is not None:
+            self._learn(record, relay.tally, turn, outcome)
         record.outcome = outcome
         if relay.problem is None and not (way.lane in (Lane.GATE, Lane.EMBEDDING) and answer.code < 300):
             # Only of an inference is an end marker expected; an error that was answered whole speaks by its status.
             record.outcome = "target failed" if answer.code >= 500 else "complete"
+
+    def _learn(self, record: Record, told: Tally, turn: Turn | None, outcome: Outcome) -> None:
+        record.tokens_in = told.prompt_tokens
+        record.tokens_out = told.completion_tokens
+        record.eval_seconds = told.eval_seconds
+        if turn is None or turn.ended_at is None or record.model is None or outcome != "complete":
+            return
+        answered = Answered(
+            turn.ended_at - turn.since,
+            told.load_seconds,
+            told.prompt_tokens,
+            told.prompt_seconds,
+            told.completion_tokens,
+            told.eval_seconds,
+        )
+        self._estimates.learn(record.model, answered)
 
     async def _ask(self, question: Question, head: bytes) -> Answer:
         waited_until = self._clock.seconds() + self._target_wait

@@ -27,6 +27,7 @@ from foreman.web.api import Api
 from foreman.web.entrance import Entrance
 from foreman.web.guards import Guards
 from foreman.web.site import DoorFactory
+from foreman.web.waiting import Notices
 
 #: How long the last bytes may take to reach their readers once everything is answered, in seconds.
 FLUSH_PATIENCE = 5.0
@@ -63,7 +64,8 @@ class Foreman(Service):
             Budget(config.buffer_total),
         )
         self._access_log = AccessLog(reactor)
-        self.api = Api(reactor, wall_clock, self.inference, self._access_log, config.poll_interval)
+        notices = Notices(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
+        self.api = Api(reactor, wall_clock, self.inference, self._access_log, config.poll_interval, notices)
         guards = Guards(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
         self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, self._access_log)
         self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance)

@@ -91,6 +91,13 @@ def text_or_json(text: str) -> str:
     return text
 
 
+def space_or_object(text: str) -> str:
+    """One of the fillers."""
+    if text not in {"space", "object"}:
+        raise ValueError("must be space or object")
+    return text
+
+
 def plain(text: str) -> str:
     """The text as it is."""
     return text

@@ -36,6 +36,7 @@ class Tally:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     eval_seconds: float | None = None
+    prompt_seconds: float | None = None
     load_seconds: float | None = None
     total_seconds: float | None = None
     done_reason: str | None = None
@@ -64,6 +65,7 @@ class _Value(msgspec.Struct):
     prompt_eval_count: Any = None
     eval_count: Any = None
     eval_duration: Any = None
+    prompt_eval_duration: Any = None
     load_duration: Any = None
     total_duration: Any = None
 
@@ -123,6 +125,7 @@ def _of_value(value: _Value, *, done: bool) -> Tally:
         prompt_tokens=_count(value.prompt_eval_count, usage.prompt_tokens, usage.input_tokens),
         completion_tokens=_count(value.eval_count, usage.completion_tokens, usage.output_tokens),
         eval_seconds=_seconds(value.eval_duration),
+        prompt_seconds=_seconds(value.prompt_eval_duration),
         load_seconds=_seconds(value.load_duration),
         total_seconds=_seconds(value.total_duration),
         done_reason=value.done_reason if isinstance(value.done_reason, str) else None,

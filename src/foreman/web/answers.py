@@ -20,6 +20,7 @@ STATUS: dict[type[errors.ForemanError], int] = {
     errors.InvalidName: 400,
     errors.QueueFull: 503,
     errors.Draining: 503,
+    errors.Cancelled: 410,
     errors.ConnectionError: 502,
 }
 
@@ -32,6 +33,7 @@ PHRASES: dict[int, bytes] = {
     404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout",
+    410: b"Gone",
     413: b"Request Entity Too Large",
     417: b"Expectation Failed",
     431: b"Request Header Fields Too Large",
@@ -141,9 +143,11 @@ def last_words(kind: str, family: Family, problem: errors.ForemanError, request_
 
     :return: None where nothing can be said and only cutting the connection tells.
     """
+    # What the target refused after waiting was shown keeps its own words and type, which had no status to come with.
+    status, text = (problem.status, problem.text) if isinstance(problem, errors.HTTPError) else (500, str(problem))
     if kind == "ndjson":
-        return go_json({"error": str(problem)}) + b"\n"
+        return go_json({"error": text}) + b"\n"
     if kind == "sse":
-        value = go_json(error_value(family, 500, str(problem), request_id))
+        value = go_json(error_value(family, status, text, request_id))
         return b"event: error\ndata: %b\n\n" % value if family == "anthropic" else b"data: %b\n\n" % value
     return None

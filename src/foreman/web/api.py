@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, cast
 
-from attrs import define
+from attrs import define, field
 from klein import Klein
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from foreman import asked, errors
-from foreman.asked import Asked
-from foreman.headers import RawHeaders, to_client
-from foreman.inference import Inference, Question
+from foreman import errors
+from foreman.asked import Asked, Errand
+from foreman.headers import to_client
+from foreman.inference import Inference
 from foreman.lanes import Lane
-from foreman.ollama.body import FileBody
 from foreman.ollama.inventory import Listing
 from foreman.record import Record
 from foreman.schedule import Ticket
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, failure_reply, json_reply
+from foreman.web.asker import Client
+from foreman.web.questions import question, read_body
+from foreman.web.queue import QueueView
 from foreman.web.visit import Visit
+from foreman.web.waiting import Notices, WaitingView
 
 #: A chat that has waited this long for its first byte is worth a warning, in seconds.
 LONG_LOAD = 15 * 60.0
-
-_STREAM_HEADERS: RawHeaders = [(b"X-Accel-Buffering", b"no"), (b"Cache-Control", b"no-cache")]
 
 
 @define(eq=False)
@@ -47,9 +46,18 @@ class Api:
     _inference: Inference
     _access_log: AccessLog
     _poll_interval: float
+    _notices: Notices
     draining: bool = False
+    _queue: QueueView = field(init=False)
     app = Klein()
     _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self._queue = QueueView(self._clock, self._wall_clock, self._inference)
+
+    @property
+    def _retry_after(self) -> int:
+        return max(1, round(self._poll_interval))
 
     # foreman's own
 
@@ -65,31 +73,24 @@ class Api:
         degraded = self._inference.inventory.degraded
         overdue = self._inference.overdue(LONG_LOAD)
         if degraded is not None:
-            value |= {"degraded": True, "reason": degraded.reason, "since": self._when(degraded.since)}
+            value |= {"degraded": True, "reason": degraded.reason, "since": self._queue.when(degraded.since)}
         elif overdue is not None:
-            value |= {"reason": "slow", "since": self._when(overdue)}
+            value |= {"reason": "slow", "since": self._queue.when(overdue)}
         self._reply(request, json_reply(503 if self.draining else 200, value))
 
     @app.route("/queue", methods=["GET"])
     def queue(self, request: Visit) -> None:
         """Who has a turn, and who waits, in order; never what they ask."""
-        now = self._clock.seconds()
-        inference = self._inference
-        running = [
-            {
-                **self._shown(turn.ticket, now - turn.since),
-                "state": inference.state_of(turn),
-            }
-            for turn in inference.gate.running
-        ]
-        wall = self._wall_clock()
-        waiting = [
-            {**self._shown(ticket, wall - ticket.since), "position": position}
-            for position, ticket in enumerate(inference.gate.waiting, 1)
-        ]
-        embedding = {"running": len(inference.embeddings.running), "cap": inference.embeddings.turns}
-        value = {"turns": inference.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}
-        self._reply(request, json_reply(200, value))
+        self._reply(request, json_reply(200, self._queue.shown()))
+
+    @app.route("/queue/<string:id>", methods=["DELETE"])
+    def cancel(self, request: Visit, id: str) -> None:  # noqa: A002 - the URL's own word
+        """Cancel a request that waits or runs: one's own, or any as an admin."""
+        if self._inference.cancel(id, lambda caller: request.admin or caller == request.caller):
+            self._reply(request, Reply(204, [], b""))
+        else:
+            text = f"no request {id!r} of yours waits or runs"
+            self._reply(request, error_reply("ollama", 404, text, request.request_id))
 
     # from the inventory
 
@@ -122,7 +123,7 @@ class Api:
     @app.route("/v1/embeddings", methods=["POST"])
     async def infer(self, request: Visit) -> None:
         """Chats take turns; embeddings pass beside them."""
-        wanted = _read_body(request)
+        wanted = read_body(request)
         await self._ask(request, wanted)
 
     @app.route("/", methods=None)
@@ -136,16 +137,21 @@ class Api:
         model = wanted.model if wanted is not None else None
         record = Record(request.id, request.caller, way.path, way.lane.value, request.began_at, model)
         ticket = Ticket(request.id, request.caller, model, way.path, self._wall_clock())
+        view = None
+        if wanted is not None and wanted.sure and wanted.errand is Errand.RUN and way.lane is Lane.GATE:
+            view = WaitingView(self._clock, self._wall_clock, request, wanted, self._notices)
+        client = Client(request, record, view)
         try:
-            await self._inference.run(_question(request, wanted), _Client(request, record), record, ticket)
+            await self._inference.run(question(request, wanted), client, record, ticket)
         except CancelledError:
             record.outcome = "client left"
             raise
         except errors.ForemanError as problem:
             record.outcome = "target failed" if isinstance(problem, errors.TargetError) else "refused"
             record.detail = str(problem)
-            record.status = self._fail(request, problem)
+            record.status = client.fail(problem, self._retry_after)
         finally:
+            client.stop_waiting()
             self._access_log.write(record)
         if way.lane is Lane.MANAGEMENT and record.status < 300:
             self._inference.inventory.refresh()
@@ -168,13 +174,11 @@ class Api:
         self._log.failure("answering {path} failed", failure, path=visit.way.path)
         self._fail(visit, errors.ForemanError("foreman failed to answer this; its log says why"))
 
-    def _fail(self, request: Visit, problem: errors.ForemanError) -> int:
+    def _fail(self, request: Visit, problem: errors.ForemanError) -> None:
         if request.startedWriting:
             request.break_off(problem, between_pieces=False)
-            return request.code
-        reply = failure_reply(request.family, problem, request.request_id, max(1, round(self._poll_interval)))
-        request.answer(reply)
-        return reply.status
+        else:
+            request.answer(failure_reply(request.family, problem, request.request_id, self._retry_after))
 
     # answers
 
@@ -190,107 +194,10 @@ class Api:
     def _listing(self, request: Visit, listing: Listing | None) -> None:
         if listing is None:
             text = "foreman has not reached its target yet: no models are known"
-            headers = [(b"Retry-After", b"%d" % max(1, round(self._poll_interval)))]
+            headers = [(b"Retry-After", b"%d" % self._retry_after)]
             self._reply(request, error_reply("ollama", 503, text, request.request_id, headers=headers))
             return
         request.begin(200, b"OK", to_client(listing.headers), "other")
         request.write(listing.body)
         request.finish()
         self._log_own(request, 200)
-
-    def _shown(self, ticket: Ticket, seconds: float) -> dict[str, Any]:
-        return {
-            "id": ticket.id,
-            "caller": ticket.caller,
-            "model": ticket.model,
-            "route": ticket.route,
-            "since": _rfc3339(self._wall_clock() - seconds),
-            "seconds": round(seconds, 3),
-        }
-
-    def _when(self, clock_seconds: float) -> str:
-        return _rfc3339(self._wall_clock() - (self._clock.seconds() - clock_seconds))
-
-
-@define(eq=False)
-class _Client:
-    """The client of one request as the asker of an inference."""
-
-    _request: Visit
-    _record: Record
-
-    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: str) -> None:
-        """Write the head, with what foreman adds to it."""
-        record = self._record
-        waited = 0.0 if record.turn_at is None else record.turn_at - record.begun_at
-        since_turn = (record.head_at or 0.0) - (record.turn_at or record.begun_at)
-        timing = b"queue;dur=%.1f, target;dur=%.1f" % (waited * 1000, since_turn * 1000)
-        added = [(b"Server-Timing", timing)]
-        if kind != "other":
-            names = {name.lower() for name, _ in headers}
-            added += [pair for pair in _STREAM_HEADERS if pair[0].lower() not in names]
-        self._request.begin(status, phrase, [*headers, *added], kind)
-
-    def write(self, piece: bytes) -> None:
-        """The next piece, as one chunk."""
-        self._request.write(piece)
-
-    def finish(self) -> None:
-        """The answer is whole."""
-        self._request.finish()
-
-    def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
-        """The answer cannot be finished."""
-        self._request.break_off(problem, between_pieces=between_pieces)
-
-    def set_producer(self, producer: IPushProducer | None) -> None:
-        """Who is to be paused when the client reads slowly."""
-        self._request.set_producer(producer)
-
-
-def _read_body(request: Visit) -> Asked:
-    encoding = next(iter(request.headers_named(b"content-encoding")), None)
-    content_type = next(iter(request.headers_named(b"content-type")), None)
-    query = request.target.partition(b"?")[2]
-    body = request.body()
-    if isinstance(body, bytes):
-        return asked.read(request.way.path, body, encoding, content_type, query)
-    body.flush()
-    try:
-        view = mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:  # an empty chunked body has no file to map
-        return asked.read(request.way.path, b"", encoding, content_type, query)
-    with view:
-        return asked.read(request.way.path, view, encoding, content_type, query)
-
-
-def _question(request: Visit, wanted: Asked | None) -> Question:
-    if request.upload is not None:
-        upload = request.upload
-        chunked = upload.size is None
-        return Question(
-            request.method,
-            request.target,
-            request.raw_headers,
-            upload,
-            upload.size,
-            request.way,
-            wanted,
-            chunked=chunked,
-        )
-    body = request.body()
-    length = len(body) if isinstance(body, bytes) else request.body_length()
-    announced = length or request.has_length
-    return Question(
-        request.method,
-        request.target,
-        request.raw_headers,
-        body if isinstance(body, bytes) else FileBody(body, length),
-        length if announced else None,
-        request.way,
-        wanted,
-    )
-
-
-def _rfc3339(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -159,6 +159,10 @@ class Visit(Request):
 
     # what goes back
 
+    def http_date(self) -> bytes:
+        """Now, for a ``Date`` header."""
+        return self.channel.factory.entrance.http_date()
+
     def refuse_unread(self, status: int, message: str, *, log: bool) -> None:
         """Answer what could not be read to its end, and close the connection."""
         if not self.id:
@@ -172,7 +176,7 @@ class Visit(Request):
     def answer(self, reply: Reply) -> None:
         """Send a whole answer of foreman's own."""
         length = [] if reply.status in NO_BODY_CODES else [(b"Content-Length", b"%d" % len(reply.body))]
-        date = (b"Date", self.channel.factory.entrance.http_date())
+        date = (b"Date", self.http_date())
         self.begin(reply.status, PHRASES.get(reply.status, b""), [*reply.headers, date, *length], "other")
         if reply.body:
             self.write(reply.body)

@@ -1,0 +1,89 @@
+"""Who has a turn and who waits, and how long that will usually take."""
+
+from __future__ import annotations
+
+from attrs import define, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from foreman.estimates import Estimates, Range
+from foreman.gate import Gate, Turn
+from foreman.ollama.inventory import Inventory
+from foreman.schedule import Ticket
+
+
+@frozen
+class Place:
+    """Where a request stands.
+
+    :ivar position: 1 is next, 0 has its turn; :ivar wait: until its turn ends the waiting, None where unknown.
+    """
+
+    position: int
+    wait: Range | None
+
+
+@define(eq=False)
+class Outlook:
+    """What can be told of the line, and of each place in it."""
+
+    _clock: IReactorTime
+    _gate: Gate
+    _inventory: Inventory
+    _estimates: Estimates
+
+    def place_of(self, ticket: Ticket) -> Place:
+        """Where ``ticket`` stands now."""
+        wait: Range | None = self._until_free()
+        for position, other in enumerate(self._gate.waiting, 1):
+            if other is ticket:
+                return Place(position, wait)
+            wait = _sum(wait, self.usual(other))
+        return Place(0, None)
+
+    def line(self) -> list[tuple[Ticket, Range | None]]:
+        """Who waits, in order, and how long each will usually have to."""
+        places: list[tuple[Ticket, Range | None]] = []
+        wait: Range | None = self._until_free()
+        for ticket in self._gate.waiting:
+            places.append((ticket, wait))
+            wait = _sum(wait, self.usual(ticket))
+        return places
+
+    def usual(self, ticket: Ticket) -> Range | None:
+        """How long the chat of ``ticket`` usually takes once it has its turn."""
+        if ticket.model is None:
+            return None
+        return self._estimates.answer_time(ticket.model, loaded=self._inventory.is_running(ticket.model))
+
+    def usual_load(self, ticket: Ticket) -> float | None:
+        """How long the model of ``ticket`` usually takes to load, in seconds."""
+        return None if ticket.model is None else self._estimates.load_time(ticket.model)
+
+    def state_of(self, turn: Turn) -> str:
+        """What a turn is doing: ``loading`` its model, ``reading`` the prompt, or ``answering``."""
+        if turn.answering:
+            return "answering"
+        model = turn.ticket.model
+        return "reading" if model is not None and self._inventory.is_running(model) else "loading"
+
+    def _until_free(self) -> Range | None:
+        """Until the first running turn ends."""
+        running = self._gate.running
+        if len(running) < self._gate.turns:
+            return Range(0.0, 0.0)
+        left = [self._left(turn) for turn in running]
+        known = [one for one in left if one is not None]
+        if len(known) < len(left):
+            return None
+        return min(known, key=lambda one: one.high)
+
+    def _left(self, turn: Turn) -> Range | None:
+        usual = self.usual(turn.ticket)
+        if usual is None:
+            return None
+        took = self._clock.seconds() - turn.since
+        return Range(max(0.0, usual.low - took), max(0.0, usual.high - took))
+
+
+def _sum(one: Range | None, other: Range | None) -> Range | None:
+    return None if one is None or other is None else one + other

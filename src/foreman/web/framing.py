@@ -1,0 +1,69 @@
+"""What leaves no doubt where a request ends, and whom it is for (RFC 9112), beyond what Twisted's parser makes sure of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+#: A length of more digits is no length of anything.
+_LENGTH_DIGITS = 18
+#: No method that anybody has registered is half as long.
+LONGEST_METHOD = 64
+
+#: Inside a line of a head. A tab may stand there; CR and LF are those that do not end it.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_C1 = re.compile("[\x80-\x9f]")
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?",
+)
+_FIELD_NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_AUTHORITY = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
+
+
+def is_clean(line: bytes) -> bool:
+    """Whether a line of a head, or the beginning of one, has no control bytes (RFC 9112 section 2.2, RFC 9110 section 5.5)."""
+    return _CONTROL.search(line) is None
+
+
+def field_problem(name: bytes, value: bytes) -> str | None:
+    """What is wrong with a header, where it decides about the request or is read in two ways; None: nothing.
+
+    :param name: in lower case; :param value: without white space around it.
+    """
+    if name == b"content-length":
+        if not (value.isdigit() and len(value) <= _LENGTH_DIGITS):
+            return "Content-Length must be one number (RFC 9110 section 8.6)"
+    elif name == b"transfer-encoding":
+        if value.lower() != b"chunked":
+            return "Transfer-Encoding must be chunked, alone (RFC 9112 section 6.1)"
+    elif name == b"host":
+        if _HOST.fullmatch(value) is None:
+            return "Host must be a name and at most a port (RFC 9112 section 3.2)"
+    elif not value.isascii() and _has_line_end(value):
+        return "a header has no control bytes (RFC 9110 section 5.5)"
+    return None
+
+
+def is_field(line: bytes) -> bool:
+    """Whether ``line`` is a header as a trailer may have it (RFC 9112 section 7.1.2)."""
+    name, colon, value = line.partition(b":")
+    return bool(colon) and _FIELD_NAME.fullmatch(name) is not None and is_clean(value)
+
+
+def says_close(connection: Iterable[bytes]) -> bool:
+    """Whether the values of ``Connection`` say that this request is the last one (RFC 9112 section 9.6)."""
+    return any(option.strip(b" \t").lower() == b"close" for value in connection for option in value.split(b","))
+
+
+def authority(target: bytes) -> bytes | None:
+    """The server that a request-target in absolute form names (RFC 9112 section 3.2.2); None for the other forms."""
+    absolute = _AUTHORITY.match(target)
+    return absolute[1] if absolute is not None else None
+
+
+def _has_line_end(value: bytes) -> bool:
+    # U+0085 and its like end a line for some readers. In UTF-8 those bytes are also parts of letters.
+    try:
+        return _C1.search(value.decode("utf-8")) is not None
+    except UnicodeDecodeError:
+        return _C1.search(value.decode("latin-1")) is not None

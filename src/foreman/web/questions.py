@@ -1,0 +1,60 @@
+"""What a request asks, and of whom: from a visit to a question for the target."""
+
+from __future__ import annotations
+
+import mmap
+
+from foreman import asked
+from foreman.asked import Asked
+from foreman.inference import Question
+from foreman.ollama.body import FileBody
+from foreman.web.visit import Visit
+
+
+def read_body(request: Visit) -> Asked:
+    """What the body of a request asks for.
+
+    :raises errors.BadBody: where Ollama would refuse it at once.
+    """
+    encoding = next(iter(request.headers_named(b"content-encoding")), None)
+    content_type = next(iter(request.headers_named(b"content-type")), None)
+    query = request.target.partition(b"?")[2]
+    body = request.body()
+    if isinstance(body, bytes):
+        return asked.read(request.way.path, body, encoding, content_type, query)
+    body.flush()
+    try:
+        view = mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:  # an empty chunked body has no file to map
+        return asked.read(request.way.path, b"", encoding, content_type, query)
+    with view:
+        return asked.read(request.way.path, view, encoding, content_type, query)
+
+
+def question(request: Visit, wanted: Asked | None) -> Question:
+    """A request as it goes to the target; ``wanted`` is what its body asks for, where somebody needs to know."""
+    if request.upload is not None:
+        upload = request.upload
+        chunked = upload.size is None
+        return Question(
+            request.method,
+            request.target,
+            request.raw_headers,
+            upload,
+            upload.size,
+            request.way,
+            wanted,
+            chunked=chunked,
+        )
+    body = request.body()
+    length = len(body) if isinstance(body, bytes) else request.body_length()
+    announced = length or request.has_length
+    return Question(
+        request.method,
+        request.target,
+        request.raw_headers,
+        body if isinstance(body, bytes) else FileBody(body, length),
+        length if announced else None,
+        request.way,
+        wanted,
+    )

@@ -1,0 +1,70 @@
+"""The line as people and scripts see it; never what somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from attrs import define
+from twisted.internet.interfaces import IReactorTime
+
+from foreman.estimates import Range
+from foreman.inference import Inference
+from foreman.schedule import Ticket
+
+
+@define(eq=False)
+class QueueView:
+    """Shows who has a turn and who waits.
+
+    :ivar wall_clock: seconds since the epoch.
+    """
+
+    _clock: IReactorTime
+    _wall_clock: Callable[[], float]
+    _inference: Inference
+
+    def shown(self) -> dict[str, Any]:
+        """The answer of ``GET /queue``."""
+        inference = self._inference
+        now, wall = self._clock.seconds(), self._wall_clock()
+        running = []
+        for turn in inference.gate.running:
+            state = inference.outlook.state_of(turn)
+            entry = {**self._entry(turn.ticket, now - turn.since), "state": state}
+            if state == "loading":
+                entry["usual_load"] = _rounded(inference.outlook.usual_load(turn.ticket))
+            running.append(entry)
+        waiting = [
+            {**self._entry(ticket, wall - ticket.since), "position": position, "estimate": _range(wait)}
+            for position, (ticket, wait) in enumerate(inference.outlook.line(), 1)
+        ]
+        embedding = {"running": len(inference.embeddings.running), "cap": inference.embeddings.turns}
+        return {"turns": inference.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}
+
+    def when(self, clock_seconds: float) -> str:
+        """A moment of the clock as people write it: RFC 3339, UTC."""
+        return self._ago(self._clock.seconds() - clock_seconds)
+
+    def _entry(self, ticket: Ticket, seconds: float) -> dict[str, Any]:
+        return {
+            "id": ticket.id,
+            "caller": ticket.caller,
+            "model": ticket.model,
+            "route": ticket.route,
+            "since": self._ago(seconds),
+            "seconds": round(seconds, 3),
+        }
+
+    def _ago(self, seconds: float) -> str:
+        moment = datetime.fromtimestamp(self._wall_clock() - seconds, UTC)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _range(wait: Range | None) -> dict[str, float] | None:
+    return None if wait is None else {"low": round(wait.low, 1), "high": round(wait.high, 1)}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

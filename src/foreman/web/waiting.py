@@ -1,0 +1,120 @@
+"""Waiting in view: what a client gets to see while its chat waits for its turn and for its model.
+
+For a grace time nothing is sent, so that the common case keeps Ollama's exact status codes. Then an answer to a stream is
+begun, and a filler goes out at intervals until the target's first byte: clients and proxies give up on silence (Node after
+300 s, URLSession after 60 s, Cline after 30 s without a head). An unstreamed answer gets spaces in front of its JSON, much
+later, since after that only a broken transfer can tell of a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from foreman.asked import Asked
+from foreman.headers import RawHeaders
+from foreman.ndjson import Kind
+from foreman.outlook import Place
+from foreman.web.answers import go_json
+from foreman.web.visit import Visit
+
+#: Between two fillers, in seconds; half of the shortest patience that is known (ollama4j gives up after 10 s).
+BETWEEN_FILLERS = 10.0
+
+STREAM_HEADERS: RawHeaders = [(b"X-Accel-Buffering", b"no"), (b"Cache-Control", b"no-cache")]
+
+
+@frozen
+class Notices:
+    """When waiting is shown, and how; seconds, 0 for never.
+
+    :ivar after: of a stream; :ivar after_unary: of an unstreamed answer; :ivar objects: whole NDJSON objects with empty
+        content instead of spaces, for clients that parse chunk by chunk.
+    """
+
+    after: float
+    after_unary: float
+    objects: bool = False
+
+
+@define(eq=False)
+class WaitingView:
+    """Shows one client that its request waits.
+
+    :ivar begun: the head of the answer is sent, so that a failure can no longer have a status.
+    """
+
+    _clock: IReactorTime
+    _wall_clock: Callable[[], float]
+    _visit: Visit
+    _asked: Asked
+    _notices: Notices
+    begun: bool = field(default=False, init=False)
+    _place: Callable[[], Place] = field(default=lambda: Place(0, None), init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
+
+    @property
+    def kind(self) -> Kind:
+        """How the answer will come, which its request tells."""
+        if not self._asked.stream:
+            return "other"
+        return "ndjson" if self._visit.family == "ollama" else "sse"
+
+    def start(self, place: Callable[[], Place]) -> None:
+        """The request was checked and waits now; ``place`` tells where it stands."""
+        self._place = place
+        after = self._notices.after if self._asked.stream else self._notices.after_unary
+        if after:
+            waited = self._clock.seconds() - self._visit.began_at
+            self._timer = self._clock.callLater(max(0.0, after - waited), self._begin)
+
+    def stop(self) -> None:
+        """The answer begins, or there will be none."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin(self) -> None:
+        self.begun = True
+        place = self._place()
+        headers: RawHeaders = [(b"Content-Type", self._content_type()), (b"Date", self._visit.http_date())]
+        if self._asked.stream:
+            headers += STREAM_HEADERS
+        headers.append((b"X-Foreman-Position", b"%d" % place.position))
+        if place.wait is not None:
+            headers.append((b"X-Foreman-Wait", b"%d" % round(place.wait.high)))
+        self._visit.begin(200, b"OK", headers, self.kind)
+        self._fill()
+
+    def _fill(self) -> None:
+        after = self._notices.after if self._asked.stream else self._notices.after_unary
+        self._timer = self._clock.callLater(min(BETWEEN_FILLERS, 2 * after), self._fill)
+        self._visit.write(self._filler())
+
+    def _filler(self) -> bytes:
+        if self.kind == "sse":
+            place = self._place()
+            wait = b"" if place.wait is None else b" wait=%d" % round(place.wait.high)
+            return b": position=%d%b\n\n" % (place.position, wait)
+        if self.kind == "ndjson" and self._notices.objects:
+            return self._empty_object()
+        return b" "
+
+    def _empty_object(self) -> bytes:
+        now = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat().replace("+00:00", "Z")
+        value: dict[str, object] = {"model": self._asked.model, "created_at": now}
+        if self._visit.way.path == "/api/chat":
+            value["message"] = {"role": "assistant", "content": ""}
+        else:
+            value["response"] = ""
+        return go_json({**value, "done": False}) + b"\n"
+
+    def _content_type(self) -> bytes:
+        if self.kind == "ndjson":
+            return b"application/x-ndjson"
+        if self.kind == "sse":
+            return b"text/event-stream"
+        return b"application/json; charset=utf-8" if self._visit.family == "ollama" else b"application/json"
