@@ -492,6 +492,19 @@ def test_who_leaves_an_unstreamed_chat_ends_the_targets_work_at_once(peer: Peer,
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
 
 
+def test_who_leaves_an_embedding_ends_the_targets_work_at_once(daemon: Foreman, simulator: Target) -> None:
+    text = f"left embedding {time.monotonic_ns()}"
+    simulator.misbehave("no-headers")
+
+    async def embed() -> None:
+        async with ollama.AsyncClient(daemon.url) as client:
+            await client.embed(EMBEDDER, text)
+
+    left = asyncio.run(leave(embed(), lambda: bool(simulator.asked(text))))
+    assert simulator.left(text).over - left < 1
+    until(lambda: daemon.get("/queue")["embedding"]["running"] == 0, "its place is free")
+
+
 # -- ollama
 
 

@@ -65,6 +65,21 @@ def test_a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_wait
         assert one.over <= following.at, f"{following.body} came while {one.body} was being answered"
 
 
+def test_a_hundred_who_wait_may_leave_at_once_and_the_target_never_hears_of_them(
+    simulator: Target, daemon: Foreman
+) -> None:
+    with daemon.call("/api/chat", endless("in front of leavers")) as in_front:
+        in_front.read_until(b'"content"')
+        leavers = [daemon.call(ROUTES[number % 3], chat("leaver")) for number in range(100)]
+        patient = daemon.call("/api/chat", chat("patient", stream=True))
+        daemon.waiting(101)
+        for leaver in leavers:
+            leaver.leave()
+        daemon.waiting(1)
+    assert ended_well(patient.rest())
+    assert not simulator.asked('"leaver"')
+
+
 def test_a_reader_that_stops_reading_an_ordinary_answer_does_not_hold_the_turn(
     simulator: Target, daemon: Foreman
 ) -> None:

@@ -120,7 +120,7 @@ def test_what_still_runs_in_the_end_is_broken_off_visibly(drain_timeout: str, tm
             assert (hurried and answer.torn) or "error" in json.loads(last)
         assert unstreamed.rest().status in ((0, 503) if hurried else (503,))
         assert daemon.ended() == -signal.SIGTERM
-        assert {each.outcome for each in simulator.asked("for ever")} == {"left"}
+        until(lambda: {each.outcome for each in simulator.asked("for ever")} == {"left"}, "the target sees all leave")
 
 
 def test_a_port_that_is_taken_ends_the_start_with_one_clear_line(tmp_path: Path) -> None:
