@@ -187,6 +187,8 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
 def _lane(method: str, path: str) -> Lane:
     if path.startswith(_MANAGED):
         return Lane.MANAGEMENT
+    if path.startswith("/queue/"):
+        return Lane.FOREMAN
     methods, lane = _ROUTES.get(path, ((), Lane.METADATA))
     return lane if method in methods or lane is Lane.MANAGEMENT else Lane.METADATA
 

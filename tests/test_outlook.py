@@ -1,0 +1,81 @@
+"""Who has a turn and who waits, and how long that will usually take."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.internet.task import Clock
+
+from foreman.estimates import Answered, Estimates, Range
+from foreman.gate import Gate, Turn
+from foreman.ollama.inventory import Inventory
+from foreman.outlook import Outlook, Place
+from foreman.schedule import Ticket
+
+
+class Loaded:
+    """An inventory in which some models are loaded."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = set(names)
+
+    def is_running(self, name: str) -> bool:
+        return name in self.names
+
+
+class Line:
+    """A gate with somebody in it, and what is known of two models: ``quick`` takes 10 s, ``slow`` 60 s."""
+
+    def __init__(self, *models: str | None, turns: int = 1) -> None:
+        self.clock = Clock()
+        self.gate = Gate(self.clock, turns, 100)
+        self.loaded = Loaded("quick", "slow")
+        estimates = Estimates()
+        for model, seconds in (("quick", 10.0), ("slow", 60.0)):
+            for _ in range(5):
+                estimates.learn(model, Answered(seconds))
+        self.outlook = Outlook(self.clock, self.gate, cast("Inventory", self.loaded), estimates)
+        self.turns: list[Turn] = []
+        self.tickets = [Ticket(str(number), "someone", model, "/api/chat", 0.0) for number, model in enumerate(models)]
+        for ticket in self.tickets:
+            self.gate.enter(ticket).addCallback(self.turns.append)
+
+
+def test_a_place_is_counted_from_the_turn_and_waits_for_all_before_it() -> None:
+    line = Line("slow", "quick", "quick", "slow")
+    line.clock.advance(20)
+    assert [line.outlook.place_of(ticket) for ticket in line.tickets] == [
+        Place(0, None),
+        Place(1, Range(40.0, 40.0)),
+        Place(2, Range(50.0, 50.0)),
+        Place(3, Range(60.0, 60.0)),
+    ]
+    assert [wait for _, wait in line.outlook.line()] == [Range(40.0, 40.0), Range(50.0, 50.0), Range(60.0, 60.0)]
+
+
+def test_behind_somebody_of_whom_nothing_is_known_nothing_is_said() -> None:
+    line = Line("quick", "never seen", "quick")
+    assert [wait for _, wait in line.outlook.line()] == [Range(10.0, 10.0), None]
+    assert Line(None, "quick").outlook.place_of(Line(None).tickets[0]) == Place(0, None)
+
+
+def test_a_turn_that_takes_longer_than_usual_is_about_to_end() -> None:
+    line = Line("quick", "quick")
+    line.clock.advance(1000)
+    assert line.outlook.place_of(line.tickets[1]) == Place(1, Range(0.0, 0.0))
+
+
+def test_with_several_turns_the_first_to_end_counts() -> None:
+    line = Line("slow", "quick", "quick", turns=2)
+    assert line.outlook.place_of(line.tickets[2]) == Place(1, Range(10.0, 10.0))
+
+
+def test_a_turn_loads_then_reads_then_answers() -> None:
+    line = Line("quick")
+    (turn,) = line.gate.running
+    line.loaded.names.clear()
+    assert line.outlook.state_of(turn) == "loading"
+    line.loaded.names.add("quick")
+    assert line.outlook.state_of(turn) == "reading"
+    turn.answering = True
+    assert line.outlook.state_of(turn) == "answering"
