@@ -15,7 +15,8 @@ class Turn:
     """The right to run one inference at the target, until it is released.
 
     :ivar ticket: whose turn it is; :ivar since: when it began, in seconds of the clock;
-    :ivar answering: the target has begun to answer; :ivar ended_at: when it was released.
+    :ivar answering: the target has begun to answer; :ivar ended_at: when it was released;
+    :ivar kept: its asker has left, but the model that it loads is wanted.
     """
 
     ticket: Ticket
@@ -23,6 +24,7 @@ class Turn:
     _gate: Gate
     answering: bool = False
     ended_at: float | None = None
+    kept: bool = False
 
     def release(self) -> None:
         """Pass the turn on; a second call does nothing."""

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.web.iweb import IBodyProducer
+from twisted.python.failure import Failure
 
 from foreman import errors
-from foreman.asked import Asked, Errand
+from foreman.asked import Errand
 from foreman.budget import Budget
 from foreman.crowd import Crowd
 from foreman.estimates import Answered, Estimates
 from foreman.gate import Gate, Turn
-from foreman.headers import RawHeaders, to_client
-from foreman.lanes import Lane, Way
+from foreman.headers import to_client
+from foreman.lanes import Lane
 from foreman.ndjson import cutter_for, kind_for
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connection import Answer
 from foreman.ollama.inventory import Inventory, Standing
-from foreman.outlook import Outlook, Place
+from foreman.outlook import Outlook
+from foreman.question import Asker, ModelMissing, Question
 from foreman.record import Outcome, Record
-from foreman.relay import LastPieces, Limits, Reader, Relay
+from foreman.relay import LastPieces, Limits, Relay
 from foreman.schedule import Ticket
 from foreman.tally import Tally, tally
 
@@ -34,35 +35,6 @@ RETRY_PAUSE = 1.0
 
 #: How many of a stream's last pieces tell how it ended: OpenAI's usage and [DONE] may be two.
 _LAST_PIECES = {"ndjson": 1, "sse": 2, "other": 0}
-
-
-@frozen
-class Question:
-    """What goes to the target.
-
-    :ivar target: raw path and query; :ivar headers: as the client sent them; :ivar length: of the body in bytes, None
-        when no Content-Length is to be sent; :ivar asked: what the body asks for, None where nobody needs to know;
-    :ivar chunked: the body goes in chunks.
-    """
-
-    method: bytes
-    target: bytes
-    headers: RawHeaders
-    body: bytes | IBodyProducer
-    length: int | None
-    way: Way
-    asked: Asked | None
-    chunked: bool = False
-
-
-class Asker(Reader, Protocol):
-    """Who asks: a reader that is also told of its waiting, and of the head of the answer."""
-
-    def waits(self, place: Callable[[], Place]) -> None:
-        """The request was found good, and waits for its turn and its first byte; ``place`` tells where it stands."""
-
-    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: str) -> None:
-        """The target has begun to answer; ``headers`` are those that may cross, ``kind`` as of ``ndjson.kind_for``."""
 
 
 @define(eq=False)
@@ -82,10 +54,6 @@ class _Work:
             self.relay.give_up(why)
         elif self.pending is not None:
             self.pending.cancel()
-
-
-class ModelMissing(errors.ForemanError):
-    """The target does not have the model; ``str()`` is Ollama's own text."""
 
 
 @define(eq=False)
@@ -183,7 +151,8 @@ class Inference:
         try:
             await self._relay(question, head, asker, record, turn, work)
         finally:
-            turn.release()
+            if not turn.kept:
+                turn.release()
 
     async def _gate_for(self, question: Question) -> Gate | None:
         asked = question.asked
@@ -205,7 +174,7 @@ class Inference:
     async def _relay(
         self, question: Question, head: bytes, asker: Asker, record: Record, turn: Turn | None, work: _Work
     ) -> None:
-        work.pending = Deferred.fromCoroutine(self._ask(question, head))
+        work.pending = self._answer_to(question, head, turn)
         answer = await work.pending
         record.head_at = self._clock.seconds()
         record.status = answer.code
@@ -245,6 +214,45 @@ class Inference:
         if relay.problem is None and not (way.lane in (Lane.GATE, Lane.EMBEDDING) and answer.code < 300):
             # Only of an inference is an end marker expected; an error that was answered whole speaks by its status.
             record.outcome = "target failed" if answer.code >= 500 else "complete"
+
+    def _answer_to(self, question: Question, head: bytes, turn: Turn | None) -> Deferred[Answer]:
+        """The head of the target's answer. Cancelling closes the connection, unless a load is worth finishing.
+
+        Ollama kills a load whose asker leaves (contract 0.7); where the next in line wants the same model, the turn goes
+        on until the model is there, for nobody.
+        """
+        asking = Deferred.fromCoroutine(self._ask(question, head))
+        heard: Deferred[Answer] = Deferred(lambda _: leave())
+
+        def leave() -> None:
+            if turn is not None and self.outlook.is_load_wanted(turn):
+                turn.kept = True
+                self._active.add(work)
+            else:
+                asking.cancel()
+
+        def answered(answer: Answer) -> None:
+            if turn is None or not turn.kept:
+                heard.callback(answer)
+                return
+            answer.abort()
+            self.inventory.target_changed()
+            over()
+
+        def failed(reason: Failure) -> None:
+            if turn is None or not turn.kept:
+                heard.errback(reason)
+            else:
+                over()
+
+        def over() -> None:
+            self._active.discard(work)
+            if turn is not None:
+                turn.release()
+
+        work = _Work("", "", pending=asking)
+        asking.addCallbacks(answered, failed)
+        return heard
 
     def _learn(self, record: Record, told: Tally, turn: Turn | None, outcome: Outcome) -> None:
         record.tokens_in = told.prompt_tokens

@@ -101,3 +101,11 @@ def _split(text: str, source: Source) -> ModelName:
     if not all(pattern.fullmatch(part) for pattern, part in parts):
         raise InvalidName("invalid model name")
     return ModelName(host, namespace, model, tag, source)
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names, as typed, name one model; a name that cannot be read names none."""
+    try:
+        return parse(one).key == parse(other).key
+    except InvalidName:
+        return False

@@ -7,6 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from foreman.estimates import Estimates, Range
 from foreman.gate import Gate, Turn
+from foreman.names import same_model
 from foreman.ollama.inventory import Inventory
 from foreman.schedule import Ticket
 
@@ -65,6 +66,13 @@ class Outlook:
             return "answering"
         model = turn.ticket.model
         return "reading" if model is not None and self._inventory.is_running(model) else "loading"
+
+    def is_load_wanted(self, turn: Turn) -> bool:
+        """Whether ``turn`` is loading a model that somebody who waits wants."""
+        model = turn.ticket.model
+        if model is None or self.state_of(turn) != "loading":
+            return False
+        return any(ticket.model is not None and same_model(ticket.model, model) for ticket in self._gate.waiting)
 
     def _until_free(self) -> Range | None:
         """Until the first running turn ends."""

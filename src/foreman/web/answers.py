@@ -10,8 +10,8 @@ from attrs import frozen
 
 from foreman import errors
 from foreman.headers import RawHeaders
-from foreman.inference import ModelMissing
 from foreman.lanes import Family
+from foreman.question import ModelMissing
 
 #: What each failure is as a status, where the answer has not begun.
 STATUS: dict[type[errors.ForemanError], int] = {

@@ -6,8 +6,8 @@ import mmap
 
 from foreman import asked
 from foreman.asked import Asked
-from foreman.inference import Question
 from foreman.ollama.body import FileBody
+from foreman.question import Question
 from foreman.web.visit import Visit
 
 

@@ -1,0 +1,49 @@
+"""What is asked of the target, and who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import frozen
+from twisted.web.iweb import IBodyProducer
+
+from foreman import errors
+from foreman.asked import Asked
+from foreman.headers import RawHeaders
+from foreman.lanes import Way
+from foreman.outlook import Place
+from foreman.relay import Reader
+
+
+@frozen
+class Question:
+    """What goes to the target.
+
+    :ivar target: raw path and query; :ivar headers: as the client sent them; :ivar length: of the body in bytes, None
+        when no Content-Length is to be sent; :ivar asked: what the body asks for, None where nobody needs to know;
+    :ivar chunked: the body goes in chunks.
+    """
+
+    method: bytes
+    target: bytes
+    headers: RawHeaders
+    body: bytes | IBodyProducer
+    length: int | None
+    way: Way
+    asked: Asked | None
+    chunked: bool = False
+
+
+class Asker(Reader, Protocol):
+    """Who asks: a reader that is also told of its waiting, and of the head of the answer."""
+
+    def waits(self, place: Callable[[], Place]) -> None:
+        """The request was found good, and waits for its turn and its first byte; ``place`` tells where it stands."""
+
+    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: str) -> None:
+        """The target has begun to answer; ``headers`` are those that may cross, ``kind`` as of ``ndjson.kind_for``."""
+
+
+class ModelMissing(errors.ForemanError):
+    """The target does not have the model; ``str()`` is Ollama's own text."""
