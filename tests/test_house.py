@@ -43,7 +43,7 @@ FLOORS = (
         "foreman.estimates",
     },
     {"foreman.ollama", "foreman.relay", "foreman.gate", "foreman.store", "foreman.crowd", "foreman.logs"},
-    {"foreman.inference", "foreman.outlook", "foreman.question", "foreman.worker"},
+    {"foreman.inference", "foreman.coldload", "foreman.outlook", "foreman.question", "foreman.worker"},
     {"foreman.web"},
     {"foreman.service", "foreman.tap", "foreman.cli", "foreman.simulator"},
 )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
 from foreman import errors
 from foreman.asked import Errand
 from foreman.budget import Budget
+from foreman.coldload import ColdLoad
 from foreman.crowd import Crowd
 from foreman.estimates import Answered, Estimates
 from foreman.gate import Gate, Turn
@@ -216,43 +217,12 @@ class Inference:
             record.outcome = "target failed" if answer.code >= 500 else "complete"
 
     def _answer_to(self, question: Question, head: bytes, turn: Turn | None) -> Deferred[Answer]:
-        """The head of the target's answer. Cancelling closes the connection, unless a load is worth finishing.
-
-        Ollama kills a load whose asker leaves (contract 0.7); where the next in line wants the same model, the turn goes
-        on until the model is there, for nobody.
-        """
         asking = Deferred.fromCoroutine(self._ask(question, head))
-        heard: Deferred[Answer] = Deferred(lambda _: leave())
-
-        def leave() -> None:
-            if turn is not None and self.outlook.is_load_wanted(turn):
-                turn.kept = True
-                self._active.add(work)
-            else:
-                asking.cancel()
-
-        def answered(answer: Answer) -> None:
-            if turn is None or not turn.kept:
-                heard.callback(answer)
-                return
-            answer.abort()
-            self.inventory.target_changed()
-            over()
-
-        def failed(reason: Failure) -> None:
-            if turn is None or not turn.kept:
-                heard.errback(reason)
-            else:
-                over()
-
-        def over() -> None:
-            self._active.discard(work)
-            if turn is not None:
-                turn.release()
-
+        if turn is None:
+            return asking
         work = _Work("", "", pending=asking)
-        asking.addCallbacks(answered, failed)
-        return heard
+        kept, over = partial(self._active.add, work), partial(self._active.discard, work)
+        return ColdLoad(self._clock, self.inventory, self.outlook, turn, asking, kept, over).heard
 
     def _learn(self, record: Record, told: Tally, turn: Turn | None, outcome: Outcome) -> None:
         record.tokens_in = told.prompt_tokens

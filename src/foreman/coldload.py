@@ -1,0 +1,86 @@
+"""A load that goes on although its asker has left, because the next in line wants the same model.
+
+Ollama kills a load whose asker leaves (contract 0.7), and the next one would begin it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from foreman.gate import Turn
+from foreman.ollama.connection import Answer
+from foreman.ollama.inventory import Inventory
+from foreman.outlook import Outlook
+
+#: How often it is looked whether the model is there, in seconds.
+LOOK = 1.0
+
+
+@define(eq=False)
+class ColdLoad:
+    """One request that waits for the head of its answer, perhaps through a load.
+
+    :ivar heard: the head. Cancelling it closes the connection, unless the load is wanted: then the turn is kept for
+        nobody until the model is listed as running, or the first byte is there.
+    :ivar kept: told when the load goes on for others; :ivar over: told when that has ended.
+    """
+
+    _clock: IReactorTime
+    _inventory: Inventory
+    _outlook: Outlook
+    _turn: Turn
+    _asking: Deferred[Answer]
+    _kept: Callable[[], None]
+    _over: Callable[[], None]
+    heard: Deferred[Answer] = field(init=False)
+    _look: IDelayedCall | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.heard = Deferred(lambda _: self._leave())
+        self._asking.addCallbacks(self._answered, self._failed)
+
+    def _leave(self) -> None:
+        if self._outlook.is_load_wanted(self._turn):
+            self._turn.kept = True
+            self._kept()
+            self._look = self._clock.callLater(LOOK, self._ask_again)
+        else:
+            self._asking.cancel()
+
+    def _answered(self, answer: Answer) -> None:
+        if self._turn.kept:
+            answer.abort()
+            self._inventory.target_changed()
+            self._end()
+        else:
+            self.heard.callback(answer)
+
+    def _failed(self, reason: Failure) -> None:
+        if self._turn.kept:
+            self._end()
+        else:
+            self.heard.errback(reason)
+
+    def _ask_again(self) -> None:
+        self._look = None
+        self._inventory.refresh().addCallback(self._looked)
+
+    def _looked(self, _: object) -> None:
+        if self._turn.ended_at is not None:
+            return
+        if self._outlook.state_of(self._turn) != "loading":
+            self._asking.cancel()
+        else:
+            self._look = self._clock.callLater(LOOK, self._ask_again)
+
+    def _end(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self._turn.release()
+        self._over()
