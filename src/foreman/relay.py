@@ -240,7 +240,7 @@ class Relay(Protocol):
         self._reader.break_off(problem, between_pieces=between)
         if not self.answered.called:
             self.answered.callback(None)
-        self.sent.callback("client left" if isinstance(problem, errors.ReaderStalled) else "target failed")
+        self.sent.callback(_blamed(problem))
 
     def _target(self) -> IPushProducer:
         return cast("IPushProducer", self.transport)
@@ -272,6 +272,12 @@ class Relay(Protocol):
     def _stalled(self) -> None:
         self._stall = None
         self.give_up(errors.ReaderStalled(f"the reader took nothing for {self._limits.stall:g} s"))
+
+
+def _blamed(problem: errors.ForemanError) -> Outcome:
+    if isinstance(problem, errors.ReaderStalled):
+        return "client left"
+    return "target failed" if isinstance(problem, errors.TargetError) else "refused"
 
 
 def _cancel(call: IDelayedCall | None) -> None:

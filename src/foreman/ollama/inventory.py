@@ -27,7 +27,7 @@ FRESH = 1.0
 #: How long whoever asks for a list waits for a younger one, in seconds.
 REFRESH_PATIENCE = 0.25
 #: A target that accepts a connection and then does not list its models counts as silent after this many seconds.
-POLL_PATIENCE = 30.0
+POLL_PATIENCE = 10.0
 
 
 @frozen
@@ -127,12 +127,13 @@ class Inventory:
         """Wait, but not long, until the lists are young and know of every change that went through foreman."""
         if self.tags is None or self.ps is None or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH:
             self.target_changed()
+        catching_up = Deferred.fromCoroutine(self._catch_up())
+        await catching_up.addTimeout(REFRESH_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: None)
+
+    async def _catch_up(self) -> None:
         for _ in range(2):  # a question that was under way when the change came may have missed it
-            if self._seen == self._changes:
-                return
-            await self.refresh().addTimeout(
-                REFRESH_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: None
-            )
+            if self._seen != self._changes:
+                await self.refresh()
 
     def _askers_leaves(self, asker: Deferred[None]) -> None:
         self._askers.remove(asker)
