@@ -72,6 +72,19 @@ def test_each_way_to_start_serves_outlives_a_hangup_and_drains_at_a_signal(way: 
         assert "Traceback" not in daemon.said()
 
 
+def test_serve_in_front_of_simulate_needs_nothing_but_the_two_commands(tmp_path: Path) -> None:
+    port = free_port()
+    simulate = (SERVE[0], "simulate", "--listen", f"{HERE}:{port}", "--rate", "0", "--load-time", "0")
+    with started(simulate, tmp_path) as simulator:
+        until(partial(simulator.listens, port, "/"), "the simulator answers")
+        with foreman(tmp_path, f"{HERE}:{port}") as daemon:
+            answer = daemon.ask("POST", "/api/chat", chat("the first try", stream=True))
+            assert ended_well(answer)
+            assert b" try" in answer.body
+        simulator.signal(signal.SIGTERM)
+        assert simulator.ended() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_running_answer_finish_and_sends_away_who_waits(
     number: signal.Signals, tmp_path: Path
