@@ -103,9 +103,6 @@ class Api:
     @app.route("/api/ps", methods=["GET"])
     async def ps(self, request: Visit) -> None:
         """The models that are loaded, as the target listed them last."""
-        if request.method == b"HEAD":  # werkzeug lets it in with GET; Ollama does not have it
-            await self._ask(request, None)
-            return
         await self._inference.inventory.fresh()
         self._listing(request, self._inference.inventory.ps)
 

@@ -10,11 +10,12 @@ from twisted.web.http import datetimeToString
 from ulid import ULID
 
 from foreman.config import Config
-from foreman.lanes import Lane, Redirect, Refusal, Way, allowed_methods, origin_form, take_prefix, way
+from foreman.lanes import Family, Lane, Redirect, Refusal, Way, allowed_methods, origin_form, take_prefix, way
 from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, redirect_reply
-from foreman.web.credentials import TwoCredentials, credential
+from foreman.web.credentials import UnfitCredential, credential
+from foreman.web.framing import authority
 from foreman.web.guards import Guards, same_origin
 
 if TYPE_CHECKING:
@@ -40,55 +41,66 @@ class Entrance:
     _date: bytes = field(default=b"", init=False)
     _date_second: int = field(default=0, init=False)
 
-    def decide(self, visit: Visit, length: int | None) -> Reply | None:
+    def decide(self, visit: Visit) -> Reply | None:
         """Look at the head of a request, note on ``visit`` what it says, and refuse it where it must not come in.
 
-        :param length: of the body in bytes, None when it is chunked, 0 when there is none.
         :return: what to answer instead, or None to let it in.
         """
-        self.welcome(visit)
-        prefix, visit.target = take_prefix(origin_form(visit.uri))
-        found = way(visit.method, visit.target)
-        if isinstance(found, Way):
-            visit.way = found
-        return (
-            self._check_framing(visit, length)
+        found = self.welcome(visit)
+        reply = (
+            self._check_framing(visit)
             or self._check_names(visit)
-            or self._check_token(visit, prefix)
+            or self._check_token(visit)
             or self._check_path(visit, found)
-            or self._check_size(visit, length)
             or self._check_expectation(visit)
         )
+        if visit.method == b"CONNECT":
+            visit.doubtful = True  # what follows is meant for a tunnel
+        return reply
 
-    def welcome(self, visit: Visit) -> None:
-        """Give a request its id, and its caller a name until a token gives it another."""
+    def welcome(self, visit: Visit) -> Way | Redirect | Refusal:
+        """Give a request its id and its way, and its caller a name until a token gives it another."""
         visit.id = str(self.new_id())
         visit.caller = str(getattr(visit.client, "host", "") or "local")
+        visit.prefix, visit.target = take_prefix(origin_form(visit.uri))
+        found = way(visit.method, visit.target)
+        visit.way = found if isinstance(found, Way) else Way(Lane.FOREMAN, _family(visit.target), "-")
+        return found
 
     def _refuse(self, visit: Visit, status: int, message: str) -> Reply:
         return error_reply(visit.family, status, message, visit.request_id)
 
-    def _check_framing(self, visit: Visit, length: int | None) -> Reply | None:
-        if visit.clientproto not in (b"HTTP/1.1", b"HTTP/1.0"):
-            return self._refuse(visit, 505, "HTTP/1.1 and HTTP/1.0 are spoken here")
+    def _check_framing(self, visit: Visit) -> Reply | None:
+        problem = self._doubt(visit)
+        if problem is None:
+            return None
+        visit.doubtful = True
+        return self._refuse(visit, 400, f"{problem} (RFC 9112 section {'6.1' if 'Transfer' in problem else '3.2'})")
+
+    def _doubt(self, visit: Visit) -> str | None:
+        old = visit.clientproto == b"HTTP/1.0"
         hosts = visit.headers_named(b"host")
-        if len(hosts) > 1 or (not hosts and visit.clientproto == b"HTTP/1.1"):
-            return self._refuse(visit, 400, "a request must have one Host header (RFC 9112 section 3.2)")
-        if visit.headers_named(b"transfer-encoding") and (length is not None or visit.clientproto == b"HTTP/1.0"):
-            return self._refuse(
-                visit, 400, "Transfer-Encoding must be chunked, alone, and of HTTP/1.1 (RFC 9112 section 6.1)"
-            )
+        if len(hosts) > 1 or not (hosts or old):
+            return "a request must have one Host header"
+        named = authority(visit.uri)
+        visit.authority = hosts[0] if named is None and hosts else named or b""
+        if named is not None and named[:1] in (b"", b":"):
+            return "an http address must name a host"
+        if named is not None and hosts and hosts[0].lower() != named.lower():
+            return "Host must be the server that the address names"
+        if old and visit.headers_named(b"transfer-encoding"):
+            return "Transfer-Encoding is of HTTP/1.1"
         return None
 
     def _check_path(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
         if isinstance(found, Refusal):
-            return error_reply("ollama", found.status, found.text, visit.request_id)
+            return self._refuse(visit, found.status, found.text)
         if isinstance(found, Redirect):
             return redirect_reply(visit.method, found.status, found.location)
         return Reply(200, [], b"") if found.path == "*" else None
 
     def _check_names(self, visit: Visit) -> Reply | None:
-        host = (visit.headers_named(b"host") or [b""])[0]
+        host = visit.authority
         if not self.tokens.required:
             own_address = str(getattr(visit.host, "host", ""))
             if not self.guards.host_allowed(host, own_address):
@@ -109,16 +121,16 @@ class Entrance:
         visit.extra_headers = self.guards.cors_headers(origins[0], host)
         return None
 
-    def _check_token(self, visit: Visit, prefix: bytes | None) -> Reply | None:
+    def _check_token(self, visit: Visit) -> Reply | None:
         if not self.tokens.required:
             return None
         if visit.way.path in _OPEN_PATHS and visit.method in (b"GET", b"HEAD"):
             return None
         authorization, api_key = visit.headers_named(b"authorization"), visit.headers_named(b"x-api-key")
         try:
-            given = credential(prefix, authorization, api_key)
-        except TwoCredentials:
-            return self._unauthorized(visit, "this request carries credentials that differ; send one")
+            given = credential(visit.prefix, authorization, api_key)
+        except UnfitCredential as problem:
+            return self._unauthorized(visit, str(problem))
         if given is None:
             return self._unauthorized(visit, "a token is required: Authorization: Bearer <token>, or x-api-key")
         holder = self.tokens.who(given)
@@ -138,20 +150,13 @@ class Entrance:
         challenge = [(b"WWW-Authenticate", b'Bearer realm="foreman"')]
         return error_reply(visit.family, 401, message, visit.request_id, headers=challenge)
 
-    def _check_size(self, visit: Visit, length: int | None) -> Reply | None:
-        if length is not None and length > self.config.max_body and not visit.is_blob:
-            text = (
-                f"a request body may have {self.config.max_body} bytes, this one announces {length} (FOREMAN_MAX_BODY)"
-            )
-            return self._refuse(visit, 413, text)
-        return None
-
     def _check_expectation(self, visit: Visit) -> Reply | None:
         expected = visit.headers_named(b"expect")
         if not expected or visit.clientproto == b"HTTP/1.0":
             return None
         if [value.lower() for value in expected] != [b"100-continue"]:
-            return Reply(417, [(b"Connection", b"close")], b"")
+            visit.doubtful = True  # a client that does not know 417 sends its body
+            return Reply(417, [], b"")
         visit.expects_continue = True
         return None
 
@@ -165,3 +170,10 @@ class Entrance:
     def log_refusal(self, visit: Visit, reply: Reply) -> None:
         """Note a request that was answered at the door."""
         self.access_log.refused(visit.id, visit.caller, visit.way, reply.status, visit.began_at)
+
+
+def _family(target: bytes) -> Family:
+    """Whose errors whoever asks for a path reads that cannot be read whole."""
+    if target.startswith(b"/v1/messages"):
+        return "anthropic"
+    return "openai" if target.startswith(b"/v1/") else "ollama"

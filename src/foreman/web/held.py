@@ -46,7 +46,9 @@ class HeldBody:
         :raises NotHeld: when there is none.
         """
         if length > self.limit:
-            raise NotHeld(413, f"a request body may have {self.limit} bytes, this one announces {length} (FOREMAN_MAX_BODY)")
+            raise NotHeld(
+                413, f"a request body may have {self.limit} bytes, this one announces {length} (FOREMAN_MAX_BODY)"
+            )
         if length > self._counted:
             more, self._counted = length - self._counted, length
             if not self._budget.take(more):
@@ -87,6 +89,6 @@ class HeldBody:
             self._budget.give(self._counted)
 
     def _move(self) -> None:
-        file = cast("BinaryIO", tempfile.TemporaryFile())
+        file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - closed with the body
         file.write(cast("BytesIO", self._content).getvalue())
         self._content, self._in_file = file, True

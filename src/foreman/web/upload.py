@@ -24,6 +24,7 @@ class Upload:
     size: int | None
     length: Any = field(init=False)
     paused: bool = field(default=False, init=False)
+    _held_up: bool = field(default=False, init=False)
     _consumer: IConsumer | None = field(default=None, init=False)
     _waiting: list[bytes] = field(factory=list, init=False)
     _is_whole: bool = field(default=False, init=False)
@@ -45,12 +46,19 @@ class Upload:
             self.pauseProducing()
         else:
             self._write(data)
+            if self.paused:
+                self._client.pauseProducing()  # somebody else had it resumed
 
     def end(self) -> None:
         """The body has come to its end."""
         self._is_whole = True
         if self._consumer is not None and not self._is_over:
             self._finish()
+
+    def was_held_up(self) -> bool:
+        """Whether the target has taken its time since this was asked last."""
+        held_up, self._held_up = self._held_up, self.paused
+        return held_up
 
     # the target's side
 
@@ -70,7 +78,7 @@ class Upload:
     def pauseProducing(self) -> None:
         """Take no more from the client for now."""
         if not self.paused and not self._is_whole:
-            self.paused = True
+            self.paused = self._held_up = True
             self._client.pauseProducing()
 
     def resumeProducing(self) -> None:

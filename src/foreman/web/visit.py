@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
 from twisted.web.iweb import INonQueuedRequestFactory
 from twisted.web.server import Request
@@ -16,13 +17,17 @@ from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.lanes import Family, Lane, Way
 from foreman.web.answers import PHRASES, Reply, error_reply, last_words
+from foreman.web.held import HeldBody, NotHeld
 from foreman.web.upload import Upload
 
 if TYPE_CHECKING:
     from foreman.web.door import Door
 
-#: A body up to this many bytes is held in memory, a larger one in a temporary file without a name.
-IN_MEMORY = 1024 * 1024
+#: The size of a chunk beyond which nobody means it.
+LARGEST_CHUNK = 2**62
+
+#: These go to the target as they are. Klein would take ``get`` for ``GET``, and one of foreman's own routes for theirs.
+_PASSED_ON = frozenset({Lane.METADATA, Lane.MANAGEMENT})
 
 _UNREAD = Way(Lane.FOREMAN, "ollama", "-")
 
@@ -35,28 +40,31 @@ class Visit(Request):
     sorts names, and costs more.
 
     :ivar raw_headers: names and values as they were written; :ivar way: lane, family and decoded path;
-    :ivar target: raw path and query without a credential in front; :ivar caller: who asks;
-    :ivar refusal: what the door answers instead of letting the request in; :ivar id: a ULID.
+    :ivar target: raw path and query without a credential in front; :ivar prefix: that credential; :ivar authority: the
+        server that its client meant to ask; :ivar caller: who asks; :ivar content: the body; :ivar id: a ULID;
+    :ivar refusal: what the door answers instead of letting the request in; :ivar doubtful: where the request ends, or
+        what follows it, is in doubt, so that the connection must end with it.
     """
 
     channel: Door
-    content: BinaryIO
+    content: HeldBody
     defaultContentType = None
     raw_headers: RawHeaders
     way: Way = _UNREAD
     target: bytes = b"/"
+    authority: bytes = b""
+    prefix: bytes | None = None
     caller: str = ""
     admin: bool = False
     id: str = ""
     began_at: float = 0.0
     refusal: Reply | None = None
+    doubtful: bool = False
     expects_continue: bool = False
     has_length: bool = False
     kind: str = "other"
     upload: Upload | None = None
     _by_name: dict[bytes, list[bytes]] | None = None
-    _spent: int = 0
-    _counted: bool = False
     _bodiless: bool = False
     _sized: bool = False
     _broken: bool = False
@@ -102,14 +110,24 @@ class Visit(Request):
         factory = self.channel.factory
         self.began_at = factory.clock.seconds()
         self.has_length = length is None or bool(self.headers_named(b"content-length"))
-        self.refusal = factory.entrance.decide(self, length)
-        if self.refusal is None and length:
-            self._reserve(length)
-        if self.is_blob and self.refusal is None and length != 0:
+        self.content = HeldBody(factory.config.max_body, factory.bodies)
+        self.refusal = factory.entrance.decide(self)
+        if self.refusal is not None or length == 0:
+            return
+        if self.is_blob:
             self.upload = Upload(IPushProducer(self.channel.transport), length)
-        self.content = (
-            BytesIO() if self.upload is not None or (length is not None and length <= IN_MEMORY) else _spool(length)
-        )
+        elif length is not None:
+            try:
+                self.content.expect(length)
+            except NotHeld as problem:
+                self.refusal = self._refusal(problem.status, str(problem))
+
+    def chunk_announced(self, length: int) -> None:
+        """So many bytes are still to come of a chunk."""
+        if length > LARGEST_CHUNK:
+            self.channel.refuse(400, "a chunk of this size is a mistake (RFC 9112 section 7.1)")
+        elif self.upload is None:
+            self._hold(self.content.expect, self.content.length + length)
 
     def handleContentChunk(self, data: bytes) -> None:
         """A part of the body."""
@@ -117,17 +135,8 @@ class Visit(Request):
             return
         if self.upload is not None:
             self.upload.feed(data)
-            return
-        if not self._counted:
-            self._spent += len(data)
-            factory = self.channel.factory
-            if self._spent > factory.config.max_body:
-                self.channel.refuse(413, f"a request body may have {factory.config.max_body} bytes (FOREMAN_MAX_BODY)")
-                return
-            if not factory.bodies.take(len(data)):
-                self.channel.refuse(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
-                return
-        self.content.write(data)
+        else:
+            self._hold(self.content.add, data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The body is whole."""
@@ -143,19 +152,23 @@ class Visit(Request):
             self.answer(self.refusal)
             return
         self.site = self.channel.factory
-        self.postpath = [part.encode("utf-8", "replace") for part in self.way.path[1:].split("/")]
+        parts = self.way.path[1:].split("/")
+        if self.way.lane in _PASSED_ON:
+            parts.insert(0, "-")
+        self.postpath = [part.encode("utf-8", "replace") for part in parts]
         self.render(self.site.resource)
 
     def body(self) -> bytes | BinaryIO:
         """The whole body: in memory, or the file that holds it."""
-        content = self.content
-        return content.getvalue() if isinstance(content, BytesIO) else content
+        return self.content.value()
 
     def body_length(self) -> int:
         """Bytes of the whole body."""
-        position = self.content.seek(0, 2)
-        self.content.seek(0)
-        return int(position)
+        return self.content.length
+
+    def getRequestHostname(self) -> bytes:
+        """A name for Klein, which would look at what a client chose, and knows one set of routes only."""
+        return b"foreman"
 
     # what goes back
 
@@ -163,15 +176,23 @@ class Visit(Request):
         """Now, for a ``Date`` header."""
         return self.channel.factory.entrance.http_date()
 
-    def refuse_unread(self, status: int, message: str, *, log: bool) -> None:
-        """Answer what could not be read to its end, and close the connection."""
+    def refuse_unread(self, method: bytes, uri: bytes, status: int, message: str, *, log: bool) -> None:
+        """Answer what could not be read to its end; to a route that runs already, its client has left.
+
+        :param method, uri: as far as the head was read.
+        """
+        factory = self.channel.factory
         if not self.id:
-            self.began_at = self.channel.factory.clock.seconds()
-            self.channel.factory.entrance.welcome(self)
-        self.refusal = error_reply(self.family, status, message, self.request_id)
-        if log:
-            self.channel.factory.entrance.log_refusal(self, self.refusal)
+            self.method, self.uri = method, uri
+            self.began_at = factory.clock.seconds()
+            factory.entrance.welcome(self)
+        running, self.notifications = self.notifications, []
+        self.refusal = self._refusal(status, message)
+        if log and not running:
+            factory.entrance.log_refusal(self, self.refusal)
         self.answer(self.refusal)
+        for told in running:
+            told.errback(Failure(ConnectionAborted()))
 
     def answer(self, reply: Reply) -> None:
         """Send a whole answer of foreman's own."""
@@ -189,6 +210,8 @@ class Visit(Request):
         self.startedWriting = 1
         self.kind = kind
         self.code = status
+        if self.channel.in_body:
+            self.channel.persistent = False
         self._bodiless = self.method == b"HEAD" or status in NO_BODY_CODES
         lines = [b"%b %d %b\r\n" % (self.clientproto, status, phrase)]
         for name, value in (*headers, *self.extra_headers):
@@ -249,29 +272,16 @@ class Visit(Request):
             self.producer = None
 
     def _cleanup(self) -> None:
-        self._give_back()
+        if self.content is not None:
+            self.content.close()  # before the next request needs its place
         super()._cleanup()
 
-    def connectionLost(self, reason: Any) -> None:
-        """The client is gone."""
-        self._give_back()
-        super().connectionLost(reason)
+    def _hold(self, do: Callable[[Any], None], what: Any) -> None:
+        try:
+            do(what)
+        except NotHeld as problem:
+            self.channel.refuse(problem.status, str(problem))
 
-    def _reserve(self, length: int) -> None:
-        if self.is_blob:
-            return
-        self._spent, self._counted = length, True
-        if not self.channel.factory.bodies.take(length):
-            text = "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)"
-            self.refusal = error_reply(self.family, 503, text, self.request_id, headers=[(b"Retry-After", b"5")])
-
-    def _give_back(self) -> None:
-        spent, self._spent = self._spent, 0
-        if spent:
-            self.channel.factory.bodies.give(spent)
-
-
-def _spool(length: int | None) -> BinaryIO:
-    if length is None:
-        return cast("BinaryIO", tempfile.SpooledTemporaryFile(IN_MEMORY))
-    return cast("BinaryIO", tempfile.TemporaryFile())
+    def _refusal(self, status: int, message: str) -> Reply:
+        headers = [(b"Retry-After", b"5")] if status == 503 else []
+        return error_reply(self.family, status, message, self.request_id, headers=headers)
