@@ -14,6 +14,7 @@ from attrs import evolve
 from twisted.application.service import IService
 from twisted.python import usage
 
+from foreman import notify
 from foreman.config import SETTINGS, Config, load
 from foreman.errors import ConfigError
 
@@ -73,6 +74,8 @@ def service_from(config: Config) -> Foreman:
 
     foreman = Foreman(config, running, time.time, ULID)
     running.callWhenRunning(_take_signals, running, foreman)
+    running.callWhenRunning(notify.ready, os.environ)
+    running.addSystemEventTrigger("before", "shutdown", notify.stopping, os.environ)
     return foreman
 
 
