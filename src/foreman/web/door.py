@@ -14,7 +14,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
 from foreman.web.deadline import Deadline
-from foreman.web.framing import LONGEST_METHOD, field_problem, is_clean, is_field, says_close
+from foreman.web.framing import LONGEST_METHOD, field_problem, is_clean, is_trailer, says_close
 from foreman.web.visit import Visit
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class Door(HTTPChannel):
             self._refuse_control_bytes()
         elif not self.requests and line.find(b" ") > LONGEST_METHOD:
             self.refuse(501, "no method has such a long name (RFC 9112 section 3)")
+        elif not (self.requests or line.isascii()):
+            self.refuse(400, "a request line is ASCII; other bytes are escaped (RFC 3986 section 2)")
         elif self.requests and line[:1] in (b" ", b"\t"):
             self.refuse(400, "a header may not continue on the next line (RFC 9112 section 5.2)")
         else:
@@ -165,10 +167,10 @@ class Door(HTTPChannel):
 
     def _finishRequestBody(self, data: bytes) -> None:
         trailers = getattr(self._transferDecoder, "_trailerHeaders", ())
-        if all(is_field(bytes(line)) for line in trailers):
+        if all(is_trailer(bytes(line)) for line in trailers):
             super()._finishRequestBody(data)
         else:
-            self.refuse(400, "behind the last chunk there are headers, or nothing (RFC 9112 section 7.1.2)")
+            self.refuse(400, "what stands behind the last chunk may not stand there (RFC 9112 section 7.1.2)")
 
     def requestDone(self, request: Visit) -> None:
         """An answer was written to its end."""

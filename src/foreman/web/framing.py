@@ -16,6 +16,7 @@ _C1 = re.compile("[\x80-\x9f]")
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?",
 )
+_FRAMING = (b"content-length", b"transfer-encoding", b"host")
 _FIELD_NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _AUTHORITY = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
 
@@ -44,10 +45,12 @@ def field_problem(name: bytes, value: bytes) -> str | None:
     return None
 
 
-def is_field(line: bytes) -> bool:
-    """Whether ``line`` is a header as a trailer may have it (RFC 9112 section 7.1.2)."""
+def is_trailer(line: bytes) -> bool:
+    """Whether ``line`` is a header that may stand behind a body: none that says where that ends (RFC 9110 section 6.5.1)."""
     name, colon, value = line.partition(b":")
-    return bool(colon) and _FIELD_NAME.fullmatch(name) is not None and is_clean(value)
+    if not colon or _FIELD_NAME.fullmatch(name) is None or name.lower() in _FRAMING:
+        return False
+    return is_clean(value) and field_problem(name.lower(), value) is None
 
 
 def says_close(connection: Iterable[bytes]) -> bool:
