@@ -11,13 +11,19 @@ import click
 from attrs import evolve
 
 from foreman.addresses import TargetAddress, url_of
+from foreman.cli.explained import Explained
 from foreman.cli.options import choose_reactor, configure, setting_options
 from foreman.config import Config
 
 _MODEL = "llama3.2:3b"
 
 
-@click.command("demo", short_help="Try foreman out, in front of the built-in simulator.")
+@click.command(
+    "demo",
+    cls=Explained,
+    short_help="Try foreman out, in front of the built-in simulator.",
+    examples=["foreman demo", "FOREMAN_TARGET_URL=http://127.0.0.1:11434 foreman demo"],
+)
 @setting_options
 def command(**options: str | None) -> None:
     """Serve in front of the built-in simulator, or of FOREMAN_TARGET_URL where that is set, and say what to type next.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -12,6 +12,7 @@ from foreman.config import SETTINGS, Config, load
 from foreman.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., object])
+T = TypeVar("T")
 
 
 class Written(click.ParamType[object]):
@@ -30,6 +31,10 @@ class Written(click.ParamType[object]):
             return self._parse(value) if isinstance(value, str) else value
         except ValueError as problem:
             self.fail(f"{value!r} {problem}", param, ctx)
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """A variable holds one value, blanks or not, also for an option that may be given several times."""
+        return [rv]
 
 
 def setting_options(function: F) -> F:
@@ -50,6 +55,27 @@ def configure(environ: Mapping[str, str], options: Mapping[str, str | None]) -> 
         for problem in error.problems:
             click.echo(f"foreman: {problem}", err=True)
         raise SystemExit(2) from None
+
+
+def with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    """Run the reactor for as long as ``work``, which is given it, takes; what that returns.
+
+    ``SystemExit`` passes; any other exception is logged and ends the process with 1.
+    """
+    from twisted.internet.defer import Deferred
+    from twisted.internet.task import react
+
+    found: list[T] = []
+
+    async def do(reactor: Any) -> None:
+        found.append(await work(reactor))
+
+    try:
+        react(lambda reactor: Deferred.fromCoroutine(do(reactor)))
+    except SystemExit as end:  # react always ends the process
+        if end.code:
+            raise
+    return found[0]
 
 
 def choose_reactor() -> None:

@@ -6,16 +6,35 @@ import os
 
 import click
 
+from foreman.cli.explained import Explained
 from foreman.cli.options import choose_reactor, configure, setting_options
 
 
-@click.command("serve", short_help="Stand in front of an Ollama server.")
+@click.command(
+    "serve",
+    cls=Explained,
+    short_help="Stand in front of an Ollama server.",
+    examples=[
+        "foreman serve",
+        "foreman serve --listen 127.0.0.1:11434 --target-url 127.0.0.1:11435",
+        "FOREMAN_AUTH_TOKEN_FILE=token foreman serve --listen 0.0.0.0:8080",
+    ],
+    ends={
+        1: "it cannot listen; foreman check tells more",
+        2: "a setting is wrong; every one is named",
+        143: "stopped by SIGTERM (130: by ctrl-C), as a shell tells it",
+    },
+)
 @setting_options
 def command(**options: str | None) -> None:
-    """Stand in front of an Ollama server until a signal says stop.
+    """Stand in front of an Ollama server until a signal says stop. The log goes to standard output.
 
-    Every option is also an environment variable, which it wins over. Tokens are never options: FOREMAN_AUTH_TOKEN,
-    FOREMAN_ADMIN_TOKEN and FOREMAN_TARGET_TOKEN, or the same with _FILE behind and the name of a file.
+    Every option is also an environment variable, which it wins over; it stands in brackets behind it. Tokens are never
+    options: FOREMAN_AUTH_TOKEN, FOREMAN_ADMIN_TOKEN and FOREMAN_TARGET_TOKEN, or the same with _FILE behind and the name
+    of a file.
+
+    SIGTERM and ctrl-C let running answers end, for up to FOREMAN_DRAIN_TIMEOUT; a second one ends them. SIGHUP reads
+    FOREMAN_TOKENS_FILE again.
     """
     config = configure(os.environ, options)
     choose_reactor()

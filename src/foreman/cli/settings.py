@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import click
 
+from foreman.cli.explained import Explained
+from foreman.cli.look import Column, console, table
 from foreman.config import SETTINGS
 
 
-@click.command("settings", short_help="List the settings.")
+@click.command(
+    "settings",
+    cls=Explained,
+    short_help="List the settings.",
+    examples=["foreman settings", "foreman settings --env > foreman.env", "foreman check     # what they are set to"],
+)
 @click.option("--env", "form", flag_value="env", help="As a .env file with every default, commented out.")
 @click.option("--markdown", "form", flag_value="markdown", help="As a Markdown table.")
 def command(form: str | None) -> None:
@@ -17,9 +24,8 @@ def command(form: str | None) -> None:
     elif form == "markdown":
         click.echo(as_markdown(), nl=False)
     else:
-        width = max(len(setting.variable) for setting in SETTINGS)
-        for setting in SETTINGS:
-            click.echo(f"{setting.variable:{width}}  {setting.default or '-':26}  {setting.help}")
+        rows = [[setting.variable, setting.default, setting.help] for setting in SETTINGS]
+        console().print(table([Column("SETTING"), Column("DEFAULT", wraps=True), Column("MEANING", wraps=True)], rows))
 
 
 def as_environment() -> str:

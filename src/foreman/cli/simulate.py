@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from textwrap import fill
+from typing import Any, get_args
 
 import click
 
 from foreman import addresses
+from foreman.cli.explained import Explained
 from foreman.cli.options import Written, choose_reactor
-from foreman.simulator.misbehave import Misbehaviour, parse
+from foreman.simulator.misbehave import Misbehaviour, What, parse
 from foreman.simulator.settings import FRIENDLY, Settings
 from foreman.spellings import seconds
 
@@ -17,7 +19,18 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-@click.command("simulate", short_help="Pretend to be an Ollama server.", context_settings={"show_default": True})
+@click.command(
+    "simulate",
+    cls=Explained,
+    short_help="Pretend to be an Ollama server.",
+    context_settings={"show_default": True},
+    examples=[
+        "foreman simulate",
+        "foreman simulate --listen 127.0.0.1:11435 --models llama3.2:3b,qwen3:8b --rate 5",
+        "foreman simulate --misbehave reset",
+        """foreman simulate --misbehave '{"what": "stall", "at_line": 3, "times": 0}'""",
+    ],
+)
 @click.option(
     "--listen",
     type=Written("ADDRESS", addresses.endpoint),
@@ -38,12 +51,16 @@ def _names(text: str) -> tuple[str, ...]:
 )
 @click.option(
     "--misbehave",
-    type=Written("WHAT", parse),
+    type=Written("WORD-OR-JSON", parse),
     multiple=True,
-    help="What goes wrong with answers: a word, or JSON as in the header Simulator-Misbehave.",
+    envvar="SIMULATOR_MISBEHAVE",
+    show_envvar=True,
+    help="What goes wrong with the next answer; may be given several times. JSON is as in the header"
+    " Simulator-Misbehave: an object with what, at_byte, at_line, times (0: always), route, status, text, size, pace,"
+    " or a list.",
 )
 def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **options: Any) -> None:
-    """Pretend to be an Ollama server until a signal says stop."""
+    """Pretend to be an Ollama server until a signal says stop: it knows every route, loads models and takes its time."""
     settings = Settings(misbehave=tuple(one for some in misbehave for one in some), **options)
     choose_reactor()
     from twisted.internet import reactor
@@ -51,3 +68,9 @@ def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **o
     from foreman.simulator.program import run
 
     raise SystemExit(run(settings, reactor, listen, click.echo))
+
+
+# A \b keeps click from breaking the lines below it anew, and the words in them.
+command.help = f"{command.help}\n\n\b\nWhat can go wrong:\n" + fill(
+    ", ".join(get_args(What)), width=76, break_on_hyphens=False
+)

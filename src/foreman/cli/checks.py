@@ -1,0 +1,178 @@
+"""What ``foreman check`` looks at: would a foreman with these settings work on this machine, now?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from attrs import frozen
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
+
+from foreman.addresses import is_private, url_of
+from foreman.cli.remote import Foreman, Unanswered, agent, answered
+from foreman.config import Config
+from foreman.errors import ConnectionError as TargetAway
+from foreman.errors import ForemanError, HTTPError
+from foreman.ollama.client import TargetClient
+from foreman.ollama.connect import endpoint_for
+from foreman.ollama.inventory import Inventory, Standing
+from foreman.tap import _fitting, _raise_descriptor_limit
+
+#: ``bad``: it would not work; ``note``: it would, but somebody should know.
+State = Literal["ok", "note", "bad"]
+#: No clock is right that shows a time before this code was written.
+_WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
+#: By how many seconds two clocks may differ before it is worth a word.
+_APART = 60.0
+#: Endpoints whose sockets come from whoever starts foreman.
+_INHERITED = {"systemd", "fd", "stdio"}
+
+
+@frozen
+class Finding:
+    """What was found of one thing.
+
+    :ivar text: for people, in one sentence.
+    """
+
+    name: str
+    state: State
+    text: str
+
+
+async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], float]) -> list[Finding]:
+    """Every finding, in the order in which people are shown them.
+
+    :param wall_clock: seconds since the epoch.
+    """
+    client = TargetClient(
+        reactor, endpoint_for(reactor, config.target, config.connect_timeout), config.target, config.target_token
+    )
+    inventory = Inventory(reactor, client, config.poll_interval)
+    found = [await target(client, inventory)]
+    if config.embedder_model is not None:
+        found.append(embedder(inventory, config.embedder_model))
+    date = next((value for name, value in _headers(inventory) if name.lower() == b"date"), None)
+    return [
+        *found,
+        await port(reactor, config.listen),
+        door(config),
+        clock(wall_clock(), None if date is None else date.decode("latin-1")),
+        descriptors(config, _raise_descriptor_limit()),
+    ]
+
+
+async def target(client: TargetClient, inventory: Inventory) -> Finding:
+    """Whether the target answers, with which version, and what it has."""
+    url = client.address.url
+    await inventory.refresh()
+    if inventory.degraded is not None:
+        detail = f"{url}: {inventory.degraded.detail}"
+        refused = "answered 401" in detail or "answered 403" in detail
+        cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
+        return Finding("target", "bad", detail + cure)
+    try:
+        version = await client.version()
+    except (TargetAway, HTTPError, KeyError) as problem:
+        return Finding("target", "bad", f"{url} lists models, but not its version: {problem}")
+    text = (
+        f"{url} is Ollama {version} with {_counted(len(inventory.installed), 'model')}, {len(inventory.running)} loaded"
+    )
+    return Finding("target", "ok" if inventory.installed else "note", text)
+
+
+def embedder(inventory: Inventory, model: str) -> Finding:
+    """Whether the model that is to be kept loaded is there; ``inventory`` has been refreshed."""
+    try:
+        standing = inventory.find(model)
+    except ForemanError as problem:
+        return Finding("embedder", "bad", f"FOREMAN_EMBEDDER_MODEL: {problem}")
+    if standing is Standing.INSTALLED:
+        return Finding("embedder", "ok", f"{model} is installed")
+    if standing is Standing.UNKNOWN:
+        return Finding("embedder", "note", f"whether {model} is installed is not known")
+    return Finding("embedder", "bad", f"{model} is not installed; get it with: ollama pull {model}")
+
+
+async def port(reactor: Any, listen: str) -> Finding:
+    """Whether foreman could listen there: it is tried, for a moment."""
+    if listen.partition(":")[0] in _INHERITED:
+        return Finding("port", "note", f"{listen} comes from whoever starts foreman, and cannot be tried here")
+    nobody = Factory()
+    nobody.noisy = False
+    try:
+        listening = await serverFromString(reactor, listen).listen(nobody)
+    except CannotListenError as problem:
+        url = url_of(listen)
+        if url is not None and (health := await _foreman_at(reactor, url)):
+            return Finding("port", "note", f"a foreman listens on {listen} already, and says {health}")
+        reason = getattr(problem.socketError, "strerror", None) or problem.socketError
+        return Finding("port", "bad", f"{listen}: {str(reason).lower()}; FOREMAN_LISTEN says where to listen")
+    except Exception as problem:  # noqa: BLE001 - plugins and files of keys fail in ways of their own
+        return Finding("port", "bad", f"{listen}: {problem}")
+    await listening.stopListening()
+    return Finding("port", "ok", f"{listen} is free")
+
+
+async def _foreman_at(reactor: Any, url: str) -> str:
+    """What a foreman at ``url`` says of itself, empty if there is none."""
+    try:
+        health = await answered(reactor, Foreman(url, agent(reactor)), Foreman.health)
+    except Unanswered:
+        return ""
+    return f"{health.get('status')}{', degraded' if health.get('degraded') else ''}"
+
+
+def door(config: Config) -> Finding:
+    """Who may come in."""
+    if config.auth_token or config.admin_token or config.tokens_file:
+        return Finding("door", "ok", "a token is asked for")
+    if is_private(config.listen):
+        return Finding("door", "ok", "no token is asked for, and only this machine can connect")
+    return Finding("door", "note", "no token is asked for: whoever can connect may chat, and remove models")
+
+
+def clock(now: float, date: str | None) -> Finding:
+    """Whether the time of day can be right, and what the target thinks of it.
+
+    :param now: seconds since the epoch; :param date: what the target wrote into the ``Date`` header, if anything.
+    """
+    here = datetime.fromtimestamp(now, UTC)
+    if here < _WRITTEN:
+        return Finding("clock", "bad", f"it is not {here:%Y-%m-%d}: TLS, ids and the log would be wrong")
+    try:
+        apart = (here - parsedate_to_datetime(date or "")).total_seconds()
+    except (ValueError, TypeError):
+        return Finding("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC")
+    if abs(apart) > _APART:
+        way = "ahead of" if apart > 0 else "behind"
+        text = f"this machine is {abs(apart):.0f} s {way} the target: when models expire will look wrong"
+        return Finding("clock", "note", text)
+    return Finding("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC, as at the target")
+
+
+def descriptors(config: Config, limit: int) -> Finding:
+    """Whether as many connections are possible as are allowed.
+
+    :param limit: how many files this process may open at most.
+    """
+    most = _fitting(config, limit).max_connections
+    if most < config.max_connections:
+        text = (
+            f"{limit} files may be open, so there will be {most} connections at most, not {config.max_connections}; "
+            "raise the limit (ulimit -n, LimitNOFILE=) or lower FOREMAN_MAX_CONNECTIONS"
+        )
+        return Finding("descriptors", "note", text)
+    return Finding("descriptors", "ok", f"{limit} files may be open, enough for {most} connections")
+
+
+def _headers(inventory: Inventory) -> Iterable[tuple[bytes, bytes]]:
+    return inventory.tags.headers if inventory.tags is not None else ()
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,50 @@
+"""Which settings would count, and where each comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from foreman.config import SETTINGS, Setting
+
+#: What stands for a secret that is set.
+MASK = "***"
+
+
+@frozen
+class Effective:
+    """One setting.
+
+    :ivar value: as it was written, a secret masked, empty where there is none;
+    :ivar source: ``default``, ``environment``, the option, or the file of a secret.
+    """
+
+    variable: str
+    value: str
+    source: str
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nobody has chosen it."""
+        return self.source == "default"
+
+
+def effective(environ: Mapping[str, str], options: Mapping[str, str | None]) -> list[Effective]:
+    """Every setting, in the order in which people are shown them; the rules are those of ``config.load``.
+
+    :param options: what was given on the command line, by setting name.
+    """
+    return [_one(setting, environ, options.get(setting.name) or "") for setting in SETTINGS]
+
+
+def _one(setting: Setting, environ: Mapping[str, str], option: str) -> Effective:
+    if option:
+        return Effective(setting.variable, option, f"--{setting.option}")
+    text = environ.get(setting.variable, "").strip()
+    if text:
+        return Effective(setting.variable, MASK if setting.secret else text, "environment")
+    file = environ.get(f"{setting.variable}_FILE", "").strip() if setting.secret else ""
+    if file:
+        return Effective(setting.variable, MASK, f"file {file}")
+    return Effective(setting.variable, setting.default, "default")
