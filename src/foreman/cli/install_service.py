@@ -1,0 +1,186 @@
+"""``foreman install-service``: let systemd or launchd run this foreman for good."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from attrs import frozen
+
+from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
+from foreman.cli.launchd import LABEL, plist
+from foreman.cli.options import Written
+from foreman.cli.service import Service, this_command
+from foreman.cli.settings import as_environment
+from foreman.cli.systemd import unit
+from foreman.spellings import seconds
+
+
+@frozen
+class Plan:
+    """What is written where, and what a person types then.
+
+    :ivar file: what the supervisor reads; :ivar settings: the file with the environment.
+    """
+
+    file: Path
+    text: str
+    settings: Path
+    steps: tuple[str, ...]
+
+
+@click.command(
+    "install-service",
+    cls=Explained,
+    short_help="Let systemd or launchd run foreman.",
+    examples=[
+        "foreman install-service",
+        "foreman install-service --token-file ~/.config/foreman/token",
+        "sudo /opt/foreman/bin/foreman install-service --system",
+        "foreman install-service --print | less",
+    ],
+    ends={
+        WELL: "it is written, or was already",
+        FAILED: "it cannot be written, or was changed by hand",
+        MISUSED: "misused",
+    },
+)
+@click.option("--system", is_flag=True, help="For the system, not for you alone; needs root. Linux only.")
+@click.option("--print", "only_print", is_flag=True, help="Print the file, and write nothing.")
+@click.option("--force", is_flag=True, help="Write over a file that has something else in it.")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with a token that every caller must have.",
+)
+@click.option(
+    "--drain-timeout",
+    type=Written("DURATION", seconds),
+    envvar="FOREMAN_DRAIN_TIMEOUT",
+    default="30s",
+    show_default=True,
+    show_envvar=True,
+    help="How long running answers may take at the end; the supervisor waits 10 s longer.",
+)
+def command(*, system: bool, only_print: bool, force: bool, token_file: Path | None, drain_timeout: float) -> None:
+    """Write the file by which systemd (Linux) or launchd (macOS) runs this foreman, and a file for its settings.
+
+    Nothing is started: what to type for that is said at the end. A file that has something else in it is left alone.
+    """
+    program = this_command()
+    if program is None:
+        raise click.ClickException("the foreman command is not installed: there is no file that a supervisor could run")
+    token = None if token_file is None else token_file.expanduser().absolute()
+    try:
+        made = plan(sys.platform, Path.home(), os.environ, program, drain_timeout, token, system=system)
+    except ValueError as problem:
+        raise click.UsageError(str(problem)) from None
+    if only_print:
+        click.echo(made.text, nl=False)
+        return
+    _write(made, force=force)
+    for warning in _warnings(program, token, system=system):
+        click.echo(f"note: {warning}", err=True)
+    click.echo("\nNext:")
+    for step in made.steps:
+        click.echo(f"  {step}")
+
+
+def plan(
+    platform: str,
+    home: Path,
+    environ: Mapping[str, str],
+    program: Path,
+    drain: float,
+    token: Path | None,
+    *,
+    system: bool,
+) -> Plan:
+    """What to write on ``platform`` (as ``sys.platform`` names it) for a ``program`` that is to run.
+
+    :param drain: seconds that running answers may take at the end; :param token: the file with a token for all, if any.
+    :raises ValueError: with a sentence, where foreman cannot be installed so.
+    """
+    mine = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    settings = (Path("/etc") if system else mine) / "foreman" / "foreman.env"
+    service = Service(program, settings, drain, token)
+    if platform == "linux":
+        folder = Path("/etc/systemd/system") if system else mine / "systemd" / "user"
+        return Plan(
+            folder / "foreman.service", unit(service, system=system), settings, _systemd_steps(service, system=system)
+        )
+    if platform != "darwin":
+        raise ValueError(f"neither systemd nor launchd is known on {platform}")
+    if system:
+        raise ValueError("on macOS foreman runs as your agent, where Ollama runs too; leave --system out")
+    library = home / "Library"
+    text = plist(service, library / "Logs" / "foreman.log")
+    file = library / "LaunchAgents" / f"{LABEL}.plist"
+    return Plan(file, text, settings, _launchd_steps(service, file))
+
+
+def _systemd_steps(service: Service, *, system: bool) -> tuple[str, ...]:
+    control, journal = ("systemctl", "journalctl") if system else ("systemctl --user", "journalctl --user")
+    steps = [
+        f"$EDITOR {service.settings}",
+        f"{control} daemon-reload",
+        f"{control} enable --now foreman",
+        f"{journal} -u foreman -f     # its log",
+        f"{service.command} ps",
+    ]
+    if not system:
+        steps.insert(3, "loginctl enable-linger     # so that it also runs while you are not logged in")
+    return tuple(steps)
+
+
+def _launchd_steps(service: Service, file: Path) -> tuple[str, ...]:
+    return (
+        f"$EDITOR {service.settings}",
+        f"launchctl bootstrap gui/$(id -u) {file}",
+        "tail -f ~/Library/Logs/foreman.log",
+        f"{service.command} ps",
+        f"launchctl kickstart -k gui/$(id -u)/{LABEL}     # after each change",
+    )
+
+
+def _write(made: Plan, *, force: bool) -> None:
+    """Write both files; the settings only where there are none yet, since they are the person's own."""
+    try:
+        there = made.file.read_text("utf-8") if made.file.exists() else None
+        if there == made.text:
+            click.echo(f"{made.file} is there already, as it would be written")
+        elif there is not None and not force:
+            lines = difflib.unified_diff(there.splitlines(), made.text.splitlines(), "there", "would be", "", "", 1, "")
+            click.echo("\n".join(lines))
+            raise click.ClickException(f"{made.file} has something else in it; --force writes over it")
+        else:
+            made.file.parent.mkdir(parents=True, exist_ok=True)
+            made.file.write_text(made.text, "utf-8")
+            click.echo(f"wrote {made.file}")
+        if made.settings.exists():
+            click.echo(f"{made.settings} has your settings; it is left as it is")
+        else:
+            made.settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            made.settings.write_text(as_environment(), "utf-8")
+            made.settings.chmod(0o600)
+            click.echo(f"wrote {made.settings}, with every setting commented out")
+    except PermissionError as problem:
+        raise click.ClickException(f"{problem.filename} cannot be written; --system needs root (sudo)") from None
+    except OSError as problem:
+        raise click.ClickException(f"{problem.filename} cannot be written: {problem.strerror}") from None
+
+
+def _warnings(program: Path, token: Path | None, *, system: bool) -> list[str]:
+    found = []
+    closed = [folder for folder in program.resolve().parents if not folder.stat().st_mode & 0o001] if system else []
+    if closed:
+        found.append(
+            f"{closed[-1]} is closed to others, so that the service cannot start {program}: install it in /opt"
+        )
+    if token is not None and not token.is_file():
+        found.append(f"{token} is not there yet; foreman does not start without it")
+    return found
