@@ -147,6 +147,9 @@ class Api:
             record.outcome = "target failed" if isinstance(problem, errors.TargetError) else "refused"
             record.detail = str(problem)
             record.status = client.fail(problem, self._retry_after)
+        except Exception:
+            record.status, record.outcome, record.detail = 500, "refused", "foreman failed to answer"
+            raise
         finally:
             client.stop_waiting()
             self._access_log.write(record)
