@@ -89,7 +89,7 @@ def unit(service: Service, *, system: bool) -> str:
         option=" with --system" if system else "",
         systemctl="systemctl" if system else "systemctl --user",
         after=_AFTER if system else "",
-        command=_word(str(service.command)).replace("$", "$$"),
+        command=_word(str(service.command)),
         settings=_path(str(service.settings)),
         token=_token(service, system=system),
         drain=f"{service.drain:g}",

@@ -1,0 +1,38 @@
+# foreman in a container: no shell, no package manager, no root.
+#
+#   docker build --tag foreman .
+#   docker run --name foreman --publish 8080:8080 --add-host host.docker.internal:host-gateway --stop-timeout 40 \
+#     --env FOREMAN_AUTH_TOKEN=correct-horse-battery foreman
+#
+# It listens beyond itself, so that it does not start without a token; FOREMAN_AUTH_TOKEN_FILE names a file with one, such
+# as a mounted secret. The token of whoever calls is the same. `docker exec foreman /opt/foreman/bin/foreman ps` needs it
+# in FOREMAN_TOKEN only where it came from a file. See docs/running.md.
+
+# The build stage has the same Python, of the same Debian, as the last one: Debian 13, Python 3.13 in /usr/bin.
+FROM debian:13-slim AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends python3 python3-venv
+WORKDIR /build
+RUN python3 -m venv /opt/foreman
+COPY requirements/run.txt requirements/run.txt
+RUN /opt/foreman/bin/pip install --disable-pip-version-check --require-hashes --requirement requirements/run.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN /opt/foreman/bin/pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+RUN /opt/foreman/bin/pip install --disable-pip-version-check --no-deps --no-index dist/foreman-*.whl
+# What only built it.
+RUN /opt/foreman/bin/pip uninstall --yes hatchling editables pathspec pluggy tomlkit trove-classifiers pip
+
+FROM gcr.io/distroless/python3-debian13:nonroot
+COPY --from=build /opt/foreman /opt/foreman
+# Ollama on the machine that runs the container; inside, 127.0.0.1 would be the container itself.
+ENV FOREMAN_LISTEN=tcp:8080 \
+    FOREMAN_TARGET_URL=http://host.docker.internal:11434
+EXPOSE 8080
+# Running answers end within FOREMAN_DRAIN_TIMEOUT (30 s). Docker kills after 10 s unless `--stop-timeout 40` says otherwise
+# (compose: `stop_grace_period: 40s`, Kubernetes: `terminationGracePeriodSeconds: 40`).
+STOPSIGNAL SIGTERM
+# Well is who answers and is not stopping; a target that is away is no reason to start foreman anew.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
+    CMD ["/opt/foreman/bin/python3", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+ENTRYPOINT ["/opt/foreman/bin/foreman"]
+CMD ["serve"]
