@@ -34,8 +34,7 @@ VALID = [
     + CHAT,
     b"POST /api/show HTTP/1.0\r\nContent-Length: 13\r\n\r\n" + b'{"model":"m"}',
     b"DELETE /api/delete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\nX-A: b\r\n\r\n" + b'{"model":"m"}',
-    b"OPTIONS /api/chat HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:3000\r\n"
-    b"Access-Control-Request-Method: POST\r\n\r\n",
+    b"OPTIONS /api/chat HTTP/1.1\r\nHost: localhost\r\nOrigin: app://x\r\nAccess-Control-Request-Method: POST\r\n\r\n",
     b"GET http://localhost/api/ps HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"POST " + TOKEN + b"/api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n" + b'{"model":"m"}',
     b"POST /api/blobs/sha256:00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
 from foreman.web.deadline import Deadline
 from foreman.web.framing import LONGEST_METHOD, field_problem, is_clean, is_trailer, says_close
+from foreman.web.linger import Linger
 from foreman.web.visit import Visit
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ HEAD_LINES = 100
 #: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
 #: to notice that it left, and nobody pipelines this much.
 PIPELINED_BYTES = 64 * 1024
-#: How much of a refused body is read and dropped, and for how long, so that the client reads the answer first.
-LINGER_BYTES = 1024 * 1024
-LINGER_SECONDS = 2.0
 #: The least that a body must bring on average, bytes a second (blobs: anything at all).
 BODY_RATE = 1000
 
@@ -51,7 +48,7 @@ class Door(HTTPChannel):
     _between_requests = True
     _lingering = False
     _closing = False
-    _dropped = 0
+    _linger: Linger | None = None
     _pipelined = 0
     _body_seen = 0
     _held_up = 0.0
@@ -70,8 +67,9 @@ class Door(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Something arrived."""
+        if self._linger is not None:
+            self._linger.drop(data)
         if self._lingering or self._closing:
-            self._drop(data)
             return
         nested = self._busyReceiving
         LineReceiver.dataReceived(self, data)
@@ -145,8 +143,8 @@ class Door(HTTPChannel):
     def rawDataReceived(self, data: bytes) -> None:
         """A part of a body, or of what a client sends before it has its answer."""
         if self._lingering:
-            self._drop(data)
-        elif self._handlingRequest:
+            return
+        if self._handlingRequest:
             # Unlike Twisted's own, this reads on, to notice when the client leaves.
             self._dataBuffer.append(data)
             self._pipelined += len(data)
@@ -206,7 +204,8 @@ class Door(HTTPChannel):
     def loseConnection(self) -> None:
         """Close when everything is sent; a client that takes nothing is cut off after the stall limit."""
         if self._lingering:
-            self._linger()
+            if self._linger is None:
+                self._linger = Linger(self.factory.clock, self.transport, self._deadline)
             return
         self._closing = True
         self._deadline.set(self.factory.config.stall_timeout, self.abort)
@@ -227,19 +226,6 @@ class Door(HTTPChannel):
     def abort(self) -> None:
         """Cut the connection, so that nobody takes what was sent for whole."""
         cast("Any", self.transport).abortConnection()
-
-    def _linger(self) -> None:
-        self._deadline.set(LINGER_SECONDS, self.abort)
-        # Half of a TLS connection cannot be closed; there the answer is only flushed.
-        if ITCPTransport.providedBy(self.transport) and not ISSLTransport.providedBy(self.transport):
-            cast("Any", self.transport).loseWriteConnection()
-        else:
-            super().loseConnection()
-
-    def _drop(self, data: bytes) -> None:
-        self._dropped += len(data)
-        if self._dropped > LINGER_BYTES:
-            self.abort()
 
     # refusing
 

@@ -1,0 +1,58 @@
+"""The end of a connection whose last answer came before its request was whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime, ISSLTransport, ITCPTransport
+
+from foreman.web.deadline import Deadline
+
+#: How long nothing may come before the connection is closed, and how long it stays at most, in seconds (nginx: 5 and 30).
+SILENCE = 2.0
+AT_MOST = 30.0
+#: How much is read and dropped. Some clients (httpx on asyncio) read an answer only when they have sent everything.
+MOST_BYTES = 64 * 1024 * 1024
+
+
+@define(eq=False)
+class Linger:
+    """Reads and drops what a client still sends, so that it gets to see the answer.
+
+    Closing at once would reset the connection, because bytes arrive that nobody reads, and a reset takes the answer from
+    clients that have not read it yet (RFC 9112 section 9.6).
+
+    :ivar deadline: of the connection; nothing else is due on it any more.
+    """
+
+    _clock: IReactorTime
+    _transport: Any
+    _deadline: Deadline
+    _until: float = field(init=False)
+    _dropped: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._until = self._clock.seconds() + AT_MOST
+        self._deadline.set(SILENCE, self._end)
+        self._transport.unregisterProducer()
+        # Half of a TLS connection cannot be closed; there the answer is only flushed.
+        if ITCPTransport.providedBy(self._transport) and not ISSLTransport.providedBy(self._transport):
+            self._transport.loseWriteConnection()
+        else:
+            self._transport.loseConnection()
+
+    def drop(self, data: bytes) -> None:
+        """The client has sent more."""
+        left = self._until - self._clock.seconds()
+        self._dropped += len(data)
+        if self._dropped > MOST_BYTES:
+            self._transport.pauseProducing()
+            self._deadline.set(max(0.0, left), self._end)
+        else:
+            self._deadline.set(max(0.0, min(SILENCE, left)), self._end)
+
+    def _end(self) -> None:
+        # If it has not even taken the answer it never will.
+        self._deadline.set(SILENCE, self._transport.abortConnection)
+        self._transport.loseConnection()
