@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
@@ -85,7 +85,7 @@ async def running(*, target: Mapping[str, Any] | None = None, **variables: Any) 
         yield Running(foreman, simulator)
     finally:
         await foreman.stop()
-        await listening.stopListening()
+        await maybeDeferred(listening.stopListening)
 
 
 async def target_token() -> None:
@@ -182,8 +182,7 @@ async def max_queue() -> None:
 async def wait_filler() -> None:
     data = request("POST", "/api/chat", json.dumps({**CHAT, "stream": True}).encode())
     for filler, begins in (("space", b" "), ("object", b"{")):
-        variables = {"wait_notice": "50ms", "wait_filler": filler}
-        async with running(target={"rate": 1}, **variables) as both:
+        async with running(target={"rate": 1}, wait_notice="50ms", wait_filler=filler) as both:
             clients = [await both.open(data) for _ in range(2)]
             await deferLater(reactor, 0.2)
             body = clients[1].received.partition(b"\r\n\r\n")[2].partition(b"\r\n")[2]
@@ -198,7 +197,7 @@ async def target_wait() -> None:
     listening = listen(simulator)
     port = port_of(listening)
     foreman = await start_foreman(port, target_wait="10s")
-    await listening.stopListening()
+    await maybeDeferred(listening.stopListening)
     data = request("POST", "/api/chat", json.dumps(CHAT).encode())
     answer: Deferred[Response] = Deferred.fromCoroutine(ask(foreman.port, data, "POST"))
     await deferLater(reactor, 0.3)
@@ -207,7 +206,7 @@ async def target_wait() -> None:
         assert (await answer).status == 200
     finally:
         await foreman.stop()
-        await listening.stopListening()
+        await maybeDeferred(listening.stopListening)
 
 
 async def connect_timeout() -> None:
