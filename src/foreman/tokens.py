@@ -14,6 +14,8 @@ from attrs import frozen
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Who holds FOREMAN_AUTH_TOKEN and FOREMAN_ADMIN_TOKEN goes by these names in logs and as an owner.
+RESERVED = ("token", "admin")
 _ROLES = {"admin": True, "user": False}
 
 _FILE_HEAD = "# foreman's tokens: name, SHA-256 of the token, role (user, or admin: may manage models)\n"
@@ -41,6 +43,8 @@ def check_name(name: str) -> str:
 
     :raises ValueError: with a phrase that says which names are allowed.
     """
+    if name in RESERVED:
+        raise ValueError("is foreman's own word for whoever has the token of its settings")
     if _NAME.fullmatch(name) is None:
         raise ValueError(
             "must be 1 to 64 letters, digits, dots, dashes or underscores, and begin with a letter or digit"
@@ -70,10 +74,16 @@ def read_file(text: str) -> tuple[Holder, ...]:
     return tuple(holders.values())
 
 
-def write_file(holders: Iterable[Holder]) -> str:
-    """The text of a file that names ``holders``."""
+def write_file(holders: Iterable[Holder], text: str = "") -> str:
+    """The text of a file that names ``holders``, behind what stands in it already; comments there stay."""
     rows = [f"{holder.name} {holder.digest.hex()} {'admin' if holder.admin else 'user'}\n" for holder in holders]
-    return _FILE_HEAD + "".join(rows)
+    before = text or _FILE_HEAD
+    return before + ("" if before.endswith("\n") else "\n") + "".join(rows)
+
+
+def without_holder(text: str, name: str) -> str:
+    """The text of a file of tokens without the line of ``name``."""
+    return "\n".join(line for line in text.split("\n") if line.partition("#")[0].split()[:1] != [name])
 
 
 @frozen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.web.http import datetimeToString
 from ulid import ULID
 
@@ -142,11 +142,13 @@ class Entrance:
         return None
 
     def _unauthorized(self, visit: Visit, message: str) -> Reply:
+        if any(self.tokens.who(part.encode()) for part in visit.way.path.split("/")):
+            visit.way = evolve(visit.way, path="-")  # a token where none belongs must not reach the log
         agent = (visit.headers_named(b"user-agent") or [b""])[0]
-        if visit.family == "ollama" and agent.startswith(b"ollama/"):
+        if visit.target.startswith(b"/api/") and agent.startswith(b"ollama/"):
             # The stock CLI hides the text of a 401 and asks to sign in to ollama.com; it shows that of a 403.
             text = f"{message}; with this program, put it into the address: OLLAMA_HOST=http://<host>:<port>/k/<token>"
-            return error_reply("ollama", 403, text, visit.request_id)
+            return self._refuse(visit, 403, text)
         challenge = [(b"WWW-Authenticate", b'Bearer realm="foreman"')]
         return error_reply(visit.family, 401, message, visit.request_id, headers=challenge)
 

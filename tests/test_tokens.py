@@ -1,0 +1,285 @@
+"""Tokens: the file of named ones, who holds which, and the command that makes them."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import stat
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import capturedLogs
+
+from doorstep import doorstep
+from foreman.cli.token import command
+from foreman.tokens import Holder, Tokens, check_name, digest, read_file, without_holder, write_file
+from wire import request
+
+ALICE = Holder("alice", digest("alice's token"))
+BOSS = Holder("boss", digest("boss's token"), admin=True)
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(
+    lambda name: name not in ("token", "admin")
+)
+HOLDERS = st.builds(Holder, NAMES, st.binary(min_size=32, max_size=32), st.booleans())
+
+
+# the file
+
+
+@given(st.lists(HOLDERS, unique_by=lambda holder: holder.name))
+def test_what_was_written_is_read(holders: list[Holder]) -> None:
+    assert read_file(write_file(holders)) == tuple(holders)
+
+
+@given(st.lists(HOLDERS, unique_by=lambda holder: holder.name, min_size=1))
+def test_who_is_taken_out_is_gone_and_the_others_stay(holders: list[Holder]) -> None:
+    gone = holders[len(holders) // 2]
+    assert read_file(without_holder(write_file(holders), gone.name)) == tuple(one for one in holders if one is not gone)
+
+
+def test_what_people_write_into_the_file_stays() -> None:
+    text = f"# mine\n\nalice {ALICE.digest.hex()} user   # laptop\r\n"
+    assert read_file(text) == (ALICE,)
+    more = write_file([BOSS], text)
+    assert more.startswith(text)
+    assert read_file(more) == (ALICE, BOSS)
+    assert without_holder(more, "boss") == text
+    assert without_holder(more, "alice").startswith("# mine\n\nboss ")
+
+
+def test_a_last_line_without_an_end_is_not_run_into() -> None:
+    assert read_file(write_file([BOSS], f"alice {ALICE.digest.hex()} user")) == (ALICE, BOSS)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("alice", "line 1"),
+        ("\n# x\nalice 12 user", "line 3"),
+        (f"alice {'0' * 64}", "line 1"),
+        (f"alice {'0' * 64} root", "line 1"),
+        (f"alice {'G' * 64} user", "line 1"),
+        (f"alice {'A' * 64} user", "line 1"),
+        (f"alice {'0' * 64} user admin", "line 1"),
+        (f"-x {'0' * 64} user", "name in line 1"),
+        (f"admin {'0' * 64} user", "name in line 1"),
+        (f"{'a' * 65} {'0' * 64} user", "name in line 1"),
+        (f"a {'0' * 64} user\na {'1' * 64} user", "name a twice, again in line 2"),
+        ("\ufeffalice", "line 1"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        read_file(text)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        read_file(text)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "a/b", "-a", ".a", "é", "a\n", "a#b", "a" * 65, "token", "admin"])
+def test_some_names_are_none(name: str) -> None:
+    with pytest.raises(ValueError, match=r"must be|own word"):
+        check_name(name)
+
+
+# who
+
+
+def test_a_credential_tells_who_it_is() -> None:
+    tokens = Tokens((ALICE, BOSS), required=True)
+    assert tokens.who(b"alice's token") == ALICE
+    assert tokens.who(b"boss's token") == BOSS
+    assert tokens.who(b"alice's toke") is None
+    assert tokens.who(b"") is None
+    assert tokens.who(b"\xff\0") is None
+    assert tokens.who(ALICE.digest.hex().encode()) is None
+
+
+def test_a_credential_is_compared_with_every_token() -> None:
+    tokens = Tokens((ALICE, BOSS, Holder("carol", digest("c"))), required=True)
+    for given_one in (b"alice's token", b"nobody's"):
+        with patch.object(hmac, "compare_digest", side_effect=hmac.compare_digest) as compare:
+            tokens.who(given_one)
+        assert [call.args for call in compare.call_args_list] == [
+            (sha256(given_one).digest(), holder.digest) for holder in tokens.holders
+        ]
+
+
+def test_managing_is_for_admins_as_soon_as_there_is_one() -> None:
+    assert not Tokens((ALICE,), required=True).has_admin
+    assert Tokens((ALICE, BOSS), required=True).has_admin
+
+
+# foreman token
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Result]:
+    def run(*arguments: str, **environment: str) -> Result:
+        return CliRunner().invoke(
+            command,
+            arguments,
+            env={"FOREMAN_TOKENS_FILE": str(tmp_path / "tokens"), "HOME": str(tmp_path), **environment},
+        )
+
+    return run
+
+
+def test_a_new_token_is_printed_once_and_only_its_digest_is_kept(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("new", "alice")
+    token = result.stdout.strip()
+    assert (result.exit_code, len(token)) == (0, 32)
+    assert "SIGHUP" in result.stderr
+    text = (tmp_path / "tokens").read_text()
+    assert token not in text
+    assert read_file(text) == (Holder("alice", digest(token)),)
+
+
+def test_an_admin_is_made_on_request(run: Callable[..., Result]) -> None:
+    run("new", "alice")
+    run("new", "boss", "--admin")
+    assert run("list").stdout == "alice  user\nboss  admin\n"
+
+
+def test_two_tokens_are_never_the_same(run: Callable[..., Result]) -> None:
+    assert len({run("new", f"n{number}").stdout for number in range(20)}) == 20
+
+
+def test_a_token_is_revoked_by_its_name(run: Callable[..., Result]) -> None:
+    run("new", "alice")
+    run("new", "bob")
+    assert run("revoke", "alice").exit_code == 0
+    assert run("list").stdout == "bob  user\n"
+    again = run("revoke", "alice")
+    assert (again.exit_code, "alice has no token" in again.stderr) == (1, True)
+
+
+def test_a_name_has_one_token(run: Callable[..., Result]) -> None:
+    run("new", "alice")
+    again = run("new", "alice")
+    assert again.exit_code == 1
+    assert "foreman token revoke alice" in again.stderr
+
+
+@pytest.mark.parametrize("name", ["a b", "admin", "-"])
+def test_a_bad_name_is_refused(run: Callable[..., Result], name: str, tmp_path: Path) -> None:
+    result = run("new", "--", name)
+    assert (result.exit_code, "the name" in result.stderr) == (1, True)
+    assert not (tmp_path / "tokens").exists()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_nobody_else_may_read_the_file(run: Callable[..., Result], tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        run("new", "alice")
+        (tmp_path / "tokens").chmod(0o644)
+        run("new", "bob")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "tokens").stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [tmp_path / "tokens"]
+
+
+def test_the_file_behind_a_link_is_written_not_the_link(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tokens").symlink_to(tmp_path / "elsewhere" / "real")
+    run("new", "alice")
+    assert (tmp_path / "tokens").is_symlink()
+    assert read_file((tmp_path / "elsewhere" / "real").read_text())[0].name == "alice"
+
+
+def test_a_home_directory_may_be_written_as_a_tilde(run: Callable[..., Result], tmp_path: Path) -> None:
+    run("new", "alice", FOREMAN_TOKENS_FILE="~/mine")
+    assert (tmp_path / "mine").exists()
+
+
+def test_a_file_that_cannot_be_read_is_left_alone(run: Callable[..., Result], tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    for content in (b"garbage\n", b"\xff\xfe"):
+        path.write_bytes(content)
+        for arguments in (("new", "alice"), ("list",), ("revoke", "alice")):
+            result = run(*arguments)
+            assert result.exit_code == 1
+            assert str(path) in result.stderr
+        assert path.read_bytes() == content
+
+
+def test_a_place_that_cannot_be_written_is_named(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("new", "alice", FOREMAN_TOKENS_FILE=str(tmp_path / "nowhere" / "tokens"))
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(run: Callable[..., Result], tmp_path: Path) -> None:
+    run("new", "alice")
+    before = (tmp_path / "tokens").read_bytes()
+    with patch("os.fsync", side_effect=OSError(28, "No space left on device")):
+        result = run("new", "bob")
+    assert "No space left" in result.stderr
+    assert (tmp_path / "tokens").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "tokens"]
+
+
+def test_the_file_has_to_be_named(run: Callable[..., Result]) -> None:
+    result = run("list", FOREMAN_TOKENS_FILE="")
+    assert result.exit_code == 2
+    assert "FOREMAN_TOKENS_FILE" in result.stderr
+
+
+# a running foreman
+
+
+def status_of(step: Any, token: str) -> int:
+    return int(step.ask_once(request("GET", "/api/version", headers=[("X-Api-Key", token)])).status)
+
+
+def test_a_running_foreman_takes_new_tokens_over_and_forgets_revoked_ones(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    alice = run("new", "alice").stdout.strip()
+    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+        bob = run("new", "bob").stdout.strip()
+        assert (status_of(step, alice), status_of(step, bob)) == (200, 401)
+        step.service.reload()
+        assert (status_of(step, alice), status_of(step, bob)) == (200, 200)
+        run("revoke", "alice")
+        step.service.reload()
+        assert (status_of(step, alice), status_of(step, bob)) == (401, 200)
+
+
+@pytest.mark.parametrize("spoil", ["garbage", "gone", "bytes"])
+def test_a_running_foreman_keeps_its_tokens_when_the_file_is_broken(
+    run: Callable[..., Result], tmp_path: Path, spoil: str
+) -> None:
+    alice = run("new", "alice").stdout.strip()
+    path = tmp_path / "tokens"
+    with doorstep(tokens_file=str(path)) as step, capturedLogs() as events:
+        if spoil == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(b"garbage" if spoil == "garbage" else b"\xff")
+        step.service.reload()
+        assert (status_of(step, alice), status_of(step, "x")) == (200, 401)
+    assert any("the tokens stay as they were" in (event.get("log_format") or "") for event in events)
+
+
+def test_an_empty_file_lets_nobody_in(run: Callable[..., Result], tmp_path: Path) -> None:
+    run("new", "alice")
+    run("revoke", "alice")
+    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+        assert status_of(step, "") == 401
+        assert step.ask_once(request("GET", "/api/version")).status == 401
