@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import INonQueuedRequestFactory
 from twisted.web.server import Request
 from zope.interface import provider
@@ -30,6 +31,8 @@ LARGEST_CHUNK = 2**62
 _PASSED_ON = frozenset({Lane.METADATA, Lane.MANAGEMENT})
 
 _UNREAD = Way(Lane.FOREMAN, "ollama", "-")
+
+_NO_HEADERS = Headers()
 
 
 @provider(INonQueuedRequestFactory)
@@ -109,6 +112,8 @@ class Visit(Request):
         self.path = uri.partition(b"?")[0]
         factory = self.channel.factory
         self.began_at = factory.clock.seconds()
+        # Twisted's own copies of the head: nobody reads them from here on, and thousands may wait.
+        self.requestHeaders = self.responseHeaders = _NO_HEADERS
         self.has_length = length is None or bool(self.headers_named(b"content-length"))
         self.content = HeldBody(factory.config.max_body, factory.bodies)
         self.refusal = factory.entrance.decide(self)
