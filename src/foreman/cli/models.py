@@ -17,11 +17,12 @@ from foreman.cli.look import Column, console, human_size, objects, plain, proces
 from foreman.cli.remote import Foreman, Unanswered, answer_of, json_option, said, url_option
 from foreman.cli.tables import warnings
 
+#: Of a name, in characters.
+_LONG_NAME = 30
 _COLUMNS = (
-    Column("NAME", shrinks=True),
     Column("SIZE", "right"),
     Column("CONTEXT", "right"),
-    Column("CAPABILITIES", shrinks=True),
+    Column("CAPABILITIES", wraps=True),
     Column("LOADED"),
     Column("UNTIL"),
 )
@@ -101,7 +102,9 @@ def show(models: Models, console: Console, now: datetime) -> None:
     if not rows:
         console.print(Text("the target has no model; get one with: ollama pull llama3.2:3b", style="yellow"))
         return
-    console.print(table(_COLUMNS, [_row(model, now) for model in rows]))
+    # A name is there to be copied: it is only broken where its length leaves nothing for the rest.
+    name = Column("NAME", wraps=max(len(plain(model["name"])) for model in rows) > _LONG_NAME)
+    console.print(table([name, *_COLUMNS], [_row(model, now) for model in rows]))
 
 
 def _row(model: Mapping[str, Any], now: datetime) -> list[str | Text]:

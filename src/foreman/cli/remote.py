@@ -143,7 +143,7 @@ def answer_of(command: str, url: str, question: Callable[[Foreman], Coroutine[An
 
     :param command: whose name stands in front of the reason.
     """
-    url = _usable(url)
+    url = usable(url)
     token = os.environ.get("FOREMAN_TOKEN") or os.environ.get("FOREMAN_AUTH_TOKEN") or None
 
     async def ask(reactor: Any) -> T:
@@ -156,7 +156,11 @@ def answer_of(command: str, url: str, question: Callable[[Foreman], Coroutine[An
     return with_reactor(ask)
 
 
-def _usable(url: str) -> str:
+def usable(url: str) -> str:
+    """The address of a foreman as paths can be put behind it.
+
+    :raises click.UsageError: when it is none.
+    """
     url = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
         usable = urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname)

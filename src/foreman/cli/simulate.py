@@ -26,7 +26,7 @@ def _names(text: str) -> tuple[str, ...]:
     context_settings={"show_default": True},
     examples=[
         "foreman simulate",
-        "foreman simulate --listen 127.0.0.1:11435 --models llama3.2:3b,qwen3:8b --rate 5",
+        "foreman simulate --listen 127.0.0.1:11435 --models llama3.2:3b,qwen3:8b",
         "foreman simulate --misbehave reset",
         """foreman simulate --misbehave '{"what": "stall", "at_line": 3, "times": 0}'""",
     ],
