@@ -97,7 +97,8 @@ class Gate:
         self._closed = True
         room, self._room = self._room, {}
         for turn in room.values():
-            turn.errback(errors.Draining("foreman is stopping; try again soon"))
+            if not turn.called:  # an earlier one, on hearing it, may have made this one leave
+                turn.errback(errors.Draining("foreman is stopping; try again soon"))
 
     def _leave(self, ticket: Ticket) -> None:
         self._room.pop(ticket, None)

@@ -150,8 +150,8 @@ class Relay(Protocol):
         self._silence = None
         if not reason.check(ResponseDone, PotentialDataLoss):
             self.problem = errors.ConnectionError("reset", "the target broke off in the middle of its answer")
-        elif rest := self._cutter.rest():
-            self._pass_on(rest)
+        elif (rest := self._cutter.rest()) and (reason.check(ResponseDone) or self._judge(rest).done):
+            self._pass_on(rest)  # else it may be half a piece
         if not self.answered.called:
             self.answered.callback(None)
         self._settle()

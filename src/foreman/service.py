@@ -29,6 +29,8 @@ from foreman.web.guards import Guards
 from foreman.web.site import DoorFactory
 from foreman.web.waiting import Notices
 
+#: How many may come at once. With Twisted's 50, the system lets the next ones wait a second before it tries again.
+BACKLOG = 1024
 #: How long the last bytes may take to reach their readers once everything is answered, in seconds.
 FLUSH_PATIENCE = 5.0
 
@@ -69,7 +71,7 @@ class Foreman(Service):
         guards = Guards(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
         self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, self._access_log)
         self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance)
-        self._port = strports.service(config.listen, self.doors, reactor=reactor)
+        self._port = strports.service(with_backlog(config.listen), self.doors, reactor=reactor)
         self._patience: Deferred[None] | None = None
         self._hurried = False
 
@@ -154,6 +156,12 @@ class Foreman(Service):
             if timer.active():
                 timer.cancel()
         return not gave_up
+
+
+def with_backlog(listen: str) -> str:
+    """The endpoint description ``listen`` with room for those who come at once, unless it says how much there is."""
+    counts = listen.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in listen
+    return f"{listen}:backlog={BACKLOG}" if counts else listen
 
 
 def tokens_of(config: Config) -> Tokens:

@@ -121,21 +121,30 @@ class TargetClient:
         """Ask for a streamed answer and hand each of its NDJSON lines, decoded, to ``on_line``.
 
         :raises errors.HTTPError: when the status is not 2xx, or with status 200 when a line says ``error``.
-        :raises errors.ConnectionError: when there is no answer, or it breaks off.
+        :raises errors.ConnectionError: when there is no answer, when it breaks off, or ends without saying that it does.
         """
         answer = await self._ask(b"POST", path, payload)
         if not 200 <= answer.code < 300:
             raise errors.HTTPError(answer.code, _error_text(await _collect(answer)))
-        cutter = LineCutter()
+        cutter, ended = LineCutter(), False
 
         def on_data(data: bytes) -> None:
             for line in cutter.feed(data):
-                value = msgspec.json.decode(line)
-                if "error" in value:
-                    raise errors.HTTPError(answer.code, str(value["error"]))
-                on_line(value)
+                hand_on(line)
+
+        def hand_on(line: bytes) -> None:
+            nonlocal ended
+            value = _object(line, path)
+            if "error" in value:
+                raise errors.HTTPError(answer.code, str(value["error"]))
+            ended = value.get("done") is True or value.get("status") == "success"
+            on_line(value)
 
         await _read(answer, on_data)
+        if rest := cutter.rest():
+            hand_on(rest)
+        if not ended:
+            raise errors.ConnectionError("reset", f"the target's answer to {path} ended before its end")
 
     # the questions of Ollama's API
 
@@ -165,10 +174,7 @@ class TargetClient:
 
     async def _json(self, method: bytes, path: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any]:
         _, body = await self.fetch(method, path, payload)
-        try:
-            return msgspec.json.decode(body, type=dict[str, Any])
-        except msgspec.DecodeError as exc:
-            raise errors.ConnectionError("garbage", f"the target's answer to {path} is not a JSON object") from exc
+        return _object(body, path)
 
     async def _ask(self, method: bytes, path: str, payload: Mapping[str, Any] | None) -> Answer:
         target = path.encode("ascii")
@@ -227,10 +233,17 @@ async def _collect(answer: Answer) -> bytes:
     return b"".join(pieces)
 
 
+def _object(text: bytes, path: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise errors.ConnectionError("garbage", f"the target's answer to {path} is not a JSON object") from exc
+
+
 def _error_text(body: bytes) -> str:
     try:
         value = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body[:500].decode("utf-8", "replace").strip()
     if isinstance(value, dict):
         inner = value.get("error", value)

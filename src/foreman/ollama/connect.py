@@ -5,18 +5,31 @@ from __future__ import annotations
 import errno
 import socket
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 
 from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorSocket, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorSocket,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
 from foreman.config import TargetAddress
+
+#: A silent connection is probed after a minute, and given up after eight probes in two more: as patient as Go's clients.
+_KEEPALIVE = [
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8))
+    if hasattr(socket, name)
+]
 
 
 def endpoint_for(reactor: Any, address: TargetAddress, timeout: float) -> IStreamClientEndpoint:
@@ -29,11 +42,12 @@ def endpoint_for(reactor: Any, address: TargetAddress, timeout: float) -> IStrea
         endpoint = TCP6ClientEndpoint(reactor, host, port, timeout=timeout)
     else:
         endpoint = HostnameEndpoint(reactor, host, port, timeout=timeout)
-    if address.scheme == "https":
-        return wrapClientTLS(optionsForClientTLS(host), endpoint)
-    if _is_loopback(host) and IReactorSocket.providedBy(reactor):
-        return LoopbackEndpoint(reactor, host, port, endpoint)
-    return endpoint
+    if _is_loopback(host):
+        if address.scheme == "http" and IReactorSocket.providedBy(reactor):
+            return LoopbackEndpoint(reactor, host, port, endpoint)
+    else:
+        endpoint = WatchedEndpoint(endpoint)
+    return wrapClientTLS(optionsForClientTLS(host), endpoint) if address.scheme == "https" else endpoint
 
 
 @implementer(IStreamClientEndpoint)
@@ -54,16 +68,41 @@ class LoopbackEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect a protocol of ``protocolFactory``."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as attempt:
-            attempt.setblocking(False)
-            code = attempt.connect_ex((self._host, self._port))
-            if code == errno.EINPROGRESS:
+        adopting = _Adopting(protocolFactory)
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as attempt:
+                attempt.setblocking(False)
                 code = attempt.connect_ex((self._host, self._port))
-            if code not in (0, errno.EISCONN):
-                return self._ordinary.connect(protocolFactory)
-            adopting = _Adopting(protocolFactory)
-            self._reactor.adoptStreamConnection(attempt.fileno(), family, adopting)
-        return succeed(adopting.protocol)
+                if code == errno.EINPROGRESS:
+                    code = attempt.connect_ex((self._host, self._port))
+                if code in (0, errno.EISCONN):
+                    self._reactor.adoptStreamConnection(attempt.fileno(), family, adopting)
+        except OSError:  # no descriptor is left
+            return self._ordinary.connect(protocolFactory)
+        return self._ordinary.connect(protocolFactory) if adopting.protocol is None else succeed(adopting.protocol)
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class WatchedEndpoint:
+    """Lets the system find out that the target's machine has vanished: one without power sends no farewell, and foreman
+    waits for a first byte as long as it takes.
+    """
+
+    _endpoint: IStreamClientEndpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect a protocol of ``protocolFactory``."""
+        return self._endpoint.connect(protocolFactory).addCallback(_watch)
+
+
+def _watch(protocol: Any) -> Any:
+    transport = protocol.transport
+    if ITCPTransport.providedBy(transport):
+        transport.setTcpKeepAlive(True)
+        for option, value in _KEEPALIVE:
+            cast("Any", transport).getHandle().setsockopt(socket.IPPROTO_TCP, option, value)
+    return protocol
 
 
 class _Adopting(Factory):

@@ -12,7 +12,7 @@ import httptools
 from attrs import define, field
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer, ITCPTransport, ITransport
+from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
@@ -23,9 +23,14 @@ from zope.interface import implementer
 
 from foreman import errors
 from foreman.headers import RawHeaders
+from foreman.ollama.reasons import broken_off, unreachable
 
 #: Bytes that the target may send before the last header of its answer; Go's own server allows 1 MiB, real heads are 300 bytes.
 HEAD_BUDGET = 256 * 1024
+#: Bytes that it may send after that without one of the body among them: sizes and extensions of chunks, trailers.
+FRAMING_BUDGET = 256 * 1024
+#: A request up to this many bytes has left this machine when its answer comes, whether or not the target reads it.
+SENT_AT_ONCE = 16 * 1024
 
 
 @implementer(IResponse)
@@ -83,7 +88,7 @@ class Connection(Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: RawHeaders = []
         self._phrase = b""
-        self._head_bytes = 0
+        self._idle_bytes = 0
         self._has_head = False
         self._sized = False
         self._complete = False
@@ -91,6 +96,7 @@ class Connection(Protocol):
         self._reader: Any = None
         self._ended: Failure | None = None
         self._lost = False
+        self._closes_at_once = isinstance(body, bytes) and len(head) + len(body) <= SENT_AT_ONCE
         self._sending: Deferred[None] | None = None
 
     # the transport's side
@@ -116,16 +122,23 @@ class Connection(Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             fault = exc
         if not self._has_head:
-            self._head_bytes += len(data)
+            self._idle_bytes += len(data)
             if fault is not None:
                 self._fail(errors.ConnectionError("garbage", f"the target's answer is not HTTP: {_cause(fault)}"))
-            elif self._head_bytes > HEAD_BUDGET:
+            elif self._idle_bytes > HEAD_BUDGET:
                 self._fail(errors.ConnectionError("garbage", f"the target's headers exceed {HEAD_BUDGET} bytes"))
             return
         if not self.answered.called:
+            self._idle_bytes = 0
             self._give_head()
-        if self._pieces and self._reader is not None:
-            self._flush()
+        if self._pieces:
+            self._idle_bytes = 0
+            if self._reader is not None:
+                self._flush()
+        else:
+            self._idle_bytes += len(data)
+            if self._idle_bytes > FRAMING_BUDGET and fault is None:
+                fault = ValueError("framing without a body")
         if self._complete:
             self._finish(Failure(ResponseDone()))
         elif fault is not None:
@@ -134,7 +147,7 @@ class Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
         if not self._has_head:
-            self._fail(_broken_off(reason))
+            self._fail(broken_off(reason))
         elif self._sized or not reason.check(error.ConnectionDone):
             self._finish(_cut(reason.value))
         else:
@@ -143,7 +156,7 @@ class Connection(Protocol):
     def not_connected(self, reason: Failure) -> None:
         """No connection could be made; a caller who left meanwhile is told of that alone."""
         if not self.answered.called and not reason.check(error.ConnectingCancelledError, CancelledError):
-            self.answered.errback(_unreachable(reason))
+            self.answered.errback(unreachable(reason))
 
     # llhttp's side
 
@@ -155,7 +168,8 @@ class Connection(Protocol):
         self._phrase += phrase
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        if not self._has_head:  # a trailer is no header (RFC 9110 section 6.5.1)
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -232,9 +246,16 @@ class Connection(Protocol):
         self._ended = reason
         self._stop_sending()
         if not self._lost:
-            cast("ITransport", self.transport).loseConnection()
+            self._close()
         if self._reader is not None:
             self._reader.connectionLost(reason)
+
+    def _close(self) -> None:
+        """Close in order, but not where that means to wait for a target that reads nothing more, or for TLS's farewell."""
+        if self._closes_at_once and not ISSLTransport.providedBy(self.transport):
+            cast("ITransport", self.transport).loseConnection()
+        else:
+            cast("Any", self.transport).abortConnection()
 
     def _fail(self, problem: errors.ConnectionError) -> None:
         self._stop_sending()
@@ -260,27 +281,3 @@ def _cause(fault: BaseException) -> str:
 
 def _cut(cause: BaseException | None) -> Failure:
     return Failure(ResponseFailed([Failure(cause)] if cause is not None else []))
-
-
-def _broken_off(reason: Failure) -> errors.ConnectionError:
-    if reason.check(error.ConnectionDone):
-        return errors.ConnectionError("reset", "the target closed the connection without an answer")
-    if _is_tls(reason):
-        return errors.ConnectionError("tls", f"TLS with the target failed: {reason.getErrorMessage()}")
-    return errors.ConnectionError("reset", "the target broke the connection without an answer")
-
-
-def _unreachable(reason: Failure) -> errors.ConnectionError:
-    if reason.check(error.ConnectionRefusedError):
-        return errors.ConnectionError("refused", "the target refuses connections: is Ollama running there?")
-    if reason.check(error.TimeoutError, error.TCPTimedOutError):
-        return errors.ConnectionError("timeout", "the target does not accept the connection in time")
-    if reason.check(error.DNSLookupError):
-        return errors.ConnectionError("dns", f"the target's name cannot be resolved: {reason.getErrorMessage()}")
-    if _is_tls(reason):
-        return errors.ConnectionError("tls", f"TLS with the target failed: {reason.getErrorMessage()}")
-    return errors.ConnectionError("refused", f"the target cannot be reached: {reason.getErrorMessage()}")
-
-
-def _is_tls(reason: Failure) -> bool:
-    return type(reason.value).__module__.startswith(("OpenSSL", "service_identity"))

@@ -28,6 +28,8 @@ FRESH = 1.0
 REFRESH_PATIENCE = 0.25
 #: A target that accepts a connection and then does not list its models counts as silent after this many seconds.
 POLL_PATIENCE = 10.0
+#: Reasons that say: something answers there, but not as Ollama does when it is well.
+_THERE = ("garbage", "status")
 
 
 @frozen
@@ -81,12 +83,13 @@ class Inventory:
     degraded: Degraded | None = field(default=None, init=False)
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
     _answered: bool = field(default=False, init=False)
-    _changes: int = field(default=0, init=False)
-    _seen: int = field(default=0, init=False)
     _loop: LoopingCall = field(init=False)
     _done: Deferred[LoopingCall] | None = field(default=None, init=False)
-    _refreshing: Deferred[None] | None = field(default=None, init=False)
-    _askers: list[Deferred[None]] = field(factory=list, init=False)
+    _asking: Deferred[None] | None = field(default=None, init=False)
+    _askers: dict[Deferred[bool], None] = field(factory=dict, init=False)
+    _later: dict[Deferred[bool], None] = field(factory=dict, init=False)
+    _outdated: bool = field(default=False, init=False)
+    _stopped: bool = field(default=False, init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
@@ -99,51 +102,66 @@ class Inventory:
 
     async def stop(self) -> None:
         """Ask no more; a question under way is given up."""
+        self._stopped = True
         if self._loop.running:
             self._loop.stop()
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         if self._done is not None:
             await self._done
 
     # asking
 
-    def refresh(self) -> Deferred[None]:
-        """Ask the target what it has; many askers share one question.
+    def refresh(self) -> Deferred[bool]:
+        """Ask the target what it has now. Many askers share one question, which is put after they came.
 
-        The Deferred never fails: how it went stands in ``degraded``. Cancelling it leaves the question to the others.
+        :return: fires with whether the target said it, and never fails: why not stands in ``degraded``. Cancelling it
+            leaves the question to the others.
         """
-        asker: Deferred[None] = Deferred(self._askers_leaves)
-        self._askers.append(asker)
-        if self._refreshing is None:
-            asking = Deferred.fromCoroutine(self._ask())
-            self._refreshing = asking
-            asking.addTimeout(POLL_PATIENCE, self._clock)
-            asking.addErrback(self._asking_failed)
-            asking.addBoth(self._asked)
-        return asker
-
-    async def fresh(self) -> None:
-        """Wait, but not long, until the lists are young and know of every change that went through foreman."""
-        if self.tags is None or self.ps is None or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH:
-            self.target_changed()
-        catching_up = Deferred.fromCoroutine(self._catch_up())
-        await catching_up.addTimeout(REFRESH_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: None)
-
-    async def _catch_up(self) -> None:
-        for _ in range(2):  # a question that was under way when the change came may have missed it
-            if self._seen != self._changes:
-                await self.refresh()
-
-    def _askers_leaves(self, asker: Deferred[None]) -> None:
-        self._askers.remove(asker)
+        self.target_changed()
+        return self._wait()
 
     def target_changed(self) -> None:
         """A model was made, removed, loaded or unloaded: the lists are old, however young they are."""
-        self._changes += 1
+        self._outdated = True
+
+    async def fresh(self) -> None:
+        """Wait, but not long, until the lists are young."""
+        if (
+            self._outdated
+            or self.tags is None
+            or self.ps is None
+            or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH
+        ):
+            await self._wait().addTimeout(
+                REFRESH_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: False
+            )
+
+    def _wait(self) -> Deferred[bool]:
+        asker: Deferred[bool] = Deferred(self._forget)
+        if self._stopped:
+            asker.callback(False)
+        elif self._asking is None:
+            self._askers[asker] = None
+            self._put()
+        elif self._outdated:  # the question under way may tell what was before
+            self._later[asker] = None
+        else:
+            self._askers[asker] = None
+        return asker
+
+    def _forget(self, asker: Deferred[bool]) -> None:
+        self._askers.pop(asker, None)
+        self._later.pop(asker, None)
+
+    def _put(self) -> None:
+        self._outdated = False
+        asking = self._asking = Deferred.fromCoroutine(self._ask())
+        asking.addTimeout(POLL_PATIENCE, self._clock)
+        asking.addCallbacks(self._question_answered, self._question_failed)
+        asking.addBoth(self._asked)
 
     async def _ask(self) -> None:
-        changes = self._changes
         tags, tags_body = await self._client.fetch(b"GET", "/api/tags")
         ps, ps_body = await self._client.fetch(b"GET", "/api/ps")
         try:
@@ -155,9 +173,7 @@ class Inventory:
         now = self._clock.seconds()
         self.tags = Listing(now, tags.raw_headers, tags_body)
         self.ps = Listing(now, ps.raw_headers, ps_body)
-        self._seen = changes
         self._take(models, running)
-        self.target_answered()
 
     def _take(self, tags: Tags, ps: Ps) -> None:
         self.installed = {}
@@ -173,9 +189,11 @@ class Inventory:
                 self.installed[name.key] = model
         self.running = ps.models or []
 
-    def _asking_failed(self, reason: Failure) -> None:
-        if reason.check(CancelledError):
-            return
+    def _question_answered(self, _: None) -> bool:
+        self._recovered()
+        return True
+
+    def _question_failed(self, reason: Failure) -> bool:
         problem = reason.value
         if isinstance(problem, errors.ConnectionError):
             self.target_failed(problem)
@@ -185,27 +203,44 @@ class Inventory:
             self.target_failed(
                 errors.ConnectionError("silence", f"the target did not list its models within {POLL_PATIENCE:g} s")
             )
-        else:
+        elif not isinstance(problem, CancelledError):
             self._log.failure("asking the target failed", reason)
             self.target_failed(errors.ConnectionError("garbage", reason.getErrorMessage()))
+        return False
 
-    def _asked(self, _: object) -> None:
-        self._refreshing = None
-        askers, self._askers = self._askers, []
-        for asker in askers:
-            asker.callback(None)
+    def _asked(self, answered: object) -> None:
+        if isinstance(answered, Failure):
+            self._log.failure("what follows when the target is back failed", answered)
+        told, self._askers, self._later = self._askers, self._later, {}
+        self._asking = None
+        self._outdated = self._outdated or answered is False
+        if self._stopped:
+            told |= self._askers
+        elif self._askers:
+            self._put()
+        for asker in told:
+            if not asker.called:  # an earlier one, on hearing it, may have made this one leave
+                asker.callback(answered is not False)
 
     # what others saw of the target
 
     def target_answered(self) -> None:
         """Somebody got an answer: the target is there."""
+        if self.degraded is None:
+            if not self._answered:
+                self._recovered()
+        elif self.degraded.reason in _THERE:
+            self._wait()  # it was there all the time; whether it is well again, its lists tell
+        else:
+            self._recovered()
+            self._wait()
+
+    def _recovered(self) -> None:
         if self.degraded is not None:
             self._log.info(
                 "the target answers again, after {seconds:.0f} s", seconds=self._clock.seconds() - self.degraded.since
             )
             self.degraded = None
-            if self._refreshing is None:
-                self.refresh()
         elif self._answered:
             return
         self._answered = True
@@ -242,8 +277,7 @@ class Inventory:
         """
         standing = self.find(typed)
         if standing is Standing.MISSING:
-            await self.refresh()
-            standing = Standing.UNKNOWN if self.degraded is not None else self.find(typed)
+            standing = self.find(typed) if await self.refresh() else Standing.UNKNOWN
         return standing
 
     def is_running(self, typed: str) -> bool:

@@ -21,15 +21,20 @@ class Warmer:
     _client: TargetClient
     _model: str | None
     _warming: Deferred[object] | None = field(default=None, init=False)
+    _again: bool = field(default=False, init=False)
     _log = Logger()
 
     def warm(self) -> None:
-        """Load the model, unless that is under way; a failure is logged and nothing else."""
-        if self._model is None or self._warming is not None:
+        """Load the model; a failure is logged and nothing else. Where that is under way, a failure is not the last word."""
+        if self._model is None:
             return
+        if self._warming is not None:
+            self._again = True
+            return
+        self._again = False
         self._log.info("loading {model} for embeddings, to stay", model=self._model)
-        self._warming = Deferred.fromCoroutine(self._client.embed({"model": self._model, "keep_alive": -1}))
-        self._warming.addCallbacks(self._warmed, self._failed)
+        warming = self._warming = Deferred.fromCoroutine(self._client.embed({"model": self._model, "keep_alive": -1}))
+        warming.addCallbacks(self._warmed, self._failed)
 
     def stop(self) -> None:
         """Give up a loading that is under way."""
@@ -48,3 +53,5 @@ class Warmer:
             self._log.warn("{model} could not be loaded: {why}", model=self._model, why=reason.getErrorMessage())
         else:
             self._log.failure("loading {model} failed", reason, model=self._model)
+        if self._again:
+            self.warm()
