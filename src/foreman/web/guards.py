@@ -6,12 +6,14 @@ A proxy on loopback blinds Ollama's own guard against DNS rebinding, so foreman 
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+import re
+from collections.abc import Iterable
 
 from attrs import field, frozen
 
 from foreman.headers import RawHeaders
 
+_NAME_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - an origin, nothing is bound
 _DEFAULT_ORIGINS = (
@@ -44,15 +46,26 @@ PREFLIGHT_VARY: RawHeaders = [
 ]
 
 
+def _name_in(host: str) -> str:
+    """The name in a well-formed ``Host``, or in a setting: without port, brackets and the dot of the root."""
+    parts = _NAME_AND_PORT.fullmatch(host)
+    name = parts[1] if parts is not None else host
+    return name.removeprefix("[").removesuffix("]").removesuffix(".").lower()
+
+
+def _names_in(hosts: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(_name_in, hosts))
+
+
 @frozen
 class Guards:
     """The rules of one daemon.
 
-    :ivar hosts: names accepted beside Ollama's own, lower case; :ivar origins: likewise, with at most one ``*`` each;
-    :ivar hostname: of this machine.
+    :ivar hosts: names accepted beside Ollama's own, lower case, without a port; :ivar origins: likewise; both with at most
+        one ``*`` each; :ivar hostname: of this machine.
     """
 
-    hosts: frozenset[str] = frozenset()
+    hosts: frozenset[str] = field(default=(), converter=_names_in)
     origins: tuple[str, ...] = ()
     hostname: str = ""
     _patterns: tuple[str, ...] = field(init=False)
@@ -65,10 +78,10 @@ class Guards:
 
         :param own_address: the address that the client connected to.
         """
-        name = _host_name(header)
-        if name in ("", "localhost", self.hostname.lower(), own_address.lower()) or name in self.hosts:
+        name = _name_in(header.decode("latin-1"))
+        if name in ("", "localhost", self.hostname.lower(), own_address.lower()) or name.endswith(_LOCAL_SUFFIXES):
             return True
-        if name.endswith(_LOCAL_SUFFIXES):
+        if any(_matches(pattern, name) for pattern in self.hosts):
             return True
         try:
             address = ipaddress.ip_address(name)
@@ -101,16 +114,8 @@ def same_origin(origin: bytes, host: bytes) -> bool:
     return bool(host) and origin in (b"http://" + host, b"https://" + host)
 
 
-def _host_name(header: bytes) -> str:
-    text = header.decode("latin-1").strip().lower()
-    try:
-        return (urlsplit(f"//{text}").hostname or "").removesuffix(".")
-    except ValueError:
-        return text
-
-
-def _matches(pattern: str, origin: str) -> bool:
+def _matches(pattern: str, text: str) -> bool:
     before, star, after = pattern.partition("*")
     if not star:
-        return origin == pattern
-    return len(origin) >= len(before) + len(after) and origin.startswith(before) and origin.endswith(after)
+        return text == pattern
+    return len(text) >= len(before) + len(after) and text.startswith(before) and text.endswith(after)
