@@ -21,10 +21,11 @@ from pytest_twisted import ensureDeferred
 from rich.console import Console
 
 from bench import reactor
-from foreman.cli import cancel, models, ps, remote, tables
+from foreman.cli import asking, cancel, models, ps, remote, tables
+from foreman.cli.asking import Unanswered
 from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
 from foreman.cli.models import Models
-from foreman.cli.remote import Foreman, Unanswered
+from foreman.cli.remote import Foreman
 from foreman.cli.tables import Seen
 from processes import SCRIPTS, chat, clean_environment, endless, foreman, target
 
@@ -228,12 +229,12 @@ async def test_every_question_carries_the_token(served: Served) -> None:
 @pytest.mark.parametrize("url", ["ftp://box", "http://", "http://box:port"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(click.UsageError, match="is not the address of a foreman"):
-        remote.usable(url)
+        asking.usable(url)
 
 
 def test_an_address_may_stand_without_a_scheme_and_with_a_slash() -> None:
-    assert remote.usable("box:8080") == "http://box:8080"
-    assert remote.usable("https://box/k/secret/") == "https://box/k/secret"
+    assert asking.usable("box:8080") == "http://box:8080"
+    assert asking.usable("https://box/k/secret/") == "https://box/k/secret"
 
 
 # -- foreman ps

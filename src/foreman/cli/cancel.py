@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import click
 
+from foreman.cli.asking import Unanswered, said, url_option
 from foreman.cli.explained import ASKING_ENDS, FAILED, NOT_FOUND, Explained
 from foreman.cli.look import objects, plain
-from foreman.cli.remote import Foreman, Unanswered, answer_of, said, url_option
+
+if TYPE_CHECKING:
+    from foreman.cli.remote import Foreman
 
 #: An id in full: a ULID.
 _WHOLE = re.compile(r"[0-9A-Za-z]{26}")
@@ -30,13 +34,15 @@ def command(id_: str, url: str) -> None:
     ID is what foreman ps shows, or the whole id as in the log. Who has an admin's token may cancel every request, others
     their own.
     """
+    from foreman.cli.remote import answer_of
+
     click.echo(answer_of("cancel", url, lambda foreman: cancel(foreman, id_)))
 
 
 async def cancel(foreman: Foreman, wanted: str) -> str:
     """Cancel the request whose id is ``wanted``, or ends with it; what to say of it.
 
-    :raises remote.Unanswered: if it is not cancelled.
+    :raises asking.Unanswered: if it is not cancelled.
     """
     await foreman.health()
     whole, shown = (wanted.upper(), "") if _WHOLE.fullmatch(wanted) else await _find(foreman, wanted)

@@ -12,12 +12,12 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from foreman.cli.checks import Finding, look_around
+from foreman.cli.asking import json_option
 from foreman.cli.effective import Effective, effective
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
+from foreman.cli.findings import Finding
 from foreman.cli.look import Column, console, plain, table
 from foreman.cli.options import setting_options, with_reactor
-from foreman.cli.remote import json_option
 from foreman.config import load
 from foreman.errors import ConfigError
 
@@ -56,6 +56,8 @@ def command(*, as_json: bool, **options: str | None) -> None:
     except ConfigError as error:
         _tell(settings, [], error.problems, as_json=as_json)
         raise SystemExit(MISUSED) from None
+    from foreman.cli.checks import look_around
+
     found = with_reactor(lambda reactor: look_around(reactor, config, time.time))
     _tell(settings, found, (), as_json=as_json)
     raise SystemExit(FAILED if any(one.state == "bad" for one in found) else WELL)

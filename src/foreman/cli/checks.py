@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 
-from attrs import frozen
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
 from foreman.addresses import is_private, url_of
-from foreman.cli.remote import Foreman, Unanswered, agent, answered
+from foreman.cli.asking import Unanswered
+from foreman.cli.findings import Finding
+from foreman.cli.remote import Foreman, agent, answered
 from foreman.config import Config
 from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
@@ -22,26 +23,12 @@ from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory, Standing
 from foreman.tap import _fitting, _raise_descriptor_limit
 
-#: ``bad``: it would not work; ``note``: it would, but somebody should know.
-State = Literal["ok", "note", "bad"]
 #: No clock is right that shows a time before this code was written.
 _WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
 #: By how many seconds two clocks may differ before it is worth a word.
 _APART = 60.0
 #: Endpoints whose sockets come from whoever starts foreman.
 _INHERITED = {"systemd", "fd", "stdio"}
-
-
-@frozen
-class Finding:
-    """What was found of one thing.
-
-    :ivar text: for people, in one sentence.
-    """
-
-    name: str
-    state: State
-    text: str
 
 
 async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], float]) -> list[Finding]:

@@ -83,7 +83,7 @@ def command(*, system: bool, only_print: bool, force: bool, token_file: Path | N
         click.echo(made.text, nl=False)
         return
     _write(made, force=force)
-    for warning in _warnings(program, token, system=system):
+    for warning in warnings(program, token, system=system):
         click.echo(f"note: {warning}", err=True)
     click.echo("\nNext:")
     for step in made.steps:
@@ -174,7 +174,8 @@ def _write(made: Plan, *, force: bool) -> None:
         raise click.ClickException(f"{problem.filename} cannot be written: {problem.strerror}") from None
 
 
-def _warnings(program: Path, token: Path | None, *, system: bool) -> list[str]:
+def warnings(program: Path, token: Path | None, *, system: bool) -> list[str]:
+    """What will keep the service from starting, in sentences."""
     found = []
     closed = [folder for folder in program.resolve().parents if not folder.stat().st_mode & 0o001] if system else []
     if closed:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import frozen
 from rich.console import Console
 from rich.text import Text
 
+from foreman.cli.asking import Unanswered, json_option, said, url_option
 from foreman.cli.explained import ASKING_ENDS, FAILED, Explained
 from foreman.cli.look import Column, console, human_size, objects, plain, processor, table, until
-from foreman.cli.remote import Foreman, Unanswered, answer_of, json_option, said, url_option
 from foreman.cli.tables import warnings
+
+if TYPE_CHECKING:
+    from foreman.cli.remote import Foreman
 
 #: Of a name, in characters.
 _LONG_NAME = 30
@@ -55,6 +58,8 @@ def command(url: str, *, as_json: bool) -> None:
 
     CONTEXT is how many tokens a loaded model was given, and how many the others were made for.
     """
+    from foreman.cli.remote import answer_of
+
     found = answer_of("models", url, look)
     if as_json:
         click.echo(json.dumps({"url": found.url, "health": found.health, "models": as_values(found)}, indent=2))
@@ -65,7 +70,7 @@ def command(url: str, *, as_json: bool) -> None:
 async def look(foreman: Foreman) -> Models:
     """What a foreman knows of its target's models.
 
-    :raises remote.Unanswered: if it says nothing, nothing that foreman would say, or does not know them yet.
+    :raises asking.Unanswered: if it says nothing, nothing that foreman would say, or does not know them yet.
     """
     health = await foreman.health()
     status, tags = await foreman.ask("GET", "/api/tags")

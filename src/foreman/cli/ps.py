@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
+from foreman.cli.asking import json_option, url_option
 from foreman.cli.explained import ASKING_ENDS, Explained
 from foreman.cli.look import console
-from foreman.cli.remote import Foreman, answer_of, json_option, url_option
 from foreman.cli.tables import Seen, show
+
+if TYPE_CHECKING:
+    from foreman.cli.remote import Foreman
 
 
 @click.command(
@@ -33,6 +37,8 @@ def command(url: str, *, as_json: bool) -> None:
     TURN IN is when a turn usually comes, by what each model took lately; it is left out while too little is known. An ID
     is for foreman cancel.
     """
+    from foreman.cli.remote import answer_of
+
     seen = answer_of("ps", url, look)
     if as_json:
         value = {"url": seen.url, "health": seen.health, "queue": seen.queue, "models": seen.models}
@@ -44,7 +50,7 @@ def command(url: str, *, as_json: bool) -> None:
 async def look(foreman: Foreman) -> Seen:
     """What a foreman says of itself.
 
-    :raises remote.Unanswered: if it says nothing, or nothing that foreman would say.
+    :raises asking.Unanswered: if it says nothing, or nothing that foreman would say.
     """
     health = await foreman.health()
     queue = await foreman.queue()

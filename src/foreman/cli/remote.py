@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import click
 from attrs import frozen
@@ -17,6 +16,7 @@ from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
+from foreman.cli.asking import Unanswered, said, usable
 from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN
 from foreman.cli.options import with_reactor
 
@@ -24,27 +24,6 @@ T = TypeVar("T")
 
 #: How long foreman may take to answer, in seconds.
 PATIENCE = 10.0
-
-url_option = click.option(
-    "--url",
-    envvar="FOREMAN_URL",
-    default="http://127.0.0.1:8080",
-    show_default=True,
-    show_envvar=True,
-    help="Where foreman is. Its token is taken from FOREMAN_TOKEN, or else from FOREMAN_AUTH_TOKEN.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
-
-
-class Unanswered(Exception):
-    """Why there is no answer that is worth anything.
-
-    :ivar status: what the command ends with.
-    """
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 @frozen
@@ -101,14 +80,6 @@ class Foreman:
         return response.code, body
 
 
-def said(body: object) -> str:
-    """The words of an error in any family's shape, with a colon in front."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        error = error.get("message")
-    return f": {error}" if isinstance(error, str) else ""
-
-
 async def answered(reactor: Any, foreman: Foreman, question: Callable[[Foreman], Coroutine[Any, Any, T]]) -> T:
     """What ``question`` finds out of ``foreman``.
 
@@ -154,22 +125,6 @@ def answer_of(command: str, url: str, question: Callable[[Foreman], Coroutine[An
             raise SystemExit(problem.status) from None
 
     return with_reactor(ask)
-
-
-def usable(url: str) -> str:
-    """The address of a foreman as paths can be put behind it.
-
-    :raises click.UsageError: when it is none.
-    """
-    url = (url if "://" in url else f"http://{url}").rstrip("/")
-    try:
-        usable = urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname)
-        _ = urlsplit(url).port
-    except ValueError:
-        usable = False
-    if not usable:
-        raise click.UsageError(f"{url!r} is not the address of a foreman, such as http://127.0.0.1:8080")
-    return url
 
 
 def _reason(problem: Exception) -> str:

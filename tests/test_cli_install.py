@@ -1,0 +1,148 @@
+"""``foreman install-service``: the right file at the right place, and nobody's changes lost."""
+
+from __future__ import annotations
+
+import plistlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foreman.cli import install_service
+from foreman.cli.install_service import plan
+from foreman.cli.service import this_command
+from foreman.cli.settings import as_environment
+from processes import SCRIPTS, clean_environment
+
+HOME = Path("/home/al")
+PROGRAM = Path("/opt/foreman/bin/foreman")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="what is written here is for Linux")
+
+
+def install(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run it as somebody who lives in ``home``."""
+    environ = {name: value for name, value in clean_environment({}).items() if not name.startswith("XDG_")}
+    return subprocess.run(
+        [str(SCRIPTS / "foreman"), "install-service", *options],
+        env=environ | {"HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_for_a_person_on_linux_it_goes_where_the_persons_manager_looks() -> None:
+    made = plan("linux", HOME, {}, PROGRAM, 30, None, system=False)
+    assert made.file == HOME / ".config/systemd/user/foreman.service"
+    assert made.settings == HOME / ".config/foreman/foreman.env"
+    assert "systemctl --user enable --now foreman" in made.steps
+    assert "\nExecStart=/opt/foreman/bin/foreman serve\n" in made.text
+    assert "\nEnvironmentFile=-/home/al/.config/foreman/foreman.env\n" in made.text
+    elsewhere = plan("linux", HOME, {"XDG_CONFIG_HOME": "/elsewhere"}, PROGRAM, 30, None, system=False)
+    assert elsewhere.file == Path("/elsewhere/systemd/user/foreman.service")
+
+
+def test_for_the_system_it_goes_where_the_administrators_units_are() -> None:
+    made = plan("linux", HOME, {"XDG_CONFIG_HOME": "/elsewhere"}, PROGRAM, 30, None, system=True)
+    assert made.file == Path("/etc/systemd/system/foreman.service")
+    assert made.settings == Path("/etc/foreman/foreman.env")
+    assert "systemctl enable --now foreman" in made.steps
+
+
+def test_on_macos_it_is_an_agent_of_the_person() -> None:
+    made = plan("darwin", HOME, {}, PROGRAM, 30, HOME / "token", system=False)
+    assert made.file == HOME / "Library/LaunchAgents/dev.foreman.plist"
+    agent = plistlib.loads(made.text.encode())
+    assert str(PROGRAM) in agent["ProgramArguments"]
+    assert str(made.settings) in agent["ProgramArguments"]
+    assert f"launchctl bootstrap gui/$(id -u) {made.file}" in made.steps
+
+
+@pytest.mark.parametrize(("platform", "system"), [("darwin", True), ("win32", False), ("freebsd14", True)])
+def test_where_it_is_not_known_how_it_says_so(platform: str, system: bool) -> None:
+    with pytest.raises(ValueError, match=r"macOS|neither systemd nor launchd"):
+        plan(platform, HOME, {}, PROGRAM, 30, None, system=system)
+
+
+def test_the_command_is_the_one_of_this_installation() -> None:
+    assert this_command() == SCRIPTS / "foreman"
+
+
+@on_linux
+def test_it_writes_unit_and_settings_says_what_it_did_and_what_comes_next(tmp_path: Path) -> None:
+    run = install(tmp_path)
+    assert run.returncode == 0, run.stderr
+    unit, settings = tmp_path / ".config/systemd/user/foreman.service", tmp_path / ".config/foreman/foreman.env"
+    assert f"ExecStart={SCRIPTS}/foreman serve" in unit.read_text()
+    assert settings.read_text() == as_environment()
+    assert settings.stat().st_mode & 0o077 == 0
+    assert f"wrote {unit}\n" in run.stdout
+    assert f"wrote {settings}" in run.stdout
+    assert "systemctl --user daemon-reload" in run.stdout.partition("Next:")[2]
+
+
+@on_linux
+def test_a_second_time_nothing_changes(tmp_path: Path) -> None:
+    install(tmp_path)
+    settings = tmp_path / ".config/foreman/foreman.env"
+    settings.write_text("FOREMAN_TURNS=2\n")
+    run = install(tmp_path)
+    assert run.returncode == 0
+    assert "is there already" in run.stdout
+    assert settings.read_text() == "FOREMAN_TURNS=2\n"
+
+
+@on_linux
+def test_a_file_that_was_changed_is_only_overwritten_by_force(tmp_path: Path) -> None:
+    install(tmp_path)
+    unit = tmp_path / ".config/systemd/user/foreman.service"
+    before = unit.read_text()
+    unit.write_text(before.replace("RestartSec=5", "RestartSec=60"))
+    refused = install(tmp_path)
+    assert refused.returncode == 1
+    assert "-RestartSec=60\n+RestartSec=5\n" in refused.stdout
+    assert "--force" in refused.stderr
+    assert "RestartSec=60" in unit.read_text()
+    assert install(tmp_path, "--force").returncode == 0
+    assert unit.read_text() == before
+
+
+@on_linux
+def test_printing_writes_nothing(tmp_path: Path) -> None:
+    run = install(tmp_path, "--print", "--system", "--drain-timeout", "2m", "--token-file", "token")
+    assert run.returncode == 0
+    assert run.stdout.startswith("# foreman as a service of the system")
+    assert "TimeoutStopSec=130" in run.stdout
+    assert f"LoadCredential=auth-token:{Path.cwd() / 'token'}" in run.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@on_linux
+def test_a_token_that_is_not_there_yet_is_noted(tmp_path: Path) -> None:
+    run = install(tmp_path, "--token-file", str(tmp_path / "token"))
+    assert run.returncode == 0
+    assert f"{tmp_path}/token is not there yet" in run.stderr
+    assert f"\nEnvironment=FOREMAN_AUTH_TOKEN_FILE={tmp_path}/token\n" in (
+        (tmp_path / ".config/systemd/user/foreman.service").read_text()
+    )
+
+
+@on_linux
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".config").write_text("a file where a folder should be")
+    run = install(tmp_path)
+    assert run.returncode == 1
+    assert "cannot be written" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_program_that_others_cannot_reach_is_noted_for_the_system(tmp_path: Path) -> None:
+    closed = tmp_path / "home"
+    closed.mkdir(mode=0o700)
+    program = closed / "foreman"
+    program.touch(mode=0o755)
+    (warning,) = install_service.warnings(program, None, system=True)
+    assert "is closed to others" in warning
+    assert install_service.warnings(program, None, system=False) == []
