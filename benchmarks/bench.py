@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 
 
-class DoesNotApply(Exception):  # noqa: N818 - named by what happened
+class DoesNotApply(Exception):
     """A figure means nothing for a subject, or cannot be counted here; the text says why."""
 
 

@@ -59,7 +59,7 @@ http {{
 """
 
 
-class DidNotStart(Exception):  # noqa: N818 - named by what happened
+class DidNotStart(Exception):
     """A subject did not forward in time; the text says what it printed last."""
 
 

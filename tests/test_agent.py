@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from treq.client import HTTPClient
@@ -70,7 +70,7 @@ class Asked:
         self.endpoint = Memory()
         self.results: list[Any] = []
         self.asking = HTTPClient(Exchange(self.endpoint, HEAD, body)).request(
-            method, "http://target/", unbuffered=True, allow_redirects=False, reactor=Clock()
+            method, "http://target/", unbuffered=True, allow_redirects=False, reactor=cast("Any", Clock())
         )
         self.asking.addBoth(self.results.append)
         self.body = Collected()

@@ -24,7 +24,9 @@ pytestmark = [
 def test_the_c_programs_compile_without_a_warning(name: str, tmp_path: Path) -> None:
     strict = ["-O2", "-std=c11", "-Wall", "-Wextra", "-Werror"]
     source = ROOT / "benchmarks" / f"{name}.c"
-    done = subprocess.run([str(CC), *strict, "-o", tmp_path / name, source], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(CC), *strict, "-o", tmp_path / name, source], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import maybeDeferred
 
 import golden
 from bench import RunningForeman, listen, port_of, start_foreman
@@ -57,7 +58,7 @@ async def recorded() -> AsyncIterator[Recorded]:
     foreman = await start_foreman(port_of(listening))
     yield Recorded(foreman, target)
     await foreman.stop()
-    await listening.stopListening()
+    await maybeDeferred(listening.stopListening)
 
 
 def end_to_end(headers: list[tuple[str, str]], *, own: bool) -> list[tuple[str, str]]:

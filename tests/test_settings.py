@@ -230,7 +230,7 @@ async def body_budget() -> None:
         await half.gone
 
 
-async def ends_at_its_deadline(said: bytes, **variables: str) -> bytes:
+async def ends_at_its_deadline(said: bytes, **variables: Any) -> bytes:
     async with running(**variables) as both:
         client = await both.open(said)
         client.gone.addTimeout(4, reactor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from foreman.estimates import Estimates, Range
@@ -10,6 +10,9 @@ from foreman.gate import Gate, Turn
 from foreman.names import same_model
 from foreman.ollama.inventory import Inventory
 from foreman.schedule import Ticket
+
+#: How long one look at the line serves everybody who asks where they stand, in seconds.
+SHARED_FOR = 1.0
 
 
 @frozen
@@ -31,23 +34,29 @@ class Outlook:
     _gate: Gate
     _inventory: Inventory
     _estimates: Estimates
+    _places: dict[Ticket, Place] = field(factory=dict, init=False)
+    _looked_at: float = field(default=float("-inf"), init=False)
 
     def place_of(self, ticket: Ticket) -> Place:
-        """Where ``ticket`` stands now."""
-        wait: Range | None = self._until_free()
-        for position, other in enumerate(self._gate.waiting, 1):
-            if other is ticket:
-                return Place(position, wait)
-            wait = _sum(wait, self.usual(other))
-        return Place(0, None)
+        """Where ``ticket`` stands, or stood less than a second ago: thousands may ask at once."""
+        now = self._clock.seconds()
+        if now - self._looked_at >= SHARED_FOR or ticket not in self._places:
+            line = enumerate(self.line(), 1)
+            self._places = {waiting: Place(position, wait) for position, (waiting, wait) in line}
+            self._looked_at = now
+        return self._places.get(ticket, Place(0, None))
 
     def line(self) -> list[tuple[Ticket, Range | None]]:
         """Who waits, in order, and how long each will usually have to."""
         places: list[tuple[Ticket, Range | None]] = []
+        usual: dict[str | None, Range | None] = {}
         wait: Range | None = self._until_free()
         for ticket in self._gate.waiting:
             places.append((ticket, wait))
-            wait = _sum(wait, self.usual(ticket))
+            if wait is not None:
+                if ticket.model not in usual:
+                    usual[ticket.model] = self.usual(ticket)
+                wait = _sum(wait, usual[ticket.model])
         return places
 
     def usual(self, ticket: Ticket) -> Range | None:
