@@ -1,0 +1,535 @@
+"""What the target has, and whether it answers: asked at intervals, whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from conftest import LoggedFailures
+from foreman import errors
+from foreman.ollama.connection import Answer
+from foreman.ollama.inventory import POLL_PATIENCE, Inventory, Standing
+
+MODELS = (
+    {"name": "llama3:latest", "model": "llama3:latest", "size": 7, "unheard_of": [1]},
+    {"name": "hf.co/user/repo:Q4_K_M"},
+    {"name": "host:5000/ns/m:t"},
+    {"name": "Mixed/Case:TAG"},
+    {"name": "far:latest", "remote_host": "https://ollama.com", "remote_model": "far"},
+    {"name": "stub:cloud", "remote_host": "https://ollama.com", "remote_model": "stub"},
+    {"name": "big:7b-cloud", "remote_host": "https://ollama.com", "remote_model": "big:7b"},
+    {"name": "big:7b"},
+)
+
+
+@define
+class FakeTarget:
+    """Lists its models: at once, or when it is told to; or fails.
+
+    :ivar asked: the paths of the questions so far; :ivar waiting: those that are to be answered.
+    """
+
+    slow: bool = False
+    problem: BaseException | None = None
+    tags: Any = field(factory=lambda: {"models": list(MODELS)})
+    ps: Any = field(factory=lambda: {"models": [{"name": "llama3:latest"}]})
+    asked: list[str] = field(factory=list)
+    waiting: list[Deferred[None]] = field(factory=list)
+
+    async def fetch(self, method: bytes, path: str, payload: Any = None) -> tuple[Answer, bytes]:
+        assert (method, payload) == (b"GET", None)
+        self.asked.append(path)
+        if self.slow:
+            self.waiting.append(Deferred())
+            await self.waiting[-1]
+        if self.problem is not None:
+            raise self.problem
+        value = self.tags if path == "/api/tags" else self.ps
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        return Answer(200, b"OK", [(b"X-List", path.encode())], None), body  # type: ignore[arg-type]
+
+    def answer(self) -> None:
+        """Answer what was asked, both lists."""
+        for _ in range(2):
+            waiting, self.waiting = self.waiting, []
+            for question in waiting:
+                question.callback(None)
+
+    @property
+    def questions(self) -> int:
+        return self.asked.count("/api/tags")
+
+
+class Poller:
+    """An inventory on a clock, and its target."""
+
+    def __init__(self, interval: float = 30.0, **target: Any) -> None:
+        self.clock = Clock()
+        self.target = FakeTarget(**target)
+        self.inventory = Inventory(self.clock, self.target, interval)  # type: ignore[arg-type]
+        self.recoveries = 0
+        self.inventory.on_recovery = self.recover
+
+    def recover(self) -> None:
+        self.recoveries += 1
+
+    def fresh(self) -> list[Any]:
+        results: list[Any] = []
+        Deferred.fromCoroutine(self.inventory.fresh()).addBoth(results.append)
+        return results
+
+    def look_for(self, name: str) -> list[Any]:
+        results: list[Any] = []
+        Deferred.fromCoroutine(self.inventory.look_for(name)).addBoth(results.append)
+        return results
+
+    def stop(self) -> bool:
+        results: list[Any] = []
+        Deferred.fromCoroutine(self.inventory.stop()).addBoth(results.append)
+        return results == [None]
+
+
+# at intervals
+
+
+def test_the_target_is_asked_at_the_start_and_at_every_interval() -> None:
+    poller = Poller(interval=30)
+    poller.inventory.start()
+    for polls in range(1, 5):
+        assert poller.target.asked == ["/api/tags", "/api/ps"] * polls
+        poller.clock.advance(29.9)
+        assert poller.target.questions == polls
+        poller.clock.advance(0.1)
+
+
+def test_the_lists_are_kept_as_they_came() -> None:
+    poller = Poller(tags=b'{ "models" :[{"name":"m","new field":{}}] }\n', ps={"models": None})
+    poller.inventory.start()
+    tags, ps = poller.inventory.tags, poller.inventory.ps
+    assert tags is not None
+    assert ps is not None
+    assert tags.body == b'{ "models" :[{"name":"m","new field":{}}] }\n'
+    assert tags.headers == [(b"X-List", b"/api/tags")]
+    assert (ps.body, poller.inventory.running) == (b'{"models": null}', [])
+
+
+FAILURES: dict[str, tuple[BaseException, str]] = {
+    **{
+        why: (errors.ConnectionError(why, f"it is {why}"), why) for why in ("refused", "timeout", "dns", "tls", "reset")
+    },
+    "no HTTP": (errors.ConnectionError("garbage", "this is not HTTP"), "garbage"),
+    "a status": (errors.HTTPError(500, "out of order"), "status"),
+    "a mistake": (ValueError("nobody foresaw this"), "garbage"),
+    "a wrong key": (KeyError("models"), "garbage"),
+    "cancelled": (CancelledError(), ""),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_no_failure_ends_the_polls_and_the_next_good_one_clears_it(name: str, logged_failures: LoggedFailures) -> None:
+    problem, reason = FAILURES[name]
+    poller = Poller()
+    poller.inventory.start()
+    before = poller.inventory.tags
+    poller.target.problem = problem
+    for _ in range(3):
+        poller.clock.advance(30)
+        degraded = poller.inventory.degraded
+        assert ("" if degraded is None else degraded.reason) == reason
+    assert poller.inventory.tags is before
+    assert poller.inventory.find("llama3") is Standing.INSTALLED
+    poller.target.problem = None
+    poller.clock.advance(30)
+    assert poller.inventory.degraded is None
+    assert poller.inventory.tags is not before
+    logged_failures.take(ValueError, KeyError)
+
+
+@pytest.mark.parametrize(
+    "list_", [b"<html>", b"[]", b'{"models":[{"size":1}]}', b'{"models":{}}', b"", b"\xff", b'{"m']
+)
+def test_what_does_not_list_models_as_ollama_does_is_garbage(list_: bytes) -> None:
+    poller = Poller(tags=list_)
+    poller.inventory.start()
+    assert poller.inventory.degraded is not None
+    assert poller.inventory.degraded.reason == "garbage"
+    assert poller.inventory.tags is None
+    assert poller.inventory.find("anything") is Standing.UNKNOWN
+
+
+def test_a_target_that_says_nothing_is_given_up_and_asked_again() -> None:
+    poller = Poller(slow=True)
+    poller.inventory.start()
+    poller.clock.advance(POLL_PATIENCE)
+    assert poller.inventory.degraded is not None
+    assert poller.inventory.degraded.reason == "silence"
+    poller.clock.advance(30 - POLL_PATIENCE)
+    assert poller.target.questions == 2
+    poller.target.answer()
+    assert poller.inventory.degraded is None
+
+
+def test_since_when_it_is_degraded_is_the_first_failure_whatever_comes_later() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.target.problem = errors.ConnectionError("reset", "gone")
+    poller.clock.advance(30)
+    poller.target.problem = errors.ConnectionError("refused", "nobody there")
+    poller.clock.advance(30)
+    assert poller.inventory.degraded is not None
+    assert (poller.inventory.degraded.since, poller.inventory.degraded.reason) == (30, "refused")
+
+
+def test_a_failure_of_what_follows_a_recovery_is_logged_and_ends_nothing(logged_failures: LoggedFailures) -> None:
+    poller = Poller()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    poller.inventory.on_recovery = fail
+    poller.inventory.start()
+    poller.clock.advance(30)
+    assert poller.target.questions == 2
+    assert len(logged_failures.take(ZeroDivisionError)) == 1
+
+
+# many askers
+
+
+def test_many_askers_share_one_question() -> None:
+    poller = Poller(slow=True)
+    results = [poller.fresh() for _ in range(100)]
+    assert poller.target.questions == 1
+    poller.target.answer()
+    assert results == [[None]] * 100
+    assert poller.target.asked == ["/api/tags", "/api/ps"]
+
+
+def test_who_asks_because_of_a_change_is_not_told_what_was_asked_before_it() -> None:
+    poller = Poller(slow=True)
+    told: list[str] = []
+    poller.inventory.refresh().addCallback(lambda _: told.append("first"))
+    poller.inventory.refresh().addCallback(lambda _: told.append("second"))
+    poller.inventory.refresh().addCallback(lambda _: told.append("third"))
+    poller.target.answer()
+    assert (told, poller.target.questions) == (["first"], 2)
+    poller.target.answer()
+    assert (told, poller.target.questions) == (["first", "second", "third"], 2)
+
+
+def test_an_asker_who_leaves_leaves_the_question_to_the_others() -> None:
+    poller = Poller(slow=True)
+    leaver, stayer = poller.inventory.refresh(), poller.fresh()
+    later = poller.inventory.refresh()
+    for one in (leaver, later):
+        one.addErrback(lambda _: None)
+        one.cancel()
+    poller.target.answer()
+    assert stayer == [None]
+    assert poller.target.questions == 1
+
+
+def test_an_asker_who_leaves_because_another_was_told_does_no_harm() -> None:
+    poller = Poller(slow=True)
+    first, leaver, last = (poller.inventory._wait() for _ in range(3))
+    leaver.addErrback(lambda _: None)
+    first.addCallback(lambda _: leaver.cancel())
+    told: list[bool] = []
+    last.addCallback(told.append)
+    poller.target.answer()
+    assert told == [True]
+
+
+@given(st.lists(st.sampled_from(["refresh", "fresh", "answer", "fail", "leave", "wait"]), max_size=40))
+def test_whoever_asks_hears_of_a_question_that_was_put_after_that(story: list[str]) -> None:
+    poller = Poller(slow=True)
+    asking: list[Deferred[Any]] = []
+    told: list[bool] = []
+    for event in story:
+        if event == "refresh":
+            before = poller.target.questions
+            asker = poller.inventory.refresh()
+
+            def hear(result: bool | Failure, before: int = before) -> None:
+                if not isinstance(result, Failure):
+                    told.append(poller.target.questions > before)
+
+            asker.addBoth(hear)
+            asking.append(asker)
+        elif event == "fresh":
+            poller.fresh()
+        elif event == "leave" and asking:
+            asking.pop(0).cancel()
+        elif event == "wait":
+            poller.clock.advance(1)
+        else:
+            poller.target.problem = errors.ConnectionError("reset", "gone") if event == "fail" else None
+            poller.target.answer()
+        assert len(poller.target.waiting) <= 1
+    poller.target.problem = None
+    poller.target.answer()
+    poller.target.answer()
+    assert all(told)
+    assert all(asker.called for asker in asking)
+    poller.clock.advance(POLL_PATIENCE)
+    assert poller.clock.getDelayedCalls() == []
+
+
+# young enough
+
+
+def test_lists_younger_than_a_second_are_served_without_a_question() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.clock.advance(1)
+    assert poller.fresh() == [None]
+    assert poller.target.questions == 1
+    poller.clock.advance(0.1)
+    assert poller.fresh() == [None]
+    assert poller.target.questions == 2
+
+
+def test_whoever_wants_a_list_waits_a_quarter_of_a_second_at_most() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.clock.advance(2)
+    poller.target.slow = True
+    waiting = poller.fresh()
+    poller.clock.advance(0.2)
+    late = poller.fresh()
+    poller.inventory.target_changed()
+    latest = poller.fresh()
+    poller.clock.advance(0.04)
+    assert (waiting, late) == ([], [])
+    poller.clock.advance(0.01)
+    assert (waiting, late) == ([None], [])
+    poller.clock.advance(0.2)
+    assert (late, latest) == ([None], [None])
+    assert poller.target.questions == 2
+    assert poller.inventory.degraded is None
+
+
+def test_a_change_makes_young_lists_old() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.target.tags = {"models": [{"name": "new"}]}
+    poller.inventory.target_changed()
+    assert poller.fresh() == [None]
+    assert poller.inventory.find("new") is Standing.INSTALLED
+    assert poller.fresh() == [None]
+    assert poller.target.questions == 2
+
+
+def test_a_change_that_could_not_be_asked_about_is_asked_about_again() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.inventory.target_changed()
+    poller.target.problem = errors.ConnectionError("reset", "gone")
+    poller.fresh()
+    poller.target.problem = None
+    poller.fresh()
+    assert poller.target.questions == 3
+
+
+# recovery
+
+
+def test_recovery_is_told_at_the_first_answer_and_each_time_the_target_is_back() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    assert poller.recoveries == 1
+    poller.clock.advance(30)
+    assert poller.recoveries == 1
+    poller.target.problem = errors.ConnectionError("refused", "nobody there")
+    poller.clock.advance(30)
+    poller.target.problem = None
+    poller.clock.advance(30)
+    assert poller.recoveries == 2
+
+
+def test_a_request_that_succeeds_clears_degraded_and_asks_for_the_lists() -> None:
+    poller = Poller(problem=errors.ConnectionError("refused", "nobody there"))
+    poller.inventory.start()
+    assert poller.inventory.degraded is not None
+    poller.target.problem = None
+    poller.inventory.target_answered()
+    assert poller.inventory.degraded is None
+    assert poller.recoveries == 1
+    assert poller.inventory.find("llama3") is Standing.INSTALLED
+    poller.inventory.target_answered()
+    assert (poller.recoveries, poller.target.questions) == (1, 2)
+
+
+def test_an_answer_before_the_first_poll_counts_as_the_first() -> None:
+    poller = Poller(slow=True)
+    poller.inventory.start()
+    poller.inventory.target_answered()
+    poller.target.answer()
+    assert poller.recoveries == 1
+
+
+@pytest.mark.parametrize(
+    "problem", [errors.HTTPError(404, "404 page not found"), errors.ConnectionError("garbage", "no")]
+)
+def test_what_answers_but_has_no_lists_is_not_cleared_by_any_other_answer(problem: Exception) -> None:
+    poller = Poller(problem=problem)
+    poller.inventory.start()
+    for _ in range(3):
+        poller.inventory.target_answered()
+        assert poller.inventory.degraded is not None
+    assert (poller.recoveries, poller.target.questions) == (0, 4)
+    poller.target.problem = None
+    poller.inventory.target_answered()
+    assert poller.inventory.degraded is None
+    assert poller.recoveries == 1
+
+
+def test_a_request_that_fails_makes_it_degraded_before_the_next_poll() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.inventory.target_failed(errors.ConnectionError("refused", "nobody there"))
+    assert poller.inventory.degraded is not None
+    poller.clock.advance(30)
+    assert poller.inventory.degraded is None
+
+
+# names
+
+
+@pytest.mark.parametrize(
+    ("typed", "standing"),
+    [
+        *[
+            (name, Standing.INSTALLED)
+            for name in (
+                "llama3",
+                "LLAMA3:latest",
+                " llama3 ",
+                "library/llama3",
+                "registry.ollama.ai/library/llama3:latest",
+                "https://registry.ollama.ai/library/llama3",
+                "llama3:local",
+                "hf.co/user/repo:q4_k_m",
+                "host:5000/ns/m:t",
+                "mixed/case:tag",
+                "big:7b",
+            )
+        ],
+        *[
+            (name, Standing.CLOUD)
+            for name in ("x:cloud", "x:7b-cloud", "stub:cloud", "big:7b-cloud", "far", "FAR:latest")
+        ],
+        *[(name, Standing.MISSING) for name in ("llama", "llama3:8b", "hf.co/user/repo", "ns/m:t", "stub", "my-cloud")],
+    ],
+)
+def test_a_name_is_found_as_ollama_finds_it(typed: str, standing: Standing) -> None:
+    poller = Poller()
+    poller.inventory.start()
+    assert poller.inventory.find(typed) is standing
+
+
+@pytest.mark.parametrize("typed", ["m@sha256:0123", "m:", "/m", "x" * 81, "", "x:local:cloud"])
+def test_a_name_that_ollama_refuses_is_refused(typed: str) -> None:
+    poller = Poller()
+    poller.inventory.start()
+    with pytest.raises(errors.InvalidName):
+        poller.inventory.find(typed)
+
+
+def test_a_listed_name_that_cannot_be_read_is_passed_over() -> None:
+    poller = Poller(tags={"models": [{"name": "no good:"}, {"name": "good"}]})
+    poller.inventory.start()
+    assert list(poller.inventory.installed) == [("registry.ollama.ai", "library", "good", "latest")]
+
+
+def test_which_models_run_is_known_by_any_spelling() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    assert poller.inventory.is_running("Library/LLAMA3")
+    assert not poller.inventory.is_running("big:7b")
+    assert not poller.inventory.is_running("no good:")
+
+
+# a model that is not there
+
+
+def test_a_missing_model_is_looked_for_once_more() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    assert poller.look_for("new") == [Standing.MISSING]
+    assert poller.target.questions == 2
+    poller.target.tags = {"models": [{"name": "new"}]}
+    assert poller.look_for("new") == [Standing.INSTALLED]
+    assert poller.look_for("new") == [Standing.INSTALLED]
+    assert poller.target.questions == 3
+
+
+def test_a_model_that_came_while_a_question_was_under_way_is_found() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.target.slow = True
+    poller.inventory.refresh()
+    poller.target.waiting.pop().callback(None)  # its list of models is read, that of the running ones is to come
+    poller.target.tags = {"models": [{"name": "new"}]}
+    found = poller.look_for("new")
+    poller.target.answer()
+    poller.target.answer()
+    assert found == [Standing.INSTALLED]
+
+
+@pytest.mark.parametrize("problem", [errors.ConnectionError("refused", "nobody there"), errors.HTTPError(500, "no")])
+def test_whether_a_model_is_missing_cannot_be_said_while_the_target_cannot_be_asked(problem: Exception) -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.target.problem = problem
+    assert poller.look_for("new") == [Standing.UNKNOWN]
+
+
+def test_nobody_waits_for_a_model_that_is_there_or_elsewhere() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.target.slow = True
+    assert poller.look_for("llama3") == [Standing.INSTALLED]
+    assert poller.look_for("x:cloud") == [Standing.CLOUD]
+    assert poller.target.questions == 1
+
+
+# stopping
+
+
+def test_stopping_gives_up_the_question_under_way_and_tells_who_waits() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.clock.advance(2)
+    poller.target.slow = True
+    waiting, looking = poller.fresh(), poller.look_for("new")
+    told: list[bool] = []
+    poller.inventory.refresh().addCallback(told.append)
+    assert poller.stop()
+    assert (waiting, looking, told) == ([None], [Standing.UNKNOWN], [False])
+    assert poller.clock.getDelayedCalls() == []
+    assert poller.inventory.degraded is None
+
+
+def test_after_stopping_nothing_is_asked() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    assert poller.stop()
+    poller.clock.advance(100)
+    told: list[bool] = []
+    poller.inventory.refresh().addCallback(told.append)
+    assert told == [False]
+    assert poller.fresh() == [None]
+    assert poller.target.questions == 1
+
+
+def test_what_was_never_started_can_be_stopped() -> None:
+    assert Poller().stop()
