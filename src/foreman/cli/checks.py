@@ -27,6 +27,8 @@ from foreman.tap import _fitting, _raise_descriptor_limit
 _WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
 #: By how many seconds two clocks may differ before it is worth a word.
 _APART = 60.0
+#: How long whoever has the port may take to say that it is foreman, in seconds.
+_SOON = 1.0
 #: Endpoints whose sockets come from whoever starts foreman.
 _INHERITED = {"systemd", "fd", "stdio"}
 
@@ -89,10 +91,8 @@ async def port(reactor: Any, listen: str) -> Finding:
     """Whether foreman could listen there: it is tried, for a moment."""
     if listen.partition(":")[0] in _INHERITED:
         return Finding("port", "note", f"{listen} comes from whoever starts foreman, and cannot be tried here")
-    nobody = Factory()
-    nobody.noisy = False
     try:
-        listening = await serverFromString(reactor, listen).listen(nobody)
+        listening = await serverFromString(reactor, listen).listen(_Nobody())
     except CannotListenError as problem:
         url = url_of(listen)
         if url is not None and (health := await _foreman_at(reactor, url)):
@@ -105,10 +105,19 @@ async def port(reactor: Any, listen: str) -> Finding:
     return Finding("port", "ok", f"{listen} is free")
 
 
+class _Nobody(Factory):
+    """Answers nobody: whoever connects in that moment is turned away."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: object) -> None:
+        return None
+
+
 async def _foreman_at(reactor: Any, url: str) -> str:
     """What a foreman at ``url`` says of itself, empty if there is none."""
     try:
-        health = await answered(reactor, Foreman(url, agent(reactor)), Foreman.health)
+        health = await answered(reactor, Foreman(url, agent(reactor)), Foreman.health, _SOON)
     except Unanswered:
         return ""
     return f"{health.get('status')}{', degraded' if health.get('degraded') else ''}"

@@ -80,15 +80,17 @@ class Foreman:
         return response.code, body
 
 
-async def answered(reactor: Any, foreman: Foreman, question: Callable[[Foreman], Coroutine[Any, Any, T]]) -> T:
-    """What ``question`` finds out of ``foreman``.
+async def answered(
+    reactor: Any, foreman: Foreman, question: Callable[[Foreman], Coroutine[Any, Any, T]], patience: float = PATIENCE
+) -> T:
+    """What ``question`` finds out of ``foreman``, within ``patience`` seconds.
 
     :raises Unanswered: with a sentence, when it cannot be asked; and whatever ``question`` raises.
     """
     asking: Deferred[T] = Deferred.fromCoroutine(question(foreman))
     url = foreman.url
     try:
-        return await asking.addTimeout(PATIENCE, reactor)
+        return await asking.addTimeout(patience, reactor)
     except ConnectionRefusedError:
         raise Unanswered(
             FAILED, f"nobody listens at {url}; start foreman with foreman serve, or say where it is with --url"
@@ -96,7 +98,7 @@ async def answered(reactor: Any, foreman: Foreman, question: Callable[[Foreman],
     except DNSLookupError:
         raise Unanswered(FAILED, f"the name in {url} is not known here") from None
     except TimeoutError:
-        raise Unanswered(FAILED, f"{url} did not answer within {PATIENCE:.0f} s") from None
+        raise Unanswered(FAILED, f"{url} did not answer within {patience:.0f} s") from None
     except (ConnectError, ResponseFailed) as problem:
         raise Unanswered(FAILED, f"{url} cannot be asked: {_reason(problem)}") from None
 

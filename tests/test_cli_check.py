@@ -1,0 +1,280 @@
+"""``foreman check``: what counts, where it comes from, and whether it would work."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from rich.console import Console
+from twisted.internet.defer import maybeDeferred
+
+from bench import listen, port_of, reactor, settings, start_foreman
+from foreman.cli import checks
+from foreman.cli.check import as_value, show
+from foreman.cli.effective import MASK, effective
+from foreman.cli.findings import Finding
+from foreman.config import SETTINGS, Config, load
+from foreman.simulator import Settings, Simulator
+from processes import SCRIPTS, clean_environment, free_port
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+# -- the settings that count
+
+
+def of(variable: str, environ: dict[str, str], **options: str | None) -> tuple[str, str]:
+    """Value and source of one setting."""
+    (found,) = [one for one in effective(environ, options) if one.variable == variable]
+    return found.value, found.source
+
+
+def test_a_setting_comes_from_option_environment_or_default() -> None:
+    assert of("FOREMAN_TURNS", {}) == ("1", "default")
+    assert of("FOREMAN_TURNS", {"FOREMAN_TURNS": " 2 "}) == ("2", "environment")
+    assert of("FOREMAN_TURNS", {"FOREMAN_TURNS": "2"}, turns="3") == ("3", "--turns")
+    assert of("FOREMAN_TURNS", {"FOREMAN_TURNS": ""}, turns=None) == ("1", "default")
+
+
+@pytest.mark.parametrize("setting", [one for one in SETTINGS if one.secret], ids=lambda one: one.variable)
+def test_a_secret_is_never_shown(setting: Any) -> None:
+    assert of(setting.variable, {setting.variable: "correct-horse"}) == (MASK, "environment")
+    assert of(setting.variable, {f"{setting.variable}_FILE": "/run/token"}) == (MASK, "file /run/token")
+    assert of(setting.variable, {}) == ("", "default")
+
+
+def test_what_is_shown_is_what_counts() -> None:
+    environ, options = {"FOREMAN_TURNS": "2", "FOREMAN_LISTEN": "127.0.0.1:9"}, {"max_body": "1MiB"}
+    config = load(environ, options)
+    parsers = {setting.variable: (setting.attribute, setting.parse) for setting in SETTINGS}
+    for one in effective(environ, options):
+        attribute, parse = parsers[one.variable]
+        assert getattr(config, attribute) == parse(one.value)
+
+
+# -- the target
+
+
+async def looked(config: Config, now: datetime = NOW) -> dict[str, Finding]:
+    """The findings by their names."""
+    return {one.name: one for one in await checks.look_around(reactor, config, now.timestamp)}
+
+
+@pytest_twisted.async_yield_fixture
+async def simulator() -> AsyncIterator[Any]:
+    """A simulator whose clock shows NOW, and its port."""
+    target = Simulator(reactor, Settings(models=("llama3.2:3b", "nomic-embed-text:latest")), NOW.timestamp())
+    listening = listen(target)
+    yield target, port_of(listening)
+    await maybeDeferred(listening.stopListening)
+
+
+@ensureDeferred
+async def test_a_target_that_answers_is_told_with_version_and_models(simulator: Any) -> None:
+    _, port = simulator
+    found = await looked(settings(port))
+    assert found["target"].state == "ok"
+    assert found["target"].text.startswith(f"http://127.0.0.1:{port} is Ollama 0.33.0")
+    assert "with 2 models, 0 loaded" in found["target"].text
+    assert [one.state for one in found.values()] == ["ok"] * 5
+
+
+@ensureDeferred
+async def test_a_target_that_does_not_answer_fails_with_its_reason() -> None:
+    port = free_port()
+    found = await looked(settings(port))
+    assert found["target"].state == "bad"
+    assert "refuses connections" in found["target"].text
+    assert f"127.0.0.1:{port}" in found["target"].text
+
+
+@ensureDeferred
+async def test_a_target_that_wants_a_token_is_told_so(simulator: Any) -> None:
+    target, port = simulator
+    target.misbehave("5xx", route="*", times=0, status=401, text="who are you")
+    found = await looked(settings(port))
+    assert found["target"].state == "bad"
+    assert "FOREMAN_TARGET_TOKEN" in found["target"].text
+
+
+@ensureDeferred
+async def test_a_target_that_is_no_ollama_is_told_so(simulator: Any) -> None:
+    target, port = simulator
+    target.misbehave("garbage", route="*", times=0)
+    assert (await looked(settings(port)))["target"].state == "bad"
+
+
+@pytest.mark.parametrize(
+    ("model", "state"), [("nomic-embed-text", "ok"), ("mxbai-embed-large", "bad"), ("no such/thing::", "bad")]
+)
+@ensureDeferred
+async def test_the_model_for_embeddings_must_be_there(simulator: Any, model: str, state: str) -> None:
+    _, port = simulator
+    assert (await looked(settings(port, embedder_model=model)))["embedder"].state == state
+
+
+# -- the port
+
+
+@ensureDeferred
+async def test_a_port_is_free_until_somebody_has_it() -> None:
+    free = f"tcp:{free_port()}:interface=127.0.0.1"
+    for _ in range(2):
+        assert (await checks.port(reactor, free)).state == "ok"
+    taken = listen(checks._Nobody())
+    found = await checks.port(reactor, f"tcp:{port_of(taken)}:interface=127.0.0.1")
+    assert found.state == "bad"
+    assert "in use" in found.text
+    await maybeDeferred(taken.stopListening)
+
+
+@ensureDeferred
+async def test_a_port_that_foreman_has_itself_is_only_noted(simulator: Any) -> None:
+    _, port = simulator
+    daemon = await start_foreman(port)
+    found = await checks.port(reactor, f"tcp:{daemon.port}:interface=127.0.0.1")
+    assert found.state == "note"
+    assert "a foreman listens" in found.text
+    await daemon.stop()
+
+
+@pytest.mark.parametrize(
+    ("where", "state"),
+    [
+        ("unix:{folder}/socket", "ok"),
+        ("unix:{folder}/nowhere/socket", "bad"),
+        ("ssl:0:privateKey={folder}/none.pem", "bad"),
+        ("nonsense:1", "bad"),
+        ("systemd:domain=INET:index=0", "note"),
+    ],
+)
+@ensureDeferred
+async def test_every_endpoint_is_tried_that_can_be(where: str, state: str, tmp_path: Path) -> None:
+    assert (await checks.port(reactor, where.format(folder=tmp_path))).state == state
+    assert not os.listdir(tmp_path)  # noqa: PTH208 - pathlib is not for coroutines
+
+
+# -- door, clock, descriptors
+
+
+@pytest.mark.parametrize(
+    ("variables", "state", "words"),
+    [
+        ({}, "ok", "only this machine"),
+        ({"FOREMAN_AUTH_TOKEN": "correct-horse-battery"}, "ok", "a token is asked for"),
+        ({"FOREMAN_LISTEN": ":8080", "FOREMAN_ALLOW_OPEN": "1"}, "note", "remove models"),
+    ],
+)
+def test_who_may_come_in_is_told(variables: dict[str, str], state: str, words: str) -> None:
+    found = checks.door(load(variables))
+    assert found.state == state
+    assert words in found.text
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "state", "words"),
+    [
+        (NOW, NOW, "ok", "as at the target"),
+        (NOW, None, "ok", "2026-11-24 12:00:00 UTC"),
+        (NOW + timedelta(minutes=5), NOW, "note", "300 s ahead of the target"),
+        (NOW - timedelta(minutes=5), NOW, "note", "300 s behind the target"),
+        (datetime(1970, 1, 1, tzinfo=UTC), None, "bad", "it is not 1970-01-01"),
+    ],
+)
+def test_a_clock_that_cannot_be_right_is_told(here: datetime, there: datetime | None, state: str, words: str) -> None:
+    found = checks.clock(here.timestamp(), None if there is None else format_datetime(there, usegmt=True))
+    assert found.state == state
+    assert words in found.text
+
+
+def test_a_date_that_cannot_be_read_says_nothing_of_the_clock() -> None:
+    assert checks.clock(NOW.timestamp(), "yesterday").state == "ok"
+
+
+def test_too_few_descriptors_are_noted_with_what_will_be() -> None:
+    assert checks.descriptors(load({}), 65536).state == "ok"
+    found = checks.descriptors(load({}), 1024)
+    assert found.state == "note"
+    assert "768 connections at most, not 10000" in found.text
+
+
+# -- how it is told
+
+FOUND = [
+    Finding("target", "ok", "http://127.0.0.1:11434 is Ollama 0.33.0 with 12 models, 1 loaded"),
+    Finding("door", "note", "no token is asked for: whoever can connect may chat, and remove models"),
+    Finding("port", "bad", "tcp:8080:interface=127.0.0.1: address already in use; FOREMAN_LISTEN says where to listen"),
+]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("terminal", [True, False], ids=["colour", "plain"])
+def test_the_tables_fit_the_terminal_and_say_in_words_what_fails(width: int, terminal: bool) -> None:
+    paper = io.StringIO()
+    chosen = effective({"FOREMAN_AUTH_TOKEN_FILE": "/run/credentials/foreman.service/auth-token"}, {"turns": "2"})
+    show(chosen, FOUND, Console(file=paper, width=width, force_terminal=terminal, highlight=False))
+    text = paper.getvalue()
+    assert ("\x1b[" in text) is terminal
+    for word in ("ok", "note", "FAILS", "--turns", "FOREMAN_LISTEN says"):
+        assert word in text
+    if not terminal:
+        assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_it_is_well_unless_something_fails() -> None:
+    assert as_value([], FOUND[:2], [])["ok"] is True
+    assert as_value([], FOUND, [])["ok"] is False
+    assert as_value([], [], ["FOREMAN_TURNS: is not a whole number"])["ok"] is False
+
+
+def check(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run it as a program; ``variables`` by their name without FOREMAN_, lower case."""
+    return subprocess.run(
+        [str(SCRIPTS / "foreman"), "check", *options],
+        env=clean_environment(variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_wrong_settings_end_with_2_and_the_rest_is_shown_all_the_same() -> None:
+    run = check("--turns", "none", poll_interval="soon")
+    assert run.returncode == 2
+    assert [line.split()[1].rstrip(":") for line in run.stderr.splitlines()] == [
+        "FOREMAN_POLL_INTERVAL",
+        "FOREMAN_TURNS",
+    ]
+    assert "FOREMAN_LISTEN" in run.stdout
+    value = json.loads(check("--turns", "none", "--json").stdout)
+    assert value["problems"] == ["FOREMAN_TURNS (--turns): 'none' is not a whole number"]
+
+
+def test_what_would_not_work_ends_with_1() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen_there = f"127.0.0.1:{taken.getsockname()[1]}"
+        run = check("--json", listen=listen_there, target_url=f"127.0.0.1:{free_port()}", auth_token="correct-horse")
+    assert run.returncode == 1, run.stderr
+    value = json.loads(run.stdout)
+    assert {one["name"]: one["state"] for one in value["checks"]} == {
+        "target": "bad",
+        "port": "bad",
+        "door": "ok",
+        "clock": "ok",
+        "descriptors": "ok",
+    }
+    assert "correct-horse" not in run.stdout
