@@ -248,12 +248,14 @@ class Conversation:
 class Target:
     """A target in memory that keeps what it is asked.
 
-    :ivar holds: it does not answer; :ivar refuses: it takes no connections; :ivar answer: what to answer, as bytes.
+    :ivar holds: it does not answer, polls excepted; :ivar silent: these neither; :ivar refuses: it takes no connections;
+    :ivar takes: it reads what it is sent; :ivar answer: what to answer, as bytes.
     """
 
     clock: Clock
     answer: Callable[[Heard], bytes]
     holds: bool = False
+    silent: bool = False
     refuses: bool = False
     takes: bool = True
     conversations: list[Conversation] = field(factory=list)
@@ -285,7 +287,7 @@ class Target:
 
     def _told(self, conversation: Conversation) -> None:
         poll = bytes(conversation.line.sent).startswith((b"GET /api/tags HTTP", b"GET /api/ps HTTP"))
-        if conversation.answered or (self.holds and not poll):
+        if conversation.answered or self.silent or (self.holds and not poll):
             return
         heard = conversation.read()
         if heard is not None:
@@ -412,6 +414,6 @@ def doorstep(**variables: str) -> Iterator[Doorstep]:
             lambda: ULID.from_int(next(numbers)),
         )
     step = Doorstep(clock, foreman, target)
-    foreman.inventory.refresh()
+    foreman.inventory.start()
     step.turn()
     yield step

@@ -29,8 +29,8 @@ class AccessLog:
         if len(self._waiting) == 1:
             self._clock.callLater(0, self._write_some)
 
-    def refused(self, id: str, caller: str, way: Way, status: int, began_at: float) -> None:  # noqa: A002 - the field's name
-        """Log a request that did not get past the door."""
+    def answered_here(self, id: str, caller: str, way: Way, status: int, began_at: float) -> None:  # noqa: A002 - the field's name
+        """Log a request that foreman itself has answered, or refused."""
         record = Record(id, caller, way.path, way.lane.value, began_at, status=status)
         if status >= 400:
             record.outcome = "refused"

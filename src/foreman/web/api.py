@@ -142,6 +142,8 @@ class Api:
             await self._inference.run(question(request, wanted), client, record, ticket)
         except CancelledError:
             record.outcome = "client left"
+            if request.refusal is not None:  # its body could not be read to the end
+                record.outcome, record.status = "refused", request.refusal.status
             raise
         except errors.ForemanError as problem:
             record.outcome = "target failed" if isinstance(problem, errors.TargetError) else "refused"
@@ -164,21 +166,20 @@ class Api:
 
     @app.handle_errors(errors.ForemanError)
     def failed(self, request: IRequest, failure: Failure) -> None:
-        """What went wrong has a name."""
-        self._fail(cast("Visit", request), cast("errors.ForemanError", failure.value))
+        """A body that Ollama would refuse at once."""
+        visit, problem = cast("Visit", request), cast("errors.ForemanError", failure.value)
+        self._reply(visit, failure_reply(visit.family, problem, visit.request_id, self._retry_after))
 
     @app.handle_errors(Exception)
     def surprised(self, request: IRequest, failure: Failure) -> None:
         """What nobody foresaw is logged whole, and answered without details."""
         visit = cast("Visit", request)
         self._log.failure("answering {path} failed", failure, path=visit.way.path)
-        self._fail(visit, errors.ForemanError("foreman failed to answer this; its log says why"))
-
-    def _fail(self, request: Visit, problem: errors.ForemanError) -> None:
-        if request.startedWriting:
-            request.break_off(problem, between_pieces=False)
+        problem = errors.ForemanError("foreman failed to answer this; its log says why")
+        if visit.startedWriting:
+            visit.break_off(problem, between_pieces=False)
         else:
-            request.answer(failure_reply(request.family, problem, request.request_id, self._retry_after))
+            visit.answer(failure_reply(visit.family, problem, visit.request_id, self._retry_after))
 
     # answers
 
@@ -188,8 +189,7 @@ class Api:
 
     def _log_own(self, request: Visit, status: int) -> None:
         way = request.way
-        record = Record(request.id, request.caller, way.path, way.lane.value, request.began_at, status=status)
-        self._access_log.write(record)
+        self._access_log.answered_here(request.id, request.caller, way, status, request.began_at)
 
     def _listing(self, request: Visit, listing: Listing | None) -> None:
         if listing is None:

@@ -171,7 +171,7 @@ class Entrance:
 
     def log_refusal(self, visit: Visit, reply: Reply) -> None:
         """Note a request that was answered at the door."""
-        self.access_log.refused(visit.id, visit.caller, visit.way, reply.status, visit.began_at)
+        self.access_log.answered_here(visit.id, visit.caller, visit.way, reply.status, visit.began_at)
 
 
 def _family(target: bytes) -> Family:

@@ -22,12 +22,7 @@ def read_body(request: Visit) -> Asked:
     body = request.body()
     if isinstance(body, bytes):
         return asked.read(request.way.path, body, encoding, content_type, query)
-    body.flush()
-    try:
-        view = mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:  # an empty chunked body has no file to map
-        return asked.read(request.way.path, b"", encoding, content_type, query)
-    with view:
+    with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as view:
         return asked.read(request.way.path, view, encoding, content_type, query)
 
 
