@@ -249,7 +249,8 @@ class Target:
     """A target in memory that keeps what it is asked.
 
     :ivar holds: it does not answer, polls excepted; :ivar silent: these neither; :ivar refuses: it takes no connections;
-    :ivar takes: it reads what it is sent; :ivar answer: what to answer, as bytes.
+    :ivar takes: it reads what it is sent; :ivar hesitates: a connection is not made before ``connect_now``;
+    :ivar answer: what to answer, as bytes.
     """
 
     clock: Clock
@@ -258,18 +259,35 @@ class Target:
     silent: bool = False
     refuses: bool = False
     takes: bool = True
+    hesitates: bool = False
     conversations: list[Conversation] = field(factory=list)
+    _hesitating: list[tuple[Deferred[Any], Any]] = field(factory=list)
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         if self.refuses:
             return fail(error.ConnectionRefusedError())
+        if self.hesitates:
+            connecting: Deferred[Any] = Deferred()
+            self._hesitating.append((connecting, protocolFactory))
+            return connecting
+        return succeed(self._connected(protocolFactory))
+
+    def connect_now(self) -> None:
+        """Take the connections that are being made."""
+        self.hesitates = False
+        hesitating, self._hesitating = self._hesitating, []
+        for connecting, factory in hesitating:
+            if not connecting.called:
+                connecting.callback(self._connected(factory))
+
+    def _connected(self, protocolFactory: Any) -> Any:
         protocol = protocolFactory.buildProtocol(None)
         line = Line(self.clock, protocol, takes=self.takes)
         conversation = Conversation(line)
         line.on_write = lambda: self._told(conversation)
         self.conversations.append(conversation)
         protocol.makeConnection(line)
-        return succeed(protocol)
+        return protocol
 
     @property
     def asked(self) -> list[Conversation]:

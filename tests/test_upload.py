@@ -1,0 +1,325 @@
+"""Model files on their way to the target: at its pace, kept neither in memory nor on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.testing import StringTransport
+from twisted.web.iweb import UNKNOWN_LENGTH
+
+from doorstep import FULL, Caller, Doorstep, doorstep, sized
+from foreman.web.upload import Upload
+from wire import request
+
+PATH = "/api/blobs/sha256:" + "0" * 64
+CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
+MB = 1024 * 1024
+
+
+@pytest.fixture
+def step() -> Iterator[Doorstep]:
+    with doorstep() as step, patch("tempfile.TemporaryFile", side_effect=AssertionError("a copy on the disk")):
+        step.target.answer = lambda heard: CREATED if heard.method == "POST" else sized(b'{"models":[]}')
+        yield step
+
+
+def begin(step: Doorstep, size: int | None, *lines: str) -> Caller:
+    """A client that has sent the head of an upload; ``size`` None: in chunks."""
+    framing = "Transfer-Encoding: chunked" if size is None else f"Content-Length: {size}"
+    caller = step.call()
+    caller.send("\r\n".join([f"POST {PATH} HTTP/1.1", "Host: localhost", framing, *lines, "", ""]).encode())
+    return caller
+
+
+def statuses(caller: Caller) -> list[int]:
+    return [answer.status for answer in caller.answers()]
+
+
+def body_at(step: Doorstep) -> bytes:
+    (conversation,) = step.target.asked
+    return bytes(conversation.line.sent).partition(b"\r\n\r\n")[2]
+
+
+def head_at(step: Doorstep) -> bytes:
+    (conversation,) = step.target.asked
+    return bytes(conversation.line.sent).partition(b"\r\n\r\n")[0]
+
+
+# as it came
+
+
+def test_a_file_goes_on_while_it_arrives(step: Doorstep) -> None:
+    caller = begin(step, 30)
+    assert f"POST {PATH} HTTP/1.1".encode() in head_at(step)
+    for number in range(3):
+        caller.send(b"0123456789")
+        assert body_at(step) == b"0123456789" * (number + 1)
+    assert statuses(caller) == [201]
+
+
+def test_what_has_a_length_goes_on_with_it(step: Doorstep) -> None:
+    caller = begin(step, 5, "Content-Type: application/json")
+    caller.send(b"hello")
+    head = head_at(step)
+    assert b"\r\nContent-Length: 5" in head
+    assert b"\r\nContent-Type: application/json" in head
+    assert b"Transfer-Encoding" not in head
+    assert body_at(step) == b"hello"
+    assert statuses(caller) == [201]
+
+
+def test_what_comes_in_chunks_goes_on_in_chunks(step: Doorstep) -> None:
+    caller = begin(step, None)
+    caller.send(b"5\r\nhello\r\n")
+    caller.send(b"6;x=y\r\n wo")
+    caller.send(b"rld\r\n0\r\nX-Sum: 1\r\n\r\n")
+    head = head_at(step)
+    assert b"\r\nTransfer-Encoding: chunked" in head
+    assert b"Content-Length" not in head
+    assert [heard.body for heard in step.target.heard] == [b"hello world"]
+    assert body_at(step).endswith(b"0\r\n\r\n")
+    assert statuses(caller) == [201]
+
+
+@pytest.mark.parametrize("size", [0, None])
+def test_an_empty_file_is_a_file(step: Doorstep, size: int | None) -> None:
+    caller = begin(step, size)
+    caller.send(b"" if size == 0 else b"0\r\n\r\n")
+    assert [heard.body for heard in step.target.heard] == [b""]
+    assert statuses(caller) == [201]
+
+
+def test_a_whole_upload_may_come_at_once_and_another_behind_it(step: Doorstep) -> None:
+    caller = step.call()
+    caller.send(request("POST", PATH, b"first") + request("POST", PATH, b"second") + request("GET", "/healthz"))
+    assert statuses(caller) == [201, 201, 200]
+    assert [heard.body for heard in step.target.heard] == [b"first", b"second"]
+
+
+def test_a_client_that_waits_for_the_word_gets_it_before_its_body(step: Doorstep) -> None:
+    caller = begin(step, 5, "Expect: 100-continue")
+    assert caller.received == b"HTTP/1.1 100 Continue\r\n\r\n"
+    caller.send(b"hello")
+    (answer,) = caller.answers()
+    assert (answer.interim, answer.status) == ([100], 201)
+
+
+def test_a_credential_in_front_does_not_change_it(step: Doorstep) -> None:
+    caller = step.call()
+    caller.send(request("POST", f"/k/abcdefghijklmnop{PATH}", b"hello"))
+    assert [(heard.target, heard.body) for heard in step.target.heard] == [(PATH, b"hello")]
+
+
+# at the target's pace
+
+
+def test_a_slow_target_slows_the_client_down(step: Doorstep) -> None:
+    step.target.takes = False
+    size = 10 * MB
+    caller = begin(step, size)
+    data = bytes(range(256)) * (size // 256)
+    caller.line.deliver(data)
+    step.turn()
+    (conversation,) = step.target.asked
+    assert caller.line.paused
+    step.target.takes = True  # but not on this connection
+    rounds = 0
+    while not statuses(caller):
+        conversation.line.take_again()
+        step.turn(2)
+        conversation.line.takes = False
+        rounds += 1
+        assert rounds < 1000
+        conversation.line.takes = len(conversation.line.sent) > size
+    assert statuses(caller) == [201]
+    assert body_at(step) == data
+    assert conversation.line.most_held < 3 * FULL
+    assert rounds > 50
+
+
+def test_nothing_is_taken_from_the_client_before_the_target_is_there(step: Doorstep) -> None:
+    step.target.hesitates = True
+    caller = begin(step, 4 * FULL)
+    caller.line.deliver(b"x" * 4 * FULL)
+    step.turn()
+    assert caller.line.paused
+    step.target.connect_now()
+    step.turn()
+    assert statuses(caller) == [201]
+    assert len(body_at(step)) == 4 * FULL
+
+
+def test_a_long_answer_in_the_meantime_does_not_undo_the_pause(step: Doorstep) -> None:
+    """The client's transport resumes reading when the client has taken an answer; the target may still be full."""
+    step.target.takes = False
+    caller = begin(step, 10 * MB)
+    caller.line.deliver(b"x" * 10 * MB)
+    step.turn()
+    caller.line.protocol.resumeProducing()
+    step.turn()
+    assert caller.line.paused
+    (conversation,) = step.target.asked
+    assert conversation.line.most_held < 4 * FULL
+    caller.leave(reset=True)
+
+
+# an end before the end
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
+def test_an_early_answer_of_the_target_is_seen_and_the_rest_dropped(step: Doorstep, status: str) -> None:
+    caller = begin(step, 100 * MB)
+    caller.send(b"x" * MB)
+    (conversation,) = step.target.asked
+    conversation.line.deliver(sized(b'{"error":"enough"}', status))
+    step.turn()
+    (answer,) = caller.answers()
+    assert (answer.status, answer.body, answer.header("Connection")) == (
+        int(status[:3]),
+        b'{"error":"enough"}',
+        "close",
+    )
+    assert conversation.line.lost
+    assert caller.line.half_closed
+    seen = len(conversation.line.sent)
+    for _ in range(10):
+        caller.send(b"x" * MB)
+    assert not caller.line.lost
+    assert len(conversation.line.sent) == seen
+    step.wait(4)
+    assert caller.line.lost
+
+
+def test_an_early_answer_reaches_a_client_that_is_held_up(step: Doorstep) -> None:
+    step.target.takes = False
+    caller = begin(step, 10 * MB)
+    caller.line.deliver(b"x" * 10 * MB)
+    step.turn()
+    step.target.asked[0].line.deliver(sized(b"{}"))
+    step.turn()
+    assert statuses(caller) == [200]
+    assert not caller.line.paused
+
+
+def test_what_follows_an_early_answer_is_no_request(step: Doorstep) -> None:
+    caller = begin(step, 1000)
+    step.target.asked[0].line.deliver(sized(b"{}"))
+    step.turn()
+    caller.send(request("GET", "/api/delete"))
+    assert statuses(caller) == [200]
+    assert len(step.target.asked) == 1
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_client_that_leaves_takes_the_connection_to_the_target_with_it(step: Doorstep, reset: bool) -> None:
+    for size in (1000, None):
+        step.target.conversations.clear()
+        caller = begin(step, size)
+        caller.send(b"x" * 100 if size else b"5\r\nhello\r\n")
+        caller.leave(reset=reset)
+        (conversation,) = step.target.asked
+        assert conversation.line.ended == "reset"
+        assert conversation.read() is None
+
+
+def test_a_client_that_leaves_before_the_target_is_there_is_forgotten(step: Doorstep) -> None:
+    step.target.hesitates = True
+    caller = begin(step, 1000)
+    caller.leave()
+    step.target.connect_now()
+    step.turn()
+    assert step.target.asked == []
+
+
+def test_a_target_that_breaks_off_is_told_at_once(step: Doorstep) -> None:
+    caller = begin(step, 100 * MB)
+    caller.send(b"x" * MB)
+    step.target.asked[0].line.leave()
+    step.turn()
+    (answer,) = caller.answers()
+    assert (answer.status, answer.header("Connection")) == (502, "close")
+    caller.send(b"x" * MB)
+    step.wait(4)
+    assert caller.line.lost
+
+
+def test_a_target_that_is_away_is_told_before_the_body(step: Doorstep) -> None:
+    step.target.refuses = True
+    caller = begin(step, 100 * MB)
+    (answer,) = caller.answers()
+    assert (answer.status, answer.header("Connection")) == (502, "close")
+    caller.send(b"x" * MB)
+    step.wait(4)
+    assert caller.line.lost
+
+
+def test_a_spoiled_chunk_is_refused_and_the_target_sees_no_end(step: Doorstep) -> None:
+    caller = begin(step, None)
+    caller.send(b"5\r\nhello\r\nxyz\r\n")
+    (answer,) = caller.answers()
+    assert (answer.status, answer.header("Connection")) == (400, "close")
+    (conversation,) = step.target.asked
+    assert (conversation.line.ended, conversation.read()) == ("reset", None)
+
+
+def test_a_chunk_that_is_spoiled_while_the_target_answers_cuts_the_connection(step: Doorstep) -> None:
+    caller = begin(step, None)
+    step.target.asked[0].line.deliver(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    step.turn()
+    caller.send(b"xyz\r\n")
+    assert caller.line.ended == "reset"
+    assert step.target.asked[0].line.ended == "reset"
+
+
+# the producer itself
+
+
+def test_it_tells_its_length() -> None:
+    assert Upload(StringTransport(), 5).length == 5
+    assert Upload(StringTransport(), None).length is UNKNOWN_LENGTH
+
+
+def test_what_came_before_the_target_was_there_is_not_lost() -> None:
+    client, target = StringTransport(), StringTransport()
+    upload = Upload(client, 10)
+    upload.feed(b"01234")
+    assert client.producerState == "paused"
+    sent = upload.startProducing(target)
+    assert (target.value(), client.producerState) == (b"01234", "producing")
+    upload.feed(b"56789")
+    upload.end()
+    assert (target.value(), target.producer) == (b"0123456789", None)
+    assert sent.called
+
+
+def test_it_remembers_that_the_target_took_its_time() -> None:
+    upload = Upload(StringTransport(), 10)
+    upload.startProducing(StringTransport())
+    assert not upload.was_held_up()
+    upload.pauseProducing()
+    upload.resumeProducing()
+    assert upload.was_held_up()
+    assert not upload.was_held_up()
+    upload.pauseProducing()
+    assert upload.was_held_up()
+    assert upload.was_held_up()
+
+
+def test_cancelled_it_takes_nothing_more_and_lets_the_client_go_on() -> None:
+    client, target = StringTransport(), StringTransport()
+    upload = Upload(client, 10)
+    sent = upload.startProducing(target)
+    upload.pauseProducing()
+    failures: list[Any] = []
+    sent.addErrback(failures.append)
+    sent.cancel()
+    upload.feed(b"x")
+    upload.end()
+    assert (target.value(), target.producer, client.producerState) == (b"", None, "producing")
+    assert failures[0].check(CancelledError)
