@@ -82,6 +82,16 @@ class Line:
         self.takes = True
         self._flush()
 
+    def take(self, count: int) -> None:
+        """The other side reads up to ``count`` bytes, and then no more."""
+        self.sent += self._to_send[:count]
+        del self._to_send[:count]
+        if not self._to_send:
+            self.takes = True
+            self._flush()
+            self.takes = False
+        self.on_write()
+
     # foreman's side
 
     def write(self, data: bytes) -> None:
