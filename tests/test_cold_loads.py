@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest_twisted
 from attrs import define
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 
 from bench import RunningForeman, listen, port_of, reactor, start_foreman
@@ -45,7 +46,7 @@ async def loading() -> AsyncIterator[Loading]:
     foreman = await start_foreman(port_of(listening))
     yield Loading(foreman, target)
     await foreman.stop()
-    await listening.stopListening()
+    await maybeDeferred(listening.stopListening)
 
 
 @pytest_twisted.ensureDeferred
@@ -90,3 +91,15 @@ async def test_stopping_ends_a_load_that_went_on(loading: Loading) -> None:
     assert (await waiter.done).status == 503
     await deferLater(reactor, 0.05)
     assert loading.outcomes() == ["left"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_load_that_nobody_wants_any_more_ends_too(loading: Loading) -> None:
+    loading.target.misbehave("no-headers", times=1)
+    askers = [await loading.ask("llama3.2:3b") for _ in range(2)]
+    for asker in askers:
+        asker.leave()
+        await asker.gone
+    await deferLater(reactor, 1.2)
+    assert loading.outcomes() == ["left"]
+    assert loading.foreman.service.inference.gate.running == []

@@ -26,7 +26,7 @@ class ColdLoad:
     """One request that waits for the head of its answer, perhaps through a load.
 
     :ivar heard: the head. Cancelling it closes the connection, unless the load is wanted: then the turn is kept for
-        nobody until the model is listed as running, or the first byte is there.
+        nobody until the model is listed as running, the first byte is there, or nobody wants it any more.
     :ivar kept: told when the load goes on for others; :ivar over: told when that has ended.
     """
 
@@ -73,10 +73,10 @@ class ColdLoad:
     def _looked(self, _: object) -> None:
         if self._turn.ended_at is not None:
             return
-        if self._outlook.state_of(self._turn) != "loading":
-            self._asking.cancel()
-        else:
+        if self._outlook.is_load_wanted(self._turn):
             self._look = self._clock.callLater(LOOK, self._ask_again)
+        else:
+            self._asking.cancel()
 
     def _end(self) -> None:
         if self._look is not None:
