@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from conftest import LoggedFailures
 from foreman import errors
 from foreman.ollama.connection import Answer
-from foreman.ollama.inventory import POLL_PATIENCE, Inventory, Standing
+from foreman.ollama.inventory import LOOK_PATIENCE, POLL_PATIENCE, Inventory, Standing
 
 MODELS = (
     {"name": "llama3:latest", "model": "llama3:latest", "size": 7, "unheard_of": [1]},
@@ -305,14 +305,25 @@ def test_whoever_wants_a_list_waits_a_quarter_of_a_second_at_most() -> None:
     waiting = poller.fresh()
     poller.clock.advance(0.2)
     late = poller.fresh()
-    poller.inventory.target_changed()
-    latest = poller.fresh()
     poller.clock.advance(0.04)
     assert (waiting, late) == ([], [])
     poller.clock.advance(0.01)
     assert (waiting, late) == ([None], [])
     poller.clock.advance(0.2)
-    assert (late, latest) == ([None], [None])
+    assert late == [None]
+
+
+def test_whoever_wants_a_list_behind_a_change_waits_longer_for_one_that_knows_of_it() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.clock.advance(0.5)
+    poller.target.slow = True
+    poller.inventory.target_changed()
+    waiting = poller.fresh()
+    poller.clock.advance(1.9)
+    assert waiting == []
+    poller.clock.advance(0.1)
+    assert waiting == [None]
     assert poller.target.questions == 2
     assert poller.inventory.degraded is None
 
@@ -491,6 +502,18 @@ def test_whether_a_model_is_missing_cannot_be_said_while_the_target_cannot_be_as
     poller.inventory.start()
     poller.target.problem = problem
     assert poller.look_for("new") == [Standing.UNKNOWN]
+
+
+def test_a_target_that_does_not_list_its_models_soon_is_left_to_say_itself_what_is_missing() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.target.slow = True
+    looking = poller.look_for("new")
+    poller.clock.advance(LOOK_PATIENCE - 0.1)
+    assert looking == []
+    poller.clock.advance(0.1)
+    assert looking == [Standing.UNKNOWN]
+    poller.target.answer()
 
 
 def test_nobody_waits_for_a_model_that_is_there_or_elsewhere() -> None:

@@ -34,6 +34,9 @@ from foreman.tally import Tally, tally
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
 RETRY_PAUSE = 1.0
 
+#: Failures that came before a byte of the request was sent, so that it may be sent again.
+_UNREACHED = ("refused", "timeout", "dns")
+
 #: How many of a stream's last pieces tell how it ended: OpenAI's usage and [DONE] may be two.
 _LAST_PIECES = {"ndjson": 1, "sse": 2, "other": 0}
 
@@ -181,7 +184,8 @@ class Inference:
         record.status = answer.code
         if turn is not None:
             turn.answering = True
-        self.inventory.target_answered()
+        if answer.code < 500:
+            self.inventory.target_answered()
         content_type = answer.header(b"content-type") or b""
         kind = kind_for(content_type)
         way = question.way
@@ -196,9 +200,9 @@ class Inference:
             LastPieces(_LAST_PIECES[kind]),
         )
         work.relay = relay
-        asker.begin(answer.code, answer.phrase, to_client(answer.raw_headers), kind)
-        answer.deliverBody(relay)
         try:
+            asker.begin(answer.code, answer.phrase, to_client(answer.raw_headers), kind)
+            answer.deliverBody(relay)
             await relay.answered
             if way.lane is not Lane.METADATA:
                 self.inventory.target_changed()
@@ -206,6 +210,7 @@ class Inference:
                 turn.release()
             outcome = await relay.sent
         finally:
+            relay.leave()  # where something failed, the target is not to go on for nobody
             record.first_byte_at = relay.first_byte_at
         if relay.problem is not None:
             record.detail = str(relay.problem)
@@ -246,7 +251,7 @@ class Inference:
             try:
                 return await self._client.send(question.method, head, question.body)
             except errors.ConnectionError as problem:
-                if problem.why not in ("refused", "timeout", "dns", "tls"):
+                if problem.why not in _UNREACHED:
                     self.inventory.refresh()  # one broken answer says little; the poll finds out
                     raise
                 self.inventory.target_failed(problem)

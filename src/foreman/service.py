@@ -126,6 +126,7 @@ class Foreman(Service):
         self.doors.drain()
         self.inference.close()
         self._warmer.stop()
+        await self.inventory.stop()
         if not await self._wait(self.inference.when_idle(), self._config.drain_timeout):
             self._log.warn("the drain time is over: breaking off what still runs")
             self.inference.stop()
@@ -133,7 +134,6 @@ class Foreman(Service):
             for door in list(self.doors.open):
                 door.abort()
             await self.doors.open.when_empty()
-        await self.inventory.stop()
         self._access_log.flush()
         self._log.info("stopped")
 

@@ -26,6 +26,8 @@ from foreman.ollama.wire import Installed, Ps, Running, Tags, read_ps, read_tags
 FRESH = 1.0
 #: How long whoever asks for a list waits for a younger one, in seconds.
 REFRESH_PATIENCE = 0.25
+#: How long a request waits for a second look whether the target has its model, and for lists behind a change, in seconds.
+LOOK_PATIENCE = 2.0
 #: A target that accepts a connection and then does not list its models counts as silent after this many seconds.
 POLL_PATIENCE = 10.0
 #: Reasons that say: something answers there, but not as Ollama does when it is well.
@@ -126,16 +128,15 @@ class Inventory:
         self._outdated = True
 
     async def fresh(self) -> None:
-        """Wait, but not long, until the lists are young."""
+        """Wait, but not long, until the lists are young; longer where they are known to be wrong."""
+        patience = LOOK_PATIENCE if self._outdated and self.degraded is None else REFRESH_PATIENCE
         if (
             self._outdated
             or self.tags is None
             or self.ps is None
             or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH
         ):
-            await self._wait().addTimeout(
-                REFRESH_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: False
-            )
+            await self._wait().addTimeout(patience, self._clock, onTimeoutCancel=lambda _result, _timeout: False)
 
     def _wait(self) -> Deferred[bool]:
         asker: Deferred[bool] = Deferred(self._forget)
@@ -273,11 +274,13 @@ class Inventory:
     async def look_for(self, typed: str) -> Standing:
         """Like ``find``; a model that is missing is looked for once more at the target.
 
-        :return: UNKNOWN when the target could not be asked.
+        :return: UNKNOWN when the target could not be asked, or did not say it soon.
         """
         standing = self.find(typed)
         if standing is Standing.MISSING:
-            standing = self.find(typed) if await self.refresh() else Standing.UNKNOWN
+            refreshed = self.refresh()
+            refreshed.addTimeout(LOOK_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: False)
+            standing = self.find(typed) if await refreshed else Standing.UNKNOWN
         return standing
 
     def is_running(self, typed: str) -> bool:
