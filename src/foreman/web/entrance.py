@@ -62,7 +62,9 @@ class Entrance:
         """Give a request its id and its way, and its caller a name until a token gives it another."""
         visit.id = str(self.new_id())
         visit.caller = str(getattr(visit.client, "host", "") or "local")
-        visit.prefix, visit.target = take_prefix(origin_form(visit.uri))
+        prefix, visit.target = take_prefix(origin_form(visit.uri))
+        if prefix is not None:
+            visit.prefix = prefix
         found = way(visit.method, visit.target)
         visit.way = found if isinstance(found, Way) else Way(Lane.FOREMAN, _family(visit.target), "-")
         return found
