@@ -1,0 +1,240 @@
+"""The contract's checklist of a transparent proxy, line by line: what shows each, or why it is otherwise.
+
+A recording stands for the exchange of that name in ``golden/``, which ``test_golden.py`` replays through foreman; a test is
+named by its file and its name; a sentence says why a line is not held.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+import golden
+
+HERE = Path(__file__).parent
+
+
+@frozen
+class Recording:
+    """Recorded exchanges that are the same through foreman."""
+
+    names: tuple[str, ...]
+
+
+@frozen
+class Test:
+    """A test elsewhere."""
+
+    __test__ = False
+    file: str
+    name: str
+
+
+@frozen
+class Because:
+    """Why a line is not held as it stands."""
+
+    sentence: str
+
+
+def same(*names: str) -> Recording:
+    return Recording(names)
+
+
+CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
+    1: (same("root-get"), Test("api", "the_root_says_what_ollamas_says")),
+    2: (same("root-head", "version-head", "tags-head"), Test("api", "lists_have_heads")),
+    3: (
+        same("path-query", "path-encoded", "v1-model-get-encoded-tag"),
+        Test("golden", "the_target_gets_the_request_as_the_client_wrote_it"),
+    ),
+    4: (
+        same("route-unknown", "method-get-chat", "method-put-chat"),
+        Test("lanes", "a_405_of_the_target_names_the_methods_that_foreman_knows"),
+    ),
+    5: (same("slash-post-chat", "slash-get-tags", "slash-get-tags-query"),),
+    6: (same("path-double-slash", "path-dot-dot", "path-double-slash-post"),),
+    7: (Test("api", "what_foreman_does_not_know_goes_through_as_it_is"),),
+    8: (same("delete-ok"), Test("api", "a_body_of_delete_goes_along")),
+    9: (same("copy-ok"),),
+    10: (same("chat-no-content-type", "chat-urlencoded-content-type"),),
+    11: (same("chat-chunked-request"), Test("golden", "the_target_gets_the_request_as_the_client_wrote_it")),
+    12: (same("chat-expect-continue"), Test("upload", "a_client_that_waits_for_the_word_gets_it_before_its_body")),
+    13: (Test("api", "a_large_chat_is_read_where_it_lies"), Test("clients", "ollama_looks_at_images_small_and_large")),
+    14: (same("blob-post-created"), Test("upload", "a_file_goes_on_while_it_arrives")),
+    15: (Test("upload", "an_early_answer_of_the_target_is_seen_and_the_rest_dropped"),),
+    16: (same("chat-gzip-request", "v1-responses-zstd-request"),),
+    17: (
+        same(
+            "chat-malformed-json", "chat-empty-body", "chat-truncated-json", "v1-chat-bad-json", "messages-empty-body"
+        ),
+    ),
+    18: (same("chat-case-insensitive-keys", "chat-duplicate-keys", "chat-trailing-bytes", "chat-bom"),),
+    19: (
+        same("chat-null-fields", "chat-keep-alive-bool", "chat-keep-alive-fraction", "chat-keep-alive-number-string"),
+    ),
+    20: (same("chat-think-stream", "chat-think-false", "chat-think-level-unsupported", "chat-think-bogus"),),
+    21: (same("chat-unknown-fields"), Test("client", "a_request_that_is_passed_on_arrives_byte_by_byte")),
+    22: (Test("client", "a_request_that_is_passed_on_arrives_byte_by_byte"),),
+    23: (
+        same("chat-name-spaces", "chat-name-other-case", "chat-name-full"),
+        Test("inventory", "a_name_is_found_as_ollama_finds_it"),
+    ),
+    24: (Test("names", "a_name_is_taken_apart_from_its_end"),),
+    25: (same("chat-bad-name", "show-bad-name"), Test("names", "a_name_that_ollama_refuses_is_refused_with_its_text")),
+    26: (
+        same("chat-cloud-name", "chat-cloud-tag"),
+        Test("inventory", "nobody_waits_for_a_model_that_is_there_or_elsewhere"),
+    ),
+    27: (Test("inventory", "a_name_is_found_as_ollama_finds_it"),),
+    28: (same("chat-name-spaces", "chat-local-suffix"),),
+    29: (Test("clients", "ollama_copies_and_deletes_models_and_the_list_shows_it_at_once"),),
+    30: (
+        Test("ndjson", "a_line_leaves_as_soon_as_it_is_whole"),
+        Test("clients", "a_streamed_chat_comes_in_the_same_pieces_as_without_foreman"),
+    ),
+    31: (
+        same("chat-stream", "generate-stream", "chat-tools-stream"),
+        Test("relay", "each_line_is_one_write_and_the_last_one_ends_the_answer"),
+    ),
+    32: (same("chat-stream-unicode"), Test("ndjson", "lines_leave_whole_however_they_arrive")),
+    33: (Test("ndjson", "the_longest_line_that_ollamas_client_takes_leaves_whole"),),
+    34: (same("v1-chat-stream", "v1-responses-stream", "messages-stream"),),
+    35: (same("chat-stream", "chat-nonstream", "v1-chat-nonstream", "v1-chat-stream"),),
+    36: (
+        Because(
+            "Only within the grace time: behind it a space byte in line shows that a chat waits (ADR-0006), never a blank line."
+        ),
+        Test("waiting", "zero_turns_the_notice_off"),
+    ),
+    37: (same("chat-nonstream", "chat-stream", "v1-chat-nonstream"),),
+    38: (same("crash-midstream-chat"), Test("relay", "an_error_line_of_the_target_counts_as_its_failure")),
+    39: (
+        Test("load", "a_target_killed_at_thirty_random_moments_never_leaves_an_answer_that_looks_complete"),
+        Test("faults", "an_answer_is_never_better_than_the_target_gave_it"),
+    ),
+    40: (Test("waiting", "within_the_grace_time_nothing_is_sent_and_the_answer_is_as_ollama_gives_it"),),
+    41: (same("chat-load", "chat-unload", "generate-load"),),
+    42: (
+        same("chat-stream-http10", "chat-stream-connection-close"),
+        Test("visit", "an_old_client_gets_an_answer_that_ends_with_its_connection"),
+    ),
+    43: (same("chat-stream", "generate-nonstream"),),
+    44: (Test("clients", "who_leaves_the_line_is_forgotten_and_the_target_never_hears_of_it"),),
+    45: (
+        Test("clients", "who_leaves_in_mid_stream_ends_the_targets_work_at_once"),
+        Test("clients", "who_leaves_before_the_targets_headers_ends_its_work_at_once"),
+    ),
+    46: (
+        Test("cold_loads", "a_load_goes_on_for_the_next_in_line_when_its_asker_leaves"),
+        Test("cold_loads", "a_load_that_nobody_wants_ends_with_its_asker"),
+    ),
+    47: (
+        Because(
+            "Each request has a connection to the target of its own (ADR-0007), so that cancelling one cannot touch another."
+        ),
+    ),
+    48: (
+        Test("load", "a_reader_that_stops_reading_an_ordinary_answer_does_not_hold_the_turn"),
+        Test("load", "a_reader_that_stops_reading_an_endless_answer_costs_its_buffer_and_the_stall_limit"),
+    ),
+    49: (
+        same("wire-pipelined-1", "wire-pipelined-2"),
+        Test("door", "what_is_sent_ahead_in_small_pieces_is_answered_in_order"),
+    ),
+    50: (
+        Because(
+            "No connection to the target is used twice (ADR-0007): none is stale, and only one that was not made is tried again."
+        ),
+    ),
+    51: (
+        Test("door", "no_deadline_of_a_head_runs_while_a_chat_is_answered"),
+        Test("headers", "names_keep_their_case_order_and_repetition"),
+    ),
+    52: (
+        Test("headers", "what_connection_names_does_not_cross"),
+        Test("requests", "a_doubtful_request_does_what_its_rule_says"),
+    ),
+    53: (
+        Because(
+            "Where no token is asked for, names that a stranger may have pointed here are refused (FOREMAN_ALLOWED_HOSTS)."
+        ),
+        Test("headers", "the_target_hears_its_own_name_first_and_no_other"),
+    ),
+    54: (
+        same("preflight-localhost", "preflight-app", "preflight-foreign", "preflight-null"),
+        Test("entrance", "a_preflight_needs_no_token"),
+    ),
+    55: (
+        same("origin-allowed-error", "origin-allowed-stream"),
+        Test("guards", "every_answer_to_an_allowed_page_says_so_exactly_once"),
+    ),
+    56: (
+        Test("entrance", "a_token_opens_the_door_wherever_a_client_puts_it"),
+        Test("entrance", "a_token_reaches_neither_log_nor_location_nor_target"),
+        Because(
+            "Signatures of OLLAMA_AUTH are not accepted: the path prefix serves the same client, and needs no list of keys."
+        ),
+    ),
+    57: (
+        Test("entrance", "each_family_reads_its_own_401"),
+        Test("entrance", "the_stock_client_is_told_how_to_send_a_token"),
+    ),
+    58: (Test("entrance", "without_a_token_to_ask_for_every_credential_is_welcome"),),
+    59: (
+        Test("load", "a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_waits_for_them"),
+        Because(
+            "Turns go first in, first out to begin with, so that nobody starves; grouping by resident model comes later (design section 4)."
+        ),
+    ),
+    60: (Test("load", "a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_waits_for_them"),),
+    61: (
+        Test("gate", "a_full_room_refuses_with_ollamas_words"),
+        Test("answers", "a_failure_has_its_status_and_says_when_trying_again_helps"),
+    ),
+    62: (
+        Because(
+            "A retry of a request that still waits is a second request; the key that would tell them apart comes with durable jobs."
+        ),
+    ),
+    63: (
+        Test("process", "a_signal_lets_the_running_answer_finish_and_sends_away_who_waits"),
+        Because("Jobs that survive a restart come later."),
+    ),
+    64: (
+        Test("process", "while_the_target_is_away_its_models_stay_known_and_chats_are_told_when_to_come_back"),
+        Test("clients", "a_target_that_is_down_is_told_clearly_and_at_once"),
+    ),
+    65: (
+        same("pull-unreachable-stream"),
+        Because("Management never waits for a turn, and no limit is on the duration of an answer."),
+    ),
+    66: (
+        Test("clients", "a_chat_says_the_same_as_without_foreman"),
+        Because("The official command line program and Open WebUI are no packages that a test can install."),
+    ),
+}
+
+
+@cache
+def text_of(file: str) -> str:
+    return (HERE / f"test_{file}.py").read_text("utf-8")
+
+
+def test_no_line_is_left_out() -> None:
+    assert sorted(CHECKLIST) == list(range(1, 67))
+
+
+@pytest.mark.parametrize("number", sorted(CHECKLIST))
+def test_a_line_of_the_checklist_is_shown_or_said_why_not(number: int) -> None:
+    for shown in CHECKLIST[number]:
+        if isinstance(shown, Recording):
+            assert set(shown.names) <= set(golden.names())
+        elif isinstance(shown, Test):
+            assert re.search(rf"^(async )?def test_{shown.name}", text_of(shown.file), re.MULTILINE), shown
+        else:
+            assert shown.sentence.endswith(".")
