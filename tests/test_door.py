@@ -129,6 +129,17 @@ def test_no_deadline_of_a_head_runs_while_a_chat_is_answered() -> None:
         assert statuses(caller) == [200, 200, 200]
 
 
+def test_a_request_that_comes_while_the_connection_closes_is_not_answered() -> None:
+    with doorstep() as step:
+        caller = step.call(takes=False)
+        caller.send(GET)
+        step.wait(76)
+        caller.line.protocol.dataReceived(GET)  # TLS delivers what comes until the other side has closed, too
+        caller.line.take_again()
+        step.turn()
+        assert (statuses(caller), caller.line.ended) == ([200], "end")
+
+
 # the body
 
 
@@ -260,6 +271,22 @@ def test_requests_that_came_before_and_after_a_pause_keep_their_order() -> None:
         assert statuses(caller) == [200, 200, 200]
 
 
+def test_a_client_that_does_not_read_may_send_ahead_as_much_as_it_likes_since_nobody_listens() -> None:
+    listing = sized(json.dumps({"models": [{"name": "m:latest", "model": "x" * 100_000}]}).encode())
+    with doorstep() as step:
+        step.target.answer = lambda heard: listing if heard.target == "/api/tags" else sized(b'{"models":[]}')
+        step.wait(2)
+        caller = step.call(takes=False)
+        caller.send(request("GET", "/api/tags"))
+        caller.send(head("GET", "/healthz", "X-A: " + "a" * 1000) * 200)
+        assert not caller.line.lost
+        assert caller.line.paused
+        for _ in range(50):
+            caller.line.take_again()
+            step.turn(2)
+        assert caller.received.count(b"HTTP/1.1 200 OK\r\n") == 201
+
+
 # the client sends ahead, or leaves
 
 
@@ -292,6 +319,13 @@ def test_a_client_that_sends_too_much_ahead_is_cut_off(piece: int) -> None:
             caller.line.deliver(b" " * piece)
         step.turn()
         assert (caller.line.ended, chat.line.ended) == ("reset", "reset")
+
+
+def test_what_is_sent_ahead_of_an_answer_that_comes_at_once_is_answered() -> None:
+    with doorstep() as step:
+        caller = step.call()
+        caller.send(request("POST", "/api/chat", b"{") + HEALTH + request("POST", "/api/chat", b"") + HEALTH)
+        assert statuses(caller) == [400, 200, 400, 200]
 
 
 def test_what_is_sent_ahead_in_small_pieces_is_answered_in_order() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
+from twisted.internet.address import UNIXAddress
+from twisted.logger import capturedLogs, formatEvent
 
 from doorstep import Caller, Doorstep, doorstep, sized
 from wire import Response, request
@@ -237,3 +240,21 @@ def test_each_refusal_has_an_id_of_its_own(step: Doorstep) -> None:
     spoiled = b"POST /v1/messages HTTP/1.1\r\n\r\n"
     ids = {json.loads(step.ask_once(spoiled).body)["request_id"] for _ in range(5)}
     assert len(ids) == 5
+
+
+# where it came from
+
+
+def test_a_client_on_a_unix_socket_has_no_address(step: Doorstep) -> None:
+    caller = step.call()
+    with (
+        patch.object(caller.line, "getHost", lambda: UNIXAddress(b"/run/foreman.sock")),
+        patch.object(caller.line, "getPeer", lambda: UNIXAddress(None)),
+    ):
+        chat = request("POST", "/api/chat", CHAT, host="localhost")
+        caller.send(chat + request("GET", "/healthz"))
+        assert [answer.status for answer in caller.answers()] == [200, 200]
+        with capturedLogs() as events:
+            caller.send(chat)
+            step.wait(1)
+    assert any("caller=local" in formatEvent(event) for event in events)
