@@ -8,18 +8,18 @@ import pytest
 from treq.client import HTTPClient
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 from foreman import errors
 from foreman.ollama.agent import Exchange, head_bytes
-from foreman.ollama.connection import HEAD_BUDGET, Answer
+from foreman.ollama.connection import FRAMING_BUDGET, HEAD_BUDGET, Answer
 
 HEAD = head_bytes(b"POST", b"/api/chat?x=%5B1%5D&y=[2]", [(b"Host", b"target"), (b"x-CASED", b"Yes")])
 
@@ -217,6 +217,62 @@ def test_a_head_without_end_is_given_up(flood: bytes) -> None:
     for _ in range(HEAD_BUDGET // len(flood) + 1):
         asked.hear(flood)
     assert asked.problem.why == "garbage"
+
+
+def test_a_trailer_is_no_header() -> None:
+    asked = Asked()
+    asked.hear(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nSet-Cookie: late=1\r\n\r\n")
+    body = asked.collect()
+    assert asked.answer.raw_headers == [(b"Transfer-Encoding", b"chunked")]
+    assert body.data == [b"ok"]
+    assert body.reason is not None
+    assert body.reason.check(ResponseDone)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more"),
+    [
+        (b"0\r\n", b"X-Trailer: " + b"a" * 1000 + b"\r\n"),
+        (b"0\r\nX-Trailer: ", b"a" * 1000),
+        (b"1;", b"extension" * 100),
+    ],
+)
+def test_framing_without_end_cuts_the_body(beginning: bytes, more: bytes) -> None:
+    asked = Asked()
+    asked.hear(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+    body = asked.collect()
+    asked.hear(beginning)
+    for _ in range(FRAMING_BUDGET // len(more) + 1):
+        asked.hear(more)
+    assert body.reason is not None
+    assert body.reason.check(ResponseFailed)
+
+
+def test_a_long_answer_in_tiny_packets_is_not_taken_for_framing_without_end() -> None:
+    asked = Asked()
+    asked.hear(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    body = asked.collect()
+    for _ in range(FRAMING_BUDGET // 3):
+        asked.hear(b"1\r\n", b"x\r\n")
+    asked.hear(b"0\r\n\r\n")
+    assert body.reason is not None
+    assert body.reason.check(ResponseDone)
+
+
+def test_a_target_that_does_not_read_a_large_request_is_not_waited_for_once_it_has_answered() -> None:
+    for body, aborted in ((b"x" * 100, False), (b"x" * 100_000, True)):
+        asked = Asked(body=body)
+        asked.hear(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno")
+        assert asked.collect().data == [b"no"]
+        assert asked.endpoint.transport.aborted is aborted
+        assert asked.endpoint.transport.disconnecting is not aborted
+
+
+def test_a_connection_under_tls_is_not_kept_for_a_farewell() -> None:
+    asked = Asked()
+    directlyProvides(asked.endpoint.transport, ISSLTransport)
+    asked.hear(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert asked.endpoint.transport.aborted
 
 
 def test_a_connection_that_closes_without_an_answer_says_so() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from foreman import errors
 from foreman.gate import Gate, Turn
@@ -149,3 +150,38 @@ def test_a_closed_gate_sends_away_who_waits_and_lets_who_runs_go_on() -> None:
     assert [turn.ticket.id for turn in line.gate.running] == ["a"]
     line.turns[0].release()
     assert line.gate.running == []
+
+
+def test_whoever_leaves_because_another_was_sent_away_does_no_harm() -> None:
+    line = Line()
+    line.enter("a")
+    first, second, third = (line.enter(name) for name in "bcd")
+    first.addErrback(lambda _: second.cancel())
+    second.addErrback(lambda reason: reason.trap(CancelledError) and None)
+    sent_away: list[Failure] = []
+    third.addErrback(sent_away.append)
+    line.gate.close()
+    assert sent_away[0].check(errors.Draining)
+
+
+def test_leaving_a_long_line_is_no_search() -> None:
+    line = Line(max_queue=100_000)
+    line.enter("a")
+    waiting = [line.enter(str(number)) for number in range(20_000)]
+    for one in reversed(waiting):
+        one.addErrback(lambda _: None)
+        one.cancel()
+    assert line.gate.waiting == []
+    line.turns[0].release()
+    assert line.clock.getDelayedCalls() == []
+
+
+def test_a_turn_knows_when_it_began_and_ended() -> None:
+    line = Line()
+    line.enter("a")
+    line.enter("b")
+    line.clock.advance(2)
+    line.turns[0].release()
+    line.clock.advance(1)
+    assert (line.turns[0].since, line.turns[0].ended_at) == (0, 2)
+    assert (line.turns[1].since, line.turns[1].ended_at) == (3, None)

@@ -16,7 +16,7 @@ from twisted.web.http import PotentialDataLoss
 from foreman import errors
 from foreman.budget import Budget
 from foreman.ndjson import LineCutter
-from foreman.relay import LastPieces, Limits, Relay
+from foreman.relay import KEPT_WHOLE, LastPieces, Limits, Relay
 from foreman.tally import tally
 
 LINE = b'{"done":false,"message":{"content":"word"}}\n'
@@ -231,6 +231,65 @@ def test_a_body_that_ends_with_its_connection_is_whole_only_with_an_end_marker()
         answering.end(PotentialDataLoss())
     assert with_marker.reader.ending == "finished"
     assert isinstance(without.reader.ending, errors.ConnectionError)
+
+
+def test_half_a_line_of_a_body_that_ends_with_its_connection_is_not_passed_on(answering: Answering) -> None:
+    answering.say(LINE + LINE[:20])
+    answering.end(PotentialDataLoss())
+    assert answering.reader.pieces == [LINE]
+    assert answering.reader.between_pieces is True
+
+
+def test_the_end_of_a_body_that_ends_with_its_connection_may_lack_its_newline(answering: Answering) -> None:
+    answering.say(LINE + LAST[:-1])
+    answering.end(PotentialDataLoss())
+    assert answering.reader.pieces == [LINE, LAST[:-1]]
+    assert answering.outcomes == ["complete"]
+
+
+def test_whole_framing_passes_its_last_line_on_whatever_it_is(answering: Answering) -> None:
+    answering.say(LINE + LINE[:20])
+    answering.end()
+    assert answering.reader.pieces == [LINE, LINE[:20]]
+    assert answering.outcomes == ["incomplete"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "outcome"),
+    [
+        (errors.ConnectionError("silence", "it said nothing"), "target failed"),
+        (errors.ReaderStalled("it took nothing"), "client left"),
+        (errors.Draining("foreman is stopping"), "refused"),
+        (errors.Cancelled("cancelled by hand"), "refused"),
+    ],
+)
+def test_who_is_to_blame_for_a_broken_answer(answering: Answering, problem: errors.ForemanError, outcome: str) -> None:
+    answering.say(LINE + LINE[:3])
+    answering.relay.give_up(problem)
+    assert (answering.reader.ending, answering.outcomes, answering.answered) == (problem, [outcome], [None])
+    assert answering.aborted
+    answering.relay.give_up(errors.Draining("again"))
+    assert answering.outcomes == [outcome]
+
+
+def test_pieces_that_were_held_are_not_sent_after_an_answer_was_given_up(answering: Answering) -> None:
+    answering.relay.pauseProducing()
+    answering.say(LINE * 3)
+    answering.relay.give_up(errors.Draining("foreman is stopping"))
+    assert answering.reader.between_pieces is False
+    answering.relay.resumeProducing()
+    assert answering.reader.pieces == []
+    assert answering.shared.used == 0
+    assert answering.clock.getDelayedCalls() == []
+
+
+def test_an_unstreamed_answer_is_kept_to_be_judged_only_while_it_is_small() -> None:
+    last = LastPieces(0)
+    for _ in range(KEPT_WHOLE // 1024):
+        last.add(b"x" * 1024)
+    assert (last.lost, len(last.joined())) == (False, KEPT_WHOLE)
+    last.add(b"x")
+    assert (last.lost, last.joined()) == (True, b"")
 
 
 def test_an_answer_without_end_marker_in_whole_framing_passes_as_it_is_and_counts_as_incomplete(
