@@ -10,17 +10,18 @@
 
 # The build stage has the same Python, of the same Debian, as the last one: Debian 13, Python 3.13 in /usr/bin.
 FROM debian:13-slim AS build
-RUN apt-get update && apt-get install --yes --no-install-recommends python3 python3-venv
+RUN apt-get update && apt-get install --yes --no-install-recommends python3 python3-venv python3-pip
 WORKDIR /build
-RUN python3 -m venv /opt/foreman
+RUN python3 -m venv --without-pip /opt/foreman
+ENV PIP_PYTHON=/opt/foreman/bin/python3 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements/run.txt requirements/run.txt
-RUN /opt/foreman/bin/pip install --disable-pip-version-check --require-hashes --requirement requirements/run.txt
+RUN python3 -m pip install --require-hashes --requirement requirements/run.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN /opt/foreman/bin/pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
-RUN /opt/foreman/bin/pip install --disable-pip-version-check --no-deps --no-index dist/foreman-*.whl
+RUN python3 -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+RUN python3 -m pip install --no-deps --no-index dist/foreman-*.whl
 # What only built it.
-RUN /opt/foreman/bin/pip uninstall --yes hatchling editables pathspec pluggy tomlkit trove-classifiers pip
+RUN python3 -m pip uninstall --yes hatchling editables pathspec pluggy tomlkit trove-classifiers
 
 FROM gcr.io/distroless/python3-debian13:nonroot
 COPY --from=build /opt/foreman /opt/foreman
