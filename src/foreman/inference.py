@@ -184,6 +184,8 @@ class Inference:
         record.status = answer.code
         if turn is not None:
             turn.answering = True
+            if record.model is not None and not self.inventory.is_running(record.model):
+                self.inventory.target_changed()  # it was loaded since
         if answer.code < 500:
             self.inventory.target_answered()
         content_type = answer.header(b"content-type") or b""

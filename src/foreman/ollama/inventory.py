@@ -91,11 +91,12 @@ class Inventory:
     _askers: dict[Deferred[bool], None] = field(factory=dict, init=False)
     _later: dict[Deferred[bool], None] = field(factory=dict, init=False)
     _outdated: bool = field(default=False, init=False)
+    _asks_for_change: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._loop = LoopingCall(self.refresh)
+        self._loop = LoopingCall(self._wait)
         self._loop.clock = self._clock
 
     def start(self) -> None:
@@ -129,9 +130,10 @@ class Inventory:
 
     async def fresh(self) -> None:
         """Wait, but not long, until the lists are young; longer where they are known to be wrong."""
-        patience = LOOK_PATIENCE if self._outdated and self.degraded is None else REFRESH_PATIENCE
+        changed = self._outdated or (self._asking is not None and self._asks_for_change)
+        patience = LOOK_PATIENCE if changed and self.degraded is None else REFRESH_PATIENCE
         if (
-            self._outdated
+            changed
             or self.tags is None
             or self.ps is None
             or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH
@@ -156,7 +158,7 @@ class Inventory:
         self._later.pop(asker, None)
 
     def _put(self) -> None:
-        self._outdated = False
+        self._asks_for_change, self._outdated = self._outdated, False
         asking = self._asking = Deferred.fromCoroutine(self._ask())
         asking.addTimeout(POLL_PATIENCE, self._clock)
         asking.addCallbacks(self._question_answered, self._question_failed)
