@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Paths that ask for no token: probes of clients and supervisors carry none.
 _OPEN_PATHS = ("/", "/healthz")
+_FIRST_PARTS = 8
 
 
 @define(eq=False)
@@ -73,25 +74,25 @@ class Entrance:
         return error_reply(visit.family, status, message, visit.request_id)
 
     def _check_framing(self, visit: Visit) -> Reply | None:
-        problem = self._doubt(visit)
+        problem = self._framing_problem(visit)
         if problem is None:
             return None
         visit.doubtful = True
-        return self._refuse(visit, 400, f"{problem} (RFC 9112 section {'6.1' if 'Transfer' in problem else '3.2'})")
+        return self._refuse(visit, 400, problem)
 
-    def _doubt(self, visit: Visit) -> str | None:
+    def _framing_problem(self, visit: Visit) -> str | None:
         old = visit.clientproto == b"HTTP/1.0"
         hosts = visit.headers_named(b"host")
         if len(hosts) > 1 or not (hosts or old):
-            return "a request must have one Host header"
+            return "a request must have one Host header (RFC 9112 section 3.2)"
         named = authority(visit.uri)
         visit.authority = hosts[0] if named is None and hosts else named or b""
         if named is not None and named[:1] in (b"", b":"):
-            return "an http address must name a host"
+            return "an http address must name a host (RFC 9110 section 4.2.1)"
         if named is not None and hosts and hosts[0].lower() != named.lower():
-            return "Host must be the server that the address names"
+            return "Host must be the server that the address names (RFC 9112 section 3.2)"
         if old and visit.headers_named(b"transfer-encoding"):
-            return "Transfer-Encoding is of HTTP/1.1"
+            return "Transfer-Encoding is of HTTP/1.1 (RFC 9112 section 6.1)"
         return None
 
     def _check_path(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
@@ -144,8 +145,9 @@ class Entrance:
         return None
 
     def _unauthorized(self, visit: Visit, message: str) -> Reply:
-        if any(self.tokens.who(part.encode()) for part in visit.way.path.split("/")):
-            visit.way = evolve(visit.way, path="-")  # a token where none belongs must not reach the log
+        # A token where none belongs must not reach the log; nobody puts it deep into a path.
+        if any(self.tokens.who(part.encode()) for part in visit.way.path.split("/")[:_FIRST_PARTS]):
+            visit.way = evolve(visit.way, path="-")
         agent = (visit.headers_named(b"user-agent") or [b""])[0]
         if visit.target.startswith(b"/api/") and agent.startswith(b"ollama/"):
             # The stock CLI hides the text of a 401 and asks to sign in to ollama.com; it shows that of a 403.
