@@ -1,8 +1,9 @@
-"""What the README says to type works, and what it names is there."""
+"""What the README and the guides say to type works, and what they name is there."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -10,9 +11,11 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +27,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from twisted.scripts._twistd_unix import ServerOptions
 
+from foreman.cli.main import COMMANDS as COMMANDS_OF_FOREMAN
 from foreman.cli.main import cli
 from foreman.cli.settings import as_markdown
 from foreman.cli.tables import Seen, show
@@ -36,11 +40,13 @@ from test_golden import ADDED, DIFFERENT
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "foreman"
-README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-DECISIONS = ROOT / "docs" / "decisions"
+DOCS = ROOT / "docs"
+DECISIONS = DOCS / "decisions"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+#: Whose commands and programs are run.
+README, CLIENTS, WATCHING = (path.read_text("utf-8") for path in (PAGES[0], DOCS / "clients.md", DOCS / "watching.md"))
 
-#: As the README writes them; a running test has other ports.
+#: As the pages write them; a running test has other ports.
 ADDRESS, TOKEN = "127.0.0.1:8080", "correct-horse-battery"
 #: What takes the network, and is tested with the packaging.
 ELSEWHERE = {"python3", "~/foreman/bin/pip"}
@@ -52,8 +58,9 @@ FOREMAN = [*PYTHON, "from foreman.cli.main import main; main()"]
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("FOREMAN_", "COLUMNS"))}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, *pages: str) -> list[str]:
+    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [block for page in pages or (README, CLIENTS, WATCHING) for block in pattern.findall(page)]
 
 
 @frozen
@@ -65,22 +72,27 @@ class Command:
     words: tuple[str, ...]
 
 
-def command(line: str) -> Command:
-    words = shlex.split(line, comments=True)
-    environ = {}
-    while words and (found := re.fullmatch(r"([A-Z_]+)=(.*)", words[0])):
-        environ[found[1]] = found[2]
-        words.pop(0)
-    return Command(line.partition("  #")[0].strip(), environ, tuple(words))
+def commands(block: str) -> Iterator[Command]:
+    exported: dict[str, str] = {}
+    for line in dict.fromkeys(filter(None, block.splitlines())):
+        words = shlex.split(line, comments=True)
+        environ = exported if words[0] == "export" else dict(exported)
+        words = words[words[0] == "export" :]
+        while words and (found := re.fullmatch(r"([A-Z_]+)=(.*)", words[0])):
+            environ[found[1]] = found[2]
+            words.pop(0)
+        if words:
+            yield Command(line.partition("  #")[0].strip(), environ, tuple(words))
 
 
-COMMANDS = [command(line) for block in blocks("sh") for line in block.splitlines() if line.strip()]
+COMMANDS = [one for block in blocks("sh") for one in commands(block)]
 
 
 @define
 class Served:
-    """Two foremen in front of one simulator; one of them asks for the token."""
+    """Two foremen in front of one simulator, the target; one of them asks for the token."""
 
+    target: str
     free: str
     closed: str
     log: Path
@@ -126,7 +138,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         closed = start("closed", r"starting on (\d+)", *serve, FOREMAN_AUTH_TOKEN=TOKEN)
         for address in (free, closed):
             wait_for(lambda address=address: lists_models(address))  # type: ignore[misc]
-        yield Served(free, closed, folder / "free")
+        yield Served(target, free, closed, folder / "free")
     finally:
         for process in started:
             process.terminate()
@@ -144,7 +156,7 @@ def run(words: list[str], **environ: str) -> str:
 
 
 def of_program(*names: str) -> list[Command]:
-    return [one for one in COMMANDS if one.words and Path(one.words[0]).name in names]
+    return [one for one in COMMANDS if Path(one.words[0]).name in names]
 
 
 def by_line(one: Command) -> str:
@@ -152,7 +164,7 @@ def by_line(one: Command) -> str:
 
 
 def test_every_command_is_of_a_program_that_is_checked_here() -> None:
-    programs = {one.words[0] for one in COMMANDS if one.words and one.words[0] != "export"} - ELSEWHERE
+    programs = {one.words[0] for one in COMMANDS} - ELSEWHERE
     assert {Path(name).name for name in programs} == {"make", "curl", "foreman", "twistd", "twist", "ollama"}
 
 
@@ -168,7 +180,7 @@ def test_what_curl_asks_is_answered(one: Command, served: Served) -> None:
     said = run(["curl", "--silent", "--show-error", "--fail", *shlex.split(served.there(one.line))[1:]])
     assert said.startswith("{")
     if "healthz" in one.line:
-        assert f"`{said}`" in README
+        assert f"`{said}`" in WATCHING
 
 
 @pytest.mark.parametrize("one", of_program("ollama"), ids=by_line)
@@ -178,18 +190,40 @@ def test_the_address_for_the_ollama_command_leads_to_the_models(one: Command, se
         assert f'"{one.words[2]}"' in answer.read().decode()
 
 
+ASKING = sorted({one.words[1:] for one in of_program("foreman") if one.words[1] in {"ps", "models", "check"}})
+
+
+@pytest.fixture(scope="module")
+def said(served: Served) -> dict[str | tuple[str, ...], str]:
+    """What the programs for Python print, and the commands that ask: two at a time, since they take long to begin."""
+    here = {"FOREMAN_URL": f"http://{served.free}", "FOREMAN_LISTEN": "127.0.0.1:0"}
+    # All programs in one process: their imports take longer than their work.
+    calls: dict[str | tuple[str, ...], list[str]] = {"python": [*PYTHON, served.there("\n".join(blocks("python")))]}
+    calls |= {words: [*FOREMAN, *words] for words in ASKING}
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda call: run(call, FOREMAN_TARGET_URL=served.target, **here), calls.values())
+        return dict(zip(calls, found, strict=True))
+
+
+@pytest.mark.parametrize("words", ASKING, ids=str)
+def test_a_command_that_asks_gets_its_answer(words: tuple[str, ...], served: Served, said: dict[Any, str]) -> None:
+    expected = {"ps": served.free, "models": "llama3.2:3b", "check": served.target}
+    assert expected[words[0]] in said[words]
+
+
 @pytest.mark.parametrize(
-    "words", sorted({one.words[1:] for one in of_program("foreman") if "ps" in one.words}), ids=str
+    "one",
+    [one for one in of_program("foreman") if one.words[1:] not in ASKING and one.words[1] != "cancel"],
+    ids=by_line,
 )
-def test_foreman_ps_shows_the_foreman_that_runs(words: tuple[str, ...], served: Served) -> None:
-    assert served.free in run([*FOREMAN, *words], FOREMAN_URL=f"http://{served.free}")
-
-
-@pytest.mark.parametrize("one", [one for one in of_program("foreman") if "ps" not in one.words], ids=by_line)
 def test_a_command_of_foreman_takes_what_it_is_given(one: Command, tmp_path: Path) -> None:
     name, *arguments = one.words[1:]
+    environ = dict(one.environ)
+    if "FOREMAN_TOKENS_FILE" in environ:
+        tokens = tmp_path / environ["FOREMAN_TOKENS_FILE"]
+        tokens.touch()
+        environ["FOREMAN_TOKENS_FILE"] = str(tokens)
     if name == "token":
-        environ = {"FOREMAN_TOKENS_FILE": str(tmp_path / "tokens")}
         before = [["token", "new", arguments[1]]] if arguments[0] == "revoke" else []
         for words in [*before, [name, *arguments]]:
             result = CliRunner().invoke(cli, words, env=environ)
@@ -199,7 +233,41 @@ def test_a_command_of_foreman_takes_what_it_is_given(one: Command, tmp_path: Pat
     assert known is not None
     options = known.make_context(name, arguments).params
     if name != "simulate":
-        load(one.environ, options)
+        load(environ, options)
+
+
+def test_the_line_looks_as_it_is_shown_and_a_request_is_cancelled_by_the_end_of_its_id(served: Served) -> None:
+    chat = json.dumps({"model": "llama3.2:3b", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+    ask = urllib.request.Request(f"http://{served.free}/api/chat", chat, {"Simulator-Misbehave": "stall"})
+
+    def said_to_its_caller() -> bytes:
+        try:
+            with urllib.request.urlopen(ask, timeout=30) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return bytes(refused.read())
+
+    def line() -> Any:
+        with urllib.request.urlopen(f"http://{served.free}/queue", timeout=15) as answer:
+            return json.load(answer)
+
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(said_to_its_caller) for _ in range(2)]
+        seen = wait_for(lambda: (now := line())["waiting"] and now["running"] and now)
+        (shown,) = blocks("json", WATCHING)
+        ids = [seen[where][0]["id"] for where in ("waiting", "running")]
+        (cancel,) = (one for one in of_program("foreman") if one.words[1] == "cancel")
+        for id_ in ids:
+            words = [id_[-len(word) :] if word == cancel.words[2] else word for word in cancel.words[1:]]
+            assert id_ in run([*FOREMAN, *words], FOREMAN_URL=f"http://{served.free}")
+        assert all(b'"error"' in one.result(30) for one in asked)
+    assert names(json.loads(shown)) - {"running usual_load"} == names(seen) - {"running usual_load"}
+
+
+def names(queue: dict[str, Any]) -> set[str]:
+    """The fields of a line, those of its requests with their place in front."""
+    return set(queue) | {f"{place} {name}" for place in ("running", "waiting") for name in queue[place][0]}
 
 
 @pytest.mark.parametrize("one", of_program("twistd", "twist"), ids=by_line)
@@ -215,11 +283,21 @@ def test_twistd_and_twist_take_what_they_are_given(one: Command, monkeypatch: py
     assert options.subCommand == "foreman" or (ROOT / options["python"]).exists()
 
 
-def test_the_programs_of_other_clients_run_as_they_stand(served: Served) -> None:
-    programs = blocks("python")
-    # In one process: their imports take longer than their work.
-    said = run([*PYTHON, served.there("\n".join(programs))])
-    assert said.count('"Hello"') == len(programs) == 4
+def test_the_programs_of_other_clients_run_as_they_stand(said: dict[Any, str]) -> None:
+    assert said["python"].count('"Hello"') == len(blocks("python")) > 5
+
+
+def test_what_is_to_be_put_into_a_file_is_of_its_kind() -> None:
+    for block in blocks("toml"):
+        assert tomllib.loads(block)
+    for block in blocks("json"):
+        assert json.loads(block)
+    assert all(ADDRESS in block for block in blocks("js") + blocks("toml") + blocks("yaml") + blocks("json", CLIENTS))
+
+
+def test_the_table_of_commands_has_all_of_them() -> None:
+    section = README.partition("## Commands")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `foreman ([a-z-]+)`", section, re.MULTILINE) == list(COMMANDS_OF_FOREMAN)
 
 
 # -- what it names
@@ -263,7 +341,7 @@ def test_the_table_of_settings_is_what_the_program_prints() -> None:
 
 
 def test_the_line_of_the_log_has_the_parts_of_a_real_one(served: Served) -> None:
-    (shown,) = re.findall(r"^\S+ \[foreman\.web.*$", README, re.MULTILINE)
+    (shown,) = re.findall(r"^\S+ \[foreman\.web.*$", WATCHING, re.MULTILINE)
     run([*PYTHON, f"import urllib.request as u; u.urlopen('http://{served.free}/api/version').read()"])
     line = re.compile(r"^\S+ \[foreman\.web.* metadata /api/version .*$", re.MULTILINE)
     written = wait_for(lambda: line.search(served.log.read_text()))
@@ -272,23 +350,26 @@ def test_the_line_of_the_log_has_the_parts_of_a_real_one(served: Served) -> None
 
 
 def test_the_words_of_the_log_and_of_healthz_are_all_there() -> None:
-    spans = set(code_spans(README))
+    spans = set(code_spans(WATCHING))
     assert {lane.value for lane in Lane} <= spans
     assert set(get_args(Outcome)) <= spans
     assert set(get_args(Why)) <= spans
 
 
 def test_the_picture_of_foreman_ps_is_what_it_prints() -> None:
-    def place(caller: str, model: str, route: str, seconds: float, **more: object) -> dict[str, object]:
-        return {"caller": caller, "model": model, "route": route, "seconds": seconds, **more}
+    def place(id_: str, caller: str, model: str, route: str, seconds: float, **more: object) -> dict[str, object]:
+        return {"id": id_, "caller": caller, "model": model, "route": route, "seconds": seconds, **more}
 
     def model(name: str, size: int, context: int, until: str) -> dict[str, object]:
         return {"name": name, "size": size, "size_vram": size, "context_length": context, "expires_at": until}
 
+    (shown,) = blocks("json", WATCHING)
+    alice, bob = (json.loads(shown)[where][0]["id"] for where in ("running", "waiting"))
+    wait = {"low": 4.1, "high": 9.0}
     queue = {
         "turns": 1,
-        "running": [place("alice", "llama3.2:3b", "/api/chat", 3.2, state="answering")],
-        "waiting": [place("bob", "qwen3:8b", "/v1/chat/completions", 1.2, position=1)],
+        "running": [place(alice, "alice", "llama3.2:3b", "/api/chat", 3.2, state="answering")],
+        "waiting": [place(bob, "bob", "qwen3:8b", "/v1/chat/completions", 1.2, position=1, estimate=wait)],
         "embedding": {"running": 0, "cap": 8},
     }
     loaded = [
@@ -298,13 +379,13 @@ def test_the_picture_of_foreman_ps_is_what_it_prints() -> None:
     paper = io.StringIO()
     seen = Seen(f"http://{ADDRESS}", {"status": "ok", "degraded": False}, queue, loaded)
     show(seen, Console(file=paper, width=200, highlight=False), datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
-    assert "".join(f"{line.rstrip()}\n" for line in paper.getvalue().splitlines()) in blocks("text")
+    assert "".join(f"{line.rstrip()}\n" for line in paper.getvalue().splitlines()) in blocks("text", README)
 
 
 def test_what_is_different_names_every_header_and_status_that_is() -> None:
-    section = README.partition("## What is different")[2].partition("\n## ")[0].lower()
-    assert all(name in section for name in ADDED)
-    assert all(str(status) in section for status, _ in DIFFERENT.values() if status >= 400)
+    page = (DOCS / "differences.md").read_text("utf-8").lower()
+    assert all(name in page for name in {*ADDED, "x-foreman-position", "x-foreman-wait"})
+    assert all(str(status) in page for status, _ in DIFFERENT.values() if status >= 400)
 
 
 # -- decisions
