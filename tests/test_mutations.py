@@ -175,6 +175,26 @@ def test_mistakes_made_at_random_do_no_harm() -> None:
     assert COUNT / 10 < reached < COUNT * 9 / 10
 
 
+def outcome(step: Doorstep, pieces: list[bytes]) -> tuple[list[bytes], list[tuple[str, str, bytes]]]:
+    """The statuses that a client gets who sends ``pieces``, and what the target hears."""
+    caller = step.call()
+    for piece in pieces:
+        caller.line.deliver(piece)
+        step.turn(1)
+    step.wait(300, 100)
+    heard = [(one.method, one.target, one.body) for one in step.target.heard]
+    step.target.conversations.clear()
+    return re.findall(rb"HTTP/1\.[01] (\d{3}) ", caller.received), heard
+
+
+def test_it_makes_no_difference_how_a_request_is_cut() -> None:
+    random = Random(SEED + 1)
+    with doorstep() as step:
+        for _ in range(COUNT // 10):
+            data = mistaken(random)
+            assert outcome(step, [data]) == outcome(step, [bytes([byte]) for byte in data]), data
+
+
 def test_requests_without_mistakes_are_answered() -> None:
     with doorstep() as step:
         for data in VALID:

@@ -1,0 +1,81 @@
+"""The end of a connection whose last answer came before its request was whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport
+from twisted.internet.task import Clock
+from zope.interface import directlyProvides
+
+from foreman.web.deadline import Deadline
+from foreman.web.linger import AT_MOST, MOST_BYTES, SILENCE, Linger
+
+
+@define(eq=False, slots=False)
+class Transport:
+    """Remembers what it was told."""
+
+    told: list[str] = field(factory=list)
+
+    def unregisterProducer(self) -> None:
+        pass
+
+    def loseConnection(self) -> None:
+        self.told.append("close")
+
+    def loseWriteConnection(self) -> None:
+        self.told.append("half close")
+
+    def abortConnection(self) -> None:
+        self.told.append("reset")
+
+    def pauseProducing(self) -> None:
+        self.told.append("pause")
+
+
+def lingering(*interfaces: Any) -> tuple[Clock, Transport, Linger]:
+    clock, transport = Clock(), Transport()
+    directlyProvides(transport, *interfaces)
+    return clock, transport, Linger(clock, transport, Deadline(clock))
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "ending"),
+    [([ITCPTransport], "half close"), ([ITCPTransport, ISSLTransport], "close"), ([], "close")],
+)
+def test_the_end_of_the_answer_is_said_as_the_transport_can_say_it(interfaces: list[Any], ending: str) -> None:
+    _clock, transport, _linger = lingering(*interfaces)
+    assert transport.told == [ending]
+
+
+def test_silence_ends_it_and_who_does_not_even_read_is_cut() -> None:
+    clock, transport, _linger = lingering(ITCPTransport)
+    clock.advance(SILENCE)
+    assert transport.told == ["half close", "close"]
+    clock.advance(SILENCE)
+    assert transport.told == ["half close", "close", "reset"]
+
+
+def test_whoever_goes_on_sending_is_heard_out_but_not_for_ever() -> None:
+    clock, transport, linger = lingering(ITCPTransport)
+    while clock.seconds() < AT_MOST - 1:
+        linger.drop(b"x")
+        clock.advance(1)
+    assert transport.told == ["half close"]
+    linger.drop(b"x")
+    clock.advance(1)
+    assert transport.told == ["half close", "close"]
+
+
+def test_beyond_a_bound_nothing_more_is_read_and_nothing_is_reset_yet() -> None:
+    clock, transport, linger = lingering(ITCPTransport)
+    linger.drop(bytes(MOST_BYTES))
+    assert transport.told == ["half close"]
+    linger.drop(b"x")
+    clock.advance(AT_MOST - 1)
+    assert transport.told == ["half close", "pause"]
+    clock.advance(1)
+    assert transport.told == ["half close", "pause", "close"]
