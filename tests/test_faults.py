@@ -267,6 +267,9 @@ def check(shape: Shape, plan: Misbehaviour, direct: Heard, behind: Heard) -> Non
         assert (behind.raw, behind.hung) == (b"", True), "before the head foreman waits, as a direct client does"
         return
     assert not behind.hung
+    if truth is None and reset and response is not None and response.status == 200:
+        assert not looks_whole(shape, behind)  # what of it came before the reset was chance
+        return
     if truth is None or b"this is not HTTP" in direct.raw.partition(b"\r\n\r\n")[0]:
         check_refused(shape, behind)
         return

@@ -54,7 +54,7 @@ class Foreman(Service):
         client = TargetClient(reactor, endpoint, config.target, config.target_token)
         self.inventory = Inventory(reactor, client, config.poll_interval)
         self._warmer = Warmer(client, config.embedder_model)
-        self.inventory.on_recovery = self._warmer.warm
+        self.inventory.on_recovery = self._target_is_there
         self.inference = Inference(
             reactor,
             client,
@@ -95,6 +95,12 @@ class Foreman(Service):
             listen=self._config.listen,
             target=self._config.target.url,
         )
+
+    def _target_is_there(self) -> None:
+        if self.inventory.tags is not None:
+            names = sorted(model.name for model in self.inventory.installed.values())
+            self._log.info("{count} models are installed: {names}", count=len(names), names=", ".join(names) or "none")
+        self._warmer.warm()
 
     def stopService(self) -> Deferred[None]:
         """Close the door, let what runs finish within the drain time, then stop the rest."""

@@ -69,7 +69,7 @@ def service_from(config: Config) -> Foreman:
     running: Any = reactor
     # The wall clock steps; timers must not.
     running.seconds = time.monotonic
-    config = _fitting(config, _raise_descriptor_limit())
+    config = fitting(config, raise_descriptor_limit())
     from ulid import ULID
 
     foreman = Foreman(config, running, time.time, ULID)
@@ -121,7 +121,7 @@ def _take_signals(reactor: Any, foreman: Foreman) -> None:
         signal.signal(signal.SIGHUP, lambda _number, _frame: reactor.callFromThread(foreman.reload))
 
 
-def _fitting(config: Config, descriptors: int) -> Config:
+def fitting(config: Config, descriptors: int) -> Config:
     """Settings that the process can keep: a quarter of its descriptors is for connections to the target and for files."""
     most = max(16, descriptors * 3 // 4)
     if config.max_connections <= most:
@@ -136,7 +136,7 @@ def _fitting(config: Config, descriptors: int) -> Config:
     return evolve(config, max_connections=most)
 
 
-def _raise_descriptor_limit() -> int:
+def raise_descriptor_limit() -> int:
     """Raise the number of files that this process may open as far as the system grants it, and return it."""
     try:
         import resource

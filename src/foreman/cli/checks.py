@@ -21,7 +21,7 @@ from foreman.errors import ForemanError, HTTPError
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory, Standing
-from foreman.tap import _fitting, _raise_descriptor_limit
+from foreman.tap import fitting, raise_descriptor_limit
 
 #: No clock is right that shows a time before this code was written.
 _WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -51,7 +51,7 @@ async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], flo
         await port(reactor, config.listen),
         door(config),
         clock(wall_clock(), None if date is None else date.decode("latin-1")),
-        descriptors(config, _raise_descriptor_limit()),
+        descriptors(config, raise_descriptor_limit()),
     ]
 
 
@@ -156,7 +156,7 @@ def descriptors(config: Config, limit: int) -> Finding:
 
     :param limit: how many files this process may open at most.
     """
-    most = _fitting(config, limit).max_connections
+    most = fitting(config, limit).max_connections
     if most < config.max_connections:
         text = (
             f"{limit} files may be open, so there will be {most} connections at most, not {config.max_connections}; "
