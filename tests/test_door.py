@@ -321,6 +321,19 @@ def test_a_client_that_sends_too_much_ahead_is_cut_off(piece: int) -> None:
         assert (caller.line.ended, chat.line.ended) == ("reset", "reset")
 
 
+def test_a_client_that_sends_too_much_ahead_without_reading_is_cut_off() -> None:
+    with doorstep() as step:
+        caller = step.call()
+        chat = running_chat(step, caller)
+        caller.line.takes = False
+        chat.line.deliver(sized(b"x" * 3 * FULL))
+        step.turn()
+        caller.send(b" " * 40 * KB)
+        assert not caller.line.lost
+        caller.send(b" " * 40 * KB)
+        assert caller.line.ended == "reset"
+
+
 def test_what_is_sent_ahead_of_an_answer_that_comes_at_once_is_answered() -> None:
     with doorstep() as step:
         caller = step.call()
@@ -392,6 +405,14 @@ def test_a_chunked_body_is_refused_when_it_has_become_too_large() -> None:
         caller.send(b"1\r\nx\r\n")
         assert statuses(caller) == [413]
         assert step.service.doors.bodies.used == 0
+
+
+def test_a_body_that_is_both_too_large_and_spoiled_is_refused_once() -> None:
+    with doorstep(max_body="1KiB") as step:
+        caller = step.call()
+        caller.send(head("POST", "/api/chat", "Transfer-Encoding: chunked"))
+        caller.send(b"300\r\n" + b" " * 768 + b"\r\n200\r\n" + b" " * 512 + b"\r\nxyz\r\n")
+        assert statuses(caller) == [413]
 
 
 def test_a_model_file_has_any_size() -> None:

@@ -151,6 +151,17 @@ def test_nothing_is_taken_from_the_client_before_the_target_is_there(step: Doors
     assert len(body_at(step)) == 4 * FULL
 
 
+@pytest.mark.parametrize("size", [5, None])
+def test_a_file_that_is_whole_before_the_target_is_there_goes_on_then(step: Doorstep, size: int | None) -> None:
+    step.target.hesitates = True
+    caller = begin(step, size)
+    caller.send(b"hello" if size else b"5\r\nhello\r\n0\r\n\r\n")
+    step.target.connect_now()
+    step.turn()
+    assert [heard.body for heard in step.target.heard] == [b"hello"]
+    assert statuses(caller) == [201]
+
+
 def test_a_long_answer_in_the_meantime_does_not_undo_the_pause(step: Doorstep) -> None:
     """The client's transport resumes reading when the client has taken an answer; the target may still be full."""
     step.target.takes = False

@@ -106,8 +106,6 @@ class Door(HTTPChannel):
 
     def headerReceived(self, line: bytes) -> bool:
         """One header; kept as it was written, since it goes to the target like that."""
-        if self._lingering:
-            return False
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
         problem = field_problem(name.lower(), value)
