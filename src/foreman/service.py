@@ -33,6 +33,7 @@ from foreman.web.waiting import Notices
 BACKLOG = 1024
 #: How long the last bytes may take to reach their readers once everything is answered, in seconds.
 FLUSH_PATIENCE = 5.0
+FLUSH_IN_A_HURRY = 0.2
 
 
 class Foreman(Service):
@@ -72,7 +73,7 @@ class Foreman(Service):
         self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, self._access_log)
         self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance)
         self._port = strports.service(with_backlog(config.listen), self.doors, reactor=reactor)
-        self._patience: Deferred[None] | None = None
+        self._hasten: Callable[[], None] | None = None
         self._hurried = False
 
     @property
@@ -121,8 +122,8 @@ class Foreman(Service):
     def hurry(self) -> None:
         """No more patience: what still runs is broken off now."""
         self._hurried = True
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._hasten is not None:
+            self._hasten()
 
     async def _stop(self) -> None:
         running, waiting = len(self.inference.gate.running), len(self.inference.gate.waiting)
@@ -136,15 +137,15 @@ class Foreman(Service):
         if not await self._wait(self.inference.when_idle(), self._config.drain_timeout):
             self._log.warn("the drain time is over: breaking off what still runs")
             self.inference.stop()
-        if not await self._wait(self.doors.open.when_empty(), FLUSH_PATIENCE):
+        if not await self._wait(self.doors.open.when_empty(), FLUSH_PATIENCE, hurried=FLUSH_IN_A_HURRY):
             for door in list(self.doors.open):
                 door.abort()
             await self.doors.open.when_empty()
         self._access_log.flush()
         self._log.info("stopped")
 
-    async def _wait(self, done: Deferred[None], patience: float) -> bool:
-        """Wait for ``done``, but not longer than ``patience`` seconds, and not at all in a hurry."""
+    async def _wait(self, done: Deferred[None], patience: float, *, hurried: float = 0.0) -> bool:
+        """Wait for ``done``, but not longer than ``patience`` seconds, and ``hurried`` seconds in a hurry."""
         gave_up = False
 
         def impatient(_: object) -> None:
@@ -152,15 +153,12 @@ class Foreman(Service):
             gave_up = True
 
         done.addErrback(impatient)
-        if self._hurried:
-            done.cancel()
-        else:
-            timer = self._clock.callLater(patience, done.cancel)
-            self._patience = done
-            await done
-            self._patience = None
-            if timer.active():
-                timer.cancel()
+        timer = self._clock.callLater(hurried if self._hurried else patience, done.cancel)
+        self._hasten = lambda: timer.reset(hurried)
+        await done
+        self._hasten = None
+        if timer.active():
+            timer.cancel()
         return not gave_up
 
 
