@@ -6,14 +6,28 @@ named by its file and its name; a sentence says why a line is not held.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from attrs import frozen
+import pytest_twisted
+from attrs import define, frozen
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import deferLater
 
 import golden
+import wire
+from bench import RunningForeman, listen, port_of, start_foreman
+from foreman.lanes import _FREE_ROUTES, _ROUTES, Lane
+from foreman.simulator import Settings, Simulator
+
+reactor: Any = installed_reactor
 
 HERE = Path(__file__).parent
 
@@ -51,6 +65,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     3: (
         same("path-query", "path-encoded", "v1-model-get-encoded-tag"),
         Test("golden", "the_target_gets_the_request_as_the_client_wrote_it"),
+        Test("checklist", "every_route_reaches_the_target_as_it_was_asked"),
     ),
     4: (
         same("route-unknown", "method-get-chat", "method-put-chat"),
@@ -137,12 +152,14 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
         Because(
             "Each request has a connection to the target of its own (ADR-0007), so that cancelling one cannot touch another."
         ),
+        Test("checklist", "whoever_leaves_disturbs_nobody"),
     ),
     48: (
         Test("load", "a_reader_that_stops_reading_an_ordinary_answer_does_not_hold_the_turn"),
         Test("load", "a_reader_that_stops_reading_an_endless_answer_costs_its_buffer_and_the_stall_limit"),
     ),
     49: (
+        Test("checklist", "a_thousand_requests_go_over_one_connection"),
         same("wire-pipelined-1", "wire-pipelined-2"),
         Test("door", "what_is_sent_ahead_in_small_pieces_is_answered_in_order"),
     ),
@@ -150,6 +167,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
         Because(
             "No connection to the target is used twice (ADR-0007): none is stale, and only one that was not made is tried again."
         ),
+        Test("inference", "what_the_target_may_have_heard_is_never_sent_again"),
     ),
     51: (
         Test("door", "no_deadline_of_a_head_runs_while_a_chat_is_answered"),
@@ -191,7 +209,10 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
             "Turns go first in, first out to begin with, so that nobody starves; grouping by resident model comes later (design section 4)."
         ),
     ),
-    60: (Test("load", "a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_waits_for_them"),),
+    60: (
+        Test("load", "a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_waits_for_them"),
+        Test("inference", "what_needs_no_turn_never_waits"),
+    ),
     61: (
         Test("gate", "a_full_room_refuses_with_ollamas_words"),
         Test("answers", "a_failure_has_its_status_and_says_when_trying_again_helps"),
@@ -203,6 +224,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     ),
     63: (
         Test("process", "a_signal_lets_the_running_answer_finish_and_sends_away_who_waits"),
+        Test("service", "a_running_answer_is_finished_within_the_patience"),
         Because("Jobs that survive a restart come later."),
     ),
     64: (
@@ -211,6 +233,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     ),
     65: (
         same("pull-unreachable-stream"),
+        Test("checklist", "a_pull_takes_no_turn_shows_how_far_it_is_and_ends_when_its_asker_leaves"),
         Because("Management never waits for a turn, and no limit is on the duration of an answer."),
     ),
     66: (
@@ -238,3 +261,118 @@ def test_a_line_of_the_checklist_is_shown_or_said_why_not(number: int) -> None:
             assert re.search(rf"^(async )?def test_{shown.name}", text_of(shown.file), re.MULTILINE), shown
         else:
             assert shown.sentence.endswith(".")
+
+
+# what no other file shows
+
+
+async def until(met: Callable[[], Any]) -> None:
+    """Wait until something is so."""
+    for _ in range(600):
+        if met():
+            return
+        await deferLater(reactor, 0.005)
+    raise AssertionError("waited in vain")
+
+
+@define
+class House:
+    """A foreman in front of something that pretends to be Ollama."""
+
+    foreman: RunningForeman
+    target: Any
+
+
+@asynccontextmanager
+async def house_before(target: Any) -> AsyncIterator[House]:
+    listening: Any = listen(target)
+    foreman = await start_foreman(port_of(listening))
+    try:
+        yield House(foreman, target)
+    finally:
+        await foreman.stop()
+        await maybeDeferred(listening.stopListening)
+
+
+ROUTES = [
+    f"{method} {path}{end}"
+    for routes, end in ((_ROUTES, ""), ({path: (methods, None) for path, methods in _FREE_ROUTES.items()}, "a%3Ab"))
+    for path, (methods, lane) in routes.items()
+    for method in methods
+    if lane not in (Lane.FOREMAN, Lane.INVENTORY)
+]
+UNHEARD_OF = ["GET /", "PATCH /api/future/thing", "POST /api/sh%6Fw", "GET /v1/models/hf.co%2Fa%2Fb", "GET /metrics"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_route_reaches_the_target_as_it_was_asked() -> None:
+    query = "?x=&a=%5B1%5D&b=[2]&c=d+e%20f"
+    async with house_before(golden.ReplayTarget()) as house:
+        house.target.recording = golden.load("version-get")
+        for route in ROUTES + UNHEARD_OF[1:]:
+            method, _, path = route.partition(" ")
+            body = b'{"a":"b"}' if method in ("POST", "PATCH", "DELETE") else b""
+            asking = wire.request(method, path + query, body)
+            response = await wire.ask(house.foreman.port, asking, method)
+            assert response.status == 200, route
+            head, heard = house.target.seen.pop()
+            assert head.startswith(f"{method} {path}{query} HTTP/1.1\r\n".encode()), route
+            assert heard == body
+            assert house.target.seen == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_thousand_requests_go_over_one_connection() -> None:
+    async with house_before(Simulator(reactor)) as house:
+        client = await wire.connect(house.foreman.port)
+        asking = wire.request("GET", "/api/version")
+        for _ in range(1000):
+            client.received = b""
+            client.send(asking)
+            while not client.received.endswith(b'"}'):
+                await deferLater(reactor, 0)
+            assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert len(house.target.asked("/api/version")) == 1000
+        client.leave()
+        await client.gone
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoever_leaves_disturbs_nobody() -> None:
+    async with house_before(Simulator(reactor, Settings(rate=200, parallel=8))) as house:
+        embedding = json.dumps({"model": "tiny-embed", "input": ["word"] * 50}).encode()
+        chat = json.dumps({"model": "tiny-slow", "prompt": "x", "options": {"num_predict": 30}}).encode()
+        stayer = await wire.connect(house.foreman.port, "POST")
+        stayer.send(wire.request("POST", "/api/generate", chat))
+        for number in range(30):
+            leaver = await wire.connect(house.foreman.port, "POST")
+            leaver.send(
+                wire.request("POST", ("/api/embed", "/api/generate")[number % 2], (embedding, chat)[number % 2])
+            )
+            await deferLater(reactor, 0.002)
+            leaver.leave()
+            await leaver.gone
+        response = await stayer.done
+        assert json.loads(response.body.splitlines()[-1])["eval_count"] == 30
+        stayer.leave()
+        await stayer.gone
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pull_takes_no_turn_shows_how_far_it_is_and_ends_when_its_asker_leaves() -> None:
+    async with house_before(Simulator(reactor, Settings(rate=100))) as house:
+        busy = await wire.connect(house.foreman.port, "POST")
+        chat = {"model": "tiny-slow", "prompt": "x", "options": {"num_predict": 1_000_000}}
+        busy.send(wire.request("POST", "/api/generate", json.dumps(chat).encode()))
+        await until(lambda: house.target.running)
+        house.target.misbehave("stall", at_line=2, route="/api/pull")
+        pull = await wire.connect(house.foreman.port, "POST")
+        pull.send(wire.request("POST", "/api/pull", b'{"model":"gemma3:1b"}'))
+        await until(lambda: pull.received.count(b'{"status":') == 2)
+        assert house.target.running == 1
+        pull.leave()
+        await pull.gone
+        await until(lambda: house.target.asked("/api/pull")[0].outcome == "left")
+        assert house.target.running == 1
+        busy.leave()
+        await busy.gone
