@@ -55,6 +55,7 @@ class Call:
     raw_headers: list[tuple[bytes, bytes]] = field(factory=lambda: list(NDJSON))
     left: bool = False
     aborted: bool = False
+    ended: bool = False
     reader: Any = None
     transport: StringTransport = field(factory=StringTransport)
     heard: Deferred[Any] = field(init=False)
@@ -64,7 +65,7 @@ class Call:
 
     @property
     def is_over(self) -> bool:
-        return self.left or self.aborted
+        return self.left or self.aborted or self.ended
 
     def header(self, name: bytes) -> bytes | None:
         return dict(self.raw_headers).get(b"Content-Type")
@@ -74,7 +75,7 @@ class Call:
         reader.makeConnection(self.transport)
 
     def abort(self) -> None:
-        self.aborted = True
+        self.aborted = not self.ended
 
     def begin(self, code: int = 200, headers: Any = None) -> Call:
         self.code, self.raw_headers = code, NDJSON if headers is None else headers
@@ -87,6 +88,7 @@ class Call:
         return self
 
     def end(self, reason: Exception | None = None) -> Call:
+        self.ended = True
         self.reader.connectionLost(Failure(reason or ResponseDone()))
         return self
 
@@ -546,6 +548,22 @@ def test_an_asker_that_cannot_take_the_head_does_not_leave_the_target_running() 
 
     work = Work()
     asking, _ = work.ask(asker=Failing()), work.ask()
+    work.target.calls[0].begin()
+    assert isinstance(asking.problem, ZeroDivisionError)
+    assert work.target.calls[0].aborted
+    work.turn()
+    assert len(work.target.calls) == 2
+
+
+def test_whatever_fails_between_an_answer_and_its_reader_does_not_leave_the_target_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: Inventory) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Inventory, "target_answered", fail)
+    work = Work()
+    asking, _ = work.ask(), work.ask()
     work.target.calls[0].begin()
     assert isinstance(asking.problem, ZeroDivisionError)
     assert work.target.calls[0].aborted

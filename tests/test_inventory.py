@@ -339,6 +339,30 @@ def test_a_change_makes_young_lists_old() -> None:
     assert poller.target.questions == 2
 
 
+def test_a_list_that_is_wanted_while_a_change_is_being_asked_about_waits_for_the_answer() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    poller.target.slow = True
+    poller.inventory.refresh()
+    wanted = poller.fresh()
+    assert wanted == []
+    poller.target.tags = {"models": [{"name": "new"}]}
+    poller.target.answer()
+    assert wanted == [None]
+    assert poller.inventory.find("new") is Standing.INSTALLED
+    assert poller.target.questions == 2
+
+
+def test_a_list_that_is_young_does_not_wait_for_an_ordinary_poll() -> None:
+    poller = Poller(interval=1)
+    poller.inventory.start()
+    poller.target.slow = True
+    poller.clock.advance(1)
+    assert poller.target.questions == 2
+    assert poller.fresh() == [None]
+    assert poller.stop()
+
+
 def test_a_change_that_could_not_be_asked_about_is_asked_about_again() -> None:
     poller = Poller()
     poller.inventory.start()

@@ -180,6 +180,14 @@ class Inference:
     ) -> None:
         work.pending = self._answer_to(question, head, turn)
         answer = await work.pending
+        try:
+            await self._pass_on(question, answer, asker, record, turn, work)
+        finally:
+            answer.abort()  # where something failed, the target is not to go on for nobody
+
+    async def _pass_on(
+        self, question: Question, answer: Answer, asker: Asker, record: Record, turn: Turn | None, work: _Work
+    ) -> None:
         record.head_at = self._clock.seconds()
         record.status = answer.code
         if turn is not None:
@@ -212,7 +220,7 @@ class Inference:
                 turn.release()
             outcome = await relay.sent
         finally:
-            relay.leave()  # where something failed, the target is not to go on for nobody
+            relay.leave()
             record.first_byte_at = relay.first_byte_at
         if relay.problem is not None:
             record.detail = str(relay.problem)
