@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from treq.client import HTTPClient
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -17,6 +20,7 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 from zope.interface import directlyProvides, implementer
 
+import golden
 from foreman import errors
 from foreman.ollama.agent import Exchange, head_bytes
 from foreman.ollama.connection import FRAMING_BUDGET, HEAD_BUDGET, Answer
@@ -39,12 +43,14 @@ class Collected(Protocol):
     def __init__(self) -> None:
         self.data: list[bytes] = []
         self.reason: Failure | None = None
+        self.reasons: list[object] = []
 
     def dataReceived(self, data: bytes) -> None:
         self.data.append(data)
 
     def connectionLost(self, reason: Failure = ...) -> None:  # type: ignore[assignment]
         self.reason = reason
+        self.reasons.append(type(reason.value))
 
 
 @implementer(IStreamClientEndpoint)
@@ -81,6 +87,10 @@ class Asked:
 
     def lose(self, reason: Exception | None = None) -> None:
         self.endpoint.connection.connectionLost(Failure(reason or error.ConnectionDone()))
+
+    @property
+    def has_answer(self) -> bool:
+        return bool(self.results) and not isinstance(self.results[0], Failure)
 
     @property
     def answer(self) -> Answer:
@@ -337,3 +347,54 @@ def test_a_body_that_comes_before_its_reader_waits_for_it() -> None:
     body = asked.collect()
     assert body.data == [b"abc"]
     assert asked.endpoint.transport.producerState == "producing"
+
+
+# however it comes
+
+RECORDED = ("chat-stream", "chat-nonstream", "v1-chat-stream", "messages-stream", "delete-ok", "chat-missing-model")
+
+
+def heard_in_pieces(data: bytes, cuts: list[int], *, reader_at: int = 0) -> Asked:
+    """A target's bytes, cut at ``cuts``, then the end of the connection; the reader comes after ``reader_at`` pieces."""
+    asked = Asked()
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    for number, (start, end) in enumerate(pairwise(places)):
+        asked.hear(data[start:end])
+        if number >= reader_at and asked.has_answer and asked.body.transport is None:
+            asked.collect()
+    if asked.has_answer and asked.body.transport is None:
+        asked.collect()
+    asked.lose()
+    return asked
+
+
+@given(name=st.sampled_from(RECORDED), cuts=st.lists(st.integers(0, 5000), max_size=20), reader_at=st.integers(0, 20))
+def test_it_makes_no_difference_in_which_packets_an_answer_comes(name: str, cuts: list[int], reader_at: int) -> None:
+    recording = golden.load(name)
+    asked = heard_in_pieces(golden.response_bytes(recording), cuts, reader_at=reader_at)
+    assert asked.answer.code == recording["response"]["status"]
+    assert b"".join(asked.body.data) == golden.as_bytes(recording["response"]["body"])
+    assert asked.body.reasons == [ResponseDone]
+
+
+@given(
+    name=st.sampled_from(RECORDED),
+    spoiling=st.lists(
+        st.tuples(st.integers(0, 5000), st.binary(max_size=4), st.integers(0, 6)), min_size=1, max_size=4
+    ),
+    cuts=st.lists(st.integers(0, 5000), max_size=8),
+)
+def test_whatever_a_target_says_the_answer_ends_once_and_nothing_is_thrown(
+    name: str, spoiling: list[tuple[int, bytes, int]], cuts: list[int]
+) -> None:
+    data = golden.response_bytes(golden.load(name))
+    for place, put, taken in spoiling:
+        at = place % len(data)
+        data = data[:at] + put + data[at + taken :] or b"\0"
+    asked = heard_in_pieces(data, cuts)
+    assert len(asked.results) == 1
+    if asked.has_answer:
+        assert 200 <= asked.answer.code < 600
+        assert len(asked.body.reasons) == 1
+    else:
+        assert asked.problem.why in ("garbage", "reset")
