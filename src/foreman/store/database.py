@@ -1,0 +1,219 @@
+"""The database file in use: opened, read and written in threads, closed, and tried again while it cannot be opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import define, field
+from twisted.enterprise.adbapi import ConnectionPool
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from foreman.store import opening
+from foreman.store.bells import Bells
+from foreman.store.opening import Opened
+from foreman.store.statements.shared import Transaction
+from foreman.store.trouble import Condition, StoreRefused, StoreUnavailable, named, unavailable
+from foreman.store.writer import Writer
+
+T = TypeVar("T")
+
+READERS = 2
+#: How long one look may take, in seconds: a reader keeps the log of changes from beginning anew.
+LOOK_PATIENCE = 5.0
+#: How often SQLite looks whether that time is over, in its own instructions.
+_LOOK_STEPS = 20_000
+#: How often a database that could not be opened is tried again, in seconds.
+REOPEN = 30.0
+
+
+@define(eq=False)
+class Database:
+    """One SQLite file, this process's alone.
+
+    :ivar path: of the file; :ivar boot: a ULID of this start; :ivar wall_clock: seconds since the epoch;
+    :ivar bells: ring after each commit.
+    """
+
+    _reactor: Any
+    path: Path
+    boot: str
+    _wall_clock: Callable[[], float]
+    bells: Bells
+    _opened: Opened | None = field(default=None, init=False)
+    _problem: StoreUnavailable = field(factory=lambda: unavailable("off", ""), init=False)
+    _writer: Writer | None = field(default=None, init=False)
+    _writing: ConnectionPool | None = field(default=None, init=False)
+    _reading: ConnectionPool | None = field(default=None, init=False)
+    _reopening: LoopingCall | None = field(default=None, init=False)
+    _log = Logger()
+
+    @property
+    def condition(self) -> Condition:
+        """How it is, in one word."""
+        return self._problem.condition if self._writer is None else self._writer.condition
+
+    @property
+    def detail(self) -> str:
+        """Why it is not well; empty while it is."""
+        return str(self._problem) if self._writer is None else self._writer.detail
+
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return int(self._wall_clock() * 1000)
+
+    def write(self, step: Callable[[Transaction], T]) -> Deferred[T]:
+        """Run ``step`` within the next commit; see ``Writer.write``."""
+        if self._writer is None:
+            return maybeDeferred(self._refuse)
+        return self._writer.write(step)
+
+    def read(self, look: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        """Run ``look`` with a cursor and ``arguments`` in one snapshot of the database.
+
+        :raises StoreUnavailable: as the Deferred's failure.
+        """
+        if self._writer is None or self._reading is None or self._writer.condition == "broken":
+            return maybeDeferred(self._refuse)
+        looked: Deferred[T] = self._reading.runWithConnection(_look, look, self._reactor, arguments)
+        return looked.addErrback(_unreadable)
+
+    # from start to end
+
+    def open(self) -> None:
+        """Open the database; blocks, and is for the time before the reactor runs.
+
+        Where it cannot be written now, that is said, and it is tried again once the reactor runs.
+
+        :raises StoreRefused: when it is not to be used.
+        """
+        try:
+            self._opened = opening.open_database(self.path, self.boot, self.now())
+        except StoreUnavailable as problem:
+            self._problem = problem
+            self._log.error("{problem}; jobs are refused until it can be used", problem=problem)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        if self._opened is not None:
+            self._serve(self._opened)
+        else:
+            self._reopening = LoopingCall(self._try_again)
+            self._reopening.clock = self._reactor
+            self._reopening.start(REOPEN, now=False)
+
+    async def stop(self) -> None:
+        """Write what waits to be written, and close the file."""
+        if self._reopening is not None and self._reopening.running:
+            self._reopening.stop()
+        if self._writer is not None and self._writing is not None and self._reading is not None:
+            await self._writer.when_idle()
+            self._reading.close()
+            if self._writer.condition != "broken":
+                await self._writing.runWithConnection(_close_log).addErrback(self._log_problem)
+            self._writing.close()
+            self._problem = unavailable("off", "foreman is stopping")
+            self._writer = None
+        if self._opened is not None:
+            self._opened.lock.release()
+            self._opened = None
+
+    def _serve(self, opened: Opened) -> None:
+        self._writing = self._pool(1, opening.configure)
+        self._reading = self._pool(READERS, _configure_reader)
+        self._writing.start()
+        self._reading.start()
+        self._writer = Writer(self._writing, self.path, self.boot, self.now, self.bells.ring)
+        if opened.rescued:
+            self._log.warn("{count} jobs were running when foreman ended; they run again", count=opened.rescued)
+        if not opened.checked:
+            self._reading.runWithConnection(lambda connection: opening.check(connection, self.path)).addErrback(
+                self._found_damaged
+            )
+
+    def _pool(self, size: int, configure: Callable[[sqlite3.Connection], None]) -> ConnectionPool:
+        return ConnectionPool(
+            "sqlite3",
+            str(self.path),
+            isolation_level=None,
+            check_same_thread=False,  # closed by the thread that stops it
+            cp_min=size,
+            cp_max=size,
+            cp_noisy=False,
+            cp_reactor=self._reactor,
+            cp_openfun=configure,
+        )
+
+    def _try_again(self) -> Deferred[None]:
+        opened: Deferred[Opened] = deferToThreadPool(
+            self._reactor, self._reactor.getThreadPool(), opening.open_database, self.path, self.boot, self.now()
+        )
+        return opened.addCallbacks(self._opened_late, self._still_closed)
+
+    def _opened_late(self, opened: Opened) -> None:
+        assert self._reopening is not None
+        if not self._reopening.running:  # foreman stopped meanwhile
+            opened.lock.release()
+            return
+        self._reopening.stop()
+        self._opened = opened
+        self._serve(opened)
+        self._log.info("the job store can be used now")
+        self.bells.ring(frozenset(), True)
+
+    def _still_closed(self, failure: Failure) -> None:
+        if not isinstance(failure.value, StoreUnavailable | StoreRefused):
+            self._log.failure("opening the store failed", failure)
+        self._problem = unavailable("unwritable", failure.value)
+
+    def _found_damaged(self, failure: Failure) -> None:
+        if self._writer is not None and failure.check(StoreRefused, sqlite3.DatabaseError):
+            self._writer.give_up(failure.getErrorMessage())
+
+    def _log_problem(self, failure: Failure) -> None:
+        self._log.warn("closing the job store: {problem}", problem=failure.value)
+
+    def _refuse(self) -> Any:
+        if self._writer is None:
+            raise self._problem
+        raise unavailable(self._writer.condition, self._writer.detail)
+
+
+# in a thread of the database
+
+
+def _look(connection: Any, look: Callable[..., T], clock: IReactorTime, arguments: Sequence[Any]) -> T:
+    """One look within one snapshot, given up when it takes too long."""
+    over = clock.seconds() + LOOK_PATIENCE
+    connection.set_progress_handler(lambda: clock.seconds() > over, _LOOK_STEPS)
+    cursor = connection.cursor()
+    cursor.execute("BEGIN")
+    try:
+        return look(cursor, *arguments)
+    finally:
+        if connection.in_transaction:
+            cursor.execute("COMMIT")
+
+
+def _configure_reader(connection: sqlite3.Connection) -> None:
+    opening.configure(connection)
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _close_log(connection: Any) -> None:
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def _unreadable(failure: Failure) -> Failure:
+    problem = failure.value
+    if isinstance(problem, sqlite3.Error):
+        condition = named(problem)
+        raise unavailable("unwritable" if condition is None else condition, problem) from None
+    return failure

@@ -1,0 +1,208 @@
+"""Open the database before anything is served: the lock, the look at the file, migrations, and the rescue.
+
+All of this blocks, and happens before the reactor runs and before twistd forks: no connection is left open, only the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib import resources
+from pathlib import Path
+
+from attrs import define, frozen
+
+from foreman.store.statements.running import rescue
+from foreman.store.statements.shared import Transaction
+from foreman.store.trouble import StoreRefused, named, unavailable
+
+#: "FMAN", in the file's header.
+APPLICATION_ID = 0x464D414E
+#: STRICT, RETURNING and ->> came with it.
+OLDEST_SQLITE = (3, 38, 0)
+#: A file up to this size is looked through before it is served, a larger one beside that; bytes.
+CHECKED_FIRST = 64 * 1024 * 1024
+#: How long another process may hold the file, in milliseconds: a backup, or a person's sqlite3.
+PATIENCE_MS = 5000
+
+
+@define(eq=False)
+class Lock:
+    """The right to use a database, until the process ends or ``release``."""
+
+    _file: int
+
+    def release(self) -> None:
+        """Give it back."""
+        os.close(self._file)
+
+
+@frozen
+class Opened:
+    """A database that is ready.
+
+    :ivar rescued: how many jobs were running when foreman died; :ivar checked: whether the whole file was looked through.
+    """
+
+    lock: Lock
+    rescued: int
+    checked: bool
+
+
+def open_database(path: Path, boot: str, now: int) -> Opened:
+    """Make the database at ``path`` ready for ``boot``, a ULID of this start.
+
+    :param now: milliseconds since the epoch.
+    :raises StoreRefused: when it is another foreman's, a newer one's, something else, or damaged.
+    :raises StoreUnavailable: when it cannot be written now.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreRefused(f"jobs need SQLite 3.38 or newer; this Python has {sqlite3.sqlite_version}")
+    with _named(path):
+        make_folder(path.parent)
+        lock = take_lock(path)
+        try:
+            return _open(path, lock, boot, now)
+        except BaseException:
+            lock.release()
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """The folder of the database, for its owner alone."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def take_lock(path: Path) -> Lock:
+    """Keep other foremen away from the database at ``path``.
+
+    :raises StoreRefused: when one has it.
+    """
+    file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise StoreRefused(
+            f"another foreman uses the jobs in {path}; stop it, or give this one a file of its own with FOREMAN_DB_PATH"
+        ) from None
+    return Lock(file)
+
+
+def configure(connection: sqlite3.Connection) -> None:
+    """What every connection that writes needs; each answer is read, since SQLite may refuse without a word.
+
+    :raises StoreUnavailable: when the file cannot be what it must be.
+    """
+    for pragma, wanted in (
+        ("journal_mode = WAL", "wal"),
+        ("synchronous = FULL", None),
+        ("foreign_keys = ON", None),
+        (f"busy_timeout = {PATIENCE_MS}", PATIENCE_MS),
+        ("wal_autocheckpoint = 0", 0),  # it would swallow a failed fsync; the writer's own does not
+        ("journal_size_limit = 67108864", 67108864),
+        ("cache_size = -65536", None),
+        ("temp_store = MEMORY", None),
+        ("mmap_size = 0", None),  # an I/O error on a mapping is a signal, not an exception
+        ("secure_delete = FAST", None),
+        ("trusted_schema = OFF", None),
+    ):
+        row = connection.execute(f"PRAGMA {pragma}").fetchone()
+        if wanted is not None and (row is None or row[0] != wanted):
+            raise unavailable("unwritable", f"PRAGMA {pragma} was answered {row}")
+
+
+def migrations() -> list[str]:
+    """The scripts that make the schema, in order; the first makes version 1."""
+    folder = resources.files("foreman.store") / "schema"
+    scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [script.read_text("utf-8") for script in scripts]
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the troubles of ``path``."""
+    try:
+        yield
+    except sqlite3.Error as problem:
+        condition = named(problem)
+        if condition == "broken":
+            raise StoreRefused(
+                f"{path} is damaged, or no database of foreman's ({problem}); it is left as it is: put a backup in its "
+                "place, or name another file with FOREMAN_DB_PATH"
+            ) from None
+        raise unavailable(condition or "unwritable", f"{path}: {problem}") from None
+    except OSError as problem:
+        raise unavailable("unwritable", f"{path}: {problem.strerror}") from None
+
+
+def _open(path: Path, lock: Lock, boot: str, now: int) -> Opened:
+    # Made by us, so that it is nobody else's to read.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) if not path.exists() else None
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        version = _version(connection, path)
+        if version == 0:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        configure(connection)
+        checked = path.stat().st_size <= CHECKED_FIRST
+        if checked:
+            check(connection, path)
+        _migrate(connection, path, version)
+        cursor = connection.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
+        cursor.execute(
+            "INSERT OR REPLACE INTO meta SELECT 'waiting', "
+            "(SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE state = 'scheduled') + "
+            "(SELECT count(*) FROM jobs INDEXED BY jobs_ready WHERE state = 'queued')"
+        )
+        rescued = rescue(Transaction(cursor, now), boot)
+        cursor.execute("COMMIT")
+        return Opened(lock, rescued, checked)
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Look through the whole file.
+
+    :raises StoreRefused: when something in it is damaged.
+    """
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise StoreRefused(
+            f"{path} is damaged ({found}); it is left as it is: put a backup in its place, or name another file with "
+            "FOREMAN_DB_PATH"
+        )
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """Which schema the file has; 0 for an empty one.
+
+    :raises StoreRefused: when it is not foreman's, or a newer foreman's.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application != APPLICATION_ID:
+        raise StoreRefused(f"{path} is a database, but not foreman's; name another file with FOREMAN_DB_PATH")
+    newest = len(migrations())
+    if version > newest:
+        raise StoreRefused(
+            f"{path} was written by a newer foreman (schema {version}, this one knows {newest}); use that one, or name "
+            "another file with FOREMAN_DB_PATH"
+        )
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    scripts = migrations()
+    if 0 < version < len(scripts):
+        with closing(sqlite3.connect(path.with_name(f"{path.name}.before-{len(scripts)}"))) as copy:
+            connection.backup(copy)
+    for number, script in enumerate(scripts[version:], version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
+            f"PRAGMA user_version = {number};\nCOMMIT;"
+        )

@@ -1,0 +1,235 @@
+"""What is asked of the database: each function is one look within a reader's transaction, in the database's thread."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, cast
+
+from attrs import evolve, frozen
+from ulid import ULID
+
+from foreman.job import ArtifactInfo, Job, JobLane, State
+from foreman.store.rows import JOB_COLUMNS, Row, job_from, job_of
+from foreman.store.statements.running import queued_models
+from foreman.store.statements.shared import Artifact
+
+#: Farther back in the queue nobody is told a place.
+FARTHEST = 1000
+
+
+@frozen(kw_only=True)
+class Filter:
+    """Which jobs are listed; None and nothing for all.
+
+    :ivar created_after, created_before: milliseconds since the epoch, the first included, the second not.
+    """
+
+    states: tuple[State, ...] = ()
+    model: str | None = None
+    endpoint: str | None = None
+    lane: JobLane | None = None
+    owner: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+    metadata: Mapping[str, str] = {}
+
+
+@frozen
+class Event:
+    """Something that happened to a job. ``at`` in milliseconds since the epoch; ``attempt`` is the number of the try."""
+
+    id: int
+    at: int
+    type: str
+    attempt: int
+    error: str | None
+
+
+@frozen
+class Counts:
+    """How many jobs there are of each state that has not ended; ``oldest`` when the first queued chat could have run."""
+
+    scheduled: int
+    queued: int
+    running: tuple[Job, ...]
+    oldest: int | None
+
+
+def job_whole(cursor: sqlite3.Cursor, id_: str) -> Job | None:
+    """The job with all that belongs to it but its blobs."""
+    job = job_of(cursor, id_)
+    return None if job is None else _filled(cursor, [job])[0]
+
+
+#: How a list begins, by what it is chosen by; the rest is looked at row by row.
+_FROM: Mapping[Literal["metadata", "state", "owner", "model", "all"], str] = {
+    "metadata": "job_metadata INDEXED BY job_metadata_value CROSS JOIN jobs ON jobs.id = job_metadata.job_id "
+    "WHERE job_metadata.key = :key AND job_metadata.value = :value AND job_metadata.job_id < :before",
+    "state": "jobs INDEXED BY jobs_state WHERE state = :state AND id < :before",
+    "model": "jobs INDEXED BY jobs_model WHERE model = :model AND id < :before",
+    "owner": "jobs INDEXED BY jobs_owner WHERE owner = :owner AND id < :before",
+    "all": "jobs WHERE id < :before",
+}
+_AFTER_ALL_IDS = "~"
+#: By how much an id may be ahead of its job, since ids go on where the clock is set back; milliseconds.
+_LEEWAY = 86_400_000
+
+
+def page_statements(wanted: Filter, before: str | None, limit: int) -> list[tuple[str, dict[str, Any]]]:
+    """The statements, with their parameters, whose rows together hold the page."""
+    values: dict[str, Any] = {"before": before or _AFTER_ALL_IDS, "limit": limit}
+    more = []
+    for number, (key, value) in enumerate(wanted.metadata.items()):
+        values |= {f"key{number}": key, f"value{number}": value}
+        more.append(
+            f"EXISTS (SELECT 1 FROM job_metadata m WHERE m.job_id = jobs.id AND m.key = :key{number} "  # noqa: S608
+            f"AND m.value = :value{number})"
+        )
+    for name in ("model", "endpoint", "lane", "owner"):
+        if getattr(wanted, name) is not None:
+            values[name] = getattr(wanted, name)
+            more.append(f"jobs.{name} = :{name}")
+    # An id begins with its time, so that ids bound what is looked at; created_at decides.
+    if wanted.created_after is not None:
+        values |= {"after": wanted.created_after, "first": _first_id(wanted.created_after - _LEEWAY)}
+        more.append("jobs.created_at >= :after AND jobs.id >= :first")
+    if wanted.created_before is not None:
+        values |= {"until": wanted.created_before}
+        values["before"] = min(values["before"], _first_id(wanted.created_before + _LEEWAY))
+        more.append("jobs.created_at < :until")
+    if wanted.metadata:
+        values |= {"key": values["key0"], "value": values["value0"]}
+        if wanted.states:
+            states = {f"state{number}": state for number, state in enumerate(wanted.states)}
+            values |= states
+            more.append(f"jobs.state IN ({', '.join(f':{name}' for name in states)})")
+        return [(_statement("metadata", more), values)]
+    if wanted.states:
+        return [(_statement("state", more), {**values, "state": state}) for state in wanted.states]
+    chosen: Literal["model", "owner", "all"] = (
+        "model" if wanted.model is not None else "owner" if wanted.owner is not None else "all"
+    )
+    return [(_statement(chosen, more), values)]
+
+
+def page(cursor: sqlite3.Cursor, wanted: Filter, before: str | None, limit: int) -> list[Job]:
+    """Up to ``limit`` jobs that are older than the one with the id ``before``, newest first."""
+    found = [
+        map(job_from, cursor.execute(statement, values).fetchall())
+        for statement, values in page_statements(wanted, before, limit)
+    ]
+    newest = list(heapq.merge(*found, key=lambda job: job.id, reverse=True))[:limit]
+    return _filled(cursor, newest)
+
+
+def events(cursor: sqlite3.Cursor, id_: str, after: int, limit: int) -> list[Event]:
+    """What happened to the job after the event ``after``."""
+    rows = cursor.execute(EVENTS, (id_, after, limit)).fetchall()
+    return [Event(*row) for row in rows]
+
+
+EVENTS = (
+    "SELECT id, at, type, attempt, error FROM events INDEXED BY events_job WHERE job_id = ? AND id > ? "
+    "ORDER BY id LIMIT ?"
+)
+
+
+def artifact(cursor: sqlite3.Cursor, id_: str, name: str) -> tuple[ArtifactInfo, Artifact, int] | None:
+    """An artifact, what is known of it, and the number of the try that it is of."""
+    row = cursor.execute(
+        "SELECT type, bytes, sha256, created_at, fence, data FROM artifacts WHERE job_id = ? AND name = ?", (id_, name)
+    ).fetchone()
+    if row is None:
+        return None
+    type_, count, digest, created_at, fence, data = row
+    return ArtifactInfo(name, type_, count, digest, created_at), Artifact(name, type_, data), fence
+
+
+def kept(cursor: sqlite3.Cursor, id_: str, fence: int) -> list[bytes]:
+    """What was kept of the try ``fence`` while it runs."""
+    statement = "SELECT data FROM pieces WHERE job_id = ? AND fence = ? ORDER BY number"
+    return [row[0] for row in cursor.execute(statement, (id_, fence))]
+
+
+def counts(cursor: sqlite3.Cursor) -> Counts:
+    """How many wait, and which run."""
+    scheduled = cursor.execute("SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE state = 'scheduled'").fetchone()[0]
+    (waiting,) = cursor.execute("SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'waiting'").fetchone()
+    running = cursor.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs INDEXED BY jobs_running WHERE state = 'running' ORDER BY id"  # noqa: S608
+    ).fetchall()
+    return Counts(scheduled, max(0, waiting - scheduled), tuple(map(job_from, running)), oldest(cursor, "gate"))
+
+
+def oldest(cursor: sqlite3.Cursor, lane: JobLane) -> int | None:
+    """When the queued job of ``lane`` that waits longest could first have run; None where none is queued."""
+    firsts = [cursor.execute(OLDEST, (lane, model)).fetchone()[0] for model in queued_models(cursor, lane)]
+    return min(firsts, default=None)
+
+
+#: The first by order, of each model: an older one of less urgency may stand behind it, and gets its chance then.
+OLDEST = (
+    "SELECT run_at FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model = ? "
+    "ORDER BY sort_key, id LIMIT 1"
+)
+#: How many of one model stand before a job, as far as anybody is told.
+BEFORE = (
+    "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model = ? "
+    "AND (sort_key, id) < (?, ?) LIMIT ?)"
+)
+
+
+def _first_id(moment: int) -> str:
+    return str(ULID.from_timestamp(max(0, moment) / 1000))[:10]
+
+
+def _statement(chosen: Literal["metadata", "state", "owner", "model", "all"], more: Iterable[str]) -> str:
+    where = " AND ".join((_FROM[chosen], *more))
+    columns = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS.split(", "))
+    order = "job_metadata.job_id" if chosen == "metadata" else "id"
+    # Only names of columns and of parameters are put together here.
+    return f"SELECT {columns} FROM {where} ORDER BY {order} DESC LIMIT :limit"  # noqa: S608
+
+
+def _filled(cursor: sqlite3.Cursor, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs with their metadata, artifacts and positions."""
+    ids = json.dumps([job.id for job in jobs])
+    metadata: dict[str, dict[str, str]] = {}
+    for id_, key, value in cursor.execute(
+        "SELECT job_id, key, value FROM job_metadata WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY key",
+        (ids,),
+    ):
+        metadata.setdefault(id_, {})[key] = value
+    artifacts: dict[str, list[ArtifactInfo]] = {}
+    for id_, *known in cursor.execute(
+        "SELECT job_id, name, type, bytes, sha256, created_at FROM artifacts "
+        "WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY name",
+        (ids,),
+    ):
+        artifacts.setdefault(id_, []).append(ArtifactInfo(*cast("Row", known)))
+    models: dict[JobLane, list[str]] = {
+        lane: queued_models(cursor, lane) for lane in {job.lane for job in jobs if job.state == "queued"}
+    }
+    return [
+        evolve(
+            job,
+            metadata=metadata.get(job.id, {}),
+            artifacts=tuple(artifacts.get(job.id, ())),
+            position=_position(cursor, job, models[job.lane]) if job.state == "queued" else None,
+        )
+        for job in jobs
+    ]
+
+
+def _position(cursor: sqlite3.Cursor, job: Job, models: Sequence[str]) -> int | None:
+    """The place of a queued job among all of its lane, 1 is next; None beyond FARTHEST."""
+    before = 0
+    for model in models:
+        most = FARTHEST - before
+        before += cursor.execute(BEFORE, (job.lane, model, job.sort_key, job.id, most)).fetchone()[0]
+        if before >= FARTHEST:
+            return None
+    return before + 1

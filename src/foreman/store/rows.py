@@ -1,0 +1,77 @@
+"""Between rows of the database and the values of ``job.py``."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from foreman.job import ArtifactInfo, Job, JobError, Usage
+
+Row = Sequence[Any]
+
+#: The columns that a Job is read from, in the order of ``job_from``.
+JOB_COLUMNS = (
+    "id, state, endpoint, lane, family, model, owner, priority, sort_key, run_at, deadline, attempt, max_attempts, "
+    "outages, rescues, fence, boot, cancel_asked_at, idempotency_key, error_class, error_message, error_attempt, usage, "
+    "created_at, started_at, finished_at"
+)
+
+_USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "load_ms", "total_ms")
+
+
+def job_from(row: Row, metadata: Mapping[str, str] | None = None, artifacts: Sequence[ArtifactInfo] = ()) -> Job:
+    """The job of a row of JOB_COLUMNS, without its position."""
+    (
+        id_, state, endpoint, lane, family, model, owner, priority, sort_key, run_at, deadline, attempt, max_attempts,
+        outages, rescues, fence, boot, cancel_asked_at, idempotency_key, error_class, error_message, error_attempt, usage,
+        created_at, started_at, finished_at,
+    ) = row  # fmt: skip
+    return Job(
+        id=id_,
+        state=state,
+        endpoint=endpoint,
+        lane=lane,
+        family=family,
+        model=model,
+        owner=owner,
+        priority=priority,
+        sort_key=sort_key,
+        run_at=run_at,
+        deadline=deadline,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        outages=outages,
+        rescues=rescues,
+        fence=fence,
+        boot=boot,
+        cancel_asked_at=cancel_asked_at,
+        idempotency_key=idempotency_key,
+        error=None if error_class is None else JobError(error_class, error_message, error_attempt),
+        usage=usage_from(usage),
+        created_at=created_at,
+        started_at=started_at,
+        finished_at=finished_at,
+        metadata=metadata or {},
+        artifacts=tuple(artifacts),
+    )
+
+
+def usage_from(text: str | None) -> Usage | None:
+    """A usage as it was kept."""
+    return None if text is None else Usage(**msgspec.json.decode(text))
+
+
+def usage_text(usage: Usage | None) -> str | None:
+    """A usage as it is kept."""
+    if usage is None:
+        return None
+    return msgspec.json.encode({name: getattr(usage, name) for name in _USAGE_FIELDS}).decode()
+
+
+def job_of(cursor: sqlite3.Cursor, id_: str) -> Job | None:
+    """The job ``id_`` as its row has it, without metadata, artifacts and position."""
+    row = cursor.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?", (id_,)).fetchone()  # noqa: S608 - a constant
+    return None if row is None else job_from(cast("Row", row))

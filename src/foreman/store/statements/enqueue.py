@@ -1,0 +1,82 @@
+"""Hand jobs over: all of them or none, and a repetition is no new job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from attrs import frozen
+
+from foreman.errors import ForemanError
+from foreman.job import NewJob, sort_key
+from foreman.store.statements.shared import Transaction, add_waiting, tell
+
+
+@frozen
+class Enqueued:
+    """A job that was handed over, or its repetition."""
+
+    id: str
+    replayed: bool
+
+
+class KeyReused(ForemanError):
+    """The idempotency key was used for another request; ``index`` says whose of those handed over."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__("this idempotency key was used for another request")
+        self.index = index
+
+
+class TooManyJobs(ForemanError):
+    """As many jobs wait as may."""
+
+
+def enqueue(tx: Transaction, new: Sequence[NewJob], ids: Sequence[str], most: int) -> list[Enqueued]:
+    """Take all of ``new``, or none.
+
+    :param ids: one for each; :param most: how many may wait.
+    :raises KeyReused, TooManyJobs:
+    """
+    enqueued = [_enqueue(tx, one, id_, index) for index, (one, id_) in enumerate(zip(new, ids, strict=True))]
+    fresh = sum(not one.replayed for one in enqueued)
+    if fresh and add_waiting(tx, fresh) > most:
+        raise TooManyJobs(f"{most} jobs wait already, as many as may (FOREMAN_MAX_JOBS)")
+    return enqueued
+
+
+def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
+    run_at = tx.now if new.run_at is None else max(new.run_at, tx.now)
+    state = "scheduled" if run_at > tx.now else "queued"
+    inserted = tx.cursor.execute(
+        "INSERT INTO jobs (id, state, endpoint, lane, family, model, owner, priority, sort_key, run_at, deadline, "
+        "max_attempts, idempotency_key, fingerprint, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING id",
+        (
+            id_, state, new.endpoint, new.lane, new.family, new.model, new.owner, new.priority,
+            sort_key(run_at, new.priority), run_at, new.deadline, new.max_attempts, new.idempotency_key,
+            new.fingerprint, tx.now,
+        ),
+    ).fetchall()  # fmt: skip
+    if not inserted:
+        return _replay(tx, new, index)
+    headers = msgspec.json.encode(new.headers).decode()
+    tx.cursor.execute(
+        "INSERT INTO payloads VALUES (?, ?, ?, ?, ?, ?)",
+        (id_, new.payload, new.content_type, new.content_encoding, headers, new.stream),
+    )
+    if new.metadata:
+        rows = [(id_, key, value) for key, value in new.metadata.items()]
+        tx.cursor.executemany("INSERT INTO job_metadata VALUES (?, ?, ?)", rows)
+    tell(tx, id_, state, 0)
+    return Enqueued(id_, replayed=False)
+
+
+def _replay(tx: Transaction, new: NewJob, index: int) -> Enqueued:
+    known, fingerprint = tx.cursor.execute(
+        "SELECT id, fingerprint FROM jobs INDEXED BY jobs_key WHERE owner = ? AND idempotency_key = ?",
+        (new.owner, new.idempotency_key),
+    ).fetchone()
+    if fingerprint != new.fingerprint:
+        raise KeyReused(index)
+    return Enqueued(known, replayed=True)

@@ -1,0 +1,204 @@
+"""Run a job: take it, keep what comes, and end it.
+
+What a worker writes carries its claim: the job's id, fence and boot. A claim that is no longer the job's writes nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+import msgspec
+from attrs import frozen
+
+from foreman import job as jobs
+from foreman.errors import ForemanError
+from foreman.job import Ending, Job, JobLane, Usage
+from foreman.store.rows import JOB_COLUMNS, job_from, usage_text
+from foreman.store.statements.shared import Artifact, Transaction, add_waiting, expired_error, put, tell
+
+
+@frozen
+class Claim:
+    """A job that is this foreman's to run.
+
+    :ivar job: as it is now, running; the rest is its request.
+    """
+
+    job: Job
+    payload: bytes
+    content_type: str
+    content_encoding: str | None
+    headers: tuple[tuple[str, str], ...]
+    stream: bool
+
+
+class Stale(ForemanError):
+    """The job is no longer this claim's: it was taken away, and what the claim has to say counts for nothing."""
+
+
+def claim(tx: Transaction, lane: JobLane, boot: str, bonus_of: Callable[[str], int | None]) -> Claim | None:
+    """Take the job that is next in ``lane``.
+
+    :param bonus_of: by how many milliseconds the jobs of a model go before others; None: it cannot run now.
+    """
+    while True:
+        head = _head(tx, lane, bonus_of)
+        if head is None:
+            return None
+        rows = tx.cursor.execute(
+            "UPDATE jobs SET state = 'running', attempt = attempt + 1, fence = fence + 1, boot = ?, started_at = ? "  # noqa: S608
+            f"WHERE id = ? AND state = 'queued' RETURNING {JOB_COLUMNS}",
+            (boot, tx.now, head),
+        ).fetchall()
+        add_waiting(tx, -1)
+        job = job_from(rows[0])
+        if job.deadline is not None and job.deadline <= tx.now:
+            _finish(tx, job, Ending("discarded", None, burned=False, outages=0, error=expired_error(job)))
+            continue
+        tx.cursor.execute(
+            "INSERT INTO attempts (job_id, fence, boot, started_at) VALUES (?, ?, ?, ?)",
+            (job.id, job.fence, boot, tx.now),
+        )
+        tell(tx, job.id, "running", job.fence)
+        payload, content_type, content_encoding, headers, stream = tx.cursor.execute(
+            "SELECT payload, content_type, content_encoding, headers, stream FROM payloads WHERE job_id = ?", (job.id,)
+        ).fetchone()
+        pairs = tuple((name, value) for name, value in msgspec.json.decode(headers))
+        return Claim(job, payload, content_type, content_encoding, pairs, bool(stream))
+
+
+def _head(tx: Transaction, lane: JobLane, bonus_of: Callable[[str], int | None]) -> str | None:
+    heads = []
+    for model in queued_models(tx.cursor, lane):
+        bonus = bonus_of(model)
+        if bonus is not None:
+            key, id_ = tx.cursor.execute(HEAD, (lane, model)).fetchone()
+            heads.append((key - bonus, id_))
+    return min(heads)[1] if heads else None
+
+
+#: The first of one model.
+HEAD = (
+    "SELECT sort_key, id FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model = ? "
+    "ORDER BY sort_key, id LIMIT 1"
+)
+#: From one model to the next, however many jobs each has.
+NEXT_MODEL = (
+    "SELECT model FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model > ? "
+    "ORDER BY model LIMIT 1"
+)
+
+
+def queued_models(cursor: sqlite3.Cursor, lane: JobLane) -> list[str]:
+    """The models for which jobs are queued in ``lane``."""
+    found: list[str] = []
+    last = ""
+    while (row := cursor.execute(NEXT_MODEL, (lane, last)).fetchone()) is not None:
+        last = row[0]
+        found.append(last)
+    return found
+
+
+def keep(tx: Transaction, claim: Claim, number: int, data: bytes) -> None:
+    """Keep the next lines of an answer that is on its way.
+
+    :raises Stale:
+    """
+    own(tx, claim)
+    tx.cursor.execute("INSERT INTO pieces VALUES (?, ?, ?, ?)", (claim.job.id, claim.job.fence, number, data))
+
+
+def succeed(tx: Transaction, claim: Claim, artifacts: Sequence[Artifact], usage: Usage | None) -> None:
+    """The job has its answer: that and the state are one.
+
+    :raises Stale:
+    """
+    job = own(tx, claim)
+    for artifact in artifacts:
+        put(tx, job.id, artifact, job.fence)
+    tx.cursor.execute("DELETE FROM artifacts WHERE job_id = ? AND name IN (?, ?)", (job.id, jobs.PARTIAL, jobs.ERROR))
+    tx.cursor.execute("UPDATE jobs SET usage = ? WHERE id = ?", (usage_text(usage), job.id))
+    _finish(tx, job, Ending("succeeded", None, burned=True, outages=0, error=None))
+
+
+def end(tx: Transaction, claim: Claim, decide: Callable[[Job, int], Ending], artifacts: Sequence[Artifact] = ()) -> Job:
+    """The job's try ended without success; ``decide`` says of the job, and of now, what becomes of it.
+
+    :raises Stale:
+    """
+    job = own(tx, claim)
+    for artifact in artifacts:
+        put(tx, job.id, artifact, job.fence)
+    return _finish(tx, job, decide(job, tx.now))
+
+
+def release(tx: Transaction, claim: Claim) -> Job:
+    """Give the job back as if it had not been taken: foreman stops.
+
+    :raises Stale:
+    """
+    job = own(tx, claim)
+    state: jobs.State = "queued" if job.cancel_asked_at is None else "cancelled"
+    return _finish(tx, job, Ending(state, None, burned=False, outages=job.outages, error=job.error), told="released")
+
+
+def own(tx: Transaction, claim: Claim) -> Job:
+    """The job of a claim.
+
+    :raises Stale: when it is somebody else's, or nobody's.
+    """
+    row = tx.cursor.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ? AND state = 'running' AND fence = ? AND boot = ?",  # noqa: S608
+        (claim.job.id, claim.job.fence, claim.job.boot),
+    ).fetchone()
+    if row is None:
+        raise Stale(f"job {claim.job.id} is no longer that of its try {claim.job.fence}")
+    return job_from(row)
+
+
+def rescue(tx: Transaction, boot: str) -> int:
+    """Queue again what other boots left running: they are gone, since the lock is ours.
+
+    :return: how many those were.
+    """
+    rows = tx.cursor.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs INDEXED BY jobs_running WHERE state = 'running' AND boot <> ?",  # noqa: S608
+        (boot,),
+    ).fetchall()
+    for row in rows:
+        job = job_from(row)
+        tx.cursor.execute("UPDATE jobs SET rescues = rescues + 1, fence = fence + 1 WHERE id = ?", (job.id,))
+        tx.cursor.execute("DELETE FROM pieces WHERE job_id = ?", (job.id,))
+        _finish(tx, job, jobs.rescued(job), told="rescued")
+    return len(rows)
+
+
+def _finish(tx: Transaction, job: Job, ending: Ending, told: str | None = None) -> Job:
+    """Carry out what was decided of a running job, and say so."""
+    error = ending.error
+    finished = tx.now if ending.state in jobs.ENDED else None
+    rows = tx.cursor.execute(
+        "UPDATE jobs SET state = ?, boot = NULL, finished_at = ?, run_at = coalesce(?, run_at), attempt = attempt - ?, "  # noqa: S608
+        "outages = ?, error_class = ?, error_message = ?, error_attempt = ? "
+        f"WHERE id = ? AND state = 'running' RETURNING {JOB_COLUMNS}",
+        (
+            ending.state, finished, ending.run_at, 0 if ending.burned else 1, ending.outages,
+            *((None, None, None) if error is None else (error.error_class, error.message, error.attempt)),
+            job.id,
+        ),
+    ).fetchall()  # fmt: skip
+    ended = job_from(rows[0])
+    tx.cursor.execute(
+        "UPDATE attempts SET ended_at = ?, outcome = ?, error_class = ?, error = ? WHERE job_id = ? AND fence = ?",
+        (tx.now, told or ending.state, error and error.error_class, error and error.message, job.id, job.fence),
+    )
+    tx.cursor.execute("DELETE FROM pieces WHERE job_id = ?", (job.id,))
+    if ending.state in {"queued", "scheduled"}:
+        add_waiting(tx, 1)
+    if told == "rescued" and ending.state in jobs.ENDED:
+        tell(tx, job.id, told, ended.fence, error)
+        told = None
+    tell(tx, job.id, told or ending.state, ended.fence, error)
+    tx.queued = tx.queued or ending.state == "queued"
+    return ended

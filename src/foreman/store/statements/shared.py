@@ -1,0 +1,108 @@
+"""What all steps share: the transaction, the events that tell of a change, and how many wait."""
+
+from __future__ import annotations
+
+import sqlite3
+from hashlib import sha256
+
+from attrs import define, field, frozen
+
+from foreman.errors import ForemanError
+from foreman.job import Job, JobError, State
+from foreman.store.rows import job_of
+
+
+@define(eq=False)
+class Transaction:
+    """One step's view of the database.
+
+    :ivar now: milliseconds since the epoch; :ivar changed: the jobs that it changed, who are told of after the commit;
+    :ivar queued: whether one of them may run now.
+    """
+
+    cursor: sqlite3.Cursor
+    now: int
+    changed: set[str] = field(factory=set)
+    queued: bool = False
+
+
+@frozen
+class Artifact:
+    """A named, typed blob."""
+
+    name: str
+    type: str
+    data: bytes
+
+
+class WrongState(ForemanError):
+    """The job's state does not allow it."""
+
+
+def existing(tx: Transaction, id_: str) -> Job:
+    """The job as its row has it.
+
+    :raises WrongState: when it is gone.
+    """
+    job = job_of(tx.cursor, id_)
+    if job is None:
+        raise WrongState("it is not there any more")
+    return job
+
+
+def end_waiting(tx: Transaction, job: Job, state: State, error: JobError | None) -> Job:
+    """End a job that waits; what went wrong in its last try stays, unless ``error`` says something else."""
+    tx.cursor.execute(
+        "UPDATE jobs SET state = ?, finished_at = ?, error_class = coalesce(?, error_class), "
+        "error_message = coalesce(?, error_message), error_attempt = coalesce(?, error_attempt) WHERE id = ?",
+        (
+            state, tx.now,
+            *((None, None, None) if error is None else (error.error_class, error.message, error.attempt)),
+            job.id,
+        ),
+    )  # fmt: skip
+    add_waiting(tx, -1)
+    tell(tx, job.id, state, job.fence, error)
+    return existing(tx, job.id)
+
+
+def expired_error(job: Job) -> JobError:
+    """What is said of a job whose deadline has passed."""
+    return JobError("expired", "its deadline passed before it had its answer", job.attempt)
+
+
+def tell(tx: Transaction, id_: str, type_: str, fence: int, error: JobError | None = None) -> None:
+    """Write down that something has happened to a job, and have those told who wait for that.
+
+    :param type_: the state that it went into, or ``released`` or ``rescued``; :param fence: the number of its try.
+    """
+    tx.cursor.execute(
+        "INSERT INTO events (job_id, at, type, attempt, error) VALUES (?, ?, ?, ?, ?)",
+        (id_, tx.now, type_, fence, error and f"{error.error_class}: {error.message}"),
+    )
+    tx.changed.add(id_)
+    tx.queued = tx.queued or type_ == "queued"
+
+
+def add_waiting(tx: Transaction, count: int) -> int:
+    """Count those who wait, in the database itself, since counting rows takes long where there are many."""
+    rows = tx.cursor.execute(
+        "UPDATE meta SET value = value + ? WHERE key = 'waiting' RETURNING CAST(value AS INTEGER)", (count,)
+    ).fetchall()
+    return int(rows[0][0])
+
+
+def put(tx: Transaction, id_: str, artifact: Artifact, fence: int) -> bool:
+    """Keep an artifact, in place of an older one of its name.
+
+    :return: whether there was none.
+    """
+    digest = sha256(artifact.data).hexdigest()
+    known = tx.cursor.execute("SELECT 1 FROM artifacts WHERE job_id = ? AND name = ?", (id_, artifact.name)).fetchone()
+    tx.cursor.execute(
+        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, name) DO UPDATE SET "
+        "type = excluded.type, bytes = excluded.bytes, sha256 = excluded.sha256, fence = excluded.fence, "
+        "created_at = excluded.created_at, data = excluded.data WHERE excluded.fence >= artifacts.fence",
+        (id_, artifact.name, artifact.type, len(artifact.data), digest, fence, tx.now, artifact.data),
+    )
+    return known is None

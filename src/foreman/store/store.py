@@ -1,0 +1,165 @@
+"""The jobs and their artifacts, as the rest of foreman sees them: one method, one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+from ulid import ULID
+
+from foreman.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJob, Usage
+from foreman.store import queries
+from foreman.store.bells import Bells
+from foreman.store.database import Database
+from foreman.store.queries import Counts, Event, Filter
+from foreman.store.statements import by_hand, enqueue, running, sweep
+from foreman.store.statements.enqueue import Enqueued
+from foreman.store.statements.running import Claim
+from foreman.store.statements.shared import Artifact
+from foreman.store.trouble import Condition
+
+
+@define(eq=False)
+class Store:
+    """The durable record.
+
+    Every method that reads or writes raises ``StoreUnavailable`` when the store cannot be used.
+
+    :ivar database: the file; :ivar new_id: makes ids; :ivar max_jobs: how many jobs may wait.
+    """
+
+    database: Database
+    _new_id: Callable[[], ULID]
+    _max_jobs: int
+    _last_id: int = field(default=0, init=False)
+
+    @property
+    def condition(self) -> Condition:
+        """How it is, in one word."""
+        return self.database.condition
+
+    @property
+    def bells(self) -> Bells:
+        """Who is told of changes."""
+        return self.database.bells
+
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return self.database.now()
+
+    # writing
+
+    async def enqueue(self, new: Sequence[NewJob]) -> list[Enqueued]:
+        """Take all of ``new``, or none.
+
+        :raises enqueue.KeyReused, enqueue.TooManyJobs:
+        """
+        ids = [self._id() for _ in new]
+        return await self.database.write(lambda tx: enqueue.enqueue(tx, new, ids, self._max_jobs))
+
+    async def claim(self, lane: JobLane, bonus_of: Callable[[str], int | None]) -> Claim | None:
+        """Take the job that is next in ``lane``; None where none can run.
+
+        :param bonus_of: called in another thread: by how many milliseconds the jobs of a model go before others, None
+            where it cannot run now.
+        """
+        return await self.database.write(lambda tx: running.claim(tx, lane, self.database.boot, bonus_of))
+
+    async def keep(self, claim: Claim, number: int, data: bytes) -> None:
+        """Keep the next lines of an answer that is on its way.
+
+        :raises running.Stale:
+        """
+        await self.database.write(lambda tx: running.keep(tx, claim, number, data))
+
+    async def succeed(self, claim: Claim, artifacts: Sequence[Artifact], usage: Usage | None) -> None:
+        """The job has its answer.
+
+        :raises running.Stale:
+        """
+        await self.database.write(lambda tx: running.succeed(tx, claim, artifacts, usage))
+
+    async def end(self, claim: Claim, decide: Callable[[Job, int], Ending], artifacts: Sequence[Artifact] = ()) -> Job:
+        """The job's try ended without success; ``decide`` says what becomes of it, in another thread.
+
+        :raises running.Stale:
+        """
+        return await self.database.write(lambda tx: running.end(tx, claim, decide, artifacts))
+
+    async def release(self, claim: Claim) -> Job:
+        """Give the job back as if it had not been taken.
+
+        :raises running.Stale:
+        """
+        return await self.database.write(lambda tx: running.release(tx, claim))
+
+    async def cancel(self, id_: str) -> Job:
+        """End a job that waits, or note that a running one is to end.
+
+        :raises shared.WrongState:
+        """
+        return await self.database.write(lambda tx: by_hand.cancel(tx, id_))
+
+    async def retry(self, id_: str) -> Job:
+        """Queue again what ended without success.
+
+        :raises shared.WrongState:
+        """
+        return await self.database.write(lambda tx: by_hand.retry(tx, id_))
+
+    async def delete(self, id_: str) -> None:
+        """Forget a job that has ended.
+
+        :raises shared.WrongState:
+        """
+        await self.database.write(lambda tx: by_hand.delete(tx, id_))
+
+    async def put_artifact(self, id_: str, artifact: Artifact) -> tuple[ArtifactInfo, bool]:
+        """Keep an artifact with a job; what is known of it, and whether it is new.
+
+        :raises shared.WrongState: when the job is gone.
+        """
+        return await self.database.write(lambda tx: by_hand.put_by_hand(tx, id_, artifact))
+
+    async def sweep(self) -> int | None:
+        """Queue what is due, discard what has expired; when the next will be, milliseconds since the epoch."""
+        return await self.database.write(sweep.sweep)
+
+    async def hasten(self) -> None:
+        """The wall clock was set back: what tries again is not to wait for the time that is lived twice."""
+        await self.database.write(lambda tx: sweep.hasten(tx, round(LONGEST_PAUSE * 1000)))
+
+    # reading
+
+    async def get(self, id_: str) -> Job | None:
+        """The job, with all that belongs to it but its blobs."""
+        return await self.database.read(queries.job_whole, id_)
+
+    async def page(self, wanted: Filter, before: str | None, limit: int) -> list[Job]:
+        """Up to ``limit`` jobs that are older than the one with the id ``before``, newest first."""
+        return await self.database.read(queries.page, wanted, before, limit)
+
+    async def events(self, id_: str, after: int, limit: int = 500) -> list[Event]:
+        """What happened to the job after the event ``after``."""
+        return await self.database.read(queries.events, id_, after, limit)
+
+    async def artifact(self, id_: str, name: str) -> tuple[ArtifactInfo, Artifact, int] | None:
+        """An artifact, what is known of it, and the number of the try that it is of."""
+        return await self.database.read(queries.artifact, id_, name)
+
+    async def kept(self, id_: str, fence: int) -> list[bytes]:
+        """What was kept of the try ``fence`` while it runs."""
+        return await self.database.read(queries.kept, id_, fence)
+
+    async def counts(self) -> Counts:
+        """How many jobs wait, and which run."""
+        return await self.database.read(queries.counts)
+
+    async def oldest(self, lane: JobLane) -> int | None:
+        """When the first queued job of ``lane`` could first have run; None where none is queued."""
+        return await self.database.read(queries.oldest, lane)
+
+    def _id(self) -> str:
+        """The next id: greater than all before it, also within a millisecond and when the clock is set back."""
+        self._last_id = max(int(self._new_id()), self._last_id + 1)
+        return str(ULID.from_int(self._last_id))

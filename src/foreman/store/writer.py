@@ -1,0 +1,210 @@
+"""The one thread that writes: many steps in one commit, each answered only after it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import define, field, frozen
+from twisted.enterprise.adbapi import ConnectionPool
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from foreman.crowd import Crowd
+from foreman.store.statements.shared import Transaction
+from foreman.store.trouble import Condition, StoreUnavailable, named, unavailable
+
+T = TypeVar("T")
+Step = Callable[[Transaction], Any]
+
+#: How many steps share a commit at the most.
+BATCH = 64
+#: How many may wait for one; beyond, whoever comes is sent away.
+MOST_WAITING = 10_000
+#: After so many changed rows the log of changes is written into the database, or when its file has grown by so much; bytes.
+CHECKPOINT_ROWS = 1000
+CHECKPOINT_BYTES = 4 * 1024 * 1024
+#: In a log so large readers must have kept it from beginning anew: wait for them; bytes.
+RESTART_BYTES = 256 * 1024 * 1024
+
+
+@frozen
+class Committed:
+    """What became of a batch.
+
+    :ivar outcomes: of each step its result, or a Failure; :ivar changed: jobs to tell of; :ivar queued: some may run.
+    """
+
+    outcomes: list[Any]
+    changed: frozenset[str]
+    queued: bool
+
+
+@define(eq=False)
+class Writer:
+    """Runs steps in the writer's thread.
+
+    :ivar boot: every batch looks whether the database is still this start's; :ivar now: milliseconds since the epoch;
+    :ivar changed: called after each commit with the jobs that it changed, and whether one of them may run;
+    :ivar condition: how the store is; once ``broken`` it stays so.
+    """
+
+    _pool: ConnectionPool
+    _path: Path
+    boot: str
+    _now: Callable[[], int]
+    _changed: Callable[[frozenset[str], bool], None]
+    condition: Condition = field(default="ok", init=False)
+    detail: str = field(default="", init=False)
+    _waiting: deque[tuple[Step, Deferred[Any]]] = field(factory=deque, init=False)
+    _under_way: Crowd[object] = field(factory=Crowd, init=False)
+    _changes: int = field(default=0, init=False)
+    _log_bytes: int = field(default=0, init=False)
+    _log = Logger()
+
+    def write(self, step: Callable[[Transaction], T]) -> Deferred[T]:
+        """Run ``step`` in the next commit.
+
+        Cancelling the Deferred says that nobody wants to know; the step is committed all the same.
+
+        :return: fires with what the step returned, after the commit; fails with what it raised.
+        :raises StoreUnavailable: as the Deferred's failure, when it could not be committed.
+        """
+        done: Deferred[T] = Deferred()
+        if self.condition == "broken":
+            done.errback(unavailable("broken", self.detail))
+        elif len(self._waiting) >= MOST_WAITING:
+            done.errback(unavailable("unwritable", f"{MOST_WAITING} changes wait to be written"))
+        else:
+            self._waiting.append((step, done))
+            if not self._under_way:
+                self._begin()
+        return done
+
+    def when_idle(self) -> Deferred[None]:
+        """Fires when nothing is left to write."""
+        return self._under_way.when_empty()
+
+    def give_up(self, detail: str) -> None:
+        """The file cannot be relied on any more."""
+        self._became("broken", detail)
+
+    def _begin(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+        steps = [step for step, _ in batch]
+        self._under_way.add(self)
+        running: Deferred[Committed] = self._pool.runWithConnection(self._commit, steps, self._now())
+        running.addCallbacks(self._committed, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
+        running.addErrback(lambda failure: self._log.failure("telling of a commit failed", failure))
+        running.addCallback(lambda _: self._pool.runWithConnection(self._checkpoint_where_due))
+        running.addErrback(self._checkpoint_failed)
+        running.addBoth(self._next)
+
+    def _next(self, _: object) -> None:
+        if self._waiting and self.condition != "broken":
+            self._begin()
+            return
+        left, self._waiting = self._waiting, deque()
+        for _step, done in left:
+            done.errback(unavailable("broken", self.detail))
+        self._under_way.discard(self)
+
+    def _committed(self, committed: Committed, batch: Sequence[tuple[Step, Deferred[Any]]]) -> None:
+        if self.condition != "ok":
+            self._became("ok", "")
+        if committed.changed or committed.queued:
+            self._changed(committed.changed, committed.queued)
+        for (_step, done), outcome in zip(batch, committed.outcomes, strict=True):
+            if isinstance(outcome, Failure):
+                done.errback(outcome)
+            else:
+                done.callback(outcome)
+
+    def _failed(self, failure: Failure, batch: Sequence[tuple[Step, Deferred[Any]]]) -> None:
+        problem = failure.value
+        if isinstance(problem, sqlite3.Error):
+            condition = named(problem)
+            if condition is None:
+                self._log.failure("writing to the store failed", failure)
+            problem = unavailable(condition or "unwritable", problem)
+        if isinstance(problem, StoreUnavailable):
+            self._became(problem.condition, str(problem))
+        for _step, done in batch:
+            done.errback(Failure(problem))
+
+    def _checkpoint_failed(self, failure: Failure) -> None:
+        problem = failure.value
+        condition = named(problem) if isinstance(problem, sqlite3.Error) else None
+        if condition == "broken":
+            self._became("broken", str(problem))
+        else:  # it is tried again after the next commit
+            self._log.warn("the log of the job store cannot be written into it: {problem}", problem=problem)
+
+    def _became(self, condition: Condition, detail: str) -> None:
+        if condition != self.condition:
+            if condition == "ok":
+                self._log.info("the job store can be written again")
+            else:
+                self._log.error("{detail}", detail=detail)
+        self.condition, self.detail = condition, detail
+
+    # in the writer's thread
+
+    def _commit(self, connection: Any, steps: Sequence[Step], now: int) -> Committed:
+        cursor = connection.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            self._check_boot(cursor)
+            outcomes, changed, queued = [], set(), False
+            for step in steps:
+                tx = Transaction(cursor, now)
+                outcome = _in_savepoint(step, tx)
+                outcomes.append(outcome)
+                if not isinstance(outcome, Failure):
+                    changed |= tx.changed
+                    queued = queued or tx.queued
+            cursor.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                cursor.execute("ROLLBACK")
+            raise
+        return Committed(outcomes, frozenset(changed), queued)
+
+    def _check_boot(self, cursor: Any) -> None:
+        boot = cursor.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()
+        if boot is None or boot[0] != self.boot:
+            raise unavailable("broken", "another foreman has taken the file over")
+
+    def _checkpoint_where_due(self, connection: Any) -> None:
+        """Write the log into the database when it has grown; SQLite's own way of doing it swallows a failed fsync."""
+        size = self._path.with_name(f"{self._path.name}-wal").stat().st_size
+        grown = size - self._log_bytes >= CHECKPOINT_BYTES
+        if connection.total_changes - self._changes < CHECKPOINT_ROWS and not grown:
+            return
+        self._changes, self._log_bytes = connection.total_changes, size
+        kind = "RESTART" if size > RESTART_BYTES else "PASSIVE"
+        connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()
+
+
+def _in_savepoint(step: Step, tx: Transaction) -> Any:
+    """What the step returned, or the Failure that it raised; then nothing of it is left.
+
+    :raises sqlite3.Error: when it says something of the store, and so of the whole batch.
+    """
+    tx.cursor.execute("SAVEPOINT step")
+    try:
+        outcome = step(tx)
+    except sqlite3.Error as problem:
+        if named(problem) is not None:
+            raise
+        outcome = Failure()
+    except Exception:  # noqa: BLE001 - it is its asker's to hear
+        outcome = Failure()
+    if isinstance(outcome, Failure):
+        tx.cursor.execute("ROLLBACK TO step")
+    tx.cursor.execute("RELEASE step")
+    return outcome
