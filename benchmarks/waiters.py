@@ -92,7 +92,7 @@ def leaving(bench: Bench, subject: Running) -> Samples:
     return {"crowd left, stall": max(waits), "crowd left, seen": len(bench.target.records(since)) - 1}
 
 
-MEMORY = Experiment("memory", (Row("memory", "memory per waiting client", "kB", (Aim(13),), 1),), memory, fresh=True)
+MEMORY = Experiment("memory", (Row("memory", "memory per waiting client", "kB", (Aim(10),), 1),), memory, fresh=True)
 ANSWERED = Experiment(
     "waiters-answered",
     (

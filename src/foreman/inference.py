@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -92,15 +92,29 @@ class Inference:
         :raises errors.ConnectionError: when the target gave no answer. After the answer has begun, failures are the
             asker's ``break_off``.
         """
-        work = _Work(ticket.id, ticket.caller)
+        work, turn = _Work(ticket.id, ticket.caller), None
         self._active.add(work)
         try:
-            await self._run(question, asker, record, ticket, work)
+            gate = await self._gate_for(question)
+            # Prepared before the turn, so that the target does not idle meanwhile.
+            head = self._client.head(
+                question.method, question.target, question.headers, question.length, chunked=question.chunked
+            )
+            question = evolve(question, headers=[])  # the head has them, and thousands may wait
+            if gate is self.gate:
+                asker.waits(lambda: self.outlook.place_of(ticket))
+            if gate is not None:
+                work.pending = gate.enter(ticket)
+                turn = await work.pending
+                record.turn_at = self._clock.seconds()
+            await self._relay(question, head, asker, record, turn, work)
         except CancelledError:
             if work.why_stopped is not None:
                 raise work.why_stopped from None
             raise
         finally:
+            if turn is not None and not turn.kept:
+                turn.release()
             self._active.discard(work)
 
     def overdue(self, limit: float) -> float | None:
@@ -137,26 +151,6 @@ class Inference:
         return False
 
     # one request
-
-    async def _run(self, question: Question, asker: Asker, record: Record, ticket: Ticket, work: _Work) -> None:
-        gate = await self._gate_for(question)
-        # Prepared before the turn, so that the target does not idle meanwhile.
-        head = self._client.head(
-            question.method, question.target, question.headers, question.length, chunked=question.chunked
-        )
-        if gate is None:
-            await self._relay(question, head, asker, record, None, work)
-            return
-        if gate is self.gate:
-            asker.waits(lambda: self.outlook.place_of(ticket))
-        work.pending = gate.enter(ticket)
-        turn = await work.pending
-        record.turn_at = self._clock.seconds()
-        try:
-            await self._relay(question, head, asker, record, turn, work)
-        finally:
-            if not turn.kept:
-                turn.release()
 
     async def _gate_for(self, question: Question) -> Gate | None:
         asked = question.asked

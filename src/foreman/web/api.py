@@ -24,6 +24,7 @@ from foreman.schedule import Ticket
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, failure_reply, json_reply
 from foreman.web.asker import Client
+from foreman.web.handover import HandOver
 from foreman.web.questions import question, read_body
 from foreman.web.queue import QueueView
 from foreman.web.visit import Visit
@@ -118,16 +119,15 @@ class Api:
     @app.route("/api/embed", methods=["POST"])
     @app.route("/api/embeddings", methods=["POST"])
     @app.route("/v1/embeddings", methods=["POST"])
-    async def infer(self, request: Visit) -> None:
+    def infer(self, request: Visit) -> HandOver:
         """Chats take turns; embeddings pass beside them."""
-        wanted = read_body(request)
-        await self._ask(request, wanted)
+        return HandOver(self._ask(request, read_body(request)))
 
     @app.route("/", methods=None)
     @app.route("/<path:_>", methods=None)
-    async def forward(self, request: Visit, _: str = "") -> None:
+    def forward(self, request: Visit, _: str = "") -> HandOver:
         """Everything else goes through at once; the target says what it is."""
-        await self._ask(request, None)
+        return HandOver(self._ask(request, None))
 
     async def _ask(self, request: Visit, wanted: Asked | None) -> None:
         way = request.way
@@ -144,14 +144,13 @@ class Api:
             record.outcome = "client left"
             if request.refusal is not None:  # its body could not be read to the end
                 record.outcome, record.status = "refused", request.refusal.status
-            raise
         except errors.ForemanError as problem:
             record.outcome = "target failed" if isinstance(problem, errors.TargetError) else "refused"
             record.detail = str(problem)
             record.status = client.fail(problem, self._retry_after)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it was, the client is told that something was
             record.status, record.outcome, record.detail = 500, "refused", "foreman failed to answer"
-            raise
+            self.surprised(request, Failure())
         finally:
             client.stop_waiting()
             self._access_log.write(record)

@@ -31,7 +31,7 @@ class Client:
     _record: Record
     _view: WaitingView | None
     _refused: int = field(default=0, init=False)
-    _refusal: bytearray = field(factory=bytearray, init=False)
+    _refusal: bytes = field(default=b"", init=False)
 
     @property
     def _head_is_sent(self) -> bool:
@@ -68,7 +68,7 @@ class Client:
     def finish(self) -> None:
         """The answer is whole."""
         if self._refused:
-            self._request.break_off(errors.HTTPError(self._refused, _text(bytes(self._refusal))), between_pieces=True)
+            self._request.break_off(errors.HTTPError(self._refused, _text(self._refusal)), between_pieces=True)
         else:
             self._request.finish()
 

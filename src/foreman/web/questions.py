@@ -27,14 +27,18 @@ def read_body(request: Visit) -> Asked:
 
 
 def question(request: Visit, wanted: Asked | None) -> Question:
-    """A request as it goes to the target; ``wanted`` is what its body asks for, where somebody needs to know."""
+    """A request as it goes to the target; ``wanted`` is what its body asks for, where somebody needs to know.
+
+    The headers are the question's from here on, so that they can be forgotten while the request waits.
+    """
+    headers, request.raw_headers = request.raw_headers, []
     if request.upload is not None:
         upload = request.upload
         chunked = upload.size is None
         return Question(
             request.method,
             request.target,
-            request.raw_headers,
+            headers,
             upload,
             upload.size,
             request.way,
@@ -42,12 +46,12 @@ def question(request: Visit, wanted: Asked | None) -> Question:
             chunked=chunked,
         )
     body = request.body()
-    length = len(body) if isinstance(body, bytes) else request.body_length()
+    length = len(body) if isinstance(body, bytes) else request.content.length
     announced = length or request.has_length
     return Question(
         request.method,
         request.target,
-        request.raw_headers,
+        headers,
         body if isinstance(body, bytes) else FileBody(body, length),
         length if announced else None,
         request.way,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
@@ -16,8 +16,9 @@ from zope.interface import provider
 
 from foreman import errors
 from foreman.headers import RawHeaders
-from foreman.lanes import Family, Lane, Way
+from foreman.lanes import Lane
 from foreman.web.answers import PHRASES, Reply, error_reply, last_words
+from foreman.web.findings import Findings
 from foreman.web.held import HeldBody, NotHeld
 from foreman.web.upload import Upload
 
@@ -30,83 +31,39 @@ LARGEST_CHUNK = 2**62
 #: These go to the target as they are. Klein would take ``get`` for ``GET``, and one of foreman's own routes for theirs.
 _PASSED_ON = frozenset({Lane.METADATA, Lane.MANAGEMENT})
 
-_UNREAD = Way(Lane.FOREMAN, "ollama", "-")
-
 _NO_HEADERS = Headers()
 
 
 @provider(INonQueuedRequestFactory)
-class Visit(Request):
+class Visit(Findings, Request):
     """One request: what the door found out about it, and the writing side of its answer.
 
     The head of an answer is written here byte by byte: Twisted's own way adds ``Server`` and ``Content-Type`` headers and
     sorts names, and costs more.
 
-    :ivar raw_headers: names and values as they were written; :ivar way: lane, family and decoded path;
-    :ivar target: raw path and query without a credential in front; :ivar prefix: that credential; :ivar authority: the
-        server that its client meant to ask; :ivar caller: who asks; :ivar content: the body; :ivar id: a ULID;
-    :ivar refusal: what the door answers instead of letting the request in; :ivar doubtful: where the request ends, or
-        what follows it, is in doubt, so that the connection must end with it.
+    :ivar content: the body; :ivar kind: of the answer, as of ``ndjson.kind_for``.
     """
 
     channel: Door
     content: HeldBody
     defaultContentType = None
-    raw_headers: RawHeaders
-    way: Way = _UNREAD
-    target: bytes = b"/"
-    authority: bytes = b""
-    # What most requests leave as it is stays with the class: an instance with more than 30 attributes of its own takes
-    # 1.3 kB more, and thousands may wait.
     args: dict[bytes, list[bytes]] = {}  # noqa: RUF012 - Twisted's name; nobody adds to it
-    extra_headers: RawHeaders = []  # noqa: RUF012 - replaced, never added to
-    prefix: bytes | None = None
-    caller: str = ""
-    admin: bool = False
-    id: str = ""
-    began_at: float = 0.0
-    refusal: Reply | None = None
-    doubtful: bool = False
-    expects_continue: bool = False
-    has_length: bool = False
-    kind: str = "other"
-    upload: Upload | None = None
-    _by_name: dict[bytes, list[bytes]] | None = None
-    _bodiless: bool = False
-    _sized: bool = False
-    _broken: bool = False
+    kind: str
+    _work: Deferred[None] | None
+    _bodiless: bool
+    _sized: bool
+    _broken: bool
+    __slots__ = ("_bodiless", "_broken", "_sized", "_work", "kind")
 
     def __init__(self, channel: Door, *_: object) -> None:
-        super().__init__(channel, parsePOSTFormSubmission=False)
-        self.raw_headers = []
-        self.clientproto = b"HTTP/1.1"
-        self.prepath = []
-        self.postpath = []
+        Findings.__init__(self)
+        Request.__init__(self, channel, parsePOSTFormSubmission=False)
+        self.clientproto, self.kind = b"HTTP/1.1", "other"
+        self.prepath, self.postpath = [], []
+        self._bodiless = self._sized = self._broken = False
+        self._work = None
 
     # what arrives
-
-    def headers_named(self, name: bytes) -> list[bytes]:
-        """The values of every header ``name`` (lower case), in order; asked only once the head is whole."""
-        if self._by_name is None:
-            self._by_name = {}
-            for key, value in self.raw_headers:
-                self._by_name.setdefault(key.lower(), []).append(value)
-        return self._by_name.get(name, [])
-
-    @property
-    def family(self) -> Family:
-        """Whose errors this request's route speaks."""
-        return self.way.family
-
-    @property
-    def request_id(self) -> str:
-        """24 hex digits for Anthropic's shape of an error."""
-        return self.id.encode("ascii").hex()[-24:]
-
-    @property
-    def is_blob(self) -> bool:
-        """Whether the body is a model file, which may have any size."""
-        return self.method == b"POST" and self.way.path.startswith("/api/blobs/")
 
     def head_received(self, method: bytes, uri: bytes, version: bytes, length: int | None) -> None:
         """The door has the whole head; ``length`` of the body in bytes, None when it is chunked."""
@@ -123,7 +80,7 @@ class Visit(Request):
             self.refusal = refusal
         if refusal is not None or length == 0:
             return
-        if self.is_blob:
+        if method == b"POST" and self.way.path.startswith("/api/blobs/"):  # a model file, which may have any size
             self.upload = Upload(IPushProducer(self.channel.transport), length)
         elif length is not None:
             try:
@@ -166,13 +123,21 @@ class Visit(Request):
         self.postpath = [part.encode("utf-8", "replace") for part in parts]
         self.render(self.channel.factory.resource)
 
+    def answer_by(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let ``work`` answer; it is cancelled when the client leaves."""
+        # What Klein and the door needed to find the way; nobody asks for it from here on, and thousands may wait.
+        self.notifications, self._adapterCache, self.prepath, self._by_name = [], {}, [], None
+        self._work = Deferred.fromCoroutine(work)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone."""
+        super().connectionLost(reason)
+        if self._work is not None:
+            self._work.cancel()
+
     def body(self) -> bytes | BinaryIO:
         """The whole body: in memory, or the file that holds it."""
         return self.content.value()
-
-    def body_length(self) -> int:
-        """Bytes of the whole body."""
-        return self.content.length
 
     def getRequestHostname(self) -> bytes:
         """A name for Klein, which would look at what a client chose, and knows one set of routes only."""
@@ -194,13 +159,12 @@ class Visit(Request):
             self.method, self.uri = method, uri
             self.began_at = factory.clock.seconds()
             factory.entrance.welcome(self)
-        running, self.notifications = self.notifications, []
         self.refusal = self._refusal(status, message)
-        if log and not running:
+        if log and self._work is None:
             factory.entrance.log_refusal(self, self.refusal)
         self.answer(self.refusal)
-        for told in running:
-            told.errback(Failure(ConnectionAborted()))
+        if self._work is not None:
+            self._work.cancel()
 
     def answer(self, reply: Reply) -> None:
         """Send a whole answer of foreman's own."""
