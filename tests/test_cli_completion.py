@@ -71,7 +71,7 @@ def test_bash_completes_what_foreman_offers() -> None:
 
 def test_every_command_is_offered_with_its_help() -> None:
     assert completed("foreman", "") == COMMANDS
-    assert completed("foreman", "s").keys() == {"serve", "settings", "simulate"}
+    assert completed("foreman", "s").keys() == {"serve", "submit", "settings", "simulate"}
     assert "--version" in completed("foreman", "--")
 
 

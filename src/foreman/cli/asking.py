@@ -28,6 +28,10 @@ class Unanswered(Exception):
         self.status = status
 
 
+class Unreached(Unanswered):
+    """There is no answer since there is no connection, or it broke: asking again later could help."""
+
+
 def usable(url: str) -> str:
     """The address of a foreman as paths can be put behind it.
 
@@ -45,8 +49,8 @@ def usable(url: str) -> str:
 
 
 def said(body: object) -> str:
-    """The words of an error in any family's shape, with a colon in front."""
-    error = body.get("error") if isinstance(body, dict) else None
+    """The words of an error in any family's shape, or of a problem (RFC 9457), with a colon in front."""
+    error = (body.get("error") or body.get("detail")) if isinstance(body, dict) else None
     if isinstance(error, dict):
         error = error.get("message")
     return f": {error}" if isinstance(error, str) else ""

@@ -5,37 +5,69 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
 from attrs import frozen
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError  # noqa: A004 - Twisted's word
-from twisted.web.client import Agent, ResponseFailed
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionRefusedError,  # noqa: A004 - Twisted's word
+    DNSLookupError,
+)
+from twisted.web.client import Agent, RequestTransmissionFailed, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from foreman.cli.asking import Unanswered, said, usable
+from foreman.cli.asking import Unanswered, Unreached, said, usable
 from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN
 from foreman.cli.options import with_reactor
+from foreman.cli.taking import Line, take_lines
 
 T = TypeVar("T")
 
 #: How long foreman may take to answer, in seconds.
 PATIENCE = 10.0
+#: How a shell counts what ctrl-C ended.
+INTERRUPTED = 130
+
+
+@frozen
+class Answer:
+    """What a foreman answered, whole."""
+
+    status: int
+    headers: Headers
+    content: bytes
+
+    @property
+    def body(self) -> Any:
+        """The content as JSON; None where it is none."""
+        try:
+            return json.loads(self.content)
+        except ValueError:
+            return None
+
+    def header(self, name: str) -> str:
+        """The value of one header; empty where there is none."""
+        return (self.headers.getRawHeaders(name) or [""])[-1]
 
 
 @frozen
 class Foreman:
     """A foreman as its client sees it.
 
-    :ivar url: where it is, without a slash at the end; :ivar token: None where it wants none.
+    :ivar url: where it is, without a slash at the end; :ivar token: None where it wants none; :ivar clock: by which each
+        answer has its time; without it there is no limit.
     """
 
     url: str
     _agent: IAgent
     token: str | None = None
+    clock: Any = None
 
     async def health(self) -> Mapping[str, Any]:
         """What it says of itself at ``/healthz``.
@@ -59,48 +91,123 @@ class Foreman:
             raise Unanswered(NOT_FOREMAN, f"{self.url} does not tell its queue (/queue: {status}{said(body)})")
         return body
 
-    async def ask(self, method: str, path: str) -> tuple[int, Any]:
+    async def ask(self, method: str, path: str, patience: float = PATIENCE) -> tuple[int, Any]:
         """Status and JSON; None instead of what is no JSON.
 
-        :raises Unanswered: when it does not let us in.
+        :raises Unanswered: when it does not let us in, or cannot be asked.
         """
+        answer = await self.fetch(method, path, patience=patience)
+        return answer.status, answer.body
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
+    ) -> Answer:
+        """The whole answer, within ``patience`` seconds.
+
+        :raises Unanswered: when it does not let us in, or cannot be asked.
+        """
+
+        async def asking() -> Answer:
+            return await self._whole(await self._head(method, path, body, headers or {}))
+
+        return await plainly(self.url, asking(), self.clock, patience)
+
+    async def lines(self, path: str, take: Callable[[Line], None], *, accept: str, silence: float) -> Answer | None:
+        """Hand over each line of an answer as it comes; None when it ended whole, and the answer that was none (not 200).
+
+        :param silence: so many seconds without a byte, and the connection counts as lost.
+        :raises Unreached: when the connection broke.
+        """
+
+        async def asking() -> Answer | None:
+            response = await self._head("GET", path, None, {"Accept": accept})
+            if response.code != 200:
+                return await self._whole(response)
+            await take_lines(response, take, self.clock, silence)
+            return None
+
+        return await plainly(self.url, asking(), self.clock, None)
+
+    async def _head(self, method: str, path: str, body: bytes | None, more: Mapping[str, str]) -> Any:
         headers = Headers({"Accept": ["application/json"]})
+        if body is not None:
+            headers.setRawHeaders("Content-Type", ["application/json"])
+        for name, value in more.items():
+            headers.setRawHeaders(name, [value])
         if self.token:
             headers.addRawHeader("Authorization", f"Bearer {self.token}")
         # A client for each question keeps no cookies (treq's jar belongs to the client).
         client = HTTPClient(self._agent)
-        response = await client.request(method, self.url + path, headers=headers, allow_redirects=False)
-        try:
-            body = json.loads(await response.content())
-        except ValueError:
-            body = None
-        if response.code in {401, 403}:
+        asked: Any = client.request(
+            method, self.url + path, headers=headers, data=body, allow_redirects=False, unbuffered=True
+        )
+        return await asked
+
+    async def _whole(self, response: Any) -> Answer:
+        answer = Answer(response.code, response.headers, await response.content())
+        if answer.status in {401, 403}:
             cure = "is FOREMAN_TOKEN the right one?" if self.token else "set FOREMAN_TOKEN to foreman's token"
-            raise Unanswered(NOT_ALLOWED, f"{self.url} does not let us in ({response.code}{said(body)}); {cure}")
-        return response.code, body
+            reason = f"{answer.status}{said(answer.body)}"
+            raise Unanswered(NOT_ALLOWED, f"{self.url} does not let us in ({reason}); {cure}")
+        return answer
 
 
-async def answered(
-    reactor: Any, foreman: Foreman, question: Callable[[Foreman], Coroutine[Any, Any, T]], patience: float = PATIENCE
-) -> T:
-    """What ``question`` finds out of ``foreman``, within ``patience`` seconds.
+async def plainly(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience: float | None) -> T:
+    """What ``asking`` finds out at ``url``.
 
-    :raises Unanswered: with a sentence, when it cannot be asked; and whatever ``question`` raises.
+    :param patience: seconds that it may take by ``clock``; None for as long as it likes.
+    :raises Unreached: with a sentence, when there is no answer; and whatever ``asking`` raises.
     """
-    asking: Deferred[T] = Deferred.fromCoroutine(question(foreman))
-    url = foreman.url
+    answer: Deferred[T] = Deferred.fromCoroutine(asking)
+    late: list[bool] = []
+
+    def no_longer() -> None:
+        late.append(True)
+        answer.cancel()
+
+    limit = None if clock is None or patience is None else clock.callLater(patience, no_longer)
     try:
-        return await asking.addTimeout(patience, reactor)
+        return await answer
     except ConnectionRefusedError:
-        raise Unanswered(
+        raise Unreached(
             FAILED, f"nobody listens at {url}; start foreman with foreman serve, or say where it is with --url"
         ) from None
     except DNSLookupError:
-        raise Unanswered(FAILED, f"the name in {url} is not known here") from None
-    except TimeoutError:
-        raise Unanswered(FAILED, f"{url} did not answer within {patience:.0f} s") from None
-    except (ConnectError, ResponseFailed) as problem:
-        raise Unanswered(FAILED, f"{url} cannot be asked: {_reason(problem)}") from None
+        raise Unreached(FAILED, f"the name in {url} is not known here") from None
+    except (
+        CancelledError,
+        ConnectError,
+        ConnectingCancelledError,
+        RequestTransmissionFailed,
+        ResponseFailed,
+        TimeoutError,
+    ) as problem:
+        if late:
+            raise Unreached(FAILED, f"{url} did not answer within {patience:.0f} s") from None
+        if _cancelled(problem):
+            raise CancelledError from None
+        raise Unreached(FAILED, f"{url} cannot be asked: {_reason(problem)}") from None
+    finally:
+        if limit is not None and limit.active():
+            limit.cancel()
+
+
+async def answered(
+    reactor: Any,
+    foreman: Foreman,
+    question: Callable[[Foreman], Coroutine[Any, Any, T]],
+    patience: float | None = PATIENCE,
+) -> T:
+    """What ``question`` finds out of ``foreman``, within ``patience`` seconds (None: as long as it likes).
+
+    :raises Unanswered: with a sentence, when it cannot be asked; and whatever ``question`` raises.
+    """
+    return await plainly(foreman.url, question(foreman), reactor, patience)
 
 
 def agent(reactor: Any) -> IAgent:
@@ -109,26 +216,58 @@ def agent(reactor: Any) -> IAgent:
     return connecting
 
 
-def answer_of(command: str, url: str, question: Callable[[Foreman], Coroutine[Any, Any, T]]) -> T:
+def answer_of(
+    command: str,
+    url: str,
+    question: Callable[[Foreman], Coroutine[Any, Any, T]],
+    patience: float | None = PATIENCE,
+    interrupted: Callable[[], str] = str,
+) -> T:
     """Run the reactor until ``question`` is answered by the foreman at ``url``; its token is in the environment.
 
-    Where it is not, the reason is told and the process ends with its status.
+    Where it is not, the reason is told and the process ends with its status; with 130 where a signal ended it.
 
-    :param command: whose name stands in front of the reason.
+    :param command: whose name stands in front of the reason; :param interrupted: what to say after ctrl-C, if anything.
     """
     url = usable(url)
     token = os.environ.get("FOREMAN_TOKEN") or os.environ.get("FOREMAN_AUTH_TOKEN") or None
 
     async def ask(reactor: Any) -> T:
+        asking: Deferred[T] = Deferred.fromCoroutine(
+            answered(reactor, Foreman(url, agent(reactor), token, reactor), question, patience)
+        )
+        stopped: list[bool] = []
+
+        def stopping() -> None:
+            stopped.append(True)
+            asking.cancel()
+
+        trigger = reactor.addSystemEventTrigger("before", "shutdown", stopping)
         try:
-            return await answered(reactor, Foreman(url, agent(reactor), token), question)
+            return await asking
         except Unanswered as problem:
             click.echo(f"foreman {command}: {problem}", err=True)
             raise SystemExit(problem.status) from None
+        except CancelledError:
+            if not stopped:
+                raise
+            if sentence := interrupted():
+                click.echo(f"\nforeman {command}: {sentence}", err=True)
+            raise SystemExit(INTERRUPTED) from None
+        finally:
+            if not stopped:
+                reactor.removeSystemEventTrigger(trigger)
 
     return with_reactor(ask)
 
 
-def _reason(problem: Exception) -> str:
-    reasons = getattr(problem, "reasons", None)
-    return reasons[0].getErrorMessage() if reasons else str(problem)
+def _cancelled(problem: BaseException) -> bool:
+    reasons = getattr(problem, "reasons", ())
+    kinds = CancelledError, ConnectingCancelledError
+    return isinstance(problem, kinds) or any(reason.check(*kinds) for reason in reasons)
+
+
+def _reason(problem: BaseException) -> str:
+    with suppress(AttributeError, IndexError):
+        return str(problem.reasons[0].getErrorMessage())  # type: ignore[attr-defined]
+    return str(problem) or type(problem).__name__

@@ -1,0 +1,37 @@
+"""``foreman jobs cancel``: cancel jobs."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from foreman.cli.asking import url_option
+from foreman.cli.explained import FAILED, Explained
+from foreman.cli.jobs.changing import each, post
+from foreman.cli.jobs.ends import FINDING_ENDS
+
+
+@click.command(
+    "cancel",
+    cls=Explained,
+    short_help="Cancel jobs.",
+    examples=["foreman jobs cancel 1XES2H", "foreman jobs cancel 1XES2H 7D2E8R"],
+    ends=FINDING_ENDS | {FAILED: "foreman does not answer, or a job's state does not allow it"},
+)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@url_option
+def command(ids: tuple[str, ...], url: str) -> None:
+    """Cancel each job ID, whether it waits or runs: it does not run any more."""
+    from foreman.cli.remote import answer_of
+
+    sys.exit(
+        answer_of(
+            "jobs cancel",
+            url,
+            lambda foreman: each(
+                "jobs cancel", foreman, ids, lambda foreman, id_: post(foreman, id_, "cancel", "cancelled")
+            ),
+            patience=None,
+        )
+    )

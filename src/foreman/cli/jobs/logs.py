@@ -1,0 +1,108 @@
+"""``foreman jobs logs``: what has happened to a job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from foreman.cli.asking import json_option, url_option
+from foreman.cli.explained import Explained
+from foreman.cli.jobs.ends import FINDING_ENDS
+from foreman.cli.jobs.hints import command_for
+from foreman.cli.look import console
+
+if TYPE_CHECKING:
+    from foreman.cli.remote import Foreman
+
+#: What has happened already comes at once; nothing more for so long, in seconds, and it was all.
+_ALL_TOLD = 1.0
+
+
+@click.command(
+    "logs",
+    cls=Explained,
+    short_help="Show what has happened to a job.",
+    examples=["foreman jobs logs 1XES2H", "foreman jobs logs -f 1XES2H"],
+    ends=FINDING_ENDS | {130: "ctrl-C"},
+)
+@click.argument("id_", metavar="ID")
+@click.option("-f", "--follow", "follows", is_flag=True, help="Go on until it has ended.")
+@url_option
+@json_option
+def command(id_: str, url: str, *, follows: bool, as_json: bool) -> None:
+    """Show what has happened to the job ID, a line for each; with --json as foreman tells it."""
+    from foreman.cli.jobs.table import event_line
+    from foreman.cli.remote import answer_of
+
+    paper = console()
+
+    def show(event: dict[str, Any]) -> None:
+        if as_json:
+            click.echo(json.dumps(event))
+        else:
+            paper.print(event_line(event), soft_wrap=True)
+
+    back = f"the job goes on; come back with: {command_for('logs', [id_])}"
+    answer_of(
+        "jobs logs",
+        url,
+        lambda foreman: read(foreman, id_, show, follows=follows),
+        patience=None,
+        interrupted=lambda: back,
+    )
+
+
+async def read(foreman: Foreman, wanted: str, show: Callable[[dict[str, Any]], None], *, follows: bool) -> None:
+    """Show each event of the job that ``wanted`` stands for, once.
+
+    :raises asking.Unanswered: if there is no such job (any more), or foreman is away for too long.
+    """
+    from foreman.cli.asking import Unreached
+    from foreman.cli.jobs.api import job_of, no_such_job, path_of, whole_id
+    from foreman.cli.jobs.ends import has_ended
+    from foreman.cli.jobs.following import SILENCE
+    from foreman.cli.jobs.progress import Progress
+    from foreman.cli.jobs.waiting import Patience
+    from foreman.cli.remote import Answer
+
+    await foreman.health()
+    id_ = await whole_id(foreman, wanted)
+    ended = has_ended(await job_of(foreman, id_))
+    last: list[int] = []
+    patience = Patience(foreman, Progress())
+
+    def take(line: bytes) -> None:
+        event = _event(line)
+        if event is None or (last and event["id"] <= last[-1]):
+            return
+        patience.answered()
+        last[:] = [event["id"]]
+        show(event)
+
+    async def asking() -> Answer | None:
+        path = path_of(id_, "events") + (f"?after={last[-1]}" if last else "")
+        silence = SILENCE if follows or ended else _ALL_TOLD
+        return await foreman.lines(path, take, accept="application/x-ndjson", silence=silence)
+
+    if not (follows or ended):
+        try:
+            answer = await asking()
+        except Unreached:
+            if last:
+                return
+            raise
+    else:
+        answer = await patience.ask(asking)
+    if answer is not None:
+        raise no_such_job(foreman, answer, id_)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("id"), int) else None

@@ -1,0 +1,37 @@
+"""``foreman jobs retry``: let jobs that ended without success try again."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from foreman.cli.asking import url_option
+from foreman.cli.explained import FAILED, Explained
+from foreman.cli.jobs.changing import each, post
+from foreman.cli.jobs.ends import FINDING_ENDS
+
+
+@click.command(
+    "retry",
+    cls=Explained,
+    short_help="Let jobs that ended without success try again.",
+    examples=["foreman jobs retry 1XES2H", "foreman jobs retry 1XES2H 7D2E8R"],
+    ends=FINDING_ENDS | {FAILED: "foreman does not answer, or a job's state does not allow it"},
+)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@url_option
+def command(ids: tuple[str, ...], url: str) -> None:
+    """Let each job ID that failed, was discarded or cancelled try again, with new attempts."""
+    from foreman.cli.remote import answer_of
+
+    sys.exit(
+        answer_of(
+            "jobs retry",
+            url,
+            lambda foreman: each(
+                "jobs retry", foreman, ids, lambda foreman, id_: post(foreman, id_, "retry", "queued again")
+            ),
+            patience=None,
+        )
+    )

@@ -1,0 +1,51 @@
+"""``foreman jobs show``: all that is known of a job."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from foreman.cli.asking import json_option, url_option
+from foreman.cli.explained import Explained
+from foreman.cli.jobs.ends import FINDING_ENDS
+from foreman.cli.look import console
+
+if TYPE_CHECKING:
+    from foreman.cli.jobs.api import Job
+    from foreman.cli.remote import Foreman
+
+
+@click.command(
+    "show",
+    cls=Explained,
+    short_help="Show all that is known of a job.",
+    examples=["foreman jobs show 1XES2H", "foreman jobs show 1XES2H --json | jq .usage"],
+    ends=FINDING_ENDS,
+)
+@click.argument("id_", metavar="ID")
+@url_option
+@json_option
+def command(id_: str, url: str, *, as_json: bool) -> None:
+    """Show all that is known of the job ID: its state, its times, what went wrong, what is kept with it."""
+    from foreman.cli.jobs.table import show_job
+    from foreman.cli.remote import answer_of
+
+    job = answer_of("jobs show", url, lambda foreman: look(foreman, id_), patience=None)
+    if as_json:
+        click.echo(json.dumps(job, indent=2))
+    else:
+        show_job(job, console(), datetime.now(UTC))
+
+
+async def look(foreman: Foreman, wanted: str) -> Job:
+    """The job that ``wanted`` stands for.
+
+    :raises asking.Unanswered: if there is none.
+    """
+    from foreman.cli.jobs.api import job_of, whole_id
+
+    await foreman.health()
+    return await job_of(foreman, await whole_id(foreman, wanted))

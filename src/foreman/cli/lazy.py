@@ -1,0 +1,50 @@
+"""Groups that know the names of their commands before they import them: help and completion stay quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+
+class LazyGroup(click.Group):
+    """A group of commands, each imported when it is used.
+
+    :param package: where they are: each is the ``command`` of the module of its name, with underscores for dashes.
+    :param helps: their names, in the order of help, and what each is for.
+    """
+
+    def __init__(self, *args: Any, package: str, helps: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.package = package
+        self.helps = helps
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.helps)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.helps:
+            return None
+        command = import_module(f"{self.package}.{name.replace('-', '_')}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but a wrong name is answered without importing every command for its suggestions."""
+        if args and args[0] not in self.helps and not args[0].startswith("-"):
+            ctx.fail(f"there is no command {args[0]!r}; there are {', '.join(self.helps)}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """As click does, but without importing every command for its help."""
+        items = [CompletionItem(name, help=help_) for name, help_ in self.helps.items() if name.startswith(incomplete)]
+        return items or click.Command.shell_complete(self, ctx, incomplete)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.helps.items()))

@@ -1,0 +1,97 @@
+"""Make a job of what was typed: the native request that it stands for, in the JSON that foreman takes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+
+@frozen
+class Asked:
+    """What a chat or embeddings are to be made from.
+
+    :ivar texts: the prompt and what goes with it; :ivar images: as their files have them.
+    """
+
+    model: str
+    texts: Sequence[str]
+    system: str | None = None
+    images: Sequence[bytes] = ()
+    form: Any = None
+    options: Mapping[str, Any] | None = None
+
+
+def chat(asked: Asked) -> bytes:
+    """The payload of ``/api/chat``: what was given in several pieces is one prompt, with a blank line between them."""
+    message: dict[str, Any] = {"role": "user", "content": "\n\n".join(asked.texts)}
+    if asked.images:
+        message["images"] = [base64.b64encode(image).decode() for image in asked.images]
+    messages = [] if asked.system is None else [{"role": "system", "content": asked.system}]
+    payload: dict[str, Any] = {"model": asked.model, "messages": [*messages, message]}
+    if asked.form is not None:
+        payload["format"] = asked.form
+    if asked.options:
+        payload["options"] = dict(asked.options)
+    return _json(payload)
+
+
+def embeddings(asked: Asked) -> bytes:
+    """The payload of ``/api/embed``: each piece is an input of its own."""
+    payload: dict[str, Any] = {"model": asked.model}
+    payload["input"] = asked.texts[0] if len(asked.texts) == 1 else list(asked.texts)
+    if asked.options:
+        payload["options"] = dict(asked.options)
+    return _json(payload)
+
+
+def handed_over(endpoint: str, payload: bytes, more: Mapping[str, Any]) -> bytes:
+    """The body of ``POST /jobs``, with the bytes of ``payload`` in it as they are.
+
+    :param more: the other fields; None is left out.
+    """
+    fields = {"endpoint": endpoint} | {name: value for name, value in more.items() if value is not None}
+    return _json(fields)[:-1] + b', "payload": ' + payload + b"}"
+
+
+def whole(payload: bytes) -> bytes:
+    """A payload that was given as it is, without what a file may have around it.
+
+    :raises ValueError: with a phrase, if it is no JSON object.
+    """
+    payload = payload.removeprefix(b"\xef\xbb\xbf").strip()
+    try:
+        value = json.loads(payload.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"is not JSON: {problem}") from None
+    if not isinstance(value, dict):
+        raise ValueError("is not a JSON object")  # noqa: TRY004 - what was written is wrong, not its type here
+    return payload
+
+
+def option(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE``, the value as JSON where it is some, otherwise as it stands.
+
+    :raises ValueError: with a phrase.
+    """
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError("is not KEY=VALUE")
+    try:
+        # What is no JSON, though Python reads it, would not be read at the other end.
+        return name, json.loads(value, parse_constant=_no_constant)
+    except ValueError:
+        return name, value
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(word)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

@@ -1,0 +1,64 @@
+"""Read a moment as people write it: a time of day, a day, RFC 3339, or a delay; what has no zone is local."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, time, timedelta
+
+from foreman.spellings import seconds
+
+_DELAY = re.compile(r"\+?((?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+)")
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ Tt]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[+-]\d\d:\d\d)?)?")
+
+
+def to_come(text: str, now: datetime) -> datetime:
+    """A moment to come: a delay counts from ``now`` on, and a time of day is its next one.
+
+    :param now: with a time zone.
+    :raises ValueError: with a phrase, as in ``spellings``.
+    """
+    return _moment(text, now, 1)
+
+
+def gone_by(text: str, now: datetime) -> datetime:
+    """A moment gone by: a delay counts from ``now`` back, and a time of day is its last one.
+
+    :param now: with a time zone.
+    :raises ValueError: with a phrase, as in ``spellings``.
+    """
+    return _moment(text, now, -1)
+
+
+def written(moment: datetime) -> str:
+    """As foreman reads it: RFC 3339, UTC, milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read(text: object) -> datetime | None:
+    """A moment as foreman writes it; None for what is none."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None
+
+
+def _moment(text: str, now: datetime, direction: int) -> datetime:
+    text = text.strip()
+    if delay := _DELAY.fullmatch(text):
+        return now + direction * timedelta(seconds=seconds(delay[1]))
+    if clock := _CLOCK.fullmatch(text):
+        of_day = time(int(clock[1]), int(clock[2]), int(clock[3] or 0))
+        date = now.astimezone().date()
+        today = datetime.combine(date, of_day).astimezone()
+        if (today - now).total_seconds() * direction >= 0:
+            return today
+        return datetime.combine(date + direction * timedelta(days=1), of_day).astimezone()
+    if _DATE.fullmatch(text):
+        try:
+            moment = datetime.fromisoformat(text.upper())
+        except ValueError:
+            raise ValueError("is a day or a time that there is not") from None
+        return moment if moment.tzinfo is not None else moment.astimezone()
+    raise ValueError("is not a moment, such as 22:30, '2026-11-28 22:30', 2026-11-28T22:30:00Z or 10m")
