@@ -35,7 +35,7 @@ def command(url: str, *, as_json: bool) -> None:
     """Show who has the turn, who waits in which order, and which models are loaded.
 
     TURN IN is when a turn usually comes, by what each model took lately; it is left out while too little is known. An ID
-    is for foreman cancel.
+    is for foreman cancel, a JOB for foreman jobs.
     """
     from foreman.cli.remote import answer_of
 

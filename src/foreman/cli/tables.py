@@ -25,7 +25,13 @@ _CALLERS = (
     Column("STATE"),
     Column("FOR", "right"),
     Column("TURN IN", "right"),
+    Column("JOB"),
 )
+_STORE = {
+    "full": "the disk of the jobs is full: foreman takes none until there is room",
+    "unwritable": "the store of the jobs cannot be written: foreman takes none",
+    "broken": "the store of the jobs is damaged: foreman takes none",
+}
 _LOADED = (
     Column("LOADED", shrinks=True),
     Column("SIZE", "right"),
@@ -70,6 +76,7 @@ def show(seen: Seen, console: Console, now: datetime) -> None:
     if running or waiting:
         console.print()
         console.print(table(_CALLERS, [*map(_running, running), *map(_waiting, waiting)]))
+    _show_jobs(seen.queue.get("jobs"), console)
     console.print()
     console.print(_loaded(seen.models, now))
 
@@ -88,18 +95,37 @@ def warnings(health: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _show_jobs(jobs: object, console: Console) -> None:
+    """Say how many there are; nothing where there are none, or foreman is one that knows none."""
+    if not isinstance(jobs, Mapping):
+        return
+    store = jobs.get("store")
+    counts = {
+        "running": len(objects(jobs.get("running"))),
+        "queued": jobs.get("queued"),
+        "scheduled": jobs.get("scheduled"),
+    }
+    told = [f"{count} {name}" for name, count in counts.items() if isinstance(count, int) and count]
+    if told:
+        console.print(Text(f"jobs: {', '.join(told)}; see foreman jobs"), soft_wrap=True)
+    if store not in {"ok", "off", None}:
+        sentence = _STORE.get(str(store), f"the store of the jobs is not well: {plain(store)}")
+        console.print(Text(sentence, style="bold yellow"), soft_wrap=True)
+
+
 def _running(row: Mapping[str, Any]) -> list[str | Text]:
     state = plain(row.get("state"))
     usual = duration(row.get("usual_load"))
     lasted = duration(row.get("seconds")) + (f" of usually {usual}" if usual else "")
-    return ["▶", *_who(row), Text(state, style="green" if state == "answering" else "yellow"), lasted, ""]
+    job = plain(row.get("job"))[-SHOWN_OF_ID:]
+    return ["▶", *_who(row), Text(state, style="green" if state == "answering" else "yellow"), lasted, "", job]
 
 
 def _waiting(row: Mapping[str, Any]) -> list[str | Text]:
     estimate = row.get("estimate")
     wait = between(estimate.get("low"), estimate.get("high")) if isinstance(estimate, Mapping) else ""
     lasted = duration(row.get("seconds"))
-    return [plain(row.get("position")), *_who(row), Text("waiting", style="dim"), lasted, wait]
+    return [plain(row.get("position")), *_who(row), Text("waiting", style="dim"), lasted, wait, ""]
 
 
 def _who(row: Mapping[str, Any]) -> list[Text]:
