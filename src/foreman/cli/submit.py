@@ -53,7 +53,7 @@ class Taken:
     cls=Explained,
     short_help="Hand a job over, to find its answer later.",
     examples=[
-        'foreman submit --model llama3.2:3b "Write a poem about a queue"',
+        'foreman submit "Write a poem about a queue" --model llama3.2:3b',
         "foreman submit --model qwen3:8b --file report.txt --at 22:30 --meta run=1",
         'foreman submit --model llava:7b --image cat.jpg "What is this?" --wait',
         'git diff | foreman submit --model qwen3:8b --system "Review this." --follow',
