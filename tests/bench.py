@@ -53,7 +53,9 @@ def settings(target_port: int, **variables: str) -> Config:
 async def start_foreman(target_port: int, **variables: str) -> RunningForeman:
     """A foreman in front of ``target_port`` that has asked for the target's models once."""
     wall_clock = reactor.seconds
-    foreman = Foreman(settings(target_port, **variables), reactor, wall_clock, ULID)
+    foreman = Foreman(settings(target_port, **variables), reactor, wall_clock, ULID, lambda: 0.0)
+    if "db_path" in variables:  # others have no use for jobs
+        foreman.open_store()
     foreman.privilegedStartService()
     foreman.startService()
     await foreman.inventory.refresh()

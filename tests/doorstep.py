@@ -440,6 +440,7 @@ def doorstep(**variables: str) -> Iterator[Doorstep]:
             clock,
             lambda: 1_800_000_000 + clock.seconds(),
             lambda: ULID.from_int(next(numbers)),
+            lambda: 0.0,
         )
     step = Doorstep(clock, foreman, target)
     foreman.inventory.start()

@@ -231,7 +231,8 @@ class Child:
 
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """The environment for a child: without settings of whoever runs the tests, with ``settings`` as FOREMAN_* instead."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FOREMAN_", "COLUMNS"))}
+    left_out = ("FOREMAN_", "COLUMNS", "XDG_STATE_HOME", "STATE_DIRECTORY")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return environment | {"PYTHONUNBUFFERED": "1"} | {f"FOREMAN_{k.upper()}": v for k, v in settings.items()}
 
 
@@ -240,12 +241,15 @@ def started(
     command: Sequence[str], folder: Path, settings: Mapping[str, str] | None = None, *, stdin: int | None = None
 ) -> Iterator[Child]:
     """A process with ``folder`` as its own, and its end, by force if need be, with that of all its children."""
-    log = folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
+    name = f"{Path(command[0]).name}-{time.monotonic_ns()}"
+    log = folder / f"{name}.log"
+    # Each its own jobs: a store belongs to one foreman at a time.
+    environment = {"XDG_STATE_HOME": str(folder / f"{name}.state")} | clean_environment(settings or {})
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=clean_environment(settings or {}),
+            env=environment,
             stdin=stdin or subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from conftest import LoggedFailures
 from foreman import errors
 from foreman.ollama.connection import Answer
-from foreman.ollama.inventory import LOOK_PATIENCE, POLL_PATIENCE, Inventory, Standing
+from foreman.ollama.inventory import LOOK_PATIENCE, POLL_PATIENCE, Inventory
+from foreman.ollama.stock import Standing
 
 MODELS = (
     {"name": "llama3:latest", "model": "llama3:latest", "size": 7, "unheard_of": [1]},

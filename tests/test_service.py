@@ -134,7 +134,7 @@ def test_a_port_that_is_taken_ends_the_start() -> None:
         taken.listen()
         config = settings(1, listen=f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1")
         with pytest.raises(CannotListenError):
-            Foreman(config, reactor, reactor.seconds, ULID).privilegedStartService()
+            Foreman(config, reactor, reactor.seconds, ULID, lambda: 0.0).privilegedStartService()
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def read(
         return Asked(model, stream=False) if model else _unsure(path)
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):
-            body = _unpack(body)
+            body = unpack(body)
         found = _ordinary(body)
         return _judge(path, _careful(body) if found is None else found)
     except gojson.Empty:
@@ -132,7 +132,11 @@ def _unsure(path: str) -> Asked:
     return Asked(None, path in _STREAMING, sure=False)
 
 
-def _unpack(body: Body) -> bytes:
+def unpack(body: Body) -> bytes:
+    """A body without its zstd compression, as far as Ollama unpacks.
+
+    :raises gojson.Unreadable: when it cannot be unpacked, or is larger than that.
+    """
     reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(
         memoryview(body), read_across_frames=True
     )

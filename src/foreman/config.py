@@ -93,7 +93,9 @@ class Config:
     turns: int = _setting("1", spellings.count, "chats at once at the target")
     embed_cap: int = _setting("8", spellings.count, "embeddings at once at the target")
     max_queue: int = _setting("512", spellings.count, "chats that may wait; beyond: 503")
-    wait_notice: float = _setting("5s", spellings.seconds, "a stream that waits longer sees that it waits; 0: never")
+    wait_notice: float = _setting(
+        "5s", spellings.seconds, "a stream that waits longer sees that it waits; 0: nobody sees it"
+    )
     wait_notice_unary: float = _setting("240s", spellings.seconds, "the same for an answer in one piece; 0: never")
     wait_filler: str = _setting(
         "space", spellings.space_or_object, "what is sent meanwhile on NDJSON: space, or object"
@@ -113,6 +115,17 @@ class Config:
     idle_timeout: float = _setting("75s", spellings.some_seconds, "between two requests of a connection")
     max_connections: int = _setting("10000", spellings.count, "connections at once; beyond: 503")
     drain_timeout: float = _setting("30s", spellings.seconds, "how long running answers may take at shutdown")
+    db_path: Path | None = _setting(
+        "",
+        spellings.optional(spellings.path),
+        "the SQLite file of the jobs; default: foreman/foreman.db in the XDG state folder",
+    )
+    max_jobs: int = _setting("100000", spellings.count, "jobs that may wait; beyond: 429")
+    max_payload: int = _setting("32MiB", spellings.size, "the request of one job; beyond: 413")
+    max_artifact: int = _setting("64MiB", spellings.size, "one artifact of a job, its answer among them")
+    job_patience: float = _setting(
+        "30m", spellings.seconds, "people pass a job that has waited for less; then it gets every fourth turn"
+    )
     log_format: str = _setting("text", spellings.text_or_json, "text, or json")
 
 
@@ -145,11 +158,24 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
             problems.append(f"{said}:{shown} {problem}")
     # The types were checked by each setting's own parser.
     config = evolve(Config(), **values)  # type: ignore[arg-type]
+    if config.db_path is None:
+        config = evolve(config, db_path=state_folder(environ) / "foreman.db")
     problems += _contradictions(config, broken={setting.attribute for setting in SETTINGS} - values.keys())
     problems += _unknown(environ)
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Where foreman keeps what must last: what systemd gives it, or its place in the XDG state folder."""
+    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    base = environ.get("XDG_STATE_HOME", "")
+    # The XDG specification: what is not absolute is to be ignored.
+    home = Path(base) if base.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
+    return home / "foreman"
 
 
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:

@@ -49,6 +49,8 @@ class Gate:
     max_queue: int
     _lock: DeferredLock | DeferredSemaphore = field(init=False)
     _room: dict[Ticket, Deferred[Turn]] = field(factory=dict, init=False)
+    _jobs: dict[Ticket, Deferred[Turn]] = field(factory=dict, init=False)
+    _since_job: int = field(default=0, init=False)
     _running: dict[Turn, None] = field(factory=dict, init=False)
     _handing_over: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
@@ -63,8 +65,13 @@ class Gate:
 
     @property
     def waiting(self) -> list[Ticket]:
-        """Who waits, in the order of arrival."""
+        """The people who wait, in the order of arrival."""
         return list(self._room)
+
+    @property
+    def waiting_jobs(self) -> list[Ticket]:
+        """The jobs that wait; those behind them are still in the store."""
+        return list(self._jobs)
 
     @property
     def running(self) -> list[Turn]:
@@ -74,16 +81,16 @@ class Gate:
     def enter(self, ticket: Ticket) -> Deferred[Turn]:
         """Wait for a turn. Cancelling leaves the room at once.
 
-        :raises errors.QueueFull: as the Deferred's failure, when nobody may wait any more.
+        :raises errors.QueueFull: as the Deferred's failure, when nobody may wait any more; jobs are not counted.
         :raises errors.Draining: likewise, once the gate is closed.
         """
         turn: Deferred[Turn] = Deferred(lambda _: self._leave(ticket))
         if self._closed:
             turn.errback(errors.Draining("foreman is stopping; try again soon"))
-        elif not self.has_free_turn and len(self._room) >= self.max_queue:
+        elif not ticket.is_job and not self.has_free_turn and len(self._room) >= self.max_queue:
             turn.errback(errors.QueueFull("server busy, please try again.  maximum pending requests exceeded"))
         else:
-            self._room[ticket] = turn
+            (self._jobs if ticket.is_job else self._room)[ticket] = turn
             if not self._handing_over:
                 self._hand_over()
         return turn
@@ -95,27 +102,30 @@ class Gate:
     def close(self) -> None:
         """Take nobody more, and send away who waits; running turns go on."""
         self._closed = True
-        room, self._room = self._room, {}
+        room, self._room, self._jobs = self._room | self._jobs, {}, {}
         for turn in room.values():
             if not turn.called:  # an earlier one, on hearing it, may have made this one leave
                 turn.errback(errors.Draining("foreman is stopping; try again soon"))
 
     def _leave(self, ticket: Ticket) -> None:
         self._room.pop(ticket, None)
+        self._jobs.pop(ticket, None)
 
     def _pass_on(self, turn: Turn) -> None:
         del self._running[turn]
         self._lock.release()
-        if self._room and not self._handing_over:
+        if (self._room or self._jobs) and not self._handing_over:
             self._handing_over = True
             self._clock.callLater(0, self._hand_over)
 
     def _hand_over(self) -> None:
         self._handing_over = False
-        while self._room and self.has_free_turn and not self._handing_over:
-            ticket = next_up(self._room)
-            entered = self._room.pop(ticket)
-            turn = Turn(ticket, self._clock.seconds(), self)
+        while (self._room or self._jobs) and self.has_free_turn and not self._handing_over:
+            now = self._clock.seconds()
+            ticket = next_up(self._room, self._jobs, now, self._since_job)
+            self._since_job = 0 if ticket.is_job else self._since_job + 1
+            entered = (self._jobs if ticket.is_job else self._room).pop(ticket)
+            turn = Turn(ticket, now, self)
             self._running[turn] = None
             self._lock.acquire()  # free, since fewer run than may
             entered.callback(turn)

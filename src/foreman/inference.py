@@ -23,7 +23,8 @@ from foreman.lanes import Lane
 from foreman.ndjson import cutter_for, kind_for
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connection import Answer
-from foreman.ollama.inventory import Inventory, Standing
+from foreman.ollama.inventory import Inventory
+from foreman.ollama.stock import Standing
 from foreman.outlook import Outlook
 from foreman.question import Asker, ModelMissing, Question
 from foreman.record import Outcome, Record
@@ -42,8 +43,11 @@ _LAST_PIECES = {"ndjson": 1, "sse": 2, "other": 0}
 
 
 @define(eq=False)
-class _Work:
-    """One request that runs, so that it can be stopped."""
+class Work:
+    """One request that runs, or waits for its turn, so that it can be stopped.
+
+    :ivar id: of the request, or of the job; :ivar caller: whose it is.
+    """
 
     id: str
     caller: str
@@ -76,7 +80,7 @@ class Inference:
     _target_wait: float
     _buffers: Budget
     _estimates: Estimates = field(factory=Estimates, init=False)
-    _active: Crowd[_Work] = field(factory=Crowd, init=False)
+    _active: Crowd[Work] = field(factory=Crowd, init=False)
     outlook: Outlook = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -92,14 +96,12 @@ class Inference:
         :raises errors.ConnectionError: when the target gave no answer. After the answer has begun, failures are the
             asker's ``break_off``.
         """
-        work, turn = _Work(ticket.id, ticket.caller), None
+        work, turn = Work(ticket.id, ticket.caller), None
         self._active.add(work)
         try:
             gate = await self._gate_for(question)
             # Prepared before the turn, so that the target does not idle meanwhile.
-            head = self._client.head(
-                question.method, question.target, question.headers, question.length, chunked=question.chunked
-            )
+            head = self._head(question)
             question = evolve(question, headers=[])  # the head has them, and thousands may wait
             if gate is self.gate:
                 asker.waits(lambda: self.outlook.place_of(ticket))
@@ -116,6 +118,27 @@ class Inference:
             if turn is not None and not turn.kept:
                 turn.release()
             self._active.discard(work)
+
+    async def in_turn(self, question: Question, asker: Asker, record: Record, turn: Turn | None, work: Work) -> None:
+        """Relay the answer to a question whose turn has come; who called for the turn releases it.
+
+        :param work: what it can be stopped by; :raises errors.ConnectionError: when the target gave no answer; and
+            whatever it was stopped with before that.
+        """
+        self._active.add(work)
+        record.turn_at = self._clock.seconds()
+        try:
+            await self._relay(question, self._head(question), asker, record, turn, work)
+        except CancelledError:
+            if work.why_stopped is not None:
+                raise work.why_stopped from None
+            raise
+        finally:
+            self._active.discard(work)
+
+    def usual_load(self, model: str) -> float | None:
+        """How long the model usually takes to load, in seconds; None where that is not known."""
+        return self._estimates.load_time(model)
 
     def overdue(self, limit: float) -> float | None:
         """Since when the oldest turn has waited for its first byte, if that is longer than ``limit`` seconds."""
@@ -152,6 +175,11 @@ class Inference:
 
     # one request
 
+    def _head(self, question: Question) -> bytes:
+        return self._client.head(
+            question.method, question.target, question.headers, question.length, chunked=question.chunked
+        )
+
     async def _gate_for(self, question: Question) -> Gate | None:
         asked = question.asked
         if question.way.lane is Lane.EMBEDDING:
@@ -170,7 +198,7 @@ class Inference:
         return self.gate
 
     async def _relay(
-        self, question: Question, head: bytes, asker: Asker, record: Record, turn: Turn | None, work: _Work
+        self, question: Question, head: bytes, asker: Asker, record: Record, turn: Turn | None, work: Work
     ) -> None:
         work.pending = self._answer_to(question, head, turn)
         answer = await work.pending
@@ -180,7 +208,7 @@ class Inference:
             answer.abort()  # where something failed, the target is not to go on for nobody
 
     async def _pass_on(
-        self, question: Question, answer: Answer, asker: Asker, record: Record, turn: Turn | None, work: _Work
+        self, question: Question, answer: Answer, asker: Asker, record: Record, turn: Turn | None, work: Work
     ) -> None:
         record.head_at = self._clock.seconds()
         record.status = answer.code
@@ -229,7 +257,7 @@ class Inference:
         asking = Deferred.fromCoroutine(self._ask(question, head))
         if turn is None:
             return asking
-        work = _Work("", "", pending=asking)
+        work = Work("", "", pending=asking)
         kept, over = partial(self._active.add, work), partial(self._active.discard, work)
         return ColdLoad(self._clock, self.inventory, self.outlook, turn, asking, kept, over).heard
 

@@ -81,7 +81,8 @@ class Outlook:
         model = turn.ticket.model
         if model is None or self.state_of(turn) != "loading":
             return False
-        return any(ticket.model is not None and same_model(ticket.model, model) for ticket in self._gate.waiting)
+        waiting = (*self._gate.waiting, *self._gate.waiting_jobs)
+        return any(ticket.model is not None and same_model(ticket.model, model) for ticket in waiting)
 
     def _until_free(self) -> Range | None:
         """Until the first running turn ends."""

@@ -12,6 +12,7 @@ from foreman import errors
 from foreman.asked import Asked
 from foreman.headers import RawHeaders
 from foreman.lanes import Way
+from foreman.ndjson import Kind
 from foreman.outlook import Place
 from foreman.relay import Reader
 
@@ -41,7 +42,7 @@ class Asker(Reader, Protocol):
     def waits(self, place: Callable[[], Place]) -> None:
         """The request was found good, and waits for its turn and its first byte; ``place`` tells where it stands."""
 
-    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: str) -> None:
+    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: Kind) -> None:
         """The target has begun to answer; ``headers`` are those that may cross, ``kind`` as of ``ndjson.kind_for``."""
 
 

@@ -6,13 +6,17 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
+#: A job that has waited for too long gets every fourth turn: after so many people.
+PEOPLE_BEFORE_JOB = 3
+
 
 @frozen(eq=False)
 class Ticket:
     """One place in the waiting room.
 
     :ivar id: a ULID; :ivar caller: who asks; :ivar model: as typed, None when it could not be read;
-    :ivar route: the path; :ivar since: seconds since the epoch.
+    :ivar route: the path; :ivar since: seconds since the epoch;
+    :ivar overdue_at: of a job, from when on it no longer gives way to everybody, in seconds of the clock; None: a person.
     """
 
     id: str
@@ -20,8 +24,24 @@ class Ticket:
     model: str | None
     route: str
     since: float
+    overdue_at: float | None = None
+
+    @property
+    def is_job(self) -> bool:
+        """Whether nobody waits for it on a socket."""
+        return self.overdue_at is not None
 
 
-def next_up(waiting: Iterable[Ticket]) -> Ticket:
-    """Whose turn it is: first in, first out. ``waiting`` is in the order of arrival and not empty."""
-    return next(iter(waiting))
+def next_up(people: Iterable[Ticket], jobs: Iterable[Ticket], now: float, since_job: int) -> Ticket:
+    """Whose turn it is: people before jobs, and among each first in, first out. One of both is not empty.
+
+    :param people, jobs: in the order of arrival; :param now: seconds of the clock;
+    :param since_job: how many people have had a turn since the last job.
+    """
+    person, job = next(iter(people), None), next(iter(jobs), None)
+    if job is None or job.overdue_at is None:
+        assert person is not None
+        return person
+    if person is None or (since_job >= PEOPLE_BEFORE_JOB and job.overdue_at <= now):
+        return job
+    return person

@@ -21,6 +21,10 @@ from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.warmer import Warmer
 from foreman.relay import Limits
+from foreman.store.bells import Bells
+from foreman.store.database import Database
+from foreman.store.store import Store
+from foreman.timetable import Timetable
 from foreman.tokens import Holder, Tokens, digest, read_file
 from foreman.web.accesslog import AccessLog
 from foreman.web.api import Api
@@ -28,6 +32,7 @@ from foreman.web.entrance import Entrance
 from foreman.web.guards import Guards
 from foreman.web.site import DoorFactory
 from foreman.web.waiting import Notices
+from foreman.worker import Worker
 
 #: How many may come at once. With Twisted's 50, the system lets the next ones wait a second before it tries again.
 BACKLOG = 1024
@@ -40,14 +45,19 @@ class Foreman(Service):
     """The whole daemon.
 
     :ivar reactor: the only place where it comes from is ``tap.py``; :ivar wall_clock: seconds since the epoch;
-    :ivar new_id: makes ids.
+    :ivar new_id: makes ids; :ivar random: from 0 to 1.
     """
 
     name = "foreman"
     _log = Logger()
 
     def __init__(
-        self, config: Config, reactor: Any, wall_clock: Callable[[], float], new_id: Callable[[], ULID]
+        self,
+        config: Config,
+        reactor: Any,
+        wall_clock: Callable[[], float],
+        new_id: Callable[[], ULID],
+        random: Callable[[], float],
     ) -> None:
         self._config = config
         self._clock = reactor
@@ -66,6 +76,11 @@ class Foreman(Service):
             config.target_wait,
             Budget(config.buffer_total),
         )
+        assert config.db_path is not None  # ``config.load`` finds one where none was named
+        self._database = Database(reactor, config.db_path, str(new_id()), wall_clock, Bells())
+        self.store = Store(self._database, new_id, config.max_jobs)
+        self.worker = Worker(reactor, self.store, self.inference, random, config.job_patience, config.max_artifact)
+        self._timetable = Timetable(reactor, self.store)
         self._access_log = AccessLog(reactor)
         notices = Notices(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
         self.api = Api(reactor, wall_clock, self.inference, self._access_log, config.poll_interval, notices)
@@ -82,6 +97,13 @@ class Foreman(Service):
         listening: Any = self._port._waitingForPort  # noqa: SLF001 - strports offers no other way
         return int(listening.result.getHost().port)
 
+    def open_store(self) -> None:
+        """Open the database of the jobs; blocks, and is for the time before the reactor runs and before a fork.
+
+        :raises StoreRefused: when it is not to be used.
+        """
+        self._database.open()
+
     def privilegedStartService(self) -> None:
         """Listen; a port that is taken ends the start."""
         self._port.privilegedStartService()
@@ -89,7 +111,10 @@ class Foreman(Service):
     def startService(self) -> None:
         """Ask the target what it has, and open the door."""
         super().startService()
+        self._database.start()
         self.inventory.start()
+        self._timetable.start()
+        self.worker.start()
         self._port.startService()
         self._log.info(
             "foreman listens on {listen} in front of {target}",
@@ -102,6 +127,7 @@ class Foreman(Service):
             names = sorted(model.name for model in self.inventory.installed.values())
             self._log.info("{count} models are installed: {names}", count=len(names), names=", ".join(names) or "none")
         self._warmer.warm()
+        self.worker.nudge()
 
     def stopService(self) -> Deferred[None]:
         """Close the door, let what runs finish within the drain time, then stop the rest."""
@@ -131,17 +157,22 @@ class Foreman(Service):
         self.api.draining = True
         await self._port.stopService()
         self.doors.drain()
+        self.worker.close()
         self.inference.close()
         self._warmer.stop()
         await self.inventory.stop()
         if not await self._wait(self.inference.when_idle(), self._config.drain_timeout):
             self._log.warn("the drain time is over: breaking off what still runs")
             self.inference.stop()
+        # What became of the job that ran is written down within a moment, or not at all.
+        await self.worker.when_idle()
         if not await self._wait(self.doors.open.when_empty(), FLUSH_PATIENCE, hurried=FLUSH_IN_A_HURRY):
             for door in list(self.doors.open):
                 door.abort()
             await self.doors.open.when_empty()
         self._access_log.flush()
+        await self._timetable.stop()
+        await self._database.stop()
         self._log.info("stopped")
 
     async def _wait(self, done: Deferred[None], patience: float, *, hurried: float = 0.0) -> bool:

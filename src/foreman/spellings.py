@@ -103,6 +103,11 @@ def plain(text: str) -> str:
     return text
 
 
+def path(text: str) -> Path:
+    """The path of a file, which need not be there."""
+    return Path(text).expanduser()
+
+
 def token(text: str) -> str:
     """A secret that fits into a header: visible ASCII characters only (RFC 9110 section 5.5 allows no more safely)."""
     if not re.fullmatch(r"[!-~]+", text):

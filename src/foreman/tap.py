@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import sys
 import time
@@ -47,20 +48,24 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """The service for ``twistd foreman`` and ``twist foreman``."""
-    return service_from(options.config)
+    """The service for ``twistd foreman`` and ``twist foreman``; a store that is not to be used ends the process."""
+    return _or_exit(options.config)
 
 
 def service_from_environment() -> IService:
     """The service for ``foreman.tac``; settings that cannot be used end the process with their list."""
     try:
-        return service_from(load(os.environ))
+        config = load(os.environ)
     except ConfigError as problem:
         sys.exit(str(problem))
+    return _or_exit(config)
 
 
 def service_from(config: Config) -> Foreman:
-    """The whole daemon on the installed reactor; its signals are foreman's own from the moment the reactor runs."""
+    """The whole daemon on the installed reactor; its signals are foreman's own from the moment the reactor runs.
+
+    :raises StoreRefused: when the database of the jobs is not to be used.
+    """
     from twisted.internet import reactor
 
     # klein installs a reactor when it is imported, so that nothing which needs it may be imported before this.
@@ -72,7 +77,8 @@ def service_from(config: Config) -> Foreman:
     config = fitting(config, raise_descriptor_limit())
     from ulid import ULID
 
-    foreman = Foreman(config, running, time.time, ULID)
+    foreman = Foreman(config, running, time.time, ULID, random.random)
+    foreman.open_store()
     running.callWhenRunning(_take_signals, running, foreman)
     running.callWhenRunning(notify.ready, os.environ)
     running.addSystemEventTrigger("before", "shutdown", notify.stopping, os.environ)
@@ -88,7 +94,7 @@ def run(config: Config) -> None:
 
     globalLogBeginner.beginLoggingTo([observer(config.log_format, sys.stdout)], redirectStandardIO=False)
     running: Any = reactor
-    foreman = service_from(config)
+    foreman = _or_exit(config)
     try:
         foreman.privilegedStartService()
     except Exception as problem:  # noqa: BLE001 - whatever keeps the port from opening is told in one line
@@ -100,6 +106,16 @@ def run(config: Config) -> None:
     if exit_signal is not None:
         signal.signal(exit_signal, signal.SIG_DFL)
         os.kill(os.getpid(), exit_signal)
+
+
+def _or_exit(config: Config) -> Foreman:
+    """The daemon; a store that is not to be used ends the process with the reason."""
+    from foreman.store.trouble import StoreRefused
+
+    try:
+        return service_from(config)
+    except StoreRefused as problem:
+        sys.exit(f"foreman: {problem}")
 
 
 def _take_signals(reactor: Any, foreman: Foreman) -> None:

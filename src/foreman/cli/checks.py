@@ -20,7 +20,8 @@ from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
-from foreman.ollama.inventory import Inventory, Standing
+from foreman.ollama.inventory import Inventory
+from foreman.ollama.stock import Standing
 from foreman.tap import fitting, raise_descriptor_limit
 
 #: No clock is right that shows a time before this code was written.

@@ -13,7 +13,7 @@ from attrs import evolve
 from foreman.addresses import TargetAddress, url_of
 from foreman.cli.explained import Explained
 from foreman.cli.options import choose_reactor, configure, setting_options
-from foreman.config import Config
+from foreman.config import Config, state_folder
 
 _MODEL = "llama3.2:3b"
 
@@ -39,6 +39,9 @@ def command(**options: str | None) -> None:
 
     if simulated:
         config = evolve(config, target=_simulator(reactor))
+        if not (options["db_path"] or os.environ.get("FOREMAN_DB_PATH", "").strip()):
+            # Jobs for models that only the simulator has are nothing for the foreman that is used in earnest.
+            config = evolve(config, db_path=state_folder(os.environ) / "demo.db")
     # run() listens before the reactor begins to turn, so that this is not said where listening failed.
     reactor.callWhenRunning(lambda: click.echo(_what_to_type(config, simulated=simulated)))
     run(config)

@@ -7,7 +7,6 @@ that the target sent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 
 import msgspec
 from attrs import define, field, frozen
@@ -20,6 +19,7 @@ from twisted.python.failure import Failure
 from foreman import errors, names
 from foreman.headers import RawHeaders
 from foreman.ollama.client import TargetClient
+from foreman.ollama.stock import Standing, Stock
 from foreman.ollama.wire import Installed, Ps, Running, Tags, read_ps, read_tags
 
 #: A list younger than this is served as it is, in seconds.
@@ -58,15 +58,6 @@ class Degraded:
     since: float
 
 
-class Standing(Enum):
-    """What the inventory says of a model name."""
-
-    INSTALLED = "installed"
-    MISSING = "missing"
-    CLOUD = "cloud"
-    UNKNOWN = "unknown"
-
-
 @define(eq=False)
 class Inventory:
     """The models of the target, refreshed every ``interval`` seconds and whenever somebody has a reason.
@@ -80,7 +71,7 @@ class Inventory:
     _interval: float
     tags: Listing | None = field(default=None, init=False)
     ps: Listing | None = field(default=None, init=False)
-    installed: dict[tuple[str, str, str, str], Installed] = field(factory=dict, init=False)
+    installed: dict[names.Key, Installed] = field(factory=dict, init=False)
     running: list[Running] = field(factory=list, init=False)
     degraded: Degraded | None = field(default=None, init=False)
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
@@ -179,7 +170,7 @@ class Inventory:
         self._take(models, running)
 
     def _take(self, tags: Tags, ps: Ps) -> None:
-        self.installed = {}
+        installed: dict[names.Key, Installed] = {}
         for model in tags.models or []:
             try:
                 name = names.parse(model.name)
@@ -189,8 +180,8 @@ class Inventory:
             # The stub of a cloud model is listed as "x:cloud"; whoever asks for that asks the cloud in any case, and
             # without its source the name would hide a local "x".
             if not name.is_cloud:
-                self.installed[name.key] = model
-        self.running = ps.models or []
+                installed[name.key] = model
+        self.installed, self.running = installed, ps.models or []
 
     def _question_answered(self, _: None) -> bool:
         self._recovered()
@@ -258,20 +249,16 @@ class Inventory:
 
     # names
 
+    def stock(self) -> Stock:
+        """What the target had when it was last asked."""
+        return Stock(None if self.tags is None else self.installed, self.running)
+
     def find(self, typed: str) -> Standing:
         """What is known of the model that ``typed`` names.
 
         :raises errors.InvalidName: when Ollama would refuse the name.
         """
-        name = names.parse(typed)
-        if name.is_cloud:
-            return Standing.CLOUD
-        if self.tags is None:
-            return Standing.UNKNOWN
-        model = self.installed.get(name.key)
-        if model is None:
-            return Standing.MISSING
-        return Standing.CLOUD if model.remote_host or model.remote_model else Standing.INSTALLED
+        return self.stock().find(typed)
 
     async def look_for(self, typed: str) -> Standing:
         """Like ``find``; a model that is missing is looked for once more at the target.
@@ -287,8 +274,4 @@ class Inventory:
 
     def is_running(self, typed: str) -> bool:
         """Whether the model is loaded, as far as the last list tells."""
-        try:
-            key = names.parse(typed).key
-            return any(names.parse(model.name).key == key for model in self.running)
-        except errors.InvalidName:
-            return False
+        return self.stock().is_running(typed)

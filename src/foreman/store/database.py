@@ -104,7 +104,7 @@ class Database:
         """Begin to serve."""
         if self._opened is not None:
             self._serve(self._opened)
-        else:
+        elif self._problem.condition != "off":
             self._reopening = LoopingCall(self._try_again)
             self._reopening.clock = self._reactor
             self._reopening.start(REOPEN, now=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from attrs import evolve, frozen
@@ -13,7 +13,7 @@ from ulid import ULID
 
 from foreman.job import ArtifactInfo, Job, JobLane, State
 from foreman.store.rows import JOB_COLUMNS, Row, job_from, job_of
-from foreman.store.statements.running import queued_models
+from foreman.store.statements.running import head, queued_models
 from foreman.store.statements.shared import Artifact
 
 #: Farther back in the queue nobody is told a place.
@@ -162,6 +162,12 @@ def counts(cursor: sqlite3.Cursor) -> Counts:
         f"SELECT {JOB_COLUMNS} FROM jobs INDEXED BY jobs_running WHERE state = 'running' ORDER BY id"  # noqa: S608
     ).fetchall()
     return Counts(scheduled, max(0, waiting - scheduled), tuple(map(job_from, running)), oldest(cursor, "gate"))
+
+
+def first(cursor: sqlite3.Cursor, lane: JobLane, bonus_of: Callable[[str], int | None]) -> Job | None:
+    """The job that is next in ``lane``, without taking it; ``bonus_of`` as of ``running.claim``."""
+    id_ = head(cursor, lane, bonus_of)
+    return None if id_ is None else job_of(cursor, id_)
 
 
 def oldest(cursor: sqlite3.Cursor, lane: JobLane) -> int | None:

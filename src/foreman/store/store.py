@@ -155,6 +155,10 @@ class Store:
         """How many jobs wait, and which run."""
         return await self.database.read(queries.counts)
 
+    async def first(self, lane: JobLane, bonus_of: Callable[[str], int | None]) -> Job | None:
+        """The job that is next in ``lane``, without taking it; ``bonus_of`` as of ``claim``."""
+        return await self.database.read(queries.first, lane, bonus_of)
+
     async def oldest(self, lane: JobLane) -> int | None:
         """When the first queued job of ``lane`` could first have run; None where none is queued."""
         return await self.database.read(queries.oldest, lane)

@@ -36,12 +36,14 @@ RESTART_BYTES = 256 * 1024 * 1024
 class Committed:
     """What became of a batch.
 
-    :ivar outcomes: of each step its result, or a Failure; :ivar changed: jobs to tell of; :ivar queued: some may run.
+    :ivar outcomes: of each step its result, or a Failure; :ivar changed: jobs to tell of; :ivar queued: some may run;
+    :ivar due: the first moment at which the clock changes one.
     """
 
     outcomes: list[Any]
     changed: frozenset[str]
     queued: bool
+    due: int | None
 
 
 @define(eq=False)
@@ -49,7 +51,8 @@ class Writer:
     """Runs steps in the writer's thread.
 
     :ivar boot: every batch looks whether the database is still this start's; :ivar now: milliseconds since the epoch;
-    :ivar changed: called after each commit with the jobs that it changed, and whether one of them may run;
+    :ivar changed: called after each commit with the jobs that it changed, whether one of them may run, and the first
+        moment at which the clock changes one;
     :ivar condition: how the store is; once ``broken`` it stays so.
     """
 
@@ -57,7 +60,7 @@ class Writer:
     _path: Path
     boot: str
     _now: Callable[[], int]
-    _changed: Callable[[frozenset[str], bool], None]
+    _changed: Callable[[frozenset[str], bool, int | None], None]
     condition: Condition = field(default="ok", init=False)
     detail: str = field(default="", init=False)
     _waiting: deque[tuple[Step, Deferred[Any]]] = field(factory=deque, init=False)
@@ -117,7 +120,7 @@ class Writer:
         if self.condition != "ok":
             self._became("ok", "")
         if committed.changed or committed.queued:
-            self._changed(committed.changed, committed.queued)
+            self._changed(committed.changed, committed.queued, committed.due)
         for (_step, done), outcome in zip(batch, committed.outcomes, strict=True):
             if isinstance(outcome, Failure):
                 done.errback(outcome)
@@ -159,20 +162,22 @@ class Writer:
         cursor.execute("BEGIN IMMEDIATE")
         try:
             self._check_boot(cursor)
-            outcomes, changed, queued = [], set(), False
+            outcomes: list[Any] = []
+            whole = Transaction(cursor, now)
             for step in steps:
                 tx = Transaction(cursor, now)
                 outcome = _in_savepoint(step, tx)
                 outcomes.append(outcome)
                 if not isinstance(outcome, Failure):
-                    changed |= tx.changed
-                    queued = queued or tx.queued
+                    whole.changed |= tx.changed
+                    whole.queued = whole.queued or tx.queued
+                    whole.will_be_due(tx.due)
             cursor.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 cursor.execute("ROLLBACK")
             raise
-        return Committed(outcomes, frozenset(changed), queued)
+        return Committed(outcomes, frozenset(whole.changed), whole.queued, whole.due)
 
     def _check_boot(self, cursor: Any) -> None:
         boot = cursor.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()

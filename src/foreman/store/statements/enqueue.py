@@ -69,6 +69,8 @@ def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
         rows = [(id_, key, value) for key, value in new.metadata.items()]
         tx.cursor.executemany("INSERT INTO job_metadata VALUES (?, ?, ?)", rows)
     tell(tx, id_, state, 0)
+    tx.will_be_due(run_at if state == "scheduled" else None)
+    tx.will_be_due(new.deadline)
     return Enqueued(id_, replayed=False)
 
 

@@ -43,13 +43,13 @@ def claim(tx: Transaction, lane: JobLane, boot: str, bonus_of: Callable[[str], i
     :param bonus_of: by how many milliseconds the jobs of a model go before others; None: it cannot run now.
     """
     while True:
-        head = _head(tx, lane, bonus_of)
-        if head is None:
+        next_one = head(tx.cursor, lane, bonus_of)
+        if next_one is None:
             return None
         rows = tx.cursor.execute(
             "UPDATE jobs SET state = 'running', attempt = attempt + 1, fence = fence + 1, boot = ?, started_at = ? "  # noqa: S608
             f"WHERE id = ? AND state = 'queued' RETURNING {JOB_COLUMNS}",
-            (boot, tx.now, head),
+            (boot, tx.now, next_one),
         ).fetchall()
         add_waiting(tx, -1)
         job = job_from(rows[0])
@@ -68,12 +68,13 @@ def claim(tx: Transaction, lane: JobLane, boot: str, bonus_of: Callable[[str], i
         return Claim(job, payload, content_type, content_encoding, pairs, bool(stream))
 
 
-def _head(tx: Transaction, lane: JobLane, bonus_of: Callable[[str], int | None]) -> str | None:
+def head(cursor: sqlite3.Cursor, lane: JobLane, bonus_of: Callable[[str], int | None]) -> str | None:
+    """The id of the job that is next in ``lane``; ``bonus_of`` as of ``claim``."""
     heads = []
-    for model in queued_models(tx.cursor, lane):
+    for model in queued_models(cursor, lane):
         bonus = bonus_of(model)
         if bonus is not None:
-            key, id_ = tx.cursor.execute(HEAD, (lane, model)).fetchone()
+            key, id_ = cursor.execute(HEAD, (lane, model)).fetchone()
             heads.append((key - bonus, id_))
     return min(heads)[1] if heads else None
 
@@ -201,4 +202,5 @@ def _finish(tx: Transaction, job: Job, ending: Ending, told: str | None = None) 
         told = None
     tell(tx, job.id, told or ending.state, ended.fence, error)
     tx.queued = tx.queued or ending.state == "queued"
+    tx.will_be_due(ending.run_at if ending.state == "scheduled" else None)
     return ended

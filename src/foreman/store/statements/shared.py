@@ -17,13 +17,19 @@ class Transaction:
     """One step's view of the database.
 
     :ivar now: milliseconds since the epoch; :ivar changed: the jobs that it changed, who are told of after the commit;
-    :ivar queued: whether one of them may run now.
+    :ivar queued: whether one of them may run now; :ivar due: the first moment at which the clock changes one of them.
     """
 
     cursor: sqlite3.Cursor
     now: int
     changed: set[str] = field(factory=set)
     queued: bool = False
+    due: int | None = None
+
+    def will_be_due(self, moment: int | None) -> None:
+        """Something happens by the clock at ``moment``, milliseconds since the epoch; None: nothing does."""
+        if moment is not None and (self.due is None or moment < self.due):
+            self.due = moment
 
 
 @frozen

@@ -1,0 +1,203 @@
+"""One try of a job at the target: what is asked, and what is heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.logger import Logger
+
+from foreman import errors, lanes
+from foreman.asked import Asked, unpack
+from foreman.gate import Turn
+from foreman.headers import RawHeaders
+from foreman.inference import Inference, Work
+from foreman.job import Mishap
+from foreman.lanes import Way
+from foreman.ndjson import Kind
+from foreman.outlook import Place
+from foreman.output import Output
+from foreman.question import ModelMissing, Question
+from foreman.record import Record
+from foreman.splice import with_stream
+from foreman.store.statements.running import Claim, Stale
+from foreman.store.store import Store
+from foreman.store.trouble import StoreUnavailable
+from foreman.verdict import Heard, Success, judge
+
+#: Endpoints that are asked for a stream, so that the answer can be followed.
+FOLLOWED = ("/api/chat", "/api/generate")
+#: How often new lines are kept, in seconds.
+KEEP_EVERY = 2.0
+
+
+class Expired(errors.ForemanError):
+    """The job's deadline passed while it ran."""
+
+
+class TooLarge(errors.ForemanError):
+    """The answer is larger than an artifact may be."""
+
+
+@define(eq=False)
+class Attempt:
+    """One try, and the reader of its answer.
+
+    :ivar max_bytes: how large the answer may be; :ivar heard: what the target said; :ivar work: to stop it by;
+    :ivar output: the lines, for those who follow; None where the answer does not come in lines.
+    """
+
+    _clock: IReactorTime
+    _store: Store
+    claim: Claim
+    _max_bytes: int
+    heard: Heard = field(factory=Heard, init=False)
+    work: Work = field(init=False)
+    output: Output | None = field(default=None, init=False)
+    _stopped: errors.ForemanError | None = field(default=None, init=False)
+    _bytes: int = field(default=0, init=False)
+    _kept: int = field(default=0, init=False)
+    _keepings: int = field(default=0, init=False)
+    _keeping: IDelayedCall | None = field(default=None, init=False)
+    _record: Record = field(init=False)
+    _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        job = self.claim.job
+        self.work = Work(job.id, job.owner)
+        now = self._clock.seconds()
+        self._record = Record(job.id, job.owner, job.endpoint, job.lane, now, job.model)
+        if job.endpoint in FOLLOWED:
+            self.output = Output(job.fence)
+
+    async def run(self, inference: Inference, turn: Turn | None) -> None:
+        """Ask the target in ``turn``, and hear it out; what came of it is told by ``outcome``."""
+        deadline = self._watch_deadline()
+        try:
+            await inference.in_turn(self._question(), self, self._record, turn, self.work)
+        except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
+            self._stopped = problem
+        except errors.ForemanError as problem:
+            self.heard.problem = problem
+        finally:
+            if turn is not None and not turn.kept:
+                turn.release()
+            if deadline is not None and deadline.active():
+                deadline.cancel()
+            if self._keeping is not None:
+                self._keeping.cancel()
+                self._keeping = None
+
+    def outcome(self) -> Success | Mishap | errors.Cancelled | errors.Draining:
+        """What it came to."""
+        if isinstance(self._stopped, errors.Cancelled | errors.Draining):
+            return self._stopped
+        if isinstance(self._stopped, Expired):
+            return Mishap("expired", str(self._stopped))
+        if isinstance(self._stopped, TooLarge):
+            return Mishap("too_large", str(self._stopped))
+        if isinstance(self.heard.problem, ModelMissing):
+            return Mishap("model_missing", str(self.heard.problem))
+        return judge(self.heard)
+
+    def told(self) -> str:
+        """How long it took and what it cost, for the log."""
+        took = self._clock.seconds() - self._record.begun_at
+        tokens = self._record.tokens_out
+        return f"{took:.1f} s" if tokens is None else f"{took:.1f} s, {tokens} tokens"
+
+    def end(self) -> None:
+        """It is written down: whoever follows finds the rest in the store."""
+        if self.output is not None:
+            self.output.end()
+
+    # what is asked
+
+    def _question(self) -> Question:
+        claim = self.claim
+        body, encoding = claim.payload, claim.content_encoding
+        wants_stream = claim.job.endpoint in FOLLOWED
+        if claim.stream != wants_stream:
+            plain = unpack(body) if encoding == "zstd" else body
+            body, encoding = with_stream(plain, stream=wants_stream), None
+        headers = [(b"Content-Type", claim.content_type.encode("latin-1"))]
+        if encoding is not None:
+            headers.append((b"Content-Encoding", encoding.encode("latin-1")))
+        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in claim.headers]
+        target = claim.job.endpoint.encode("ascii")
+        way = lanes.way(b"POST", target)
+        assert isinstance(way, Way)
+        asked = Asked(claim.job.model, wants_stream)
+        return Question(b"POST", target, headers, body, len(body), way, asked)
+
+    def _watch_deadline(self) -> IDelayedCall | None:
+        deadline = self.claim.job.deadline
+        if deadline is None:
+            return None
+        left = max(0.0, (deadline - self._store.now()) / 1000)
+        return self._clock.callLater(left, self._stop, Expired("its deadline passed while it ran"))
+
+    def _stop(self, why: errors.ForemanError) -> None:
+        self.work.stop(why)
+
+    # what is heard
+
+    def waits(self, place: Callable[[], Place]) -> None:
+        """A job waits in the store."""
+
+    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: Kind) -> None:
+        """The target answers."""
+        heard = self.heard
+        heard.status, heard.kind = status, kind
+        for name, value in headers:
+            if name.lower() == b"content-type":
+                heard.content_type = value.decode("latin-1")
+            elif name.lower() == b"retry-after" and value.isdigit():
+                heard.retry_after = float(value)
+        if self.output is not None and kind == "ndjson":
+            self._keeping = self._clock.callLater(KEEP_EVERY, self._keep)
+
+    def write(self, piece: bytes) -> None:
+        """The next piece of the answer."""
+        self._bytes += len(piece)
+        if self._bytes > self._max_bytes:
+            # Told in a fresh turn: the relay is in the middle of passing this piece on.
+            if self._stopped is None:
+                self._stopped = TooLarge(f"the answer is larger than {self._max_bytes} bytes (FOREMAN_MAX_ARTIFACT)")
+                self._clock.callLater(0, self._stop, self._stopped)
+            return
+        self.heard.pieces.append(piece)
+        if self.output is not None and self.heard.kind == "ndjson":
+            self.output.add(piece)
+
+    def finish(self) -> None:
+        """The answer has ended as it should."""
+
+    def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
+        """The answer has broken off."""
+        if isinstance(problem, errors.Cancelled | errors.Draining | Expired | TooLarge):
+            self._stopped = problem
+        else:
+            self.heard.problem = problem
+
+    def set_producer(self, producer: IPushProducer | None) -> None:
+        """The store is never too slow to take the next piece: what comes is held here, up to its limit."""
+
+    def _keep(self) -> None:
+        self._keeping = self._clock.callLater(KEEP_EVERY, self._keep)
+        new = self.heard.pieces[self._kept :]
+        if not new:
+            return
+        self._kept += len(new)
+        keeping = Deferred.fromCoroutine(self._store.keep(self.claim, self._keepings, b"".join(new)))
+        self._keepings += 1
+        keeping.addErrback(self._not_kept)
+
+    def _not_kept(self, failure: object) -> None:
+        problem = getattr(failure, "value", failure)
+        if isinstance(problem, Stale):
+            self._stop(errors.Draining(str(problem)))
+        elif not isinstance(problem, StoreUnavailable):  # the store has said so itself
+            self._log.error("keeping lines of job {job} failed: {problem}", job=self.claim.job.id, problem=problem)

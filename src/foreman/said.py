@@ -1,0 +1,18 @@
+"""What an error of Ollama's says, in whatever family's shape it comes (contract 1.5)."""
+
+from __future__ import annotations
+
+import msgspec
+
+#: How much of it is repeated, in characters.
+LONGEST = 2000
+
+
+def said(body: bytes) -> str:
+    """The sentence in the body of an error; of what is no JSON, the text itself."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body[:LONGEST].decode("utf-8", "replace").strip()
+    error = value.get("error", value) if isinstance(value, dict) else value
+    return str(error.get("message", error) if isinstance(error, dict) else error)[:LONGEST]

@@ -1,0 +1,128 @@
+"""What a try of a job has come to, judged by what the target said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from attrs import define, field
+
+from foreman import errors
+from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
+from foreman.ndjson import Kind
+from foreman.said import said
+from foreman.store.statements.shared import Artifact
+from foreman.tally import Tally, tally
+from foreman.unstreamed import unstreamed
+
+#: Failures that came before the target had taken the request.
+_UNREACHED = frozenset({"refused", "timeout", "dns", "tls"})
+_STATUS_CLASSES: dict[int, ErrorClass] = {401: "unauthorized", 403: "unauthorized", 429: "busy", 503: "busy"}
+_NDJSON = "application/x-ndjson"
+
+
+@define
+class Heard:
+    """What was heard of one answer.
+
+    :ivar status: None where no answer began; :ivar retry_after: in seconds; :ivar pieces: the body, of a stream line by
+        line; :ivar problem: why it broke off, None where it came to its end.
+    """
+
+    status: int | None = None
+    content_type: str = ""
+    kind: Kind = "other"
+    retry_after: float | None = None
+    pieces: list[bytes] = field(factory=list)
+    problem: errors.ForemanError | None = None
+
+
+@define
+class Success:
+    """An answer, as artifacts, and what it cost."""
+
+    artifacts: Sequence[Artifact]
+    usage: Usage
+
+
+def judge(heard: Heard) -> Success | Mishap:
+    """Whether there is an answer; a success has its whole and its end."""
+    if heard.status is None:
+        return _unanswered(heard.problem)
+    if not 200 <= heard.status < 300:
+        return _refused(heard)
+    if isinstance(heard.problem, errors.ConnectionError):
+        silent = heard.problem.why == "silence"
+        return Mishap("silent" if silent else "truncated", str(heard.problem))
+    if heard.problem is not None:
+        return Mishap("target_error", str(heard.problem))
+    told = tally(heard.kind, _end(heard))
+    if told.error:
+        return Mishap("target_error", said(_end(heard)))
+    if not (told.done or _is_text(heard)):
+        return Mishap("truncated", "the target's answer ended without its end")
+    try:
+        return Success(_artifacts(heard), _usage(told))
+    except ValueError as problem:
+        return Mishap("target_error", f"the target's stream cannot be read: {problem}")
+
+
+def remains(heard: Heard, mishap: Mishap) -> list[Artifact]:
+    """What is kept of a try that did not succeed: what the target said of it, and the lines until then."""
+    kept = []
+    if heard.status is not None and not 200 <= heard.status < 300:
+        kept.append(Artifact(ERROR, heard.content_type or "application/octet-stream", b"".join(heard.pieces)))
+    else:
+        told = msgspec.json.encode({"class": mishap.error_class, "message": mishap.message})
+        kept.append(Artifact(ERROR, "application/json", told))
+        if heard.pieces:
+            kept.append(Artifact(PARTIAL, heard.content_type or "application/octet-stream", b"".join(heard.pieces)))
+    return kept
+
+
+def _unanswered(problem: errors.ForemanError | None) -> Mishap:
+    if isinstance(problem, errors.ConnectionError):
+        if problem.why == "silence":
+            return Mishap("silent", str(problem))
+        return Mishap("unreachable", str(problem), reached=problem.why not in _UNREACHED)
+    return Mishap("target_error", str(problem))
+
+
+def _refused(heard: Heard) -> Mishap:
+    status = heard.status or 0
+    text = f"{status}: {said(b''.join(heard.pieces))}"
+    if status == 404 and "model" in text and "not found" in text:
+        return Mishap("model_missing", text)
+    by_status = _STATUS_CLASSES.get(status, "target_error" if status >= 500 else "refused")
+    return Mishap(by_status, text, retry_after=heard.retry_after)
+
+
+def _artifacts(heard: Heard) -> list[Artifact]:
+    body = b"".join(heard.pieces)
+    if heard.kind != "ndjson":
+        return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
+    lines = [piece for piece in heard.pieces if piece.strip()]
+    return [
+        Artifact(RESPONSE, "application/json; charset=utf-8", unstreamed(lines)),
+        Artifact(STREAM, heard.content_type or _NDJSON, body),
+    ]
+
+
+def _end(heard: Heard) -> bytes:
+    """The part of the body that tells how it ended."""
+    if heard.kind == "ndjson":
+        return next((piece for piece in reversed(heard.pieces) if piece.strip()), b"")
+    return b"".join(heard.pieces)
+
+
+def _is_text(heard: Heard) -> bool:
+    """Whether the answer is one that has no end of its own, such as a transcription as text."""
+    return heard.kind == "other" and not heard.content_type.startswith("application/json")
+
+
+def _usage(told: Tally) -> Usage:
+    return Usage(told.prompt_tokens, told.completion_tokens, _ms(told.load_seconds), _ms(told.total_seconds))
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)

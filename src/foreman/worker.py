@@ -1,0 +1,255 @@
+"""Runs jobs: takes one when its turn has come, and writes down what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from foreman import errors
+from foreman.attempt import Attempt
+from foreman.crowd import Crowd
+from foreman.gate import Gate, Turn
+from foreman.inference import Inference
+from foreman.job import Ending, Job, JobLane, Mishap, after
+from foreman.ollama.stock import Standing
+from foreman.output import Output
+from foreman.schedule import Ticket
+from foreman.store.statements.running import Claim, Stale
+from foreman.store.store import Store
+from foreman.store.trouble import StoreUnavailable
+from foreman.verdict import Success, remains
+
+LANES: tuple[JobLane, ...] = ("gate", "embedding")
+#: How often it is looked whether a job can run that cannot now: its model is missing, or the target away; seconds.
+RECHECK = 5.0
+#: How long the worker leaves a store alone that could not be used, in seconds.
+STORE_PAUSE = 5.0
+#: By how much jobs of a loaded model go before others: so many times what loading takes, within bounds; seconds.
+BONUS_LOADS, LEAST_BONUS, MOST_BONUS = 6.0, 30.0, 300.0
+
+
+@define(eq=False)
+class Worker:
+    """Runs one chat's job at a time, through the gate, and beside it one job of embeddings.
+
+    :ivar random: from 0 to 1, for pauses; :ivar patience: after how many seconds a job counts as overdue;
+    :ivar max_artifact: how large an answer may be, in bytes.
+    """
+
+    _clock: IReactorTime
+    _store: Store
+    _inference: Inference
+    _random: Callable[[], float]
+    _patience: float
+    _max_artifact: int
+    _running: dict[str, Attempt] = field(factory=dict, init=False)
+    _lanes: Crowd[JobLane] = field(factory=Crowd, init=False)
+    _nudges: dict[JobLane, Deferred[None]] = field(factory=dict, init=False)
+    _turns: dict[JobLane, Deferred[Turn]] = field(factory=dict, init=False)
+    _closed: bool = field(default=False, init=False)
+    _log = Logger()
+
+    def start(self) -> None:
+        """Begin to run what is queued."""
+        self._store.bells.on_queued = self.nudge
+        for lane in LANES:
+            self._lanes.add(lane)
+            working = Deferred.fromCoroutine(self._work(lane))
+            working.addErrback(lambda failure: self._log.failure("the worker failed", failure))
+            working.addBoth(self._stopped, lane)
+
+    def _stopped(self, _: object, lane: JobLane) -> None:
+        self._lanes.discard(lane)
+
+    def nudge(self) -> None:
+        """A job may have become able to run."""
+        for nudged in list(self._nudges.values()):
+            if not nudged.called:
+                nudged.callback(None)
+
+    def output_of(self, id_: str) -> Output | None:
+        """The lines of a job that runs now, if its answer comes in lines."""
+        attempt = self._running.get(id_)
+        return None if attempt is None else attempt.output
+
+    def cancel(self, id_: str) -> None:
+        """Break the job off, if it runs; that it was cancelled stands in the store already."""
+        attempt = self._running.get(id_)
+        if attempt is not None:
+            attempt.work.stop(errors.Cancelled("this job was cancelled by hand"))
+
+    # stopping
+
+    def close(self) -> None:
+        """Take no more jobs; what runs goes on."""
+        self._closed = True
+        for turn in list(self._turns.values()):
+            turn.cancel()
+        self.nudge()
+
+    def when_idle(self) -> Deferred[None]:
+        """Fires when everything is written down and nothing runs, once it was closed."""
+        return self._lanes.when_empty()
+
+    # taking jobs
+
+    async def _work(self, lane: JobLane) -> None:
+        while not self._closed:
+            # Made before looking, so that no nudge is lost.
+            nudged = self._nudges[lane] = Deferred()
+            pause: float | None = STORE_PAUSE
+            try:
+                pause = await self._take(lane)
+            except (CancelledError, errors.Draining):
+                if self._closed:
+                    return
+            except StoreUnavailable:
+                pass  # the store has said so
+            except Exception:  # noqa: BLE001 - the worker goes on with the next job
+                self._log.failure("taking a job failed")
+            if pause is None or pause > 0:
+                await self._wait(nudged, pause)
+
+    async def _wait(self, nudged: Deferred[None], pause: float | None) -> None:
+        if pause is not None and not nudged.called:
+            nudged.addTimeout(pause, self._clock, onTimeoutCancel=lambda _result, _timeout: None)
+        if not self._closed:
+            await nudged
+
+    async def _take(self, lane: JobLane) -> float | None:
+        """Run the next job of ``lane``, when there is one and its turn has come.
+
+        :return: how long to wait before looking again, in seconds; None until somebody nudges.
+        """
+        inventory = self._inference.inventory
+        if inventory.degraded is not None:
+            if await self._store.oldest(lane) is None:
+                return None
+            if not await inventory.refresh():
+                return RECHECK
+        head = await self._store.first(lane, self._bonuses(lane))
+        if head is None:
+            return None if await self._store.oldest(lane) is None else RECHECK
+        turn = await self._turn_for(lane, head)
+        claim = None
+        try:
+            if not self._closed:
+                claim = await self._store.claim(lane, self._bonuses(lane))
+        finally:
+            if claim is None and turn is not None:
+                turn.release()
+        if claim is not None:
+            await self._run(claim, turn)
+        return 0.0
+
+    async def _turn_for(self, lane: JobLane, head: Job) -> Turn | None:
+        gate = self._gate_for(lane, head)
+        if gate is None:
+            return None
+        waited = (self._store.now() - head.run_at) / 1000
+        overdue_at = self._clock.seconds() + self._patience - waited
+        ticket = Ticket(head.id, head.owner, head.model, head.endpoint, head.run_at / 1000, overdue_at)
+        entering = self._turns[lane] = gate.enter(ticket)
+        try:
+            return await entering
+        finally:
+            del self._turns[lane]
+
+    def _gate_for(self, lane: JobLane, head: Job) -> Gate | None:
+        if lane == "gate":
+            return self._inference.gate
+        # A model in the cloud keeps nobody from the machine here.
+        is_cloud = self._inference.inventory.find(head.model) is Standing.CLOUD
+        return None if is_cloud else self._inference.embeddings
+
+    def _bonuses(self, lane: JobLane) -> Callable[[str], int | None]:
+        """How far each model's jobs go before others, as things are now: a function that any thread may call."""
+        stock = self._inference.inventory.stock()
+        loads = {model.name: self._inference.usual_load(model.name) for model in stock.running}
+
+        def bonus_of(model: str) -> int | None:
+            try:
+                standing = stock.find(model)
+            except errors.InvalidName:
+                return 0  # the target will say so
+            if standing is Standing.MISSING:
+                return None
+            if lane != "gate" or not stock.is_running(model):
+                return 0
+            load = loads.get(model) or 0.0
+            return round(1000 * min(max(BONUS_LOADS * load, LEAST_BONUS), MOST_BONUS))
+
+        return bonus_of
+
+    # one job
+
+    async def _run(self, claim: Claim, turn: Turn | None) -> None:
+        job = claim.job
+        attempt = Attempt(self._clock, self._store, claim, self._max_artifact)
+        self._running[job.id] = attempt
+        # Whoever follows the job was told of the claim before there was anything to follow.
+        self._store.bells.ring(frozenset((job.id,)))
+        try:
+            await attempt.run(self._inference, turn)
+            await self._settle(attempt)
+        finally:
+            del self._running[job.id]
+            attempt.end()
+
+    async def _settle(self, attempt: Attempt) -> None:
+        """Write down what became of it, as often as it takes."""
+        while True:
+            try:
+                await self._write_down(attempt)
+            except Stale as problem:
+                self._log.warn("{problem}; its answer is dropped", problem=problem)
+            except StoreUnavailable as problem:
+                if self._closed or problem.condition == "broken":
+                    self._log.error(
+                        "what became of job {job} cannot be written down ({problem}); it runs again",
+                        job=attempt.claim.job.id,
+                        problem=problem,
+                    )
+                    return
+                await deferLater(self._clock, STORE_PAUSE)
+                continue
+            return
+
+    async def _write_down(self, attempt: Attempt) -> None:
+        job, outcome = attempt.claim.job, attempt.outcome()
+        told = attempt.told()
+        if isinstance(outcome, Success):
+            await self._store.succeed(attempt.claim, outcome.artifacts, outcome.usage)
+            self._log.info("job {job} succeeded: {told}", job=job.id, told=told)
+        elif isinstance(outcome, Mishap):
+            decide = partial(_after, mishap=outcome, jitter=self._random())
+            ended = await self._store.end(attempt.claim, decide, remains(attempt.heard, outcome))
+            self._log.info(
+                "job {job} is {state} ({error}: {message}): {told}",
+                job=job.id,
+                state=ended.state,
+                error=outcome.error_class,
+                message=outcome.message,
+                told=told,
+            )
+        elif isinstance(outcome, errors.Cancelled):
+            await self._store.cancel(job.id)  # it may have been cancelled as a request, in the line
+            await self._store.end(attempt.claim, lambda now_job, _now: _cancelled(now_job))
+            self._log.info("job {job} is cancelled: {told}", job=job.id, told=told)
+        else:
+            await self._store.release(attempt.claim)
+            self._log.info("job {job} is queued again, since foreman stops: {told}", job=job.id, told=told)
+
+
+def _after(job: Job, now: int, *, mishap: Mishap, jitter: float) -> Ending:
+    return after(job, mishap, now, jitter)
+
+
+def _cancelled(job: Job) -> Ending:
+    return Ending("cancelled", None, burned=False, outages=job.outages, error=job.error)
