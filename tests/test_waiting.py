@@ -162,9 +162,13 @@ def test_an_unstreamed_answer_gets_spaces_much_later() -> None:
     assert waiting.told.body.startswith(b"  ")
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_zero_turns_the_notice_off(stream: bool) -> None:
-    waiting = Waiting(stream=stream, after=0.0, after_unary=0.0)
+@pytest.mark.parametrize(
+    ("stream", "notices"),
+    [(True, {"after": 0.0}), (False, {"after": 0.0}), (False, {"after_unary": 0.0})],
+    ids=["a stream", "one piece", "one piece alone"],
+)
+def test_zero_turns_the_notice_off_and_for_streams_it_turns_all_off(stream: bool, notices: dict[str, Any]) -> None:
+    waiting = Waiting(stream=stream, **notices)
     waiting.pass_time(1000)
     assert not waiting.told.startedWriting
 

@@ -31,13 +31,17 @@ STREAM_HEADERS: RawHeaders = [(b"X-Accel-Buffering", b"no"), (b"Cache-Control", 
 class Notices:
     """When waiting is shown, and how; seconds, 0 for never.
 
-    :ivar after: of a stream; :ivar after_unary: of an unstreamed answer; :ivar objects: whole NDJSON objects with empty
+    :ivar after: of a stream, and 0 is for all; :ivar after_unary: of an unstreamed answer; :ivar objects: whole NDJSON objects with empty
         content instead of spaces, for clients that parse chunk by chunk.
     """
 
     after: float
     after_unary: float
     objects: bool = False
+
+    def grace(self, *, stream: bool) -> float:
+        """How long a client sees nothing; 0: to the end, so that the wire is the target's to the byte."""
+        return self.after if stream or not self.after else self.after_unary
 
 
 @define(eq=False)
@@ -66,7 +70,7 @@ class WaitingView:
     def start(self, place: Callable[[], Place]) -> None:
         """The request was checked and waits now; ``place`` tells where it stands."""
         self._place = place
-        after = self._notices.after if self._asked.stream else self._notices.after_unary
+        after = self._notices.grace(stream=self._asked.stream)
         if after:
             waited = self._clock.seconds() - self._visit.began_at
             self._timer = self._clock.callLater(max(0.0, after - waited), self._begin)
@@ -90,7 +94,7 @@ class WaitingView:
         self._fill()
 
     def _fill(self) -> None:
-        after = self._notices.after if self._asked.stream else self._notices.after_unary
+        after = self._notices.grace(stream=self._asked.stream)
         self._timer = self._clock.callLater(min(BETWEEN_FILLERS, 2 * after), self._fill)
         self._visit.write(self._filler())
 
