@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from benchmarks import machine
 from benchmarks.bench import Aim, Bench, DoesNotApply, Experiment, Row, Samples
 from benchmarks.tools import Ask, Record
-from benchmarks.waiters import ANSWERED, LEAVING, MEMORY
+from benchmarks.waiters import ANSWERED, HALF_LEAVING, LEAVING, MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,5 +197,6 @@ EXPERIMENTS = (
     ),
     MEMORY,
     ANSWERED,
+    HALF_LEAVING,
     LEAVING,
 )

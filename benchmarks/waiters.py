@@ -92,6 +92,31 @@ def leaving(bench: Bench, subject: Running) -> Samples:
     return {"crowd left, stall": max(waits), "crowd left, seen": len(bench.target.records(since)) - 1}
 
 
+def half_leaving(bench: Bench, subject: Running) -> Samples:
+    """Every second one of a crowd leaves the line; then the turn is free, and the others are answered."""
+    since, half = bench.seen(), bench.sizes.waiters // 2
+    leaves = _crowd(half)
+    stays = [Ask(slot=slot, wait_us=slot * STAGGER, lines=2) for slot in range(half)]
+    having = bench.clients(subject, [Ask(first_us=LONG)], seconds=100)
+    having.all_sent()
+    leavers, stayers = (bench.clients(subject, crowd, seconds=100) for crowd in (leaves, stays))
+    try:
+        leavers.all_sent()
+        stayers.all_sent()
+        _until_quiet(subject)
+        leavers.leave()
+        bench.checked(subject, leavers.answers(), {ask.id for ask in leaves})
+        having.leave()
+        whole = sum(answer.outcome == "whole" for answer in stayers.answers().values())
+    finally:
+        for clients in (having, leavers, stayers):
+            clients.stop()
+    if whole < half:
+        bench.problem(subject, f"of {half} who stayed in line not all were answered")
+    ran = bench.target.records(since).keys() & {ask.id for ask in leaves}
+    return {"half left, ran": len(ran), "half stayed, answered": 100 * whole / half}
+
+
 MEMORY = Experiment("memory", (Row("memory", "memory per waiting client", "kB", (Aim(10),), 1),), memory, fresh=True)
 ANSWERED = Experiment(
     "waiters-answered",
@@ -111,6 +136,16 @@ LEAVING = Experiment(
         Row("crowd left, seen", "waiters leave at once: reached the target", "chats", (Aim(0),)),
     ),
     leaving,
+    fresh=True,
+    by_name=True,
+)
+HALF_LEAVING = Experiment(
+    "waiters-half-leave",
+    (
+        Row("half left, ran", "every second waiter leaves: chats of theirs at the target", "chats", (Aim(0),)),
+        Row("half stayed, answered", "every second waiter leaves: others answered", "%", (Aim(100, direction="≥"),), 1),
+    ),
+    half_leaving,
     fresh=True,
     by_name=True,
 )

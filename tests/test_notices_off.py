@@ -49,10 +49,10 @@ class Both:
         return Deferred.fromCoroutine(ask(port, data, "POST"))
 
     async def has_the_turn(self) -> RawClient:
-        """A chat that the target never answers."""
+        """A chat that the target never answers, of a model that nobody else wants: a load would go on for them."""
         self.target.misbehave("no-headers")
         client = await connect(self.foreman.port, "POST")
-        client.send(asking("/api/chat", stream=True))
+        client.send(asking("/api/chat", stream=True, model="qwen3:8b"))
         await deferLater(reactor, 0.05)
         return client
 
