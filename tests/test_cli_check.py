@@ -18,6 +18,7 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from rich.console import Console
 from twisted.internet.defer import maybeDeferred
+from ulid import ULID
 
 from bench import listen, port_of, reactor, settings, start_foreman
 from foreman.cli import checks
@@ -26,6 +27,7 @@ from foreman.cli.effective import MASK, effective
 from foreman.cli.findings import Finding
 from foreman.config import SETTINGS, Config, load
 from foreman.simulator import Settings, Simulator
+from foreman.store.opening import open_database
 from processes import SCRIPTS, clean_environment, free_port
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -63,6 +65,29 @@ def test_what_is_shown_is_what_counts() -> None:
         assert getattr(config, attribute) == parse(one.value)
 
 
+# -- the store
+
+
+def test_jobs_that_can_be_kept_are_well_whether_the_file_is_there_or_not(tmp_path: Path) -> None:
+    config = Config(db_path=tmp_path / "not" / "yet" / "foreman.db")
+    assert checks.store(config) == Finding("store", "ok", f"jobs will be kept in {config.db_path}")
+    assert config.db_path is not None
+    lock = open_database(config.db_path, str(ULID()), 0).lock
+    assert checks.store(config).state == "bad"
+    assert "another foreman uses the jobs" in checks.store(config).text
+    lock.release()
+    assert checks.store(config) == Finding("store", "ok", f"jobs are kept in {config.db_path}")
+
+
+def test_a_file_that_is_no_store_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "foreman.db"
+    path.write_text("a letter to my aunt, which is long enough to be taken for a file of another kind" * 20)
+    found = checks.store(Config(db_path=path))
+    assert found.state == "bad"
+    assert str(path) in found.text
+    assert path.read_text().startswith("a letter")
+
+
 # -- the target
 
 
@@ -87,7 +112,7 @@ async def test_a_target_that_answers_is_told_with_version_and_models(simulator: 
     assert found["target"].state == "ok"
     assert found["target"].text.startswith(f"http://127.0.0.1:{port} is Ollama 0.33.0")
     assert "with 2 models, 0 loaded" in found["target"].text
-    assert [one.state for one in found.values()] == ["ok"] * 5
+    assert [one.state for one in found.values()] == ["ok"] * 6
 
 
 @ensureDeferred
@@ -275,6 +300,7 @@ def test_what_would_not_work_ends_with_1() -> None:
         "port": "bad",
         "door": "ok",
         "clock": "ok",
+        "store": "ok",
         "descriptors": "ok",
     }
     assert "correct-horse" not in run.stdout

@@ -26,8 +26,8 @@ def problems(environ: dict[str, str], options: dict[str, str | None] | None = No
 
 
 def test_without_any_setting_foreman_serves_the_local_ollama_to_this_machine() -> None:
-    config = load({})
-    assert config == Config()
+    config = load({"HOME": "/home/alice"})
+    assert config == Config(db_path=Path("/home/alice/.local/state/foreman/foreman.db"))
     assert config.listen == "tcp:8080:interface=127.0.0.1"
     assert config.target == TargetAddress("http", "127.0.0.1", 11434)
     assert (config.poll_interval, config.silence_timeout, config.turns) == (30.0, 600.0, 1)
@@ -80,7 +80,21 @@ def test_every_setting_has_a_field_a_default_that_reads_and_a_help() -> None:
 
 
 def test_what_is_empty_counts_as_not_given() -> None:
-    assert load({f"{setting.variable}": " " for setting in SETTINGS}, {"poll-interval": None, "turns": ""}) == Config()
+    nothing = {setting.variable: " " for setting in SETTINGS}
+    assert load(nothing, {"poll-interval": None, "turns": ""}) == load({})
+
+
+@pytest.mark.parametrize(
+    ("environ", "path"),
+    [
+        ({"XDG_STATE_HOME": "/state", "HOME": "/home/alice"}, "/state/foreman/foreman.db"),
+        ({"XDG_STATE_HOME": "not/absolute", "HOME": "/home/alice"}, "/home/alice/.local/state/foreman/foreman.db"),
+        ({"STATE_DIRECTORY": "/var/lib/foreman:/var/lib/other", "HOME": "/"}, "/var/lib/foreman/foreman.db"),
+        ({"FOREMAN_DB_PATH": "/data/jobs.db", "XDG_STATE_HOME": "/state"}, "/data/jobs.db"),
+    ],
+)
+def test_jobs_are_kept_in_the_state_folder_unless_another_place_is_named(environ: dict[str, str], path: str) -> None:
+    assert load(environ).db_path == Path(path)
 
 
 def test_all_problems_are_reported_at_once_each_by_the_name_of_its_variable() -> None:

@@ -18,6 +18,8 @@ from foreman.errors import ConfigError
 T = TypeVar("T")
 
 _PREFIX = "FOREMAN_"
+#: The name of the file of jobs in the state folder.
+DATABASE = "foreman.db"
 #: What the command line reads for itself; not a setting of the daemon.
 _NOT_SETTINGS = frozenset({"FOREMAN_URL", "FOREMAN_TOKEN"})
 #: What Kubernetes puts into every container's environment for a service that is called foreman.
@@ -159,7 +161,7 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
     # The types were checked by each setting's own parser.
     config = evolve(Config(), **values)  # type: ignore[arg-type]
     if config.db_path is None:
-        config = evolve(config, db_path=state_folder(environ) / "foreman.db")
+        config = evolve(config, db_path=state_folder(environ) / DATABASE)
     problems += _contradictions(config, broken={setting.attribute for setting in SETTINGS} - values.keys())
     problems += _unknown(environ)
     if problems:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,6 +24,8 @@ from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.stock import Standing
+from foreman.store.opening import examine
+from foreman.store.trouble import StoreRefused, StoreUnavailable
 from foreman.tap import fitting, raise_descriptor_limit
 
 #: No clock is right that shows a time before this code was written.
@@ -30,6 +34,8 @@ _WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
 _APART = 60.0
 #: How long whoever has the port may take to say that it is foreman, in seconds.
 _SOON = 1.0
+#: Less room than this is worth a word, in bytes.
+_LITTLE_ROOM = 1_000_000_000
 #: Endpoints whose sockets come from whoever starts foreman.
 _INHERITED = {"systemd", "fd", "stdio"}
 
@@ -50,6 +56,7 @@ async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], flo
     return [
         *found,
         await port(reactor, config.listen),
+        store(config),
         door(config),
         clock(wall_clock(), None if date is None else date.decode("latin-1")),
         descriptors(config, raise_descriptor_limit()),
@@ -131,6 +138,25 @@ def door(config: Config) -> Finding:
     if is_private(config.listen):
         return Finding("door", "ok", "no token is asked for, and only this machine can connect")
     return Finding("door", "note", "no token is asked for: whoever can connect may chat, and remove models")
+
+
+def store(config: Config) -> Finding:
+    """Whether jobs can be kept."""
+    path = config.db_path
+    assert path is not None
+    there = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        text = f"{there} cannot be written to, so that no jobs would be taken; FOREMAN_DB_PATH says where to keep them"
+        return Finding("store", "bad", text)
+    if path.exists():
+        try:
+            examine(path)
+        except (StoreRefused, StoreUnavailable) as problem:
+            return Finding("store", "bad", str(problem))
+    free = shutil.disk_usage(there).free
+    if free < _LITTLE_ROOM:
+        return Finding("store", "note", f"{path}: the disk has only {free // 10**6} MB left for jobs")
+    return Finding("store", "ok", f"jobs are kept in {path}" if path.exists() else f"jobs will be kept in {path}")
 
 
 def clock(now: float, date: str | None) -> Finding:

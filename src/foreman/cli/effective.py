@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from foreman.config import SETTINGS, Setting
+from foreman.config import DATABASE, SETTINGS, Setting, state_folder
 
 #: What stands for a secret that is set.
 MASK = "***"
@@ -47,4 +47,6 @@ def _one(setting: Setting, environ: Mapping[str, str], option: str) -> Effective
     file = environ.get(f"{setting.variable}_FILE", "").strip() if setting.secret else ""
     if file:
         return Effective(setting.variable, MASK, f"file {file}")
+    if setting.attribute == "db_path":  # its default is another one for each person
+        return Effective(setting.variable, str(state_folder(environ) / DATABASE), "default")
     return Effective(setting.variable, setting.default, "default")

@@ -71,6 +71,22 @@ def open_database(path: Path, boot: str, now: int) -> Opened:
             raise
 
 
+def examine(path: Path) -> None:
+    """Whether a foreman could use the database at ``path``, which is there; nothing in it is changed.
+
+    :raises StoreRefused, StoreUnavailable: as ``open_database`` would.
+    """
+    with _named(path):
+        lock = take_lock(path)
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                _version(connection, path)
+                if path.stat().st_size <= CHECKED_FIRST:
+                    check(connection, path)
+        finally:
+            lock.release()
+
+
 def make_folder(folder: Path) -> None:
     """The folder of the database, for its owner alone."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -140,16 +156,14 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path, lock: Lock, boot: str, now: int) -> Opened:
-    # Made by us, so that it is nobody else's to read.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) if not path.exists() else None
+    _make_file(path)
+    checked = path.stat().st_size <= CHECKED_FIRST
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        version = _version(connection, path)
+        with _looked_at(path, checked):
+            version = _version(connection, path)
         if version == 0:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         configure(connection)
-        checked = path.stat().st_size <= CHECKED_FIRST
-        if checked:
-            check(connection, path)
         _migrate(connection, path, version)
         cursor = connection.cursor()
         cursor.execute("BEGIN IMMEDIATE")
@@ -162,6 +176,29 @@ def _open(path: Path, lock: Lock, boot: str, now: int) -> Opened:
         rescued = rescue(Transaction(cursor, now), boot)
         cursor.execute("COMMIT")
         return Opened(lock, rescued, checked)
+
+
+def _make_file(path: Path) -> None:
+    """Made by us, so that it is nobody else's to read. One that is there is not opened: closing it would lose locks."""
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+@contextmanager
+def _looked_at(path: Path, whole: bool) -> Iterator[None]:
+    """Look at the file before anything may write: to close it would write its log into one that is to be left as it is.
+
+    :param whole: look through all of it.
+    """
+    # One that is empty, or that a crash left while it was made, can only be looked at by who may write.
+    if path.stat().st_size == 0 or path.with_name(f"{path.name}-journal").exists():
+        yield
+        return
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as connection:
+        _version(connection, path)
+        if whole:
+            check(connection, path)
+        yield
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
@@ -185,7 +222,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables and application != APPLICATION_ID:
+    if application != APPLICATION_ID and (tables or version or application):
         raise StoreRefused(f"{path} is a database, but not foreman's; name another file with FOREMAN_DB_PATH")
     newest = len(migrations())
     if version > newest:
@@ -199,7 +236,9 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
     scripts = migrations()
     if 0 < version < len(scripts):
-        with closing(sqlite3.connect(path.with_name(f"{path.name}.before-{len(scripts)}"))) as copy:
+        backup = path.with_name(f"{path.name}.before-{len(scripts)}")
+        _make_file(backup)
+        with closing(sqlite3.connect(backup)) as copy:
             connection.backup(copy)
     for number, script in enumerate(scripts[version:], version + 1):
         connection.executescript(
