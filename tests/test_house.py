@@ -64,9 +64,10 @@ FLOORS = (
         "foreman.attempt",
         "foreman.verdict",
         "foreman.timetable",
+        "foreman.housekeeping",
     },
     {"foreman.web"},
-    {"foreman.service", "foreman.tap", "foreman.cli", "foreman.simulator"},
+    {"foreman.banner", "foreman.service", "foreman.tap", "foreman.cli", "foreman.simulator"},
 )
 #: What the ground floor may use beside the standard library.
 GROUND_LIBRARIES = {"attrs", "attr", "msgspec", "ulid", "zstandard", "foreman", "__future__"}

@@ -128,6 +128,10 @@ class Config:
     job_patience: float = _setting(
         "30m", spellings.seconds, "people pass a job that has waited for less; then it gets every fourth turn"
     )
+    keep_succeeded: float = _setting("7d", spellings.seconds, "how long jobs are kept that succeeded; 0: for good")
+    keep_cancelled: float = _setting("3d", spellings.seconds, "the same for those that were cancelled")
+    keep_failed: float = _setting("30d", spellings.seconds, "the same for those that failed or were discarded")
+    disk_reserve: int = _setting("256MiB", spellings.size, "free room on the disk below which no jobs are taken: 507")
     log_format: str = _setting("text", spellings.text_or_json, "text, or json")
 
 

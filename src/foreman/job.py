@@ -117,7 +117,8 @@ class NewJob:
 class Job:
     """A job as it stands in the store. Times in milliseconds since the epoch.
 
-    :ivar attempt: tries that count; :ivar outages: tries since the last of those that did not; :ivar rescues: how often
+    :ivar attempt: tries that count; :ivar outages: tries in a row that did not, less those while the
+        target was away; :ivar rescues: how often
         foreman died while it ran; :ivar fence: grows with each claim and each rescue, so that who holds an older one
         cannot write; :ivar boot: whose claim it is, while it runs; :ivar cancel_asked_at: when its end was asked for.
     """
@@ -195,8 +196,12 @@ def after(job: Job, mishap: Mishap, now: int, jitter: float) -> Ending:
 
     :param now: milliseconds since the epoch; :param jitter: from 0 to 1, so that many do not come back at once.
     """
-    blameless = mishap.error_class in _BLAMELESS and not (mishap.reached and job.outages >= MOST_BREAKS)
-    outages = job.outages + 1 if blameless else 0
+    unreachable = mishap.error_class == "unreachable"
+    away = unreachable and not mishap.reached
+    broke_off_again = unreachable and mishap.reached and job.outages >= MOST_BREAKS
+    blameless = mishap.error_class in _BLAMELESS and not broke_off_again
+    # While the target is away nothing is learned of the job: its breaks are neither more nor forgotten.
+    outages = 0 if not blameless else job.outages if away else job.outages + 1
     # A try that counts was counted when it was claimed.
     error = JobError(mishap.error_class, mishap.message, job.attempt)
     if job.cancel_asked_at is not None:
@@ -207,12 +212,13 @@ def after(job: Job, mishap: Mishap, now: int, jitter: float) -> Ending:
         return Ending("discarded", None, burned=True, outages=0, error=error)
     if not blameless and job.attempt >= job.max_attempts:
         return Ending("discarded", None, burned=True, outages=0, error=error)
-    run_at = now + round(1000 * pause(outages if blameless else job.attempt, mishap.retry_after, jitter))
+    # The worker takes nothing while the target is away, so that the job need not wait for longer than that.
+    wait = 0.0 if away else pause(outages if blameless else job.attempt, mishap.retry_after, jitter)
+    run_at = now + round(1000 * wait)
     if job.deadline is not None and run_at >= job.deadline:
         late = JobError("expired", f"its deadline comes before another try; the last: {mishap.message}", job.attempt)
         return Ending("discarded", None, not blameless, outages, late)
-    if mishap.error_class == "unreachable" and not mishap.reached:
-        # The worker takes nothing while the target is away, so that the job need not wait for longer than that.
+    if away:
         return Ending("queued", None, burned=False, outages=outages, error=error)
     return Ending("scheduled", run_at, not blameless, outages, error)
 
@@ -223,7 +229,7 @@ def pause(times: int, asked: float | None, jitter: float) -> float:
     :param times: tries so far, 1 or more; :param asked: what the target asked for, which wins.
     """
     if asked is not None:
-        return min(max(asked, 1.0), LONGEST_PAUSE)
+        return min(LONGEST_PAUSE, max(1.0, asked))  # in this order also what is no number is one
     whole = BACKOFF[min(max(times, 1), len(BACKOFF)) - 1]
     return whole / 2 + whole / 2 * jitter
 

@@ -12,10 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from ulid import ULID
 
+from foreman.banner import Banner
 from foreman.budget import Budget
 from foreman.config import Config
 from foreman.gate import Gate
+from foreman.housekeeping import Housekeeping
 from foreman.inference import Inference
+from foreman.job import State
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
@@ -61,6 +64,7 @@ class Foreman(Service):
     ) -> None:
         self._config = config
         self._clock = reactor
+        self._banner = Banner(config)
         endpoint = endpoint_for(reactor, config.target, config.connect_timeout)
         client = TargetClient(reactor, endpoint, config.target, config.target_token)
         self.inventory = Inventory(reactor, client, config.poll_interval)
@@ -77,10 +81,11 @@ class Foreman(Service):
             Budget(config.buffer_total),
         )
         assert config.db_path is not None  # ``config.load`` finds one where none was named
-        self._database = Database(reactor, config.db_path, str(new_id()), wall_clock, Bells())
+        self._database = Database(reactor, config.db_path, str(new_id()), wall_clock, Bells(), config.disk_reserve)
         self.store = Store(self._database, new_id, config.max_jobs)
         self.worker = Worker(reactor, self.store, self.inference, random, config.job_patience, config.max_artifact)
         self._timetable = Timetable(reactor, self.store)
+        self._housekeeping = Housekeeping(reactor, self.store, keeping(config))
         self._access_log = AccessLog(reactor)
         notices = Notices(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
         self.api = Api(reactor, wall_clock, self.inference, self._access_log, config.poll_interval, notices)
@@ -114,18 +119,14 @@ class Foreman(Service):
         self._database.start()
         self.inventory.start()
         self._timetable.start()
+        self._housekeeping.start()
         self.worker.start()
         self._port.startService()
-        self._log.info(
-            "foreman listens on {listen} in front of {target}",
-            listen=self._config.listen,
-            target=self._config.target.url,
-        )
+        self._banner.listens()
 
     def _target_is_there(self) -> None:
         if self.inventory.tags is not None:
-            names = sorted(model.name for model in self.inventory.installed.values())
-            self._log.info("{count} models are installed: {names}", count=len(names), names=", ".join(names) or "none")
+            self._banner.target_is_there(self.inventory.installed.values(), self.inventory.running)
         self._warmer.warm()
         self.worker.nudge()
 
@@ -171,6 +172,7 @@ class Foreman(Service):
                 door.abort()
             await self.doors.open.when_empty()
         self._access_log.flush()
+        await self._housekeeping.stop()
         await self._timetable.stop()
         await self._database.stop()
         self._log.info("stopped")
@@ -197,6 +199,17 @@ def with_backlog(listen: str) -> str:
     """The endpoint description ``listen`` with room for those who come at once, unless it says how much there is."""
     counts = listen.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in listen
     return f"{listen}:backlog={BACKLOG}" if counts else listen
+
+
+def keeping(config: Config) -> dict[State, float]:
+    """How long jobs are kept after they have ended, in seconds; those that are not there, for good."""
+    settings: dict[State, float] = {
+        "succeeded": config.keep_succeeded,
+        "cancelled": config.keep_cancelled,
+        "failed": config.keep_failed,
+        "discarded": config.keep_failed,
+    }
+    return {state: seconds for state, seconds in settings.items() if seconds}
 
 
 def tokens_of(config: Config) -> Tokens:

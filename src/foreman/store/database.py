@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ class Database:
     """One SQLite file, this process's alone.
 
     :ivar path: of the file; :ivar boot: a ULID of this start; :ivar wall_clock: seconds since the epoch;
-    :ivar bells: ring after each commit.
+    :ivar bells: ring after each commit; :ivar reserve: room on the disk below which nothing new is taken, in bytes.
     """
 
     _reactor: Any
@@ -47,6 +48,7 @@ class Database:
     boot: str
     _wall_clock: Callable[[], float]
     bells: Bells
+    _reserve: int = 0
     _opened: Opened | None = field(default=None, init=False)
     _problem: StoreUnavailable = field(factory=lambda: unavailable("off", ""), init=False)
     _writer: Writer | None = field(default=None, init=False)
@@ -58,7 +60,9 @@ class Database:
     @property
     def condition(self) -> Condition:
         """How it is, in one word."""
-        return self._problem.condition if self._writer is None else self._writer.condition
+        if self._writer is None:
+            return self._problem.condition
+        return "full" if self._writer.condition == "ok" and self._is_nearly_full() else self._writer.condition
 
     @property
     def detail(self) -> str:
@@ -83,7 +87,31 @@ class Database:
         if self._writer is None or self._reading is None or self._writer.condition == "broken":
             return maybeDeferred(self._refuse)
         looked: Deferred[T] = self._reading.runWithConnection(_look, look, self._reactor, arguments)
-        return looked.addErrback(_unreadable)
+        return looked.addErrback(self._unreadable)
+
+    def aside(self, work: Callable[[Any], T]) -> Deferred[T]:
+        """Run ``work`` with the writer's connection, between two commits and outside of them.
+
+        :raises StoreUnavailable: as the Deferred's failure.
+        """
+        if self._writer is None or self._writing is None or self._writer.condition == "broken":
+            return maybeDeferred(self._refuse)
+        done: Deferred[T] = self._writing.runWithConnection(work)
+        return done.addErrback(self._unreadable)
+
+    def check_room(self) -> None:
+        """See that there is room for more than what is under way.
+
+        :raises StoreUnavailable: when the disk is nearly full.
+        """
+        if self._is_nearly_full():
+            raise unavailable("full", f"less than {self._reserve} bytes are free, which FOREMAN_DISK_RESERVE keeps")
+
+    def _is_nearly_full(self) -> bool:
+        try:
+            return shutil.disk_usage(self.path.parent).free < self._reserve
+        except OSError:
+            return False  # what is wrong there, writing will tell
 
     # from start to end
 
@@ -115,12 +143,16 @@ class Database:
             self._reopening.stop()
         if self._writer is not None and self._writing is not None and self._reading is not None:
             await self._writer.when_idle()
-            self._reading.close()
-            if self._writer.condition != "broken":
-                await self._writing.runWithConnection(_close_log).addErrback(self._log_problem)
-            self._writing.close()
+            # From here on whoever asks is refused: a pool that is closed would never answer.
+            broken = self._writer.condition == "broken"
             self._problem = unavailable("off", "foreman is stopping")
             self._writer = None
+            for connection in list(self._reading.connections.values()):
+                connection.interrupt()  # looks, and the look through the whole file, which takes minutes for a large one
+            self._reading.close()
+            if not broken:
+                await self._writing.runWithConnection(_close_log).addErrback(self._log_problem)
+            self._writing.close()
         if self._opened is not None:
             self._opened.lock.release()
             self._opened = None
@@ -135,7 +167,7 @@ class Database:
             self._log.warn("{count} jobs were running when foreman ended; they run again", count=opened.rescued)
         if not opened.checked:
             self._reading.runWithConnection(lambda connection: opening.check(connection, self.path)).addErrback(
-                self._found_damaged
+                self._looked_through
             )
 
     def _pool(self, size: int, configure: Callable[[sqlite3.Connection], None]) -> ConnectionPool:
@@ -169,13 +201,36 @@ class Database:
         self.bells.ring(frozenset(), True)
 
     def _still_closed(self, failure: Failure) -> None:
-        if not isinstance(failure.value, StoreUnavailable | StoreRefused):
+        problem = failure.value
+        if isinstance(problem, StoreUnavailable):
+            self._problem = problem
+            return
+        if not isinstance(problem, StoreRefused):
             self._log.failure("opening the store failed", failure)
-        self._problem = unavailable("unwritable", failure.value)
+        elif str(problem) not in str(self._problem):
+            self._log.error("{problem}", problem=problem)
+        self._problem = unavailable("unwritable", problem)
 
-    def _found_damaged(self, failure: Failure) -> None:
-        if self._writer is not None and failure.check(StoreRefused, sqlite3.DatabaseError):
-            self._writer.give_up(failure.getErrorMessage())
+    def _looked_through(self, failure: Failure) -> None:
+        """The look through the whole file came to no good end; that it was interrupted says nothing of the file."""
+        problem = failure.value
+        if isinstance(problem, StoreRefused) or (isinstance(problem, sqlite3.Error) and named(problem) == "broken"):
+            self._give_up(problem)
+        else:
+            self._log.warn("the job store could not be looked through: {problem}", problem=problem)
+
+    def _unreadable(self, failure: Failure) -> Failure:
+        problem = failure.value
+        if not isinstance(problem, sqlite3.Error):
+            return failure
+        refusal = unavailable(named(problem) or "unwritable", problem)
+        if refusal.condition == "broken":  # what cannot be read is not to be built on
+            self._give_up(problem)
+        raise refusal from None
+
+    def _give_up(self, problem: object) -> None:
+        if self._writer is not None:
+            self._writer.give_up(problem)
 
     def _log_problem(self, failure: Failure) -> None:
         self._log.warn("closing the job store: {problem}", problem=failure.value)
@@ -183,7 +238,7 @@ class Database:
     def _refuse(self) -> Any:
         if self._writer is None:
             raise self._problem
-        raise unavailable(self._writer.condition, self._writer.detail)
+        raise self._writer.refusal()
 
 
 # in a thread of the database
@@ -198,6 +253,7 @@ def _look(connection: Any, look: Callable[..., T], clock: IReactorTime, argument
     try:
         return look(cursor, *arguments)
     finally:
+        connection.set_progress_handler(None, 0)
         if connection.in_transaction:
             cursor.execute("COMMIT")
 
@@ -209,11 +265,3 @@ def _configure_reader(connection: sqlite3.Connection) -> None:
 
 def _close_log(connection: Any) -> None:
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-
-def _unreadable(failure: Failure) -> Failure:
-    problem = failure.value
-    if isinstance(problem, sqlite3.Error):
-        condition = named(problem)
-        raise unavailable("unwritable" if condition is None else condition, problem) from None
-    return failure

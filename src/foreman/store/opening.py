@@ -27,6 +27,9 @@ OLDEST_SQLITE = (3, 38, 0)
 CHECKED_FIRST = 64 * 1024 * 1024
 #: How long another process may hold the file, in milliseconds: a backup, or a person's sqlite3.
 PATIENCE_MS = 5000
+#: So many unused pages, and a quarter of all, are kept for what comes next; and how many are given back at once.
+LEAST_FREE_PAGES = 4096
+FREED_AT_ONCE = 500
 
 
 @define(eq=False)
@@ -129,6 +132,20 @@ def configure(connection: sqlite3.Connection) -> None:
         row = connection.execute(f"PRAGMA {pragma}").fetchone()
         if wanted is not None and (row is None or row[0] != wanted):
             raise unavailable("unwritable", f"PRAGMA {pragma} was answered {row}")
+
+
+def shrink(connection: sqlite3.Connection) -> bool:
+    """Give a few of the pages that nothing uses back to the disk, where they are many.
+
+    :return: whether there may be more.
+    """
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    if free < max(LEAST_FREE_PAGES, pages // 4):
+        return False
+    # Stepped to its end, which ``execute`` would not do.
+    connection.executescript(f"PRAGMA incremental_vacuum({FREED_AT_ONCE})")
+    return True
 
 
 def migrations() -> list[str]:

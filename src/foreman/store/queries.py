@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from attrs import evolve, frozen
-from ulid import ULID
 
 from foreman.job import ArtifactInfo, Job, JobLane, State
-from foreman.store.rows import JOB_COLUMNS, Row, job_from, job_of
+from foreman.store.rows import JOB_COLUMNS, LEEWAY, Row, first_id, job_from, job_of
 from foreman.store.statements.running import head, queued_models
 from foreman.store.statements.shared import Artifact
 
@@ -74,8 +73,6 @@ _FROM: Mapping[Literal["metadata", "state", "owner", "model", "all"], str] = {
     "all": "jobs WHERE id < :before",
 }
 _AFTER_ALL_IDS = "~"
-#: By how much an id may be ahead of its job, since ids go on where the clock is set back; milliseconds.
-_LEEWAY = 86_400_000
 
 
 def page_statements(wanted: Filter, before: str | None, limit: int) -> list[tuple[str, dict[str, Any]]]:
@@ -94,11 +91,11 @@ def page_statements(wanted: Filter, before: str | None, limit: int) -> list[tupl
             more.append(f"jobs.{name} = :{name}")
     # An id begins with its time, so that ids bound what is looked at; created_at decides.
     if wanted.created_after is not None:
-        values |= {"after": wanted.created_after, "first": _first_id(wanted.created_after - _LEEWAY)}
+        values |= {"after": wanted.created_after, "first": first_id(wanted.created_after - LEEWAY)}
         more.append("jobs.created_at >= :after AND jobs.id >= :first")
     if wanted.created_before is not None:
         values |= {"until": wanted.created_before}
-        values["before"] = min(values["before"], _first_id(wanted.created_before + _LEEWAY))
+        values["before"] = min(values["before"], first_id(wanted.created_before, leeway=True))
         more.append("jobs.created_at < :until")
     if wanted.metadata:
         values |= {"key": values["key0"], "value": values["value0"]}
@@ -108,7 +105,7 @@ def page_statements(wanted: Filter, before: str | None, limit: int) -> list[tupl
             more.append(f"jobs.state IN ({', '.join(f':{name}' for name in states)})")
         return [(_statement("metadata", more), values)]
     if wanted.states:
-        return [(_statement("state", more), {**values, "state": state}) for state in wanted.states]
+        return [(_statement("state", more), {**values, "state": state}) for state in dict.fromkeys(wanted.states)]
     chosen: Literal["model", "owner", "all"] = (
         "model" if wanted.model is not None else "owner" if wanted.owner is not None else "all"
     )
@@ -188,10 +185,6 @@ BEFORE = (
 )
 
 
-def _first_id(moment: int) -> str:
-    return str(ULID.from_timestamp(max(0, moment) / 1000))[:10]
-
-
 def _statement(chosen: Literal["metadata", "state", "owner", "model", "all"], more: Iterable[str]) -> str:
     where = " AND ".join((_FROM[chosen], *more))
     columns = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS.split(", "))
@@ -234,8 +227,8 @@ def _position(cursor: sqlite3.Cursor, job: Job, models: Sequence[str]) -> int | 
     """The place of a queued job among all of its lane, 1 is next; None beyond FARTHEST."""
     before = 0
     for model in models:
-        most = FARTHEST - before
+        most = FARTHEST + 1 - before
         before += cursor.execute(BEFORE, (job.lane, model, job.sort_key, job.id, most)).fetchone()[0]
-        if before >= FARTHEST:
+        if before > FARTHEST:
             return None
     return before + 1

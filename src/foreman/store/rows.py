@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
+from ulid import ULID
 
 from foreman.job import ArtifactInfo, Job, JobError, Usage
 
@@ -19,7 +20,14 @@ JOB_COLUMNS = (
     "created_at, started_at, finished_at"
 )
 
+#: By how much an id may be ahead of its job, since ids go on where the clock is set back; milliseconds.
+LEEWAY = 86_400_000
 _USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "load_ms", "total_ms")
+
+
+def first_id(moment: int, *, leeway: bool = False) -> str:
+    """What the ids of jobs made at ``moment`` (milliseconds since the epoch) begin with, or somewhat later ones."""
+    return str(ULID.from_timestamp(max(0, moment + LEEWAY * leeway) / 1000))[:10]
 
 
 def job_from(row: Row, metadata: Mapping[str, str] | None = None, artifacts: Sequence[ArtifactInfo] = ()) -> Job:

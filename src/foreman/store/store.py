@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from attrs import define, field
 from ulid import ULID
 
-from foreman.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJob, Usage
-from foreman.store import queries
+from foreman.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJob, State, Usage
+from foreman.store import opening, queries
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.queries import Counts, Event, Filter
-from foreman.store.statements import by_hand, enqueue, running, sweep
+from foreman.store.statements import by_hand, enqueue, prune, running, sweep
 from foreman.store.statements.enqueue import Enqueued
 from foreman.store.statements.running import Claim
 from foreman.store.statements.shared import Artifact
@@ -54,6 +54,7 @@ class Store:
 
         :raises enqueue.KeyReused, enqueue.TooManyJobs:
         """
+        self.database.check_room()
         ids = [self._id() for _ in new]
         return await self.database.write(lambda tx: enqueue.enqueue(tx, new, ids, self._max_jobs))
 
@@ -119,6 +120,7 @@ class Store:
 
         :raises shared.WrongState: when the job is gone.
         """
+        self.database.check_room()
         return await self.database.write(lambda tx: by_hand.put_by_hand(tx, id_, artifact))
 
     async def sweep(self) -> int | None:
@@ -128,6 +130,14 @@ class Store:
     async def hasten(self) -> None:
         """The wall clock was set back: what tries again is not to wait for the time that is lived twice."""
         await self.database.write(lambda tx: sweep.hasten(tx, round(LONGEST_PAUSE * 1000)))
+
+    async def prune(self, state: State, before: int) -> int:
+        """Forget some of the jobs that ended in ``state`` before ``before``; how many, 0 when none is left."""
+        return await self.database.write(lambda tx: prune.prune(tx, state, before))
+
+    async def shrink(self) -> bool:
+        """Give some of the room that nothing uses back to the disk; whether there may be more of it."""
+        return await self.database.aside(opening.shrink)
 
     # reading
 

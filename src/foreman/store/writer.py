@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from twisted.enterprise.adbapi import ConnectionPool
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,13 +37,16 @@ class Committed:
     """What became of a batch.
 
     :ivar outcomes: of each step its result, or a Failure; :ivar changed: jobs to tell of; :ivar queued: some may run;
-    :ivar due: the first moment at which the clock changes one.
+    :ivar due: the first moment at which the clock changes one; :ivar wrote: whether anything was
+        written; :ivar log_due: whether the log is to be written into the database.
     """
 
     outcomes: list[Any]
     changed: frozenset[str]
     queued: bool
     due: int | None
+    wrote: bool
+    log_due: bool
 
 
 @define(eq=False)
@@ -79,7 +82,7 @@ class Writer:
         """
         done: Deferred[T] = Deferred()
         if self.condition == "broken":
-            done.errback(unavailable("broken", self.detail))
+            done.errback(self.refusal())
         elif len(self._waiting) >= MOST_WAITING:
             done.errback(unavailable("unwritable", f"{MOST_WAITING} changes wait to be written"))
         else:
@@ -92,18 +95,22 @@ class Writer:
         """Fires when nothing is left to write."""
         return self._under_way.when_empty()
 
-    def give_up(self, detail: str) -> None:
+    def give_up(self, detail: object) -> None:
         """The file cannot be relied on any more."""
-        self._became("broken", detail)
+        self._became(unavailable("broken", detail))
+
+    def refusal(self) -> StoreUnavailable:
+        """The failure for those who want something of a store that is not well."""
+        return StoreUnavailable(self.condition, self.detail)
 
     def _begin(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         steps = [step for step, _ in batch]
         self._under_way.add(self)
-        running: Deferred[Committed] = self._pool.runWithConnection(self._commit, steps, self._now())
+        running: Deferred[Any] = self._pool.runWithConnection(self._commit, steps, self._now())
         running.addCallbacks(self._committed, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
         running.addErrback(lambda failure: self._log.failure("telling of a commit failed", failure))
-        running.addCallback(lambda _: self._pool.runWithConnection(self._checkpoint_where_due))
+        running.addCallback(self._checkpoint_where_due)
         running.addErrback(self._checkpoint_failed)
         running.addBoth(self._next)
 
@@ -113,19 +120,29 @@ class Writer:
             return
         left, self._waiting = self._waiting, deque()
         for _step, done in left:
-            done.errback(unavailable("broken", self.detail))
+            done.errback(self.refusal())
         self._under_way.discard(self)
 
-    def _committed(self, committed: Committed, batch: Sequence[tuple[Step, Deferred[Any]]]) -> None:
-        if self.condition != "ok":
-            self._became("ok", "")
+    def _committed(self, committed: Committed, batch: Sequence[tuple[Step, Deferred[Any]]]) -> bool:
+        if self.condition == "broken":  # found while this was on its way: what is in the file may not stay there
+            for _step, done in batch:
+                done.errback(self.refusal())
+            return False
+        # Taking the lock shows that the file can be locked; that there is room is shown by what was written only.
+        if self.condition == "unwritable" or (self.condition == "full" and committed.wrote):
+            self._log.info("the job store can be written again")
+            self.condition, self.detail = "ok", ""
         if committed.changed or committed.queued:
-            self._changed(committed.changed, committed.queued, committed.due)
+            try:
+                self._changed(committed.changed, committed.queued, committed.due)
+            except Exception:  # noqa: BLE001 - a listener's mistake is not theirs who have been committed
+                self._log.failure("telling of changes failed")
         for (_step, done), outcome in zip(batch, committed.outcomes, strict=True):
             if isinstance(outcome, Failure):
                 done.errback(outcome)
             else:
                 done.callback(outcome)
+        return committed.log_due
 
     def _failed(self, failure: Failure, batch: Sequence[tuple[Step, Deferred[Any]]]) -> None:
         problem = failure.value
@@ -135,7 +152,7 @@ class Writer:
                 self._log.failure("writing to the store failed", failure)
             problem = unavailable(condition or "unwritable", problem)
         if isinstance(problem, StoreUnavailable):
-            self._became(problem.condition, str(problem))
+            self._became(problem)
         for _step, done in batch:
             done.errback(Failure(problem))
 
@@ -143,22 +160,28 @@ class Writer:
         problem = failure.value
         condition = named(problem) if isinstance(problem, sqlite3.Error) else None
         if condition == "broken":
-            self._became("broken", str(problem))
+            self.give_up(problem)
         else:  # it is tried again after the next commit
             self._log.warn("the log of the job store cannot be written into it: {problem}", problem=problem)
 
-    def _became(self, condition: Condition, detail: str) -> None:
-        if condition != self.condition:
-            if condition == "ok":
-                self._log.info("the job store can be written again")
-            else:
-                self._log.error("{detail}", detail=detail)
-        self.condition, self.detail = condition, detail
+    def _became(self, problem: StoreUnavailable) -> None:
+        if self.condition in {problem.condition, "broken"}:
+            return
+        self._log.error("{problem}", problem=problem)
+        self.condition, self.detail = problem.condition, str(problem)
+
+    def _checkpoint_where_due(self, is_due: bool | None) -> Deferred[None]:
+        # A store that has failed is left as it is: its log may be all that is whole.
+        if not is_due or self.condition == "broken":
+            return succeed(None)
+        written: Deferred[None] = self._pool.runWithConnection(self._checkpoint)
+        return written
 
     # in the writer's thread
 
     def _commit(self, connection: Any, steps: Sequence[Step], now: int) -> Committed:
         cursor = connection.cursor()
+        changes = connection.total_changes
         cursor.execute("BEGIN IMMEDIATE")
         try:
             self._check_boot(cursor)
@@ -177,22 +200,32 @@ class Writer:
             if connection.in_transaction:
                 cursor.execute("ROLLBACK")
             raise
-        return Committed(outcomes, frozenset(whole.changed), whole.queued, whole.due)
+        wrote = connection.total_changes > changes
+        log_due = wrote and self._log_is_due(connection)
+        return Committed(outcomes, frozenset(whole.changed), whole.queued, whole.due, wrote, log_due)
 
     def _check_boot(self, cursor: Any) -> None:
         boot = cursor.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()
         if boot is None or boot[0] != self.boot:
             raise unavailable("broken", "another foreman has taken the file over")
 
-    def _checkpoint_where_due(self, connection: Any) -> None:
-        """Write the log into the database when it has grown; SQLite's own way of doing it swallows a failed fsync."""
-        size = self._path.with_name(f"{self._path.name}-wal").stat().st_size
+    def _log_is_due(self, connection: Any) -> bool:
+        size = self._log_size()
+        self._log_bytes = min(self._log_bytes, size)  # begun anew, it may have been cut
         grown = size - self._log_bytes >= CHECKPOINT_BYTES
-        if connection.total_changes - self._changes < CHECKPOINT_ROWS and not grown:
-            return
-        self._changes, self._log_bytes = connection.total_changes, size
-        kind = "RESTART" if size > RESTART_BYTES else "PASSIVE"
+        return grown or connection.total_changes - self._changes >= CHECKPOINT_ROWS
+
+    def _checkpoint(self, connection: Any) -> None:
+        """Write the log into the database; SQLite's own way of doing it swallows a failed fsync."""
+        self._changes, self._log_bytes = connection.total_changes, self._log_size()
+        kind = "RESTART" if self._log_bytes > RESTART_BYTES else "PASSIVE"
         connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()
+
+    def _log_size(self) -> int:
+        try:
+            return self._path.with_name(f"{self._path.name}-wal").stat().st_size
+        except OSError:  # what has been committed is to be answered, whatever became of a name
+            return 0
 
 
 def _in_savepoint(step: Step, tx: Transaction) -> Any:

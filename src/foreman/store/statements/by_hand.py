@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 from foreman import job as jobs
 from foreman.job import ArtifactInfo, Job
 from foreman.store.statements.shared import (
@@ -27,7 +25,8 @@ def cancel(tx: Transaction, id_: str) -> Job:
     if job.state in {"scheduled", "queued"}:
         return end_waiting(tx, job, "cancelled", None)
     if job.state == "running":
-        tx.cursor.execute("UPDATE jobs SET cancel_asked_at = ? WHERE id = ?", (tx.now, id_))
+        tx.cursor.execute("UPDATE jobs SET cancel_asked_at = coalesce(cancel_asked_at, ?) WHERE id = ?", (tx.now, id_))
+        tx.changed.add(id_)
         return existing(tx, id_)
     if job.state != "cancelled":
         raise WrongState(f"it has ended: {job.state}")
@@ -70,6 +69,4 @@ def put_by_hand(tx: Transaction, id_: str, artifact: Artifact) -> tuple[Artifact
     :return: what is known of it, and whether it is new.
     """
     job = existing(tx, id_)
-    new = put(tx, id_, artifact, job.fence)
-    info = ArtifactInfo(artifact.name, artifact.type, len(artifact.data), sha256(artifact.data).hexdigest(), tx.now)
-    return info, new
+    return put(tx, id_, artifact, job.fence)

@@ -15,7 +15,19 @@ from foreman import job as jobs
 from foreman.errors import ForemanError
 from foreman.job import Ending, Job, JobLane, Usage
 from foreman.store.rows import JOB_COLUMNS, job_from, usage_text
-from foreman.store.statements.shared import Artifact, Transaction, add_waiting, expired_error, put, tell
+from foreman.store.statements.shared import (
+    Artifact,
+    Transaction,
+    add_waiting,
+    end_waiting,
+    existing,
+    expired_error,
+    put,
+    tell,
+)
+
+#: How many expired jobs one claim discards on its way, so that the writer is not held for long.
+MOST_EXPIRED = 500
 
 
 @frozen
@@ -38,24 +50,25 @@ class Stale(ForemanError):
 
 
 def claim(tx: Transaction, lane: JobLane, boot: str, bonus_of: Callable[[str], int | None]) -> Claim | None:
-    """Take the job that is next in ``lane``.
+    """Take the job that is next in ``lane``; what has expired on the way there is discarded.
 
     :param bonus_of: by how many milliseconds the jobs of a model go before others; None: it cannot run now.
     """
-    while True:
+    for _ in range(MOST_EXPIRED):
         next_one = head(tx.cursor, lane, bonus_of)
         if next_one is None:
             return None
         rows = tx.cursor.execute(
             "UPDATE jobs SET state = 'running', attempt = attempt + 1, fence = fence + 1, boot = ?, started_at = ? "  # noqa: S608
-            f"WHERE id = ? AND state = 'queued' RETURNING {JOB_COLUMNS}",
-            (boot, tx.now, next_one),
+            f"WHERE id = ? AND state = 'queued' AND (deadline IS NULL OR deadline > ?) RETURNING {JOB_COLUMNS}",
+            (boot, tx.now, next_one, tx.now),
         ).fetchall()
+        if not rows:
+            late = existing(tx, next_one)
+            end_waiting(tx, late, "discarded", expired_error(late))
+            continue
         add_waiting(tx, -1)
         job = job_from(rows[0])
-        if job.deadline is not None and job.deadline <= tx.now:
-            _finish(tx, job, Ending("discarded", None, burned=False, outages=0, error=expired_error(job)))
-            continue
         tx.cursor.execute(
             "INSERT INTO attempts (job_id, fence, boot, started_at) VALUES (?, ?, ?, ?)",
             (job.id, job.fence, boot, tx.now),
@@ -66,6 +79,8 @@ def claim(tx: Transaction, lane: JobLane, boot: str, bonus_of: Callable[[str], i
         ).fetchone()
         pairs = tuple((name, value) for name, value in msgspec.json.decode(headers))
         return Claim(job, payload, content_type, content_encoding, pairs, bool(stream))
+    tx.queued = True  # whoever asks again gets on with the rest
+    return None
 
 
 def head(cursor: sqlite3.Cursor, lane: JobLane, bonus_of: Callable[[str], int | None]) -> str | None:
@@ -141,7 +156,8 @@ def release(tx: Transaction, claim: Claim) -> Job:
     """
     job = own(tx, claim)
     state: jobs.State = "queued" if job.cancel_asked_at is None else "cancelled"
-    return _finish(tx, job, Ending(state, None, burned=False, outages=job.outages, error=job.error), told="released")
+    told = "released" if state == "queued" else None
+    return _finish(tx, job, Ending(state, None, burned=False, outages=job.outages, error=job.error), told)
 
 
 def own(tx: Transaction, claim: Claim) -> Job:

@@ -8,7 +8,7 @@ from hashlib import sha256
 from attrs import define, field, frozen
 
 from foreman.errors import ForemanError
-from foreman.job import Job, JobError, State
+from foreman.job import ArtifactInfo, Job, JobError, State
 from foreman.store.rows import job_of
 
 
@@ -98,10 +98,10 @@ def add_waiting(tx: Transaction, count: int) -> int:
     return int(rows[0][0])
 
 
-def put(tx: Transaction, id_: str, artifact: Artifact, fence: int) -> bool:
+def put(tx: Transaction, id_: str, artifact: Artifact, fence: int) -> tuple[ArtifactInfo, bool]:
     """Keep an artifact, in place of an older one of its name.
 
-    :return: whether there was none.
+    :return: what is known of it, and whether there was none.
     """
     digest = sha256(artifact.data).hexdigest()
     known = tx.cursor.execute("SELECT 1 FROM artifacts WHERE job_id = ? AND name = ?", (id_, artifact.name)).fetchone()
@@ -111,4 +111,4 @@ def put(tx: Transaction, id_: str, artifact: Artifact, fence: int) -> bool:
         "created_at = excluded.created_at, data = excluded.data WHERE excluded.fence >= artifacts.fence",
         (id_, artifact.name, artifact.type, len(artifact.data), digest, fence, tx.now, artifact.data),
     )
-    return known is None
+    return ArtifactInfo(artifact.name, artifact.type, len(artifact.data), digest, tx.now), known is None
