@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 
-Family = Literal["ollama", "openai", "anthropic"]
+Family = Literal["ollama", "openai", "anthropic", "foreman"]
 
 
 class Lane(Enum):
@@ -100,6 +100,15 @@ _FREE_ROUTES: dict[str, tuple[str, ...]] = {
     "/api/user/keys/": ("DELETE",),
     "/v1/models/": ("GET",),
 }
+#: Those of jobs, by what follows the first segment.
+_JOB_ROUTES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (re.compile(r""), ("HEAD", "GET", "POST")),
+    (re.compile(r"/[^/]+"), ("HEAD", "GET", "DELETE")),
+    (re.compile(r"/[^/]+/(?:events|stream|artifacts)"), _READ),
+    (re.compile(r"/[^/]+/(?:cancel|retry)"), _POST),
+    (re.compile(r"/[^/]+/artifacts/[^/]+"), ("HEAD", "GET", "PUT")),
+)
+_JOBS = "/jobs"
 #: Below these everything is management, whatever the method: what a newer Ollama adds there may need permission too.
 _MANAGED = ("/api/blobs/", "/api/user/", "/api/experimental/")
 _CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]+)(?=[/?]|\Z)")
@@ -164,8 +173,16 @@ def allowed_methods(path: str) -> tuple[str, ...]:
     """The methods that a path of ``Way`` is known for, in the order of Ollama's ``Allow``; none where it is unknown."""
     if path in _ROUTES:
         return _ROUTES[path][0]
+    if is_of_jobs(path):
+        rest = path.removeprefix(_JOBS)
+        return next((methods for pattern, methods in _JOB_ROUTES if pattern.fullmatch(rest)), ())
     head, slash, last = path.rpartition("/")
     return _FREE_ROUTES.get(head + slash, ()) if last else ()
+
+
+def is_of_jobs(path: str) -> bool:
+    """Whether a path of ``Way`` is foreman's own, about jobs."""
+    return path == _JOBS or path.startswith(f"{_JOBS}/")
 
 
 def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
@@ -179,7 +196,7 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
         # Escaped dot segments or slashes: Ollama has no such route, something between may think otherwise.
         # An escaped /k/ hides a token, which must not reach the target.
         return _NOT_FOUND
-    if path.endswith("/") and path != "/" and method in allowed_methods(path[:-1]):
+    if path.endswith("/") and path != "/" and not is_of_jobs(path) and method in allowed_methods(path[:-1]):
         return Redirect(301 if method == "GET" else 307, _escape(decoded[:-1]) + query)
     return Way(_lane(method, path), _family(path), path)
 
@@ -187,7 +204,7 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
 def _lane(method: str, path: str) -> Lane:
     if path.startswith(_MANAGED):
         return Lane.MANAGEMENT
-    if path.startswith("/queue/"):
+    if path.startswith("/queue/") or is_of_jobs(path):
         return Lane.FOREMAN
     methods, lane = _ROUTES.get(path, ((), Lane.METADATA))
     return lane if method in methods or lane is Lane.MANAGEMENT else Lane.METADATA
@@ -196,6 +213,8 @@ def _lane(method: str, path: str) -> Lane:
 def _family(path: str) -> Family:
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return "anthropic"
+    if is_of_jobs(path):
+        return "foreman"
     return "openai" if path.startswith("/v1/") else "ollama"
 
 

@@ -26,27 +26,39 @@ STATUS: dict[type[errors.ForemanError], int] = {
 
 PHRASES: dict[int, bytes] = {
     200: b"OK",
+    201: b"Created",
+    202: b"Accepted",
     204: b"No Content",
+    206: b"Partial Content",
+    304: b"Not Modified",
     400: b"Bad Request",
     401: b"Unauthorized",
     403: b"Forbidden",
     404: b"Not Found",
+    405: b"Method Not Allowed",
     408: b"Request Timeout",
+    409: b"Conflict",
     410: b"Gone",
     413: b"Request Entity Too Large",
     414: b"Request URI Too Long",
+    415: b"Unsupported Media Type",
+    416: b"Range Not Satisfiable",
     417: b"Expectation Failed",
+    422: b"Unprocessable Entity",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     501: b"Not Implemented",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
+    507: b"Insufficient Storage",
     301: b"Moved Permanently",
     307: b"Temporary Redirect",
 }
 
 _NATIVE_JSON = b"application/json; charset=utf-8"
 _JSON = b"application/json"
+PROBLEM_JSON = b"application/problem+json"
 
 _OPENAI_TYPES = {
     400: "invalid_request_error",
@@ -88,6 +100,12 @@ def json_reply(status: int, value: Any, headers: RawHeaders | None = None) -> Re
     return Reply(status, [(b"Content-Type", _NATIVE_JSON), *(headers or [])], go_json(value))
 
 
+def problem_value(status: int, message: str) -> dict[str, Any]:
+    """The JSON of an error of foreman's own routes (RFC 9457)."""
+    title = PHRASES.get(status, b"Error").decode("ascii")
+    return {"type": "about:blank", "title": title, "status": status, "detail": message}
+
+
 def error_value(family: Family, status: int, message: str, request_id: str) -> dict[str, Any]:
     """The JSON of an error; ``request_id`` is for Anthropic's shape: 24 hex digits."""
     if family == "openai":
@@ -96,7 +114,7 @@ def error_value(family: Family, status: int, message: str, request_id: str) -> d
     if family == "anthropic":
         kind = _ANTHROPIC_TYPES.get(status, "api_error")
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": f"req_{request_id}"}
-    return {"error": message}
+    return problem_value(status, message) if family == "foreman" else {"error": message}
 
 
 def error_reply(
@@ -114,6 +132,8 @@ def error_reply(
         charset and no newline, later ones a newline and no charset (contract 1.4).
     """
     body = go_json(error_value(family, status, message, request_id))
+    if family == "foreman":
+        return Reply(status, [(b"Content-Type", PROBLEM_JSON), *(headers or [])], body)
     late = family != "ollama" and not early
     content_type = _JSON if late else _NATIVE_JSON
     return Reply(status, [(b"Content-Type", content_type), *(headers or [])], body + b"\n" if late else body)

@@ -182,4 +182,6 @@ def _family(target: bytes) -> Family:
     """Whose errors whoever asks for a path reads that cannot be read whole."""
     if target.startswith(b"/v1/messages"):
         return "anthropic"
+    if target == b"/jobs" or target.startswith((b"/jobs/", b"/jobs?")):
+        return "foreman"
     return "openai" if target.startswith(b"/v1/") else "ollama"

@@ -1,0 +1,1 @@
+"""Jobs over HTTP: handed over, looked at, followed, changed (docs/jobs.md)."""

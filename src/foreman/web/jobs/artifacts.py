@@ -1,0 +1,122 @@
+"""What belongs to a job, as a download: whole or in part, and at the pace of its reader."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from twisted.internet.interfaces import IReactorTime
+
+from foreman.headers import RawHeaders
+from foreman.job import OWN_ARTIFACTS, ArtifactInfo
+from foreman.web.answers import PHRASES
+from foreman.web.jobs import asking
+from foreman.web.jobs.pace import Pace
+from foreman.web.jobs.problems import Problem
+from foreman.web.visit import Visit
+
+#: How much is written before it is looked whether the reader takes it, in bytes.
+PIECE = 64 * 1024
+LONGEST_NAME = 128
+LONGEST_TYPE = 255
+USUAL_TYPE = "application/octet-stream"
+
+_RANGE = re.compile(rb"[ \t]*bytes[ \t]*=[ \t]*(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))[ \t]*", re.IGNORECASE)
+
+
+def check_name(name: str) -> None:
+    """Whether an artifact of a caller's may have this name.
+
+    :raises Problem: where it may not.
+    """
+    if len(name) > LONGEST_NAME or not name.isprintable() or name.isspace():
+        raise Problem(400, f"the name of an artifact has 1 to {LONGEST_NAME} printable characters")
+    if name in OWN_ARTIFACTS:
+        raise Problem(409, f"{name!r} is one of the names that foreman gives: {', '.join(sorted(OWN_ARTIFACTS))}")
+
+
+def kept_type(visit: Visit) -> str:
+    """The content type of an artifact that is sent.
+
+    :raises Problem: when it cannot be kept as it was sent.
+    """
+    asking.check_plain(visit, "an artifact is kept as its bytes are; send it uncompressed")
+    values = visit.headers_named(b"content-type")
+    text = values[0].decode("latin-1") if values else ""
+    if len(text) > LONGEST_TYPE:
+        raise Problem(400, f"Content-Type: may have {LONGEST_TYPE} characters")
+    return text or USUAL_TYPE
+
+
+def path_of(id_: str, name: str) -> bytes:
+    """The path of an artifact."""
+    return f"/jobs/{id_}/artifacts/{quote(name, safe='')}".encode("ascii")
+
+
+async def send(visit: Visit, clock: IReactorTime, patience: float, info: ArtifactInfo, data: bytes) -> int:
+    """Answer with ``data``, or the part of it that is asked for.
+
+    :param patience: how long the reader may take nothing, in seconds.
+    :return: the status.
+    :raises Problem: for a part that is not there.
+    """
+    etag = b'"%b"' % info.sha256.encode("ascii")
+    headers: RawHeaders = [
+        (b"ETag", etag),
+        (b"Accept-Ranges", b"bytes"),
+        (b"X-Content-Type-Options", b"nosniff"),
+        (b"Date", visit.http_date()),
+    ]
+    if _is_known(visit, etag):
+        visit.begin(304, PHRASES[304], headers, "other")
+        visit.finish()
+        return 304
+    status, part = 200, _part(visit, etag, len(data))
+    if part is not None:
+        status = 206
+        headers.append((b"Content-Range", b"bytes %d-%d/%d" % (part.start, part.stop - 1, len(data))))
+    span = range(len(data)) if part is None else part
+    headers += [
+        (b"Content-Type", info.type.encode("latin-1", "replace")),
+        (b"Content-Disposition", b"attachment; filename*=UTF-8''%b" % quote(info.name, safe="").encode("ascii")),
+        (b"Content-Length", b"%d" % len(span)),
+    ]
+    visit.begin(status, PHRASES[status], headers, "other")
+    if visit.method != b"HEAD":
+        await _write(visit, Pace(clock, patience), data, span)
+    visit.finish()
+    return status
+
+
+async def _write(visit: Visit, pace: Pace, data: bytes, span: range) -> None:
+    visit.set_producer(pace)
+    try:
+        for start in range(span.start, span.stop, PIECE):
+            await pace.ready()
+            visit.write(data[start : min(start + PIECE, span.stop)])
+    finally:
+        visit.set_producer(None)
+
+
+def _is_known(visit: Visit, etag: bytes) -> bool:
+    asked = b",".join(visit.headers_named(b"if-none-match"))
+    return any(one.strip().removeprefix(b"W/") in {etag, b"*"} for one in asked.split(b","))
+
+
+def _part(visit: Visit, etag: bytes, size: int) -> range | None:
+    """The part that is asked for; None for the whole, also where several are (RFC 9110 section 14.2)."""
+    ranges, conditions = visit.headers_named(b"range"), visit.headers_named(b"if-range")
+    found = _RANGE.fullmatch(ranges[0]) if len(ranges) == 1 and visit.method == b"GET" else None
+    if found is None or any(condition.strip() != etag for condition in conditions):
+        return None
+    first, last, of_end = (None if text is None else int(text) for text in found.groups())
+    if first is None:
+        part = range(max(0, size - (of_end or 0)), size)
+    elif last is not None and last < first:
+        return None
+    else:
+        part = range(first, size if last is None else min(last + 1, size))
+    if not part:
+        headers = [(b"Content-Range", b"bytes */%d" % size)]
+        raise Problem(416, f"there are {size} bytes, and none in this range", headers=headers)
+    return part

@@ -1,0 +1,159 @@
+"""The fields of a job that is handed over, each checked by itself; all that is wrong is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from attrs import define, field
+from msgspec import Raw
+
+from foreman.job import PRIORITIES
+from foreman.web.jobs import moments
+from foreman.web.jobs.asking import KEY_LENGTH
+from foreman.web.jobs.problems import Flaw
+
+T = TypeVar("T")
+
+MOST_ATTEMPTS = 100
+MOST_METADATA, METADATA_NAME, METADATA_TEXT = 16, 64, 512
+
+#: The paths that ``POST /jobs`` takes; a form, as for transcriptions, is handed over as it would be sent.
+ENDPOINTS = (
+    "/api/chat",
+    "/api/generate",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/api/embed",
+    "/api/embeddings",
+    "/v1/embeddings",
+)
+FIELDS = (
+    "endpoint", "payload", "priority", "run_at", "deadline", "max_attempts", "metadata", "idempotency_key",
+)  # fmt: skip
+
+_READABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_MISTAKE = "cannot be read"
+
+
+class _Wrong(ValueError):
+    """A value that a field cannot have; says what it must be."""
+
+
+@define(eq=False)
+class Fields:
+    """The members of one job of a body.
+
+    :ivar pointer: where the job stands in the body; :ivar flaws: what was wrong so far, of all jobs.
+    """
+
+    members: Mapping[str, Raw]
+    pointer: str
+    flaws: list[Flaw]
+    _own: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        known = ", ".join(FIELDS)
+        for name in self.members.keys() - set(FIELDS):
+            self.wrong(_escaped(name), f"is no field of a job; there are {known}")
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was wrong with this job so far."""
+        return not self._own
+
+    def wrong(self, name: str, detail: str, status: int = 400) -> None:
+        """Note what is wrong with a member."""
+        self._own += 1
+        self.flaws.append(Flaw(f"{self.pointer}/{name}", detail, status))
+
+    def raw(self, name: str) -> bytes | None:
+        """The bytes of a member as they came; None where it is not there, or null."""
+        raw = self.members.get(name)
+        value = b"" if raw is None else bytes(raw)
+        return None if value in {b"", b"null"} else value
+
+    def read(self, name: str, judge: Callable[[Any], T], default: T) -> T:
+        """The value of a member, ``default`` where there is none; what is wrong is noted."""
+        raw = self.raw(name)
+        if raw is None:
+            return default
+        try:
+            return judge(msgspec.json.decode(raw))
+        except _Wrong as problem:
+            self.wrong(name, str(problem))
+        except _READABLE:
+            self.wrong(name, _MISTAKE)
+        return default
+
+
+def members_of(raw: bytes | Raw) -> Mapping[str, Raw] | None:
+    """The members of a JSON object, each as it came; None where it is no object that can be read."""
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Raw])
+    except _READABLE:
+        return None
+
+
+def elements_of(raw: bytes) -> list[Raw] | None:
+    """The elements of a JSON array, each as it came; None where it is no array that can be read."""
+    try:
+        return msgspec.json.decode(raw, type=list[Raw])
+    except _READABLE:
+        return None
+
+
+def endpoint(value: Any) -> str:
+    """The path that the payload is for."""
+    if value not in ENDPOINTS:
+        raise _Wrong(f"must be one of {', '.join(ENDPOINTS)}")
+    return str(value)
+
+
+def priority(value: Any) -> int:
+    """How urgent it is."""
+    if type(value) is not int or value not in PRIORITIES:
+        raise _Wrong("must be a whole number from 0 to 9")
+    return value
+
+
+def attempts(value: Any) -> int:
+    """How often it may be tried."""
+    if type(value) is not int or not 1 <= value <= MOST_ATTEMPTS:
+        raise _Wrong(f"must be a whole number from 1 to {MOST_ATTEMPTS}")
+    return value
+
+
+def moment(value: Any) -> int:
+    """A moment, in milliseconds since the epoch."""
+    read = moments.read(value) if isinstance(value, str) else None
+    if read is None:
+        raise _Wrong("must be a moment of RFC 3339 with its offset, such as 2026-11-28T22:00:00Z")
+    return read
+
+
+def key(value: Any) -> str:
+    """What tells a repetition."""
+    if not isinstance(value, str) or not 1 <= len(value) <= KEY_LENGTH:
+        raise _Wrong(f"must be a text of 1 to {KEY_LENGTH} characters")
+    return value
+
+
+def metadata(value: Any) -> Mapping[str, str]:
+    """Texts by name."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise _Wrong("must be an object whose values are texts")
+    if len(value) > MOST_METADATA:
+        raise _Wrong(f"may have {MOST_METADATA} members, and has {len(value)}")
+    if not all(1 <= len(name) <= METADATA_NAME for name in value):
+        raise _Wrong(f"must have names of 1 to {METADATA_NAME} characters")
+    if any(len(text) > METADATA_TEXT for text in value.values()):
+        raise _Wrong(f"must have texts of up to {METADATA_TEXT} characters")
+    return value
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

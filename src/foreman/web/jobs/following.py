@@ -1,0 +1,260 @@
+"""Following a job: what happens to it and what it says, live and resumed, without a line lost or doubled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from foreman import errors
+from foreman.headers import RawHeaders
+from foreman.job import ACTIVE, PARTIAL, STREAM, Job
+from foreman.output import Output
+from foreman.store.queries import Event
+from foreman.store.store import Store
+from foreman.web.answers import go_json
+from foreman.web.jobs.pace import Pace
+from foreman.web.jobs.problems import Problem, no_such_job
+from foreman.web.jobs.shown import event_value
+from foreman.web.jobs.waking import Waking, listening
+from foreman.web.visit import Visit
+from foreman.web.waiting import BETWEEN_FILLERS, STREAM_HEADERS
+
+#: Endpoints whose answers come line by line.
+NATIVE = frozenset({"/api/chat", "/api/generate"})
+#: How many events are read at once.
+AT_ONCE = 500
+#: Behind every line of a try, and behind what was said about its end.
+_BEHIND_ALL = 2**62
+_EVENT = re.compile(r"[0-9]{1,18}", re.ASCII)
+_LINE = re.compile(r"([0-9]{1,9})-(?:([0-9]{1,18})|end)", re.ASCII)
+
+
+class Worker(Protocol):
+    """Who runs the jobs."""
+
+    def output_of(self, id_: str) -> Output | None:
+        """The live lines of a job that runs here.
+
+        They are there when the bell of the job has rung for its claim, and end when what became of the try is stored.
+        """
+
+    def cancel(self, id_: str) -> None:
+        """Stop a job that runs; its claim then ends it."""
+
+
+@define(eq=False)
+class Feed:
+    """One reader, of lines of JSON or of events of SSE.
+
+    :ivar resumed: the reader had some of it before.
+    """
+
+    _clock: IReactorTime
+    _visit: Visit
+    _pace: Pace
+    resumed: bool
+    headers: RawHeaders = field(factory=list)
+    _sse: bool = field(init=False)
+    _said_at: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._sse = wants_events(self._visit)
+        self._said_at = self._clock.seconds()
+
+    def begin(self) -> None:
+        """Write the head, where it is not written."""
+        if not self._visit.startedWriting:
+            content_type = b"text/event-stream" if self._sse else b"application/x-ndjson"
+            headers = [(b"Content-Type", content_type), (b"Date", self._visit.http_date()), *STREAM_HEADERS]
+            kind = "sse" if self._sse else "ndjson"
+            self._visit.begin(200, b"OK", [*headers, *(() if self._sse else self.headers)], kind)
+
+    async def say(self, line: bytes, id_: str, event: str = "") -> None:
+        """One line of JSON."""
+        await self._pace.ready()
+        self.begin()
+        text = line.strip(b" \r\n")
+        if self._sse:
+            named = b"event: %b\n" % event.encode("ascii") if event else b""
+            self._visit.write(b"id: %b\n%bdata: %b\n\n" % (id_.encode("ascii"), named, text.replace(b"\r", b" ")))
+        else:
+            self._visit.write(text + b"\n")
+        self._said_at = self._clock.seconds()
+
+    def until_filler(self) -> float:
+        """How long may pass without a sign, in seconds."""
+        return max(0.0, self._said_at + BETWEEN_FILLERS - self._clock.seconds())
+
+    def fill_where_due(self) -> None:
+        """A sign of life, which is no line."""
+        if self.until_filler() < 0.01:
+            self._visit.write(b":\n\n" if self._sse else b" ")
+            self._said_at = self._clock.seconds()
+
+    def end(self) -> None:
+        """There is no more."""
+        if self._sse and self.resumed and not self._visit.startedWriting:
+            self._visit.begin(204, b"No Content", [(b"Date", self._visit.http_date())], "other")  # else it comes back
+        else:
+            self.begin()
+
+
+@define
+class Tail:
+    """How far one reader is: behind line ``line`` of the try ``attempt``."""
+
+    _feed: Feed
+    attempt: int
+    line: int
+
+    async def lines(self, attempt: int, lines: Sequence[bytes]) -> None:
+        """Say the rest of a try; more lines may come while the reader takes these."""
+        if attempt < self.attempt:
+            return
+        if attempt > self.attempt:
+            await self._feed.say(go_json({"attempt": attempt}), f"{attempt}-0", "attempt")
+            self.attempt, self.line = attempt, 0
+        while self.line < len(lines):
+            line = lines[self.line]
+            if not line.isspace() and line:  # a blank line ends an event, and breaks those who read NDJSON
+                await self._feed.say(line, f"{attempt}-{self.line + 1}")
+            self.line += 1
+
+    async def error(self, text: str) -> None:
+        """Say why it ended."""
+        if self.line < _BEHIND_ALL:
+            await self._feed.say(go_json({"error": text}), f"{self.attempt}-end", "error")
+
+
+@define(eq=False)
+class Following:
+    """Serves those who follow.
+
+    :ivar stall_timeout: how long a reader may take nothing, in seconds.
+    """
+
+    _clock: IReactorTime
+    _store: Store
+    _worker: Worker
+    _waking: Waking
+    _stall_timeout: float
+
+    async def events(self, visit: Visit, job: Job, after: str | None) -> None:
+        """Tell what has happened and happens to ``job``, until it has ended.
+
+        :raises Problem: for an ``after`` that is no event's id.
+        """
+        if after is not None and not _EVENT.fullmatch(after):
+            raise Problem(400, "after: must be the id of an event")
+        await self._serve(visit, after, lambda feed: self._events(feed, job.id, int(after or 0)))
+
+    async def stream(self, visit: Visit, job: Job, after: str | None) -> None:
+        """Pass on the lines of ``job``, until it has ended.
+
+        :raises Problem: for a job without lines, or an ``after`` that is none of its lines.
+        """
+        if job.endpoint not in NATIVE:
+            raise Problem(404, f"{job.endpoint} has no stream; its answer is an artifact when it is there")
+        current = job.fence + 1 if job.state in {"scheduled", "queued"} else job.fence
+        attempt, line = current, 0
+        if after is not None:
+            found = _LINE.fullmatch(after)
+            if found is None or int(found[1]) > job.fence:
+                raise Problem(400, "after: must be TRY-LINE, as in the ids of the events of this stream")
+            attempt, line = int(found[1]), _BEHIND_ALL if found[2] is None else int(found[2])
+        headers = [(b"X-Foreman-Attempt", b"%d" % current)]
+        await self._serve(visit, after, lambda feed: self._lines(feed, Tail(feed, attempt, line), job.id), headers)
+
+    async def _serve(
+        self, visit: Visit, after: str | None, work: Callable[[Feed], Any], headers: RawHeaders | None = None
+    ) -> None:
+        pace = Pace(self._clock, self._stall_timeout)
+        feed = Feed(self._clock, visit, pace, after is not None, headers or [])
+        if visit.method == b"HEAD":
+            feed.begin()
+        else:
+            visit.set_producer(pace)
+            try:
+                await work(feed)
+            finally:
+                visit.set_producer(None)
+        visit.finish()
+
+    async def _events(self, feed: Feed, id_: str, after: int) -> None:
+        while True:
+            with listening(self._store.bells.when_changed(id_)) as bell:
+                # First the job: what it has become is among the events that are read after it.
+                job = await self._store.get(id_)
+                events = await self._store.events(id_, after, AT_ONCE)
+                for event in events:
+                    await feed.say(go_json(event_value(event)), str(event.id))
+                    after = event.id
+                if len(events) == AT_ONCE:
+                    continue
+                if job is None or (job.ended and _is_last(events)):
+                    break
+                await self._pause(feed, bell)
+        if job is None:
+            raise no_such_job(id_)  # deleted under the eyes of its reader
+        feed.end()
+
+    async def _lines(self, feed: Feed, tail: Tail, id_: str) -> None:
+        while True:
+            with listening(self._store.bells.when_changed(id_)) as bell:
+                job = await self._store.get(id_)
+                if job is None:
+                    raise no_such_job(id_)
+                if job.ended:
+                    break
+                output = self._worker.output_of(id_)
+                if output is None or output.ended:
+                    await self._pause(feed, bell)
+                    continue
+            await self._live(feed, tail, output)
+        await self._rest(tail, job)
+        feed.end()
+
+    async def _live(self, feed: Feed, tail: Tail, output: Output) -> None:
+        """The lines of a try while they come. It ends when what became of the try is stored."""
+        while True:
+            await tail.lines(output.attempt, output.lines)
+            if output.ended:
+                return
+            await self._pause(feed, output.when_more(len(output.lines)))
+
+    async def _rest(self, tail: Tail, job: Job) -> None:
+        succeeded = job.state == "succeeded"
+        found = await self._store.artifact(job.id, STREAM if succeeded else PARTIAL)
+        if found is not None:
+            _info, artifact, attempt = found
+            await tail.lines(attempt, artifact.data.removesuffix(b"\n").split(b"\n"))
+        if not succeeded:
+            error = job.error
+            await tail.error(job.state if error is None or job.state == "cancelled" else error.message)
+
+    async def _pause(self, feed: Feed, bell: Deferred[None]) -> None:
+        """Wait for ``bell``, not longer than until the reader needs a sign.
+
+        :raises errors.Draining: when foreman stops.
+        """
+        feed.begin()
+        await self._waking.first_of(bell, seconds=feed.until_filler())
+        if self._waking.closed:
+            raise errors.Draining("foreman is stopping; come back, and go on behind what you have")
+        feed.fill_where_due()
+
+
+def wants_events(visit: Visit) -> bool:
+    """Whether the answer is to be events of SSE."""
+    accepted = b",".join(visit.headers_named(b"accept")).lower()
+    return any(one.partition(b";")[0].strip() == b"text/event-stream" for one in accepted.split(b","))
+
+
+def _is_last(events: Sequence[Event]) -> bool:
+    """Whether what was read last is how it ended; a retry may have followed."""
+    return not events or events[-1].type not in ACTIVE

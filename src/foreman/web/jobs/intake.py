@@ -1,0 +1,137 @@
+"""Taking jobs: by ``POST /jobs``, and by requests to other routes that ask not to be waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, frozen
+
+from foreman import errors
+from foreman.asked import Asked
+from foreman.headers import RawHeaders
+from foreman.job import NewJob
+from foreman.question import ModelMissing
+from foreman.store.statements.enqueue import Enqueued, KeyReused
+from foreman.store.store import Store
+from foreman.web.answers import Reply, json_reply
+from foreman.web.jobs import asking, reading
+from foreman.web.jobs.problems import Flaw, Problem, flawed, no_such_job
+from foreman.web.jobs.reading import Reader
+from foreman.web.jobs.shown import Models, job_value
+from foreman.web.jobs.waking import Waking
+from foreman.web.visit import Visit
+
+#: Queries that a stock client adds, and that mean nothing to Ollama.
+_IDLE_QUERIES = frozenset({("/v1/messages", b"beta=true")})
+
+
+@frozen
+class JobLimits:
+    """How large things may be, in bytes, and how long a reader may take nothing, in seconds."""
+
+    max_payload: int
+    max_artifact: int
+    stall_timeout: float
+
+
+@define(eq=False)
+class Intake:
+    """Where jobs come in. What is answered has been committed."""
+
+    _store: Store
+    _models: Models
+    _waking: Waking
+    _limits: JobLimits
+
+    async def submit(self, visit: Visit) -> Reply:
+        """Take the jobs of a body.
+
+        :raises errors.ForemanError: with all that is wrong with them, or with the store.
+        """
+        self._check_open()
+        asking.check_plain(visit, "send the job uncompressed; its payload goes to Ollama as it is")
+        key = asking.header_key(visit)
+        reader = Reader(visit.caller, key, self._store.now(), self._limits.max_payload)
+        new, is_array = reader.read(read_whole(visit))
+        enqueued = await self._enqueue(new, "/{}" if is_array else "")
+        jobs = [await self._shown(one.id) for one in enqueued]
+        headers = _replayed(enqueued)
+        status = 200 if headers else 201
+        if is_array:
+            return json_reply(status, {"jobs": jobs}, headers)
+        return json_reply(status, jobs[0], [_location(enqueued[0].id), *headers])
+
+    async def accept(self, visit: Visit, wanted: Asked) -> Reply:
+        """Make a job of a request to another route; ``wanted`` is what its body asks for.
+
+        :raises errors.ForemanError: with what is wrong with it, or with the store.
+        """
+        self._check_open()
+        path, query = visit.way.path, visit.target.partition(b"?")[2]
+        if query and (path, query) not in _IDLE_QUERIES:
+            raise Problem(400, "a job keeps no query: leave it away, or the header Prefer: respond-async")
+        most, length = self._limits.max_payload, visit.content.length
+        if length > most:
+            raise Problem(413, f"a job's payload may have {most} bytes, and has {length} (FOREMAN_MAX_PAYLOAD)")
+        flaw = reading.flaw_of(wanted)
+        if flaw is not None:
+            raise flawed([flaw])
+        job = reading.new_job(path, read_whole(visit), wanted, visit.caller, asking.header_key(visit))
+        encoding = asking.header(visit, b"content-encoding", "identity")
+        job = reading.as_sent(
+            job,
+            asking.header(visit, b"content-type", "application/json"),
+            None if encoding.lower() == "identity" else encoding,
+            asking.kept_headers(visit),
+        )
+        (enqueued,) = await self._enqueue([job], None)
+        headers = [_location(enqueued.id), (b"Preference-Applied", b"respond-async"), *_replayed([enqueued])]
+        return json_reply(200 if enqueued.replayed else 202, await self._shown(enqueued.id), headers)
+
+    def _check_open(self) -> None:
+        if self._waking.closed:
+            raise errors.Draining("foreman is stopping; try again soon")
+
+    async def _enqueue(self, new: Sequence[NewJob], place: str | None) -> list[Enqueued]:
+        """Take all of ``new`` where their models are there; ``place`` points at one in the body, None for no pointers."""
+        placed, missing = await reading.placed(new, self._models)
+        if missing and place is None:
+            raise ModelMissing(_not_found(new[0]))
+        if missing:
+            raise flawed([Flaw(f"{_at(place, one)}/payload/model", _not_found(new[one]), 404) for one in missing])
+        try:
+            return await self._store.enqueue(placed)
+        except KeyReused as problem:
+            if place is None:
+                raise
+            raise flawed([Flaw(f"{_at(place, problem.index)}/idempotency_key", str(problem), 422)]) from None
+
+    async def _shown(self, id_: str) -> dict[str, Any]:
+        job = await self._store.get(id_)
+        if job is None:
+            raise no_such_job(id_)
+        return job_value(job, self._models)
+
+
+def read_whole(visit: Visit) -> bytes:
+    """The body of a request, wherever it is held."""
+    body = visit.body()
+    return body if isinstance(body, bytes) else body.read()
+
+
+def _not_found(job: NewJob) -> str:
+    return f"model '{job.model}' not found"  # Ollama's own text
+
+
+def _at(place: str | None, number: int) -> str:
+    return (place or "").format(number)
+
+
+def _location(id_: str) -> tuple[bytes, bytes]:
+    return b"Location", f"/jobs/{id_}".encode("ascii")
+
+
+def _replayed(enqueued: Sequence[Enqueued]) -> RawHeaders:
+    """A header where nothing is new."""
+    return [(b"Idempotency-Replayed", b"true")] if all(one.replayed for one in enqueued) else []

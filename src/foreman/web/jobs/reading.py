@@ -1,0 +1,207 @@
+"""From the body of a request to the jobs that it hands over, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+
+import msgspec
+from attrs import evolve, frozen
+
+from foreman import asked, errors, names
+from foreman.asked import Asked, Errand
+from foreman.job import JobLane, NewJob
+from foreman.lanes import Lane, Way, way
+from foreman.ollama.stock import Standing
+from foreman.web.jobs import fields
+from foreman.web.jobs.asking import one_key
+from foreman.web.jobs.fields import Fields
+from foreman.web.jobs.problems import Flaw, Problem, flawed
+from foreman.web.jobs.shown import Models
+
+MOST_JOBS = 1000
+#: What the store keeps of a name; Ollama takes no longer ones, but white space around them.
+_LONGEST_MODEL = 700
+_BRACKET, _BRACE = b"[", b"{"
+_BOUNDARY = re.compile(r'boundary=("?)([^";\s]{1,200})\1', re.IGNORECASE)
+
+
+@frozen
+class Reader:
+    """Whose body it is that is read.
+
+    :ivar owner: the name of its caller; :ivar key: the ``Idempotency-Key`` of its header; :ivar now: milliseconds since
+        the epoch; :ivar max_payload: in bytes.
+    """
+
+    owner: str
+    key: str | None
+    now: int
+    max_payload: int
+
+    def read(self, body: bytes) -> tuple[list[NewJob], bool]:
+        """The jobs of a body, and whether it was an array of them; their models are not looked for yet.
+
+        :raises Problem: with all that is wrong.
+        """
+        body = body.strip(b" \t\r\n")
+        flaws: list[Flaw] = []
+        if not body.startswith(_BRACKET):
+            members = fields.members_of(body)
+            if members is None:
+                raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
+            found = [self._job(Fields(members, "", flaws), self.key)]
+            is_array = False
+        else:
+            found, is_array = self._array(body, flaws), True
+        if flaws:
+            raise flawed(flaws)
+        return [job for job in found if job is not None], is_array
+
+    def _array(self, body: bytes, flaws: list[Flaw]) -> list[NewJob | None]:
+        elements = fields.elements_of(body)
+        if elements is None:
+            raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
+        if not 1 <= len(elements) <= MOST_JOBS:
+            raise Problem(400, f"an array may have 1 to {MOST_JOBS} jobs, and has {len(elements)}")
+        if self.key is not None:
+            raise Problem(400, "Idempotency-Key: is for one job; in an array each has its own idempotency_key")
+        found = []
+        for number, element in enumerate(elements):
+            members = fields.members_of(element)
+            if members is None:
+                flaws.append(Flaw(f"/{number}", "must be an object"))
+            else:
+                found.append(self._job(Fields(members, f"/{number}", flaws), None))
+        return found
+
+    def _job(self, given: Fields, key: str | None) -> NewJob | None:
+        endpoint = given.read("endpoint", fields.endpoint, "")
+        payload = given.raw("payload")
+        wanted = self._payload(given, endpoint, payload)
+        run_at = given.read("run_at", fields.moment, None)
+        deadline = given.read("deadline", fields.moment, None)
+        if endpoint == "" and given.raw("endpoint") is None:
+            given.wrong("endpoint", "is missing")
+        if deadline is not None and deadline <= self.now:
+            given.wrong("deadline", "has passed already")
+        elif deadline is not None and run_at is not None and deadline <= run_at:
+            given.wrong("deadline", "must be later than run_at")
+        none: Mapping[str, str] = {}
+        metadata = given.read("metadata", fields.metadata, none)
+        priority = given.read("priority", fields.priority, 5)
+        max_attempts = given.read("max_attempts", fields.attempts, 5)
+        in_body = given.read("idempotency_key", fields.key, None)
+        if not given.sound or wanted is None or payload is None:
+            return None
+        key = one_key(key, in_body, f"{given.pointer}/idempotency_key")
+        job = evolve(
+            new_job(endpoint, payload, wanted, self.owner, key),
+            priority=priority,
+            run_at=run_at,
+            deadline=deadline,
+            max_attempts=max_attempts,
+            metadata=metadata,
+        )
+        return _fingered(job)
+
+    def _payload(self, given: Fields, endpoint: str, payload: bytes | None) -> Asked | None:
+        if payload is None:
+            given.wrong("payload", "is missing")
+        elif not payload.startswith(_BRACE):
+            given.wrong("payload", "must be an object")
+        elif len(payload) > self.max_payload:
+            text = f"may have {self.max_payload} bytes, and has {len(payload)} (FOREMAN_MAX_PAYLOAD)"
+            given.wrong("payload", text, 413)
+        elif endpoint:
+            try:
+                wanted = asked.read(endpoint, payload)
+            except errors.BadBody as problem:
+                given.wrong("payload", str(problem))
+                return None
+            flaw = flaw_of(wanted)
+            if flaw is None:
+                return wanted
+            given.wrong(f"payload{flaw.pointer}", flaw.detail, flaw.status)
+        return None
+
+
+def flaw_of(wanted: Asked) -> Flaw | None:
+    """Why what a body asks for cannot be a job; the pointer is into that body."""
+    if not wanted.sure:
+        return Flaw(
+            "", "cannot be read as its endpoint reads it: one of model, stream, keep_alive, messages, prompt is off"
+        )
+    if wanted.model is None:
+        return Flaw("/model", "is missing")
+    try:
+        names.parse(wanted.model)
+    except errors.InvalidName as problem:
+        return Flaw("/model", str(problem))
+    if len(wanted.model) > _LONGEST_MODEL:
+        return Flaw("/model", "invalid model name")
+    if wanted.errand is Errand.UNLOAD:
+        return Flaw("", "only unloads a model, which takes no turn; ask for it directly")
+    return None
+
+
+def new_job(endpoint: str, payload: bytes, wanted: Asked, owner: str, key: str | None) -> NewJob:
+    """A job with what its payload asks for, everything else left as it is when nothing is said."""
+    found = way(b"POST", endpoint.encode("ascii"))
+    assert isinstance(found, Way)
+    lane: JobLane = "embedding" if found.lane is Lane.EMBEDDING else "gate"
+    return NewJob(
+        endpoint=endpoint,
+        lane=lane,
+        family=found.family,
+        model=wanted.model or "",
+        owner=owner,
+        payload=payload,
+        stream=wanted.stream,
+        fingerprint="",
+        idempotency_key=key,
+    )
+
+
+def as_sent(job: NewJob, content_type: str, content_encoding: str | None, headers: Sequence[tuple[str, str]]) -> NewJob:
+    """``job`` with what its request said of its payload."""
+    return _fingered(evolve(job, content_type=content_type, content_encoding=content_encoding, headers=tuple(headers)))
+
+
+async def placed(jobs: Sequence[NewJob], models: Models) -> tuple[list[NewJob], list[int]]:
+    """The jobs in their lanes, and the numbers of those whose model the target surely does not have."""
+    standings = await _standings(dict.fromkeys(job.model for job in jobs), models)
+    # What runs in the cloud keeps nobody from the machine here.
+    found = [evolve(job, lane="embedding") if standings[job.model] is Standing.CLOUD else job for job in jobs]
+    return found, [number for number, job in enumerate(jobs) if standings[job.model] is Standing.MISSING]
+
+
+async def _standings(typed: Mapping[str, None], models: Models) -> dict[str, Standing]:
+    standings = {model: models.find(model) for model in typed}
+    missing = [model for model, standing in standings.items() if standing is Standing.MISSING]
+    if missing:
+        # The target is asked once for all of them.
+        looked = await models.look_for(missing[0])
+        asked_it = looked is not Standing.UNKNOWN
+        standings |= {model: models.find(model) if asked_it else looked for model in missing}
+    return standings
+
+
+def _fingered(job: NewJob) -> NewJob:
+    """With the fingerprint of all that was asked, but for the key and for who says which program asks."""
+    payload, content_type = job.payload, job.content_type
+    boundary = _BOUNDARY.search(content_type) if content_type.lower().startswith("multipart/") else None
+    if boundary is not None:
+        # A client that repeats a form makes a new boundary.
+        payload = payload.replace(boundary[2].encode("latin-1"), b"")
+        content_type = content_type.replace(boundary[2], "")
+    headers = sorted((name.lower(), value) for name, value in job.headers if name.lower() != "user-agent")
+    beside = (
+        job.endpoint, content_type, job.content_encoding, headers, job.priority, job.run_at, job.deadline,
+        job.max_attempts, sorted(job.metadata.items()),
+    )  # fmt: skip
+    digest = sha256(msgspec.json.encode(beside))
+    digest.update(b"\0")
+    digest.update(payload)
+    return evolve(job, fingerprint=digest.hexdigest())

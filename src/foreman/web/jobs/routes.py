@@ -1,0 +1,280 @@
+"""Every URL of jobs, and the requests elsewhere that become jobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+from attrs import define, field
+from klein import Klein
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+
+from foreman import errors
+from foreman.asked import Asked
+from foreman.job import Job
+from foreman.record import Outcome, Record
+from foreman.store.statements.shared import Artifact, WrongState
+from foreman.store.store import Store
+from foreman.web.accesslog import AccessLog
+from foreman.web.answers import Reply, json_reply
+from foreman.web.jobs import artifacts, asking, listing
+from foreman.web.jobs.following import Following, Worker
+from foreman.web.jobs.front import Front
+from foreman.web.jobs.intake import Intake, JobLimits, read_whole
+from foreman.web.jobs.problems import Problem, family_reply, no_such_job, problem_of, problem_reply
+from foreman.web.jobs.shown import Models, artifact_value, job_value
+from foreman.web.jobs.waking import Waking, listening
+from foreman.web.visit import Visit
+
+T = TypeVar("T")
+
+#: How long a request may wait for its job to end, and one to cancel for the worker to have stopped; seconds.
+LONGEST_WAIT, CANCEL_PATIENCE = 300.0, 5.0
+_SURPRISE = "foreman failed to answer this; its log says why"
+
+
+@define(eq=False)
+class JobsApi:
+    """The routes.
+
+    :ivar models: the inventory; :ivar sees_all: whether everybody sees all jobs, since no token is required.
+    """
+
+    _clock: IReactorTime
+    _store: Store
+    _worker: Worker
+    _models: Models
+    _access_log: AccessLog
+    _limits: JobLimits
+    _sees_all: Callable[[], bool]
+    _waking: Waking = field(init=False)
+    _intake: Intake = field(init=False)
+    _following: Following = field(init=False)
+    app = Klein()
+    _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self._waking = Waking(self._clock)
+        self._intake = Intake(self._store, self._models, self._waking, self._limits)
+        self._following = Following(self._clock, self._store, self._worker, self._waking, self._limits.stall_timeout)
+
+    def resource(self) -> IResource:
+        """What answers everything below ``/jobs``."""
+        return Front(self.app.resource(), self._reply)
+
+    def close(self) -> None:
+        """foreman stops: take no more jobs, and let go of everybody who waits or follows."""
+        self._waking.close()
+
+    # handing over
+
+    @app.route("/jobs", methods=["POST"])
+    async def submit(self, request: Visit) -> None:
+        """Take a job, or an array of them."""
+        self._reply(request, await self._intake.submit(request))
+
+    async def accept(self, visit: Visit, wanted: Asked) -> None:
+        """Make a job of a request to another route, whose errors are its family's.
+
+        :param wanted: what its body asks for.
+        """
+        try:
+            reply = await self._intake.accept(visit, wanted)
+        except CancelledError:
+            self._left(visit)
+            return
+        except errors.ForemanError as failure:
+            reply = family_reply(visit.family, problem_of(failure), visit.request_id)
+        except Exception:  # noqa: BLE001 - whatever it was, the client is told that something was
+            self._log.failure("making a job of {path} failed", path=visit.way.path)
+            reply = family_reply(visit.family, Problem(500, _SURPRISE), visit.request_id)
+        self._reply(visit, reply)
+
+    # looking
+
+    @app.route("/jobs", methods=["GET"])
+    async def list(self, request: Visit) -> None:
+        """The jobs, newest first."""
+        page = listing.page(request, sees_all=self._may_see_all(request))
+        found = await self._store.page(page.wanted, page.before, page.limit + 1)
+        jobs = found[: page.limit]
+        following = page.next_after(jobs[-1].id) if len(found) > page.limit else None
+        value = {"jobs": [job_value(job, self._models) for job in jobs], "next": following}
+        self._reply(request, json_reply(200, value))
+
+    @app.route("/jobs/<string:id>", methods=["GET"])
+    async def show(self, request: Visit, id: str) -> None:  # noqa: A002 - the URL's own word
+        """One job, at once or when it has ended."""
+        wait = _seconds(listing.parameters(request, ("wait",)).get("wait"))
+        job = await self._owned(request, id)
+        if wait is not None:
+            job = await self._ended(job, wait)
+        self._reply(request, json_reply(200, job_value(job, self._models)))
+
+    @app.route("/jobs/<string:id>/events", methods=["GET"])
+    async def events(self, request: Visit, id: str) -> None:  # noqa: A002
+        """What happens to it."""
+        after = _after(request)
+        job = await self._owned(request, id)
+        await self._following.events(request, job, after)
+        self._log_own(request, request.code)
+
+    @app.route("/jobs/<string:id>/stream", methods=["GET"])
+    async def stream(self, request: Visit, id: str) -> None:  # noqa: A002
+        """What it says."""
+        after = _after(request)
+        job = await self._owned(request, id)
+        await self._following.stream(request, job, after)
+        self._log_own(request, request.code)
+
+    # artifacts
+
+    @app.route("/jobs/<string:id>/artifacts", methods=["GET"])
+    async def artifacts(self, request: Visit, id: str) -> None:  # noqa: A002
+        """What belongs to it."""
+        job = await self._owned(request, id)
+        self._reply(request, json_reply(200, {"artifacts": [artifact_value(one) for one in job.artifacts]}))
+
+    @app.route("/jobs/<string:id>/artifacts/<string:name>", methods=["GET"])
+    async def artifact(self, request: Visit, id: str, name: str) -> None:  # noqa: A002
+        """One of these, as a download."""
+        job = await self._owned(request, id)
+        found = await self._store.artifact(job.id, name)
+        if found is None:
+            raise Problem(404, f"this job has no artifact {name!r}")
+        info, artifact, _attempt = found
+        status = await artifacts.send(request, self._clock, self._limits.stall_timeout, info, artifact.data)
+        self._log_own(request, status)
+
+    @app.route("/jobs/<string:id>/artifacts/<string:name>", methods=["PUT"])
+    async def keep(self, request: Visit, id: str, name: str) -> None:  # noqa: A002
+        """Keep one of the caller's with it."""
+        artifacts.check_name(name)
+        kept_type, most = artifacts.kept_type(request), self._limits.max_artifact
+        if request.content.length > most:
+            length = request.content.length
+            raise Problem(413, f"an artifact may have {most} bytes, and this has {length} (FOREMAN_MAX_ARTIFACT)")
+        job = await self._owned(request, id)
+        artifact = Artifact(name, kept_type, read_whole(request))
+        info, is_new = await self._changing(job.id, self._store.put_artifact(job.id, artifact))
+        headers = [(b"Location", artifacts.path_of(job.id, name))]
+        self._reply(request, json_reply(201 if is_new else 200, artifact_value(info), headers))
+
+    # changing
+
+    @app.route("/jobs/<string:id>/cancel", methods=["POST"])
+    async def cancel(self, request: Visit, id: str) -> None:  # noqa: A002
+        """End it, and see that it has ended."""
+        job = await self._owned(request, id)
+        job = await self._changing(job.id, self._store.cancel(job.id))
+        if job.state == "running":
+            self._worker.cancel(job.id)
+        job = await self._ended(job, CANCEL_PATIENCE)
+        self._reply(request, json_reply(200 if job.ended else 202, job_value(job, self._models)))
+
+    @app.route("/jobs/<string:id>/retry", methods=["POST"])
+    async def retry(self, request: Visit, id: str) -> None:  # noqa: A002
+        """Queue it again."""
+        job = await self._owned(request, id)
+        await self._changing(job.id, self._store.retry(job.id))
+        self._reply(request, json_reply(200, job_value(await self._ended(job, 0), self._models)))
+
+    @app.route("/jobs/<string:id>", methods=["DELETE"])
+    async def delete(self, request: Visit, id: str) -> None:  # noqa: A002
+        """Forget it."""
+        job = await self._owned(request, id)
+        await self._changing(job.id, self._store.delete(job.id))
+        self._reply(request, Reply(204, [], b""))
+
+    # failures
+
+    @app.handle_errors(CancelledError)
+    def client_left(self, request: IRequest, failure: Failure) -> None:
+        """Nobody is there any more to be answered."""
+        self._left(cast("Visit", request))
+
+    @app.handle_errors(Exception)
+    def failed(self, request: IRequest, failure: Failure) -> None:
+        """Whatever it is, it is told as a problem; what has begun is cut, so that nobody takes it for whole."""
+        visit, problem = cast("Visit", request), failure.value
+        if not isinstance(problem, errors.ForemanError):
+            self._log.failure("answering {path} failed", failure, path=visit.way.path)
+            problem = Problem(500, _SURPRISE)
+        if not visit.startedWriting:
+            self._reply(visit, problem_reply(problem_of(problem)))
+            return
+        visit.break_off(problem, between_pieces=False)
+        self._log_own(visit, visit.code, "incomplete", str(problem))
+
+    # what the routes share
+
+    def _may_see_all(self, visit: Visit) -> bool:
+        return visit.admin or self._sees_all()
+
+    async def _owned(self, visit: Visit, text: str) -> Job:
+        """The job of that id, if whoever asks may see it.
+
+        :raises Problem: if not.
+        """
+        id_ = listing.ulid(text)
+        job = None if id_ is None else await self._store.get(str(id_))
+        if job is None or not (job.owner == visit.caller or self._may_see_all(visit)):
+            raise no_such_job(text)
+        return job
+
+    async def _changing(self, id_: str, change: Awaitable[T]) -> T:
+        """What ``change`` gives; a job that is gone meanwhile is not said to be in a wrong state."""
+        try:
+            return await change
+        except WrongState:
+            if await self._store.get(id_) is None:
+                raise no_such_job(id_) from None
+            raise
+
+    async def _ended(self, job: Job, seconds: float) -> Job:
+        """The job when it has ended, or as it is after ``seconds``."""
+        over = self._clock.seconds() + seconds
+        while True:
+            with listening(self._store.bells.when_changed(job.id)) as bell:
+                now = await self._store.get(job.id)
+                if now is None:
+                    raise no_such_job(job.id)
+                left = over - self._clock.seconds()
+                if now.ended or left <= 0 or self._waking.closed:
+                    return now
+                await self._waking.first_of(bell, seconds=left)
+
+    # answers
+
+    def _reply(self, visit: Visit, reply: Reply) -> None:
+        visit.answer(reply)
+        self._log_own(visit, reply.status)
+
+    def _left(self, visit: Visit) -> None:
+        self._log_own(visit, visit.code if visit.startedWriting else 0, "client left")
+
+    def _log_own(self, visit: Visit, status: int, outcome: Outcome | None = None, detail: str = "") -> None:
+        way = visit.way
+        record = Record(visit.id, visit.caller, way.path, way.lane.value, visit.began_at, status=status, detail=detail)
+        record.outcome = outcome or ("refused" if status >= 400 else "complete")
+        self._access_log.write(record)
+
+
+def _after(visit: Visit) -> str | None:
+    """Where a reader goes on; a browser that comes back says it in a header, and repeats its first query."""
+    after = listing.parameters(visit, ("after",)).get("after")
+    return asking.header(visit, b"last-event-id", "") or after
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", text, re.ASCII):
+        raise Problem(400, f"wait: must be a number of seconds, up to {LONGEST_WAIT:g}")
+    return min(float(text), LONGEST_WAIT)

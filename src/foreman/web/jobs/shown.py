@@ -1,0 +1,91 @@
+"""A job and what belongs to it, as JSON; the order of the members is that of docs/jobs.md."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from foreman import errors
+from foreman.job import ArtifactInfo, Job, JobError
+from foreman.ollama.stock import Standing
+from foreman.store.queries import Event
+from foreman.web.jobs import moments
+
+
+class Models(Protocol):
+    """What is known of the target's models."""
+
+    def find(self, typed: str) -> Standing:
+        """What is known of a model."""
+
+    async def look_for(self, typed: str) -> Standing:
+        """Likewise; one that is missing is looked for once more at the target."""
+
+
+def job_value(job: Job, models: Models) -> dict[str, Any]:
+    """A job."""
+    usage = job.usage
+    return {
+        "id": job.id,
+        "state": job.state,
+        "endpoint": job.endpoint,
+        "model": job.model,
+        "owner": job.owner,
+        "priority": job.priority,
+        "metadata": dict(job.metadata),
+        "run_at": moments.shown(job.run_at),
+        "deadline": moments.shown(job.deadline),
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "idempotency_key": job.idempotency_key,
+        "created_at": moments.shown(job.created_at),
+        "started_at": moments.shown(job.started_at),
+        "finished_at": moments.shown(job.finished_at),
+        "position": job.position,
+        "error": _error(job, models),
+        "usage": None
+        if usage is None
+        else {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "load_ms": usage.load_ms,
+            "total_ms": usage.total_ms,
+        },
+        "artifacts": [{"name": one.name, "type": one.type, "bytes": one.bytes} for one in job.artifacts],
+    }
+
+
+def artifact_value(info: ArtifactInfo) -> dict[str, Any]:
+    """What is known of an artifact."""
+    return {
+        "name": info.name,
+        "type": info.type,
+        "bytes": info.bytes,
+        "sha256": info.sha256,
+        "created_at": moments.shown(info.created_at),
+    }
+
+
+def event_value(event: Event) -> dict[str, Any]:
+    """Something that happened to a job."""
+    return {
+        "id": event.id,
+        "at": moments.shown(event.at),
+        "type": event.type,
+        "attempt": event.attempt,
+        "error": event.error,
+    }
+
+
+def _error(job: Job, models: Models) -> dict[str, Any] | None:
+    error = job.error
+    if error is None and job.state == "queued" and _is_missing(job.model, models):
+        # No try has said so yet: the worker takes no job whose model is missing.
+        error = JobError("model_missing", f"model '{job.model}' not found", job.attempt)
+    return None if error is None else {"class": error.error_class, "message": error.message, "attempt": error.attempt}
+
+
+def _is_missing(model: str, models: Models) -> bool:
+    try:
+        return models.find(model) is Standing.MISSING
+    except errors.InvalidName:
+        return False
