@@ -25,6 +25,8 @@ from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, failure_reply, json_reply
 from foreman.web.asker import Client
 from foreman.web.handover import HandOver
+from foreman.web.jobs.asking import wants_job
+from foreman.web.jobs.routes import JobsApi
 from foreman.web.questions import question, read_body
 from foreman.web.queue import QueueView
 from foreman.web.visit import Visit
@@ -39,7 +41,7 @@ class Api:
     """The routes.
 
     :ivar wall_clock: seconds since the epoch; :ivar poll_interval: seconds, what a client is told to wait while the
-        target is away; :ivar draining: foreman is stopping.
+        target is away; :ivar jobs: makes jobs of the requests that ask for it; :ivar draining: foreman is stopping.
     """
 
     _clock: IReactorTime
@@ -48,6 +50,7 @@ class Api:
     _access_log: AccessLog
     _poll_interval: float
     _notices: Notices
+    _jobs: JobsApi | None = None
     draining: bool = False
     _queue: QueueView = field(init=False)
     app = Klein()
@@ -121,7 +124,10 @@ class Api:
     @app.route("/v1/embeddings", methods=["POST"])
     def infer(self, request: Visit) -> HandOver:
         """Chats take turns; embeddings pass beside them."""
-        return HandOver(self._ask(request, read_body(request)))
+        wanted = read_body(request)
+        if self._jobs is not None and wants_job(request):
+            return HandOver(self._jobs.accept(request, wanted))
+        return HandOver(self._ask(request, wanted))
 
     @app.route("/", methods=None)
     @app.route("/<path:_>", methods=None)

@@ -12,6 +12,7 @@ from twisted.web.server import Site
 from foreman.budget import Budget
 from foreman.config import Config
 from foreman.crowd import Crowd
+from foreman.lanes import Way, is_of_jobs
 from foreman.web.door import Door
 from foreman.web.entrance import Entrance
 
@@ -22,17 +23,26 @@ CROWDED_SILENCE = 60.0
 class DoorFactory(Site):
     """All connections of clients, and what they share.
 
-    :ivar clock: for deadlines; :ivar entrance: who may come in; :ivar bodies: bytes of bodies that wait, all together.
+    :ivar clock: for deadlines; :ivar entrance: who may come in; :ivar bodies: bytes of bodies that wait, all together;
+    :ivar jobs: answers what is below ``/jobs``.
     """
 
     noisy = False
     _log = Logger()
 
-    def __init__(self, resource: IResource, clock: IReactorTime, config: Config, entrance: Entrance) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        clock: IReactorTime,
+        config: Config,
+        entrance: Entrance,
+        jobs: IResource | None = None,
+    ) -> None:
         super().__init__(resource, reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
         self.config = config
         self.entrance = entrance
+        self.jobs = jobs
         self.bodies = Budget(config.body_budget)
         self.open: Crowd[Door] = Crowd()
         self.draining = False
@@ -44,6 +54,10 @@ class DoorFactory(Site):
         door.factory = self
         self.open.add(door)
         return door
+
+    def resource_for(self, way: Way) -> IResource:
+        """What answers a request that goes ``way``."""
+        return self.jobs if self.jobs is not None and is_of_jobs(way.path) else self.resource
 
     def drain(self) -> None:
         """Close the connections on which nothing happens; the others close after their answer."""

@@ -121,7 +121,7 @@ class Visit(Findings, Request):
         if self.way.lane in _PASSED_ON:
             parts.insert(0, "-")
         self.postpath = [part.encode("utf-8", "replace") for part in parts]
-        self.render(self.channel.factory.resource)
+        self.render(self.channel.factory.resource_for(self.way))
 
     def answer_by(self, work: Coroutine[Any, Any, None]) -> None:
         """Let ``work`` answer; it is cancelled when the client leaves."""
