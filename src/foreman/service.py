@@ -33,6 +33,8 @@ from foreman.web.accesslog import AccessLog
 from foreman.web.api import Api
 from foreman.web.entrance import Entrance
 from foreman.web.guards import Guards
+from foreman.web.jobs.intake import JobLimits
+from foreman.web.jobs.routes import JobsApi
 from foreman.web.site import DoorFactory
 from foreman.web.waiting import Notices
 from foreman.worker import Worker
@@ -88,10 +90,29 @@ class Foreman(Service):
         self._housekeeping = Housekeeping(reactor, self.store, keeping(config))
         self._access_log = AccessLog(reactor)
         notices = Notices(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
-        self.api = Api(reactor, wall_clock, self.inference, self._access_log, config.poll_interval, notices)
+        limits = JobLimits(config.max_payload, config.max_artifact, config.stall_timeout)
+        self._jobs = JobsApi(
+            reactor,
+            self.store,
+            self.worker,
+            self.inventory,
+            self._access_log,
+            limits,
+            sees_all=lambda: not self._entrance.tokens.required,
+        )
+        self.api = Api(
+            reactor,
+            wall_clock,
+            self.inference,
+            self._access_log,
+            config.poll_interval,
+            notices,
+            jobs=self._jobs,
+            store=self.store,
+        )
         guards = Guards(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
         self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, self._access_log)
-        self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance)
+        self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance, self._jobs.resource())
         self._port = strports.service(with_backlog(config.listen), self.doors, reactor=reactor)
         self._hasten: Callable[[], None] | None = None
         self._hurried = False
@@ -158,6 +179,7 @@ class Foreman(Service):
         self.api.draining = True
         await self._port.stopService()
         self.doors.drain()
+        self._jobs.close()
         self.worker.close()
         self.inference.close()
         self._warmer.stop()

@@ -55,14 +55,28 @@ class Database:
     _writing: ConnectionPool | None = field(default=None, init=False)
     _reading: ConnectionPool | None = field(default=None, init=False)
     _reopening: LoopingCall | None = field(default=None, init=False)
+    _ill_since: float | None = field(default=None, init=False)
     _log = Logger()
 
     @property
     def condition(self) -> Condition:
         """How it is, in one word."""
         if self._writer is None:
-            return self._problem.condition
-        return "full" if self._writer.condition == "ok" and self._is_nearly_full() else self._writer.condition
+            condition = self._problem.condition
+        else:
+            condition = self._writer.condition
+            if condition == "ok" and self._is_nearly_full():
+                condition = "full"
+        if condition == "ok":
+            self._ill_since = None
+        elif self._ill_since is None:
+            self._ill_since = self._reactor.seconds()
+        return condition
+
+    @property
+    def ill_since(self) -> float:
+        """Since when ``condition`` is not ok, as far as anybody looked; now, while it is; seconds of the clock."""
+        return float(self._reactor.seconds()) if self._ill_since is None else self._ill_since
 
     @property
     def detail(self) -> str:

@@ -39,6 +39,11 @@ class Store:
         return self.database.condition
 
     @property
+    def ill_since(self) -> float:
+        """Since when it is not well, in seconds of the clock, as far as anybody looked."""
+        return self.database.ill_since
+
+    @property
     def bells(self) -> Bells:
         """Who is told of changes."""
         return self.database.bells

@@ -12,6 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from foreman.estimates import Range
 from foreman.inference import Inference
 from foreman.schedule import Ticket
+from foreman.store.store import Store
+from foreman.store.trouble import StoreUnavailable
 
 
 @define(eq=False)
@@ -24,15 +26,18 @@ class QueueView:
     _clock: IReactorTime
     _wall_clock: Callable[[], float]
     _inference: Inference
+    _store: Store | None = None
 
-    def shown(self) -> dict[str, Any]:
+    async def shown(self) -> dict[str, Any]:
         """The answer of ``GET /queue``."""
+        jobs = await self._jobs()
         inference = self._inference
         now, wall = self._clock.seconds(), self._wall_clock()
         running = []
         for turn in inference.gate.running:
             state = inference.outlook.state_of(turn)
-            entry = {**self._entry(turn.ticket, now - turn.since), "state": state}
+            job = turn.ticket.id if turn.ticket.is_job else None
+            entry = {**self._entry(turn.ticket, now - turn.since), "state": state, "job": job}
             if state == "loading":
                 entry["usual_load"] = _rounded(inference.outlook.usual_load(turn.ticket))
             running.append(entry)
@@ -41,7 +46,34 @@ class QueueView:
             for position, (ticket, wait) in enumerate(inference.outlook.line(), 1)
         ]
         embedding = {"running": len(inference.embeddings.running), "cap": inference.embeddings.turns}
-        return {"turns": inference.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}
+        line = {"turns": inference.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}
+        return line if jobs is None else {**line, "jobs": jobs}
+
+    def store_problem(self) -> tuple[str, str] | None:
+        """What is wrong with the store, in one word, and since when, as people write it; None while nothing is."""
+        if self._store is None or self._store.condition in {"ok", "off"}:
+            return None
+        return f"store_{self._store.condition}", self.when(self._store.ill_since)
+
+    async def _jobs(self) -> dict[str, Any] | None:
+        if self._store is None:
+            return None
+        condition = self._store.condition
+        try:
+            counts = await self._store.counts()
+        except StoreUnavailable:
+            return {"running": [], "queued": 0, "scheduled": 0, "store": condition}
+        running = [
+            {
+                "id": job.id,
+                "model": job.model,
+                "endpoint": job.endpoint,
+                "owner": job.owner,
+                "seconds": round(max(0, self._store.now() - (job.started_at or 0)) / 1000, 3),
+            }
+            for job in counts.running
+        ]
+        return {"running": running, "queued": counts.queued, "scheduled": counts.scheduled, "store": condition}
 
     def when(self, clock_seconds: float) -> str:
         """A moment of the clock as people write it: RFC 3339, UTC."""
