@@ -5,17 +5,23 @@ The shapes are those of contract 2.5; unknown fields are ignored, missing ones h
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
 class Installed(msgspec.Struct):
-    """One model of ``/api/tags``; ``size`` in bytes. ``remote_host`` is set on a stub of a cloud model."""
+    """One model of ``/api/tags``; ``size`` in bytes. ``remote_host`` is set on a stub of a cloud model.
+
+    :ivar capabilities: a list of words, from an Ollama that tells them; anything else is no reason to refuse its list.
+    """
 
     name: str
     size: int = 0
     digest: str = ""
     remote_model: str = ""
     remote_host: str = ""
+    capabilities: Any = None
 
 
 class Running(msgspec.Struct):
