@@ -118,7 +118,10 @@ class Foreman:
         return await plainly(self.url, asking(), self.clock, patience)
 
     async def lines(self, path: str, take: Callable[[Line], None], *, accept: str, silence: float) -> Answer | None:
-        """Hand over each line of an answer as it comes; None when it ended whole, and the answer that was none (not 200).
+        """Hand over each line of an answer as it comes; None when it ended whole, or there was nothing more (204).
+
+        Anything else is no such answer, and is what is returned.
+
 
         :param silence: so many seconds without a byte, and the connection counts as lost.
         :raises Unreached: when the connection broke.
@@ -126,7 +129,7 @@ class Foreman:
 
         async def asking() -> Answer | None:
             response = await self._head("GET", path, None, {"Accept": accept})
-            if response.code != 200:
+            if response.code not in {200, 204}:
                 return await self._whole(response)
             await take_lines(response, take, self.clock, silence)
             return None

@@ -221,9 +221,8 @@ def _say(job: Mapping[str, Any], context: click.Context) -> None:
         click.echo(id_)
         return
     click.echo(f"{id_}\n{sentence(job, datetime.now(UTC))}\n")
-    for what, does in (
-        ("wait", "waits for it"),
-        ("follow", "prints the answer as it comes"),
-        ("get", "prints it then"),
-    ):
-        click.echo(f"  {command_for(what, [id_], context)}    # {does}")
+    does = {"wait": "waits for it", "follow": "prints the answer as it comes", "get": "prints the answer"}
+    lines = {command_for(what, [id_], context): effect for what, effect in does.items()}
+    width = max(map(len, lines))
+    for line, effect in lines.items():
+        click.echo(f"  {line:{width}}  # {effect}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -30,12 +30,14 @@ class Progress:
     jobs: dict[str, Mapping[str, Any]] = field(factory=dict)
     away: str = ""
     _spinner: Spinner = field(factory=lambda: Spinner("dots"))
-    _stop: Callable[[], None] | None = None
+    _live: Live | None = None
 
     def saw(self, job: Mapping[str, Any]) -> None:
         """Remember how a job stands; foreman answers, then."""
         self.away = ""
         self.jobs[str(job.get("id"))] = job
+        if self._live is not None:
+            self._live.refresh()
 
     def ended(self, job: Mapping[str, Any]) -> None:
         """Wait for this one no longer."""
@@ -44,9 +46,9 @@ class Progress:
 
     def close(self) -> None:
         """Clear the terminal for what comes now."""
-        if self._stop is not None:
-            self._stop()
-            self._stop = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def __rich__(self) -> Group:
         now = datetime.now(UTC)
@@ -69,7 +71,7 @@ def progress() -> Iterator[Progress]:
         yield shown
         return
     with Live(shown, console=Console(stderr=True, highlight=False), transient=True, refresh_per_second=8) as live:
-        shown._stop = live.stop  # noqa: SLF001 - its own
+        shown._live = live  # noqa: SLF001 - its own
         yield shown
 
 

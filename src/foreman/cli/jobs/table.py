@@ -32,6 +32,8 @@ _ARTIFACTS = (
     Column("AGE", "right"),
     Column("SHA-256", shrinks=True),
 )
+#: From so many columns on there is room for whole paths.
+_WIDE = 100
 #: In this order, and as they are called here.
 _FIELDS = {
     "endpoint": "endpoint",
@@ -54,6 +56,7 @@ def show_list(jobs: Sequence[Mapping[str, Any]], console: Console, now: datetime
 
     :param now: against which ages are told, with a time zone.
     """
+    narrow = console.width < _WIDE
     differ = len({job.get("owner") for job in jobs}) > 1
     rows = []
     for job in jobs:
@@ -61,13 +64,13 @@ def show_list(jobs: Sequence[Mapping[str, Any]], console: Console, now: datetime
         row: list[str | Text] = [
             end_of(job),
             state(job.get("state")),
-            Text(plain(job.get("model"))),
-            Text(plain(job.get("endpoint"))),
+            _cut(plain(job.get("model"))),
+            _cut(_short(plain(job.get("endpoint"))) if narrow else plain(job.get("endpoint"))),
             "" if created is None else brief(created),
             timing(job, now),
             tries(job),
-            Text(plain(job.get("owner")) if differ else ""),
-            Text(note(job)),
+            _cut(plain(job.get("owner")) if differ else ""),
+            _cut(note(job)),
         ]
         rows.append(row)
     console.print(table(_LIST, rows))
@@ -128,6 +131,16 @@ def event_line(event: Mapping[str, Any]) -> Text:
 def state(value: object) -> Text:
     """A state in its colour."""
     return Text(plain(value), style=STYLES.get(str(value), ""))
+
+
+def _cut(text: str) -> Text:
+    """A cell that stays in its line."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _short(path: str) -> str:
+    """A path as it is told from the others: ``chat``, ``v1/chat``, ``embed``."""
+    return path.removeprefix("/").removeprefix("api/").replace("chat/completions", "chat")
 
 
 def _line(console: Console, name: str, value: Text) -> None:

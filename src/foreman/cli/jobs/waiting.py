@@ -26,6 +26,8 @@ _FOR_A_WHILE = frozenset({429, 502, 503, 504})
 LOOKED_AT, ALONE = 2, 60
 #: Seconds between two questions.
 _PAUSES = (0.5, 1.0, 2.0, 5.0)
+#: And after an answer that came at once, though it was to wait.
+_EARLY = 1.0
 #: As many are waited for at once.
 _AT_ONCE = 16
 
@@ -122,8 +124,8 @@ async def until(
             return job
         progress.saw(job)
         # One that answers at once, though it was to wait, is not asked without end.
-        if wait and now - begun < min(wait, 1):
-            await patience.pause(1.0 if last is None else max(min(1.0, last - now), 0.05))
+        if wait and now - begun < min(wait, _EARLY):
+            await patience.pause(_EARLY if last is None else max(min(_EARLY, last - now), 0.05))
         left = step if last is None else last - clock.seconds()
         wait = max(1, min(step, round(left)))
 

@@ -1,0 +1,419 @@
+"""foreman submit: what is handed over, what is said of it, and what comes back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
+from foreman.cli.jobs.ends import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED
+from pretended import THIRD, Asked, Commands, Pretended, Said, commands, event, job, problem, said, serving
+from processes import SCRIPTS, clean_environment
+
+CHAT = {"model": "llama3.2:3b", "message": {"role": "assistant", "content": "Hello!\nThere."}, "done": True}
+TALKS = Said(body=CHAT)
+
+
+@pytest.fixture
+def pretended() -> Iterator[Pretended]:
+    with serving(Pretended()) as made:
+        yield made
+
+
+@pytest.fixture
+def foreman(monkeypatch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
+    return commands(monkeypatch, pretended)
+
+
+def taken(pretended: Pretended) -> Any:
+    """The one job that was handed over."""
+    (asked,) = (asked for asked in pretended.asked if asked.method == "POST")
+    assert asked.path == "/jobs"
+    assert asked.headers["Content-Type"] == "application/json"
+    return asked.json
+
+
+def ends(pretended: Pretended, state: str, **more: Any) -> None:
+    """Let the job that is handed over end like this, at the third question."""
+    pretended.becomes[THIRD] = [job(THIRD), job(THIRD, "running"), job(THIRD, state, **more)]
+    pretended.artifacts[THIRD, "response"] = TALKS
+
+
+# -- what is handed over
+
+
+@ensureDeferred
+async def test_a_prompt_becomes_a_chat_and_a_script_gets_the_bare_id(foreman: Commands, pretended: Pretended) -> None:
+    result = await foreman("submit", "--model", "llama3.2:3b", "Grüß dich")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{THIRD}\n", "")
+    messages = [{"role": "user", "content": "Grüß dich"}]
+    assert taken(pretended) == {"endpoint": "/api/chat", "payload": {"model": "llama3.2:3b", "messages": messages}}
+
+
+@ensureDeferred
+async def test_a_person_is_told_how_to_come_back(foreman: Commands, pretended: Pretended) -> None:
+    foreman.terminals = {"<stdout>"}
+    result = await foreman("submit", "--model", "llama3.2:3b", "Hello")
+    assert result.stdout.startswith(f"{THIRD}\nXES2HA is queued, place 3")
+    assert "foreman jobs wait XES2HA " in result.stdout
+    elsewhere = await foreman("submit", "--model", "m", "Hello", "--url", pretended.url, FOREMAN_URL="http://nowhere")
+    assert f"foreman jobs wait XES2HA --url {pretended.url} " in elsewhere.stdout
+
+
+@ensureDeferred
+async def test_everything_that_can_be_said_of_a_job_is_handed_over(
+    foreman: Commands, pretended: Pretended, tmp_path: Path
+) -> None:
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG")
+    words = 'submit Look --model m --system Be --option temperature=0.5 --option stop=["a"] --option mirostat_tau=NaN'
+    more = (
+        "--priority 2 --max-attempts 3 --meta run=nightly --meta a=b=c --key k-1 --deadline 2026-12-01T00:00:00+01:00"
+    )
+    schema = '{"type": "object"}'
+    image = ["--image", str(tmp_path / "cat.png"), "--schema", schema]
+    result = await foreman(*words.split(), *more.split(), *image, "--json")
+    assert json.loads(result.stdout)["id"] == THIRD
+    assert taken(pretended) == {
+        "endpoint": "/api/chat",
+        "priority": 2,
+        "max_attempts": 3,
+        "metadata": {"run": "nightly", "a": "b=c"},
+        "idempotency_key": "k-1",
+        "deadline": "2026-11-30T23:00:00.000Z",
+        "payload": {
+            "model": "m",
+            "messages": [
+                {"role": "system", "content": "Be"},
+                {"role": "user", "content": "Look", "images": [base64.b64encode(b"\x89PNG").decode()]},
+            ],
+            "format": {"type": "object"},
+            "options": {"temperature": 0.5, "stop": ["a"], "mirostat_tau": "NaN"},
+        },
+    }
+
+
+@ensureDeferred
+async def test_a_delay_counts_from_now_on(foreman: Commands, pretended: Pretended) -> None:
+    before = datetime.now(UTC)
+    await foreman("submit", "--model", "m", "--at", "+90m", "Hello")
+    run_at = datetime.fromisoformat(taken(pretended)["run_at"])
+    assert timedelta(minutes=89, seconds=59) < run_at - before < timedelta(minutes=91)
+
+
+@ensureDeferred
+async def test_what_comes_by_standard_input_or_files_is_the_prompt(
+    foreman: Commands, pretended: Pretended, tmp_path: Path
+) -> None:
+    def prompt() -> str:
+        text = pretended.asked[-1].json["payload"]["messages"][-1]["content"]
+        assert isinstance(text, str)
+        return text
+
+    (tmp_path / "a.txt").write_text("\N{ZERO WIDTH NO-BREAK SPACE}from a file\n")
+    await foreman("submit", "--model", "m", stdin="by a pipe\n")
+    assert prompt() == "by a pipe"
+    for dash in (["-"], ["--file", "-"]):
+        await foreman("submit", "--model", "m", *dash, stdin="by a pipe")
+        assert prompt() == "by a pipe"
+    await foreman("submit", "--model", "m", "Read this:", "--file", str(tmp_path / "a.txt"), stdin="not this")
+    assert prompt() == "Read this:\n\nfrom a file"
+
+
+@ensureDeferred
+async def test_embeddings_take_a_text_or_a_file_for_each_input(
+    foreman: Commands, pretended: Pretended, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_text("one\ntwo\n")
+    await foreman("submit", "--model", "m", "--embed", "--file", str(tmp_path / "a"))
+    assert pretended.asked[-1].json == {"endpoint": "/api/embed", "payload": {"model": "m", "input": "one\ntwo"}}
+    await foreman("submit", "--model", "m", "--embed", "zero", "--file", str(tmp_path / "a"), "--option", "num_ctx=8")
+    wanted = {"model": "m", "input": ["zero", "one\ntwo"], "options": {"num_ctx": 8}}
+    assert pretended.asked[-1].json["payload"] == wanted
+
+
+@pytest.mark.parametrize("schema", ["json", "FILE"])
+@ensureDeferred
+async def test_a_schema_may_stand_in_a_file_or_be_any_json(
+    foreman: Commands, pretended: Pretended, tmp_path: Path, schema: str
+) -> None:
+    (tmp_path / "schema").write_text('{"type": "array"}')
+    await foreman("submit", "--model", "m", "x", "--schema", schema.replace("FILE", str(tmp_path / "schema")))
+    assert taken(pretended)["payload"]["format"] == ("json" if schema == "json" else {"type": "array"})
+
+
+@ensureDeferred
+async def test_a_payload_is_handed_over_byte_for_byte(foreman: Commands, pretended: Pretended) -> None:
+    payload = '{"model" : "m", "n": 1.0000000000000000001, "a": 1, "a": 2, "input": "\\u00fc ü"}'
+    words = ("submit", "--endpoint", "/v1/responses", "--payload", "-", "--priority", "0")
+    result = await foreman(*words, stdin=f"\N{ZERO WIDTH NO-BREAK SPACE}{payload}\n")
+    assert result.exit_code == 0
+    asked = taken(pretended)
+    assert (asked["endpoint"], asked["priority"]) == ("/v1/responses", 0)
+    assert payload.encode() in pretended.asked[-1].body
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("Hello", "--model NAME; foreman models lists them"),
+        ("--model m --file nowhere.txt", "nowhere.txt cannot be read: No such file"),
+        ("--model m --file binary", "binary is not text"),
+        ("--model m --image nowhere.png x", "--image: nowhere.png cannot be read"),
+        ("--model m --priority 10 x", "--priority"),
+        ("--model m --at soon x", "'soon' is not a moment"),
+        ("--model m --at 2026-02-30 x", "a day or a time that there is not"),
+        ("--model m --at 500d x", "longer than a year"),
+        ("--model m --meta run x", "is not KEY=VALUE"),
+        ("--model m --option =3 x", "is not KEY=VALUE"),
+        ("--model m --schema {x x", "--schema is not JSON"),
+        ("--model m --schema list.json x", "--schema is not a JSON object"),
+        ("--model m --embed --system s x", "are for chats"),
+        ("--model m - --file -", "only once"),
+        ("--model m --follow --json x", "one of them"),
+        ("--model m --endpoint /api/chat x", "--endpoint goes with --payload"),
+        ("--payload list.json", "--payload goes with --endpoint"),
+        ("--payload list.json --endpoint /api/chat", "list.json is not a JSON object"),
+        ("--payload bad.json --endpoint /api/chat", "bad.json is not JSON"),
+        ("--payload binary --endpoint /api/chat", "binary is not UTF-8"),
+        ("--payload list.json --endpoint /api/chat --model m", "--payload is the whole request"),
+        ("--model m", "the prompt is empty"),
+    ],
+)
+@ensureDeferred
+async def test_what_is_written_wrongly_is_said_and_nothing_is_asked(
+    foreman: Commands,
+    pretended: Pretended,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "bad.json").write_text("{")
+    result = await foreman("submit", *words.split())
+    assert result.exit_code == 2
+    assert sentence in re.sub(r"\s+", " ", result.stderr)
+    assert pretended.asked == []
+
+
+@ensureDeferred
+async def test_a_terminal_is_not_waited_for_in_silence(foreman: Commands, pretended: Pretended) -> None:
+    foreman.terminals = {"<stdin>"}
+    result = await foreman("submit", "--model", "m")
+    assert result.exit_code == 2
+    assert "there is nothing to ask" in result.stderr
+
+
+# -- what foreman says to it
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "sentence"),
+    [
+        (problem(404, "model 'm' not found"), NOT_FOUND, "(404: model 'm' not found)"),
+        (problem(400, "endpoint: is none"), FAILED, "endpoint: is none"),
+        (problem(422, "the key was used for another body"), FAILED, "the key was used for another body"),
+        (problem(429, "as many jobs wait as may", Retry_After="7"), FAILED, "as may); try again in 7 s"),
+        (problem(507, "the disk is full"), FAILED, "the disk is full"),
+        (problem(401, "a token is needed"), NOT_ALLOWED, "set FOREMAN_TOKEN"),
+        (Said(404, b"404 page not found", "text/plain"), FAILED, "is it an older foreman?"),
+        (Said(201, {"ok": True}), FAILED, "something else than a job"),
+    ],
+)
+@ensureDeferred
+async def test_a_refusal_is_told_in_its_own_words(
+    foreman: Commands, pretended: Pretended, answer: Said, status: int, sentence: str
+) -> None:
+    pretended.instead["POST /jobs"] = [answer]
+    result = await foreman("submit", "--model", "m", "Hello")
+    assert result.exit_code == status
+    assert result.stderr.startswith("foreman submit: ")
+    assert sentence in result.stderr
+    assert result.stdout == ""
+
+
+@ensureDeferred
+async def test_something_else_than_foreman_gets_nothing(foreman: Commands, pretended: Pretended) -> None:
+    pretended.health = Said(404, b"404 page not found")
+    assert (await foreman("submit", "--model", "m", "Hello")).exit_code == NOT_FOREMAN
+    assert pretended.paths("POST") == []
+
+
+@ensureDeferred
+async def test_a_key_that_has_its_job_already_is_said_to(foreman: Commands, pretended: Pretended) -> None:
+    replayed = Said(200, job(THIRD, "running"), headers={"Idempotency-Replayed": "true"})
+    pretended.instead["POST /jobs"] = [replayed]
+    result = await foreman("submit", "--model", "m", "--key", "k", "Hello")
+    assert (result.exit_code, result.stdout) == (0, f"{THIRD}\n")
+    assert "this key has its job already" in result.stderr
+
+
+@ensureDeferred
+async def test_where_the_answer_is_lost_nobody_claims_to_know_whether_the_job_was_taken(
+    foreman: Commands, pretended: Pretended
+) -> None:
+    pretended.instead["POST /jobs"] = [Said(201, pieces=[b"{"], cut=True)]
+    result = await foreman("submit", "--model", "m", "Hello")
+    assert result.exit_code == FAILED
+    assert "whether the job was taken is not known" in result.stderr
+
+
+@ensureDeferred
+async def test_the_token_is_sent(foreman: Commands, pretended: Pretended) -> None:
+    await foreman("submit", "--model", "m", "Hello", FOREMAN_TOKEN="mine")
+    assert {asked.headers.get("Authorization") for asked in pretended.asked} == {"Bearer mine"}
+
+
+# -- waiting for it
+
+
+@ensureDeferred
+async def test_who_waits_gets_the_words_of_the_answer(foreman: Commands, pretended: Pretended) -> None:
+    ends(pretended, "succeeded")
+    result = await foreman("submit", "--model", "m", "--wait", "Hello")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "Hello!\nThere.\n", "")
+
+
+@ensureDeferred
+async def test_who_waits_for_json_gets_the_job_as_it_ended(foreman: Commands, pretended: Pretended) -> None:
+    ends(pretended, "failed")
+    result = await foreman("submit", "--model", "m", "--wait", "--json", "Hello")
+    assert result.exit_code == JOB_FAILED
+    assert json.loads(result.stdout)["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("failed", JOB_FAILED), ("discarded", JOB_DISCARDED), ("cancelled", JOB_CANCELLED)]
+)
+@pytest.mark.parametrize("how", ["--wait", "--follow"])
+@ensureDeferred
+async def test_how_it_ended_is_told_by_the_exit_status(
+    foreman: Commands, pretended: Pretended, state: str, status: int, how: str
+) -> None:
+    ends(pretended, state, error={"class": "refused", "message": "no such thing", "attempt": 1})
+    result = await foreman("submit", "--model", "m", how, "Hello")
+    assert result.exit_code == status
+    assert result.stdout == ""
+    assert re.search(rf"XES2HA (was )?{state}, ran 3\.2 s, refused: no such thing", result.stderr)
+
+
+@ensureDeferred
+async def test_a_terminal_gets_no_escape_codes_from_a_model(foreman: Commands, pretended: Pretended) -> None:
+    ends(pretended, "succeeded")
+    foreman.terminals = {"<stdout>"}
+    pretended.artifacts[THIRD, "response"] = Said(
+        body={"message": {"content": "\x1b[2Jno\u202e\tfamily: 👩\u200d💻\u00a0!"}}
+    )
+    result = await foreman("submit", "--model", "m", "--wait", "Hello")
+    assert result.stdout == "\ufffd[2Jno\ufffd\tfamily: 👩\u200d💻\u00a0!\n"
+
+
+@ensureDeferred
+async def test_foreman_may_be_started_anew_while_somebody_waits(foreman: Commands, pretended: Pretended) -> None:
+    ends(pretended, "succeeded")
+    pretended.instead[f"GET /jobs/{THIRD}"] = []
+
+    def away(asked: Asked) -> None:
+        broken = [problem(503, "foreman is stopping"), Said(pieces=[b"{"], cut=True)]
+        number = pretended.paths("GET").count(f"/jobs/{THIRD}")
+        pretended.instead[f"GET /jobs/{THIRD}"] = [broken[number - 1]] if 1 <= number <= 2 else []
+
+    pretended.now = away
+    result = await foreman("submit", "--model", "m", "--wait", "Hello")
+    assert (result.exit_code, result.stdout) == (0, "Hello!\nThere.\n")
+
+
+@ensureDeferred
+async def test_progress_is_shown_where_somebody_looks(foreman: Commands, pretended: Pretended) -> None:
+    ends(pretended, "succeeded")
+    foreman.terminals = {"<stderr>"}
+    result = await foreman("submit", "--model", "m", "--wait", "Hello", TERM="xterm")
+    assert result.stdout == "Hello!\nThere.\n"
+    assert "XES2HA" in result.stderr
+    assert "running" in result.stderr
+    assert result.stderr.rindex("\x1b[?25h") > result.stderr.rindex("\x1b[?25l")  # the cursor is back
+
+
+# -- following it
+
+
+@ensureDeferred
+async def test_who_follows_reads_the_words_as_they_come_also_across_a_lost_connection(
+    foreman: Commands, pretended: Pretended
+) -> None:
+    ends(pretended, "succeeded")
+    pretended.becomes[THIRD] += [job(THIRD, "succeeded")] * 5
+    pretended.becomes[THIRD][2] = job(THIRD, "running")
+    kind = "text/event-stream"
+    pretended.streams = [
+        Said(content_type=kind, pieces=[said("He", "1-1"), said("ll", "1-2"), b"id: 1-3\ndata: {"], cut=True),
+        problem(503, "foreman is stopping"),
+        Said(content_type=kind, pieces=[b": waiting\n\n", said("o", "1-3"), event({**CHAT, "message": {}}, "1-4")]),
+    ]
+    result = await foreman("submit", "--model", "m", "--follow", "Hello")
+    assert (result.exit_code, result.stdout) == (0, "Hello\n")
+    asked = [asked for asked in pretended.asked if asked.path.endswith("/stream")]
+    assert [one.query.get("after") for one in asked] == [None, "1-2", "1-2"]
+    assert {one.headers["Accept"] for one in asked} == {kind}
+
+
+@ensureDeferred
+async def test_a_try_that_failed_is_said_to_be_void(foreman: Commands, pretended: Pretended) -> None:
+    ends(pretended, "succeeded")
+    pieces = [said("Wro", "1-1"), event({"attempt": 2}, kind="attempt"), said("Right", "2-1")]
+    pretended.streams = [Said(content_type="text/event-stream", pieces=pieces)]
+    result = await foreman("submit", "--model", "m", "--follow", "Hello")
+    assert result.stdout == "Wro\nRight\n"
+    assert "what came so far is void: try 2 begins" in result.stderr
+
+
+@ensureDeferred
+async def test_what_has_no_stream_is_printed_once_it_is_there(foreman: Commands, pretended: Pretended) -> None:
+    ends(pretended, "succeeded")
+    for step in pretended.becomes[THIRD]:
+        step["endpoint"] = "/v1/chat/completions"
+    pretended.artifacts[THIRD, "response"] = Said(body={"choices": [{"message": {"content": "Hi"}}]})
+    words = ("submit", "--payload", "-", "--endpoint", "/v1/chat/completions", "--follow")
+    result = await foreman(*words, stdin='{"model": "m"}')
+    assert (result.exit_code, result.stdout) == (0, "Hi\n")
+    assert not any(path.endswith("/stream") for path in pretended.paths("GET"))
+
+
+@ensureDeferred
+async def test_thinking_is_for_people_only(foreman: Commands, pretended: Pretended) -> None:
+    thought = event({"message": {"thinking": "Hm.", "content": ""}}, "1-1")
+    for terminals, printed in (({}, "Hi\n"), ({"<stdout>"}, "Hm.\n\nHi\n")):
+        foreman.terminals = terminals
+        ends(pretended, "succeeded")
+        pretended.streams = [Said(content_type="text/event-stream", pieces=[thought, said("Hi", "1-2")])]
+        result = await foreman("submit", "--model", "m", "--follow", "Hello", NO_COLOR="1")
+        assert re.sub(r"\x1b\[\d*m", "", result.stdout).endswith(printed)
+
+
+# -- leaving it
+
+
+@pytest.mark.parametrize("how", ["--wait", "--follow"])
+def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(pretended: Pretended, how: str) -> None:
+    pretended.instead[f"GET /jobs/{THIRD}"] = [Said(body=job(THIRD))]
+    command = [str(SCRIPTS / "foreman"), "submit", "--model", "m", how, "Hello"]
+    environ = clean_environment({}) | {"FOREMAN_URL": pretended.url}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        pretended.now = lambda asked: process.send_signal(signal.SIGINT) if asked.query.get("wait") else None
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.strip() == "foreman submit: the job goes on; come back with: foreman jobs wait XES2HA"
+    assert pretended.paths("DELETE") == []
+    assert [path for path in pretended.paths("POST") if path != "/jobs"] == []
