@@ -1,0 +1,202 @@
+"""Jobs over HTTP without a target: the real store and the real door on real sockets, and a worker that the test plays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.web.resource import Resource
+from ulid import ULID
+
+import wire
+from bench import listen, port_of, reactor, settings
+from foreman import names
+from foreman.job import Ending, Job, JobError, Mishap, after
+from foreman.ollama.stock import Standing
+from foreman.output import Output
+from foreman.store.bells import Bells
+from foreman.store.database import Database
+from foreman.store.statements.running import Claim
+from foreman.store.statements.shared import Artifact
+from foreman.store.store import Store
+from foreman.tokens import Holder, Tokens, digest
+from foreman.web.accesslog import AccessLog
+from foreman.web.entrance import Entrance
+from foreman.web.guards import Guards
+from foreman.web.jobs.intake import JobLimits
+from foreman.web.jobs.routes import JobsApi
+from foreman.web.site import DoorFactory
+
+ALICE, BOB, ADMIN = "alice-token-of-sixteen", "bob-token-of-sixteen-1", "admin-token-of-sixteen"
+CHAT: dict[str, Any] = {"endpoint": "/api/chat", "payload": {"model": "m", "messages": [{"role": "user"}]}}
+#: Larger than what the sockets between a test and foreman hold.
+LARGE = 24 * 1024 * 1024
+LIMITS = JobLimits(max_payload=100_000, max_artifact=LARGE, stall_timeout=5.0)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the reactor turn until ``condition`` holds."""
+    for _ in range(1000):
+        if condition():
+            return
+        await deferLater(reactor, 0.005)
+    raise AssertionError("never")
+
+
+@define(eq=False)
+class PlayedWorker:
+    """Does what the test says.
+
+    :ivar outputs: the live lines by job; :ivar cancelled: the jobs that it was to stop; :ivar on_cancel: then called.
+    """
+
+    outputs: dict[str, Output] = field(factory=dict)
+    cancelled: list[str] = field(factory=list)
+    on_cancel: Callable[[str], None] = lambda _: None
+
+    def output_of(self, id_: str) -> Output | None:
+        return self.outputs.get(id_)
+
+    def cancel(self, id_: str) -> None:
+        self.cancelled.append(id_)
+        self.on_cancel(id_)
+
+
+@define(eq=False)
+class PlayedModels:
+    """A target that has ``m``, and ``cloudy`` in the cloud.
+
+    :ivar away: it cannot be asked; :ivar looks: how often it was asked.
+    """
+
+    installed: set[str] = field(factory=lambda: {"m"})
+    away: bool = False
+    looks: int = 0
+
+    def find(self, typed: str) -> Standing:
+        name = names.parse(typed)
+        if name.is_cloud or name.model == "cloudy":
+            return Standing.CLOUD
+        return Standing.INSTALLED if name.model in self.installed else Standing.MISSING
+
+    async def look_for(self, typed: str) -> Standing:
+        self.looks += 1
+        return Standing.UNKNOWN if self.away else self.find(typed)
+
+
+@define(eq=False)
+class JobBench:
+    """What a test works with. ``now`` is the wall clock, in seconds."""
+
+    store: Store
+    worker: PlayedWorker
+    models: PlayedModels
+    api: JobsApi
+    port: int
+
+    async def ask(
+        self, method: str, path: str, body: Any = b"", *headers: tuple[str, str], token: str = ALICE
+    ) -> wire.Response:
+        """One request with a token, and its whole answer."""
+        return await wire.ask(self.port, self.request(method, path, body, *headers, token=token), method)
+
+    def request(self, method: str, path: str, body: Any = b"", *headers: tuple[str, str], token: str = ALICE) -> bytes:
+        """The bytes of it."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        length = [] if data or method == "POST" else [("Content-Length", "0")] if method == "PUT" else []
+        return wire.request(method, path, data, [("Authorization", f"Bearer {token}"), *length, *headers])
+
+    async def submit(self, **more: Any) -> str:
+        """The id of a new job of Alice's."""
+        answer = await self.ask("POST", "/jobs", {**CHAT, **more})
+        assert answer.status == 201, answer.body
+        id_: str = json.loads(answer.body)["id"]
+        return id_
+
+    async def run(self, id_: str) -> tuple[Claim, Output]:
+        """Take the job, which is the only one, as the worker would."""
+        claim = await self.store.claim("gate", lambda _: 0)
+        assert claim is not None
+        assert claim.job.id == id_
+        output = self.worker.outputs[id_] = Output(claim.job.fence)
+        self.store.bells.ring(frozenset((id_,)), False)
+        return claim, output
+
+    async def succeed(self, claim: Claim, output: Output) -> None:
+        """It has its answer."""
+        lines = b"".join(output.lines)
+        stream = Artifact("stream", "application/x-ndjson", lines)
+        await self.store.succeed(claim, [stream, Artifact("response", "application/json", b'{"done":true}')], None)
+        self._over(claim, output)
+
+    async def fail(self, claim: Claim, output: Output, mishap: Mishap, *, partial: bool = True) -> Job:
+        """The try failed."""
+        left = [Artifact("partial", "application/x-ndjson", b"".join(output.lines))] if partial else []
+        job = await self.store.end(claim, lambda job, now: after(job, mishap, now, 0), left)
+        self._over(claim, output)
+        return job
+
+    async def try_again(self, claim: Claim, output: Output) -> None:
+        """The try failed, and the job is queued at once."""
+        error = JobError("truncated", "it broke off", 1)
+        left = Artifact("partial", "application/x-ndjson", b"".join(output.lines))
+        await self.store.end(claim, lambda _job, _now: Ending("queued", None, True, 0, error), [left])
+        self._over(claim, output)
+
+    def _over(self, claim: Claim, output: Output) -> None:
+        self.worker.outputs.pop(claim.job.id, None)
+        output.end()
+
+
+@asynccontextmanager
+async def jobbench(
+    folder: Path, *, is_open: bool = False, limits: JobLimits = LIMITS, jobs: int = 100
+) -> AsyncIterator[JobBench]:
+    """A store in ``folder``, and a door before it; ``is_open``: no token is required."""
+    wall_clock = reactor.seconds
+    database = Database(reactor, folder / "jobs.db", str(ULID()), wall_clock, Bells())
+    store = Store(database, ULID, jobs)
+    database.open()
+    database.start()
+    worker, models = PlayedWorker(), PlayedModels()
+    log = AccessLog(reactor)
+    api = JobsApi(reactor, store, worker, models, log, limits, lambda: is_open)
+    holders = (
+        Holder("alice", digest(ALICE)), Holder("bob", digest(BOB)), Holder("root", digest(ADMIN), admin=True),
+    )  # fmt: skip
+    config = settings(1)
+    entrance = Entrance(config, Tokens(holders, required=not is_open), Guards(), wall_clock, ULID, log)
+    doors = DoorFactory(Resource(), reactor, config, entrance, api.resource())
+    listening = listen(doors)
+    try:
+        yield JobBench(store, worker, models, api, port_of(listening))
+    finally:
+        stopped: Any = listening.stopListening()
+        if isinstance(stopped, Deferred):
+            await stopped
+        api.close()
+        for door in list(doors.open):
+            door.abort()
+        await doors.open.when_empty()
+        await database.stop()
+        log.flush()
+
+
+def problem(answer: wire.Response) -> dict[str, Any]:
+    """The problem that an answer tells."""
+    assert answer.header("Content-Type") == "application/problem+json", answer
+    value: dict[str, Any] = json.loads(answer.body)
+    assert list(value)[:4] == ["type", "title", "status", "detail"]
+    assert value["status"] == answer.status
+    return value
+
+
+def pointers(answer: wire.Response) -> Sequence[str]:
+    """Where the errors of a problem are."""
+    return [error["pointer"] for error in problem(answer)["errors"]]

@@ -1,0 +1,472 @@
+"""Jobs over HTTP: handed over, looked at, waited for, changed, and never shown to others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+import wire
+from bench import reactor
+from foreman.job import Ending, Mishap
+from foreman.store.statements.shared import Artifact
+from jobbench import ADMIN, BOB, CHAT, LIMITS, JobBench, jobbench, pointers, problem, until
+
+Story = Callable[[JobBench], Awaitable[None]]
+MEMBERS = (
+    "id state endpoint model owner priority metadata run_at deadline attempt max_attempts idempotency_key created_at "
+    "started_at finished_at position error usage artifacts"
+).split()
+
+
+def told(story: Story) -> Callable[[Path], Any]:
+    """A test that is told with a bench."""
+
+    async def test(tmp_path: Path) -> None:
+        async with jobbench(tmp_path) as bench:
+            await story(bench)
+
+    test.__name__ = story.__name__  # type: ignore[attr-defined]
+    return pytest_twisted.ensureDeferred(test)  # type: ignore[no-any-return]
+
+
+def in_hours(hours: float) -> str:
+    return (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+
+
+def value(answer: wire.Response) -> Any:
+    assert answer.header("Content-Type") == "application/json; charset=utf-8", answer
+    return json.loads(answer.body)
+
+
+# handing over
+
+
+@told
+async def test_a_job_is_answered_with_all_its_fields_in_order(bench: JobBench) -> None:
+    answer = await bench.ask(
+        "POST", "/jobs", {**CHAT, "priority": 2, "metadata": {"night": "17"}, "idempotency_key": "k"}
+    )
+    job = value(answer)
+    assert (answer.status, answer.header("Location")) == (201, f"/jobs/{job['id']}")
+    assert list(job) == MEMBERS
+    assert (job["state"], job["position"], job["owner"], job["model"]) == ("queued", 1, "alice", "m")
+    assert (job["priority"], job["metadata"], job["idempotency_key"]) == (2, {"night": "17"}, "k")
+    assert (job["attempt"], job["max_attempts"], job["deadline"], job["error"]) == (0, 5, None, None)
+    assert job["run_at"] == job["created_at"]
+    assert job["created_at"].endswith("Z")
+    assert value(await bench.ask("GET", answer.header("Location") or "")) == job
+
+
+@told
+async def test_the_payload_goes_into_the_store_byte_for_byte(bench: JobBench) -> None:
+    payload = b'{ "model":"m",\n "messages" :[{"role":"user"}], "options":{"seed":1e0, "x":"\\u00e9"} }'
+    answer = await bench.ask("POST", "/jobs", b'{"payload": %b, "endpoint":"/api/chat"}' % payload)
+    assert answer.status == 201
+    claim = await bench.store.claim("gate", lambda _: 0)
+    assert claim is not None
+    assert (claim.payload, claim.content_type, claim.stream) == (payload, "application/json", True)
+
+
+@told
+async def test_a_job_for_later_is_scheduled(bench: JobBench) -> None:
+    answer = await bench.ask("POST", "/jobs", {**CHAT, "run_at": in_hours(1), "deadline": in_hours(2)})
+    job = value(answer)
+    assert (job["state"], job["position"]) == ("scheduled", None)
+    assert job["deadline"] > job["run_at"] > job["created_at"]
+
+
+@told
+async def test_an_array_is_taken_whole_and_in_order(bench: JobBench) -> None:
+    answer = await bench.ask("POST", "/jobs", [{**CHAT, "priority": number} for number in range(5)])
+    jobs = value(answer)["jobs"]
+    assert answer.status == 201
+    assert [job["priority"] for job in jobs] == [0, 1, 2, 3, 4]
+    assert [job["id"] for job in jobs] == sorted(job["id"] for job in jobs)
+
+
+@told
+async def test_an_array_with_mistakes_is_refused_whole_and_all_are_named(bench: JobBench) -> None:
+    bad = [
+        CHAT,
+        {**CHAT, "priority": 10, "run_at": "tomorrow"},
+        7,
+        {"endpoint": "/api/tags", "payload": {}, "a/b": 1},
+        {**CHAT, "deadline": in_hours(-1)},
+    ]
+    answer = await bench.ask("POST", "/jobs", bad)
+    assert answer.status == 400
+    assert sorted(pointers(answer)) == [
+        "/1/priority", "/1/run_at", "/2", "/3/a~1b", "/3/endpoint", "/4/deadline",
+    ]  # fmt: skip
+    assert value(await bench.ask("GET", "/jobs"))["jobs"] == []
+
+
+@told
+async def test_a_model_that_is_not_there_is_named_and_one_look_serves_all(bench: JobBench) -> None:
+    strange = {"endpoint": "/api/chat", "payload": {"model": "nowhere", "messages": [{"role": "user"}]}}
+    single = await bench.ask("POST", "/jobs", strange)
+    assert (single.status, problem(single)["detail"]) == (404, "payload/model: model 'nowhere' not found")
+    other = {**strange, "payload": {**strange["payload"], "model": "nobody"}}  # type: ignore[dict-item]
+    many = await bench.ask("POST", "/jobs", [CHAT, strange, other])
+    assert (many.status, pointers(many)) == (404, ["/1/payload/model", "/2/payload/model"])
+    assert bench.models.looks == 2
+
+
+@told
+async def test_while_the_target_is_away_every_model_is_taken_and_shown_as_missing(bench: JobBench) -> None:
+    bench.models.away = True
+    id_ = await bench.submit(payload={"model": "new", "messages": [{"role": "user"}]})
+    job = value(await bench.ask("GET", f"/jobs/{id_}"))
+    assert job["error"] == {"class": "model_missing", "message": "model 'new' not found", "attempt": 0}
+    bench.models.installed.add("new")
+    assert value(await bench.ask("GET", f"/jobs/{id_}"))["error"] is None
+
+
+@told
+async def test_embeddings_and_the_cloud_take_the_lane_beside_the_gate(bench: JobBench) -> None:
+    await bench.submit(endpoint="/v1/embeddings", payload={"model": "m", "input": "x"})
+    await bench.submit(payload={"model": "cloudy", "messages": [{"role": "user"}]})
+    await bench.submit()
+    for lane, count in (("embedding", 2), ("gate", 1)):
+        assert len(value(await bench.ask("GET", f"/jobs?lane={lane}"))["jobs"]) == count
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_payload_that_is_too_large_is_a_413(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        large = {**CHAT, "payload": {**CHAT["payload"], "x": "x" * LIMITS.max_payload}}
+        answer = await bench.ask("POST", "/jobs", large)
+        assert (answer.status, pointers(answer)) == (413, ["/payload"])
+        assert "FOREMAN_MAX_PAYLOAD" in problem(answer)["detail"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_jobs_than_may_wait_are_a_429(tmp_path: Path) -> None:
+    async with jobbench(tmp_path, jobs=2) as bench:
+        await bench.submit(idempotency_key="k")
+        assert (await bench.ask("POST", "/jobs", [CHAT, CHAT])).status == 429
+        await bench.submit()
+        answer = await bench.ask("POST", "/jobs", CHAT)
+        assert (answer.status, answer.header("Retry-After")) == (429, "30")
+        assert "FOREMAN_MAX_JOBS" in problem(answer)["detail"]
+        assert (await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "k"})).status == 200
+
+
+# once and only once
+
+
+@told
+async def test_a_repetition_is_answered_with_the_first_job(bench: JobBench) -> None:
+    key = ("Idempotency-Key", "night-17")
+    first = await bench.ask("POST", "/jobs", CHAT, key)
+    again = await bench.ask("POST", "/jobs", CHAT, ("idempotency-key", '"night-17"'))
+    in_body = await bench.ask("POST", "/jobs", {"idempotency_key": "night-17", **CHAT})
+    assert [answer.status for answer in (first, again, in_body)] == [201, 200, 200]
+    assert first.header("Idempotency-Replayed") is None
+    for answer in (again, in_body):
+        assert answer.header("Idempotency-Replayed") == "true"
+        assert value(answer) == value(first)
+        assert answer.header("Location") == first.header("Location")
+
+
+@told
+async def test_a_key_for_another_body_is_a_422_and_another_callers_key_is_another(bench: JobBench) -> None:
+    await bench.submit(idempotency_key="k")
+    answer = await bench.ask("POST", "/jobs", {**CHAT, "priority": 1, "idempotency_key": "k"})
+    assert (answer.status, pointers(answer)) == (422, ["/idempotency_key"])
+    both = await bench.ask("POST", "/jobs", [CHAT, {**CHAT, "max_attempts": 1, "idempotency_key": "k"}])
+    assert (both.status, pointers(both)) == (422, ["/1/idempotency_key"])
+    assert (await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "k"}, token=BOB)).status == 201
+
+
+@told
+async def test_two_keys_that_differ_and_a_key_for_an_array_are_refused(bench: JobBench) -> None:
+    header = ("Idempotency-Key", "one")
+    answer = await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "other"}, header)
+    assert (answer.status, pointers(answer)) == (400, ["/idempotency_key"])
+    assert "idempotency_key" in problem(await bench.ask("POST", "/jobs", [CHAT], header))["detail"]
+    for bad in ("x" * 256, '""'):
+        assert (await bench.ask("POST", "/jobs", CHAT, ("Idempotency-Key", bad))).status == 400
+
+
+# looking
+
+
+@told
+async def test_the_list_is_newest_first_in_pages_that_keep_what_was_asked(bench: JobBench) -> None:
+    ids = [await bench.submit(metadata={"batch": "a b&c"}) for _ in range(5)]
+    await bench.submit()
+    path, found = "/jobs?limit=2&metadata.batch=a%20b%26c&state=active", []
+    while path:
+        page = value(await bench.ask("GET", path))
+        found += [job["id"] for job in page["jobs"]]
+        path = page["next"]
+        assert len(found) <= 5
+    assert found == ids[::-1]
+
+
+@told
+async def test_the_list_is_filtered(bench: JobBench) -> None:
+    before = in_hours(0)
+    old = await bench.submit()
+    await bench.ask("POST", f"/jobs/{old}/cancel")
+    new = await bench.submit(endpoint="/api/generate", payload={"model": "m", "prompt": "x"})
+    for query, expected in (
+        ("state=cancelled", [old]),
+        ("state=ended", [old]),
+        ("state=active,cancelled", [new, old]),
+        ("endpoint=/api/generate", [new]),
+        ("model=m", [new, old]),
+        ("model=n", []),
+        ("owner=alice", [new, old]),
+        (f"created_after={before.replace('+', '%2B')}", [new, old]),
+        (f"created_before={before}", []),
+        (f"before={new}", [old]),
+        (f"before={new.lower()}", [old]),
+    ):
+        answer = await bench.ask("GET", f"/jobs?{query}")
+        assert [job["id"] for job in value(answer)["jobs"]] == expected, query
+
+
+@told
+async def test_what_cannot_be_asked_of_the_list_is_said(bench: JobBench) -> None:
+    for query, status in (
+        ("stat=queued", 400), ("state=done", 400), ("state=queued&state=running", 400), ("limit=0", 400),
+        ("limit=201", 400), ("limit=%D9%A1", 400), ("before=x", 400), ("created_after=2026-11-28", 400), ("lane=x", 400), ("%FF", 400),
+        ("owner=bob", 403), ("&".join(f"metadata.{n}=1" for n in range(60)), 400),
+    ):  # fmt: skip
+        answer = await bench.ask("GET", f"/jobs?{query}")
+        assert (answer.status, bool(problem(answer)["detail"])) == (status, True), query
+
+
+@told
+async def test_a_job_is_its_callers_and_an_admins(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    for method, path in (
+        ("GET", ""), ("GET", "/events"), ("GET", "/stream"), ("GET", "/artifacts"), ("GET", "/artifacts/x"),
+        ("PUT", "/artifacts/x"), ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", ""),
+    ):  # fmt: skip
+        answer = await bench.ask(method, f"/jobs/{id_}{path}", token=BOB)
+        assert (answer.status, problem(answer)["detail"]) == (404, f"there is no job '{id_}' of yours")
+    assert value(await bench.ask("GET", "/jobs", token=BOB))["jobs"] == []
+    assert (await bench.ask("GET", f"/jobs/{id_}", token=ADMIN)).status == 200
+    assert len(value(await bench.ask("GET", "/jobs", token=ADMIN))["jobs"]) == 1
+    assert value(await bench.ask("GET", "/jobs?owner=bob", token=ADMIN))["jobs"] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_no_token_is_required_everybody_sees_all(tmp_path: Path) -> None:
+    async with jobbench(tmp_path, is_open=True) as bench:
+        id_ = await bench.submit()
+        assert (await bench.ask("GET", f"/jobs/{id_}")).status == 200
+        assert value(await bench.ask("GET", "/jobs?owner=127.0.0.1"))["jobs"][0]["owner"] == "127.0.0.1"
+
+
+@told
+async def test_waiting_ends_with_the_job_or_with_the_time(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    assert value(await bench.ask("GET", f"/jobs/{id_}?wait=0.05"))["state"] == "queued"
+    waiting = Deferred.fromCoroutine(bench.ask("GET", f"/jobs/{id_}?wait=300"))
+    claim, output = await bench.run(id_)
+    await deferLater(reactor, 0.05)
+    assert not waiting.called
+    await bench.succeed(claim, output)
+    job = value(await waiting)
+    assert (job["state"], [one["name"] for one in job["artifacts"]]) == ("succeeded", ["response", "stream"])
+    assert value(await bench.ask("GET", f"/jobs/{id_}?wait=300"))["state"] == "succeeded"
+    for bad in ("x", "-1", "", "1e3", "%D9%A1"):
+        assert problem(await bench.ask("GET", f"/jobs/{id_}?wait={bad}"))["status"] == 400
+    assert (await bench.ask("GET", f"/jobs/{id_}?weight=1")).status == 400
+
+
+@told
+async def test_who_waits_and_leaves_is_forgotten(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    client = await wire.connect(bench.port)
+    client.send(bench.request("GET", f"/jobs/{id_}?wait=300"))
+    await until(lambda: bench.store.bells._waiting)
+    client.leave()
+    await until(lambda: not bench.store.bells._waiting)
+    await client.gone
+
+
+# changing
+
+
+@told
+async def test_a_job_that_waits_is_cancelled_once_and_for_all(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    for _ in range(2):
+        answer = await bench.ask("POST", f"/jobs/{id_}/cancel")
+        assert (answer.status, value(answer)["state"]) == (200, "cancelled")
+    assert bench.worker.cancelled == []
+
+
+@told
+async def test_a_job_that_runs_is_cancelled_when_its_worker_has_stopped(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    claim, output = await bench.run(id_)
+
+    def stop(_: str) -> None:
+        mishap = Mishap("truncated", "broken off")
+        reactor.callLater(0.05, lambda: Deferred.fromCoroutine(bench.fail(claim, output, mishap, partial=False)))
+
+    bench.worker.on_cancel = stop
+    answer = await bench.ask("POST", f"/jobs/{id_}/cancel")
+    assert (answer.status, value(answer)["state"], bench.worker.cancelled) == (200, "cancelled", [id_])
+
+
+@told
+async def test_a_worker_that_does_not_stop_is_not_waited_for_for_ever(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    await bench.run(id_)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("foreman.web.jobs.routes.CANCEL_PATIENCE", 0.05)
+        answer = await bench.ask("POST", f"/jobs/{id_}/cancel")
+    assert (answer.status, value(answer)["state"]) == (202, "running")
+
+
+@told
+async def test_what_has_ended_cannot_be_cancelled_and_success_not_repeated(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    await bench.succeed(*await bench.run(id_))
+    for what in ("cancel", "retry"):
+        answer = await bench.ask("POST", f"/jobs/{id_}/{what}")
+        assert (answer.status, "succeeded" in problem(answer)["detail"]) == (409, True)
+
+
+@told
+async def test_what_failed_is_queued_again_by_hand(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    await bench.fail(*await bench.run(id_), Mishap("refused", "no such thing"))
+    failed = value(await bench.ask("GET", f"/jobs/{id_}"))
+    assert failed["error"] == {"class": "refused", "message": "no such thing", "attempt": 1}
+    answer = await bench.ask("POST", f"/jobs/{id_}/retry")
+    job = value(answer)
+    assert (answer.status, job["state"], job["attempt"], job["position"]) == (200, "queued", 0, 1)
+
+
+@told
+async def test_a_job_is_deleted_when_it_has_ended(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    assert problem(await bench.ask("DELETE", f"/jobs/{id_}"))["status"] == 409
+    await bench.ask("POST", f"/jobs/{id_}/cancel")
+    answer = await bench.ask("DELETE", f"/jobs/{id_}")
+    assert (answer.status, answer.body) == (204, b"")
+    assert (await bench.ask("GET", f"/jobs/{id_}")).status == 404
+    assert (await bench.ask("DELETE", f"/jobs/{id_}")).status == 404
+
+
+# nothing but problems
+
+
+@told
+async def test_there_is_never_anything_but_a_problem(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    for method, path, status, allow in (
+        ("GET", "/jobs/", 404, None),
+        ("PATCH", "/jobs", 405, "HEAD, GET, POST"),
+        ("OPTIONS", "/jobs", 405, "HEAD, GET, POST"),
+        ("get", "/jobs", 405, "HEAD, GET, POST"),
+        ("POST", f"/jobs/{id_}", 405, "HEAD, GET, DELETE"),
+        ("GET", f"/jobs/{id_}/cancel", 405, "POST"),
+        ("PUT", f"/jobs/{id_}/events", 405, "HEAD, GET"),
+        ("POST", f"/jobs/{id_}/artifacts/x", 405, "HEAD, GET, PUT"),
+        ("GET", f"/jobs/{id_}/", 404, None),
+        ("GET", f"/jobs/{id_}/nothing", 404, None),
+        ("GET", f"/jobs/{id_}/artifacts/", 404, None),
+        ("GET", f"/jobs/{id_}/artifacts/a%2Fb", 404, None),
+        ("GET", f"/jobs/{id_}/artifacts/a%7Cb", 404, None),
+        ("GET", f"/jobs/{id_}/artifacts/%C3%A9%25", 404, None),
+        ("GET", "/jobs/nonsense", 404, None),
+        ("GET", "/jobs/%C4%B1", 404, None),
+        ("GET", "/jobs/01KBTWZ5M0XJ3Q9V7D2E8R4A6C", 404, None),
+        ("GET", "/jobs/../jobs/%2e%2e/x", 307, None),
+        ("GET", "/jobs/%00", 400, None),
+        ("GET", "/jobs/%zz", 400, None),
+    ):  # fmt: skip
+        answer = await bench.ask(method, path)
+        assert (answer.status, answer.header("Allow")) == (status, allow), (method, path, answer)
+        if status != 307:
+            problem(answer)
+    for path in ("/jobs", f"/jobs/{id_}", f"/jobs/{id_}/artifacts"):
+        answer = await bench.ask("HEAD", path)
+        assert (answer.status, answer.body) == (200, b"")
+
+
+@told
+async def test_the_door_speaks_of_problems_too(bench: JobBench) -> None:
+    unknown = await bench.ask("GET", "/jobs", token="wrong")
+    assert (unknown.status, problem(unknown)["title"]) == (401, "Unauthorized")
+    assert unknown.header("WWW-Authenticate") == 'Bearer realm="foreman"'
+    too_large = await bench.ask("POST", "/jobs", b"", ("Content-Length", str(10**12)))
+    assert problem(too_large)["status"] in {400, 413}
+    many = await bench.ask("GET", "/jobs/x", b"", *((f"X-{number}", "1") for number in range(101)))
+    assert problem(many)["status"] == 431
+
+
+@told
+async def test_bodies_that_are_no_jobs_are_refused(bench: JobBench) -> None:
+    for body in (
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"7",
+        b'"x"',
+        b"\xff",
+        b"\xef\xbb\xbf{}",
+        b"{}",
+        b"[" * 100_000,
+        b'{"\\ud800":1}',
+    ):
+        assert problem(await bench.ask("POST", "/jobs", body))["status"] == 400, body[:20]
+    compressed = await bench.ask("POST", "/jobs", CHAT, ("Content-Encoding", "zstd"))
+    assert problem(compressed)["status"] == 415
+
+
+@told
+async def test_a_store_that_fails_is_a_503_and_a_full_disk_a_507(bench: JobBench) -> None:
+    from foreman.store.trouble import unavailable
+
+    for condition, status in (("unwritable", 503), ("broken", 503), ("full", 507)):
+
+        async def fails(*_: object, condition: Any = condition) -> None:
+            raise unavailable(condition, "")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(bench.store), "enqueue", fails)
+            answer = await bench.ask("POST", "/jobs", CHAT)
+        assert (answer.status, answer.header("Retry-After")) == (status, "5" if status == 503 else None)
+        problem(answer)
+
+
+@told
+async def test_while_foreman_stops_no_job_is_taken(bench: JobBench) -> None:
+    bench.api.close()
+    answer = await bench.ask("POST", "/jobs", CHAT)
+    assert (answer.status, answer.header("Retry-After")) == (503, "5")
+    assert "stopping" in problem(answer)["detail"]
+
+
+@told
+async def test_a_position_behind_others_counts_from_one(bench: JobBench) -> None:
+    ids = [await bench.submit() for _ in range(3)]
+    jobs = value(await bench.ask("GET", "/jobs"))["jobs"]
+    assert {job["id"]: job["position"] for job in jobs} == {id_: number for number, id_ in enumerate(ids, 1)}
+    claim = await bench.store.claim("gate", lambda _: 0)
+    assert claim is not None
+    await bench.store.end(
+        claim, lambda job, now: Ending("discarded", None, True, 0, None), [Artifact("error", "text/plain", b"x")]
+    )
+    job = value(await bench.ask("GET", f"/jobs/{ids[0]}"))
+    assert (job["state"], job["position"]) == ("discarded", None)
+    assert job["artifacts"] == [{"name": "error", "type": "text/plain", "bytes": 1}]
