@@ -23,6 +23,8 @@ COMMANDS = {
     "cancel": "Cancel a request that waits or runs.",
     "submit": "Hand a job over, to find its answer later.",
     "jobs": "List jobs, wait for them, fetch their answers.",
+    "backup": "Copy the jobs, while foreman runs or not.",
+    "restore": "Put a copy of the jobs back.",
     "token": "Make, list and revoke named tokens.",
     "settings": "List the settings.",
     "install-service": "Let systemd or launchd run foreman.",

@@ -64,7 +64,7 @@ def open_database(path: Path, boot: str, now: int) -> Opened:
     """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StoreRefused(f"jobs need SQLite 3.38 or newer; this Python has {sqlite3.sqlite_version}")
-    with _named(path):
+    with naming(path):
         make_folder(path.parent)
         lock = take_lock(path)
         try:
@@ -79,7 +79,7 @@ def examine(path: Path) -> None:
 
     :raises StoreRefused, StoreUnavailable: as ``open_database`` would.
     """
-    with _named(path):
+    with naming(path):
         lock = take_lock(path)
         try:
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -156,7 +156,7 @@ def migrations() -> list[str]:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Name the troubles of ``path``."""
     try:
         yield

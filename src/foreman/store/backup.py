@@ -1,0 +1,134 @@
+"""Copies of the database: made while foreman runs, verified, and put back while it does not.
+
+All of this blocks, and is for commands; a running foreman is not disturbed by a copy, which reads one snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from attrs import frozen
+
+from foreman.store.opening import APPLICATION_ID, migrations, naming, take_lock
+from foreman.store.trouble import StoreRefused
+
+#: What belongs to a database beside its file.
+_BESIDE = ("-wal", "-shm")
+
+
+@frozen
+class Content:
+    """What a copy holds: how many jobs, how many of them have not ended, and its size in bytes."""
+
+    jobs: int
+    active: int
+    bytes: int
+
+
+def back_up(path: Path, copy: Path) -> Content:
+    """Copy the database at ``path`` to ``copy`` and verify it; whoever sees ``copy`` sees the whole.
+
+    :raises StoreRefused: when there is no database, the copy is there already, or it turns out damaged.
+    :raises StoreUnavailable: when it cannot be read or written.
+    """
+    if not path.exists():
+        raise StoreRefused(f"there are no jobs at {path}")
+    if copy.exists():
+        raise StoreRefused(f"{copy} is there already; choose another name")
+    with naming(copy):
+        unfinished = copy.with_name(f"{copy.name}.unfinished")
+        unfinished.unlink(missing_ok=True)
+        # Made first, so that it is nobody else's to read; SQLite takes an empty file for a new database.
+        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as source:
+                source.execute(
+                    "PRAGMA wal_autocheckpoint = 0"
+                )  # writing the log into the database is its writer's alone
+                source.execute("VACUUM INTO ?", (str(unfinished),))
+            content = verify(unfinished)
+            _sync(unfinished)
+            unfinished.rename(copy)
+            _sync(copy.parent)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+    return content
+
+
+def verify(copy: Path) -> Content:
+    """Look through every page of a copy, and every reference in it.
+
+    :raises StoreRefused: when it is damaged, something else, or of a newer foreman.
+    """
+    if not copy.is_file():
+        raise StoreRefused(f"there is no file {copy}")
+    try:
+        with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if application != APPLICATION_ID:
+                raise StoreRefused(f"{copy} is no copy of foreman's jobs")
+            if version > len(migrations()):
+                raise StoreRefused(f"{copy} was written by a newer foreman (schema {version})")
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if found != "ok" or connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
+                raise StoreRefused(f"{copy} is damaged: {found}")
+            (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()
+            (active,) = connection.execute("SELECT count(*) FROM jobs WHERE finished_at IS NULL").fetchone()
+    except sqlite3.DatabaseError as problem:
+        raise StoreRefused(f"{copy} is damaged, or no copy of foreman's jobs ({problem})") from None
+    return Content(jobs, active, copy.stat().st_size)
+
+
+def restore(copy: Path, path: Path, now: str) -> tuple[Content, Path | None]:
+    """Put a verified copy in the place of the database at ``path``, which no foreman may be using.
+
+    :param now: for the name under which what was there is kept.
+    :return: what the copy holds, and where the old database is now, None where there was none.
+    :raises StoreRefused: when the copy cannot be used, or a foreman runs.
+    :raises StoreUnavailable: when it cannot be written.
+    """
+    content = verify(copy)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = take_lock(path)
+        try:
+            incoming = path.with_name(f"{path.name}.incoming")
+            incoming.unlink(missing_ok=True)
+            os.close(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            with closing(sqlite3.connect(copy, isolation_level=None)) as source:
+                source.execute("VACUUM INTO ?", (str(incoming),))
+            verify(incoming)
+            _sync(incoming)
+            old = _put_aside(path, path.with_name(f"{path.name}.before-restore-{now}"))
+            incoming.rename(path)
+            _sync(path.parent)
+        finally:
+            lock.release()
+    return content, old
+
+
+def _put_aside(path: Path, old: Path) -> Path | None:
+    """Give a database and what belongs to it another name; the log of changes first, which without it says nothing."""
+    if not path.exists():
+        for ending in _BESIDE:
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+        return None
+    for ending in (*_BESIDE, ""):
+        part = path.with_name(path.name + ending)
+        if part.exists():
+            part.rename(old.with_name(old.name + ending))
+    return old
+
+
+def _sync(path: Path) -> None:
+    """See that a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
