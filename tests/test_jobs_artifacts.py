@@ -1,0 +1,167 @@
+"""What belongs to a job: kept, downloaded whole and in parts, and at the pace of its reader."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from attrs import evolve
+from twisted.internet.task import deferLater
+
+import wire
+from bench import reactor
+from jobbench import BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
+
+DATA = bytes(range(256)) * 4
+
+
+async def kept(bench: JobBench, name: str = "notes.txt", data: bytes = DATA) -> str:
+    """The path of an artifact of a new job."""
+    id_ = await bench.submit()
+    path = f"/jobs/{id_}/artifacts/{name}"
+    assert (await bench.ask("PUT", path, data, ("Content-Type", "text/plain"))).status == 201
+    return path
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_artifact_is_kept_replaced_listed_and_downloaded(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        path = f"/jobs/{id_}/artifacts/caf%C3%A9%20%22x%22"
+        first = await bench.ask("PUT", path, DATA)
+        again = await bench.ask("PUT", path, b"shorter", ("Content-Type", "text/html; charset=utf-8"))
+        assert (first.status, again.status, first.header("Location")) == (201, 200, path)
+        info = json.loads(again.body)
+        assert list(info) == ["name", "type", "bytes", "sha256", "created_at"]
+        assert (info["name"], info["bytes"]) == ('café "x"', 7)
+        assert json.loads(first.body)["type"] == "application/octet-stream"
+        listed = json.loads((await bench.ask("GET", f"/jobs/{id_}/artifacts")).body)
+        assert listed == {"artifacts": [info]}
+        answer = await bench.ask("GET", path)
+        assert (answer.status, answer.body) == (200, b"shorter")
+        assert {name: answer.header(name) for name in ("Content-Type", "Content-Length", "X-Content-Type-Options")} == {
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Length": "7",
+            "X-Content-Type-Options": "nosniff",
+        }
+        assert answer.header("Content-Disposition") == "attachment; filename*=UTF-8''caf%C3%A9%20%22x%22"
+        assert answer.header("ETag") == f'"{sha256(b"shorter").hexdigest()}"'
+        head = await bench.ask("HEAD", path)
+        assert (head.status, head.body, head.header("Content-Length")) == (200, b"", "7")
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_that_cannot_be_and_data_that_is_too_large_are_refused(tmp_path: Path) -> None:
+    async with jobbench(tmp_path, limits=evolve(LIMITS, max_artifact=1000)) as bench:
+        id_ = await bench.submit()
+        for name, status in (
+            ("response", 409), ("stream", 409), ("error", 409), ("partial", 409), ("x" * 129, 400), ("%C2%85", 400), ("%20", 400),
+            ("%E2%80%A8", 400), ("x%0A", 400), ("x" * 128, 201), ("%C3%A9" * 128, 201), ("100%25", 201), ("a%3Fb", 201),
+        ):  # fmt: skip
+            answer = await bench.ask("PUT", f"/jobs/{id_}/artifacts/{name}", b"x")
+            assert answer.status == status, name
+            if status == 201:
+                assert (await bench.ask("GET", answer.header("Location") or "")).body == b"x"
+            else:
+                problem(answer)
+        assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/x", bytes(1001))).status == 413
+        assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/x", bytes(1000))).status == 201
+        gzipped = await bench.ask("PUT", f"/jobs/{id_}/artifacts/x", b"x", ("Content-Encoding", "gzip"))
+        assert problem(gzipped)["status"] == 415
+        assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/x", b"x", token=BOB)).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_is_given_where_one_is_asked_for(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        path = await kept(bench)
+        for asked, start, stop in (
+            ("bytes=0-0", 0, 1), ("bytes=0-1023", 0, 1024), ("bytes=1000-", 1000, 1024), ("bytes=-24", 1000, 1024),
+            ("bytes=1000-99999", 1000, 1024), ("bytes=-99999", 0, 1024), ("BYTES = 5-9", 5, 10),
+        ):  # fmt: skip
+            answer = await bench.ask("GET", path, b"", ("Range", asked))
+            assert (answer.status, answer.body) == (206, DATA[start:stop]), asked
+            assert answer.header("Content-Range") == f"bytes {start}-{stop - 1}/1024"
+            assert answer.header("Content-Length") == str(stop - start)
+        for asked in ("bytes=1024-", "bytes=2000-3000", "bytes=-0"):
+            answer = await bench.ask("GET", path, b"", ("Range", asked))
+            assert (answer.status, answer.header("Content-Range")) == (416, "bytes */1024")
+            problem(answer)
+        for asked in ("bytes=0-1,5-6", "bytes=9-5", "lines=1-2", "bytes=", "bytes=x-y", "bytes=-"):
+            answer = await bench.ask("GET", path, b"", ("Range", asked))
+            assert (answer.status, answer.body) == (200, DATA), asked
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_client_has_already_is_not_sent_again(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        path = await kept(bench)
+        etag = (await bench.ask("GET", path)).header("ETag") or ""
+        for known in (etag, f'"x", W/{etag}', "*"):
+            answer = await bench.ask("GET", path, b"", ("If-None-Match", known))
+            assert (answer.status, answer.body, answer.header("ETag")) == (304, b"", etag)
+        assert (await bench.ask("GET", path, b"", ("If-None-Match", '"x"'))).status == 200
+        part = ("Range", "bytes=0-9")
+        assert (await bench.ask("GET", path, b"", part, ("If-Range", etag))).status == 206
+        assert (await bench.ask("GET", path, b"", part, ("If-Range", '"older"'))).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_empty_artifact_is_one(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        path = await kept(bench, data=b"")
+        answer = await bench.ask("GET", path)
+        assert (answer.status, answer.header("Content-Length"), answer.body) == (200, "0", b"")
+        assert (await bench.ask("GET", path, b"", ("Range", "bytes=0-"))).status == 416
+
+
+async def slow_reader(bench: JobBench, path: str) -> tuple[Any, list[int]]:
+    """A client that asks and takes nothing; and how much foreman has written for it so far."""
+    client = await wire.connect(bench.port)
+    client.transport.pauseProducing()  # type: ignore[union-attr]
+    written = [0]
+    from foreman.web.visit import Visit
+
+    write = Visit.write
+
+    def counted(self: Visit, data: bytes) -> None:
+        written[0] += len(data)
+        write(self, data)
+
+    Visit.write = counted  # type: ignore[method-assign]
+    client.send(bench.request("GET", path))
+    await until(lambda: written[0])
+    last = -1
+    while last != written[0]:
+        last = written[0]
+        await deferLater(reactor, 0.05)
+    Visit.write = write  # type: ignore[method-assign]
+    return client, written
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_reader_is_not_buffered_for_and_gets_all_in_the_end(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        path = await kept(bench, data=bytes(LARGE))
+        client, written = await slow_reader(bench, path)
+        assert written[0] < LARGE
+        client.transport.resumeProducing()
+        answer = await client.done
+        assert (answer.status, len(answer.body), answer.torn) == (200, LARGE, False)
+        client.leave()
+        await client.gone
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
+    async with jobbench(tmp_path, limits=evolve(LIMITS, stall_timeout=0.2)) as bench:
+        path = await kept(bench, data=bytes(LARGE))
+        client, _ = await slow_reader(bench, path)
+        await deferLater(reactor, 0.4)
+        client.transport.resumeProducing()
+        answer = await client.done
+        assert answer.torn
+        await client.gone
