@@ -128,7 +128,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         log = folder / name
         with log.open("wb") as output:
             call = [*FOREMAN, *arguments, "--listen", "127.0.0.1:0"]
-            started.append(subprocess.Popen(call, env={**CLEAN, "PYTHONUNBUFFERED": "1", **environ}, stdout=output))
+            # Each keeps its jobs in a file of its own.
+            env = {**CLEAN, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": str(folder / f"{name}-state"), **environ}
+            started.append(subprocess.Popen(call, env=env, stdout=output))
         return f"127.0.0.1:{wait_for(lambda: re.search(pattern, log.read_text()))[1]}"
 
     try:
