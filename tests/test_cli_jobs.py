@@ -24,6 +24,7 @@ from foreman.cli import when
 from foreman.cli.explained import FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND, Explained
 from foreman.cli.jobs import COMMANDS, command, following, logs, waiting
 from foreman.cli.jobs.ends import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED, NOT_ENDED
+from foreman.cli.jobs.progress import Progress
 from foreman.cli.jobs.words import brief, embeddings_of, text_of
 from foreman.cli.main import cli
 from foreman.cli.tables import Seen, show
@@ -87,7 +88,7 @@ def test_every_command_explains_itself_within_a_terminal(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_example_is_of_options_that_there_are(name: str) -> None:
     assert named(name).examples
-    for example in [*named(name).examples, *command.examples]:  # type: ignore[attr-defined]
+    for example in [*named(name).examples, *command.examples]:
         for typed in re.findall(r"foreman jobs ([^|&>]*)", example.partition("  #")[0]):
             words = shlex.split(typed)
             one = named(words.pop(0)) if words and words[0] in COMMANDS else command
@@ -386,16 +387,19 @@ async def test_a_job_that_is_removed_is_waited_for_no_longer(foreman: Commands, 
     assert result.exit_code == NOT_FOUND
 
 
-@ensureDeferred
-async def test_many_jobs_have_a_line_each_and_the_rest_a_number(foreman: Commands, pretended: Pretended) -> None:
-    foreman.terminals = {"<stderr>"}
-    ids = [f"01KBTWZ5M0{number:016}" for number in range(12)]
-    pretended.has(*(job(id_, "running") for id_ in ids))
-    pretended.becomes |= {id_: [*[job(id_, "running")] * 20, job(id_, "succeeded")] for id_ in ids}
-    result = await foreman("jobs", "wait", *ids, TERM="xterm")
-    assert result.exit_code == 0
-    assert re.search(r"and \d more", result.stderr)
-    assert len(result.stdout.splitlines()) == 12
+def test_many_jobs_have_a_line_each_and_the_rest_a_number() -> None:
+    shown = Progress()
+    for number in range(12):
+        shown.saw(job(f"01KBTWZ5M0{number:016}", "running" if number else "queued", error=GONE))
+    shown.away = "nobody listens"
+    paper = io.StringIO()
+    Console(file=paper, width=80, highlight=False).print(shown)
+    rows = paper.getvalue().splitlines()
+    assert len(rows) == 10
+    assert "000000 queued, place 3, waits " in rows[0]
+    assert rows[-2].strip() == "and 4 more"
+    assert rows[-1].strip() == "foreman does not answer, and is asked again: nobody listens"
+    assert all(len(row) <= 80 for row in rows)
 
 
 # -- logs

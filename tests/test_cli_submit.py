@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -405,14 +406,25 @@ async def test_thinking_is_for_people_only(foreman: Commands, pretended: Pretend
 # -- leaving it
 
 
-@pytest.mark.parametrize("how", ["--wait", "--follow"])
-def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(pretended: Pretended, how: str) -> None:
-    pretended.instead[f"GET /jobs/{THIRD}"] = [Said(body=job(THIRD))]
+@pytest.mark.parametrize(
+    ("how", "held"), [("--wait", False), ("--wait", True), ("--follow", False), ("--follow", True)]
+)
+def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(pretended: Pretended, how: str, held: bool) -> None:
+    pretended.becomes[THIRD] = [job(THIRD, "running" if how == "--follow" and held else "queued")] * 1000
+    pretended.streams = [Said(content_type="text/event-stream", pieces=[], stays=60)]
     command = [str(SCRIPTS / "foreman"), "submit", "--model", "m", how, "Hello"]
     environ = clean_environment({}) | {"FOREMAN_URL": pretended.url}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        pretended.now = lambda asked: process.send_signal(signal.SIGINT) if asked.query.get("wait") else None
+
+        def leave(asked: Asked) -> None:
+            if held and asked.query.get("wait"):
+                pretended.instead[f"GET {asked.path}"] = [Said(pieces=[], stays=60)]
+            if asked.query.get("wait") or asked.path.endswith("/stream"):
+                threading.Timer(0.2, process.send_signal, [signal.SIGINT]).start()
+
+        pretended.now = leave
         out, err = process.communicate(timeout=60)
+    pretended.release()
     assert (process.returncode, out) == (130, "")
     assert err.strip() == "foreman submit: the job goes on; come back with: foreman jobs wait XES2HA"
     assert pretended.paths("DELETE") == []

@@ -166,13 +166,21 @@ async def plainly(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience
     :param patience: seconds that it may take by ``clock``; None for as long as it likes.
     :raises Unreached: with a sentence, when there is no answer; and whatever ``asking`` raises.
     """
-    answer: Deferred[T] = Deferred.fromCoroutine(asking)
+    working: Deferred[T] = Deferred.fromCoroutine(asking)
     late: list[bool] = []
+    unwanted: list[bool] = []
 
     def no_longer() -> None:
         late.append(True)
-        answer.cancel()
+        working.cancel()
 
+    def not_wanted(_: object) -> None:
+        unwanted.append(True)
+        working.cancel()
+
+    # What is cancelled may end as if its connection had broken, which it has; only the cause is another.
+    answer: Deferred[T] = Deferred(not_wanted)
+    working.chainDeferred(answer)
     limit = None if clock is None or patience is None else clock.callLater(patience, no_longer)
     try:
         return await answer
@@ -192,7 +200,7 @@ async def plainly(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience
     ) as problem:
         if late:
             raise Unreached(FAILED, f"{url} did not answer within {patience:.0f} s") from None
-        if _cancelled(problem):
+        if unwanted or isinstance(problem, CancelledError):
             raise CancelledError from None
         raise Unreached(FAILED, f"{url} cannot be asked: {_reason(problem)}") from None
     finally:
@@ -262,12 +270,6 @@ def answer_of(
                 reactor.removeSystemEventTrigger(trigger)
 
     return with_reactor(ask)
-
-
-def _cancelled(problem: BaseException) -> bool:
-    reasons = getattr(problem, "reasons", ())
-    kinds = CancelledError, ConnectingCancelledError
-    return isinstance(problem, kinds) or any(reason.check(*kinds) for reason in reasons)
 
 
 def _reason(problem: BaseException) -> str:

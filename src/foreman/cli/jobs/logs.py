@@ -45,7 +45,7 @@ def command(id_: str, url: str, *, follows: bool, as_json: bool) -> None:
         else:
             paper.print(event_line(event), soft_wrap=True)
 
-    back = f"the job goes on; come back with: {command_for('logs', [id_])}"
+    back = f"the job goes on; come back with: {command_for('logs', [id_])} -f" if follows else ""
     answer_of(
         "jobs logs",
         url,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attrs import define, field
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
@@ -50,17 +50,20 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def __rich__(self) -> Group:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         now = datetime.now(UTC)
         lines = [_line(job, now) for job in list(self.jobs.values())[:_LINES]]
         if len(self.jobs) > _LINES:
             lines.append(Text(f"and {len(self.jobs) - _LINES} more", style="dim"))
         if self.away:
             lines.append(Text(f"foreman does not answer, and is asked again: {self.away}", style="yellow"))
-        if not lines:
-            return Group()
-        self._spinner.update(text=lines[0])
-        return Group(self._spinner, *(Text.assemble("  ", line) for line in lines[1:]))
+        for line in lines:
+            # A line that goes on in the next one would be left behind where it is drawn anew.
+            line.truncate(options.max_width - 2, overflow="ellipsis")
+        if lines:
+            self._spinner.update(text=lines[0])
+            yield self._spinner
+        yield from (Text.assemble("  ", line) for line in lines[1:])
 
 
 @contextmanager
@@ -81,7 +84,4 @@ def _line(job: Mapping[str, Any], now: datetime) -> Text:
     parts += filter(None, (timing(job, now), trouble(job)))
     line = Text.assemble(end_of(job), " ", (state if state in STYLES else "?", STYLES.get(state, "")))
     line.append("".join(f", {part}" for part in parts))
-    line.truncate(200)
-    line.no_wrap = True
-    line.overflow = "ellipsis"
     return line
