@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from msgspec import Raw
 
 from foreman import gojson
 
 _MEMBER = "stream"
+_OPENING = re.compile(rb"[ \t\r\n]*+\{")
+_CLOSING = re.compile(rb"[ \t\r\n]*+\}")
 
 
 def with_stream(body: bytes, *, stream: bool) -> bytes:
@@ -18,13 +22,19 @@ def with_stream(body: bytes, *, stream: bool) -> bytes:
     :raises ValueError: when ``body`` is no object.
     """
     value = b"true" if stream else b"false"
+    opening = _OPENING.match(body)
+    if opening is None:
+        raise ValueError("it is no object")
     try:
         spans = gojson.members(body, (_MEMBER,)).get(_MEMBER, [])
+    except (gojson.Empty, gojson.Truncated):
+        raise ValueError("it stops too early") from None
     except gojson.Unreadable:
-        return _rebuilt(body, value)
+        return _appended(body, value)
     if not spans:
-        begin = body.index(b"{") + 1
-        return body[:begin] + b'"stream":' + value + b"," + body[begin:]
+        begin = opening.end()
+        comma = b"" if _CLOSING.match(body, begin) else b","
+        return b"".join((body[:begin], b'"stream":', value, comma, body[begin:]))
     pieces, end = [], 0
     for start, stop in spans:
         pieces += [body[end:start], value]
@@ -32,11 +42,10 @@ def with_stream(body: bytes, *, stream: bool) -> bytes:
     return b"".join((*pieces, body[end:]))
 
 
-def _rebuilt(body: bytes, value: bytes) -> bytes:
-    """For a body that is too intricate for the careful reader: its members anew, each with the bytes it had."""
+def _appended(body: bytes, value: bytes) -> bytes:
+    """For a body that is too intricate for the careful reader: the member once more, at the end, where it counts."""
     try:
-        members = msgspec.json.decode(body, type=dict[str, Raw])
+        msgspec.json.decode(body, type=dict[str, Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise ValueError(str(problem)) from None
-    others = {name: raw for name, raw in members.items() if name.casefold() != _MEMBER}
-    return msgspec.json.encode({_MEMBER: Raw(value), **others})
+    return b"".join((body[: body.rindex(b"}")], b',"stream":', value, b"}"))

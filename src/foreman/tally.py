@@ -144,8 +144,8 @@ def _says_something(raw: Raw) -> bool:
 
 
 def _count(*values: Any) -> int | None:
-    """The first that is a number of tokens."""
-    return next((value for value in values if type(value) is int and value >= 0), None)
+    """The first that is a number of tokens, as Go can hold it."""
+    return next((value for value in values if type(value) is int and 0 <= value < 2**63), None)
 
 
 def _seconds(value: Any) -> float | None:

@@ -44,7 +44,7 @@ def unstreamed(lines: Sequence[bytes]) -> bytes:
 def _joined(parts: Sequence[_Members]) -> _Members:
     whole = dict(parts[-1])
     for name in _TEXTS:
-        texts = [msgspec.json.decode(part[name], type=str) for part in parts if name in part]
+        texts = [msgspec.json.decode(part[name], type=str | None) or "" for part in parts if name in part]
         if texts and (name in whole or any(texts)):
             whole = _with(whole, name, Raw(_as_go(msgspec.json.encode("".join(texts)))))
     for name in _LISTS:

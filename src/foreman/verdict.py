@@ -19,6 +19,8 @@ from foreman.unstreamed import unstreamed
 _UNREACHED = frozenset({"refused", "timeout", "dns", "tls"})
 _STATUS_CLASSES: dict[int, ErrorClass] = {401: "unauthorized", 403: "unauthorized", 429: "busy", 503: "busy"}
 _NDJSON = "application/x-ndjson"
+#: How a transcription may come that is not JSON (contract 1.4).
+_TEXTS = frozenset({"text/plain", "text/vtt", "application/x-subrip"})
 
 
 @define
@@ -101,7 +103,7 @@ def _artifacts(heard: Heard) -> list[Artifact]:
     body = b"".join(heard.pieces)
     if heard.kind != "ndjson":
         return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
-    lines = [piece for piece in heard.pieces if piece.strip()]
+    lines = [line for line in body.split(b"\n") if line.strip()]  # of a very long line the pieces are parts
     return [
         Artifact(RESPONSE, "application/json; charset=utf-8", unstreamed(lines)),
         Artifact(STREAM, heard.content_type or _NDJSON, body),
@@ -110,14 +112,13 @@ def _artifacts(heard: Heard) -> list[Artifact]:
 
 def _end(heard: Heard) -> bytes:
     """The part of the body that tells how it ended."""
-    if heard.kind == "ndjson":
-        return next((piece for piece in reversed(heard.pieces) if piece.strip()), b"")
-    return b"".join(heard.pieces)
+    body = b"".join(heard.pieces)
+    return body.rstrip().rpartition(b"\n")[2] if heard.kind == "ndjson" else body
 
 
 def _is_text(heard: Heard) -> bool:
     """Whether the answer is one that has no end of its own, such as a transcription as text."""
-    return heard.kind == "other" and not heard.content_type.startswith("application/json")
+    return heard.kind == "other" and heard.content_type.partition(";")[0].strip().lower() in _TEXTS
 
 
 def _usage(told: Tally) -> Usage:
