@@ -7,13 +7,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from foreman.job import LONGEST_PAUSE
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
 
 #: How often it is looked at least, in seconds: the wall clock, by which jobs are due, may have been set.
 AT_LEAST = 30.0
-#: How far the wall clock may go back against the other before it counts as set back, in milliseconds.
-SET_BACK = 60_000
+#: How far the wall clock may go back against the other before it counts as set back, in seconds.
+SET_BACK = 60.0
 
 
 @define(eq=False)
@@ -25,13 +26,14 @@ class Timetable:
     _timer: IDelayedCall | None = field(default=None, init=False)
     _sweeping: Deferred[None] | None = field(default=None, init=False)
     _offset: float = field(default=0.0, init=False)
+    _looked_at: float = field(default=0.0, init=False)
     _stopped: bool = field(default=False, init=False)
     _again: bool = field(default=False, init=False)
     _log = Logger()
 
     def start(self) -> None:
         """Look now, and from now on when there is something to do."""
-        self._offset = self._wall_against_clock()
+        self._offset, self._looked_at = self._wall_against_clock(), self._clock.seconds()
         self._store.bells.on_due = self._due
         self.look()
 
@@ -61,17 +63,25 @@ class Timetable:
     async def _sweep(self) -> None:
         wait = AT_LEAST
         try:
-            offset = self._wall_against_clock()
-            if offset < self._offset - SET_BACK:
-                await self._store.hasten()
-            self._offset = offset
+            await self._mind_the_clock()
             moment = await self._store.sweep()
+            self._looked_at = self._clock.seconds()
             if moment is not None:
                 wait = min(max(0.0, (moment - self._store.now()) / 1000), AT_LEAST)
         except StoreUnavailable:
             pass  # the store has said so
-        if not self._stopped:
-            self._timer = self._clock.callLater(wait, self._wake)
+        finally:
+            if not self._stopped:
+                self._timer = self._clock.callLater(wait, self._wake)
+
+    async def _mind_the_clock(self) -> None:
+        offset = self._wall_against_clock()
+        back = (self._offset - offset) / 1000
+        if back > SET_BACK:
+            # What was to be tried again after the last look is now at least so far away.
+            since = self._clock.seconds() - self._looked_at
+            await self._store.hasten(min(LONGEST_PAUSE, max(0.0, back - since - 1.0)))
+        self._offset = offset
 
     def _due(self, moment: int) -> None:
         """A job was written that is due, or expires, at ``moment``."""

@@ -132,9 +132,12 @@ class Store:
         """Queue what is due, discard what has expired; when the next will be, milliseconds since the epoch."""
         return await self.database.write(sweep.sweep)
 
-    async def hasten(self) -> None:
-        """The wall clock was set back: what tries again is not to wait for the time that is lived twice."""
-        await self.database.write(lambda tx: sweep.hasten(tx, round(LONGEST_PAUSE * 1000)))
+    async def hasten(self, longest: float = LONGEST_PAUSE) -> None:
+        """The wall clock was set back: what tries again is not to wait for the time that is lived twice.
+
+        :param longest: what is to wait longer than this, in seconds, is tried again now.
+        """
+        await self.database.write(lambda tx: sweep.hasten(tx, round(longest * 1000)))
 
     async def prune(self, state: State, before: int) -> int:
         """Forget some of the jobs that ended in ``state`` before ``before``; how many, 0 when none is left."""
