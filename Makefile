@@ -31,8 +31,11 @@ LOCK = $(VENVS)/lint/bin/uv pip compile --quiet --universal --generate-hashes --
 run: $(VENVS)/run/.ready
 	@$(VENVS)/run/bin/foreman demo
 
+# Two at a time, each with whole files, since a file's tests share what they start. ARGS="-n 0 ..." is one after the other,
+# as a debugger needs it. The tests start foreman many times: each module is compiled once, whatever the shell says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENVS)/test/.ready
-	$(VENVS)/test/bin/pytest $(ARGS)
+	$(VENVS)/test/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m benchmarks $(ARGS)
