@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -17,7 +18,9 @@ from zope.interface import implementer
 
 # How long an example takes says something of the machine, not of the code.
 hypothesis.settings.register_profile("foreman", deadline=None)
-hypothesis.settings.load_profile("foreman")
+# For whoever looks for what a hundred examples have not shown: HYPOTHESIS_PROFILE=thorough make test
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "foreman"))
 
 #: How often the reactor may turn for what a test has told to stop, but has not seen stop.
 _LAST_TURNS = 30
@@ -46,8 +49,9 @@ class LoggedFailures:
         return [f"a failure was lost:\n{event['log_failure'].getTraceback()}" for event in self._events]
 
 
-def pytest_collection_finish() -> None:
-    """Let the collection after each test look at what that test made, not at every imported library."""
+@pytest.fixture(scope="module", autouse=True)
+def _what_was_there_before() -> None:
+    """Let the collection after each test look at what its file has made, not at every library imported until then."""
     gc.collect()
     gc.freeze()
 
