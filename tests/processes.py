@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -45,10 +46,12 @@ def until(condition: Callable[[], T | None], what: str = "", *, patience: float 
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind((HERE, 0))
-        return int(free.getsockname()[1])
+    """A port on which nobody listens, nor soon will: one that the system does not give to whoever asks for any."""
+    while True:
+        port = random.randint(15_000, 32_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind((HERE, port))
+            return port
 
 
 class InThread(Generic[T]):

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -23,6 +22,7 @@ from click.testing import CliRunner
 from foreman.cli.explained import ASKING_ENDS, Explained
 from foreman.cli.main import COMMANDS, cli
 from foreman.simulator.misbehave import What
+from processes import free_port
 
 
 def foreman(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -193,12 +193,6 @@ def test_simulate_says_which_option_it_does_not_understand(option: tuple[str, st
     result = CliRunner().invoke(cli, ["simulate", *option])
     assert result.exit_code == 2
     assert option[0] in result.output
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_demo_serves_in_front_of_the_simulator_and_says_what_to_type() -> None:
