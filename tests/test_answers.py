@@ -41,6 +41,7 @@ def text_of(family: Family, body: bytes) -> str:
     st.recursive(
         st.none() | st.booleans() | st.text() | st.integers(-(2**53), 2**53),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=10,
     )
 )
 def test_json_is_read_back_and_has_none_of_the_letters_that_go_escapes(value: Any) -> None:
