@@ -213,9 +213,38 @@ def test_a_command_that_asks_gets_its_answer(words: tuple[str, ...], served: Ser
     assert expected[words[0]] in said[words]
 
 
+#: Those about jobs, in their order.
+ABOUT_JOBS = [one for one in of_program("foreman") if one.words[1] in {"submit", "jobs"}]
+
+
+def test_the_five_commands_for_jobs_lead_from_a_prompt_to_its_answer(served: Served) -> None:
+    shown, endings = "1XES2H", iter((0, 0, 0, 0, 1))
+    said, id_ = [], ""
+    for one in ABOUT_JOBS:
+        words = [id_ if word == shown else word for word in one.words[1:]]
+        done = subprocess.run(
+            [*FOREMAN, *words],
+            env=CLEAN | {"FOREMAN_URL": f"http://{served.free}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert done.returncode == next(endings), done.stderr
+        said.append(done.stdout)
+        id_ = id_ or done.stdout.strip()[-6:]
+    assert id_ in said[1]
+    assert "I am only a simulator" in said[3]
+    assert "it has ended: succeeded" in done.stderr
+
+
 @pytest.mark.parametrize(
     "one",
-    [one for one in of_program("foreman") if one.words[1:] not in ASKING and one.words[1] != "cancel"],
+    [
+        one
+        for one in of_program("foreman")
+        if one.words[1:] not in ASKING and one.words[1] not in {"cancel", "submit", "jobs"}
+    ],
     ids=by_line,
 )
 def test_a_command_of_foreman_takes_what_it_is_given(one: Command, tmp_path: Path) -> None:
