@@ -117,7 +117,10 @@ class Taken:
     help="Something to find it by; several times for several.",
 )
 @click.option(
-    "--key", metavar="TEXT", help="Hand it over once only: with the same key again it is the job of the first time."
+    "--key",
+    metavar="TEXT",
+    help="Hand it over once only: with the same key again it is the job of the first time. The rest must be the same, "
+    "too; a delay such as 10m is another moment each time.",
 )
 @click.option("--wait", "waits", is_flag=True, help="Wait until it has ended, and print the answer.")
 @click.option("--follow", "follows", is_flag=True, help="Print the answer as it comes.")
