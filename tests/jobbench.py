@@ -200,3 +200,24 @@ def problem(answer: wire.Response) -> dict[str, Any]:
 def pointers(answer: wire.Response) -> Sequence[str]:
     """Where the errors of a problem are."""
     return [error["pointer"] for error in problem(answer)["errors"]]
+
+
+def line(number: int) -> bytes:
+    """A line of an answer."""
+    return b'{"response":"%d","done":false}\n' % number
+
+
+def values(body: bytes) -> list[Any]:
+    """The lines of NDJSON, as a client reads them: a blank line would break it."""
+    return [json.loads(text) for text in body.decode().split("\n")[:-1]]
+
+
+def events(body: bytes) -> list[tuple[str, str, Any]]:
+    """Type, id and data of each event, as a browser reads them."""
+    found = []
+    for block in body.decode().split("\n\n"):
+        pairs = [text.partition(":")[::2] for text in block.split("\n") if text]
+        fields = {name: text.strip() for name, text in pairs}
+        if "data" in fields:
+            found.append((fields.get("event", "message"), fields.get("id", ""), json.loads(fields["data"])))
+    return found

@@ -33,8 +33,9 @@ def told(story: Story) -> Callable[[Path], Any]:
         async with jobbench(tmp_path) as bench:
             await story(bench)
 
-    test.__name__ = story.__name__  # type: ignore[attr-defined]
-    return pytest_twisted.ensureDeferred(test)  # type: ignore[no-any-return]
+    test.__name__ = getattr(story, "__name__", "")
+    wrapped: Callable[[Path], Any] = pytest_twisted.ensureDeferred(test)
+    return wrapped
 
 
 def in_hours(hours: float) -> str:

@@ -57,7 +57,7 @@ class Fields:
 
     def __attrs_post_init__(self) -> None:
         known = ", ".join(FIELDS)
-        for name in self.members.keys() - set(FIELDS):
+        for name in (name for name in self.members if name not in FIELDS):
             self.wrong(_escaped(name), f"is no field of a job; there are {known}")
 
     @property
