@@ -135,7 +135,7 @@ def test_the_member_is_changed_where_it_stands_and_put_in_front_where_it_does_no
     ],
 )
 def test_what_is_no_object_is_told(body: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         with_stream(body, stream=True)
 
 

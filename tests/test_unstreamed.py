@@ -108,7 +108,7 @@ def test_the_text_is_that_of_all_lines(texts: list[str]) -> None:
     ],
 )
 def test_what_cannot_be_read_is_told(lines: list[bytes]) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         unstreamed(lines)
 
 

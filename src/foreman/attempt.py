@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from foreman import errors, lanes
 from foreman.asked import Asked, unpack
@@ -23,9 +24,10 @@ from foreman.question import ModelMissing, Question
 from foreman.record import Record
 from foreman.splice import with_stream
 from foreman.store.statements.running import Claim, Stale
+from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
-from foreman.verdict import Heard, Success, judge
+from foreman.verdict import Heard, Success, judge, remains
 
 #: Endpoints that are asked for a stream, so that the answer can be followed.
 FOLLOWED = ("/api/chat", "/api/generate")
@@ -57,10 +59,12 @@ class Attempt:
     work: Work = field(init=False)
     output: Output | None = field(default=None, init=False)
     _stopped: errors.ForemanError | None = field(default=None, init=False)
+    _failed: Mishap | None = field(default=None, init=False)
     _bytes: int = field(default=0, init=False)
     _kept: int = field(default=0, init=False)
     _keepings: int = field(default=0, init=False)
     _keeping: IDelayedCall | None = field(default=None, init=False)
+    _under_way: Deferred[None] | None = field(default=None, init=False)
     _record: Record = field(init=False)
     _log = Logger()
 
@@ -74,16 +78,24 @@ class Attempt:
 
     async def run(self, inference: Inference, turn: Turn | None) -> None:
         """Ask the target in ``turn``, and hear it out; what came of it is told by ``outcome``."""
+        try:
+            question = self._question()
+        except ValueError as problem:
+            self._failed = Mishap("refused", f"its payload cannot be read: {problem}")
+            return
         deadline = self._watch_deadline()
         try:
-            await inference.in_turn(self._question(), self, self._record, turn, self.work)
+            await inference.in_turn(question, self, self._record, turn, self.work)
         except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
             self._stopped = problem
         except errors.ForemanError as problem:
             self.heard.problem = problem
+        except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
+            self._log.failure("running job {job} failed", job=self.claim.job.id)
+            self.fail(problem)
         finally:
             if turn is not None and not turn.kept:
-                turn.release()
+                turn.release()  # before anything is written down: the target is not to idle meanwhile
             if deadline is not None and deadline.active():
                 deadline.cancel()
             if self._keeping is not None:
@@ -92,6 +104,8 @@ class Attempt:
 
     def outcome(self) -> Success | Mishap | errors.Cancelled | errors.Draining:
         """What it came to."""
+        if self._failed is not None:
+            return self._failed
         if isinstance(self._stopped, errors.Cancelled | errors.Draining):
             return self._stopped
         if isinstance(self._stopped, Expired):
@@ -101,6 +115,22 @@ class Attempt:
         if isinstance(self.heard.problem, ModelMissing):
             return Mishap("model_missing", str(self.heard.problem))
         return judge(self.heard)
+
+    def remains(self, mishap: Mishap) -> Sequence[Artifact]:
+        """What is kept of it when ``mishap`` was what it came to."""
+        return () if mishap is self._failed else remains(self.heard, mishap)
+
+    def stop(self, why: errors.ForemanError) -> None:
+        """Do not begin it, because of ``why``."""
+        self._stopped = why
+
+    def fail(self, problem: Exception) -> bool:
+        """foreman itself cannot get on with it; whether that is news."""
+        is_news = self._failed is None
+        self._failed = self._failed or Mishap(
+            "target_error", f"foreman cannot make anything of its answer: {problem!r}"
+        )
+        return is_news
 
     def told(self) -> str:
         """How long it took and what it cost, for the log."""
@@ -187,17 +217,21 @@ class Attempt:
 
     def _keep(self) -> None:
         self._keeping = self._clock.callLater(KEEP_EVERY, self._keep)
-        new = self.heard.pieces[self._kept :]
-        if not new:
+        until = len(self.heard.pieces)
+        if self._under_way is not None or until == self._kept:
             return
-        self._kept += len(new)
-        keeping = Deferred.fromCoroutine(self._store.keep(self.claim, self._keepings, b"".join(new)))
+        data = b"".join(self.heard.pieces[self._kept :])
         self._keepings += 1
-        keeping.addErrback(self._not_kept)
+        self._under_way = Deferred.fromCoroutine(self._store.keep(self.claim, self._keepings, data))
+        self._under_way.addCallbacks(self._was_kept, self._not_kept, callbackArgs=(until,))
 
-    def _not_kept(self, failure: object) -> None:
-        problem = getattr(failure, "value", failure)
+    def _was_kept(self, _: None, until: int) -> None:
+        self._kept, self._under_way = until, None
+
+    def _not_kept(self, failure: Failure) -> None:
+        self._under_way = None
+        problem = failure.value
         if isinstance(problem, Stale):
             self._stop(errors.Draining(str(problem)))
         elif not isinstance(problem, StoreUnavailable):  # the store has said so itself
-            self._log.error("keeping lines of job {job} failed: {problem}", job=self.claim.job.id, problem=problem)
+            self._log.failure("keeping lines of job {job} failed", failure, job=self.claim.job.id)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from foreman import errors
+from foreman import errors, names
 from foreman.attempt import Attempt
 from foreman.crowd import Crowd
 from foreman.gate import Gate, Turn
@@ -21,15 +23,18 @@ from foreman.ollama.stock import Standing
 from foreman.output import Output
 from foreman.schedule import Ticket
 from foreman.store.statements.running import Claim, Stale
+from foreman.store.statements.shared import WrongState
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
-from foreman.verdict import Success, remains
+from foreman.verdict import Success
 
 LANES: tuple[JobLane, ...] = ("gate", "embedding")
 #: How often it is looked whether a job can run that cannot now: its model is missing, or the target away; seconds.
 RECHECK = 5.0
 #: How long the worker leaves a store alone that could not be used, in seconds.
 STORE_PAUSE = 5.0
+#: How long nothing is taken when a try has not reached the target, though it lists its models; seconds.
+MISSED_PAUSE = 1.0
 #: By how much jobs of a loaded model go before others: so many times what loading takes, within bounds; seconds.
 BONUS_LOADS, LEAST_BONUS, MOST_BONUS = 6.0, 30.0, 300.0
 
@@ -51,7 +56,8 @@ class Worker:
     _running: dict[str, Attempt] = field(factory=dict, init=False)
     _lanes: Crowd[JobLane] = field(factory=Crowd, init=False)
     _nudges: dict[JobLane, Deferred[None]] = field(factory=dict, init=False)
-    _turns: dict[JobLane, Deferred[Turn]] = field(factory=dict, init=False)
+    _waits: dict[JobLane, Deferred[Any]] = field(factory=dict, init=False)
+    _missed_until: float = field(default=float("-inf"), init=False)
     _closed: bool = field(default=False, init=False)
     _log = Logger()
 
@@ -89,8 +95,8 @@ class Worker:
     def close(self) -> None:
         """Take no more jobs; what runs goes on."""
         self._closed = True
-        for turn in list(self._turns.values()):
-            turn.cancel()
+        for wait in list(self._waits.values()):
+            wait.cancel()
         self.nudge()
 
     def when_idle(self) -> Deferred[None]:
@@ -106,11 +112,10 @@ class Worker:
             pause: float | None = STORE_PAUSE
             try:
                 pause = await self._take(lane)
-            except (CancelledError, errors.Draining):
-                if self._closed:
-                    return
-            except StoreUnavailable:
-                pass  # the store has said so
+            except CancelledError:
+                pause = 0.0  # foreman stops, or the job that waited for its turn is not to run any more
+            except (StoreUnavailable, errors.Draining):
+                pass  # the store has said so; the gate closes as the worker does
             except Exception:  # noqa: BLE001 - the worker goes on with the next job
                 self._log.failure("taking a job failed")
             if pause is None or pause > 0:
@@ -128,6 +133,8 @@ class Worker:
         :return: how long to wait before looking again, in seconds; None until somebody nudges.
         """
         inventory = self._inference.inventory
+        if (left := self._missed_until - self._clock.seconds()) > 0:
+            return left
         if inventory.degraded is not None:
             if await self._store.oldest(lane) is None:
                 return None
@@ -137,41 +144,53 @@ class Worker:
         if head is None:
             return None if await self._store.oldest(lane) is None else RECHECK
         turn = await self._turn_for(lane, head)
-        claim = None
         try:
-            if not self._closed:
+            # While it waited for its turn foreman may have been stopped, or the target have gone away.
+            if not self._closed and inventory.degraded is None:
                 claim = await self._store.claim(lane, self._bonuses(lane))
+                if claim is None:
+                    return RECHECK
+                await self._run(claim, turn)
         finally:
-            if claim is None and turn is not None:
+            if turn is not None and not turn.kept:
                 turn.release()
-        if claim is not None:
-            await self._run(claim, turn)
         return 0.0
 
     async def _turn_for(self, lane: JobLane, head: Job) -> Turn | None:
         gate = self._gate_for(lane, head)
         if gate is None:
             return None
-        waited = (self._store.now() - head.run_at) / 1000
-        overdue_at = self._clock.seconds() + self._patience - waited
-        ticket = Ticket(head.id, head.owner, head.model, head.endpoint, head.run_at / 1000, overdue_at)
-        entering = self._turns[lane] = gate.enter(ticket)
+        entering = self._waits[lane] = gate.enter(self._ticket(head))
+        # Cancelled or expired meanwhile, it leaves the room: no load is to go on for it.
+        changed = self._store.bells.when_changed(head.id)
+        changed.addCallbacks(lambda _: entering.cancel(), lambda _: None)
         try:
             return await entering
         finally:
-            del self._turns[lane]
+            changed.cancel()
+            del self._waits[lane]
+
+    def _ticket(self, job: Job) -> Ticket:
+        waited = (self._store.now() - job.run_at) / 1000
+        overdue_at = self._clock.seconds() + self._patience - waited
+        return Ticket(job.id, job.owner, job.model, job.endpoint, job.run_at / 1000, overdue_at)
 
     def _gate_for(self, lane: JobLane, head: Job) -> Gate | None:
         if lane == "gate":
             return self._inference.gate
-        # A model in the cloud keeps nobody from the machine here.
-        is_cloud = self._inference.inventory.find(head.model) is Standing.CLOUD
-        return None if is_cloud else self._inference.embeddings
+        with suppress(errors.InvalidName):  # the target will say so
+            if self._inference.inventory.find(head.model) is Standing.CLOUD:
+                return None  # it keeps nobody from the machine here
+        return self._inference.embeddings
 
     def _bonuses(self, lane: JobLane) -> Callable[[str], int | None]:
         """How far each model's jobs go before others, as things are now: a function that any thread may call."""
         stock = self._inference.inventory.stock()
-        loads = {model.name: self._inference.usual_load(model.name) for model in stock.running}
+        loads = {}
+        for name in {model.name for model in stock.running}:
+            with suppress(errors.InvalidName):
+                typed = (name, name.removesuffix(":latest"))  # what is known of a model is known by what people type
+                loads[names.parse(name).key] = max(self._inference.usual_load(one) or 0.0 for one in typed)
 
         def bonus_of(model: str) -> int | None:
             try:
@@ -182,7 +201,7 @@ class Worker:
                 return None
             if lane != "gate" or not stock.is_running(model):
                 return 0
-            load = loads.get(model) or 0.0
+            load = loads.get(names.parse(model).key, 0.0)
             return round(1000 * min(max(BONUS_LOADS * load, LEAST_BONUS), MOST_BONUS))
 
         return bonus_of
@@ -191,12 +210,17 @@ class Worker:
 
     async def _run(self, claim: Claim, turn: Turn | None) -> None:
         job = claim.job
+        if turn is not None:
+            turn.ticket = self._ticket(job)  # who waited for it may have been another
         attempt = Attempt(self._clock, self._store, claim, self._max_artifact)
         self._running[job.id] = attempt
         # Whoever follows the job was told of the claim before there was anything to follow.
         self._store.bells.ring(frozenset((job.id,)))
         try:
-            await attempt.run(self._inference, turn)
+            if self._closed:
+                attempt.stop(errors.Draining("foreman is stopping"))
+            else:
+                await attempt.run(self._inference, turn)
             await self._settle(attempt)
         finally:
             del self._running[job.id]
@@ -204,10 +228,11 @@ class Worker:
 
     async def _settle(self, attempt: Attempt) -> None:
         """Write down what became of it, as often as it takes."""
+        lane = attempt.claim.job.lane
         while True:
             try:
                 await self._write_down(attempt)
-            except Stale as problem:
+            except (Stale, WrongState) as problem:
                 self._log.warn("{problem}; its answer is dropped", problem=problem)
             except StoreUnavailable as problem:
                 if self._closed or problem.condition == "broken":
@@ -217,8 +242,14 @@ class Worker:
                         problem=problem,
                     )
                     return
-                await deferLater(self._clock, STORE_PAUSE)
+                pause = self._waits[lane] = deferLater(self._clock, STORE_PAUSE)
+                with suppress(CancelledError):  # foreman stops: once more
+                    await pause
                 continue
+            except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
+                self._log.failure("writing down what became of job {job} failed", job=attempt.claim.job.id)
+                if attempt.fail(problem):
+                    continue
             return
 
     async def _write_down(self, attempt: Attempt) -> None:
@@ -229,7 +260,9 @@ class Worker:
             self._log.info("job {job} succeeded: {told}", job=job.id, told=told)
         elif isinstance(outcome, Mishap):
             decide = partial(_after, mishap=outcome, jitter=self._random())
-            ended = await self._store.end(attempt.claim, decide, remains(attempt.heard, outcome))
+            if outcome.error_class == "unreachable" and not outcome.reached:
+                self._missed_until = self._clock.seconds() + MISSED_PAUSE
+            ended = await self._store.end(attempt.claim, decide, attempt.remains(outcome))
             self._log.info(
                 "job {job} is {state} ({error}: {message}): {told}",
                 job=job.id,
