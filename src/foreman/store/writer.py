@@ -68,6 +68,7 @@ class Writer:
     detail: str = field(default="", init=False)
     _waiting: deque[tuple[Step, Deferred[Any]]] = field(factory=deque, init=False)
     _under_way: Crowd[object] = field(factory=Crowd, init=False)
+    _files: tuple[Any, ...] = field(default=(), init=False)
     _changes: int = field(default=0, init=False)
     _log_bytes: int = field(default=0, init=False)
     _log = Logger()
@@ -184,7 +185,7 @@ class Writer:
         changes = connection.total_changes
         cursor.execute("BEGIN IMMEDIATE")
         try:
-            self._check_boot(cursor)
+            self._check_ours(cursor)
             outcomes: list[Any] = []
             whole = Transaction(cursor, now)
             for step in steps:
@@ -204,7 +205,12 @@ class Writer:
         log_due = wrote and self._log_is_due(connection)
         return Committed(outcomes, frozenset(whole.changed), whole.queued, whole.due, wrote, log_due)
 
-    def _check_boot(self, cursor: Any) -> None:
+    def _check_ours(self, cursor: Any) -> None:
+        """See that the file is still that of this start, and still has its name: else nobody would find it again."""
+        files = tuple(map(_identity, (self._path, self._path.with_name(f"{self._path.name}-wal"))))
+        self._files = self._files or files
+        if None in files or files != self._files:
+            raise unavailable("broken", f"somebody has removed or replaced {self._path}, or the log beside it")
         boot = cursor.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()
         if boot is None or boot[0] != self.boot:
             raise unavailable("broken", "another foreman has taken the file over")
@@ -226,6 +232,15 @@ class Writer:
             return self._path.with_name(f"{self._path.name}-wal").stat().st_size
         except OSError:  # what has been committed is to be answered, whatever became of a name
             return 0
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name; None where none has."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _in_savepoint(step: Step, tx: Transaction) -> Any:

@@ -213,6 +213,7 @@ def _finish(tx: Transaction, job: Job, ending: Ending, told: str | None = None) 
     tx.cursor.execute("DELETE FROM pieces WHERE job_id = ?", (job.id,))
     if ending.state in {"queued", "scheduled"}:
         add_waiting(tx, 1)
+        tx.will_be_due(job.deadline)  # nobody looks at it while it runs
     if told == "rescued" and ending.state in jobs.ENDED:
         tell(tx, job.id, told, ended.fence, error)
         told = None
