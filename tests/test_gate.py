@@ -185,3 +185,104 @@ def test_a_turn_knows_when_it_began_and_ended() -> None:
     line.clock.advance(1)
     assert (line.turns[0].since, line.turns[0].ended_at) == (0, 2)
     assert (line.turns[1].since, line.turns[1].ended_at) == (3, None)
+
+
+def job(name: str, overdue_at: float = 1e9) -> Ticket:
+    return Ticket(id=name, caller="someone", model="m", route="/api/chat", since=0.0, overdue_at=overdue_at)
+
+
+def enter_job(line: Line, name: str, overdue_at: float = 1e9) -> Deferred[Turn]:
+    entered = line.gate.enter(job(name, overdue_at))
+
+    def served(turn: Turn) -> Turn:
+        line.served.append(name)
+        line.turns.append(turn)
+        return turn
+
+    return entered.addCallback(served)
+
+
+def release_all(line: Line) -> None:
+    """Release turn after turn, until nobody has one or waits."""
+    line.clock.advance(0)
+    while line.gate.running:
+        line.gate.running[0].release()
+        line.clock.advance(0)
+
+
+def test_a_job_gets_a_free_turn_at_once_and_is_not_taken_from() -> None:
+    line = Line()
+    enter_job(line, "job")
+    line.enter("a")
+    assert line.served == ["job"]
+    assert [turn.ticket.id for turn in line.gate.running] == ["job"]
+
+
+def test_people_are_before_jobs_whoever_came_first() -> None:
+    line = Line()
+    line.enter("a")
+    enter_job(line, "job")
+    for name in "bcdef":
+        line.enter(name)
+    assert [waiting.id for waiting in line.gate.waiting] == list("bcdef")
+    assert [waiting.id for waiting in line.gate.waiting_jobs] == ["job"]
+    release_all(line)
+    assert line.served == [*"abcdef", "job"]
+
+
+def test_an_overdue_job_has_every_fourth_turn() -> None:
+    line = Line()
+    line.enter("a")
+    for name in ("first", "second", "not yet"):
+        enter_job(line, name, 1e9 if name == "not yet" else 30.0)
+    for name in "bcdefghi":
+        line.enter(name)
+    line.clock.advance(30)
+    release_all(line)
+    assert line.served == [*"abc", "first", *"def", "second", *"ghi", "not yet"]
+
+
+def test_a_person_who_comes_while_the_turn_is_handed_over_is_before_the_job_that_waits() -> None:
+    line = Line()
+    line.enter("a")
+    enter_job(line, "job")
+    line.turns[0].release()
+    line.enter("b")
+    release_all(line)
+    assert line.served == ["a", "b", "job"]
+
+
+def test_jobs_do_not_count_where_only_so_many_may_wait() -> None:
+    line = Line(max_queue=1)
+    line.enter("a")
+    jobs = [enter_job(line, name) for name in ("one", "two")]
+    line.enter("b")
+    assert not any(one.called for one in jobs)
+    enter_job(line, "three")
+    assert len(line.gate.waiting_jobs) == 3
+    release_all(line)
+    assert line.served == ["a", "b", "one", "two", "three"]
+
+
+def test_a_job_that_is_cancelled_leaves_the_room() -> None:
+    line = Line()
+    line.enter("a")
+    leaver = enter_job(line, "one")
+    enter_job(line, "two")
+    leaver.addErrback(lambda reason: reason.trap(CancelledError) and None)
+    leaver.cancel()
+    assert [waiting.id for waiting in line.gate.waiting_jobs] == ["two"]
+    release_all(line)
+    assert line.served == ["a", "two"]
+
+
+def test_a_closed_gate_sends_jobs_away_too() -> None:
+    line = Line()
+    line.enter("a")
+    waiting = enter_job(line, "one")
+    line.gate.close()
+    late = enter_job(line, "two")
+    for sent_away in (waiting, late):
+        assert isinstance(sent_away.result.value, errors.Draining)  # type: ignore[attr-defined]
+        sent_away.addErrback(lambda _: None)
+    assert line.gate.waiting_jobs == []

@@ -79,3 +79,38 @@ def test_a_turn_loads_then_reads_then_answers() -> None:
     assert line.outlook.state_of(turn) == "reading"
     turn.answering = True
     assert line.outlook.state_of(turn) == "answering"
+
+
+def job(model: str) -> Ticket:
+    return Ticket("job", "someone", model, "/api/chat", 0.0, 1e9)
+
+
+def test_jobs_that_wait_are_in_nobodys_way() -> None:
+    line = Line("quick", "quick")
+    line.gate.enter(job("slow"))
+    late = Ticket("late", "someone", "quick", "/api/chat", 0.0)
+    line.gate.enter(late)
+    assert line.outlook.place_of(line.tickets[1]) == Place(1, Range(10.0, 10.0))
+    assert line.outlook.place_of(late) == Place(2, Range(20.0, 20.0))
+    assert [ticket.is_job for ticket, _ in line.outlook.line()] == [False, False]
+
+
+def test_a_job_that_runs_is_waited_for_like_a_person() -> None:
+    line = Line()
+    line.gate.enter(job("slow"))
+    waiting = Ticket("late", "someone", "quick", "/api/chat", 0.0)
+    line.gate.enter(waiting)
+    assert line.outlook.place_of(waiting) == Place(1, Range(60.0, 60.0))
+
+
+def test_a_load_is_wanted_by_a_job_too_as_long_as_it_waits() -> None:
+    line = Line("big")
+    (turn,) = line.turns
+    assert not line.outlook.is_load_wanted(turn)
+    line.gate.enter(job("other"))
+    assert not line.outlook.is_load_wanted(turn)
+    wanting = line.gate.enter(job("BIG:latest"))
+    assert line.outlook.is_load_wanted(turn)
+    wanting.addErrback(lambda _: None)
+    wanting.cancel()
+    assert not line.outlook.is_load_wanted(turn)

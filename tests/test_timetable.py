@@ -1,0 +1,250 @@
+"""What happens to jobs by the clock, also when somebody sets it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from conftest import LoggedFailures
+from foreman.job import Ending, JobError
+from foreman.store.bells import Bells
+from foreman.store.trouble import unavailable
+from foreman.timetable import AT_LEAST, Timetable
+from test_worker import Shop, new
+
+HOUR, DAY = 3600.0, 86_400.0
+
+
+@define(eq=False)
+class Moments:
+    """A store that only knows when something is due next.
+
+    :ivar due: the next moment, in seconds; :ivar sweeps: when it was looked; :ivar hastened: what was brought forward.
+    """
+
+    clock: Clock
+    bells: Bells = field(factory=Bells)
+    due: float | None = None
+    problem: Exception | None = None
+    ahead: float = 1_800_000_000.0
+    sweeps: list[float] = field(factory=list)
+    hastened: list[float] = field(factory=list)
+    slow: Deferred[None] | None = None
+
+    def now(self) -> int:
+        return int((self.clock.seconds() + self.ahead) * 1000)
+
+    async def sweep(self) -> int | None:
+        self.sweeps.append(self.clock.seconds())
+        if self.slow is not None:
+            await self.slow
+        if self.problem is not None:
+            raise self.problem
+        if self.due is not None and self.due <= self.clock.seconds():
+            self.due = None
+        return None if self.due is None else int((self.due + self.ahead) * 1000)
+
+    async def hasten(self, longest: float) -> None:
+        self.hastened.append(longest)
+
+    def tell(self, due: float) -> None:
+        """A job was written that is due then."""
+        self.due = due if self.due is None else min(self.due, due)
+        self.bells.ring(frozenset({"x"}), due=int((due + self.ahead) * 1000))
+
+
+def table(**store: Any) -> tuple[Clock, Moments, Timetable]:
+    clock = Clock()
+    moments = Moments(clock, **store)
+    made = Timetable(clock, moments)  # type: ignore[arg-type]
+    made.start()
+    return clock, moments, made
+
+
+def stopped(made: Timetable) -> Deferred[None]:
+    return Deferred.fromCoroutine(made.stop())
+
+
+def test_it_looks_at_once_and_then_when_something_is_due() -> None:
+    clock, store, made = table(due=7.5)
+    assert store.sweeps == [0]
+    clock.advance(7.4)
+    assert store.sweeps == [0]
+    clock.advance(0.1)
+    assert store.sweeps == [0, 7.5]
+    stopped(made)
+
+
+def test_it_looks_now_and_then_though_nothing_is_due() -> None:
+    clock, store, made = table(due=HOUR)
+    clock.pump([AT_LEAST] * 3)
+    assert store.sweeps == [0, AT_LEAST, 2 * AT_LEAST, 3 * AT_LEAST]
+    stopped(made)
+
+
+def test_an_earlier_one_brings_the_look_forward_and_a_later_one_does_not() -> None:
+    clock, store, made = table(due=20.0)
+    store.tell(5.0)
+    store.tell(25.0)
+    clock.advance(5)
+    assert store.sweeps == [0, 5]
+    clock.advance(AT_LEAST)
+    store.tell(clock.seconds() - 10)
+    clock.advance(0)
+    assert store.sweeps == [0, 5, 35, 35]
+    stopped(made)
+
+
+def test_one_that_comes_during_a_look_is_looked_for_after_it() -> None:
+    slow: Deferred[None] = Deferred()
+    clock, store, made = table(slow=slow)
+    store.due = 3.0
+    made.look()
+    store.bells.ring(frozenset({"x"}), due=store.now() + 3000)
+    assert store.sweeps == [0]
+    store.slow = None
+    slow.callback(None)
+    assert store.sweeps == [0, 0]
+    clock.advance(3)
+    assert store.sweeps == [0, 0, 3]
+    stopped(made)
+
+
+@pytest.mark.parametrize("problem", [unavailable("full", ""), ZeroDivisionError("a mistake")])
+def test_a_look_that_fails_is_not_the_last(problem: Exception, logged_failures: LoggedFailures) -> None:
+    clock, store, made = table(problem=problem)
+    store.problem = None
+    clock.advance(AT_LEAST)
+    assert store.sweeps == [0, AT_LEAST]
+    assert len(logged_failures.take(ZeroDivisionError)) == isinstance(problem, ZeroDivisionError)
+    stopped(made)
+
+
+def test_stopping_leaves_no_timer_and_waits_for_the_look_under_way() -> None:
+    clock, store, made = table()
+    assert stopped(made).called
+    assert clock.getDelayedCalls() == []
+    made.look()
+    store.tell(1.0)
+    clock.advance(HOUR)
+    assert store.sweeps == [0]
+    slow: Deferred[None] = Deferred()
+    clock, store, made = table(slow=slow)
+    made.look()
+    done = stopped(made)
+    assert not done.called
+    slow.callback(None)
+    assert done.called
+    assert clock.getDelayedCalls() == []
+    assert store.sweeps == [0]
+
+
+@pytest.mark.parametrize("step", [HOUR, DAY, 59.0, -59.0])
+def test_only_a_clock_that_is_set_back_far_hastens_anything(step: float) -> None:
+    clock, store, made = table()
+    store.ahead += step
+    clock.pump([AT_LEAST] * 2)
+    assert store.hastened == []
+    store.ahead -= 120.0
+    clock.pump([AT_LEAST] * 2)
+    assert store.hastened == [120.0 - AT_LEAST - 1]
+    store.ahead -= DAY
+    clock.pump([AT_LEAST] * 2)
+    assert store.hastened == [120.0 - AT_LEAST - 1, HOUR]
+    stopped(made)
+
+
+# with a real store
+
+
+@pytest_twisted.async_yield_fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    made = Shop(tmp_path / "jobs.db")
+    yield made
+    await made.end()
+
+
+def again(shop: Shop, seconds: float) -> Callable[..., Ending]:
+    error = JobError("target_error", "crashed", 1)
+    return lambda _job, now: Ending("scheduled", now + round(1000 * seconds), burned=True, outages=0, error=error)
+
+
+async def tries_again(shop: Shop, seconds: float) -> str:
+    """A job that has failed once, and tries again in so many seconds."""
+    (id_,) = await shop.hand_over(new())
+    claim = await shop.store.claim("gate", lambda _: 0)
+    assert claim is not None
+    await shop.store.end(claim, again(shop, seconds))
+    return id_
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_scheduled_job_is_queued_when_it_is_due_and_not_before(shop: Shop) -> None:
+    shop.timetable.start()
+    later, soon = await shop.hand_over(*[new(run_at=shop.store.now() + seconds * 1000) for seconds in (20, 5)])
+    await shop.wait(4.9, step=4.9)
+    assert (await shop.job(soon)).state == "scheduled"
+    await shop.wait(0.1)
+    assert ((await shop.job(soon)).state, (await shop.job(later)).state) == ("queued", "scheduled")
+    await shop.wait(15, step=15)
+    assert (await shop.job(later)).state == "queued"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_past_its_deadline_is_discarded_wherever_it_waits(shop: Shop) -> None:
+    shop.timetable.start()
+    deadline = shop.store.now() + 10_000
+    queued, scheduled = await shop.hand_over(
+        new(deadline=deadline), new(run_at=shop.store.now() + 9_000, deadline=deadline)
+    )
+    await shop.wait(9.5, step=9.5)
+    assert ((await shop.job(queued)).state, (await shop.job(scheduled)).state) == ("queued", "queued")
+    await shop.wait(0.5)
+    for id_ in (queued, scheduled):
+        job = await shop.job(id_)
+        assert job.error is not None
+        assert (job.state, job.error.error_class) == ("discarded", "expired")
+
+
+@pytest.mark.parametrize("pause", [10.0, 270.0, 3600.0])
+@pytest.mark.parametrize("back", [HOUR, DAY])
+@pytest_twisted.ensureDeferred
+async def test_a_clock_set_back_delays_nothing_that_tries_again_and_leaves_what_was_ordered(
+    shop: Shop, back: float, pause: float
+) -> None:
+    shop.timetable.start()
+    await shop.turn()
+    trying = await tries_again(shop, pause)
+    (ordered,) = await shop.hand_over(new(run_at=shop.store.now() + 60_000))
+    shop.set_by -= back
+    await shop.wait(min(AT_LEAST, pause), step=AT_LEAST)
+    await shop.wait(AT_LEAST, step=AT_LEAST)
+    assert (await shop.job(trying)).state == "queued"
+    await shop.wait(120, step=AT_LEAST)
+    assert (await shop.job(ordered)).state == "scheduled"
+    await shop.wait(max(0.0, back - 180), step=60 if back == HOUR else 1800)
+    assert (await shop.job(ordered)).state == "scheduled"
+    await shop.wait(120, step=AT_LEAST)
+    assert (await shop.job(ordered)).state == "queued"
+
+
+@pytest.mark.parametrize("ahead", [HOUR, DAY])
+@pytest_twisted.ensureDeferred
+async def test_a_clock_set_forward_makes_due_what_is_due_by_it(shop: Shop, ahead: float) -> None:
+    shop.timetable.start()
+    trying = await tries_again(shop, 270)
+    before, after = await shop.hand_over(
+        *[new(run_at=shop.store.now() + round(1000 * (ahead + more))) for more in (-60, 60)]
+    )
+    shop.set_by += ahead
+    await shop.wait(AT_LEAST, step=AT_LEAST)
+    assert [(await shop.job(id_)).state for id_ in (trying, before, after)] == ["queued", "queued", "scheduled"]
+    await shop.wait(AT_LEAST, step=AT_LEAST)
+    assert (await shop.job(after)).state == "queued"
