@@ -73,7 +73,7 @@ def test_what_is_said_is_taken() -> None:
         ("priority", [-1, 10, 1.5, "5", True, [], {}]),
         ("max_attempts", [0, 101, 2.5, "5", False, 10**30]),
         ("run_at", [0, "", "now", "2026-11-29", "2026-11-29T12:00:00", "2026-02-30T12:00:00Z", "2026-11-29T12:00:00+25:00"]),
-        ("deadline", [5, "2026-11-29T12:00:60Z", "2020-01-01T00:00:00Z", "٢٠٢٦-11-29T12:00:00Z"]),
+        ("deadline", [5, "2026-11-29T12:00:60Z", "٢٠٢٦-11-29T12:00:00Z"]),
         ("metadata", [[], "x", {"a": 1}, {"a": None}, {"": "x"}, {"a" * 65: ""}, {"a": "b" * 513}, {str(n): "" for n in range(17)}]),
         ("idempotency_key", ["", "x" * 256, 7]),
         ("endpoint", ["/api/tags", "/api/chat/", "/API/chat", "/v1/audio/transcriptions", "", 5, ["/api/chat"]]),
@@ -94,7 +94,7 @@ def test_what_is_missing_or_unknown_is_named_and_all_at_once() -> None:
 
 def test_a_deadline_comes_after_the_beginning() -> None:
     assert places(run_at=TOMORROW, deadline=TOMORROW) == ["/deadline"]
-    assert places(deadline="2026-11-28T00:00:00Z") == ["/deadline"]
+    assert places(deadline="2026-11-28T00:00:00Z", priority=11) == ["/deadline", "/priority"]
     assert read(run_at="2020-01-01T00:00:00Z", deadline=TOMORROW).deadline is not None
 
 

@@ -198,6 +198,19 @@ async def test_two_keys_that_differ_and_a_key_for_an_array_are_refused(bench: Jo
         assert (await bench.ask("POST", "/jobs", CHAT, ("Idempotency-Key", bad))).status == 400
 
 
+@told
+async def test_what_has_changed_since_is_not_held_against_a_repetition(bench: JobBench) -> None:
+    body = {**CHAT, "deadline": in_hours(0.4 / 3600), "idempotency_key": "k"}
+    first = await bench.ask("POST", "/jobs", body)
+    assert first.status == 201
+    bench.models.installed.clear()
+    await deferLater(reactor, 0.5)
+    again = await bench.ask("POST", "/jobs", [body])
+    assert (again.status, value(again)["jobs"][0]["id"]) == (200, value(first)["id"])
+    other = await bench.ask("POST", "/jobs", [body, {**body, "idempotency_key": "l"}])
+    assert (other.status, pointers(other)) == (400, ["/1/deadline", "/1/payload/model"])
+
+
 # looking
 
 

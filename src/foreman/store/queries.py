@@ -112,6 +112,17 @@ def page_statements(wanted: Filter, before: str | None, limit: int) -> list[tupl
     return [(_statement(chosen, more), values)]
 
 
+def keyed(cursor: sqlite3.Cursor, owner: str, keys: Sequence[str]) -> dict[str, str]:
+    """The fingerprints of those jobs of ``owner`` that have one of ``keys``, by key."""
+    return dict(cursor.execute(KEYED, (owner, json.dumps(keys))).fetchall())
+
+
+KEYED = (
+    "SELECT idempotency_key, fingerprint FROM jobs INDEXED BY jobs_key WHERE owner = ? AND idempotency_key IS NOT NULL "
+    "AND idempotency_key IN (SELECT value FROM json_each(?))"
+)
+
+
 def page(cursor: sqlite3.Cursor, wanted: Filter, before: str | None, limit: int) -> list[Job]:
     """Up to ``limit`` jobs that are older than the one with the id ``before``, newest first."""
     found = [

@@ -153,6 +153,10 @@ class Store:
         """The job, with all that belongs to it but its blobs."""
         return await self.database.read(queries.job_whole, id_)
 
+    async def keyed(self, owner: str, keys: Sequence[str]) -> dict[str, str]:
+        """The fingerprints of those jobs of ``owner`` that have one of ``keys``, by key."""
+        return await self.database.read(queries.keyed, owner, keys)
+
     async def page(self, wanted: Filter, before: str | None, limit: int) -> list[Job]:
         """Up to ``limit`` jobs that are older than the one with the id ``before``, newest first."""
         return await self.database.read(queries.page, wanted, before, limit)

@@ -47,12 +47,14 @@ class _Wrong(ValueError):
 class Fields:
     """The members of one job of a body.
 
-    :ivar pointer: where the job stands in the body; :ivar flaws: what was wrong so far, of all jobs.
+    :ivar pointer: where the job stands in the body; :ivar flaws: what was wrong so far, of all jobs; :ivar late: likewise,
+        but for what was right when it was sent the first time.
     """
 
     members: Mapping[str, Raw]
     pointer: str
     flaws: list[Flaw]
+    late: list[Flaw]
     _own: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -17,7 +17,7 @@ from foreman.store.store import Store
 from foreman.web.answers import Reply, json_reply
 from foreman.web.jobs import asking, reading
 from foreman.web.jobs.problems import Flaw, Problem, flawed, no_such_job
-from foreman.web.jobs.reading import Reader
+from foreman.web.jobs.reading import PASSED, Reader
 from foreman.web.jobs.shown import Models, job_value
 from foreman.web.jobs.waking import Waking
 from foreman.web.visit import Visit
@@ -94,18 +94,33 @@ class Intake:
             raise errors.Draining("foreman is stopping; try again soon")
 
     async def _enqueue(self, new: Sequence[NewJob], place: str | None) -> list[Enqueued]:
-        """Take all of ``new`` where their models are there; ``place`` points at one in the body, None for no pointers."""
+        """Take all of ``new``, if they can run; ``place`` points at one in the body, None where there are no pointers."""
+        repeated = await self._repeated(new)
         placed, missing = await reading.placed(new, self._models)
-        if missing and place is None:
+        absent = [number for number in missing if not repeated[number]]
+        if absent and place is None:
             raise ModelMissing(_not_found(new[0]))
-        if missing:
-            raise flawed([Flaw(f"{_at(place, one)}/payload/model", _not_found(new[one]), 404) for one in missing])
+        now = self._store.now()
+        flaws = [
+            Flaw(f"{_at(place, number)}/deadline", PASSED)
+            for number, job in enumerate(new)
+            if job.deadline is not None and job.deadline <= now and not repeated[number]
+        ]
+        flaws += [Flaw(f"{_at(place, number)}/payload/model", _not_found(new[number]), 404) for number in absent]
+        if flaws:
+            raise flawed(flaws)
         try:
             return await self._store.enqueue(placed)
         except KeyReused as problem:
             if place is None:
                 raise
             raise flawed([Flaw(f"{_at(place, problem.index)}/idempotency_key", str(problem), 422)]) from None
+
+    async def _repeated(self, new: Sequence[NewJob]) -> list[bool]:
+        """Which of ``new`` were handed over before: what has changed in the world since then is not held against them."""
+        keys = [job.idempotency_key for job in new if job.idempotency_key is not None]
+        known = await self._store.keyed(new[0].owner, keys) if keys else {}
+        return [known.get(job.idempotency_key or "") == job.fingerprint for job in new]
 
     async def _shown(self, id_: str) -> dict[str, Any]:
         job = await self._store.get(id_)

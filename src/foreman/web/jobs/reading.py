@@ -21,6 +21,7 @@ from foreman.web.jobs.problems import Flaw, Problem, flawed
 from foreman.web.jobs.shown import Models
 
 MOST_JOBS = 1000
+PASSED = "has passed already"
 #: What the store keeps of a name; Ollama takes no longer ones, but white space around them.
 _LONGEST_MODEL = 700
 _BRACKET, _BRACE = b"[", b"{"
@@ -41,25 +42,28 @@ class Reader:
     max_payload: int
 
     def read(self, body: bytes) -> tuple[list[NewJob], bool]:
-        """The jobs of a body, and whether it was an array of them; their models are not looked for yet.
+        """The jobs of a body, and whether it was an array of them.
+
+        Whether their models are there and their deadlines to come is asked later: it does not matter to a repetition.
 
         :raises Problem: with all that is wrong.
         """
         body = body.strip(b" \t\r\n")
         flaws: list[Flaw] = []
+        late: list[Flaw] = []
         if not body.startswith(_BRACKET):
             members = fields.members_of(body)
             if members is None:
                 raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
-            found = [self._job(Fields(members, "", flaws), self.key)]
+            found = [self._job(Fields(members, "", flaws, late), self.key)]
             is_array = False
         else:
-            found, is_array = self._array(body, flaws), True
+            found, is_array = self._array(body, flaws, late), True
         if flaws:
-            raise flawed(flaws)
+            raise flawed([*flaws, *late])
         return [job for job in found if job is not None], is_array
 
-    def _array(self, body: bytes, flaws: list[Flaw]) -> list[NewJob | None]:
+    def _array(self, body: bytes, flaws: list[Flaw], late: list[Flaw]) -> list[NewJob | None]:
         elements = fields.elements_of(body)
         if elements is None:
             raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
@@ -73,7 +77,7 @@ class Reader:
             if members is None:
                 flaws.append(Flaw(f"/{number}", "must be an object"))
             else:
-                found.append(self._job(Fields(members, f"/{number}", flaws), None))
+                found.append(self._job(Fields(members, f"/{number}", flaws, late), None))
         return found
 
     def _job(self, given: Fields, key: str | None) -> NewJob | None:
@@ -85,7 +89,7 @@ class Reader:
         if endpoint == "" and given.raw("endpoint") is None:
             given.wrong("endpoint", "is missing")
         if deadline is not None and deadline <= self.now:
-            given.wrong("deadline", "has passed already")
+            given.late.append(Flaw(f"{given.pointer}/deadline", PASSED))
         elif deadline is not None and run_at is not None and deadline <= run_at:
             given.wrong("deadline", "must be later than run_at")
         none: Mapping[str, str] = {}
