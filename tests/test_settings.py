@@ -30,6 +30,28 @@ HERE = Path(__file__).parent
 
 #: By variable: a file here and the test in it that fails when the setting is without effect.
 SHOWN_ELSEWHERE = {
+    "FOREMAN_DB_PATH": (
+        "test_config.py",
+        "test_jobs_are_kept_in_the_state_folder_unless_another_place_is_named",
+    ),
+    "FOREMAN_MAX_JOBS": ("test_jobs_routes.py", "test_more_jobs_than_may_wait_are_a_429"),
+    "FOREMAN_MAX_PAYLOAD": ("test_jobs_routes.py", "test_a_payload_that_is_too_large_is_a_413"),
+    "FOREMAN_MAX_ARTIFACT": (
+        "test_worker.py",
+        "test_an_answer_larger_than_an_artifact_may_be_fails_the_job_and_stops_the_target",
+    ),
+    "FOREMAN_JOB_PATIENCE": (
+        "test_worker.py",
+        "test_a_job_that_has_waited_for_the_patience_gets_every_fourth_turn",
+    ),
+    "FOREMAN_DISK_RESERVE": (
+        "test_disk_troubles.py",
+        "test_a_nearly_full_disk_takes_no_new_jobs_but_those_it_has_end",
+    ),
+    **dict.fromkeys(
+        ("FOREMAN_KEEP_SUCCEEDED", "FOREMAN_KEEP_CANCELLED", "FOREMAN_KEEP_FAILED"),
+        ("test_housekeeping.py", "test_a_job_is_forgotten_when_it_ended_longer_ago_than_its_kind_is_kept"),
+    ),
     "FOREMAN_LISTEN": ("test_config.py", "test_where_a_client_on_this_machine_finds_foreman"),
     "FOREMAN_TARGET_URL": ("test_config.py", "test_the_target_is_read_as_ollama_reads_its_host"),
     "FOREMAN_ALLOW_OPEN": (

@@ -21,6 +21,7 @@ from foreman.lanes import Lane
 from foreman.ollama.inventory import Listing
 from foreman.record import Record
 from foreman.schedule import Ticket
+from foreman.store.store import Store
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, failure_reply, json_reply
 from foreman.web.asker import Client
@@ -51,13 +52,14 @@ class Api:
     _poll_interval: float
     _notices: Notices
     _jobs: JobsApi | None = None
+    _store: Store | None = None
     draining: bool = False
     _queue: QueueView = field(init=False)
     app = Klein()
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._queue = QueueView(self._clock, self._wall_clock, self._inference)
+        self._queue = QueueView(self._clock, self._wall_clock, self._inference, self._store)
 
     @property
     def _retry_after(self) -> int:
@@ -80,12 +82,14 @@ class Api:
             value |= {"degraded": True, "reason": degraded.reason, "since": self._queue.when(degraded.since)}
         elif overdue is not None:
             value |= {"reason": "slow", "since": self._queue.when(overdue)}
+        elif (problem := self._queue.store_problem()) is not None:
+            value |= {"reason": problem[0], "since": problem[1]}
         self._reply(request, json_reply(503 if self.draining else 200, value))
 
     @app.route("/queue", methods=["GET"])
-    def queue(self, request: Visit) -> None:
-        """Who has a turn, and who waits, in order; never what they ask."""
-        self._reply(request, json_reply(200, self._queue.shown()))
+    async def queue(self, request: Visit) -> None:
+        """Who has a turn, and who waits, in order, and how many jobs there are; never what they ask."""
+        self._reply(request, json_reply(200, await self._queue.shown()))
 
     @app.route("/queue/<string:id>", methods=["DELETE"])
     def cancel(self, request: Visit, id: str) -> None:  # noqa: A002 - the URL's own word

@@ -1,0 +1,155 @@
+"""What ended long ago is forgotten, by how it ended, and its room is given back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import define
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from ulid import ULID
+
+from bench import settings
+from foreman.housekeeping import Housekeeping
+from foreman.job import Ending, State
+from foreman.service import keeping
+from foreman.store import opening
+from foreman.store.bells import Bells
+from foreman.store.database import Database
+from foreman.store.queries import Filter
+from foreman.store.statements.shared import Artifact
+from foreman.store.store import Store
+from test_worker import new
+
+reactor: Any = installed_reactor
+DAY = 86_400
+
+
+@define
+class Attic:
+    """A store whose wall clock the test sets."""
+
+    store: Store
+    wall: list[float]
+
+    async def keep(self, state: State, count: int = 1, size: int = 10) -> list[str]:
+        """Jobs that have just ended in ``state``, each with an answer of ``size`` bytes."""
+        ids = [one.id for one in await self.store.enqueue([new()] * count)]
+        for _ in ids:
+            claim = await self.store.claim("gate", lambda _: 0)
+            assert claim is not None
+            artifact = Artifact("response", "text/plain", b"x" * size)
+            if state == "succeeded":
+                await self.store.succeed(claim, [artifact], None)
+            else:
+                ending = Ending(state, None, burned=True, outages=0, error=None)
+                await self.store.end(claim, lambda _job, _now: ending, [artifact])  # noqa: B023 - the same for all
+        return ids
+
+    async def there(self) -> set[str]:
+        return {job.id for job in await self.store.page(Filter(), None, 1000)}
+
+    async def clean(self, **variables: str) -> None:
+        """One round of the housekeeping, with these settings."""
+        housekeeping = Housekeeping(reactor, self.store, keeping(settings(1, **variables)))
+        housekeeping.start()
+        while housekeeping._round is None or not housekeeping._round.called:
+            await deferLater(reactor, 0.01)
+        await housekeeping.stop()
+
+
+@pytest_twisted.async_yield_fixture
+async def attic(tmp_path: Path) -> AsyncIterator[Attic]:
+    wall = [1_800_000_000.0]
+    database = Database(reactor, tmp_path / "jobs.db", str(ULID()), lambda: wall[0], Bells())
+    database.open()
+    database.start()
+    yield Attic(Store(database, lambda: ULID.from_timestamp(wall[0]), 10_000), wall)
+    await database.stop()
+
+
+@pytest.mark.parametrize(
+    ("state", "variable"),
+    [
+        ("succeeded", "keep_succeeded"),
+        ("cancelled", "keep_cancelled"),
+        ("failed", "keep_failed"),
+        ("discarded", "keep_failed"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_job_is_forgotten_when_it_ended_longer_ago_than_its_kind_is_kept(
+    attic: Attic, state: State, variable: str
+) -> None:
+    (old,) = await attic.keep(state)
+    attic.wall[0] += DAY
+    (young,) = await attic.keep(state)
+    attic.wall[0] += DAY
+    await attic.clean(**{variable: "36h"})
+    assert await attic.there() == {young}
+    assert await attic.store.artifact(old, "response") is None
+    assert await attic.store.events(old, 0) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_the_word_for_keeping_for_good_and_what_has_not_ended_is_never_forgotten(attic: Attic) -> None:
+    (kept,) = await attic.keep("succeeded")
+    (waits,) = await attic.store.enqueue([new()])
+    attic.wall[0] += 300 * DAY
+    await attic.clean(keep_succeeded="0", keep_failed="1s", keep_cancelled="1s")
+    assert await attic.there() == {kept, waits.id}
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_are_forgotten_in_small_steps_between_which_others_write(attic: Attic) -> None:
+    await attic.keep("succeeded", 250)
+    attic.wall[0] += 8 * DAY
+    cleaning = Deferred.fromCoroutine(attic.clean(keep_succeeded="7d"))
+    (taken,) = await attic.store.enqueue([new()])
+    assert taken.id in await attic.there()
+    await cleaning
+    assert await attic.there() == {taken.id}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_key_is_free_again_when_its_job_is_forgotten(attic: Attic) -> None:
+    await attic.store.enqueue([new(idempotency_key="night")])
+    claim = await attic.store.claim("gate", lambda _: 0)
+    assert claim is not None
+    await attic.store.succeed(claim, [], None)
+    attic.wall[0] += 8 * DAY
+    await attic.clean()
+    (again,) = await attic.store.enqueue([new(idempotency_key="night")])
+    assert not again.replayed
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_room_of_what_is_forgotten_goes_back_to_the_disk(
+    attic: Attic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "LEAST_FREE_PAGES", 50)
+    await attic.keep("succeeded", 60, size=100_000)
+    await attic.store.database.aside(lambda connection: connection.execute("PRAGMA wal_checkpoint").fetchone())
+    full = attic.store.database.path.stat().st_size
+    attic.wall[0] += 8 * DAY
+    await attic.clean()
+    await attic.store.database.aside(lambda connection: connection.execute("PRAGMA wal_checkpoint").fetchone())
+    assert full > 6_000_000
+    assert attic.store.database.path.stat().st_size < full / 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_clock_that_was_set_ahead_and_back_forgets_nothing_too_early(attic: Attic) -> None:
+    attic.wall[0] += DAY
+    (ahead,) = await attic.keep("succeeded")
+    attic.wall[0] -= DAY
+    (now,) = await attic.keep("succeeded")
+    attic.wall[0] += 7.5 * DAY
+    await attic.clean()
+    assert await attic.there() == {ahead}
+    assert now not in await attic.there()
