@@ -64,7 +64,7 @@ def fill(path: Path) -> None:
 
 def intact(path: Path) -> bool:
     with sqlite3.connect(path) as connection:
-        return connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        return bool(connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok")
 
 
 def test_a_full_disk_refuses_jobs_by_name_loses_none_and_is_over_when_there_is_room(tmp_path: Path) -> None:
