@@ -255,13 +255,30 @@ async def test_a_job_that_is_cancelled_while_it_waits_ends_its_followers(tmp_pat
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_reader_may_come_back_before_the_first_line(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        first = await follow(bench, f"/jobs/{id_}/stream")
+        assert b"X-Foreman-Attempt: 1\r\n" in first.received
+        first.leave()
+        await first.gone
+        second = await follow(bench, f"/jobs/{id_}/stream?after=1-0")
+        claim, output = await bench.run(id_)
+        output.add(line(1))
+        await bench.succeed(claim, output)
+        assert (await second.done).body == line(1)
+        second.leave()
+        await second.gone
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_has_no_stream_and_what_is_no_line_is_said(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         embedding = await bench.submit(endpoint="/v1/embeddings", payload={"model": "m", "input": "x"})
         assert problem(await bench.ask("GET", f"/jobs/{embedding}/stream"))["status"] == 404
         assert problem(await bench.ask("GET", f"/jobs/{embedding}/stream", b"", SSE))["status"] == 404
         id_ = await bench.submit()
-        for bad in ("x", "1", "1-", "1-x", "0-99999999999999999999", "1-1", "99-0"):
+        for bad in ("x", "1", "1-", "1-x", "0-99999999999999999999", "2-0", "99-0"):
             assert problem(await bench.ask("GET", f"/jobs/{id_}/stream?after={bad}"))["status"] == 400, bad
 
 

@@ -164,7 +164,7 @@ class Following:
         attempt, line = current, 0
         if after is not None:
             found = _LINE.fullmatch(after)
-            if found is None or int(found[1]) > job.fence:
+            if found is None or int(found[1]) > job.fence + 1:  # of the next try a reader may know that it comes
                 raise Problem(400, "after: must be TRY-LINE, as in the ids of the events of this stream")
             attempt, line = int(found[1]), _BEHIND_ALL if found[2] is None else int(found[2])
         headers = [(b"X-Foreman-Attempt", b"%d" % current)]
