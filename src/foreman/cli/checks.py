@@ -25,7 +25,7 @@ from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.stock import Standing
 from foreman.store.opening import examine
-from foreman.store.trouble import StoreRefused, StoreUnavailable
+from foreman.store.trouble import StoreInUse, StoreRefused, StoreUnavailable
 from foreman.tap import fitting, raise_descriptor_limit
 
 #: No clock is right that shows a time before this code was written.
@@ -151,6 +151,8 @@ def store(config: Config) -> Finding:
     if path.exists():
         try:
             examine(path)
+        except StoreInUse:
+            return Finding("store", "note", f"a foreman keeps its jobs in {path} already")
         except (StoreRefused, StoreUnavailable) as problem:
             return Finding("store", "bad", str(problem))
     free = shutil.disk_usage(there).free

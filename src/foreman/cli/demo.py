@@ -83,6 +83,7 @@ foreman is at {url}, in front of {target}. In another terminal:
   curl {url}/api/chat{token} -d '{chat}'
   OLLAMA_HOST={url}{prefix} ollama run {_MODEL}
   FOREMAN_URL={url} {sys.argv[0]} ps
+  FOREMAN_URL={url} {sys.argv[0]} submit --model {_MODEL} --wait "Write a poem"
 
 Ctrl-C stops {"both" if simulated else "foreman"}.
 """

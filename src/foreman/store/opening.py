@@ -17,7 +17,7 @@ from attrs import define, frozen
 
 from foreman.store.statements.running import rescue
 from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import StoreRefused, named, unavailable
+from foreman.store.trouble import StoreInUse, StoreRefused, named, unavailable
 
 #: "FMAN", in the file's header.
 APPLICATION_ID = 0x464D414E
@@ -105,7 +105,7 @@ def take_lock(path: Path) -> Lock:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
-        raise StoreRefused(
+        raise StoreInUse(
             f"another foreman uses the jobs in {path}; stop it, or give this one a file of its own with FOREMAN_DB_PATH"
         ) from None
     return Lock(file)

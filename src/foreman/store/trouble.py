@@ -21,6 +21,10 @@ class StoreRefused(ForemanError):
     """The file is not to be used: somebody else's, a newer foreman's, or damaged. foreman does not start with it."""
 
 
+class StoreInUse(StoreRefused):
+    """Another foreman has it."""
+
+
 class StoreUnavailable(ForemanError):
     """The store cannot be used now; ``condition`` says how it is."""
 
