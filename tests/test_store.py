@@ -1,0 +1,578 @@
+"""The store as a whole: its threads, its one writer and its readers, and what becomes of it in trouble."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from ulid import ULID
+
+from foreman.job import Ending, NewJob
+from foreman.store import database as database_module
+from foreman.store import opening
+from foreman.store import writer as writer_module
+from foreman.store.bells import Bells
+from foreman.store.database import Database
+from foreman.store.queries import Filter
+from foreman.store.statements import enqueue
+from foreman.store.statements.enqueue import KeyReused
+from foreman.store.statements.shared import Artifact, Transaction, WrongState
+from foreman.store.store import Store
+from foreman.store.trouble import StoreUnavailable
+
+reactor: Any = installed_reactor
+
+
+def new(**given: Any) -> NewJob:
+    plain: dict[str, Any] = {
+        "endpoint": "/api/chat", "lane": "gate", "family": "ollama", "model": "m", "owner": "o", "payload": b"{}",
+        "stream": True, "fingerprint": "f",
+    }  # fmt: skip
+    return NewJob(**{**plain, **given})
+
+
+class Wall:
+    """A wall clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Served:
+    """Stores that the test opened, which are closed behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "jobs" / "jobs.sqlite"
+        self.wall = Wall()
+        self.stores: list[Store] = []
+
+    def store(self, *, start: bool = True, max_jobs: int = 10_000) -> Store:
+        database = Database(reactor, self.path, str(ULID()), self.wall, Bells())
+        store = Store(database, lambda: ULID.from_timestamp(self.wall.now), max_jobs)
+        database.open()
+        self.stores.append(store)
+        if start:
+            database.start()
+        return store
+
+    def rows(self) -> int:
+        """How many jobs another connection sees."""
+        other = sqlite3.connect(self.path)
+        try:
+            (count,) = other.execute("SELECT count(*) FROM jobs").fetchone()
+        finally:
+            other.close()
+        return int(count)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    from pytest_twisted import blockon
+
+    those = Served(tmp_path)
+    yield those
+    for store in those.stores:
+        blockon(Deferred.fromCoroutine(store.database.stop()))
+
+
+def soon(work: Any) -> Deferred[Any]:
+    """Begin a coroutine."""
+    return Deferred.fromCoroutine(work)
+
+
+async def outcome(work: Any) -> Any:
+    """What it gives, or the exception."""
+    try:
+        return await work
+    except Exception as problem:  # noqa: BLE001 - to be looked at
+        return problem
+
+
+def fail_with(code: int) -> Callable[[Transaction], None]:
+    """A step that meets an error of SQLite's."""
+
+    def step(_: Transaction) -> None:
+        problem = sqlite3.OperationalError("as if")
+        problem.sqlite_errorcode = code
+        raise problem
+
+    return step
+
+
+# many at once
+
+
+@ensureDeferred
+async def test_what_was_acknowledged_is_seen_by_another_connection(served: Served) -> None:
+    store = served.store()
+    for count in range(1, 6):
+        await store.enqueue([new()])
+        assert served.rows() == count
+
+
+@ensureDeferred
+async def test_many_at_once_share_commits(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    commit = writer_module.Writer._commit
+
+    def counted(self: Any, connection: Any, steps: Any, now: int) -> Any:
+        sizes.append(len(steps))
+        return commit(self, connection, steps, now)
+
+    monkeypatch.setattr(writer_module.Writer, "_commit", counted)
+    store = served.store()
+    await gatherResults([soon(store.enqueue([new()])) for _ in range(300)])
+    assert sum(sizes) == served.rows() == 300
+    assert len(sizes) <= 6
+    assert max(sizes) == writer_module.BATCH
+
+
+@ensureDeferred
+async def test_a_step_that_fails_does_not_take_its_neighbours_with_it(served: Served) -> None:
+    store = served.store()
+    await store.enqueue([new(idempotency_key="k")])
+    wrong = "\ud800"  # is no text that SQLite takes
+    asked = [
+        store.enqueue([new()]),
+        store.enqueue([new(), new(idempotency_key="k", fingerprint="other")]),
+        store.cancel("0" * 26),
+        store.enqueue([new(model=wrong)]),
+        store.enqueue([new(priority=99)]),
+        store.enqueue([new()]),
+    ]
+    outcomes = await gatherResults([soon(outcome(one)) for one in asked])
+    kinds = [type(one) for one in outcomes]
+    assert kinds == [list, KeyReused, WrongState, UnicodeEncodeError, sqlite3.IntegrityError, list]
+    assert served.rows() == 3
+    assert (await store.counts()).queued == 3
+    assert store.condition == "ok"
+
+
+@ensureDeferred
+async def test_who_stops_listening_has_not_taken_back_what_was_asked(served: Served) -> None:
+    store = served.store()
+    first, second = soon(store.enqueue([new()])), soon(store.enqueue([new()]))
+    first.cancel()
+    second.cancel()
+    assert isinstance(await outcome(first), CancelledError)
+    assert isinstance(await outcome(second), CancelledError)
+    await store.enqueue([new()])
+    assert served.rows() == 3
+
+
+@ensureDeferred
+async def test_whoever_comes_when_too_many_wait_is_sent_away(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "MOST_WAITING", 3)
+    store = served.store()
+    outcomes = await gatherResults([soon(outcome(store.enqueue([new()]))) for _ in range(10)])
+    refused = [one for one in outcomes if isinstance(one, StoreUnavailable)]
+    assert len(refused) == 6
+    assert served.rows() == 4
+    assert store.condition == "ok"
+
+
+@ensureDeferred
+async def test_ids_grow_within_a_millisecond_and_when_the_clock_is_set_back(served: Served) -> None:
+    store = served.store()
+    ids = []
+    for by in (0.0, 0.0, 0.0, -3600.0, 0.0, 1.0, 7200.0):
+        served.wall.now += by
+        ids += [one.id for one in await store.enqueue([new(), new()])]
+    assert ids == sorted(set(ids))
+    assert [job.id for job in await store.page(Filter(), None, 100)] == ids[::-1]
+
+
+# bells
+
+
+@ensureDeferred
+async def test_bells_ring_after_the_commit_and_before_the_answer(served: Served) -> None:
+    store = served.store()
+    heard: list[tuple[str, int]] = []
+    store.bells.on_queued = lambda: heard.append(("queued", served.rows()))
+    (enqueued,) = await store.enqueue([new()])
+    assert heard == [("queued", 1)]
+    told = store.bells.when_changed(enqueued.id)
+    told.addCallback(lambda _: heard.append(("changed", served.rows())))
+    await store.cancel(enqueued.id)
+    assert heard == [("queued", 1), ("changed", 1)]
+
+
+@ensureDeferred
+async def test_nothing_rings_for_what_was_not_committed(served: Served) -> None:
+    store = served.store()
+    rung: list[object] = []
+    store.bells.on_queued = lambda: rung.append("queued")
+
+    def step(tx: Transaction) -> None:
+        enqueue.enqueue(tx, [new()], [str(ULID())], 10)
+        raise ValueError
+
+    assert isinstance(await outcome(store.database.write(step)), ValueError)
+    assert not rung
+    assert served.rows() == 0
+
+
+@ensureDeferred
+async def test_a_listeners_mistake_is_not_theirs_who_were_committed(served: Served, logged_failures: Any) -> None:
+    store = served.store()
+
+    def mistaken() -> None:
+        raise ZeroDivisionError
+
+    store.bells.on_queued = mistaken
+    assert len(await store.enqueue([new()])) == 1
+    assert len(logged_failures.take(ZeroDivisionError)) == 1
+
+
+@ensureDeferred
+async def test_asking_for_the_end_of_a_running_job_is_a_change(served: Served) -> None:
+    store = served.store()
+    (enqueued,) = await store.enqueue([new()])
+    await store.claim("gate", lambda _: 0)
+    told = store.bells.when_changed(enqueued.id)
+    job = await store.cancel(enqueued.id)
+    served.wall.now += 5
+    again = await store.cancel(enqueued.id)
+    assert told.called
+    assert (job.state, job.cancel_asked_at) == ("running", again.cancel_asked_at)
+
+
+@ensureDeferred
+async def test_a_job_that_was_to_be_cancelled_and_is_released_is_said_to_be_cancelled(served: Served) -> None:
+    store = served.store()
+    (enqueued,) = await store.enqueue([new()])
+    claim = await store.claim("gate", lambda _: 0)
+    assert claim is not None
+    await store.cancel(enqueued.id)
+    await store.release(claim)
+    assert [event.type for event in await store.events(enqueued.id, 0)] == ["queued", "running", "cancelled"]
+
+
+@ensureDeferred
+async def test_a_deadline_is_not_forgotten_while_its_job_runs(served: Served) -> None:
+    store = served.store()
+    deadline = store.now() + 60_000
+    await store.enqueue([new(deadline=deadline)])
+    claim = await store.claim("gate", lambda _: 0)
+    assert claim is not None
+    assert await store.sweep() is None
+    due: list[int] = []
+    store.bells.on_due = due.append
+    await store.end(claim, lambda job, _: Ending("queued", None, burned=False, outages=0, error=job.error))
+    assert due == [deadline]
+
+
+@ensureDeferred
+async def test_a_claim_passes_over_what_has_expired_a_few_at_a_time(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from foreman.store.statements import running
+
+    monkeypatch.setattr(running, "MOST_EXPIRED", 3)
+    store = served.store()
+    await store.enqueue([new(deadline=store.now() + 1000) for _ in range(4)])
+    (last,) = await store.enqueue([new()])
+    served.wall.now += 10
+    nudged: list[str] = []
+    store.bells.on_queued = lambda: nudged.append("queued")
+    assert await store.claim("gate", lambda _: 0) is None
+    assert nudged
+    claim = await store.claim("gate", lambda _: 0)
+    assert claim is not None
+    assert claim.job.id == last.id
+    counts = await store.counts()
+    assert (counts.queued, counts.scheduled, len(counts.running)) == (0, 0, 1)
+    discarded = await store.page(Filter(states=("discarded", "discarded")), None, 100)
+    assert [job.started_at for job in discarded] == [None] * 4
+
+
+@ensureDeferred
+async def test_a_place_is_told_while_no_more_than_a_thousand_are_before(served: Served) -> None:
+    store = served.store()
+    ids = [one.id for one in await store.enqueue([new() for _ in range(1002)])]
+    places = [job and job.position for job in [await store.get(ids[place]) for place in (0, 999, 1000, 1001)]]
+    assert places == [1, 1000, 1001, None]
+
+
+# trouble
+
+
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB]
+)
+@ensureDeferred
+async def test_after_a_failed_write_nothing_is_acknowledged_any_more(served: Served, code: int) -> None:
+    store = served.store()
+    await store.enqueue([new()])
+    asked = [store.enqueue([new()]), store.database.write(fail_with(code)), store.enqueue([new()]), store.sweep()]
+    outcomes = await gatherResults([soon(outcome(one)) for one in asked])
+    outcomes += [await outcome(store.enqueue([new()])), await outcome(store.get("x")), await outcome(store.counts())]
+    assert [type(one) for one in outcomes] == [StoreUnavailable] * 7
+    assert {one.condition for one in outcomes} == {store.condition} == {"broken"}
+    assert str(outcomes[-1]).count("the job store has failed") == 1
+    assert served.rows() == 1
+
+
+@ensureDeferred
+async def test_what_is_on_its_way_when_the_store_fails_does_not_make_it_well(served: Served) -> None:
+    store = served.store()
+    asked = [soon(outcome(store.enqueue([new()]))) for _ in range(2)]
+    assert store.database._writer is not None
+    store.database._writer.give_up("a page is damaged")
+    assert [type(one) for one in await gatherResults(asked)] == [StoreUnavailable] * 2
+    assert store.condition == "broken"
+    assert "a page is damaged" in store.database.detail
+
+
+@ensureDeferred
+async def test_a_store_that_failed_is_not_written_into_its_file(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[object] = []
+    monkeypatch.setattr(writer_module.Writer, "_checkpoint", lambda *_: written.append("log"))
+    monkeypatch.setattr(writer_module, "CHECKPOINT_ROWS", 0)
+    store = served.store()
+    await store.enqueue([new()])
+    await store.enqueue([new()])
+    assert len(written) >= 1
+    before = len(written)
+    await outcome(store.database.write(fail_with(sqlite3.SQLITE_IOERR)))
+    await deferLater(reactor, 0.05)
+    assert len(written) <= before + 1
+
+
+@ensureDeferred
+async def test_a_log_that_cannot_be_written_into_the_file_is_the_end(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        fail_with(sqlite3.SQLITE_IOERR_FSYNC)(Transaction(None, 0))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writer_module.Writer, "_checkpoint", broken)
+    monkeypatch.setattr(writer_module, "CHECKPOINT_ROWS", 0)
+    store = served.store()
+    outcomes = await gatherResults([soon(outcome(store.enqueue([new()]))) for _ in range(3)])
+    assert [type(one) for one in outcomes] == [list, StoreUnavailable, StoreUnavailable]
+    assert store.condition == "broken"
+    assert served.rows() == 1
+
+
+@ensureDeferred
+async def test_a_look_that_finds_damage_is_the_end_too(served: Served) -> None:
+    store = served.store()
+    await store.enqueue([new()])
+
+    def look(_: object) -> None:
+        fail_with(sqlite3.SQLITE_CORRUPT)(Transaction(None, 0))  # type: ignore[arg-type]
+
+    assert isinstance(await outcome(store.database.read(look)), StoreUnavailable)
+    assert isinstance(await outcome(store.enqueue([new()])), StoreUnavailable)
+    assert store.condition == "broken"
+
+
+@ensureDeferred
+async def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(served: Served) -> None:
+    store = served.store()
+
+    def room(pages: int) -> Callable[[Transaction], None]:
+        def step(tx: Transaction) -> None:
+            tx.cursor.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+
+        return step
+
+    await store.database.write(room(1))  # no more than there are
+    asked = [store.enqueue([new(payload=b"x" * 3000) for _ in range(1 + number % 2)]) for number in range(200)]
+    outcomes = await gatherResults([soon(outcome(one)) for one in asked])
+    refused = [one for one in outcomes if isinstance(one, StoreUnavailable)]
+    acknowledged = sum(len(one) for one in outcomes if isinstance(one, list))
+    assert refused
+    assert {one.condition for one in refused} == {"full"}
+    assert store.condition == "full"
+    assert served.rows() == acknowledged == (await store.counts()).queued
+    assert await store.claim("embedding", lambda _: 0) is None
+    assert store.database.condition == "full", "what writes nothing does not show that there is room"
+    await store.database.write(room(1_000_000))
+    await store.enqueue([new()])
+    assert store.condition == "ok"
+    assert served.rows() == acknowledged + 1
+
+
+@ensureDeferred
+async def test_another_program_that_holds_the_file_is_waited_for_and_then_said(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "PATIENCE_MS", 50)
+    store = served.store()
+    other = sqlite3.connect(served.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    problem = await outcome(store.enqueue([new()]))
+    assert isinstance(problem, StoreUnavailable)
+    assert (problem.condition, store.condition) == ("unwritable", "unwritable")
+    other.execute("COMMIT")
+    other.close()
+    await store.enqueue([new()])
+    assert store.condition == "ok"
+
+
+@ensureDeferred
+async def test_a_foreman_whose_file_was_taken_over_stops_writing(served: Served) -> None:
+    store = served.store()
+    await store.enqueue([new()])
+    other = sqlite3.connect(served.path)
+    other.execute("UPDATE meta SET value = 'somebody else' WHERE key = 'boot'")
+    other.commit()
+    other.close()
+    problem = await outcome(store.enqueue([new()]))
+    assert isinstance(problem, StoreUnavailable)
+    assert "another foreman" in str(problem)
+    assert store.condition == "broken"
+    assert served.rows() == 1
+
+
+@ensureDeferred
+async def test_a_look_that_takes_too_long_is_given_up_and_the_next_is_not(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "LOOK_PATIENCE", 0.05)
+    store = served.store()
+    await store.enqueue([new()])
+    for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    looks = [store.database.read(lambda cursor: cursor.execute(for_ever).fetchall()) for _ in range(4)]
+    for look in looks:
+        assert isinstance(await outcome(look), StoreUnavailable)
+    assert store.condition == "ok"
+    for _ in range(4):
+        assert (await store.counts()).queued == 1
+
+
+@ensureDeferred
+async def test_a_reader_cannot_write(served: Served) -> None:
+    store = served.store()
+    await store.enqueue([new()])
+    assert isinstance(await outcome(store.database.read(lambda cursor: cursor.execute("DELETE FROM jobs"))), Exception)
+    assert served.rows() == 1
+
+
+@ensureDeferred
+async def test_the_log_stays_bounded_and_is_begun_anew_when_a_reader_has_left(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "CHECKPOINT_BYTES", 100_000)
+    monkeypatch.setattr(writer_module, "RESTART_BYTES", 1_000_000)
+    store = served.store()
+    log = served.path.with_name("jobs.sqlite-wal")
+    other = sqlite3.connect(served.path, isolation_level=None)
+
+    async def fill() -> None:
+        for _ in range(60):
+            await store.enqueue([new(payload=b"x" * 50_000)])
+
+    await fill()
+    assert log.stat().st_size < 1_500_000
+    monkeypatch.setattr(writer_module, "RESTART_BYTES", 1 << 40)
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM jobs").fetchall()
+    await fill()
+    held = log.stat().st_size
+    assert held > 3_000_000
+    other.execute("COMMIT")
+    other.close()
+    await fill()
+    assert log.stat().st_size < held + 300_000
+    assert store.condition == "ok"
+
+
+# the end
+
+
+@ensureDeferred
+async def test_stopping_answers_all_who_wait(served: Served) -> None:
+    store = served.store()
+    asked = [soon(outcome(store.enqueue([new()]))) for _ in range(200)]
+    await store.database.stop()
+    assert [type(one) for one in await gatherResults(asked)] == [list] * 200
+    assert store.condition == "off"
+    for late in (store.enqueue([new()]), store.counts()):
+        problem = await outcome(late)
+        assert isinstance(problem, StoreUnavailable)
+        assert problem.condition == "off"
+    assert served.rows() == 200
+
+
+@ensureDeferred
+async def test_whoever_asks_while_the_store_is_closing_is_refused_and_not_forgotten(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = served.store()
+    await store.enqueue([new()])
+    asked: list[Deferred[Any]] = []
+    close_log = database_module._close_log
+
+    def slow(connection: Any) -> None:
+        reactor.callFromThread(lambda: asked.extend(soon(outcome(one)) for one in (store.sweep(), store.counts())))
+        time.sleep(0.05)
+        close_log(connection)
+
+    monkeypatch.setattr(database_module, "_close_log", slow)
+    await store.database.stop()
+    assert [type(one) for one in await gatherResults(asked)] == [StoreUnavailable] * 2
+
+
+@ensureDeferred
+async def test_stopping_does_not_wait_for_a_long_look(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = served.store()
+    for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    monkeypatch.setattr(database_module, "LOOK_PATIENCE", 3600.0)
+    begun: Deferred[None] = Deferred()
+
+    def look(cursor: Any) -> object:
+        reactor.callFromThread(begun.callback, None)
+        return cursor.execute(for_ever).fetchall()
+
+    looking = soon(outcome(store.database.read(look)))
+    await begun
+    await deferLater(reactor, 0.05)
+    await store.database.stop()
+    assert isinstance(await looking, StoreUnavailable)
+
+
+@ensureDeferred
+async def test_what_was_there_is_there_after_another_start(served: Served) -> None:
+    store = served.store()
+    ids = [one.id for one in await store.enqueue([new(metadata={"a": "b"}), new()])]
+    claim = await store.claim("gate", lambda _: 0)
+    assert claim is not None
+    await store.succeed(claim, [Artifact("response", "text/plain", b"hello")], None)
+    await store.database.stop()
+    assert not served.path.with_name("jobs.sqlite-wal").exists()
+    again = served.store()
+    jobs = [await again.get(id_) for id_ in ids]
+    assert [job and (job.state, dict(job.metadata)) for job in jobs] == [("succeeded", {"a": "b"}), ("queued", {})]
+    kept = await again.artifact(ids[0], "response")
+    assert kept is not None
+    assert kept[1].data == b"hello"
+
+
+@ensureDeferred
+async def test_a_failure_of_one_step_is_told_as_it_was(served: Served) -> None:
+    store = served.store()
+
+    def step(_: Transaction) -> None:
+        raise LookupError("its own")
+
+    failed: list[Failure] = []
+    await store.database.write(step).addErrback(failed.append)
+    assert failed[0].check(LookupError)

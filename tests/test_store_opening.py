@@ -1,0 +1,346 @@
+"""Which files the store takes, and that it leaves the others as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.task import Clock, deferLater
+
+from foreman.job import NewJob
+from foreman.store import database as database_module
+from foreman.store import opening
+from foreman.store.bells import Bells
+from foreman.store.database import Database
+from foreman.store.statements import enqueue, running
+from foreman.store.statements.shared import Transaction
+from foreman.store.trouble import StoreRefused, StoreUnavailable
+
+reactor: Any = installed_reactor
+NOW = 1_700_000_000_000
+#: Beside the 0001 that is there.
+ANOTHER = "CREATE TABLE more (a TEXT) STRICT;\nINSERT INTO more VALUES ('new');"
+
+
+def make(path: Path, jobs: int = 3, *, claimed: bool = False) -> None:
+    """A database with some jobs, of a foreman that has ended."""
+    opening.open_database(path, "first", NOW).lock.release()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        opening.configure(connection)
+        add(connection, jobs, claimed=claimed)
+
+
+def add(connection: sqlite3.Connection, jobs: int, *, claimed: bool = False) -> None:
+    tx = Transaction(connection.cursor(), NOW)
+    tx.cursor.execute("BEGIN IMMEDIATE")
+    new = NewJob(
+        endpoint="/api/chat", lane="gate", family="ollama", model="m", owner="o", payload=b"x" * 2000, stream=True,
+        fingerprint="f",
+    )  # fmt: skip
+    (known,) = tx.cursor.execute("SELECT count(*) FROM jobs").fetchone()
+    enqueue.enqueue(tx, [new] * jobs, [f"{number:026}" for number in range(known, known + jobs)], 10**6)
+    if claimed:
+        running.claim(tx, "gate", "first", lambda _: 0)
+    tx.cursor.execute("COMMIT")
+
+
+def ask(path: Path, statement: str) -> Any:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(statement).fetchone()[0]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.stat().st_size and not path.name.endswith("-shm")
+    }
+
+
+def refused(path: Path) -> str:
+    """The sentence with which the file is refused; nothing in it may have changed."""
+    before = digests(path.parent)
+    with pytest.raises(StoreRefused) as caught:
+        opening.open_database(path, "second", NOW)
+    assert digests(path.parent) == before
+    assert str(path) in str(caught.value)
+    assert "FOREMAN_DB_PATH" in str(caught.value)
+    opening.take_lock(path).release()
+    return str(caught.value)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_is_made_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "jobs.sqlite"
+    lock = opening.open_database(path, "first", NOW).lock
+    with closing(sqlite3.connect(path)) as connection:
+        opening.configure(connection)
+        connection.execute("INSERT INTO meta VALUES ('a', 'b')")
+        connection.commit()
+        assert mode(path.parent) == 0o700
+        files = {file.name: mode(file) for file in path.parent.iterdir()}
+    lock.release()
+    assert files == dict.fromkeys(["jobs.sqlite", "jobs.sqlite.lock", "jobs.sqlite-wal", "jobs.sqlite-shm"], 0o600)
+
+
+def test_what_ran_when_foreman_died_is_queued_again(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    make(path, claimed=True)
+    opened = opening.open_database(path, "second", NOW)
+    opened.lock.release()
+    assert (opened.rescued, opened.checked) == (1, True)
+    assert ask(path, "SELECT count(*) FROM jobs WHERE state = 'queued'") == 3
+    assert ask(path, "SELECT value FROM meta WHERE key = 'waiting'") == "3"
+
+
+def test_a_second_foreman_is_told_at_once_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    lock = opening.open_database(path, "first", NOW).lock
+    began = time.monotonic()
+    with pytest.raises(StoreRefused, match=r"another foreman uses the jobs in .*FOREMAN_DB_PATH"):
+        opening.open_database(path, "second", NOW)
+    assert time.monotonic() - began < opening.PATIENCE_MS / 1000
+    lock.release()
+    opening.open_database(path, "second", NOW).lock.release()
+
+
+def test_a_lock_file_that_was_copied_or_left_behind_locks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "one" / "jobs.sqlite"
+    make(path)
+    lock = opening.open_database(path, "first", NOW).lock
+    shutil.copytree(path.parent, tmp_path / "two")
+    opening.open_database(tmp_path / "two" / "jobs.sqlite", "second", NOW).lock.release()
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello", b"a text\n" * 1000, random.Random(1).randbytes(50_000)], ids=["short", "text", "noise"]
+)
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "jobs.sqlite"
+    path.write_bytes(content)
+    assert "damaged, or no database of foreman's" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE theirs (a)", "PRAGMA application_id = 77", "PRAGMA user_version = 1"]
+)
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path: Path, statement: str, journal: str) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+        connection.execute(statement)
+        connection.commit()
+    assert "not foreman's" in refused(path)
+
+
+def test_a_file_of_a_newer_foreman_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "jobs.sqlite"
+    scripts = opening.migrations()
+    with monkeypatch.context() as newer:
+        newer.setattr(opening, "migrations", lambda: [*scripts, ANOTHER])
+        make(path)
+    assert "newer foreman (schema 2, this one knows 1)" in refused(path)
+
+
+def test_a_damaged_file_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
+    """Wherever a page was overwritten: either it is refused as it is, or what was there is all there."""
+    whole = tmp_path / "whole.sqlite"
+    make(whole, 40)
+    content = whole.read_bytes()
+    chance = random.Random(2)
+    refusals = 0
+    for number in range(40):
+        path = tmp_path / str(number) / "jobs.sqlite"
+        path.parent.mkdir()
+        page = number % (len(content) // 4096)
+        hurt = bytearray(content)
+        hurt[page * 4096 : page * 4096 + 64] = chance.randbytes(64)
+        path.write_bytes(hurt)
+        before = path.read_bytes()
+        try:
+            opening.open_database(path, "second", NOW).lock.release()
+        except (StoreRefused, StoreUnavailable):
+            refusals += 1
+            assert path.read_bytes() == before
+        else:
+            assert ask(path, "SELECT count(*) FROM jobs") == 40
+    assert refusals >= 30
+
+
+def test_a_damaged_file_is_left_with_its_log_beside_it(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole" / "jobs.sqlite", tmp_path / "hurt" / "jobs.sqlite"
+    make(whole, 40)
+    path.parent.mkdir()
+    with closing(sqlite3.connect(whole, isolation_level=None)) as connection:
+        opening.configure(connection)
+        add(connection, 1)
+        for name in ("jobs.sqlite", "jobs.sqlite-wal"):
+            shutil.copy(whole.with_name(name), path.with_name(name))
+    root = int(ask(whole, "SELECT rootpage FROM sqlite_schema WHERE name = 'job_metadata_value'"))
+    hurt = bytearray(path.read_bytes())
+    hurt[(root - 1) * 4096 : (root - 1) * 4096 + 64] = b"\xa5" * 64
+    path.write_bytes(hurt)
+    assert path.with_name("jobs.sqlite-wal").stat().st_size > 0
+    assert "damaged" in refused(path)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Somebody whom modes of files hold back, which they do not root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def of_nobody(tmp_path: Path) -> Iterator[Path]:
+    """A folder that belongs to ``nobody``, at a place that they can reach."""
+    folder = Path(shutil.copytree(tmp_path, Path("/tmp") / f"foreman-test-{os.getpid()}-{tmp_path.name}"))
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+    folder.chmod(0o700)
+    yield folder
+    folder.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_made(of_nobody: Path) -> None:
+    of_nobody.chmod(0o500)
+    with nobody(), pytest.raises(StoreUnavailable, match="Permission denied") as caught:
+        opening.open_database(of_nobody / "jobs.sqlite", "first", NOW)
+    assert caught.value.condition == "unwritable"
+    assert not list(of_nobody.iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_said(of_nobody: Path) -> None:
+    path = of_nobody / "jobs.sqlite"
+    with nobody():
+        make(path)
+        path.chmod(0o400)
+        with pytest.raises(StoreUnavailable, match="readonly") as caught:
+            opening.open_database(path, "second", NOW)
+    assert caught.value.condition == "unwritable"
+
+
+@pytest.mark.parametrize("place", ["a file/jobs.sqlite", "a folder"])
+def test_a_place_where_no_file_can_be_is_said(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "a folder").mkdir()
+    with pytest.raises(StoreUnavailable):
+        opening.open_database(tmp_path / place, "first", NOW)
+
+
+@ensureDeferred
+async def test_a_store_that_could_not_be_opened_is_tried_again_until_it_can(tmp_path: Path) -> None:
+    hindrance = tmp_path / "jobs"
+    hindrance.write_text("in the way")
+    database = Database(reactor, hindrance / "jobs.sqlite", "first", lambda: NOW / 1000, Bells())
+    database.open()
+    clock = Clock()
+    clock.getThreadPool = reactor.getThreadPool  # type: ignore[attr-defined]
+    clock.callFromThread = reactor.callFromThread  # type: ignore[attr-defined]
+    database._reactor = clock
+    database.start()
+    assert database.condition == "unwritable"
+    problem = await database.read(print).addErrback(lambda failure: failure.value)
+    assert isinstance(problem, StoreUnavailable)
+    clock.advance(database_module.REOPEN)
+    await deferLater(reactor, 0.1)
+    assert database.detail.count("cannot be written") == 1
+    hindrance.unlink()
+    database._reactor = reactor
+    rung: list[str] = []
+    database.bells.on_queued = lambda: rung.append("queued")
+    assert database._reopening is not None
+    await database._try_again()
+    assert rung
+    assert database.condition == "ok"
+    assert await database.write(lambda tx: tx.now) == NOW
+    assert not database._reopening.running
+    await database.stop()
+
+
+# schemas
+
+
+def test_an_older_file_is_brought_up_to_date_and_kept_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.sqlite"
+    make(path, 7)
+    scripts = opening.migrations()
+    monkeypatch.setattr(opening, "migrations", lambda: [*scripts, ANOTHER])
+    opening.open_database(path, "second", NOW).lock.release()
+    assert ask(path, "PRAGMA user_version") == 2
+    assert ask(path, "SELECT a FROM more") == "new"
+    assert ask(path, "SELECT count(*) FROM jobs") == 7
+    backup = tmp_path / "jobs.sqlite.before-2"
+    assert mode(backup) == 0o600
+    assert ask(backup, "PRAGMA user_version") == 1
+    assert ask(backup, "SELECT count(*) FROM jobs") == 7
+
+
+def test_a_change_of_the_schema_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "jobs.sqlite"
+    make(path, 7)
+    scripts = opening.migrations()
+    with monkeypatch.context() as newer:
+        newer.setattr(opening, "migrations", lambda: [*scripts, f"{ANOTHER}\nDROP TABLE events;\nthis is no SQL;"])
+        with pytest.raises(StoreUnavailable):
+            opening.open_database(path, "second", NOW)
+    opening.open_database(path, "third", NOW).lock.release()
+    assert ask(path, "PRAGMA user_version") == 1
+    assert ask(path, "SELECT count(*) FROM events") == 7
+
+
+def _die_in_the_middle(path: Path) -> None:
+    scripts = opening.migrations()
+    many = "\n".join(f"CREATE TABLE more{number} (a TEXT) STRICT;" for number in range(500))
+    slow = "INSERT INTO more SELECT hex(randomblob(50)) FROM generate LIMIT 1000000;"
+    for_ever = (
+        "CREATE VIEW generate AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n;"
+    )
+    opening.migrations = lambda: [*scripts, f"{ANOTHER}\n{many}\n{for_ever}\n{slow * 100}"]  # type: ignore[assignment]
+    opening.open_database(path, "second", NOW)
+
+
+def test_killed_in_the_middle_of_a_change_of_the_schema_the_old_one_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    make(path, 7)
+    process = multiprocessing.get_context("fork").Process(target=_die_in_the_middle, args=(path,))
+    process.start()
+    log = tmp_path / "jobs.sqlite-wal"
+    until = time.monotonic() + 30
+    while not (log.exists() and log.stat().st_size > 1_000_000) and process.is_alive() and time.monotonic() < until:
+        time.sleep(0.005)
+    assert process.is_alive()
+    process.kill()
+    process.join()
+    process.close()
+    opening.open_database(path, "third", NOW).lock.release()
+    assert ask(path, "PRAGMA user_version") == 1
+    assert ask(path, "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'more%'") == 0
+    assert ask(path, "SELECT count(*) FROM jobs") == 7
