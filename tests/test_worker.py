@@ -417,6 +417,23 @@ async def test_the_turn_shows_the_job_that_runs_and_not_the_one_that_waited(shop
 
 
 @pytest_twisted.ensureDeferred
+async def test_nothing_is_taken_before_it_is_known_what_is_loaded(shop: Shop) -> None:
+    inventory = shop.inference.inventory
+    inventory.tags, inventory.running = None, []
+    shop.target.slow = True
+    await shop.hand_over(new(model="big:7b"))
+    await shop.wait(10, step=10)
+    await shop.hand_over(new())
+    shop.start()
+    await shop.until(lambda: shop.target.waiting)
+    await shop.turn()
+    assert shop.target.calls == []
+    shop.target.answer()
+    await shop.asked()
+    assert shop.inference.gate.running[0].ticket.model == "llama3"
+
+
+@pytest_twisted.ensureDeferred
 async def test_jobs_of_the_loaded_model_go_first_within_a_bound_and_starve_nobody(shop: Shop) -> None:
     (other,) = await shop.hand_over(new(model="big:7b"))
     await shop.wait(20, step=20)
@@ -993,7 +1010,7 @@ async def test_lines_are_kept_while_they_come_and_are_gone_when_it_has_ended(
     call.say(LAST).end()
     await shop.becomes(id_, "succeeded")
     assert await shop.store.kept(id_, 1) == []
-    assert output.ended
+    await shop.until(lambda: output.ended)
     assert shop.worker.output_of(id_) is None
 
 

@@ -135,7 +135,8 @@ class Worker:
         inventory = self._inference.inventory
         if (left := self._missed_until - self._clock.seconds()) > 0:
             return left
-        if inventory.degraded is not None:
+        # What is not known yet is asked first too, so that the model that is loaded already goes first.
+        if inventory.degraded is not None or inventory.tags is None:
             if await self._store.oldest(lane) is None:
                 return None
             if not await inventory.refresh():
