@@ -244,6 +244,20 @@ async def test_what_ends_without_success_says_so_behind_what_came(tmp_path: Path
 
 
 @pytest_twisted.ensureDeferred
+async def test_nobody_is_sent_back_to_what_an_earlier_try_left(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        claim, output = await bench.run(id_)
+        output.add(line(1))
+        await bench.try_again(claim, output)
+        await bench.fail(*await bench.run(id_), Mishap("refused", "no"), partial=False)
+        for after in ("", "?after=1-1", "?after=2-0"):
+            assert values((await bench.ask("GET", f"/jobs/{id_}/stream{after}")).body)[-1] == {"error": "no"}
+        assert values((await bench.ask("GET", f"/jobs/{id_}/stream?after=2-0")).body) == [{"error": "no"}]
+        assert values((await bench.ask("GET", f"/jobs/{id_}/stream")).body) == [{"error": "no"}]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_job_that_is_cancelled_while_it_waits_ends_its_followers(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()

@@ -170,6 +170,7 @@ class Story:
         memory, output = self.memory, self.memory.output
         assert output is not None
         error = None if state == "succeeded" else JobError("refused", "no", 1)
+        self.turn(lags[2])
         memory.keep(artifact, b"".join(output.lines))
         memory.become(state, state=state, error=error)
         self.turn(lags[0])
@@ -179,7 +180,7 @@ class Story:
         output.end()
         self.turn(lags[2])
 
-    def to_the_end(self, steps: list[tuple[str, list[int]]], *, succeeds: bool) -> None:
+    def to_the_end(self, steps: list[tuple[str, list[int]]], last: list[int], *, succeeds: bool) -> None:
         """Tell it."""
         self.begin([0, 0, 0])
         for kind, lags in steps:
@@ -189,7 +190,7 @@ class Story:
             else:
                 self.end(lags, "queued", "partial")
                 self.begin(lags)
-        self.end([1, 1, 1], *(("succeeded", "stream") if succeeds else ("failed", "partial")))
+        self.end(last, *(("succeeded", "stream") if succeeds else ("failed", "partial")))
         for _ in range(400):
             self.clock.advance(LOOK)
         assert self.reading.called
@@ -200,13 +201,13 @@ STEPS = st.lists(st.tuples(st.sampled_from(["line", "line", "line", "again"]), L
 CUTS = st.lists(st.integers(1, 4), max_size=10)
 
 
-@given(steps=STEPS, cuts=CUTS, succeeds=st.booleans(), late=st.booleans())
+@given(steps=STEPS, cuts=CUTS, last=LAGS, succeeds=st.booleans(), late=st.booleans())
 def test_no_line_is_lost_or_doubled(
-    steps: list[tuple[str, list[int]]], cuts: list[int], succeeds: bool, late: bool
+    steps: list[tuple[str, list[int]]], cuts: list[int], last: list[int], succeeds: bool, late: bool
 ) -> None:
     clock = Clock()
     story = Story(clock, Memory(clock, late), "stream", cuts)
-    story.to_the_end(steps, succeeds=succeeds)
+    story.to_the_end(steps, last, succeeds=succeeds)
     said: dict[int, list[int]] = {}
     current = 1
     for kind, at, data in story.heard:
@@ -229,13 +230,31 @@ def test_no_line_is_lost_or_doubled(
     assert not story.memory.bells._waiting
 
 
-@given(steps=STEPS, cuts=CUTS, succeeds=st.booleans(), late=st.booleans())
+@given(steps=STEPS, cuts=CUTS, last=LAGS, succeeds=st.booleans(), late=st.booleans())
 def test_no_event_is_lost_or_doubled(
-    steps: list[tuple[str, list[int]]], cuts: list[int], succeeds: bool, late: bool
+    steps: list[tuple[str, list[int]]], cuts: list[int], last: list[int], succeeds: bool, late: bool
 ) -> None:
     clock = Clock()
     story = Story(clock, Memory(clock, late), "events", cuts)
-    story.to_the_end(steps, succeeds=succeeds)
+    story.to_the_end(steps, last, succeeds=succeeds)
     assert [data["id"] for _, _, data in story.heard] == [event.id for event in story.memory.told]
     assert json.dumps(story.heard[-1][2]["type"]) == f'"{"succeeded" if succeeds else "failed"}"'
     assert not clock.getDelayedCalls()
+
+
+def test_who_looks_while_a_failed_job_is_queued_again_goes_on() -> None:
+    clock = Clock()
+    memory = Memory(clock, late=True)
+    memory.become("running", state="running", fence=1)
+    memory.become("failed", state="failed")
+    story = Story(clock, memory, "events", [])
+    clock.advance(LOOK)  # the job is seen as it has ended
+    memory.become("queued", state="queued")
+    memory.ring()
+    story.turn(8)
+    assert not story.reading.called
+    memory.become("cancelled", state="cancelled")
+    memory.ring()
+    story.turn(8)
+    assert story.reading.called
+    assert [data["type"] for _, _, data in story.heard] == ["running", "failed", "queued", "cancelled"]
