@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.lanes import Lane, Way, way
 from foreman.store.bells import Bells
 from foreman.store.database import Database
+from foreman.store.statements.shared import WrongState
 from foreman.store.store import Store
 from foreman.store.trouble import unavailable
 from foreman.timetable import Timetable
@@ -771,13 +774,25 @@ async def test_a_running_job_that_is_cancelled_is_broken_off(shop: Shop, phase: 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_cancel_that_only_the_store_was_told_of_breaks_it_off_too(shop: Shop) -> None:
+    shop.start()
+    (id_,) = await shop.hand_over(new())
+    call = (await shop.asked()).begin().say(LINE)
+    shop.store.bells.ring(frozenset({id_}))
+    await shop.turn()
+    assert not call.aborted
+    await shop.store.cancel(id_)
+    await shop.becomes(id_, "cancelled")
+    assert call.aborted
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_job_that_is_cancelled_when_its_answer_is_whole_has_it(shop: Shop) -> None:
     shop.start()
     (id_,) = await shop.hand_over(new())
-    call = (await shop.asked()).begin().say(LAST)
-    await shop.store.cancel(id_)
-    call.end()
+    (await shop.asked()).begin().say(LAST).end()
     shop.worker.cancel(id_)
+    await shop.becomes(id_, "succeeded")
     assert (await shop.becomes(id_, "succeeded")).attempt == 1
 
 
@@ -786,8 +801,9 @@ async def test_a_job_that_is_cancelled_while_it_fails_is_cancelled(shop: Shop) -
     shop.start()
     (id_,) = await shop.hand_over(new())
     call = (await shop.asked()).begin(500, JSON).say(b'{"error":"crashed"}')
-    await shop.store.cancel(id_)
+    cancelling = Deferred.fromCoroutine(shop.store.cancel(id_))
     call.end()
+    await cancelling
     await shop.becomes(id_, "cancelled")
 
 
@@ -1094,3 +1110,89 @@ async def test_a_job_queued_while_the_worker_looks_is_not_overlooked(
     monkeypatch.setattr(Store, "oldest", late)
     shop.worker.start()
     await shop.asked()
+
+
+# all of it at once
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest_twisted.ensureDeferred
+async def test_whatever_happens_in_whatever_order_every_job_ends_and_no_turn_is_lost(shop: Shop, seed: int) -> None:
+    random = Random(seed)
+    answers = [(200, None, LAST), (200, None, LINE), (500, JSON, b"{}"), (503, JSON, b"{}"), (400, JSON, b"{}")]
+    ids: list[str] = []
+    people: list[Any] = []
+
+    def open_calls() -> list[Call]:
+        return [call for call in shop.target.calls if not call.is_over and not call.heard.called]
+
+    def answer(call: Call, status: int, headers: Any, body: bytes) -> None:
+        call.begin(status, headers).say(body).end()
+
+    async def act(what: str) -> None:
+        if what == "hand over":
+            model = random.choice(["llama3", "big:7b", "far", "gone"])
+            lane, endpoint = random.choice([("gate", "/api/chat"), ("embedding", "/api/embed")])
+            deadline = random.choice([None, None, None, shop.store.now() + 40_000])
+            ids.extend(
+                await shop.hand_over(new(endpoint, model, lane=lane, deadline=deadline, priority=random.randrange(10)))
+            )
+        elif what == "ask":
+            people.append(shop.work.ask(model=random.choice(["llama3", "big:7b"])))
+        elif what == "leave" and people:
+            person = random.choice(people)
+            if not person.results:
+                person.leave()
+        elif what == "answer" and open_calls():
+            answer(random.choice(open_calls()), *random.choice(answers))
+        elif what == "cancel" and ids:
+            with suppress(WrongState):
+                id_ = random.choice(ids)
+                await shop.store.cancel(id_)
+                shop.worker.cancel(id_)
+        elif what == "break" and open_calls():
+            random.choice(open_calls()).heard.errback(errors.ConnectionError("reset", "gone"))
+        elif what == "away":
+            shop.is_away(away=not shop.target.failures)
+            await shop.inference.inventory.refresh()
+        elif what == "wait":
+            shop.clock.advance(random.choice([0.0, 1.0, 30.0]))
+        elif what == "turn":
+            await deferLater(reactor, random.choice([0.0, 0.002, 0.01]))
+            shop.clock.advance(0)
+
+    shop.start()
+    kinds = [
+        "hand over",
+        "hand over",
+        "ask",
+        "leave",
+        "answer",
+        "answer",
+        "cancel",
+        "break",
+        "away",
+        "wait",
+        "turn",
+        "turn",
+    ]
+    for _ in range(120):
+        await act(random.choice(kinds))
+        assert len(shop.inference.gate.running) <= 1
+        assert len(shop.inference.gate.waiting_jobs) <= 1
+    shop.is_away(away=False)
+    shop.target.tags["models"].append({"name": "gone:latest"})
+    await shop.inference.inventory.refresh()
+    for _ in range(4000):
+        for call in open_calls():
+            answer(call, 200, None, LAST)
+        jobs = [await shop.job(id_) for id_ in ids]
+        if all(job.ended for job in jobs) and all(person.results for person in people):
+            break
+        shop.clock.advance(2.0)
+        await deferLater(reactor, 0.002)
+    assert [job.state for job in jobs if not job.ended] == []
+    assert {job.state for job in jobs} <= {"succeeded", "failed", "cancelled", "discarded"}
+    for job in jobs:
+        kept = {info.name for info in job.artifacts}
+        assert (RESPONSE in kept) is (job.state == "succeeded")

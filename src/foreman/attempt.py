@@ -15,7 +15,7 @@ from foreman.asked import Asked, unpack
 from foreman.gate import Turn
 from foreman.headers import RawHeaders
 from foreman.inference import Inference, Work
-from foreman.job import Mishap
+from foreman.job import Job, Mishap
 from foreman.lanes import Way
 from foreman.ndjson import Kind
 from foreman.outlook import Place
@@ -65,6 +65,7 @@ class Attempt:
     _keepings: int = field(default=0, init=False)
     _keeping: IDelayedCall | None = field(default=None, init=False)
     _under_way: Deferred[None] | None = field(default=None, init=False)
+    _bell: Deferred[None] | None = field(default=None, init=False)
     _record: Record = field(init=False)
     _log = Logger()
 
@@ -84,6 +85,7 @@ class Attempt:
             self._failed = Mishap("refused", f"its payload cannot be read: {problem}")
             return
         deadline = self._watch_deadline()
+        self._watch_cancel()
         try:
             await inference.in_turn(question, self, self._record, turn, self.work)
         except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
@@ -98,6 +100,8 @@ class Attempt:
                 turn.release()  # before anything is written down: the target is not to idle meanwhile
             if deadline is not None and deadline.active():
                 deadline.cancel()
+            if self._bell is not None:
+                self._bell.cancel()
             if self._keeping is not None:
                 self._keeping.cancel()
                 self._keeping = None
@@ -171,6 +175,20 @@ class Attempt:
 
     def _stop(self, why: errors.ForemanError) -> None:
         self.work.stop(why)
+
+    def _watch_cancel(self) -> None:
+        # Whoever noted in the store that it is to end may have left before the worker was told.
+        self._bell = self._store.bells.when_changed(self.claim.job.id)
+        self._bell.addCallbacks(lambda _: self._look(), lambda _: None)
+
+    def _look(self) -> None:
+        self._watch_cancel()
+        looking = Deferred.fromCoroutine(self._store.get(self.claim.job.id))
+        looking.addCallbacks(self._looked, lambda failure: failure.trap(StoreUnavailable) and None)
+
+    def _looked(self, job: Job | None) -> None:
+        if job is not None and job.cancel_asked_at is not None:
+            self._stop(errors.Cancelled("this job was cancelled by hand"))
 
     # what is heard
 

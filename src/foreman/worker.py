@@ -142,6 +142,8 @@ class Worker:
             if not await inventory.refresh():
                 return RECHECK
         head = await self._store.first(lane, self._bonuses(lane))
+        if self._closed:
+            return 0.0
         if head is None:
             return None if await self._store.oldest(lane) is None else RECHECK
         turn = await self._turn_for(lane, head)
