@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 from attrs import define, field
 from twisted.internet.interfaces import IPushProducer
 
@@ -12,6 +11,7 @@ from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.outlook import Place
 from foreman.record import Record
+from foreman.said import said
 from foreman.web.answers import failure_reply
 from foreman.web.visit import Visit
 from foreman.web.waiting import STREAM_HEADERS, WaitingView
@@ -68,7 +68,7 @@ class Client:
     def finish(self) -> None:
         """The answer is whole."""
         if self._refused:
-            self._request.break_off(errors.HTTPError(self._refused, _text(self._refusal)), between_pieces=True)
+            self._request.break_off(errors.HTTPError(self._refused, said(self._refusal)), between_pieces=True)
         else:
             self._request.finish()
 
@@ -98,13 +98,3 @@ class Client:
         reply = failure_reply(request.family, problem, request.request_id, retry_after)
         request.answer(reply)
         return reply.status
-
-
-def _text(body: bytes) -> str:
-    """What a refusal of the target says, in any family's shape."""
-    try:
-        value = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return body.decode("utf-8", "replace").strip()
-    said = value.get("error", value) if isinstance(value, dict) else value
-    return str(said.get("message", said) if isinstance(said, dict) else said)
