@@ -2,7 +2,7 @@
 #
 #   docker build --tag foreman .
 #   docker run --name foreman --publish 8080:8080 --add-host host.docker.internal:host-gateway --stop-timeout 40 \
-#     --env FOREMAN_AUTH_TOKEN=correct-horse-battery foreman
+#     --volume foreman:/var/lib/foreman --env FOREMAN_AUTH_TOKEN=correct-horse-battery foreman
 #
 # It listens beyond itself, so that it does not start without a token; FOREMAN_AUTH_TOKEN_FILE names a file with one, such
 # as a mounted secret. The token of whoever calls is the same. `docker exec foreman /opt/foreman/bin/foreman ps` needs it
@@ -20,14 +20,19 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN python3 -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 RUN python3 -m pip install --no-deps --no-index dist/foreman-*.whl
+# Where jobs are kept: a volume takes its owner and its permissions from here.
+RUN mkdir -m 0700 /opt/foreman-jobs
 # What only built it.
 RUN python3 -m pip uninstall --yes hatchling editables pathspec pluggy tomlkit trove-classifiers
 
 FROM gcr.io/distroless/python3-debian13:nonroot
 COPY --from=build /opt/foreman /opt/foreman
+COPY --from=build --chown=65532:65532 /opt/foreman-jobs /var/lib/foreman
+VOLUME ["/var/lib/foreman"]
 # Ollama on the machine that runs the container; inside, 127.0.0.1 would be the container itself.
 ENV FOREMAN_LISTEN=tcp:8080 \
-    FOREMAN_TARGET_URL=http://host.docker.internal:11434
+    FOREMAN_TARGET_URL=http://host.docker.internal:11434 \
+    FOREMAN_DB_PATH=/var/lib/foreman/foreman.db
 EXPOSE 8080
 # Running answers end within FOREMAN_DRAIN_TIMEOUT (30 s). Docker kills after 10 s unless `--stop-timeout 40` says otherwise
 # (compose: `stop_grace_period: 40s`, Kubernetes: `terminationGracePeriodSeconds: 40`).

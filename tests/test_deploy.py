@@ -294,7 +294,8 @@ print(json.dumps([sorted(have), sorted({"foreman"} | {name for name, *_ in neede
 def test_the_image_does_not_run_as_root_and_ends_by_sigterm() -> None:
     assert one(FINAL, "FROM").text.endswith(":nonroot")
     assert one(FINAL, "STOPSIGNAL").text == "SIGTERM"
-    assert [step.text for step in FINAL if step.name == "COPY"] == [f"--from=build {HOME} {HOME}"]
+    copied = [step.words for step in FINAL if step.name == "COPY"]
+    assert copied == [[HOME, HOME], [f"{HOME}-jobs", "/var/lib/foreman"]]
     assert "--require-hashes" in "".join(step.text for step in BUILD)
 
 
@@ -304,6 +305,15 @@ def test_the_image_does_not_start_without_a_token_and_says_how_to_give_one() -> 
         load(IMAGE)
     assert load(IMAGE | {"FOREMAN_AUTH_TOKEN": "correct-horse-battery"}).listen == "tcp:8080"
     assert one(FINAL, "EXPOSE").text == "8080"
+
+
+@pytest.mark.slow
+def test_jobs_are_kept_in_a_volume_that_belongs_to_who_runs_in_the_image(built: Path) -> None:
+    assert Path(IMAGE["FOREMAN_DB_PATH"]).parent == Path(*json.loads(one(FINAL, "VOLUME").text))
+    assert "--chown=65532:65532" in FINAL[2].text
+    kept = built.with_name(f"{built.name}-jobs")
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert (built / "lib").glob("python3*/site-packages/foreman/store/schema/0001.sql")
 
 
 @pytest.mark.slow
