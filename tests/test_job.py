@@ -37,7 +37,7 @@ FINAL: tuple[ErrorClass, ...] = ("refused", "too_large")
 def running(**facts: Any) -> Job:
     """A job in its first try of five."""
     plain: dict[str, Any] = {
-        "id": "0" * 26, "state": "running", "endpoint": "/api/chat", "lane": "gate", "family": "native", "model": "m",
+        "id": "0" * 26, "state": "running", "endpoint": "/api/chat", "lane": "gate", "family": "ollama", "model": "m",
         "owner": "o", "priority": 5, "sort_key": NOW, "run_at": NOW, "deadline": None, "attempt": 1, "max_attempts": 5,
         "outages": 0, "rescues": 0, "fence": 1, "boot": "b", "cancel_asked_at": None, "idempotency_key": None,
         "error": None, "usage": None, "created_at": NOW, "started_at": NOW, "finished_at": None,

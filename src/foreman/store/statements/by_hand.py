@@ -25,8 +25,9 @@ def cancel(tx: Transaction, id_: str) -> Job:
     if job.state in {"scheduled", "queued"}:
         return end_waiting(tx, job, "cancelled", None)
     if job.state == "running":
-        tx.cursor.execute("UPDATE jobs SET cancel_asked_at = coalesce(cancel_asked_at, ?) WHERE id = ?", (tx.now, id_))
-        tx.changed.add(id_)
+        if job.cancel_asked_at is None:
+            tx.cursor.execute("UPDATE jobs SET cancel_asked_at = ? WHERE id = ?", (tx.now, id_))
+            tx.changed.add(id_)
         return existing(tx, id_)
     if job.state != "cancelled":
         raise WrongState(f"it has ended: {job.state}")

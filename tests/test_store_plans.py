@@ -1,0 +1,259 @@
+"""How SQLite goes about each statement: by an index, and at the same cost however many jobs there are."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foreman.job import STATES, Ending, NewJob
+from foreman.store import opening, queries
+from foreman.store.queries import Filter, page_statements
+from foreman.store.rows import job_of
+from foreman.store.statements import by_hand, enqueue, running, sweep
+from foreman.store.statements.shared import Artifact, Transaction
+
+NOW = 1_700_000_000_000
+MANY = 3000
+MODELS = ("a", "b", "c")
+
+
+class Watched(sqlite3.Cursor):
+    """Writes down what it runs."""
+
+    def execute(self, statement: str, values: Any = ()) -> Any:
+        assert isinstance(self.connection, WatchedConnection)
+        self.connection.ran[statement] = values
+        return super().execute(statement, values)
+
+
+class WatchedConnection(sqlite3.Connection):
+    """Whose cursors are watched."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.ran: dict[str, Any] = {}
+
+    def cursor(self, factory: Any = Watched) -> Any:
+        return super().cursor(factory)
+
+
+def new(number: int, **given: Any) -> NewJob:
+    plain: dict[str, Any] = {
+        "endpoint": "/api/chat", "lane": "gate", "family": "ollama", "model": MODELS[number % 3], "owner": f"o{number % 4}",
+        "payload": b"{}", "stream": True, "fingerprint": "f", "metadata": {"k": str(number % 5)},
+        "idempotency_key": f"key-{number}",
+    }  # fmt: skip
+    return NewJob(**{**plain, **given})
+
+
+def fill(connection: sqlite3.Connection, count: int) -> None:
+    tx = Transaction(connection.cursor(), NOW)
+    tx.cursor.execute("BEGIN IMMEDIATE")
+    for number in range(count):
+        deadline = NOW + number if number % 7 == 0 else None
+        run_at = NOW + 1 + number if number % 5 == 0 else None
+        job = new(number, deadline=deadline, run_at=run_at)
+        enqueue.enqueue(tx, [job], [f"{number:026}"], 10**6)
+    tx.cursor.execute("COMMIT")
+
+
+def statistics(connection: sqlite3.Connection, state: str) -> None:
+    """What ANALYZE makes of a queue when all jobs are in one state: it is what misleads the planner most."""
+    connection.execute("DROP TRIGGER jobs_follow")
+    (jobs,) = (connection.execute("SELECT id, state, finished_at, boot FROM jobs").fetchall(),)
+    finished = NOW if state == "succeeded" else None
+    connection.execute("UPDATE jobs SET state = ?, finished_at = ?, boot = NULL", (state, finished))
+    connection.execute("ANALYZE")
+    connection.executemany(
+        "UPDATE jobs SET state = ?, finished_at = ?, boot = ? WHERE id = ?",
+        [(state, finished, boot, id_) for id_, state, finished, boot in jobs],
+    )
+
+
+@pytest.fixture(params=["fresh", "many", "analysed when all was queued", "analysed when all had ended"], scope="module")
+def connection(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedConnection]:
+    path: Path = tmp_path_factory.mktemp("plans") / "jobs.sqlite"
+    opening.open_database(path, "boot", NOW).lock.release()
+    kept = sqlite3.connect(path, isolation_level=None, factory=WatchedConnection)
+    with closing(kept):
+        opening.configure(kept)
+        kept.execute("PRAGMA synchronous = OFF")
+        if request.param != "fresh":
+            fill(kept, MANY)
+        if "queued" in request.param:
+            statistics(kept, "queued")
+        if "ended" in request.param:
+            statistics(kept, "succeeded")
+    # Opened again, since that is when the statistics are read.
+    with closing(sqlite3.connect(path, isolation_level=None, factory=WatchedConnection)) as again:
+        opening.configure(again)
+        again.execute("PRAGMA synchronous = OFF")
+        yield again
+
+
+def plan(connection: sqlite3.Connection, statement: str, values: Any) -> str:
+    rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+    return "\n".join(row[3] for row in rows)
+
+
+def work(tx: Transaction) -> None:
+    """All that is done to jobs, once."""
+    ids = [f"9{number:025}" for number in range(6)]
+    enqueue.enqueue(tx, [new(number + 10**6) for number in range(5)], ids[:5], 10**6)
+    enqueue.enqueue(tx, [new(10**6)], ids[5:], 10**6)
+    claims = [running.claim(tx, "gate", "boot", {"a": 0, "b": -1, "c": None}.get) for _ in range(5)]
+    first, second, third, fourth, fifth = (claim for claim in claims if claim is not None)
+    running.keep(tx, first, 1, b"line")
+    running.succeed(tx, first, [Artifact("response", "text/plain", b"")], None)
+    running.end(tx, second, lambda job, now: Ending("scheduled", now + 10, burned=True, outages=0, error=job.error))
+    running.release(tx, third)
+    by_hand.cancel(tx, fourth.job.id)
+    running.rescue(tx, "another boot")
+    by_hand.cancel(tx, second.job.id)
+    by_hand.retry(tx, second.job.id)
+    by_hand.put_by_hand(tx, fifth.job.id, Artifact("note", "text/plain", b""))
+    by_hand.delete(tx, first.job.id)
+    sweep.hasten(tx, 1)
+    sweep.sweep(Transaction(tx.cursor, NOW + 100))
+
+
+def look(cursor: sqlite3.Cursor) -> None:
+    """All that is asked of jobs but lists, once."""
+    queries.events(cursor, "x", 0, 5)
+    queries.artifact(cursor, "x", "response")
+    queries.kept(cursor, "x", 1)
+    queries.counts(cursor)
+    queries.oldest(cursor, "gate")
+    queries.first(cursor, "gate", lambda _: 0)
+    for job in queries.page(cursor, Filter(states=("queued",)), None, 5):
+        queries.job_whole(cursor, job.id)
+
+
+def test_everything_that_is_done_goes_by_an_index(connection: WatchedConnection) -> None:
+    connection.ran.clear()
+    tx = Transaction(connection.cursor(), NOW)
+    tx.cursor.execute("BEGIN IMMEDIATE")
+    if connection.execute("SELECT count(*) FROM jobs").fetchone()[0] == 0:
+        enqueue.enqueue(tx, [new(number) for number in range(5)], [f"{number:026}" for number in range(5)], 10**6)
+    work(tx)
+    look(tx.cursor)
+    tx.cursor.execute("ROLLBACK")
+    looked_at = 0
+    for statement, values in list(connection.ran.items()):
+        if statement.startswith(("BEGIN", "ROLLBACK")):
+            continue
+        found = plan(connection, statement, values)
+        looked_at += 1
+        small = ("SCAN json_each", "SCAN CONSTANT ROW", "SCAN (subquery")
+        scans = [line for line in found.splitlines() if line.startswith("SCAN") and not line.startswith(small)]
+        # To count those that are scheduled is to go through their own index.
+        if "count(*) FROM jobs INDEXED BY jobs_due" in statement:
+            scans.remove("SCAN jobs USING INDEX jobs_due")
+        if "INDEXED BY jobs_running" in statement:  # holds those alone that run
+            scans.remove("SCAN jobs USING INDEX jobs_running")
+        assert not scans, f"{statement}\n{found}"
+        if "json_each" not in statement:  # those are of the jobs of one page
+            assert "TEMP B-TREE" not in found, f"{statement}\n{found}"
+        for index in re.findall(r"INDEXED BY (\w+)", statement):
+            assert index in found, f"{statement}\n{found}"
+    assert looked_at >= 40
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (Filter(), "PRIMARY KEY"),
+        (Filter(endpoint="/api/chat", lane="gate"), "PRIMARY KEY"),
+        (Filter(created_after=NOW, created_before=NOW + 1), "PRIMARY KEY"),
+        (Filter(model="a", owner="o1"), "jobs_model"),
+        (Filter(owner="o1"), "jobs_owner"),
+        (Filter(states=STATES, owner="o1", model="a"), "jobs_state"),
+        (Filter(metadata={"k": "1"}, states=("queued",)), "job_metadata_value"),
+        (Filter(metadata={"k": "1", "l": "2"}), "job_metadata_value"),
+    ],
+)
+def test_every_list_is_read_in_its_order_by_an_index(connection: WatchedConnection, wanted: Filter, index: str) -> None:
+    for statement, values in page_statements(wanted, "5", 50):
+        found = plan(connection, statement, values)
+        assert index in found, found
+        assert "SCAN" not in found, found
+        assert "TEMP B-TREE" not in found, found
+
+
+@pytest.mark.parametrize("child", ["payloads", "job_metadata", "artifacts", "pieces", "attempts", "events"])
+def test_what_belongs_to_a_job_is_found_by_an_index_when_it_is_deleted(
+    connection: WatchedConnection, child: str
+) -> None:
+    assert "SEARCH" in plan(connection, f"DELETE FROM {child} WHERE job_id = ?", ("x",))
+
+
+def cost(connection: sqlite3.Connection, task: Callable[[Transaction], object], now: int = NOW) -> int:
+    """How many instructions SQLite needs for it."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    tx = Transaction(connection.cursor(), now)
+    tx.cursor.execute("BEGIN IMMEDIATE")
+    connection.set_progress_handler(count, 10)
+    try:
+        task(tx)
+    finally:
+        connection.set_progress_handler(None, 0)
+        tx.cursor.execute("ROLLBACK")
+    return 10 * steps
+
+
+@pytest.fixture(scope="module")
+def few_and_many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[sqlite3.Connection]]:
+    opened = []
+    for count in (300, 6000):
+        path = tmp_path_factory.mktemp("cost") / "jobs.sqlite"
+        opening.open_database(path, "boot", NOW).lock.release()
+        one = sqlite3.connect(path, isolation_level=None)
+        opening.configure(one)
+        one.execute("PRAGMA synchronous = OFF")
+        fill(one, count)
+        opened.append(one)
+    yield opened
+    for one in opened:
+        one.close()
+
+
+def cancel_and_delete(tx: Transaction, id_: str) -> None:
+    by_hand.cancel(tx, id_)
+    by_hand.delete(tx, id_)
+
+
+TASKS: dict[str, Callable[[Transaction], object]] = {
+    "enqueue": lambda tx: enqueue.enqueue(tx, [new(10**7)], ["9" * 26], 10**7),
+    "repeat": lambda tx: enqueue.enqueue(tx, [new(7)], ["9" * 26], 10**7),
+    "claim": lambda tx: running.claim(tx, "gate", "boot", lambda _: 0),
+    "cancel": lambda tx: by_hand.cancel(tx, f"{11:026}"),
+    "delete": lambda tx: cancel_and_delete(tx, f"{11:026}"),
+    "sweep of nothing": lambda tx: sweep.sweep(Transaction(tx.cursor, NOW - 1)),
+    "rescue of nothing": lambda tx: running.rescue(tx, "boot"),
+    "get": lambda tx: job_of(tx.cursor, f"{11:026}"),
+    "page": lambda tx: queries.page(tx.cursor, Filter(states=("scheduled",)), None, 20),
+    "page of metadata": lambda tx: tx.cursor.execute(
+        *page_statements(Filter(metadata={"k": "1"}), None, 20)[0]
+    ).fetchall(),
+    "oldest": lambda tx: queries.oldest(tx.cursor, "gate"),
+    "first": lambda tx: queries.first(tx.cursor, "gate", lambda _: 0),
+    "events": lambda tx: queries.events(tx.cursor, f"{11:026}", 0, 100),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_done_often_costs_the_same_among_many_jobs(few_and_many: list[sqlite3.Connection], task: str) -> None:
+    few, many = (cost(connection, TASKS[task]) for connection in few_and_many)
+    assert many <= few + 60
