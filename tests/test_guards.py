@@ -277,3 +277,14 @@ def test_a_rebound_name_gets_nothing_from_its_own_page(step: Doorstep) -> None:
     )
     assert answer.status == 403
     assert cors(answer) == []
+
+
+def test_a_page_may_send_and_read_what_the_routes_of_jobs_need_and_nothing_else_changes(step: Doorstep) -> None:
+    asked = ("Access-Control-Request-Method", "POST")
+    said = dict(cors(ask(step, "OPTIONS", "/jobs", PAGE, asked)))
+    usual = dict(cors(ask(step, "OPTIONS", "/api/chat", PAGE, asked)))
+    more = "Idempotency-Key,Last-Event-ID,Range,If-None-Match"
+    assert said["Access-Control-Allow-Headers"] == usual["Access-Control-Allow-Headers"] + "," + more
+    told = dict(cors(ask(step, "GET", "/jobs/01M85QHVFK3YAWY26YPS1XES2H", PAGE)))
+    assert "Location" in told["Access-Control-Expose-Headers"]
+    assert "Access-Control-Expose-Headers" not in dict(cors(ask(step, "GET", "/api/tags", PAGE)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from processes import Foreman, Target, chat, ended_well, endless, foreman, target, until
+from processes import Call, Foreman, Target, chat, ended_well, endless, foreman, target, until
 from wire import Response
 
 #: How long the target is away while jobs are handed over; 60 to see what is promised of a whole minute.
@@ -167,3 +167,22 @@ def test_every_family_hands_over_by_a_header(path: str, tmp_path: Path) -> None:
         assert ended(daemon, id_)["state"] == "succeeded"
         response = daemon.ask("GET", f"/jobs/{id_}/artifacts/response")
         assert b"by a header" in response.body
+
+
+def test_who_comes_with_a_token_in_the_path_is_shown_ways_with_it(tmp_path: Path) -> None:
+    token = "correct-horse-battery"
+    with target(tmp_path, rate=0) as simulator, foreman(tmp_path, simulator.url, auth_token=token) as daemon:
+        body = {"endpoint": "/api/chat", "payload": chat("with a token")}
+        with Call(daemon.port, "POST", f"/k/{token}/jobs", body) as call:
+            location = call.rest().header("location")
+        assert location is not None
+        for way in (location, f"/k/{token}/jobs?limit=1"):
+            with Call(daemon.port, "GET", way) as call:
+                assert call.rest().status == 200
+        with Call(daemon.port, "POST", f"/k/{token}/jobs", body) as call:
+            call.rest()
+        with Call(daemon.port, "GET", f"/k/{token}/jobs?limit=1") as call:
+            following = json.loads(call.rest().body)["next"]
+        with Call(daemon.port, "GET", following) as call:
+            assert len(json.loads(call.rest().body)["jobs"]) == 1
+        assert token not in daemon.said()

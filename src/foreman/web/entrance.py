@@ -10,7 +10,18 @@ from twisted.web.http import datetimeToString
 from ulid import ULID
 
 from foreman.config import Config
-from foreman.lanes import Family, Lane, Redirect, Refusal, Way, allowed_methods, origin_form, take_prefix, way
+from foreman.lanes import (
+    Family,
+    Lane,
+    Redirect,
+    Refusal,
+    Way,
+    allowed_methods,
+    is_of_jobs,
+    origin_form,
+    take_prefix,
+    way,
+)
 from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, redirect_reply
@@ -119,9 +130,10 @@ class Entrance:
         allow = [(b"Allow", methods.encode("ascii"))] if methods else []
         if len(origins) > 1 or not self.guards.origin_allowed(origins[0], host):
             return Reply(403, allow, b"")
+        jobs = is_of_jobs(visit.way.path)
         if is_preflight and not same_origin(origins[0], host):
-            return Reply(204, [*self.guards.preflight_headers(origins[0]), *allow], b"")
-        visit.extra_headers = self.guards.cors_headers(origins[0], host)
+            return Reply(204, [*self.guards.preflight_headers(origins[0], jobs=jobs), *allow], b"")
+        visit.extra_headers = self.guards.cors_headers(origins[0], host, jobs=jobs)
         return None
 
     def _check_token(self, visit: Visit) -> Reply | None:
@@ -182,6 +194,6 @@ def _family(target: bytes) -> Family:
     """Whose errors whoever asks for a path reads that cannot be read whole."""
     if target.startswith(b"/v1/messages"):
         return "anthropic"
-    if target == b"/jobs" or target.startswith((b"/jobs/", b"/jobs?")):
+    if target.partition(b"?")[0] in {b"/jobs", b"/openapi.json"} or target.startswith(b"/jobs/"):
         return "foreman"
     return "openai" if target.startswith(b"/v1/") else "ollama"

@@ -39,6 +39,11 @@ PREFLIGHT: RawHeaders = [
     (b"Access-Control-Allow-Methods", b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
     (b"Access-Control-Max-Age", b"43200"),
 ]
+#: What the routes of jobs take and tell besides, which Ollama knows nothing of.
+_JOB_HEADERS = b"Idempotency-Key,Last-Event-ID,Range,If-None-Match"
+_JOB_ANSWERS = (
+    b"Location,Retry-After,Idempotency-Replayed,X-Foreman-Attempt,Content-Range,Accept-Ranges,ETag,Content-Disposition"
+)
 PREFLIGHT_VARY: RawHeaders = [
     (b"Vary", b"Origin"),
     (b"Vary", b"Access-Control-Request-Method"),
@@ -94,19 +99,25 @@ class Guards:
         text = origin.decode("latin-1")
         return same_origin(origin, host) or any(_matches(pattern, text) for pattern in self._patterns)
 
-    def cors_headers(self, origin: bytes, host: bytes) -> RawHeaders:
-        """What an answer to an allowed ``origin`` carries; nothing for foreman's own pages."""
+    def cors_headers(self, origin: bytes, host: bytes, *, jobs: bool = False) -> RawHeaders:
+        """What an answer to an allowed ``origin`` carries; nothing for foreman's own pages.
+
+        :param jobs: the route is one of jobs.
+        """
         if same_origin(origin, host):
             return []
+        exposed = [(b"Access-Control-Expose-Headers", _JOB_ANSWERS)] if jobs else []
         if "*" in self.origins:
-            return [(b"Access-Control-Allow-Origin", b"*")]
-        return [(b"Access-Control-Allow-Origin", origin), (b"Vary", b"Origin")]
+            return [(b"Access-Control-Allow-Origin", b"*"), *exposed]
+        return [(b"Access-Control-Allow-Origin", origin), *exposed, (b"Vary", b"Origin")]
 
-    def preflight_headers(self, origin: bytes) -> RawHeaders:
-        """What answers ``OPTIONS`` of an allowed ``origin``."""
+    def preflight_headers(self, origin: bytes, *, jobs: bool = False) -> RawHeaders:
+        """What answers ``OPTIONS`` of an allowed ``origin``; ``jobs``: the route is one of jobs."""
+        (name, ollamas), *rest = PREFLIGHT
+        told = [(name, ollamas + b"," + _JOB_HEADERS if jobs else ollamas), *rest]
         if "*" in self.origins:
-            return [*PREFLIGHT, (b"Access-Control-Allow-Origin", b"*")]
-        return [*PREFLIGHT, (b"Access-Control-Allow-Origin", origin), *PREFLIGHT_VARY]
+            return [*told, (b"Access-Control-Allow-Origin", b"*")]
+        return [*told, (b"Access-Control-Allow-Origin", origin), *PREFLIGHT_VARY]
 
 
 def same_origin(origin: bytes, host: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -144,6 +145,10 @@ class Visit(Findings, Request):
         return b"foreman"
 
     # what goes back
+
+    def own_path(self, path: str) -> str:
+        """A path of foreman's own as this client has to ask for it: a credential in front stays there."""
+        return path if self.prefix is None else f"/k/{quote(self.prefix, safe='')}{path}"
 
     def http_date(self) -> bytes:
         """Now, for a ``Date`` header."""

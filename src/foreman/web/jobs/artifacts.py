@@ -48,9 +48,9 @@ def kept_type(visit: Visit) -> str:
     return text or USUAL_TYPE
 
 
-def path_of(id_: str, name: str) -> bytes:
+def path_of(id_: str, name: str) -> str:
     """The path of an artifact."""
-    return f"/jobs/{id_}/artifacts/{quote(name, safe='')}".encode("ascii")
+    return f"/jobs/{id_}/artifacts/{quote(name, safe='')}"
 
 
 async def send(visit: Visit, clock: IReactorTime, patience: float, info: ArtifactInfo, data: bytes) -> int:

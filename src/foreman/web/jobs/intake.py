@@ -60,7 +60,7 @@ class Intake:
         status = 200 if headers else 201
         if is_array:
             return json_reply(status, {"jobs": jobs}, headers)
-        return json_reply(status, jobs[0], [_location(enqueued[0].id), *headers])
+        return json_reply(status, jobs[0], [_location(visit, enqueued[0].id), *headers])
 
     async def accept(self, visit: Visit, wanted: Asked) -> Reply:
         """Make a job of a request to another route; ``wanted`` is what its body asks for.
@@ -86,7 +86,7 @@ class Intake:
             asking.kept_headers(visit),
         )
         (enqueued,) = await self._enqueue([job], None)
-        headers = [_location(enqueued.id), (b"Preference-Applied", b"respond-async"), *_replayed([enqueued])]
+        headers = [_location(visit, enqueued.id), (b"Preference-Applied", b"respond-async"), *_replayed([enqueued])]
         return json_reply(200 if enqueued.replayed else 202, await self._shown(enqueued.id), headers)
 
     def _check_open(self) -> None:
@@ -143,8 +143,8 @@ def _at(place: str | None, number: int) -> str:
     return (place or "").format(number)
 
 
-def _location(id_: str) -> tuple[bytes, bytes]:
-    return b"Location", f"/jobs/{id_}".encode("ascii")
+def _location(visit: Visit, id_: str) -> tuple[bytes, bytes]:
+    return b"Location", visit.own_path(f"/jobs/{id_}").encode("ascii")
 
 
 def _replayed(enqueued: Sequence[Enqueued]) -> RawHeaders:
