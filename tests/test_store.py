@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from ulid import ULID
 
-from foreman.job import Ending, NewJob
+from foreman.job import Ending, Mishap, NewJob, after
 from foreman.store import database as database_module
 from foreman.store import opening
 from foreman.store import writer as writer_module
@@ -259,6 +259,19 @@ async def test_a_job_that_was_to_be_cancelled_and_is_released_is_said_to_be_canc
     await store.cancel(enqueued.id)
     await store.release(claim)
     assert [event.type for event in await store.events(enqueued.id, 0)] == ["queued", "running", "cancelled"]
+
+
+@ensureDeferred
+async def test_what_was_cancelled_while_it_ran_can_be_tried_again_and_is_no_longer_to_end(served: Served) -> None:
+    store = served.store()
+    (enqueued,) = await store.enqueue([new()])
+    claim = await store.claim("gate", lambda _: 0)
+    assert claim is not None
+    await store.cancel(enqueued.id)
+    mishap = Mishap("busy", "why")
+    ended = await store.end(claim, lambda job, now: after(job, mishap, now, 0.5))
+    again = await store.retry(enqueued.id)
+    assert (ended.state, again.state, again.cancel_asked_at, again.finished_at) == ("cancelled", "queued", None, None)
 
 
 @ensureDeferred

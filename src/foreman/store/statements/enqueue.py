@@ -51,13 +51,13 @@ def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
     inserted = tx.cursor.execute(
         "INSERT INTO jobs (id, state, endpoint, lane, family, model, owner, priority, sort_key, run_at, deadline, "
         "max_attempts, idempotency_key, fingerprint, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING id",
+        "ON CONFLICT (owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
         (
             id_, state, new.endpoint, new.lane, new.family, new.model, new.owner, new.priority,
             sort_key(run_at, new.priority), run_at, new.deadline, new.max_attempts, new.idempotency_key,
             new.fingerprint, tx.now,
         ),
-    ).fetchall()  # fmt: skip
+    ).rowcount  # fmt: skip
     if not inserted:
         return _replay(tx, new, index)
     headers = msgspec.json.encode(new.headers).decode()
