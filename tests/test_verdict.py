@@ -132,6 +132,18 @@ def test_a_line_that_came_in_parts_is_one() -> None:
     assert json.loads(found.artifacts[0].data)["message"]["content"] == "aa"
 
 
+@pytest.mark.parametrize("body", [b'{"text":"spoken words"}\n', b"spoken words\n", b"two\nlines"])
+def test_a_transcription_is_called_a_stream_and_stays_as_it_came(body: bytes) -> None:
+    one = heard(200, *body.splitlines(keepends=True), in_lines=False)
+    found = judge(one)
+    assert isinstance(found, Success)
+    (response,) = found.artifacts
+    assert (response.name, response.type, response.data) == (RESPONSE, "application/x-ndjson", body)
+    assert outcome(heard(200, b"\n", in_lines=False)) == "truncated"
+    assert outcome(heard(200, b'{"error":"crashed"}\n', in_lines=False)) == "target_error"
+    assert outcome(heard(200, b"spoken", in_lines=False, problem=broken("reset"))) == "truncated"
+
+
 def test_a_whole_answer_stays_byte_for_byte() -> None:
     found = judge(heard(200, COMPLETION[:9], COMPLETION[9:], kind="other"))
     assert isinstance(found, Success)

@@ -235,6 +235,20 @@ async def test_native_chats_are_asked_for_a_stream_and_all_others_for_a_whole(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_transcription_is_kept_as_it_came(shop: Shop) -> None:
+    shop.start()
+    form = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nllama3\r\n--x--\r\n'
+    kind = "multipart/form-data; boundary=x"
+    (id_,) = await shop.hand_over(new("/v1/audio/transcriptions", payload=form, content_type=kind))
+    call = await shop.asked()
+    assert call.body == form
+    call.begin().say(b"spoken words\n").end()
+    job = await shop.becomes(id_, "succeeded")
+    assert [info.name for info in job.artifacts] == [RESPONSE]
+    assert await shop.artifact(id_, RESPONSE) == b"spoken words\n"
+
+
+@pytest_twisted.ensureDeferred
 async def test_jobs_run_one_after_another_in_the_order_of_the_queue(shop: Shop) -> None:
     ids = await shop.hand_over(new(priority=5), new(priority=9), new(priority=0), new(priority=5))
     shop.start()

@@ -76,6 +76,7 @@ class Attempt:
         self._record = Record(job.id, job.owner, job.endpoint, job.lane, now, job.model)
         if job.endpoint in FOLLOWED:
             self.output = Output(job.fence)
+        self.heard.in_lines = self.output is not None
 
     async def run(self, inference: Inference, turn: Turn | None) -> None:
         """Ask the target in ``turn``, and hear it out; what came of it is told by ``outcome``."""

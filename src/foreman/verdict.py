@@ -28,7 +28,7 @@ class Heard:
     """What was heard of one answer.
 
     :ivar status: None where no answer began; :ivar retry_after: in seconds; :ivar pieces: the body, of a stream line by
-        line; :ivar problem: why it broke off, None where it came to its end.
+        line; :ivar problem: why it broke off, None where it came to its end; :ivar in_lines: a stream was asked for.
     """
 
     status: int | None = None
@@ -37,6 +37,7 @@ class Heard:
     retry_after: float | None = None
     pieces: list[bytes] = field(factory=list)
     problem: errors.ForemanError | None = None
+    in_lines: bool = True
 
 
 @define
@@ -101,7 +102,7 @@ def _refused(heard: Heard) -> Mishap:
 
 def _artifacts(heard: Heard) -> list[Artifact]:
     body = b"".join(heard.pieces)
-    if heard.kind != "ndjson":
+    if heard.kind != "ndjson" or not heard.in_lines:
         return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
     lines = [line for line in body.split(b"\n") if line.strip()]  # of a very long line the pieces are parts
     return [
@@ -118,6 +119,8 @@ def _end(heard: Heard) -> bytes:
 
 def _is_text(heard: Heard) -> bool:
     """Whether the answer is one that has no end of its own, such as a transcription as text."""
+    if heard.kind == "ndjson":  # what Ollama calls a transcription, whatever it is (contract 1.4)
+        return not heard.in_lines and any(piece.strip() for piece in heard.pieces)
     return heard.kind == "other" and heard.content_type.partition(";")[0].strip().lower() in _TEXTS
 
 
