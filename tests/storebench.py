@@ -46,7 +46,7 @@ async def measure(folder: Path, count: int, at_once: int) -> None:
         commits.append((time.perf_counter() - wall, time.thread_time() - cpu))
         return committed
 
-    Writer._commit = timed  # type: ignore[method-assign]
+    Writer._commit = timed  # type: ignore[method-assign, assignment]
     taken: list[float] = []
 
     async def client() -> None:
