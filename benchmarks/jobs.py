@@ -1,0 +1,208 @@
+"""``python -m benchmarks.jobs``: what jobs cost, in rounds, beside the aims; ``… day``: a day's life in miniature."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import click
+from attrs import Factory, define, frozen
+from rich.console import Console
+
+from benchmarks import jobs_day, jobs_fill, jobs_http, jobs_rows, tools
+from benchmarks.jobs_daemon import DidNotStart
+from benchmarks.jobs_http import Ground, WentWrong
+from benchmarks.jobs_rows import EXPERIMENTS, Results
+from benchmarks.machine import Strangers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.jobs_figures import Samples
+
+ROOT = Path(__file__).parent.parent
+
+
+@frozen(kw_only=True)
+class Sizes:
+    """How much is done for one sample of each kind."""
+
+    enqueues: int = 8000
+    plain: int = 1000
+    claims: int = 400
+    looks: int = 300
+    posts: int = 4000
+    chats: int = 250
+    bytes: int = 2000
+    queued: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    large: int = 1_000_000
+    log: int = 256 * 1024 * 1024
+
+
+QUICK = Sizes(
+    enqueues=200,
+    plain=50,
+    claims=20,
+    looks=10,
+    posts=100,
+    chats=30,
+    bytes=50,
+    queued=(1000,),
+    large=3000,
+    log=2_000_000,
+)
+
+
+@define(eq=False)
+class Run:
+    """One run: the large databases are made once, when they are first needed."""
+
+    ground: Ground
+    sizes: Sizes
+    results: Results = Factory(Results)
+    strangers: list[float] = Factory(list)
+    problems: list[str] = Factory(list)
+    _made: dict[str, Path] = Factory(dict)
+
+    def round(self, wanted: Sequence[str], say: Callable[[str], None]) -> None:
+        """Measure everything once."""
+        for name in wanted:
+            say(name)
+            watch = Strangers()
+            try:
+                self.results.add(self._measure(name))
+            except (WentWrong, DidNotStart, subprocess.SubprocessError, OSError) as problem:
+                self.problems.append(f"{name}: {problem}")
+            share = watch.share()
+            if share is not None:
+                self.strangers.append(share)
+
+    def _measure(self, name: str) -> Samples:
+        sizes, ground = self.sizes, self.ground
+        match name:
+            case "store":
+                # The rival runs just before and just after, so that whatever else the machine does hits both alike.
+                before = self._child("rival", sizes.plain)
+                found = self._child("enqueues", sizes.enqueues)
+                after = self._child("rival", sizes.plain)
+                rival = {key: (value + after[key]) / 2 for key, value in before.items()}
+                return rival | found | {f"store {n} ratio": found[f"store {n}"] / rival["plain"] for n in (1, 64, 256)}
+            case "bytes":
+                return self._child("sizes", sizes.bytes)
+            case "claim":
+                return {
+                    f"claim {rows} {key.removeprefix('claim ')}": value
+                    for rows in sizes.queued
+                    for key, value in self._child("claims", sizes.claims, self.database(rows)).items()
+                }
+            case "looks":
+                return self._child("looks", sizes.looks, self.database(sizes.large, mixed=True)) | jobs_http.looks(
+                    ground, sizes.looks, self.database(sizes.large, mixed=True)
+                )
+            case "post":
+                return jobs_http.enqueues(ground, sizes.posts)
+            case "chat":
+                return jobs_http.chats(ground, sizes.chats)
+            case _:
+                return jobs_http.start(ground, self.database(sizes.large, mixed=True), sizes.log)
+
+    def database(self, rows: int, *, mixed: bool = False) -> Path:
+        """One with so many jobs: all of them queued, or the last tenth."""
+        name = f"{rows}-{'mixed' if mixed else 'queued'}"
+        if name not in self._made:
+            self._made[name] = self.ground.folder / f"{name}.db"
+            jobs_fill.fill(self._made[name], rows, rows * 9 // 10 if mixed else 0)
+        return self._made[name]
+
+    def _child(self, name: str, count: int, database: Path | None = None) -> Samples:
+        with tempfile.TemporaryDirectory(dir=self.ground.folder) as folder:
+            path = database or Path(folder) / "jobs.db"
+            command = [sys.executable, "-m", "benchmarks.jobs_store", name, str(path), str(count)]
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=600)
+        found: Samples = json.loads(done.stdout)
+        return found
+
+
+def _conditions(console: Console, run: Run, load: float) -> None:
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    console.print(f"{platform.system()} {platform.machine()}, {cores} cores, {versions}; load {load:.1f}")
+    if run.strangers:
+        console.print(f"strangers' share of the machine: {median(run.strangers):.0%}, at most {max(run.strangers):.0%}")
+        if max(run.strangers) > jobs_rows.STRANGERS:
+            console.print("above 15 %: believe ratios and bytes, and of times the least", style="bold yellow")
+    for problem in dict.fromkeys(run.problems):
+        console.print(f"wrong, {run.problems.count(problem)} times: {problem}", style="bold red")
+
+
+@click.group(invoke_without_command=True, help=__doc__)
+@click.option("--quick", is_flag=True, help="Tiny sizes, one round: shows that it works, proves nothing.")
+@click.option("--only", multiple=True, metavar="NAME", help=f"Only this (repeatable): {', '.join(EXPERIMENTS)}.")
+@click.option("--rounds", type=click.IntRange(1), help="How often all is measured; 3, or 1 with --quick.")
+@click.option("--rows", type=click.IntRange(100), help="How many jobs a large store has; a million.")
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="For the databases; a temporary one.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every value here, too."
+)
+@click.pass_context
+def main(
+    context: click.Context,
+    *,
+    quick: bool,
+    only: tuple[str, ...],
+    rounds: int | None,
+    rows: int | None,
+    folder: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Run it; exit 1 when anything went wrong, 2 when nothing can be measured."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if context.invoked_subcommand is not None:
+        return
+    if unknown := set(only) - set(EXPERIMENTS):
+        raise click.BadParameter(f"{', '.join(unknown)}; there are: {', '.join(EXPERIMENTS)}", param_hint="--only")
+    cc = tools.compiler()
+    if cc is None:
+        raise click.UsageError(
+            "no C compiler (cc, gcc, clang): nothing is measured, for a client in Python measures itself"
+        )
+    sizes = QUICK if quick else Sizes()
+    if rows is not None:
+        sizes = Sizes(queued=tuple(n for n in (*sizes.queued, rows) if n <= rows), large=rows)
+    console, load = Console(), os.getloadavg()[0]
+    progress = Console(stderr=True, quiet=not sys.stderr.isatty())
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-jobs-", dir=folder)))
+        client = tools.build("client", place, cc)
+        target = tools.Target.start(tools.build("target", place, cc))
+        stack.callback(target.stop)
+        run = Run(Ground(target, client, place), sizes)
+        for number in range(rounds or (1 if quick else 3)):
+            run.round(
+                [name for name in EXPERIMENTS if not only or name in only],
+                lambda name, number=number + 1: progress.print(f"round {number}: {name}", style="dim"),
+            )
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    console.print(jobs_rows.table(run.results))
+    _conditions(console, run, load)
+    if json_file is not None:
+        json_file.write_text(json.dumps(run.results.values, indent=1))
+    if run.problems:
+        sys.exit(1)
+
+
+main.add_command(jobs_day.command)
+
+if __name__ == "__main__":
+    main()

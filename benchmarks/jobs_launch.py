@@ -1,0 +1,43 @@
+"""foreman as it is, with a clock in its reactor that is watched: ``python -m benchmarks.jobs_launch FILE EVERY``.
+
+How late that clock was, in seconds, goes to FILE as JSON whenever SIGUSR1 asks. EVERY is how often foreman keeps its store
+small, in seconds, for a day in a few minutes; 0 leaves that as it is. The settings are those of the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from foreman.cli.options import choose_reactor, configure
+
+
+def main(file: Path, every: float) -> None:
+    """Serve until a signal."""
+    config = configure(os.environ, {})
+    choose_reactor()
+    from twisted.internet import reactor
+
+    from benchmarks.jobs_figures import Ticker
+    from foreman import housekeeping
+    from foreman.tap import run
+
+    ticker = Ticker(reactor)
+
+    def tell(*_: object) -> None:
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(ticker.take()))
+        unfinished.rename(file)
+
+    if every:
+        housekeeping.EVERY = every
+    reactor.callWhenRunning(ticker.start)  # type: ignore[attr-defined]
+    signal.signal(signal.SIGUSR1, tell)
+    run(config)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]))
