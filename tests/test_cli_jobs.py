@@ -22,7 +22,7 @@ from rich.console import Console
 
 from foreman.cli import when
 from foreman.cli.explained import FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND, Explained
-from foreman.cli.jobs import COMMANDS, command, following, logs, waiting
+from foreman.cli.jobs import COMMANDS, command, following, waiting
 from foreman.cli.jobs.ends import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED, NOT_ENDED
 from foreman.cli.jobs.progress import Progress
 from foreman.cli.jobs.words import brief, embeddings_of, text_of
@@ -73,7 +73,8 @@ def named(name: str) -> Explained:
 
 # -- what all of them share
 
-ALL = [name for name in COMMANDS if name != "list"]
+#: Those that are given a job.
+ALL = [name for name in COMMANDS if name not in {"list", "prune"}]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -115,7 +116,11 @@ def test_commands_and_states_are_completed_and_nothing_is_imported_for_it() -> N
     assert run.stdout == expected
 
 
-ONE = {name: ["jobs", name, FIRST] for name in ALL} | {"alone": ["jobs"], "list": ["jobs", "list"]}
+ONE = {name: ["jobs", name, FIRST] for name in ALL} | {
+    "alone": ["jobs"],
+    "list": ["jobs", "list"],
+    "prune": ["jobs", "prune", "--yes"],
+}
 
 
 @pytest.mark.parametrize("name", ONE)
@@ -422,14 +427,23 @@ async def test_the_history_of_a_job_is_told_a_line_for_each_event(foreman: Comma
 
 @ensureDeferred
 async def test_the_history_of_a_job_that_runs_ends_with_what_has_happened(
-    foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+    foreman: Commands, pretended: Pretended
 ) -> None:
-    monkeypatch.setattr(logs, "_ALL_TOLD", 0.1)
-    pretended.events = [Said(pieces=lines(*HISTORY), stays=5.0)]
+    pretended.events = [Said(pieces=lines(*HISTORY))]
     result = await foreman("jobs", "logs", SECOND, "--json")
     assert result.exit_code == 0
     assert [json.loads(line) for line in result.stdout.splitlines()] == HISTORY
-    pretended.release()
+    assert pretended.asked[-1].query == {"follow": "0"}
+
+
+@ensureDeferred
+async def test_a_history_that_breaks_off_is_told_to_its_end_and_no_further(
+    foreman: Commands, pretended: Pretended
+) -> None:
+    pretended.events = [Said(pieces=lines(*HISTORY[:2]), cut=True), Said(pieces=lines(*HISTORY[2:]))]
+    result = await foreman("jobs", "logs", SECOND, "--json")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == HISTORY
+    assert pretended.asked[-1].query == {"follow": "0", "after": "4"}
 
 
 @ensureDeferred
@@ -585,6 +599,29 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(
     pretended.release()
 
 
+@ensureDeferred
+async def test_a_job_that_waits_is_followed_at_once_and_who_looks_sees_where_it_stands(
+    foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LOOKED_AT", 0.02)
+    pretended.has(job(THIRD, "queued"))
+    kind = "text/event-stream"
+    pretended.streams = [
+        Said(content_type=kind, pieces=[b":\n\n"], stays=0.3),
+        Said(content_type=kind, pieces=[said("Hel", "1-1"), said("lo!", "1-2")]),
+    ]
+    pretended.becomes[THIRD] = [job(THIRD, "queued")] * 3 + [job(THIRD, "succeeded")]
+    foreman.terminals = {"<stderr>"}
+    monkeypatch.setattr(following, "SILENCE", 0.1)
+    result = await foreman("jobs", "follow", THIRD)
+    assert (result.exit_code, result.stdout) == (0, "Hello!\n")
+    asked = [
+        (one.path.rpartition("/")[2], one.query) for one in pretended.asked if one.path.startswith(f"/jobs/{THIRD}")
+    ]
+    assert [path for path, _ in asked][:3] == [THIRD, "stream", THIRD]
+    assert all("wait" not in query for path, query in asked[:3])
+
+
 # -- cancel, retry, rm
 
 
@@ -616,6 +653,43 @@ async def test_jobs_are_removed_once_they_have_ended_or_by_force(foreman: Comman
     forced = await foreman("jobs", "rm", "--force", SECOND, THIRD)
     assert (forced.exit_code, forced.stdout) == (0, f"{SECOND} is removed\n{THIRD} is removed\n")
     assert pretended.jobs == {}
+
+
+@ensureDeferred
+async def test_jobs_that_ended_are_pruned_and_how_many_is_said(foreman: Commands, pretended: Pretended) -> None:
+    pretended.instead["DELETE /jobs"] = [Said(body={"deleted": 1}), Said(body={"deleted": 4})]
+    one = await foreman("jobs", "prune", "--older-than", "7d", "--yes")
+    assert (one.exit_code, one.stdout) == (0, "1 job is removed\n")
+    query = pretended.asked[-1].query
+    gone = datetime.now(UTC) - datetime.fromisoformat(query["ended_before"])
+    assert query["state"] == "ended"
+    assert timedelta(days=7) <= gone < timedelta(days=7, minutes=1)
+    many = await foreman("jobs", "prune", "--state", "failed,cancelled", "--yes", "--json")
+    assert json.loads(many.stdout) == {"deleted": 4}
+    assert pretended.asked[-1].query == {"state": "failed,cancelled"}
+
+
+@ensureDeferred
+async def test_a_person_is_asked_before_jobs_are_pruned_and_a_script_must_say_that_it_means_it(
+    foreman: Commands, pretended: Pretended
+) -> None:
+    pretended.instead["DELETE /jobs"] = [Said(body={"deleted": 2})]
+    assert (await foreman("jobs", "prune")).exit_code == MISUSED
+    foreman.terminals = {"<stdin>", "<stderr>"}
+    no = await foreman("jobs", "prune", "--state", "failed", stdin="n\n")
+    assert (no.exit_code, no.stdout) == (FAILED, "")
+    assert "Remove all jobs that are failed, with their answers? [y/N]" in no.stderr
+    assert pretended.asked == []
+    yes = await foreman("jobs", "prune", "--older-than", "2026-11-28T00:00:00Z", stdin="y\n")
+    assert (yes.exit_code, yes.stdout) == (0, "2 jobs are removed\n")
+    assert "have ended since before 2026-11-28 00:00, with their answers?" in yes.stderr
+
+
+@pytest.mark.parametrize("words", ["--state queued", "--state ended,active", "--older-than soon"])
+@ensureDeferred
+async def test_only_what_has_ended_is_pruned(foreman: Commands, pretended: Pretended, words: str) -> None:
+    assert (await foreman("jobs", "prune", "--yes", *words.split())).exit_code == MISUSED
+    assert pretended.asked == []
 
 
 @ensureDeferred

@@ -87,6 +87,25 @@ async def test_events_as_events_go_on_behind_the_last_that_came(tmp_path: Path) 
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_has_happened_so_far_is_told_at_once_to_who_does_not_follow(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        told = values((await bench.ask("GET", f"/jobs/{id_}/events?follow=0")).body)
+        assert [event["type"] for event in told] == ["queued"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("foreman.web.jobs.following.AT_ONCE", 2)
+            for _ in range(2):
+                await bench.ask("POST", f"/jobs/{id_}/cancel")
+                await bench.ask("POST", f"/jobs/{id_}/retry")
+            told = values((await bench.ask("GET", f"/jobs/{id_}/events?follow=0")).body)
+        assert [event["type"] for event in told] == ["queued", "cancelled", "queued", "cancelled", "queued"]
+        none = await bench.ask("GET", f"/jobs/{id_}/events?follow=0&after={told[-1]['id']}")
+        assert (none.status, none.body) == (200, b"")
+        for bad in ("", "2", "no"):
+            assert problem(await bench.ask("GET", f"/jobs/{id_}/events?follow={bad}"))["status"] == 400
+
+
+@pytest_twisted.ensureDeferred
 async def test_many_events_are_told_in_order(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()

@@ -387,9 +387,9 @@ async def test_there_is_never_anything_but_a_problem(bench: JobBench) -> None:
     id_ = await bench.submit()
     for method, path, status, allow in (
         ("GET", "/jobs/", 404, None),
-        ("PATCH", "/jobs", 405, "HEAD, GET, POST"),
-        ("OPTIONS", "/jobs", 405, "HEAD, GET, POST"),
-        ("get", "/jobs", 405, "HEAD, GET, POST"),
+        ("PATCH", "/jobs", 405, "HEAD, GET, POST, DELETE"),
+        ("OPTIONS", "/jobs", 405, "HEAD, GET, POST, DELETE"),
+        ("get", "/jobs", 405, "HEAD, GET, POST, DELETE"),
         ("POST", f"/jobs/{id_}", 405, "HEAD, GET, DELETE"),
         ("GET", f"/jobs/{id_}/cancel", 405, "POST"),
         ("PUT", f"/jobs/{id_}/events", 405, "HEAD, GET"),

@@ -70,7 +70,7 @@ def test_lists_come_from_the_inventory(method: str, path: str) -> None:
     assert lane(method, path) is Lane.INVENTORY
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/queue", "/?x", "/healthz?x=1"])
+@pytest.mark.parametrize("path", ["/", "/healthz", "/queue", "/openapi.json", "/?x", "/healthz?x=1"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_foreman_answers_for_itself(method: str, path: str) -> None:
     assert lane(method, path) is Lane.FOREMAN
@@ -113,6 +113,8 @@ def test_everything_else_goes_through(method: str, path: str) -> None:
         ("/v1/messages", "anthropic"),
         ("/v1/messages/count_tokens", "anthropic"),
         ("/v1/messagesx", "openai"),
+        ("/openapi.json", "foreman"),
+        ("/jobs", "foreman"),
     ],
 )
 def test_each_route_speaks_its_familys_errors(path: str, family: str) -> None:

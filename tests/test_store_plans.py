@@ -15,7 +15,7 @@ from foreman.job import STATES, Ending, NewJob
 from foreman.store import opening, queries
 from foreman.store.queries import Filter, page_statements
 from foreman.store.rows import job_of
-from foreman.store.statements import by_hand, enqueue, running, sweep
+from foreman.store.statements import by_hand, enqueue, prune, running, sweep
 from foreman.store.statements.shared import Artifact, Transaction
 
 NOW = 1_700_000_000_000
@@ -119,6 +119,8 @@ def work(tx: Transaction) -> None:
     by_hand.retry(tx, second.job.id)
     by_hand.put_by_hand(tx, fifth.job.id, Artifact("note", "text/plain", b""))
     by_hand.delete(tx, first.job.id)
+    prune.prune(tx, "succeeded", NOW)
+    prune.forget(tx, "cancelled", NOW + 1, fourth.job.owner, "")
     sweep.hasten(tx, 1)
     sweep.sweep(Transaction(tx.cursor, NOW + 100))
 

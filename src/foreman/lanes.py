@@ -67,6 +67,7 @@ _ROUTES: dict[str, tuple[tuple[str, ...], Lane]] = {
     "/": (_READ, Lane.FOREMAN),
     "/healthz": (_READ, Lane.FOREMAN),
     "/queue": (_READ, Lane.FOREMAN),
+    "/openapi.json": (_READ, Lane.FOREMAN),
     "/api/version": (_READ, Lane.METADATA),
     "/api/status": (("GET",), Lane.METADATA),
     "/api/tags": (_READ, Lane.INVENTORY),
@@ -102,7 +103,7 @@ _FREE_ROUTES: dict[str, tuple[str, ...]] = {
 }
 #: Those of jobs, by what follows the first segment.
 _JOB_ROUTES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
-    (re.compile(r""), ("HEAD", "GET", "POST")),
+    (re.compile(r""), ("HEAD", "GET", "POST", "DELETE")),
     (re.compile(r"/[^/]+"), ("HEAD", "GET", "DELETE")),
     (re.compile(r"/[^/]+/(?:events|stream|artifacts)"), _READ),
     (re.compile(r"/[^/]+/(?:cancel|retry)"), _POST),
@@ -213,7 +214,7 @@ def _lane(method: str, path: str) -> Lane:
 def _family(path: str) -> Family:
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return "anthropic"
-    if is_of_jobs(path):
+    if is_of_jobs(path) or path == "/openapi.json":
         return "foreman"
     return "openai" if path.startswith("/v1/") else "ollama"
 

@@ -14,6 +14,7 @@ from foreman.store.database import Database
 from foreman.store.queries import Counts, Event, Filter
 from foreman.store.statements import by_hand, enqueue, prune, running, sweep
 from foreman.store.statements.enqueue import Enqueued
+from foreman.store.statements.prune import Forgotten
 from foreman.store.statements.running import Claim
 from foreman.store.statements.shared import Artifact
 from foreman.store.trouble import Condition
@@ -142,6 +143,10 @@ class Store:
     async def prune(self, state: State, before: int) -> int:
         """Forget some of the jobs that ended in ``state`` before ``before``; how many, 0 when none is left."""
         return await self.database.write(lambda tx: prune.prune(tx, state, before))
+
+    async def forget(self, state: State, before: int, owner: str | None, after: str) -> Forgotten:
+        """Forget some of the jobs of ``owner``, None for everybody's, likewise; the next step goes on behind ``after``."""
+        return await self.database.write(lambda tx: prune.forget(tx, state, before, owner, after))
 
     async def shrink(self) -> bool:
         """Give some of the room that nothing uses back to the disk; whether there may be more of it."""

@@ -24,6 +24,7 @@ COMMANDS = {
     "cancel": "Cancel jobs.",
     "retry": "Let jobs that ended without success try again.",
     "rm": "Remove jobs with all that belongs to them.",
+    "prune": "Remove many jobs that have ended.",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -79,7 +79,7 @@ def _options() -> list[Callable[[Any], Any]]:
         click.option(
             "--state",
             "states",
-            type=_States(),
+            type=States(),
             multiple=True,
             help="Only those in this state, or in several with commas; active is scheduled, queued and running, ended the "
             "others.",
@@ -110,21 +110,29 @@ def _options() -> list[Callable[[Any], Any]]:
     ]
 
 
-class _States(click.ParamType[tuple[str, ...]]):
-    """States with commas between them."""
+class States(click.ParamType[tuple[str, ...]]):
+    """States with commas between them.
+
+    :ivar known: those that there are to choose from.
+    """
 
     name = "STATE"
 
+    def __init__(self, known: Sequence[str] = STATES) -> None:
+        self.known = known
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if not isinstance(value, str):  # a default that was read before
+            return tuple(value)
         found = tuple(word.strip().lower() for word in value.split(","))
         for word in found:
-            if word not in STATES:
-                self.fail(f"{word!r} is no state; there are {', '.join(STATES)}", param, ctx)
+            if word not in self.known:
+                self.fail(f"{word!r} is no state; there are {', '.join(self.known)}", param, ctx)
         return found
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[click.shell_completion.CompletionItem[Any]]:
         before, comma, word = incomplete.rpartition(",")
-        items = [f"{before}{comma}{state}" for state in STATES if state.startswith(word)]
+        items = [f"{before}{comma}{state}" for state in self.known if state.startswith(word)]
         return [click.shell_completion.CompletionItem(item) for item in items]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urlencode
 
 import click
 from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import deferLater
 
-from foreman.cli.asking import Unreached
-from foreman.cli.jobs.api import Job, path_of
+from foreman.cli.asking import Unanswered, Unreached
+from foreman.cli.jobs.api import Job, as_job, path_of
 from foreman.cli.jobs.ends import has_ended
 from foreman.cli.jobs.progress import Progress, progress
 from foreman.cli.jobs.waiting import ALONE, LOOKED_AT, Patience, until
@@ -104,25 +107,35 @@ async def follow(foreman: Foreman, id_: str, words: Words) -> Job:
 
     :raises Unanswered: if there is no such job (any more), or foreman is away for too long.
     """
-    step = LOOKED_AT
     while True:
         with progress() as shown:
-            job = await until(foreman, id_, shown, step=step, enough=_worth_following)
+            job = await until(foreman, id_, shown, step=LOOKED_AT, enough=lambda _: True)
             if job.get("endpoint") not in STREAMED:
                 return await until(foreman, id_, shown, step=ALONE)
-            shown.close()
-            over = await _read(foreman, id_, words, shown)
+            shown.saw(job)
+            # The stream waits for the job to run; where it stands until then is for who looks.
+            watching = Deferred.fromCoroutine(_watch(foreman, id_, shown)) if shown.is_open else succeed(None)
+            try:
+                over = await _read(foreman, id_, words, shown)
+            finally:
+                watching.cancel()
             words.end()
             if over is not None:  # it has no lines (any more): what it answers is found in its response
                 words.written = False
-                return await until(foreman, id_, shown, step=step)
-        job = await until(foreman, id_, Progress(), step=step, longest=LOOKED_AT)
+                return await until(foreman, id_, shown, step=LOOKED_AT)
+        job = await until(foreman, id_, Progress(), step=LOOKED_AT, longest=LOOKED_AT)
         if has_ended(job):
             return job
 
 
-def _worth_following(job: Job) -> bool:
-    return has_ended(job) or job.get("state") == "running" or job.get("endpoint") not in STREAMED
+async def _watch(foreman: Foreman, id_: str, shown: Progress) -> None:
+    """Keep what is shown of a job that waits as it is, until that is over."""
+    with suppress(CancelledError, Unanswered):
+        while shown.is_open:
+            await deferLater(foreman.clock, LOOKED_AT)
+            answer = await foreman.fetch("GET", path_of(id_))
+            if answer.status == 200 and shown.is_open:
+                shown.saw(as_job(foreman, answer))
 
 
 async def _read(foreman: Foreman, id_: str, words: Words, shown: Progress) -> Answer | None:
@@ -130,6 +143,7 @@ async def _read(foreman: Foreman, id_: str, words: Words, shown: Progress) -> An
 
     def take(event: str, id_: str, data: str) -> None:
         patience.answered()
+        shown.close()
         words.take(event, id_, data)
 
     async def asking() -> Answer | None:
@@ -142,6 +156,7 @@ async def _read(foreman: Foreman, id_: str, words: Words, shown: Progress) -> An
             return await asking()
         except Unreached as problem:
             if patience.tries == 1:  # the first try may have found a connection that had only gone silent
+                shown.close()
                 words.end()
                 click.echo(f"-- {problem}; it goes on as soon as that is possible", err=True)
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import click
 
@@ -16,9 +17,6 @@ from foreman.cli.look import console
 
 if TYPE_CHECKING:
     from foreman.cli.remote import Foreman
-
-#: What has happened already comes at once; nothing more for so long, in seconds, and it was all.
-_ALL_TOLD = 1.0
 
 
 @click.command(
@@ -60,9 +58,7 @@ async def read(foreman: Foreman, wanted: str, show: Callable[[dict[str, Any]], N
 
     :raises asking.Unanswered: if there is no such job (any more), or foreman is away for too long.
     """
-    from foreman.cli.asking import Unreached
-    from foreman.cli.jobs.api import job_of, no_such_job, path_of, whole_id
-    from foreman.cli.jobs.ends import has_ended
+    from foreman.cli.jobs.api import no_such_job, path_of, whole_id
     from foreman.cli.jobs.following import SILENCE
     from foreman.cli.jobs.progress import Progress
     from foreman.cli.jobs.waiting import Patience
@@ -70,7 +66,6 @@ async def read(foreman: Foreman, wanted: str, show: Callable[[dict[str, Any]], N
 
     await foreman.health()
     id_ = await whole_id(foreman, wanted)
-    ended = has_ended(await job_of(foreman, id_))
     last: list[int] = []
     patience = Patience(foreman, Progress())
 
@@ -83,19 +78,12 @@ async def read(foreman: Foreman, wanted: str, show: Callable[[dict[str, Any]], N
         show(event)
 
     async def asking() -> Answer | None:
-        path = path_of(id_, "events") + (f"?after={last[-1]}" if last else "")
-        silence = SILENCE if follows or ended else _ALL_TOLD
-        return await foreman.lines(path, take, accept="application/x-ndjson", silence=silence)
+        asked = {} if follows else {"follow": "0"}
+        query = urlencode(asked | ({"after": str(last[-1])} if last else {}))
+        path = path_of(id_, "events") + (f"?{query}" if query else "")
+        return await foreman.lines(path, take, accept="application/x-ndjson", silence=SILENCE)
 
-    if not (follows or ended):
-        try:
-            answer = await asking()
-        except Unreached:
-            if last:
-                return
-            raise
-    else:
-        answer = await patience.ask(asking)
+    answer = await patience.ask(asking)
     if answer is not None:
         raise no_such_job(foreman, answer, id_)
 

@@ -44,6 +44,11 @@ class Progress:
         self.away = ""
         self.jobs.pop(str(job.get("id")), None)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody still sees it."""
+        return self._live is not None
+
     def close(self) -> None:
         """Clear the terminal for what comes now."""
         if self._live is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import frozen
+
 from foreman.job import State
 from foreman.store.rows import first_id
 from foreman.store.statements.shared import Transaction
@@ -13,6 +15,21 @@ PRUNE = (
     "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_state WHERE state = ? AND id < ? "
     "AND finished_at < ? ORDER BY id LIMIT ?) RETURNING id"
 )
+#: How many a step looks at for somebody's own: those of others are passed by.
+LOOK = 1000
+ENDED = "SELECT id, owner, finished_at FROM jobs INDEXED BY jobs_state WHERE state = ? AND id > ? AND id < ? ORDER BY id LIMIT ?"
+DELETE = "DELETE FROM jobs WHERE id = ?"
+
+
+@frozen
+class Forgotten:
+    """What a step has done.
+
+    :ivar count: of the jobs that are gone; :ivar last: where the next step goes on, None when there is none.
+    """
+
+    count: int
+    last: str | None
 
 
 def prune(tx: Transaction, state: State, before: int) -> int:
@@ -23,3 +40,23 @@ def prune(tx: Transaction, state: State, before: int) -> int:
     rows = tx.cursor.execute(PRUNE, (state, first_id(before, leeway=True), before, BATCH)).fetchall()
     tx.changed.update(id_ for (id_,) in rows)
     return len(rows)
+
+
+def forget(tx: Transaction, state: State, before: int, owner: str | None, after: str) -> Forgotten:
+    """Forget up to BATCH jobs that are in ``state``, ended before ``before`` and are those of ``owner``.
+
+    :param before: milliseconds since the epoch; :param owner: None for everybody's;
+    :param after: the last id that was looked at, empty for the first step.
+    """
+    rows = tx.cursor.execute(ENDED, (state, after, first_id(before, leeway=True), LOOK)).fetchall()
+    chosen: list[str] = []
+    last: str | None = rows[-1][0] if len(rows) == LOOK else None
+    for id_, whose, finished_at in rows:
+        if owner in {None, whose} and finished_at < before:
+            chosen.append(id_)
+        if len(chosen) == BATCH:
+            last = id_
+            break
+    tx.cursor.executemany(DELETE, [(id_,) for id_ in chosen])
+    tx.changed.update(chosen)
+    return Forgotten(len(chosen), last)

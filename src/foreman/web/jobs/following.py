@@ -144,14 +144,14 @@ class Following:
     _waking: Waking
     _stall_timeout: float
 
-    async def events(self, visit: Visit, job: Job, after: str | None) -> None:
-        """Tell what has happened and happens to ``job``, until it has ended.
+    async def events(self, visit: Visit, job: Job, after: str | None, *, follows: bool) -> None:
+        """Tell what has happened to ``job``, and while it ``follows`` what happens, until it has ended.
 
         :raises Problem: for an ``after`` that is no event's id.
         """
         if after is not None and not _EVENT.fullmatch(after):
             raise Problem(400, "after: must be the id of an event")
-        await self._serve(visit, after, lambda feed: self._events(feed, job.id, int(after or 0)))
+        await self._serve(visit, after, lambda feed: self._events(feed, job.id, int(after or 0), follows=follows))
 
     async def stream(self, visit: Visit, job: Job, after: str | None) -> None:
         """Pass on the lines of ``job``, until it has ended.
@@ -185,7 +185,7 @@ class Following:
                 visit.set_producer(None)
         visit.finish()
 
-    async def _events(self, feed: Feed, id_: str, after: int) -> None:
+    async def _events(self, feed: Feed, id_: str, after: int, *, follows: bool) -> None:
         while True:
             with listening(self._store.bells.when_changed(id_)) as bell:
                 # First the job: what it has become is among the events that are read after it.
@@ -196,7 +196,7 @@ class Following:
                     after = event.id
                 if len(events) == AT_ONCE:
                     continue
-                if job is None or (job.ended and _is_last(events)):
+                if job is None or not follows or (job.ended and _is_last(events)):
                     break
                 await self._pause(feed, bell)
         if job is None:

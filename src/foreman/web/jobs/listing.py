@@ -21,6 +21,8 @@ _METADATA = "metadata."
 _KNOWN = (
     "state", "model", "endpoint", "lane", "owner", "created_after", "created_before", "limit", "before",
 )  # fmt: skip
+#: What a pruning is asked by.
+PRUNING = ("state", "ended_before")
 _MOST_PARAMETERS = 50
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 #: A plus that nobody escaped is a blank in a query.
@@ -92,6 +94,20 @@ def page(visit: Visit, *, sees_all: bool) -> Page:
         metadata={name.removeprefix(_METADATA): text for name, text in asked.items() if name.startswith(_METADATA)},
     )
     return Page(wanted, None if before_id is None else str(before_id), _limit(asked.get("limit")), asked)
+
+
+def pruned(visit: Visit, now: int) -> tuple[tuple[State, ...], int]:
+    """The states of the jobs that are to be forgotten, and before which moment they ended.
+
+    :param now: milliseconds since the epoch; what ends from then on is not meant.
+    :raises Problem: for what cannot be asked.
+    """
+    asked = parameters(visit, PRUNING)
+    states = _states(asked.get("state"))
+    if not states or not set(states) <= set(ENDED):
+        raise Problem(400, f"state: one or several of {', '.join(ENDED)} must be said, or ended for all of them")
+    before = _moment(asked, "ended_before")
+    return states, now + 1 if before is None else min(before, now + 1)
 
 
 def _states(text: str | None) -> tuple[State, ...]:

@@ -23,7 +23,7 @@ from foreman.store.statements.shared import Artifact, WrongState
 from foreman.store.store import Store
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, json_reply
-from foreman.web.jobs import artifacts, asking, listing
+from foreman.web.jobs import artifacts, asking, listing, pruning
 from foreman.web.jobs.following import Following, Worker
 from foreman.web.jobs.front import Front
 from foreman.web.jobs.intake import Intake, JobLimits, read_whole
@@ -104,7 +104,7 @@ class JobsApi:
         page = listing.page(request, sees_all=self._may_see_all(request))
         found = await self._store.page(page.wanted, page.before, page.limit + 1)
         jobs = found[: page.limit]
-        following = page.next_after(jobs[-1].id) if len(found) > page.limit else None
+        following = request.own_path(page.next_after(jobs[-1].id)) if len(found) > page.limit else None
         value = {"jobs": [job_value(job, self._models) for job in jobs], "next": following}
         self._reply(request, json_reply(200, value))
 
@@ -120,9 +120,9 @@ class JobsApi:
     @app.route("/jobs/<string:id>/events", methods=["GET"])
     async def events(self, request: Visit, id: str) -> None:  # noqa: A002
         """What happens to it."""
-        after = _after(request)
+        after, follows = _after(request, "follow"), _follows(request)
         job = await self._owned(request, id)
-        await self._following.events(request, job, after)
+        await self._following.events(request, job, after, follows=follows)
         self._log_own(request, request.code)
 
     @app.route("/jobs/<string:id>/stream", methods=["GET"])
@@ -163,7 +163,7 @@ class JobsApi:
         job = await self._owned(request, id)
         artifact = Artifact(name, kept_type, read_whole(request))
         info, is_new = await self._changing(job.id, self._store.put_artifact(job.id, artifact))
-        headers = [(b"Location", artifacts.path_of(job.id, name))]
+        headers = [(b"Location", request.own_path(artifacts.path_of(job.id, name)).encode("ascii"))]
         self._reply(request, json_reply(201 if is_new else 200, artifact_value(info), headers))
 
     # changing
@@ -177,6 +177,14 @@ class JobsApi:
             self._worker.cancel(job.id)
         job = await self._ended(job, CANCEL_PATIENCE)
         self._reply(request, json_reply(200 if job.ended else 202, job_value(job, self._models)))
+
+    @app.route("/jobs", methods=["DELETE"])
+    async def prune(self, request: Visit) -> None:
+        """Forget many that have ended; who leaves stops it."""
+        states, before = listing.pruned(request, self._store.now())
+        owner = None if self._may_see_all(request) else request.caller
+        deleted = await pruning.forget(self._store, self._waking, states, before, owner)
+        self._reply(request, json_reply(200, {"deleted": deleted}))
 
     @app.route("/jobs/<string:id>/retry", methods=["POST"])
     async def retry(self, request: Visit, id: str) -> None:  # noqa: A002
@@ -266,10 +274,17 @@ class JobsApi:
         self._access_log.write(record)
 
 
-def _after(visit: Visit) -> str | None:
+def _after(visit: Visit, *others: str) -> str | None:
     """Where a reader goes on; a browser that comes back says it in a header, and repeats its first query."""
-    after = listing.parameters(visit, ("after",)).get("after")
+    after = listing.parameters(visit, ("after", *others)).get("after")
     return asking.header(visit, b"last-event-id", "") or after
+
+
+def _follows(visit: Visit) -> bool:
+    follow = listing.parameters(visit, ("after", "follow")).get("follow", "1")
+    if follow not in {"0", "1"}:
+        raise Problem(400, "follow: must be 0 or 1")
+    return follow == "1"
 
 
 def _seconds(text: str | None) -> float | None:
