@@ -186,3 +186,20 @@ def test_who_comes_with_a_token_in_the_path_is_shown_ways_with_it(tmp_path: Path
         with Call(daemon.port, "GET", following) as call:
             assert len(json.loads(call.rest().body)["jobs"]) == 1
         assert token not in daemon.said()
+
+
+def test_what_a_job_had_said_before_a_kill_is_kept_until_it_has_said_all(tmp_path: Path) -> None:
+    settings = {"db_path": str(tmp_path / "jobs.db")}
+    with target(tmp_path, rate=5) as simulator:
+        with foreman(tmp_path, simulator.url, **settings) as daemon:
+            id_ = handed_over(daemon, endless("word by word"))
+            # It is kept every two seconds.
+            time.sleep(2.5)
+            daemon.signal(signal.SIGKILL)
+            daemon.ended()
+        with foreman(tmp_path, simulator.url, **settings) as daemon:
+            partial = daemon.ask("GET", f"/jobs/{id_}/artifacts/partial")
+            assert (partial.status, partial.header("content-type")) == (200, "application/x-ndjson")
+            assert all(json.loads(line)["done"] is False for line in partial.body.splitlines())
+            cancelled = daemon.ask("POST", f"/jobs/{id_}/cancel")
+            assert json.loads(cancelled.body)["state"] == "cancelled"

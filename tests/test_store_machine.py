@@ -371,12 +371,19 @@ class StoreMachine(RuleBasedStateMachine):
             self.put(job.id, given)
             self.model.finish(job, decide(job, self.now), self.now)
 
+    def left_behind(self, job: Job) -> None:
+        """What was kept of a try that nobody hears to its end is its partial answer."""
+        known = self.model.known[job.id]
+        if lines := known.pieces.get(job.fence):
+            known.artifacts[jobs.PARTIAL] = (Artifact(jobs.PARTIAL, jobs.LINES, b"".join(lines)), job.fence, self.now)
+
     @rule(claim=claims)
     def release(self, claim: Claim) -> None:
         if (job := self.written(claim, lambda tx: running.release(tx, claim))) is not None:
             asked = job.cancel_asked_at is not None
             state: State = "cancelled" if asked else "queued"
             ending = Ending(state, None, burned=False, outages=job.outages, error=job.error)
+            self.left_behind(job)
             self.model.finish(job, ending, self.now, None if asked else "released")
 
     def put(self, id_: str, given: Sequence[Artifact]) -> None:
@@ -492,6 +499,7 @@ class StoreMachine(RuleBasedStateMachine):
         ran = self.model.in_state("running")
         assert self.rescued == len(ran)
         for job in ran:
+            self.left_behind(job)
             self.model.change(job.id, fence=job.fence + 1, rescues=job.rescues + 1)
             self.model.finish(job, jobs.rescued(job), self.now, "rescued")
 

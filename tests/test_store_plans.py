@@ -129,7 +129,7 @@ def look(cursor: sqlite3.Cursor) -> None:
     """All that is asked of jobs but lists, once."""
     queries.events(cursor, "x", 0, 5)
     queries.artifact(cursor, "x", "response")
-    queries.kept(cursor, "x", 1)
+    cursor.execute(running.PIECES, ("x", 1)).fetchall()
     queries.counts(cursor)
     queries.oldest(cursor, "gate")
     queries.first(cursor, "gate", lambda _: 0)

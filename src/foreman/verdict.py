@@ -8,7 +8,7 @@ import msgspec
 from attrs import define, field
 
 from foreman import errors
-from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
+from foreman.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
 from foreman.ndjson import Kind
 from foreman.said import said
 from foreman.store.statements.shared import Artifact
@@ -18,7 +18,7 @@ from foreman.unstreamed import unstreamed
 #: Failures that came before the target had taken the request.
 _UNREACHED = frozenset({"refused", "timeout", "dns", "tls"})
 _STATUS_CLASSES: dict[int, ErrorClass] = {401: "unauthorized", 403: "unauthorized", 429: "busy", 503: "busy"}
-_NDJSON = "application/x-ndjson"
+
 #: How a transcription may come that is not JSON (contract 1.4).
 _TEXTS = frozenset({"text/plain", "text/vtt", "application/x-subrip"})
 
@@ -78,9 +78,15 @@ def remains(heard: Heard, mishap: Mishap) -> list[Artifact]:
     else:
         told = msgspec.json.encode({"class": mishap.error_class, "message": mishap.message})
         kept.append(Artifact(ERROR, "application/json", told))
-        if heard.pieces:
-            kept.append(Artifact(PARTIAL, heard.content_type or "application/octet-stream", b"".join(heard.pieces)))
+        kept += until_then(heard)
     return kept
+
+
+def until_then(heard: Heard) -> list[Artifact]:
+    """What an answer had said when it was broken off."""
+    if heard.status is None or not 200 <= heard.status < 300 or not heard.pieces:
+        return []
+    return [Artifact(PARTIAL, heard.content_type or "application/octet-stream", b"".join(heard.pieces))]
 
 
 def _unanswered(problem: errors.ForemanError | None) -> Mishap:
@@ -107,7 +113,7 @@ def _artifacts(heard: Heard) -> list[Artifact]:
     lines = [line for line in body.split(b"\n") if line.strip()]  # of a very long line the pieces are parts
     return [
         Artifact(RESPONSE, "application/json; charset=utf-8", unstreamed(lines)),
-        Artifact(STREAM, heard.content_type or _NDJSON, body),
+        Artifact(STREAM, heard.content_type or LINES, body),
     ]
 
 

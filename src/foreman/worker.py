@@ -26,7 +26,7 @@ from foreman.store.statements.running import Claim, Stale
 from foreman.store.statements.shared import WrongState
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
-from foreman.verdict import Success
+from foreman.verdict import Success, until_then
 
 LANES: tuple[JobLane, ...] = ("gate", "embedding")
 #: How often it is looked whether a job can run that cannot now: its model is missing, or the target away; seconds.
@@ -276,7 +276,7 @@ class Worker:
             )
         elif isinstance(outcome, errors.Cancelled):
             await self._store.cancel(job.id)  # it may have been cancelled as a request, in the line
-            await self._store.end(attempt.claim, lambda now_job, _now: _cancelled(now_job))
+            await self._store.end(attempt.claim, lambda now_job, _now: _cancelled(now_job), until_then(attempt.heard))
             self._log.info("job {job} is cancelled: {told}", job=job.id, told=told)
         else:
             await self._store.release(attempt.claim)

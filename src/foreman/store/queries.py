@@ -156,12 +156,6 @@ def artifact(cursor: sqlite3.Cursor, id_: str, name: str) -> tuple[ArtifactInfo,
     return ArtifactInfo(name, type_, count, digest, created_at), Artifact(name, type_, data), fence
 
 
-def kept(cursor: sqlite3.Cursor, id_: str, fence: int) -> list[bytes]:
-    """What was kept of the try ``fence`` while it runs."""
-    statement = "SELECT data FROM pieces WHERE job_id = ? AND fence = ? ORDER BY number"
-    return [row[0] for row in cursor.execute(statement, (id_, fence))]
-
-
 def counts(cursor: sqlite3.Cursor) -> Counts:
     """How many wait, and which run."""
     scheduled = cursor.execute("SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE state = 'scheduled'").fetchone()[0]

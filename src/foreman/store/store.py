@@ -174,10 +174,6 @@ class Store:
         """An artifact, what is known of it, and the number of the try that it is of."""
         return await self.database.read(queries.artifact, id_, name)
 
-    async def kept(self, id_: str, fence: int) -> list[bytes]:
-        """What was kept of the try ``fence`` while it runs."""
-        return await self.database.read(queries.kept, id_, fence)
-
     async def counts(self) -> Counts:
         """How many jobs wait, and which run."""
         return await self.database.read(queries.counts)

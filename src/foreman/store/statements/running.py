@@ -157,6 +157,7 @@ def release(tx: Transaction, claim: Claim) -> Job:
     job = own(tx, claim)
     state: jobs.State = "queued" if job.cancel_asked_at is None else "cancelled"
     told = "released" if state == "queued" else None
+    _leave_partial(tx, job)
     return _finish(tx, job, Ending(state, None, burned=False, outages=job.outages, error=job.error), told)
 
 
@@ -185,10 +186,21 @@ def rescue(tx: Transaction, boot: str) -> int:
     ).fetchall()
     for row in rows:
         job = job_from(row)
+        _leave_partial(tx, job)
         tx.cursor.execute("UPDATE jobs SET rescues = rescues + 1, fence = fence + 1 WHERE id = ?", (job.id,))
-        tx.cursor.execute("DELETE FROM pieces WHERE job_id = ?", (job.id,))
         _finish(tx, job, jobs.rescued(job), told="rescued")
     return len(rows)
+
+
+#: The lines that were kept of a try.
+PIECES = "SELECT data FROM pieces WHERE job_id = ? AND fence = ? ORDER BY number"
+
+
+def _leave_partial(tx: Transaction, job: Job) -> None:
+    """Make an artifact of the lines that were kept of a try, which nobody will hear to its end."""
+    lines = [row[0] for row in tx.cursor.execute(PIECES, (job.id, job.fence))]
+    if lines:
+        put(tx, job.id, Artifact(jobs.PARTIAL, jobs.LINES, b"".join(lines)), job.fence)
 
 
 def _finish(tx: Transaction, job: Job, ending: Ending, told: str | None = None) -> Job:
