@@ -40,6 +40,7 @@ SHOWN_ELSEWHERE = {
         "test_worker.py",
         "test_an_answer_larger_than_an_artifact_may_be_fails_the_job_and_stops_the_target",
     ),
+    "FOREMAN_JOB_SILENCE": ("test_worker.py", "test_a_job_whose_answer_never_begins_gives_the_turn_back"),
     "FOREMAN_JOB_PATIENCE": (
         "test_worker.py",
         "test_a_job_that_has_waited_for_the_patience_gets_every_fourth_turn",

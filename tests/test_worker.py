@@ -18,6 +18,7 @@ from ulid import ULID
 
 from conftest import LoggedFailures
 from foreman import errors
+from foreman.attempt import Bounds
 from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.lanes import Lane, Way, way
 from foreman.store.bells import Bells
@@ -87,7 +88,8 @@ class Shop:
         self.store = Store(self.database, ULID, 1000)
         self.timetable = Timetable(self.clock, self.store)
         patience, most = settings.pop("patience", 1800.0), settings.pop("max_artifact", 1_000_000)
-        self.worker = Worker(self.clock, self.store, self.inference, lambda: 0.0, patience, most)
+        bounds = Bounds(most, settings.pop("silence", 86_400.0))
+        self.worker = Worker(self.clock, self.store, self.inference, lambda: 0.0, patience, bounds)
         self.inference.inventory.on_recovery = self.worker.nudge
         assert not settings
 
@@ -713,6 +715,29 @@ async def test_an_answer_larger_than_an_artifact_may_be_fails_the_job_and_stops_
     job = await shop.becomes(at_once, "failed")
     assert job.error is not None
     assert job.error.error_class == "too_large"
+
+
+@pytest.mark.parametrize("shop", [{"silence": 3600.0}], indirect=True)
+@pytest_twisted.ensureDeferred
+async def test_a_job_whose_answer_never_begins_gives_the_turn_back(shop: Shop) -> None:
+    shop.start()
+    silent, after_it = await shop.hand_over(new(), new())
+    call = await shop.asked()
+    await shop.wait(3599, step=600)
+    assert not call.left
+    await shop.wait(1)
+    assert call.left
+    job = await shop.becomes(silent, "scheduled")
+    assert job.error is not None
+    assert (job.error.error_class, job.attempt) == ("silent", 1)
+    # What has begun is not broken off by it, however long it takes.
+    begun = (await shop.asked(2)).begin().say(LINE)
+    for _ in range(8):
+        await shop.wait(500, step=500)
+        begun.say(LINE)
+    begun.say(LAST).end()
+    await shop.becomes(after_it, "succeeded")
+    shop.worker.close()
 
 
 @pytest.mark.parametrize("payload", [b"{", b'"x"', b"\x00"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
@@ -43,18 +43,29 @@ class TooLarge(errors.ForemanError):
     """The answer is larger than an artifact may be."""
 
 
+@frozen
+class Bounds:
+    """How large an answer may be, in bytes, and how long it may take to begin, in seconds.
+
+    A person leaves when nothing comes; nobody would leave for a job, which has the turn meanwhile.
+    """
+
+    max_bytes: int
+    silence: float
+
+
 @define(eq=False)
 class Attempt:
     """One try, and the reader of its answer.
 
-    :ivar max_bytes: how large the answer may be; :ivar heard: what the target said; :ivar work: to stop it by;
+    :ivar heard: what the target said; :ivar work: to stop it by;
     :ivar output: the lines, for those who follow; None where the answer does not come in lines.
     """
 
     _clock: IReactorTime
     _store: Store
     claim: Claim
-    _max_bytes: int
+    _bounds: Bounds
     heard: Heard = field(factory=Heard, init=False)
     work: Work = field(init=False)
     output: Output | None = field(default=None, init=False)
@@ -64,6 +75,7 @@ class Attempt:
     _kept: int = field(default=0, init=False)
     _keepings: int = field(default=0, init=False)
     _keeping: IDelayedCall | None = field(default=None, init=False)
+    _silence: IDelayedCall | None = field(default=None, init=False)
     _under_way: Deferred[None] | None = field(default=None, init=False)
     _bell: Deferred[None] | None = field(default=None, init=False)
     _record: Record = field(init=False)
@@ -87,6 +99,7 @@ class Attempt:
             return
         deadline = self._watch_deadline()
         self._watch_cancel()
+        self._silence = self._clock.callLater(self._bounds.silence, self._stop, self._too_silent())
         try:
             await inference.in_turn(question, self, self._record, turn, self.work)
         except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
@@ -103,6 +116,7 @@ class Attempt:
                 deadline.cancel()
             if self._bell is not None:
                 self._bell.cancel()
+            self._end_silence()
             if self._keeping is not None:
                 self._keeping.cancel()
                 self._keeping = None
@@ -191,6 +205,15 @@ class Attempt:
         if job is not None and job.cancel_asked_at is not None:
             self._stop(errors.Cancelled("this job was cancelled by hand"))
 
+    def _too_silent(self) -> errors.ConnectionError:
+        text = f"no answer had begun after {self._bounds.silence:g} s (FOREMAN_JOB_SILENCE)"
+        return errors.ConnectionError("silence", text)
+
+    def _end_silence(self) -> None:
+        if self._silence is not None and self._silence.active():
+            self._silence.cancel()
+        self._silence = None
+
     # what is heard
 
     def waits(self, place: Callable[[], Place]) -> None:
@@ -198,6 +221,7 @@ class Attempt:
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: Kind) -> None:
         """The target answers."""
+        self._end_silence()
         heard = self.heard
         heard.status, heard.kind = status, kind
         for name, value in headers:
@@ -211,10 +235,12 @@ class Attempt:
     def write(self, piece: bytes) -> None:
         """The next piece of the answer."""
         self._bytes += len(piece)
-        if self._bytes > self._max_bytes:
+        if self._bytes > self._bounds.max_bytes:
             # Told in a fresh turn: the relay is in the middle of passing this piece on.
             if self._stopped is None:
-                self._stopped = TooLarge(f"the answer is larger than {self._max_bytes} bytes (FOREMAN_MAX_ARTIFACT)")
+                self._stopped = TooLarge(
+                    f"the answer is larger than {self._bounds.max_bytes} bytes (FOREMAN_MAX_ARTIFACT)"
+                )
                 self._clock.callLater(0, self._stop, self._stopped)
             return
         self.heard.pieces.append(piece)

@@ -27,7 +27,8 @@ class ColdLoad:
 
     :ivar heard: the head. Cancelling it closes the connection, unless the load is wanted: then the turn is kept for
         nobody until the model is listed as running, the first byte is there, or nobody wants it any more.
-    :ivar kept: told when the load goes on for others; :ivar over: told when that has ended.
+    :ivar kept: told when the load goes on for others; :ivar over: told when that has ended; :ivar hopeless: whether the asker
+        was taken away since it has taken too long.
     """
 
     _clock: IReactorTime
@@ -37,6 +38,7 @@ class ColdLoad:
     _asking: Deferred[Answer]
     _kept: Callable[[], None]
     _over: Callable[[], None]
+    _hopeless: Callable[[], bool] = lambda: False
     heard: Deferred[Answer] = field(init=False)
     _look: IDelayedCall | None = field(default=None, init=False)
 
@@ -45,7 +47,7 @@ class ColdLoad:
         self._asking.addCallbacks(self._answered, self._failed)
 
     def _leave(self) -> None:
-        if self._outlook.is_load_wanted(self._turn):
+        if not self._hopeless() and self._outlook.is_load_wanted(self._turn):
             self._turn.kept = True
             self._kept()
             self._look = self._clock.callLater(LOOK, self._ask_again)

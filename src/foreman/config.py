@@ -128,6 +128,9 @@ class Config:
     job_patience: float = _setting(
         "30m", spellings.seconds, "people pass a job that has waited for less; then it gets every fourth turn"
     )
+    job_silence: float = _setting(
+        "1h", spellings.some_seconds, "a job whose answer has not begun after so long is broken off, and tried again"
+    )
     keep_succeeded: float = _setting("7d", spellings.seconds, "how long jobs are kept that succeeded; 0: for good")
     keep_cancelled: float = _setting("3d", spellings.seconds, "the same for those that were cancelled")
     keep_failed: float = _setting("30d", spellings.seconds, "the same for those that failed or were discarded")

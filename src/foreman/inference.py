@@ -200,7 +200,7 @@ class Inference:
     async def _relay(
         self, question: Question, head: bytes, asker: Asker, record: Record, turn: Turn | None, work: Work
     ) -> None:
-        work.pending = self._answer_to(question, head, turn)
+        work.pending = self._answer_to(question, head, turn, work)
         answer = await work.pending
         try:
             await self._pass_on(question, answer, asker, record, turn, work)
@@ -253,13 +253,15 @@ class Inference:
             # Only of an inference is an end marker expected; an error that was answered whole speaks by its status.
             record.outcome = "target failed" if answer.code >= 500 else "complete"
 
-    def _answer_to(self, question: Question, head: bytes, turn: Turn | None) -> Deferred[Answer]:
+    def _answer_to(self, question: Question, head: bytes, turn: Turn | None, work: Work) -> Deferred[Answer]:
         asking = Deferred.fromCoroutine(self._ask(question, head))
         if turn is None:
             return asking
-        work = Work("", "", pending=asking)
-        kept, over = partial(self._active.add, work), partial(self._active.discard, work)
-        return ColdLoad(self._clock, self.inventory, self.outlook, turn, asking, kept, over).heard
+        load = Work("", "", pending=asking)
+        kept, over = partial(self._active.add, load), partial(self._active.discard, load)
+        # Whom the target has kept waiting for too long is not followed by others who wait for the same.
+        hopeless = lambda: isinstance(work.why_stopped, errors.TargetError)  # noqa: E731 - two words for one use
+        return ColdLoad(self._clock, self.inventory, self.outlook, turn, asking, kept, over, hopeless).heard
 
     def _learn(self, record: Record, told: Tally, turn: Turn | None, outcome: Outcome) -> None:
         record.tokens_in = told.prompt_tokens

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from ulid import ULID
 
+from foreman.attempt import Bounds
 from foreman.banner import Banner
 from foreman.budget import Budget
 from foreman.config import Config
@@ -85,7 +86,14 @@ class Foreman(Service):
         assert config.db_path is not None  # ``config.load`` finds one where none was named
         self._database = Database(reactor, config.db_path, str(new_id()), wall_clock, Bells(), config.disk_reserve)
         self.store = Store(self._database, new_id, config.max_jobs)
-        self.worker = Worker(reactor, self.store, self.inference, random, config.job_patience, config.max_artifact)
+        self.worker = Worker(
+            reactor,
+            self.store,
+            self.inference,
+            random,
+            config.job_patience,
+            Bounds(config.max_artifact, config.job_silence),
+        )
         self._timetable = Timetable(reactor, self.store)
         self._housekeeping = Housekeeping(reactor, self.store, keeping(config))
         self._access_log = AccessLog(reactor)

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from foreman import errors, names
-from foreman.attempt import Attempt
+from foreman.attempt import Attempt, Bounds
 from foreman.crowd import Crowd
 from foreman.gate import Gate, Turn
 from foreman.inference import Inference
@@ -44,7 +44,7 @@ class Worker:
     """Runs one chat's job at a time, through the gate, and beside it one job of embeddings.
 
     :ivar random: from 0 to 1, for pauses; :ivar patience: after how many seconds a job counts as overdue;
-    :ivar max_artifact: how large an answer may be, in bytes.
+    :ivar bounds: of each try.
     """
 
     _clock: IReactorTime
@@ -52,7 +52,7 @@ class Worker:
     _inference: Inference
     _random: Callable[[], float]
     _patience: float
-    _max_artifact: int
+    _bounds: Bounds
     _running: dict[str, Attempt] = field(factory=dict, init=False)
     _lanes: Crowd[JobLane] = field(factory=Crowd, init=False)
     _nudges: dict[JobLane, Deferred[None]] = field(factory=dict, init=False)
@@ -215,7 +215,7 @@ class Worker:
         job = claim.job
         if turn is not None:
             turn.ticket = self._ticket(job)  # who waited for it may have been another
-        attempt = Attempt(self._clock, self._store, claim, self._max_artifact)
+        attempt = Attempt(self._clock, self._store, claim, self._bounds)
         self._running[job.id] = attempt
         # Whoever follows the job was told of the claim before there was anything to follow.
         self._store.bells.ring(frozenset((job.id,)))
