@@ -28,6 +28,7 @@ from foreman.web.asker import Client
 from foreman.web.handover import HandOver
 from foreman.web.jobs.asking import wants_job
 from foreman.web.jobs.routes import JobsApi
+from foreman.web.openapi import document as openapi
 from foreman.web.questions import question, read_body
 from foreman.web.queue import QueueView
 from foreman.web.visit import Visit
@@ -85,6 +86,11 @@ class Api:
         elif (problem := self._queue.store_problem()) is not None:
             value |= {"reason": problem[0], "since": problem[1]}
         self._reply(request, json_reply(503 if self.draining else 200, value))
+
+    @app.route("/openapi.json", methods=["GET", "HEAD"])
+    def openapi(self, request: Visit) -> None:
+        """What foreman's own routes take and answer, for programs."""
+        self._reply(request, Reply(200, [(b"Content-Type", b"application/json")], openapi.BYTES))
 
     @app.route("/queue", methods=["GET"])
     async def queue(self, request: Visit) -> None:

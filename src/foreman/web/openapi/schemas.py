@@ -1,0 +1,267 @@
+"""What is sent and shown, as JSON Schema: named by what it is, its members in the order in which they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from foreman.errors import Why
+from foreman.job import OWN_ARTIFACTS, PRIORITIES, STATES, ErrorClass, JobLane
+from foreman.store.trouble import Condition
+from foreman.web.jobs.asking import KEY_LENGTH
+from foreman.web.jobs.fields import ENDPOINTS, METADATA_NAME, METADATA_TEXT, MOST_ATTEMPTS, MOST_METADATA
+from foreman.web.jobs.reading import MOST_JOBS
+from foreman.web.openapi import examples
+
+Schema = dict[str, Any]
+
+#: A form goes there, which only becomes a job where it was sent to.
+_FORMS = "/v1/audio/transcriptions"
+#: Crockford's alphabet, in either case.
+ID_PATTERN = "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"
+
+ID: Schema = {"type": "string", "pattern": ID_PATTERN, "description": "A ULID, in either case."}
+MOMENT: Schema = {"type": "string", "format": "date-time"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+TEXT: Schema = {"type": "string"}
+SECONDS: Schema = {"type": "number", "minimum": 0}
+
+
+def ref(name: str) -> Schema:
+    """A schema of the components."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def said(schema: Schema, description: str) -> Schema:
+    """``schema`` with a few words."""
+    return {**schema, "description": description}
+
+
+def or_null(schema: Schema, description: str = "") -> Schema:
+    """``schema``, or nothing."""
+    either = {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else {**schema, "type": [schema["type"], "null"]}
+    return said(either, description) if description else either
+
+
+def record(
+    description: str,
+    members: Mapping[str, Schema],
+    *,
+    optional: Sequence[str] = (),
+    example: Any = None,
+    closed: bool = False,
+) -> Schema:
+    """An object with these members.
+
+    :param optional: those that may be missing; :param closed: nothing else may be in it.
+    """
+    found: Schema = {
+        "type": "object",
+        "description": description,
+        "required": [name for name in members if name not in optional],
+        "properties": dict(members),
+    }
+    if closed:
+        found["additionalProperties"] = False
+    return found if example is None else {**found, "examples": [example]}
+
+
+def rows(schema: Schema, description: str = "", **bounds: int) -> Schema:
+    """An array of these."""
+    found: Schema = {"type": "array", "items": schema, **bounds}
+    return said(found, description) if description else found
+
+
+_METADATA: Schema = {
+    "type": "object",
+    "maxProperties": MOST_METADATA,
+    "propertyNames": {"minLength": 1, "maxLength": METADATA_NAME},
+    "additionalProperties": {"type": "string", "maxLength": METADATA_TEXT},
+}
+_PRIORITY: Schema = {"type": "integer", "minimum": PRIORITIES[0], "maximum": PRIORITIES[-1]}
+_ATTEMPTS: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_ATTEMPTS}
+_KEY: Schema = {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH}
+
+_NEW_JOB = record(
+    "A job to be handed over. What is none of these members is refused, and `null` is as good as nothing.",
+    {
+        "endpoint": {"type": "string", "enum": list(ENDPOINTS), "description": "Where the payload goes."},
+        "payload": {
+            "type": "object",
+            "required": ["model"],
+            "properties": {"model": said({"type": "string", "minLength": 1}, "One that Ollama has.")},
+            "additionalProperties": True,
+            "description": "The object that one would send there; its bytes go to Ollama as they are.",
+        },
+        "priority": or_null(_PRIORITY, "0, most urgent, to 9; each step is worth a minute of waiting. 5 without it."),
+        "run_at": or_null(MOMENT, "Not before this moment."),
+        "deadline": or_null(MOMENT, "Of no use after this moment: then it is discarded. Later than `run_at`."),
+        "max_attempts": or_null(
+            _ATTEMPTS, "How often it may be tried; what is not its fault does not count. 5 without it."
+        ),
+        "metadata": or_null(_METADATA, "Texts by name, to find it by."),
+        "idempotency_key": or_null(_KEY, "What tells a repetition from another job; as the header."),
+    },
+    optional=("priority", "run_at", "deadline", "max_attempts", "metadata", "idempotency_key"),
+    example=examples.NEW_JOB,
+    closed=True,
+)
+_JOB = record(
+    "A job.",
+    {
+        "id": ID,
+        "state": {"type": "string", "enum": list(STATES)},
+        "endpoint": {"type": "string", "enum": [*ENDPOINTS, _FORMS]},
+        "model": said(TEXT, "As it was asked for."),
+        "owner": said(TEXT, "Whose token handed it over; without one the address."),
+        "priority": _PRIORITY,
+        "metadata": _METADATA,
+        "run_at": said(MOMENT, "When it could run first, or tries again."),
+        "deadline": or_null(MOMENT),
+        "attempt": said(COUNT, "Tries that count; the `attempt` of events is another number."),
+        "max_attempts": _ATTEMPTS,
+        "idempotency_key": or_null(_KEY),
+        "created_at": MOMENT,
+        "started_at": or_null(MOMENT, "When its last try began."),
+        "finished_at": or_null(MOMENT),
+        "position": or_null(
+            {"type": "integer", "minimum": 1}, "Its place among the queued ones, as far as it is known."
+        ),
+        "error": or_null(ref("JobError"), "What went wrong in its last try, or keeps it waiting."),
+        "usage": or_null(ref("Usage")),
+        "artifacts": rows(ref("ArtifactOfJob")),
+    },
+    example=examples.JOB,
+)
+_QUEUED = {
+    "id": said(TEXT, "Of the request, as in the log."),
+    "caller": TEXT,
+    "model": or_null(TEXT),
+    "route": TEXT,
+    "since": MOMENT,
+    "seconds": {"type": "number"},
+}
+
+SCHEMAS: dict[str, Schema] = {
+    "NewJob": _NEW_JOB,
+    "NewJobs": rows(ref("NewJob"), "Taken whole or not at all.", minItems=1, maxItems=MOST_JOBS),
+    "Job": _JOB,
+    "JobError": record(
+        "What went wrong with a job.",
+        {
+            "class": {"type": "string", "enum": list(get_args(ErrorClass))},
+            "message": TEXT,
+            "attempt": said(COUNT, "The job's `attempt` then."),
+        },
+    ),
+    "Usage": record(
+        "What Ollama said that the answer cost; null where it did not say.",
+        {name: or_null(COUNT) for name in ("prompt_tokens", "completion_tokens", "load_ms", "total_ms")},
+    ),
+    "ArtifactOfJob": record(
+        f"Something that belongs to a job; foreman's own are {', '.join(sorted(OWN_ARTIFACTS))}.",
+        {"name": TEXT, "type": said(TEXT, "Its `Content-Type`."), "bytes": COUNT},
+    ),
+    "Artifact": record(
+        "All that is known of an artifact.",
+        {
+            "name": TEXT,
+            "type": TEXT,
+            "bytes": COUNT,
+            "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "created_at": MOMENT,
+        },
+        example=examples.ARTIFACT,
+    ),
+    "Artifacts": record("What belongs to a job.", {"artifacts": rows(ref("Artifact"))}),
+    "JobsTaken": record("The jobs of an array, in its order.", {"jobs": rows(ref("Job"))}),
+    "Page": record(
+        "A page of the list, newest first.",
+        {"jobs": rows(ref("Job")), "next": or_null(TEXT, "The path of the next page.")},
+    ),
+    "Pruned": record("How many jobs are gone.", {"deleted": COUNT}, example={"deleted": 17}),
+    "Event": record(
+        "Something that happened to a job: one line, or one event of SSE with `id` as its id.",
+        {
+            "id": COUNT,
+            "at": MOMENT,
+            "type": {"type": "string", "enum": [*STATES, "released", "rescued"]},
+            "attempt": said(COUNT, "The number of the try, which grows with each, also with one that does not count."),
+            "error": or_null(TEXT),
+        },
+        example=examples.EVENT,
+    ),
+    "Problem": record(
+        "What went wrong (RFC 9457).",
+        {
+            "type": {"type": "string", "const": "about:blank"},
+            "title": TEXT,
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": TEXT,
+            "errors": rows(ref("Flaw"), "All that is wrong with the body.", minItems=1),
+        },
+        optional=("errors",),
+        example=examples.PROBLEM,
+    ),
+    "Flaw": record("One thing that is wrong.", {"pointer": said(TEXT, "Where (RFC 6901)."), "detail": TEXT}),
+    "Error": record("What went wrong, in Ollama's shape.", {"error": TEXT}, example={"error": examples.NOT_WAITING}),
+    "Health": record(
+        "Whether foreman and Ollama are well.",
+        {
+            "status": {"type": "string", "enum": ["ok", "draining"]},
+            "degraded": {"type": "boolean"},
+            "reason": {
+                "type": "string",
+                "enum": [
+                    *get_args(Why),
+                    "slow",
+                    *(f"store_{one}" for one in get_args(Condition) if one not in {"ok", "off"}),
+                ],
+            },
+            "since": MOMENT,
+        },
+        optional=("reason", "since"),
+        example={"status": "ok", "degraded": False},
+    ),
+    "Queue": record(
+        "Who has a turn and who waits, in order.",
+        {
+            "turns": COUNT,
+            "running": rows(
+                record(
+                    "It has a turn.",
+                    {
+                        **_QUEUED,
+                        "state": {"type": "string", "enum": ["loading", "reading", "answering"]},
+                        "job": or_null(TEXT, "The job that has this turn."),
+                        "usual_load": or_null(SECONDS, "How long this model usually loads."),
+                    },
+                    optional=("usual_load",),
+                )
+            ),
+            "waiting": rows(
+                record(
+                    "It waits.",
+                    {**_QUEUED, "position": {"type": "integer", "minimum": 1}, "estimate": or_null(ref("Estimate"))},
+                )
+            ),
+            "embedding": record("Embeddings at Ollama.", {"running": COUNT, "cap": COUNT}),
+            "jobs": ref("QueueOfJobs"),
+        },
+        optional=("jobs",),
+        example=examples.QUEUE,
+    ),
+    "Estimate": record("Seconds until its turn.", {"low": SECONDS, "high": SECONDS}),
+    "QueueOfJobs": record(
+        "How many jobs there are, and how their store is.",
+        {
+            "running": rows(
+                record("It runs.", {"id": ID, "model": TEXT, "endpoint": TEXT, "owner": TEXT, "seconds": SECONDS})
+            ),
+            "queued": COUNT,
+            "scheduled": COUNT,
+            "store": {"type": "string", "enum": list(get_args(Condition))},
+        },
+    ),
+    "Lane": {"type": "string", "enum": list(get_args(JobLane)), "description": "`gate` for chats, or `embedding`."},
+}
