@@ -481,6 +481,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def hasten(self) -> None:
         self.do(lambda tx: sweep.hasten(tx, LONGEST_PAUSE))
+        self.told = None  # whoever hastens looks for what is due next, and need not be told
         for job in self.model.in_state("scheduled"):
             if job.fence > 0 and job.run_at > self.now + LONGEST_PAUSE:
                 self.model.change(job.id, run_at=self.now)
