@@ -290,6 +290,7 @@ def _follows(visit: Visit) -> bool:
 def _seconds(text: str | None) -> float | None:
     if text is None:
         return None
-    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", text, re.ASCII):
+    # As programs write what is left of a time: with all its digits, and with an exponent where it is nearly over.
+    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?", text, re.ASCII):
         raise Problem(400, f"wait: must be a number of seconds, up to {LONGEST_WAIT:g}")
     return min(float(text), LONGEST_WAIT)

@@ -40,10 +40,11 @@ def _feed(description: str, line: str, *headers: str) -> Schema:
     return {**found, "content": {"application/x-ndjson": {"schema": lines}, "text/event-stream": {"schema": lines}}}
 
 
-def _links(*names: str, place: str = "$response.body#/id") -> dict[str, Schema]:
+def _links(*names: str) -> dict[str, Schema]:
     """What can be done next with a job; nothing of it waits."""
     quick = {"showJob": {"query.wait": "0"}, "jobEvents": {"query.follow": "0"}}
-    return {name: {"operationId": name, "parameters": {"path.id": place, **quick.get(name, {})}} for name in names}
+    whose = {"path.id": "$response.body#/id"}
+    return {name: {"operationId": name, "parameters": {**whose, **quick.get(name, {})}} for name in names}
 
 
 _ALL_OF_A_JOB: Sequence[str] = ("showJob", "jobEvents", "listArtifacts", "cancelJob", "retryJob", "deleteJob")
@@ -56,10 +57,7 @@ PATHS: dict[str, Schema] = {
             "listJobs",
             "The jobs, newest first.",
             {
-                "200": {
-                    **answer("A page.", ref("Page")),
-                    "links": _links("showJob", place="$response.body#/jobs/0/id"),
-                },
+                "200": answer("A page.", ref("Page")),
                 "400": _QUERY,
                 "403": error("Problem", "The jobs of others are asked for."),
             },

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from foreman.web.openapi.answers import answer, common, error
 from foreman.web.openapi.parameters import parameter
-from foreman.web.openapi.schemas import TEXT, Schema, ref
+from foreman.web.openapi.schemas import ID, Schema, ref
 
-_REQUEST = parameter("path", "id", "The request's id, as `/queue` and the log have it.", {**TEXT, "minLength": 1})
+_REQUEST = parameter("path", "id", "The request's id, as `/queue` and the log have it.", ID)
 
 PATHS: dict[str, Schema] = {
     "/": {
