@@ -3,6 +3,7 @@
 #   make test     run the tests
 #   make lint     check style and types
 #   make bench    measure what foreman adds to a request
+#   make crash    kill it, cut its power, and check what is left of its jobs
 #   make format   lay the code out
 #   make lock     choose the dependencies again, after a change in pyproject.toml
 #   make lock-check  tell whether the locked versions still fit pyproject.toml
@@ -10,7 +11,7 @@
 # Each makes its own virtual environment in .venvs/ from the versions and hashes in requirements/.
 # PYTHON=python3.13 chooses a Python.
 
-.PHONY: run test lint bench format lock lock-check clean
+.PHONY: run test lint bench crash format lock lock-check clean
 .DELETE_ON_ERROR:
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -39,6 +40,9 @@ test: $(VENVS)/test/.ready
 
 bench: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m benchmarks $(ARGS)
+
+crash: $(VENVS)/test/.ready
+	$(VENVS)/test/bin/python -m crash $(ARGS)
 
 lint: $(VENVS)/lint/.ready
 	$(VENVS)/lint/bin/ruff check

@@ -1,0 +1,238 @@
+"""Whether the history and the file agree with what docs/jobs.md promises: each disagreement by its kind.
+
+All of it is data: nothing here asks anybody anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from math import inf
+
+from attrs import define, field
+
+from crash import check_jobs
+from crash.history import GONE, Change, History, Record, Row
+from foreman.job import ACTIVE, ENDED
+
+#: The kinds of disagreement, and what each is.
+KINDS = {
+    "lost": "acknowledged, and not there",
+    "doubled": "twice there, or run again",
+    "phantom": "there, and sent by nobody",
+    "regressed": "seen, and different later",
+    "torn": "half there",
+    "illegal": "against the states' order",
+    "stale": "written by a claim that was over",
+    "burned": "paid for by a job, owed by a kill",
+    "stuck": "able to run, and never ended",
+    "damaged": "SQLite finds fault",
+    "miscounted": "the counter is not the count",
+}
+
+
+@define
+class _Facts:
+    """The history by job."""
+
+    history: History
+    record: Record
+    rows: dict[str, Row] = field(init=False)
+    by_prompt: dict[str, list[Row]] = field(init=False)
+    changes: dict[str, list[Change]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.rows = {row.id: row for row in self.record.rows}
+        self.by_prompt, self.changes = defaultdict(list), defaultdict(list)
+        for row in self.record.rows:
+            self.by_prompt[row.prompt].append(row)
+        for change in self.history.changes:
+            self.changes[change.id].append(change)
+
+    def may_have(self, kinds: Iterable[str], id_: str, began: float = -inf, ended: float = inf) -> bool:
+        """Whether a change of these kinds, within that time, could explain something."""
+        return any(
+            change.kind in kinds and change.outcome != "refused" and change.began <= ended and change.ended >= began
+            for change in self.changes[id_]
+        )
+
+
+Finding = tuple[str, str]
+
+
+def check(history: History, record: Record) -> list[Finding]:
+    """Everything that is not as it should be: its kind, and a sentence."""
+    facts = _Facts(history, record)
+    found: list[Finding] = []
+    steps: tuple[Callable[[_Facts], Iterator[Finding]], ...] = (
+        _lost, _twice_there, _run_again, _phantom, _half_taken, _regressed, _artifacts, _changes_done, _whole_file,
+    )  # fmt: skip
+    for step in steps:
+        found += step(facts)
+    numbers = {arrival.number: arrival for arrival in history.arrivals}
+    for row in record.rows:
+        cancelled = facts.may_have({"cancel"}, row.id)
+        found += check_jobs.check(row, numbers, cancelled=cancelled)
+    return found
+
+
+def _lost(facts: _Facts) -> Iterator[Finding]:
+    for enqueue in facts.history.enqueues:
+        for id_ in enqueue.ids:
+            if id_ not in facts.rows and not facts.may_have({"delete"}, id_):
+                yield "lost", f"{id_} was acknowledged"
+    for seen in facts.history.seen:
+        if seen.state != GONE and seen.id not in facts.rows and not facts.may_have({"delete"}, seen.id):
+            yield "lost", f"{seen.id} was seen as {seen.state}"
+
+
+def _twice_there(facts: _Facts) -> Iterator[Finding]:
+    keys = Counter((row.owner, row.key) for row in facts.record.rows if row.key is not None)
+    for (_owner, name), count in keys.items():
+        if count > 1:
+            yield "doubled", f"{count} jobs have the key {name}"
+    given: dict[str, set[str]] = defaultdict(set)
+    for enqueue in facts.history.enqueues:
+        for key, id_ in zip(enqueue.keys, enqueue.ids, strict=False):
+            if key is not None:
+                given[key].add(id_)
+    for key, ids in given.items():
+        lasting = [id_ for id_ in ids if not facts.may_have({"delete"}, id_)]
+        if len(lasting) > 1:
+            yield "doubled", f"the key {key} was answered with {sorted(lasting)}"
+    for prompt, rows in facts.by_prompt.items():
+        if len(rows) > 1:
+            yield "doubled", f"{prompt[:40]!r} is {len(rows)} jobs"
+
+
+def _run_again(facts: _Facts) -> Iterator[Finding]:
+    """The target's own count: a run for each claim at the most, and none once the success could be seen."""
+    arrivals: dict[str, list[float]] = defaultdict(list)
+    for arrival in facts.history.arrivals:
+        arrivals[arrival.prompt].append(arrival.at)
+    for row in facts.record.rows:
+        claims = sum(event.type == "running" for event in row.events)
+        if len(arrivals[row.prompt]) > claims and not _was_another(facts, row):
+            yield "doubled", f"{row.id} came to the target {len(arrivals[row.prompt])} times, in {claims} tries"
+    prompts = {row.id: row.prompt for row in facts.record.rows}
+    for enqueue in facts.history.enqueues:
+        prompts |= dict(zip(enqueue.ids, enqueue.prompts, strict=False))
+    seen_at: dict[str, float] = {}
+    for seen in facts.history.seen:
+        if seen.state == "succeeded":
+            seen_at[seen.id] = min(seen.ended, seen_at.get(seen.id, inf))
+    for id_, at in seen_at.items():
+        came = max(arrivals[prompts.get(id_, "")], default=-inf)
+        if came > at and not facts.may_have({"delete"}, id_):
+            yield "doubled", f"{id_} came to the target after its success was seen"
+
+
+def _was_another(facts: _Facts, row: Row) -> bool:
+    """Whether a job of the same prompt may have been there before, and be forgotten."""
+    return row.key is not None and any(
+        facts.may_have({"delete"}, id_)
+        for enqueue in facts.history.enqueues
+        if row.prompt in enqueue.prompts
+        for id_ in enqueue.ids
+    )
+
+
+def _phantom(facts: _Facts) -> Iterator[Finding]:
+    possible = {
+        prompt for enqueue in facts.history.enqueues if enqueue.outcome != "refused" for prompt in enqueue.prompts
+    }
+    for row in facts.record.rows:
+        if row.prompt not in possible:
+            yield "phantom", f"{row.id} asks {row.prompt[:40]!r}"
+
+
+def _half_taken(facts: _Facts) -> Iterator[Finding]:
+    """An array is taken whole or not at all."""
+    deleted = {change.id for change in facts.history.changes if change.kind == "delete"}
+    known = {
+        prompt
+        for enqueue in facts.history.enqueues
+        if deleted & set(enqueue.ids)
+        for prompt in enqueue.prompts
+    }  # fmt: skip
+    for enqueue in facts.history.enqueues:
+        there = [prompt in facts.by_prompt for prompt in enqueue.prompts]
+        if any(there) and not all(there) and not known & set(enqueue.prompts):
+            yield "torn", f"{there.count(True)} of the {len(there)} jobs of an array are there"
+
+
+def _regressed(facts: _Facts) -> Iterator[Finding]:
+    by_id: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for seen in facts.history.seen:
+        by_id[seen.id].append((seen.began, seen.ended, seen.state))
+    for id_, sightings in by_id.items():
+        row = facts.rows.get(id_)
+        sightings.append((inf, inf, GONE if row is None else row.state))
+        sightings.sort(key=lambda one: one[1])
+        finals = [one for one in sightings if one[2] in ENDED]
+        for place, (began, ended, state) in enumerate(sightings):
+            before = next((one for one in reversed(finals) if one[1] < began), None)
+            if before is None or before[2] == state or (began, place) == (before[0], place):
+                continue
+            kinds = {"delete"} if state == GONE else {"retry", "delete"}
+            if not facts.may_have(kinds, id_, before[0], ended):
+                yield "regressed", f"{id_} was {before[2]}, and is {state} later"
+    for change in facts.history.changes:
+        if change.kind == "delete" and change.outcome == "acked":
+            again = any(one[0] > change.ended and one[2] != GONE for one in by_id[change.id])
+            if change.id in facts.rows or again:
+                yield "regressed", f"{change.id} was deleted, and is there"
+
+
+def _artifacts(facts: _Facts) -> Iterator[Finding]:
+    for seen in facts.history.seen_artifacts:
+        row = facts.rows.get(seen.id)
+        if row is None or seen.sha256 is None:
+            continue
+        kept = row.artifacts.get(seen.name)
+        own = seen.name == "response"
+        if own and row.state == "succeeded" and (kept is None or kept.sha256 != seen.sha256):
+            yield "regressed", f"the {seen.name} of {seen.id} was another one"
+    puts: dict[tuple[str, str], list[tuple[float, float, str, str]]] = defaultdict(list)
+    for put in facts.history.puts:
+        if put.outcome != "refused":
+            puts[put.id, put.name].append((put.began, put.ended, put.sha256, put.outcome))
+    for (id_, name), tries in puts.items():
+        row = facts.rows.get(id_)
+        acked = [one for one in tries if one[3] == "acked"]
+        if row is None or not acked:
+            continue
+        last = max(one[0] for one in acked)
+        possible = {digest for _began, ended, digest, _outcome in tries if ended >= last}
+        kept = row.artifacts.get(name)
+        if kept is None:
+            yield "lost", f"the artifact {name} of {id_} was acknowledged"
+        elif kept.sha256 not in possible:
+            yield "regressed", f"the artifact {name} of {id_} is an older one"
+
+
+def _changes_done(facts: _Facts) -> Iterator[Finding]:
+    for id_, changes in facts.changes.items():
+        row = facts.rows.get(id_)
+        if row is None:
+            continue
+        retries = [change.outcome for change in changes if change.kind == "retry" and change.outcome != "refused"]
+        again = sum(
+            before.type in ENDED and event.type == "queued"
+            for before, event in zip(row.events, row.events[1:], strict=False)
+        )
+        if again < retries.count("acked"):
+            yield "lost", f"{id_} was to be tried again"
+        if again > len(retries):
+            yield "doubled", f"{id_} was queued again {again} times, and {len(retries)} were asked for"
+
+
+def _whole_file(facts: _Facts) -> Iterator[Finding]:
+    for text in facts.record.damage:
+        yield "damaged", text
+    waiting = sum(row.state in {"scheduled", "queued"} for row in facts.record.rows)
+    if waiting != facts.record.waiting:
+        yield "miscounted", f"{facts.record.waiting} are said to wait, and {waiting} do"
+    for row in facts.record.rows:
+        if row.state in ACTIVE:
+            yield "stuck", f"{row.id} is {row.state}"

@@ -1,0 +1,153 @@
+"""The daemon under attack: started, killed, and the next one."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Self, cast
+
+from attrs import define, field
+
+HERE = "127.0.0.1"
+#: How long a daemon may take to listen, on a machine that has much else to do; seconds.
+PATIENCE = 60.0
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as free:
+        free.bind((HERE, 0))
+        return int(free.getsockname()[1])
+
+
+@define(eq=False)
+class Daemon:
+    """One life of foreman."""
+
+    pid: int
+    port: int
+    began: float
+    _nursery: Nursery
+    _handle: int
+
+    def listens(self) -> bool:
+        """Whether it can be reached."""
+        with suppress(OSError), socket.create_connection((HERE, self.port), 5):
+            return True
+        return False
+
+    def wait_until_it_listens(self) -> bool:
+        """Wait for that; False where it has ended instead."""
+        while not self.listens():
+            if self.has_ended(0.003):
+                return False
+            if time.monotonic() - self.began > PATIENCE:
+                raise TimeoutError("the daemon does not listen")
+        return True
+
+    def has_ended(self, seconds: float = 0.0) -> bool:
+        """Whether it has, or does within so many seconds."""
+        watch = select.poll()
+        watch.register(self._handle, select.POLLIN)
+        return bool(watch.poll(1000 * seconds))
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it is there."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> int:
+        """End it now; its exit status."""
+        self.signal(signal.SIGKILL)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end; its exit status."""
+        if not self.has_ended(PATIENCE):
+            raise TimeoutError("the daemon does not end")
+        os.close(self._handle)
+        return self._nursery.reap(self.pid)
+
+
+@define(eq=False)
+class Nursery:
+    """Where daemons come from, while it is entered.
+
+    :ivar database: the file of the jobs; :ivar target: its URL; :ivar sabotage: what is taken out, None for nothing;
+    :ivar preload: of the nursery and so of its daemons.
+    """
+
+    folder: Path
+    database: Path
+    target: str
+    sabotage: str | None = None
+    preload: Mapping[str, str] = field(factory=dict)
+    port: int = field(factory=free_port, init=False)
+    _process: subprocess.Popen[str] | None = field(default=None, init=False)
+
+    @property
+    def log(self) -> Path:
+        """What the daemons say."""
+        return self.folder / "foreman.log"
+
+    def __enter__(self) -> Self:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FOREMAN_")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "crash.nursery", *([self.sabotage] if self.sabotage else [])],
+            cwd=Path(__file__).parent.parent,
+            env=environment | dict(self.preload),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._answer() == "ready", "the nursery does not start"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        cast("IO[str]", self._process.stdin).close()
+        cast("IO[str]", self._process.stdout).close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def start(self, *, held: bool = False, port: int | None = None) -> Daemon:
+        """A new daemon; ``held`` stops it before it does anything, until it gets SIGCONT."""
+        port = port or self.port
+        settings = {
+            "FOREMAN_LISTEN": f"{HERE}:{port}",
+            "FOREMAN_TARGET_URL": self.target,
+            "FOREMAN_DB_PATH": str(self.database),
+            "FOREMAN_DISK_RESERVE": "1MiB",
+            "FOREMAN_DRAIN_TIMEOUT": "5s",
+        }
+        began = time.monotonic()
+        self._ask({"env": settings, "log": str(self.log), "held": held})
+        pid = int(self._answer())
+        return Daemon(pid, port, began, self, os.pidfd_open(pid))
+
+    def reap(self, pid: int) -> int:
+        """The exit status of a daemon that has ended."""
+        self._ask({"wait": pid})
+        return int(self._answer())
+
+    def _ask(self, value: object) -> None:
+        assert self._process is not None
+        stdin = cast("IO[str]", self._process.stdin)
+        stdin.write(json.dumps(value) + "\n")
+        stdin.flush()
+
+    def _answer(self) -> str:
+        assert self._process is not None
+        return cast("IO[str]", self._process.stdout).readline().strip()

@@ -1,0 +1,145 @@
+"""What the clients note while they work: every request, and what its answer said. Many threads write into it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Literal
+
+from attrs import define, field, frozen
+
+from crash.history import GONE, Change, Enqueue, History, Put, Seen, SeenArtifact
+from crash.history import Outcome as Outcome  # noqa: PLC0414 - part of this module's face
+from foreman.job import ENDED
+
+
+@frozen
+class Request:
+    """One that may be sent again as it is: its jobs have keys."""
+
+    path: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...]
+    prompts: tuple[str, ...]
+    keys: tuple[str | None, ...]
+
+
+@frozen
+class Span:
+    """When something was asked, how it came out, and what was answered.
+
+    :ivar status: 0 where no answer came.
+    """
+
+    began: float
+    ended: float
+    outcome: Outcome
+    status: int
+    value: Any
+
+
+@define(eq=False)
+class Journal:
+    """The history as it grows, and what of it the next request may be about.
+
+    :ivar unsure: how many answers never came.
+    """
+
+    history: History = field(factory=History)
+    unsure: int = 0
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+    _ids: list[str] = field(factory=list, init=False)
+    _known: set[str] = field(factory=set, init=False)
+    _open: set[str] = field(factory=set, init=False)
+    _ended: dict[str, str] = field(factory=dict, init=False)
+    _repeatable: list[Request] = field(factory=list, init=False)
+
+    # what is noted
+
+    def enqueued(self, request: Request, span: Span, ids: Sequence[str]) -> None:
+        """Jobs were handed over, or may have been."""
+        with self._lock:
+            self.unsure += span.outcome == "unknown"
+            self.history.enqueues.append(
+                Enqueue(request.prompts, request.keys, span.began, span.ended, span.outcome, tuple(ids))
+            )
+            self._ids += (id_ for id_ in ids if id_ not in self._known)
+            self._known.update(ids)
+            self._open.update(id_ for id_ in ids if id_ not in self._ended)
+            if None not in request.keys and span.outcome != "refused":
+                self._repeatable.append(request)
+
+    def saw(self, job: Any, span: Span) -> None:
+        """An answer showed a job."""
+        with self._lock:
+            self._saw(job["id"], job["state"], span)
+
+    def saw_gone(self, id_: str, span: Span) -> None:
+        """There is no such job."""
+        with self._lock:
+            self._saw(id_, GONE, span)
+
+    def _saw(self, id_: str, state: str, span: Span) -> None:
+        self.history.seen.append(Seen(id_, state, span.began, span.ended))
+        if state in ENDED:
+            self._open.discard(id_)
+            # Of the others, who are only listed, nobody knows in which request they came.
+            if id_ in self._known:
+                self._ended[id_] = state
+        else:
+            self._ended.pop(id_, None)
+            if state == GONE:
+                self._open.discard(id_)
+
+    def saw_artifact(self, id_: str, name: str, data: bytes | None, span: Span) -> None:
+        """An artifact was downloaded, or is not there."""
+        digest = None if data is None else sha256(data).hexdigest()
+        with self._lock:
+            self.history.seen_artifacts.append(SeenArtifact(id_, name, digest, span.began, span.ended))
+
+    def changed(self, kind: Literal["cancel", "retry", "delete"], id_: str, span: Span) -> None:
+        """A job was changed, or may have been."""
+        with self._lock:
+            self.unsure += span.outcome == "unknown"
+            self.history.changes.append(Change(kind, id_, span.began, span.ended, span.outcome))
+            if kind == "delete" and span.outcome == "acked":
+                self._ended.pop(id_, None)
+
+    def put(self, id_: str, name: str, data: bytes, span: Span) -> None:
+        """An artifact was handed over, or may have been."""
+        with self._lock:
+            self.unsure += span.outcome == "unknown"
+            digest = sha256(data).hexdigest()
+            self.history.puts.append(Put(id_, name, digest, span.began, span.ended, span.outcome))
+
+    # what is chosen from
+
+    @property
+    def backlog(self) -> int:
+        """How many jobs are there of which nobody has seen that they ended."""
+        return len(self._open)
+
+    def any_id(self, chance: random.Random) -> str | None:
+        """The id of a job, rather a young one."""
+        with self._lock:
+            young = self._ids[-40:] if chance.random() < 0.8 else self._ids
+            return chance.choice(young) if young else None
+
+    def open_id(self, chance: random.Random) -> str | None:
+        """The id of a job that may not have ended."""
+        with self._lock:
+            return chance.choice(sorted(self._open)) if self._open else None
+
+    def ended_id(self, chance: random.Random, *states: str) -> str | None:
+        """The id of a job that has ended so."""
+        with self._lock:
+            ids = [id_ for id_, state in self._ended.items() if state in states]
+            return chance.choice(ids[-60:]) if ids else None
+
+    def repeatable(self, chance: random.Random) -> Request | None:
+        """A request that was sent before."""
+        with self._lock:
+            young = self._repeatable[-30:] if chance.random() < 0.7 else self._repeatable
+            return chance.choice(young) if young else None

@@ -1,0 +1,96 @@
+"""Daemons without the wait: everything is imported once, and each one is a fork that becomes ``foreman serve``.
+
+A program that reads a JSON object a line: ``{"env", "log", "held"}`` starts one and is answered with its process id,
+``{"wait": pid}`` with its exit status. When its input ends it kills what it has started, and ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+#: So that no daemon outlives the nursery (prctl(2)).
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    if len(sys.argv) > 1:
+        from crash.sabotage import SABOTAGES
+
+        SABOTAGES[sys.argv[1]]()
+    _import_all()
+    living: set[int] = set()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "wait" in asked:
+            _, status = os.waitpid(asked["wait"], 0)
+            living.discard(asked["wait"])
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            continue
+        pid = os.fork()
+        if not pid:
+            _be_foreman(asked)
+        living.add(pid)
+        print(pid, flush=True)
+    for pid in living:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _import_all() -> None:
+    import foreman.cli.main
+    import foreman.cli.serve
+    import foreman.tap
+    from foreman.cli.options import choose_reactor
+
+    choose_reactor()
+    import foreman.service  # noqa: F401 - it needs the reactor
+
+
+def _be_foreman(asked: dict[str, Any]) -> None:
+    """Become the daemon; does not return."""
+    status = 1
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for descriptor, mine in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(descriptor, mine)
+        os.environ.update(asked["env"])
+        if asked["held"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        _renew_reactor()
+        random.seed()
+        sys.argv = ["foreman", "serve"]
+        from foreman.cli import serve
+        from foreman.cli.main import main as be_foreman
+
+        vars(serve)["choose_reactor"] = lambda: None  # it was chosen before the fork
+        be_foreman()
+        status = 0
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def _renew_reactor() -> None:
+    """Its descriptors are those of all forks; what was made before the fork was made by imports only."""
+    from twisted.internet import reactor
+
+    old: Any = reactor
+    old.waker = None
+    type(old).__init__(old)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A power cut: what was not synced is gone, or is there in parts, as a disk would have it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import define, field
+
+#: What a disk writes whole or not at all, in bytes.
+SECTOR = 512
+_ENDS = ("", "-wal", "-journal")
+
+
+def compiler() -> str | None:
+    """The C compiler of this machine: ``$CC``, or the first that is there."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
+
+
+@define(eq=False)
+class Power:
+    """The power supply of one database.
+
+    :ivar cuts: how often it was cut; :ivar undone: how many bytes of it that was written were gone.
+    """
+
+    database: Path
+    preload: Mapping[str, str]
+    cuts: int = field(default=0, init=False)
+    undone: int = field(default=0, init=False)
+
+    @classmethod
+    def of(cls, database: Path, cc: str) -> Power:
+        """With what has to be preloaded into the daemons, compiled.
+
+        :raises subprocess.CalledProcessError: the compiler refused.
+        """
+        library = database.parent / "power.so"
+        source = Path(__file__).with_name("power.c")
+        subprocess.run([cc, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+        return cls(database, {"LD_PRELOAD": str(library), "CRASH_DURABLE": str(database)})
+
+    def cut(self, chance: random.Random) -> None:
+        """The daemon is dead: make of its files what the disk holds.
+
+        Of what was written and not synced nothing survives, or any sectors do, in any order.
+        """
+        survives = chance.choice((0.0, 0.0, 0.5, 0.95))
+        self.cuts += 1
+        for end in _ENDS:
+            path = self.database.with_name(self.database.name + end)
+            durable = path.with_name(f"{path.name}.durable")
+            if path.exists():
+                self._cut(path, durable, chance, survives)
+            else:
+                durable.unlink(missing_ok=True)
+        # What stands there is memory shared by processes, and nobody would sync it.
+        self.database.with_name(f"{self.database.name}-shm").unlink(missing_ok=True)
+
+    def _cut(self, path: Path, durable: Path, chance: random.Random, survives: float) -> None:
+        written = path.read_bytes()
+        synced = b""
+        with suppress(FileNotFoundError):
+            synced = durable.read_bytes()
+        if not synced and not survives:
+            path.unlink()
+            return
+        held = bytearray(synced)
+        for start in range(0, max(len(written), len(synced)), SECTOR):
+            sector = written[start : start + SECTOR]
+            if sector == synced[start : start + SECTOR]:
+                continue
+            if survives and chance.random() < survives and sector:
+                if len(held) < start:  # what lies between was never written
+                    held.extend(bytes(start - len(held)))
+                held[start : start + len(sector)] = sector
+            else:
+                self.undone += len(sector)
+        path.write_bytes(held)
+        durable.write_bytes(held)

@@ -1,0 +1,105 @@
+"""What the harness asks of the target: a text that says how it is to be answered, and that nobody else sends."""
+
+from __future__ import annotations
+
+import json
+import random
+from hashlib import sha256
+from typing import Any
+
+from attrs import frozen
+
+CHAT_MODELS = ("llama3.2:3b", "qwen3:4b")
+EMBEDDER = "nomic-embed-text:latest"
+ENDPOINTS = ("/api/chat", "/api/generate", "/v1/chat/completions", "/api/embed")
+#: How the target may answer: as it should, with 400, with 500, or breaking off.
+WAYS = ("ok", "refuse", "fail", "break")
+#: How many pieces an answer comes in.
+PIECES = 4
+
+
+@frozen
+class Prompt:
+    """A text in its parts: ``pace`` is the pause before each piece of the answer, in milliseconds."""
+
+    name: str
+    pace: int
+    way: str
+
+    @classmethod
+    def read(cls, text: str) -> Prompt:
+        """The parts of a text."""
+        name, pace, way, *_ = text.split()
+        return cls(name, int(pace), way)
+
+
+def make(name: str, chance: random.Random) -> str:
+    """A text of that name: most are answered at once and well, some slowly, some not at all."""
+    pace = chance.choice((0, 0, 0, 0, 1, 2, 5, 20))
+    way = chance.choices(WAYS, (94, 2, 2, 2))[0]
+    filler = " and more" * (chance.choice((0, 0, 0, 50, 2000)))
+    return f"{name} {pace} {way}{filler}"
+
+
+def payload(endpoint: str, text: str, model: str) -> dict[str, Any]:
+    """The request that asks ``text`` of ``endpoint``."""
+    if endpoint == "/api/generate":
+        return {"model": model, "prompt": text}
+    if endpoint == "/api/embed":
+        return {"model": model, "input": text}
+    return {"model": model, "messages": [{"role": "user", "content": text}]}
+
+
+def asked(body: bytes) -> str:
+    """The text that a request asks; empty where it is none of ours."""
+    value = json.loads(body)
+    if not isinstance(value, dict):
+        return ""
+    if "messages" in value:
+        return str(value["messages"][0]["content"])
+    return str(value.get("prompt") or value.get("input") or "")
+
+
+def checksum(text: str) -> str:
+    """What a right answer to ``text`` begins with."""
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+def answer(text: str, number: int) -> str:
+    """The answer to the ``number``-th request that the target got."""
+    return f"{checksum(text)} {number}"
+
+
+def numbers(text: str, number: int) -> list[float]:
+    """The same for embeddings."""
+    return [*(float(byte) for byte in bytes.fromhex(checksum(text))), float(number)]
+
+
+def said(endpoint: str, data: bytes) -> tuple[str, int] | None:
+    """The checksum and the number in a kept answer; None where it cannot be read or is not whole."""
+    try:
+        value = json.loads(data)
+        if endpoint == "/api/embed":
+            *head, number = value["embeddings"][0]
+            return bytes(int(one) for one in head).hex(), int(number)
+        if endpoint == "/api/generate":
+            content, done = value["response"], value["done"]
+        elif endpoint == "/api/chat":
+            content, done = value["message"]["content"], value["done"]
+        else:
+            content, done = value["choices"][0]["message"]["content"], value["choices"][0]["finish_reason"] == "stop"
+        check, _, count = content.partition(" ")
+        return (check, int(count)) if done is True else None
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None
+
+
+def streamed(endpoint: str, data: bytes) -> tuple[str, int] | None:
+    """Likewise of an answer that was kept line by line."""
+    try:
+        lines = [json.loads(line) for line in data.splitlines()]
+        parts = [line["message"]["content"] if endpoint == "/api/chat" else line["response"] for line in lines]
+        check, _, count = "".join(parts).partition(" ")
+        return (check, int(count)) if lines[-1]["done"] is True else None
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None

@@ -1,0 +1,92 @@
+"""What the attacks came to, as a table for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+from attrs import frozen
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from crash.check import KINDS
+from crash.siege import Totals
+
+#: So many findings are told in words; the rest is counted.
+MOST_EXAMPLES = 10
+
+
+@frozen
+class Attack:
+    """One attack that was made, on foreman as it is."""
+
+    name: str
+    totals: Totals
+
+
+@frozen
+class Control:
+    """One attack on a foreman with a safeguard taken out, which had to be found."""
+
+    name: str
+    totals: Totals
+
+    @property
+    def found(self) -> bool:
+        """Whether it was."""
+        return bool(self.totals.findings)
+
+    def sentence(self) -> str:
+        """What it came to."""
+        if not self.found:
+            return f"control {self.name}: NOT FOUND in {self.totals.cycles} cycles"
+        kinds = ", ".join(kind for kind in KINDS if kind in kinds_of(self.totals))
+        return f"control {self.name}: found after {self.totals.cycles} cycles ({kinds})"
+
+
+def kinds_of(totals: Totals) -> Counter[str]:
+    """How many findings there are of each kind."""
+    return Counter(kind for kind, _ in totals.findings)
+
+
+def show(console: Console, attacks: Sequence[Attack], controls: Sequence[Control]) -> None:
+    """Print all of it."""
+    if attacks:
+        console.print(table(attacks), soft_wrap=True)
+    for attack in attacks:
+        for kind, text in attack.totals.findings[:MOST_EXAMPLES]:
+            console.print(f"{attack.name}: {kind}: {text}", markup=False, soft_wrap=True)
+    for control in controls:
+        console.print(control.sentence(), markup=False, highlight=False)
+
+
+def table(attacks: Sequence[Attack]) -> Table:
+    """A column for each attack; what must be 0 stands last."""
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    drawn.add_column("")
+    for attack in attacks:
+        drawn.add_column(attack.name, justify="right", no_wrap=True)
+    every = [attack.totals for attack in attacks]
+
+    def row(title: str, *cells: str) -> None:
+        drawn.add_row(title, *cells)
+
+    row("cycles", *(f"{one.cycles:,}" for one in every))
+    row("seconds", *(f"{one.seconds:,.0f}" for one in every))
+    row("start to listening, ms: median (most)", *(_starts(one) for one in every))
+    for moment in dict.fromkeys(moment for one in every for moment, _ in one.kills.most_common()):
+        row(f"ended: {moment}", *(f"{one.kills[moment]:,}" for one in every))
+    for name in dict.fromkeys(name for one in every for name in one.counts):
+        row(name, *(f"{one.counts[name]:,}" for one in every))
+    drawn.add_section()
+    for kind, meaning in KINDS.items():
+        row(f"{kind}: {meaning}", *(f"{kinds_of(one)[kind]:,}" for one in every))
+    return drawn
+
+
+def _starts(totals: Totals) -> str:
+    if not totals.starts:
+        return "–"
+    return f"{1000 * median(totals.starts):,.0f} ({1000 * max(totals.starts):,.0f})"

@@ -1,0 +1,154 @@
+"""foreman with one of its safeguards taken out, to show that the harness would notice: ``python -m crash.sabotage NAME serve``.
+
+What is taken out is taken out here, from the outside; foreman itself has no switch for any of it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.enterprise import adbapi
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from foreman.job import Job
+from foreman.store import opening
+from foreman.store.database import Database
+from foreman.store.rows import JOB_COLUMNS, job_from
+from foreman.store.statements import running
+from foreman.store.statements.running import Claim, Stale
+from foreman.store.statements.shared import Transaction
+from foreman.store.writer import Writer
+
+#: For how long what was answered is not committed yet, in seconds.
+LATE = 0.01
+
+
+def _replace(owner: Any, name: str, other: Any) -> Any:
+    """Put ``other`` in the place of what ``owner`` has of that name, and give that back.
+
+    :raises AttributeError: where it has none: foreman is made otherwise now, and this sabotage would do nothing.
+    """
+    was = getattr(owner, name)
+    setattr(owner, name, other)
+    return was
+
+
+class _Without:
+    """A cursor that changes what is executed."""
+
+    def __init__(self, cursor: Any, change: Callable[[str], str | None]) -> None:
+        self._cursor, self._change = cursor, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        changed = self._change(statement)
+        return self if changed is None else self._cursor.execute(changed, *values)
+
+
+class _Open:
+    """A connection whose commits come later."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def cursor(self) -> Any:
+        return _Without(self._connection.cursor(), lambda statement: None if statement == "COMMIT" else statement)
+
+
+def ack_before_commit() -> None:
+    """Callers are answered, and then it is committed. What they ask meanwhile sees it, as if it were there."""
+
+    def checkpoint_where_due(self: Any, is_due: bool | None) -> Deferred[None]:
+        from twisted.internet import reactor
+
+        late: Deferred[Any] = deferLater(reactor, LATE)
+        late.addCallback(lambda _: self._pool.runWithConnection(_commit_now))
+        return late.addCallback(lambda _: checkpoint(self, is_due))
+
+    def commit(self: Any, connection: Any, steps: Any, now: int) -> Any:
+        return commit_at_once(self, _Open(connection), steps, now)
+
+    def read(self: Any, look: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        found: Deferred[Any] = self._writing.runWithConnection(lambda one: look(one.cursor(), *arguments))
+        return found
+
+    # adbapi commits by itself behind each use of a connection, by the method of the connection that it wraps.
+    adbapi.Connection.commit = lambda _: None  # type: ignore[attr-defined]
+    _replace(Database, "read", read)
+    commit_at_once = _replace(Writer, "_commit", commit)
+    checkpoint = _replace(Writer, "_checkpoint_where_due", checkpoint_where_due)
+
+
+def _commit_now(connection: Any) -> None:
+    if connection.in_transaction:
+        connection.cursor().execute("COMMIT")
+
+
+def sync_normal() -> None:
+    """Commits are not synced to the disk."""
+
+    def relaxed(connection: sqlite3.Connection) -> None:
+        configure(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    configure = _replace(opening, "configure", relaxed)
+
+
+def no_fence() -> None:
+    """Whoever ran a job once may write down what became of it, also a foreman whose file another one has taken over."""
+
+    def own(tx: Transaction, claim: Claim) -> Job:
+        statement = f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ? AND state = 'running'"
+        row = tx.cursor.execute(statement, (claim.job.id,)).fetchone()
+        if row is None:
+            raise Stale(claim.job.id)
+        return job_from(row)
+
+    _replace(running, "own", own)
+    _replace(Writer, "_check_ours", lambda _self, _cursor: None)
+
+
+def no_rescue_fence() -> None:
+    """What is rescued keeps its fence."""
+    bump = ", fence = fence + 1"
+
+    def change(statement: str) -> str:
+        if not statement.startswith("UPDATE jobs SET rescues"):
+            return statement
+        assert bump in statement, "rescue is written otherwise now: this sabotage must be, too"
+        return statement.replace(bump, "")
+
+    def without_fence(tx: Transaction, boot: str) -> int:
+        cursor: Any = _Without(tx.cursor, change)
+        return int(rescue(Transaction(cursor, tx.now), boot))
+
+    rescue = _replace(opening, "rescue", without_fence)
+
+
+SABOTAGES: Mapping[str, Callable[[], None]] = {
+    "ack-before-commit": ack_before_commit,
+    "sync-normal": sync_normal,
+    "no-fence": no_fence,
+    "no-rescue-fence": no_rescue_fence,
+}
+
+
+def main() -> None:
+    """Take the safeguard out, then be foreman."""
+    SABOTAGES[sys.argv.pop(1)]()
+    from foreman.cli.main import main as be_foreman
+
+    be_foreman()
+
+
+if __name__ == "__main__":
+    main()

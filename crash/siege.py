@@ -1,0 +1,253 @@
+"""The attack: a daemon is started, used and killed, again and again, and now and then its history is checked."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from crash import record
+from crash.check import Finding, check
+from crash.clients import Client
+from crash.daemon import Daemon, Nursery
+from crash.history import Enqueue, Record
+from crash.journal import Journal
+from crash.power import Power
+from crash.target import Target
+
+CLIENTS = 5
+#: For how long a daemon works before it is killed, in seconds.
+LONGEST_LIFE = 0.3
+#: For how long one that was told to stop may go on before it is killed, in seconds.
+LONGEST_STOP = 0.15
+#: How long everything may take to end once nobody disturbs: more than a file that cannot be opened is left alone; seconds.
+SETTLE = 120.0
+#: For how long nothing happens after that, so that nothing is under way at the last kill; in seconds.
+QUIET = 0.1
+#: Where a daemon is killed when it is killed at a system call: what writes, syncs, cuts and removes.
+SYSCALLS = ("fdatasync", "fsync", "pwrite64", "ftruncate", "unlink", "openat")
+#: The call of that name, counted in each thread, at which it is killed at the latest.
+LATEST_CALL = {"fdatasync": 30, "fsync": 2, "pwrite64": 100, "ftruncate": 3, "unlink": 1, "openat": 40}
+#: How long a daemon may take to come to that call, in seconds.
+CALL_PATIENCE = 1.5
+
+
+@define
+class Totals:
+    """What an attack came to.
+
+    :ivar kills: by the moment; :ivar starts: how long each daemon took to listen, in seconds.
+    """
+
+    cycles: int = 0
+    seconds: float = 0.0
+    kills: Counter[str] = field(factory=Counter)
+    starts: list[float] = field(factory=list)
+    counts: Counter[str] = field(factory=Counter)
+    findings: list[Finding] = field(factory=list)
+
+
+@define(eq=False)
+class Siege:
+    """One attack on one file, or on one after the other.
+
+    :ivar epoch: after how many cycles the history is checked, and a new file begun; :ivar power: cut at each kill;
+    :ivar at_syscall: whether daemons are killed at system calls; :ivar patience: how long everything may take to end once
+        nobody disturbs, in seconds; :ivar tell: where progress is told.
+    """
+
+    nursery: Nursery
+    target: Target
+    chance: random.Random
+    epoch: int = 50
+    power: Power | None = None
+    at_syscall: bool = False
+    patience: float = SETTLE
+    tell: Callable[[str], None] = field(default=lambda _: None)
+    totals: Totals = field(factory=Totals, init=False)
+    journal: Journal = field(factory=Journal, init=False)
+    _may: threading.Event = field(factory=threading.Event, init=False)
+    _over: threading.Event = field(factory=threading.Event, init=False)
+    _epochs: int = field(default=0, init=False)
+
+    def run(self, cycles: int, *, until_found: bool = False) -> Totals:
+        """Attack so many times; ``until_found`` ends it when something was found."""
+        began = time.monotonic()
+        while self.totals.cycles < cycles and not (until_found and self.totals.findings):
+            self._run_epoch(min(self.epoch, cycles - self.totals.cycles))
+            self.totals.seconds = time.monotonic() - began
+            self.tell(f"{self.totals.cycles} cycles, {len(self.totals.findings)} findings")
+        return self.totals
+
+    def begin_epoch(self) -> None:
+        """A new file, and nobody has sent anything."""
+        self._epochs += 1
+        for path in self.nursery.database.parent.glob(f"{self.nursery.database.name}*"):
+            path.unlink()
+        self.target.arrivals.clear()
+        self.journal = Journal()
+
+    def client(self, number: int, port: int | None = None) -> Client:
+        """A caller, who makes the same choices with the same seed."""
+        name = f"{self._epochs}.{number}"
+        chance = random.Random(f"{self.chance.random()} {name}")
+        return Client(name, port or self.nursery.port, self.journal, self._may, chance)
+
+    def _run_epoch(self, cycles: int) -> None:
+        self.begin_epoch()
+        self._over.clear()
+        clients = [self.client(number) for number in range(CLIENTS)]
+        threads = [threading.Thread(target=one.run, args=(self._over.is_set,), daemon=True) for one in clients]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(cycles):
+                self.totals.cycles += 1
+                if self.at_syscall:
+                    self._kill_at_syscall()
+                elif not self._cycle():
+                    break
+                if self.power is not None:
+                    self.power.cut(self.chance)
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join(60)
+        self.settle()
+
+    def _cycle(self) -> bool:
+        """One life; whether there may be another."""
+        moment = self.chance.choices(("start", "work", "stop"), (10, 75, 15))[0]
+        life, rest = self.chance.uniform(0, LONGEST_LIFE), self.chance.random()
+        daemon = self.nursery.start()
+        if moment == "start":
+            self._may.set()
+            alive = not daemon.has_ended(rest * 1.2 * self._usual_start())
+        else:
+            alive = self._listens(daemon)
+            self._may.set()
+            alive = alive and not daemon.has_ended(life)
+            if moment == "stop":
+                daemon.signal(signal.SIGTERM)
+                if daemon.has_ended(rest * LONGEST_STOP):
+                    moment = "stopped by itself"
+        status = daemon.kill()
+        self._may.clear()
+        self.totals.kills[moment] += 1
+        if not alive:
+            self._find("damaged", f"foreman ended with {status}: {self._last_words()}")
+        return alive
+
+    def _usual_start(self) -> float:
+        return sorted(self.totals.starts)[len(self.totals.starts) // 2] if self.totals.starts else 0.2
+
+    def _listens(self, daemon: Daemon) -> bool:
+        listens = daemon.wait_until_it_listens()
+        if listens:
+            self.totals.starts.append(time.monotonic() - daemon.began)
+        return listens
+
+    def _kill_at_syscall(self) -> None:
+        name = self.chance.choice(SYSCALLS)
+        number = self.chance.randint(1, LATEST_CALL[name])
+        daemon = self.nursery.start(held=True)
+        inject = f"inject={name}:signal=KILL:when={number}"
+        tracer = subprocess.Popen(
+            ["strace", "-f", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject, "-p", str(daemon.pid)],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert tracer.stderr is not None
+        tracer.stderr.readline()  # it is attached
+        daemon.signal(signal.SIGCONT)
+        self._may.set()
+        reached = daemon.has_ended(CALL_PATIENCE)
+        daemon.kill()
+        self._may.clear()
+        tracer.stderr.close()
+        tracer.wait(10)
+        self.totals.kills[name if reached else "not reached"] += 1
+
+    # the end of an epoch
+
+    def settle(self, *serving: Daemon) -> None:
+        """Let everything come to its end, and judge; ``serving`` are the daemons that live, if any does."""
+        daemons = serving or (self.nursery.start(),)
+        daemon = daemons[0]
+        if serving or self._listens(daemon):
+            deadline = time.monotonic() + self.patience
+            while self._is_busy(daemon) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            time.sleep(QUIET)
+        else:
+            self._find("damaged", f"foreman does not start: {self._last_words()}")
+        for one in daemons:
+            one.kill()
+        if self.power is not None:
+            self.power.cut(self.chance)
+        self._judge(record.read(self.nursery.database))
+
+    def _is_busy(self, daemon: Daemon) -> bool:
+        connection = HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+        try:
+            connection.request("GET", "/jobs?state=active&limit=1")
+            answer = connection.getresponse()
+            return answer.status != 200 or bool(json.loads(answer.read())["jobs"])
+        except (OSError, HTTPException):
+            return not daemon.has_ended()
+        finally:
+            connection.close()
+
+    def _judge(self, found: Record) -> None:
+        history = self.journal.history
+        history.arrivals = list(self.target.arrivals)
+        findings = check(history, found)
+        self.totals.findings += findings
+        if findings:
+            kept = self.nursery.folder / f"found-{self._epochs}.db"
+            shutil.copyfile(self.nursery.database, kept)
+        counts = self.totals.counts
+        counts["handed over"] += len({id_ for one in history.enqueues for id_ in one.ids})
+        counts["repeats"] += _repeats(history.enqueues)
+        counts["seen to succeed"] += len({one.id for one in history.seen if one.state == "succeeded"})
+        counts["changes"] += sum(one.outcome == "acked" for one in history.changes)
+        counts["artifacts"] += sum(one.outcome == "acked" for one in history.puts)
+        counts["answers that never came"] += self.journal.unsure
+        counts["runs at the target"] += len(history.arrivals)
+        events = Counter(event.type for row in found.rows for event in row.events)
+        counts["rescues"] += events["rescued"]
+        counts["given back at a stop"] += events["released"]
+        counts["given up after four rescues"] += sum(row.error_class == "lost" for row in found.rows)
+
+    def _find(self, kind: str, text: str) -> None:
+        self.totals.findings.append((kind, text))
+
+    def _last_words(self) -> str:
+        lines = self.nursery.log.read_text("utf-8", "replace").splitlines()
+        return lines[-1] if lines else "without a word"
+
+
+def _repeats(enqueues: list[Enqueue]) -> int:
+    """How many requests were answered with jobs that an earlier one had been answered with."""
+    known: set[tuple[str, ...]] = set()
+    repeats = 0
+    for one in enqueues:
+        repeats += bool(one.ids) and one.ids in known
+        known.add(one.ids)
+    return repeats
+
+
+def nursery(folder: Path, target: Target, sabotage: str | None = None, preload: Any = None) -> Nursery:
+    """Where daemons for ``target`` come from, with their file in ``folder``."""
+    return Nursery(folder, folder / "foreman.db", target.url, sabotage, preload or {})
