@@ -3,6 +3,7 @@
 #   make test     run the tests
 #   make lint     check style and types
 #   make bench    measure what foreman adds to a request
+#   make bench-jobs  measure what jobs cost; ARGS=day is a day's life in miniature
 #   make crash    kill it, cut its power, and check what is left of its jobs
 #   make format   lay the code out
 #   make lock     choose the dependencies again, after a change in pyproject.toml
@@ -11,7 +12,7 @@
 # Each makes its own virtual environment in .venvs/ from the versions and hashes in requirements/.
 # PYTHON=python3.13 chooses a Python.
 
-.PHONY: run test lint bench crash format lock lock-check clean
+.PHONY: run test lint bench bench-jobs crash format lock lock-check clean
 .DELETE_ON_ERROR:
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -40,6 +41,9 @@ test: $(VENVS)/test/.ready
 
 bench: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m benchmarks $(ARGS)
+
+bench-jobs: $(VENVS)/test/.ready
+	$(VENVS)/test/bin/python -m benchmarks.jobs $(ARGS)
 
 crash: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m crash $(ARGS)

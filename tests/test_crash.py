@@ -1,0 +1,274 @@
+"""The attack on jobs: a short one here, what the checker finds in made-up histories, and that it finds what is broken."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+ROOT = Path(__file__).parent.parent
+if not (ROOT / "crash").is_dir():
+    pytest.skip("only in a checkout", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+from crash import prompts  # noqa: E402 - it stands beside the tests, in no package that is installed
+from crash.check import KINDS, check  # noqa: E402
+from crash.history import (  # noqa: E402
+    GONE,
+    Arrival,
+    Artifact,
+    Attempt,
+    Change,
+    Enqueue,
+    Event,
+    History,
+    Put,
+    Record,
+    Row,
+    Seen,
+    SeenArtifact,
+)
+
+ID, OTHER, PROMPT = "01M85QHVFK3YAWY26YPS1XES2H", "01M85QHVFK3YAWY26YPS1XES2J", "one 0 ok"
+WALL = 1_800_000_000_000
+
+
+def attack(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "crash", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_thirty_kills_lose_nothing_and_double_nothing() -> None:
+    done = attack("--cycles", "30")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for kind in KINDS:
+        (count,) = re.findall(rf"^ {kind}: .* +(\d+) *$", done.stdout, re.MULTILINE)
+        assert count == "0", done.stdout
+
+
+def test_a_foreman_that_acknowledges_before_it_commits_is_found() -> None:
+    done = attack("--control", "ack-before-commit", "--control-cycles", "60")
+    assert "control ack-before-commit: found after" in done.stdout, done.stdout + done.stderr
+    assert "lost" in done.stdout
+
+
+# the checker
+
+
+def answer(number: int = 1) -> bytes:
+    """What the target answers the prompt with."""
+    return json.dumps({"embeddings": [prompts.numbers(PROMPT, number)]}).encode()
+
+
+def artifact(data: bytes, fence: int = 1) -> Artifact:
+    return Artifact(fence, len(data), sha256(data).hexdigest(), data)
+
+
+def queued(**more: Any) -> Row:
+    return Row(
+        **{"id": ID, "state": "queued", "endpoint": "/api/chat", "prompt": PROMPT, "events": (Event("queued", 0),)}
+        | more
+    )
+
+
+def cancelled(**more: Any) -> Row:
+    events = (Event("queued", 0), Event("cancelled", 0))
+    return queued(**{"state": "cancelled", "finished": True, "events": events} | more)
+
+
+def told(*ids: str, prompts_: tuple[str, ...] = (PROMPT,), keys: tuple[str | None, ...] = (None,)) -> Enqueue:
+    return Enqueue(prompts_, keys, 1.0, 2.0, "acked", ids or (ID,))
+
+
+def found(history: History, *rows: Row, damage: tuple[str, ...] = (), waiting: int | None = None) -> set[str]:
+    """The kinds of what is wrong."""
+    count = sum(row.state in {"queued", "scheduled"} for row in rows)
+    return {kind for kind, _ in check(history, Record(rows, damage, count if waiting is None else waiting))}
+
+
+CANCEL = Change("cancel", ID, 2.5, 2.6, "acked")
+
+
+def test_a_history_in_which_all_is_well_has_no_findings() -> None:
+    # What has not ended is stuck, since everything was given time to end.
+    assert found(History(enqueues=[told()], changes=[CANCEL]), cancelled()) == set()
+    deleted = Change("delete", ID, 3.0, 3.1, "unknown")
+    assert found(History(enqueues=[told()], changes=[CANCEL, deleted])) == set()
+    seen = [Seen(ID, "queued", 2.0, 2.1), Seen(ID, "succeeded", 4.0, 4.1)]
+    digest = artifact(answer()).sha256
+    ran = History(
+        enqueues=[told()],
+        seen=seen,
+        seen_artifacts=[SeenArtifact(ID, "response", digest, 4.2, 4.3)],
+        arrivals=[Arrival(PROMPT, 1, 3.0, WALL)],
+    )
+    assert found(ran, _succeeded()) == set()
+    refused = Enqueue((PROMPT,), (None,), 1.0, 2.0, "refused")
+    assert found(History(enqueues=[refused])) == set()
+
+
+def spoil_id(history: History) -> tuple[History, list[Row]]:
+    return history, [cancelled(), cancelled(id=OTHER)]
+
+
+SPOILT: dict[str, tuple[str, Callable[[History], tuple[History, list[Row]]]]] = {
+    "an acknowledged job is not there": ("lost", lambda history: (history, [])),
+    "a job that was seen is not there": (
+        "lost",
+        lambda _: (History(seen=[Seen(ID, "queued", 1.0, 2.0)]), []),
+    ),
+    "a prompt is there twice": ("doubled", spoil_id),
+    "a key was answered with two jobs": (
+        "doubled",
+        lambda _: (
+            History(enqueues=[told(keys=("k",)), told(OTHER, keys=("k",))], changes=[CANCEL, evolve(CANCEL, id=OTHER)]),
+            [cancelled(key="k"), cancelled(id=OTHER, key="l", prompt="two 0 ok")],
+        ),
+    ),
+    "nobody has sent it": ("phantom", lambda _: (History(changes=[CANCEL]), [cancelled()])),
+    "it came to the target oftener than it was taken": (
+        "doubled",
+        lambda history: (_with(history, arrivals=[Arrival(PROMPT, 1, 2.0, WALL)]), [cancelled()]),
+    ),
+    "it succeeded, and is something else later": (
+        "regressed",
+        lambda history: (_with(history, seen=[Seen(ID, "succeeded", 2.1, 2.2)]), [cancelled()]),
+    ),
+    "it was deleted, and is there": (
+        "regressed",
+        lambda history: (
+            _with(history, changes=[CANCEL, Change("delete", ID, 3.0, 3.1, "acked")]),
+            [cancelled()],
+        ),
+    ),
+    "it was gone, and is there again": (
+        "regressed",
+        lambda history: (
+            _with(
+                history,
+                changes=[CANCEL, Change("delete", ID, 3.0, 3.1, "acked")],
+                seen=[Seen(ID, GONE, 3.2, 3.3), Seen(ID, "cancelled", 3.4, 3.5)],
+            ),
+            [],
+        ),
+    ),
+    "a response was another one": (
+        "regressed",
+        lambda history: (
+            _with(history, seen_artifacts=[SeenArtifact(ID, "response", "0" * 64, 2.0, 3.0)]),
+            [_succeeded()],
+        ),
+    ),
+    "an artifact that was acknowledged is not there": (
+        "lost",
+        lambda history: (_with(history, puts=[Put(ID, "mine", "0" * 64, 2.0, 3.0, "acked")]), [cancelled()]),
+    ),
+    "half of an array is there": (
+        "torn",
+        lambda _: (
+            History(
+                enqueues=[
+                    Enqueue((PROMPT, "two 0 ok"), (None, None), 1.0, 2.0, "unknown"),
+                ],
+                changes=[CANCEL],
+            ),
+            [cancelled()],
+        ),
+    ),
+    "it succeeded without its answer": ("torn", lambda history: (history, [evolve(_succeeded(), artifacts={})])),
+    "its answer is not what was said": (
+        "torn",
+        lambda history: (
+            history,
+            [evolve(_succeeded(), artifacts={"response": artifact(b'{"embeddings": [[1.0, 2.0]]}')})],
+        ),
+    ),
+    "an artifact is not what its row says": (
+        "torn",
+        lambda history: (
+            history,
+            [cancelled(artifacts={"mine": Artifact(0, 3, "0" * 64, b"abc")})],
+        ),
+    ),
+    "pieces are left": ("torn", lambda history: (history, [cancelled(pieces=1)])),
+    "it went a way that there is not": (
+        "illegal",
+        lambda history: (
+            history,
+            [cancelled(events=(Event("queued", 0), Event("succeeded", 0), Event("cancelled", 0)))],
+        ),
+    ),
+    "its log ends with another state": (
+        "illegal",
+        lambda history: (history, [cancelled(events=(Event("queued", 0),))]),
+    ),
+    "it has ended, and somebody runs it": ("illegal", lambda history: (history, [cancelled(boot="b")])),
+    "a try of what has ended is open": (
+        "illegal",
+        lambda history: (history, [cancelled(attempts=(Attempt(1, WALL, None, None),))]),
+    ),
+    "a fence was given twice": (
+        "stale",
+        lambda history: (
+            history,
+            [
+                cancelled(
+                    fence=1,
+                    events=(
+                        Event("queued", 0),
+                        Event("running", 1),
+                        Event("released", 1),
+                        Event("running", 1),
+                        Event("cancelled", 1),
+                    ),
+                )
+            ],
+        ),
+    ),
+    "a kill was paid for by the job": ("burned", lambda history: (history, [cancelled(attempt=1)])),
+    "it was cancelled, and nobody asked for that": (
+        "burned",
+        lambda history: (_with(history, changes=[]), [cancelled()]),
+    ),
+    "it could run, and has not ended": ("stuck", lambda history: (history, [queued()])),
+    "the counter is off": ("miscounted", lambda history: (history, [cancelled()])),
+    "sqlite finds fault": ("damaged", lambda history: (history, [cancelled()])),
+}
+
+
+def _with(history: History, **more: Any) -> History:
+    return evolve(history, **more)
+
+
+def _succeeded() -> Row:
+    events = (Event("queued", 0), Event("running", 1), Event("succeeded", 1))
+    return queued(
+        state="succeeded",
+        endpoint="/api/embed",
+        finished=True,
+        attempt=1,
+        fence=1,
+        events=events,
+        attempts=(Attempt(1, WALL, WALL + 1, "succeeded"),),
+        artifacts={"response": artifact(answer())},
+    )
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_whatever_is_wrong_with_a_history_is_found_by_its_name(case: str) -> None:
+    kind, spoil = SPOILT[case]
+    history, rows = spoil(History(enqueues=[told()], changes=[CANCEL]))
+    damage = ("a page is missing",) if kind == "damaged" else ()
+    assert kind in found(history, *rows, damage=damage, waiting=7 if kind == "miscounted" else None)
+
+
+def test_every_kind_of_finding_is_made_up_once() -> None:
+    assert {kind for kind, _ in SPOILT.values()} == KINDS.keys()
