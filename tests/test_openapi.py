@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import hypothesis
 import jsonschema_rs
 import pytest
 import pytest_twisted
@@ -186,7 +185,6 @@ def test_the_page_is_what_the_generator_gives() -> None:
 # -- schemathesis, and a real foreman
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-assert hypothesis.settings().deadline is None
 Kind = Literal["questions", "stories"]
 #: Questions are asked by themselves; in stories jobs are handed over, and what then can be done is done with them.
 RUNS: dict[Kind, tuple[str, ...]] = {
