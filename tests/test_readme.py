@@ -318,6 +318,21 @@ def test_the_programs_of_other_clients_run_as_they_stand(said: dict[Any, str]) -
     assert said["python"].count('"Hello"') == len(blocks("python")) > 5
 
 
+def test_the_examples_of_jobs_run_as_they_stand(served: Served) -> None:
+    page = (DOCS / "jobs.md").read_text("utf-8")
+    programs = [served.there(block) for block in blocks("python", page)]
+    first, second = (run([*PYTHON, program]) for program in programs)
+    assert "I am only a simulator" in first
+    assert second.startswith("100 {")
+    (with_curl,) = (block for block in blocks("sh", page) if block.startswith("curl"))
+    hand_over, wait, get = re.split(r"\n(?=curl)", served.there(with_curl).strip())
+    told = run(["sh", "-c", hand_over.replace("curl -i", "curl --silent --show-error --fail -i")])
+    assert told.startswith("HTTP/1.1 201")
+    environ = {"ID": json.loads(told.rpartition("\n")[2])["id"]}
+    for line in (wait, get):
+        assert run(["sh", "-c", line.replace("curl", "curl --silent --show-error --fail")], **environ).startswith("{")
+
+
 def test_what_is_to_be_put_into_a_file_is_of_its_kind() -> None:
     for block in blocks("toml"):
         assert tomllib.loads(block)
