@@ -262,6 +262,59 @@ def _succeeded() -> Row:
     )
 
 
+def _rescued(number: int) -> tuple[History, Row]:
+    """A job that was rescued and ran once more, with the answer that the target gave to its ``number``-th run."""
+    history = History(
+        enqueues=[told()],
+        seen=[Seen(ID, "succeeded", 4.0, 4.1)],
+        arrivals=[Arrival(PROMPT, 1, 2.5, WALL), Arrival(PROMPT, 2, 3.0, WALL + 200)],
+    )
+    log = ("queued", 0), ("running", 1), ("rescued", 2), ("running", 3), ("succeeded", 3)
+    tries = Attempt(1, WALL, WALL + 100, "rescued", "lost"), Attempt(3, WALL + 150, WALL + 300, "succeeded")
+    job = evolve(
+        _succeeded(),
+        fence=3,
+        rescues=1,
+        events=tuple(Event(*event) for event in log),
+        attempts=tries,
+        artifacts={"response": artifact(answer(number), fence=3)},
+    )
+    return history, job
+
+
+def test_a_job_that_was_rescued_and_ran_once_more_is_as_it_should_be() -> None:
+    assert found(*_rescued(2)) == set()
+
+
+def test_the_answer_to_a_try_that_was_taken_away_is_found() -> None:
+    # All but the number in it is as if the try that is said to have succeeded had brought it.
+    assert found(*_rescued(1)) == {"stale"}
+
+
+def test_a_rescue_that_the_job_paid_for_is_found() -> None:
+    history, job = _rescued(2)
+    assert found(history, evolve(job, attempt=2)) == {"burned"}
+
+
+def test_a_run_after_the_success_could_be_seen_is_found_although_each_run_had_its_claim() -> None:
+    history, job = _rescued(2)
+    early = evolve(history, seen=[Seen(ID, "succeeded", 2.6, 2.7)])
+    assert found(early, job) == {"doubled"}
+
+
+def test_a_retry_that_was_acknowledged_and_forgotten_is_found() -> None:
+    retry = Change("retry", ID, 2.7, 2.8, "acked")
+    assert found(History(enqueues=[told()], changes=[CANCEL, retry]), cancelled()) == {"lost"}
+
+
+def test_an_older_artifact_in_place_of_the_acknowledged_one_is_found() -> None:
+    older, newer = artifact(b"older"), artifact(b"newer")
+    puts = [Put(ID, "mine", older.sha256, 2.0, 2.1, "acked"), Put(ID, "mine", newer.sha256, 2.2, 2.3, "acked")]
+    history = History(enqueues=[told()], changes=[CANCEL], puts=puts)
+    assert found(history, cancelled(artifacts={"mine": newer})) == set()
+    assert found(history, cancelled(artifacts={"mine": older})) == {"regressed"}
+
+
 @pytest.mark.parametrize("case", SPOILT)
 def test_whatever_is_wrong_with_a_history_is_found_by_its_name(case: str) -> None:
     kind, spoil = SPOILT[case]
