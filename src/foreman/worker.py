@@ -267,11 +267,11 @@ class Worker:
                 self._missed_until = self._clock.seconds() + MISSED_PAUSE
             ended = await self._store.end(attempt.claim, decide, attempt.remains(outcome))
             self._log.info(
-                "job {job} is {state} ({error}: {message}): {told}",
+                # What the target says of a request may repeat it; the job has it, the log has not.
+                "job {job} is {state} ({error}): {told}",
                 job=job.id,
                 state=ended.state,
                 error=outcome.error_class,
-                message=outcome.message,
                 told=told,
             )
         elif isinstance(outcome, errors.Cancelled):
