@@ -134,7 +134,7 @@ def look(cursor: sqlite3.Cursor) -> None:
     queries.oldest(cursor, "gate")
     queries.first(cursor, "gate", lambda _: 0)
     for job in queries.page(cursor, Filter(states=("queued",)), None, 5):
-        queries.job_whole(cursor, job.id)
+        queries.jobs_whole(cursor, [job.id])
 
 
 def test_everything_that_is_done_goes_by_an_index(connection: WatchedConnection) -> None:

@@ -57,10 +57,11 @@ class Counts:
     oldest: int | None
 
 
-def job_whole(cursor: sqlite3.Cursor, id_: str) -> Job | None:
-    """The job with all that belongs to it but its blobs."""
-    job = job_of(cursor, id_)
-    return None if job is None else _filled(cursor, [job])[0]
+def jobs_whole(cursor: sqlite3.Cursor, ids: Sequence[str]) -> list[Job | None]:
+    """The jobs in the order of ``ids``, with all that belongs to them but their blobs; None for each that is not there."""
+    found = [job for id_ in ids if (job := job_of(cursor, id_)) is not None]
+    whole = {job.id: job for job in _filled(cursor, found)}
+    return [whole.get(id_) for id_ in ids]
 
 
 #: How a list begins, by what it is chosen by; the rest is looked at row by row.
@@ -183,10 +184,10 @@ OLDEST = (
     "SELECT run_at FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model = ? "
     "ORDER BY sort_key, id LIMIT 1"
 )
-#: How many of one model stand before a job, as far as anybody is told.
-BEFORE = (
+#: How many of one model stand between two places in the queue, the first included, as far as anybody is told.
+BETWEEN = (
     "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model = ? "
-    "AND (sort_key, id) < (?, ?) LIMIT ?)"
+    "AND (sort_key, id) >= (?, ?) AND (sort_key, id) < (?, ?) LIMIT ?)"
 )
 
 
@@ -214,26 +215,39 @@ def _filled(cursor: sqlite3.Cursor, jobs: Sequence[Job]) -> list[Job]:
         (ids,),
     ):
         artifacts.setdefault(id_, []).append(ArtifactInfo(*cast("Row", known)))
-    models: dict[JobLane, list[str]] = {
-        lane: queued_models(cursor, lane) for lane in {job.lane for job in jobs if job.state == "queued"}
-    }
+    positions = _positions(cursor, jobs)
     return [
         evolve(
             job,
             metadata=metadata.get(job.id, {}),
             artifacts=tuple(artifacts.get(job.id, ())),
-            position=_position(cursor, job, models[job.lane]) if job.state == "queued" else None,
+            position=positions.get(job.id),
         )
         for job in jobs
     ]
 
 
-def _position(cursor: sqlite3.Cursor, job: Job, models: Sequence[str]) -> int | None:
-    """The place of a queued job among all of its lane, 1 is next; None beyond FARTHEST."""
-    before = 0
-    for model in models:
-        most = FARTHEST + 1 - before
-        before += cursor.execute(BEFORE, (job.lane, model, job.sort_key, job.id, most)).fetchone()[0]
-        if before > FARTHEST:
-            return None
-    return before + 1
+def _positions(cursor: sqlite3.Cursor, jobs: Sequence[Job]) -> dict[str, int]:
+    """The places of those that are queued, each among all of its lane, 1 is next; nothing beyond FARTHEST."""
+    places = {}
+    for lane in {job.lane for job in jobs if job.state == "queued"}:
+        models = queued_models(cursor, lane)
+        # From one to the next, so that what stands before them all is counted once.
+        before, since = 0, _BEFORE_ALL
+        for job in sorted((job for job in jobs if job.state == "queued" and job.lane == lane), key=_place):
+            for model in models:
+                most = FARTHEST + 1 - before
+                before += cursor.execute(BETWEEN, (lane, model, *since, *_place(job), most)).fetchone()[0]
+                if before > FARTHEST:
+                    break
+            if before > FARTHEST:
+                break
+            places[job.id], since = before + 1, _place(job)
+    return places
+
+
+_BEFORE_ALL = (-(2**63), "")
+
+
+def _place(job: Job) -> tuple[int, str]:
+    return job.sort_key, job.id

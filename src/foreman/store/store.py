@@ -11,6 +11,7 @@ from foreman.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJo
 from foreman.store import opening, queries
 from foreman.store.bells import Bells
 from foreman.store.database import Database
+from foreman.store.gathered import Gathered
 from foreman.store.queries import Counts, Event, Filter
 from foreman.store.statements import by_hand, enqueue, prune, running, sweep
 from foreman.store.statements.enqueue import Enqueued
@@ -33,6 +34,10 @@ class Store:
     _new_id: Callable[[], ULID]
     _max_jobs: int
     _last_id: int = field(default=0, init=False)
+    _gathered: Gathered = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._gathered = Gathered(lambda ids: self.database.read(queries.jobs_whole, ids))
 
     @property
     def condition(self) -> Condition:
@@ -156,7 +161,11 @@ class Store:
 
     async def get(self, id_: str) -> Job | None:
         """The job, with all that belongs to it but its blobs."""
-        return await self.database.read(queries.job_whole, id_)
+        return await self._gathered.get(id_)
+
+    async def several(self, ids: Sequence[str]) -> list[Job | None]:
+        """Likewise those of ``ids``, in that order, in one look; None for each that is not there."""
+        return await self.database.read(queries.jobs_whole, ids)
 
     async def keyed(self, owner: str, keys: Sequence[str]) -> dict[str, str]:
         """The fingerprints of those jobs of ``owner`` that have one of ``keys``, by key."""

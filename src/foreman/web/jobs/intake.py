@@ -55,7 +55,7 @@ class Intake:
         reader = Reader(visit.caller, key, self._store.now(), self._limits.max_payload)
         new, is_array = reader.read(read_whole(visit))
         enqueued = await self._enqueue(new, "/{}" if is_array else "")
-        jobs = [await self._shown(one.id) for one in enqueued]
+        jobs = await self._shown([one.id for one in enqueued])
         headers = _replayed(enqueued)
         status = 200 if headers else 201
         if is_array:
@@ -87,7 +87,8 @@ class Intake:
         )
         (enqueued,) = await self._enqueue([job], None)
         headers = [_location(visit, enqueued.id), (b"Preference-Applied", b"respond-async"), *_replayed([enqueued])]
-        return json_reply(200 if enqueued.replayed else 202, await self._shown(enqueued.id), headers)
+        (shown,) = await self._shown([enqueued.id])
+        return json_reply(200 if enqueued.replayed else 202, shown, headers)
 
     def _check_open(self) -> None:
         if self._waking.closed:
@@ -122,11 +123,15 @@ class Intake:
         known = await self._store.keyed(new[0].owner, keys) if keys else {}
         return [known.get(job.idempotency_key or "") == job.fingerprint for job in new]
 
-    async def _shown(self, id_: str) -> dict[str, Any]:
-        job = await self._store.get(id_)
-        if job is None:
-            raise no_such_job(id_)
-        return job_value(job, self._models)
+    async def _shown(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        # One by one they come from many requests at once, which share a look.
+        jobs = [await self._store.get(ids[0])] if len(ids) == 1 else await self._store.several(ids)
+        shown = []
+        for id_, job in zip(ids, jobs, strict=True):
+            if job is None:
+                raise no_such_job(id_)
+            shown.append(job_value(job, self._models))
+        return shown
 
 
 def read_whole(visit: Visit) -> bytes:
