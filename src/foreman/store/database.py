@@ -31,6 +31,8 @@ READERS = 2
 LOOK_PATIENCE = 5.0
 #: How often SQLite looks whether that time is over, in its own instructions.
 _LOOK_STEPS = 20_000
+#: What is known of the room on the disk is used for so long, in seconds: to look takes as long as to hand a job over.
+ROOM_FRESH = 0.25
 #: How often a database that could not be opened is tried again, in seconds.
 REOPEN = 30.0
 
@@ -56,6 +58,8 @@ class Database:
     _reading: ConnectionPool | None = field(default=None, init=False)
     _reopening: LoopingCall | None = field(default=None, init=False)
     _ill_since: float | None = field(default=None, init=False)
+    _room_seen_at: float = field(default=float("-inf"), init=False)
+    _nearly_full: bool = field(default=False, init=False)
     _log = Logger()
 
     @property
@@ -122,10 +126,14 @@ class Database:
             raise unavailable("full", f"less than {self._reserve} bytes are free, which FOREMAN_DISK_RESERVE keeps")
 
     def _is_nearly_full(self) -> bool:
-        try:
-            return shutil.disk_usage(self.path.parent).free < self._reserve
-        except OSError:
-            return False  # what is wrong there, writing will tell
+        now = self._reactor.seconds()
+        if now - self._room_seen_at >= ROOM_FRESH:
+            self._room_seen_at = now
+            try:
+                self._nearly_full = shutil.disk_usage(self.path.parent).free < self._reserve
+            except OSError:
+                self._nearly_full = False  # what is wrong there, writing will tell
+        return self._nearly_full
 
     # from start to end
 
