@@ -56,8 +56,9 @@ def test_thirty_kills_lose_nothing_and_double_nothing() -> None:
 
 def test_a_foreman_that_acknowledges_before_it_commits_is_found() -> None:
     done = attack("--control", "ack-before-commit", "--control-cycles", "60")
+    # What it is found by depends on the moment: most often by what is lost, now and then by a key that has two jobs.
     assert "control ack-before-commit: found after" in done.stdout, done.stdout + done.stderr
-    assert "lost" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # the checker
