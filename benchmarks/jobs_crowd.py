@@ -134,6 +134,8 @@ class Crowd:
             self.port, method, path, {"note": "x" * chance.randrange(4000)} if what == "keep" else None
         )
         self._saw(f"{what} {status}")
+        if what == "cancel" and status == 200 and chance.random() < 0.7:  # on second thoughts
+            self._saw(f"retry {jobs_daemon.ask(self.port, 'POST', f'/jobs/{id_}/retry')[0]}")
 
     def _look(self, chance: random.Random) -> None:
         path = chance.choice(

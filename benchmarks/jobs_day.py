@@ -32,6 +32,8 @@ MOST_ACTIVE, ARRAY = 400, 20
 HOUSEKEEPING = 2.0
 #: What goes wrong at the target now and then, and how often, in seconds.
 MISHAPS, MISHAP_EVERY = ("reset", "error-line", "no-done", "5xx"), 3.0
+#: Of a target that says nothing any more, as some of those do; they would take a day's minutes.
+SILENCE = "2s"
 KINDS = ("chat", "chat", "chat", "chat", "chat", "generate", "embed", "embed", "later", "openai")
 
 
@@ -162,10 +164,11 @@ def command(*, jobs: int, minutes: float, keep: str, seed: int) -> None:
         console.width = max(console.width, 120)
     with tempfile.TemporaryDirectory(prefix="bench-day-") as name:
         folder, watch = Path(name), Strangers()
-        keeps = {f"keep_{state}": keep for state in ("succeeded", "cancelled", "failed")}
+        settings = {f"keep_{state}": keep for state in ("succeeded", "cancelled", "failed")}
+        settings["silence_timeout"] = SILENCE
         with (
             jobs_daemon.simulator(folder) as target,
-            jobs_daemon.running(folder, target, every=HOUSEKEEPING, **keeps) as daemon,
+            jobs_daemon.running(folder, target, every=HOUSEKEEPING, **settings) as daemon,
         ):
             day = Day(daemon, target, jobs, minutes, random.Random(seed))
             day.run(lambda text: progress.print(text, style="dim", highlight=False))
