@@ -134,7 +134,8 @@ class Story:
         following = Following(self.clock, self.memory, self.memory, Waking(self.clock), 5.0)  # type: ignore[arg-type]
         for most in [*self.cuts, 10**6]:
             ear, after = Ear(self.clock, most), self.heard[-1][1] if self.heard else None
-            asked: Any = getattr(following, self.what)(ear, self.memory.job, after)
+            more = {"follows": True} if self.what == "events" else {}
+            asked: Any = getattr(following, self.what)(ear, self.memory.job, after, **more)
             working = Deferred.fromCoroutine(asked)
             ear.leave = working.cancel
             try:
