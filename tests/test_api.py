@@ -281,7 +281,8 @@ def test_what_ollama_has_not_on_a_list_is_the_targets_to_refuse(step: Doorstep) 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 @pytest.mark.parametrize(
-    "target", ["/nope", "/api/version?a=1&a=%20", "/v1/models/x%3Ay", "/api/chat2/%C3%A9;v=1", "/metrics", "/v1/batches/1"]
+    "target",
+    ["/nope", "/api/version?a=1&a=%20", "/v1/models/x%3Ay", "/api/chat2/%C3%A9;v=1", "/metrics", "/v1/batches/1"],
 )
 def test_what_foreman_does_not_know_goes_through_as_it_is(step: Doorstep, method: str, target: str) -> None:
     said = [("X-A", "b"), ("X-A", "c"), ("x-lower", "D")]
