@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from benchmarks import jobs_daemon, jobs_fill
+from benchmarks import jobs_daemon, jobs_fill, machine
 from benchmarks.jobs_figures import Samples, percentile, spread, stalls
 from benchmarks.tools import Ask, Clients, Target
 
@@ -142,8 +142,11 @@ def enqueues(ground: Ground, number: int) -> Samples:
         time.sleep(1)
         samples |= stalls("stall, idle daemon", daemon.lateness())
         for together in (1, 64, 256):
+            cpu = machine.cpu_ns([daemon.pid])
             answers = ground.ask(daemon, posts(number if together > 1 else number // 4, together))
+            cpu = machine.cpu_ns([daemon.pid]) - cpu
             samples |= {f"post {together}": per_second(answers), **spread(f"post {together}", took(answers))}
+            samples |= {f"post {together} cpu": cpu / len(answers) / 1000}
         samples |= stalls("stall, posts flat out", daemon.lateness())
         array = f"[{','.join([job()] * ARRAY)}]"
         plan = [Request(path="/jobs", body=array, slot=one % ARRAYS_AT_ONCE) for one in range(number // 50)]

@@ -94,10 +94,13 @@ async def enqueues(store: Store, count: int) -> Samples:
     await deferLater(reactor, 1)
     samples |= stalls("stall, idle", ticker.take())
     for together in (1, 64, 256):
+        cpu = machine.cpu_ns([os.getpid()])
         seconds, took = await at_once(
             count if together > 1 else count // 4, together, lambda: store.enqueue([new_job()])
         )
+        cpu = machine.cpu_ns([os.getpid()]) - cpu
         samples |= {f"store {together}": len(took) / seconds, **spread(f"store {together}", took)}
+        samples |= {f"store {together} cpu": cpu / len(took) / 1000}
         if together == 256:
             samples |= stalls("stall, store flat out", ticker.take())
         ticker.take()
