@@ -46,8 +46,8 @@ def attack(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
 
 
-def test_thirty_kills_lose_nothing_and_double_nothing() -> None:
-    done = attack("--cycles", "30")
+def test_a_hundred_kills_lose_nothing_and_double_nothing() -> None:
+    done = attack("--cycles", "100")
     assert done.returncode == 0, done.stdout + done.stderr
     for kind in KINDS:
         (count,) = re.findall(rf"^ {kind}: .* +(\d+) *$", done.stdout, re.MULTILINE)

@@ -35,7 +35,7 @@ T = TypeVar("T")
 #: Where a file needs no disk, if this machine has such a place: nothing here asks what a power cut leaves.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 #: Each is a story of sixty steps; thousands of them were run when this was written.
-EXAMPLES = 40
+EXAMPLES = 200
 MOST_WAITING = 9
 BEGINNING = 1_700_000_000_000
 MINUTE = 60_000

@@ -257,8 +257,11 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
         _make_file(backup)
         with closing(sqlite3.connect(backup)) as copy:
             connection.backup(copy)
+    # A script that makes a table anew would take with it, by its references, what belongs to the old one.
+    connection.execute("PRAGMA foreign_keys = OFF")
     for number, script in enumerate(scripts[version:], version + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
             f"PRAGMA user_version = {number};\nCOMMIT;"
         )
+    connection.execute("PRAGMA foreign_keys = ON")
