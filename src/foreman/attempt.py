@@ -15,7 +15,7 @@ from foreman.asked import Asked, unpack
 from foreman.gate import Turn
 from foreman.headers import RawHeaders
 from foreman.inference import Inference, Work
-from foreman.job import Job, Mishap
+from foreman.job import FOLLOWED, Job, Mishap
 from foreman.lanes import Way
 from foreman.ndjson import Kind
 from foreman.outlook import Place
@@ -29,8 +29,6 @@ from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
 from foreman.verdict import Heard, Success, judge, remains
 
-#: Endpoints that are asked for a stream, so that the answer can be followed.
-FOLLOWED = ("/api/chat", "/api/generate")
 #: How often new lines are kept, in seconds.
 KEEP_EVERY = 2.0
 

@@ -41,6 +41,8 @@ LONGEST_PAUSE = 3600.0
 
 #: Names of artifacts that foreman gives.
 RESPONSE, STREAM, ERROR, PARTIAL = "response", "stream", "error", "partial"
+#: Endpoints that are asked for a stream, so that the answer can be followed.
+FOLLOWED = frozenset({"/api/chat", "/api/generate"})
 #: The type of lines of JSON.
 LINES = "application/x-ndjson"
 OWN_ARTIFACTS = frozenset({RESPONSE, STREAM, ERROR, PARTIAL})

@@ -49,12 +49,11 @@ class Event:
 
 @frozen
 class Counts:
-    """How many jobs there are of each state that has not ended; ``oldest`` when the first queued chat could have run."""
+    """How many jobs there are of each state that has not ended, and which run."""
 
     scheduled: int
     queued: int
     running: tuple[Job, ...]
-    oldest: int | None
 
 
 def jobs_whole(cursor: sqlite3.Cursor, ids: Sequence[str]) -> list[Job | None]:
@@ -164,7 +163,7 @@ def counts(cursor: sqlite3.Cursor) -> Counts:
     running = cursor.execute(
         f"SELECT {JOB_COLUMNS} FROM jobs INDEXED BY jobs_running WHERE state = 'running' ORDER BY id"  # noqa: S608
     ).fetchall()
-    return Counts(scheduled, max(0, waiting - scheduled), tuple(map(job_from, running)), oldest(cursor, "gate"))
+    return Counts(scheduled, max(0, waiting - scheduled), tuple(map(job_from, running)))
 
 
 def first(cursor: sqlite3.Cursor, lane: JobLane, bonus_of: Callable[[str], int | None]) -> Job | None:

@@ -8,7 +8,7 @@ import click
 
 from foreman.cli.asking import url_option
 from foreman.cli.explained import FAILED, Explained
-from foreman.cli.jobs.changing import each, post
+from foreman.cli.jobs.changing import change_each
 from foreman.cli.jobs.ends import FINDING_ENDS
 
 
@@ -23,15 +23,4 @@ from foreman.cli.jobs.ends import FINDING_ENDS
 @url_option
 def command(ids: tuple[str, ...], url: str) -> None:
     """Cancel each job ID, whether it waits or runs: it does not run any more."""
-    from foreman.cli.remote import answer_of
-
-    sys.exit(
-        answer_of(
-            "jobs cancel",
-            url,
-            lambda foreman: each(
-                "jobs cancel", foreman, ids, lambda foreman, id_: post(foreman, id_, "cancel", "cancelled")
-            ),
-            patience=None,
-        )
-    )
+    sys.exit(change_each("jobs cancel", url, ids, "cancel", "cancelled"))

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from foreman.cli.remote import Foreman
 
 
+def change_each(command: str, url: str, wanted: Sequence[str], what: str, done: str) -> int:
+    """Ask the foreman at ``url`` for a change of each job, by ``post``; the exit status."""
+    from foreman.cli.remote import answer_of
+
+    return answer_of(
+        command,
+        url,
+        lambda foreman: each(command, foreman, wanted, lambda foreman, id_: post(foreman, id_, what, done)),
+        patience=None,
+    )
+
+
 async def each(
     command: str,
     foreman: Foreman,

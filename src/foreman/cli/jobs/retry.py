@@ -8,7 +8,7 @@ import click
 
 from foreman.cli.asking import url_option
 from foreman.cli.explained import FAILED, Explained
-from foreman.cli.jobs.changing import each, post
+from foreman.cli.jobs.changing import change_each
 from foreman.cli.jobs.ends import FINDING_ENDS
 
 
@@ -23,15 +23,4 @@ from foreman.cli.jobs.ends import FINDING_ENDS
 @url_option
 def command(ids: tuple[str, ...], url: str) -> None:
     """Let each job ID that failed, was discarded or cancelled try again, with new attempts."""
-    from foreman.cli.remote import answer_of
-
-    sys.exit(
-        answer_of(
-            "jobs retry",
-            url,
-            lambda foreman: each(
-                "jobs retry", foreman, ids, lambda foreman, id_: post(foreman, id_, "retry", "queued again")
-            ),
-            patience=None,
-        )
-    )
+    sys.exit(change_each("jobs retry", url, ids, "retry", "queued again"))

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
 from foreman.headers import RawHeaders
-from foreman.job import ACTIVE, PARTIAL, STREAM, Job
+from foreman.job import ACTIVE, FOLLOWED, PARTIAL, STREAM, Job
 from foreman.output import Output
 from foreman.store.queries import Event
 from foreman.store.store import Store
@@ -24,8 +24,6 @@ from foreman.web.jobs.waking import Waking, listening
 from foreman.web.visit import Visit
 from foreman.web.waiting import BETWEEN_FILLERS, STREAM_HEADERS
 
-#: Endpoints whose answers come line by line.
-NATIVE = frozenset({"/api/chat", "/api/generate"})
 #: How many events are read at once.
 AT_ONCE = 500
 #: Behind every line of a try, and behind what was said about its end.
@@ -158,7 +156,7 @@ class Following:
 
         :raises Problem: for a job without lines, or an ``after`` that is none of its lines.
         """
-        if job.endpoint not in NATIVE:
+        if job.endpoint not in FOLLOWED:
             raise Problem(404, f"{job.endpoint} has no stream; its answer is an artifact when it is there")
         current = job.fence + 1 if job.state in {"scheduled", "queued"} else job.fence
         attempt, line = current, 0
