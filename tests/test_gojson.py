@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman import gojson
-from foreman.gojson import MOST_BYTES, MOST_STEPS, Body, Empty, Truncated, Unreadable, members, text
+from foreman.gojson import SLICE, Body, Empty, Truncated, Unreadable, members, members_in_slices, text
 
 WANTED = ("model", "stream", "keep_alive", "messages", "name", "prompt")
 
@@ -23,7 +23,10 @@ Outcome = dict[str, list[bytes]] | type[ValueError]
 
 def outcome(body: Body) -> Outcome:
     try:
-        return {name: [bytes(body[start:end]) for start, end in spans] for name, spans in members(body, WANTED).items()}
+        return {
+            name: [bytes(body[start:end]) for start, end in spans]
+            for name, spans in members(body, WANTED).spans.items()
+        }
     except (Empty, Truncated, Unreadable) as problem:
         return type(problem)
 
@@ -293,19 +296,61 @@ def test_a_mapped_file_and_a_view_are_read_like_bytes() -> None:
                 assert outcome(mapped) == expected
 
 
-def test_no_more_than_so_many_values_are_looked_at() -> None:
+def test_no_more_than_so_many_values_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gojson, "MAX_STEPS", 50)
+
     def body(values: int) -> bytes:
         return b'{"model":"m","x":[' + b",".join([b"1"] * (values - 2)) + b"]}"
 
-    assert outcome(body(MOST_STEPS)) == {"model": [b'"m"']}
-    assert outcome(body(MOST_STEPS + 1)) is Unreadable
+    assert outcome(body(50)) == {"model": [b'"m"']}
+    assert outcome(body(51)) is Unreadable
 
 
-def test_no_more_than_so_many_bytes_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert outcome(b" " * (MOST_BYTES + 1)) is Unreadable
-    monkeypatch.setattr(gojson, "MOST_BYTES", 14)
-    assert outcome(b'{"model": "m"}') == {"model": [b'"m"']}
-    assert outcome(b'{"model": "m"} ') is Unreadable
+@pytest.mark.parametrize("length", [0, 15, 16, 17, 63, 64, 65, 1023, 1024, 1025, 65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("letter", [b"a", rb"\n", rb"\u00e9", "é".encode(), b"\xff"])
+def test_strings_and_blanks_of_any_length_are_passed_over(letter: bytes, length: int) -> None:
+    blank, string = b" \n" * length, b'"' + letter * length + b'"'
+    body = b"%b{%b%b%b:%b%b%b,%b%b%b:%b[%b%b]%b}%b" % (
+        blank, blank, string, blank, blank, string, blank, blank, b'"model"', blank, blank, blank, string, blank, blank,
+    )  # fmt: skip
+    assert outcome(body) == {"model": [b"[" + blank + string + b"]"]}
+    assert outcome(body[: body.rindex(b"}")]) is Truncated
+    assert outcome(body[: body.rindex(b'"')]) is Truncated
+    assert outcome(body[: body.rindex(b'"')] + b"\x00") is Unreadable
+
+
+def test_the_end_of_the_object_is_known() -> None:
+    for body, end in ((b'{"a":1}', 7), (b' {"a":{}} \n{"b', 9), (b"null \n", 4), (b"{}x", 2)):
+        assert members(body, WANTED).end == end
+
+
+HOSTILE = [
+    b" ", b"[", b"[],", b"{},", b"0,", b'"",', b'{"":0},', b"-1.5e-7,", rb'"\n",', b'"a', rb"\n", rb"\u00e9", b"a", b"1", b",", b"\x00",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("frame", [b"%b", b'{"x":[%b0],"model":"m"}', b'{"x":"%b","model":"m"}'])
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_the_work_is_done_in_slices_of_a_bounded_size(piece: bytes, frame: bytes) -> None:
+    def slices(length: int) -> int:
+        scan = members_in_slices(frame % (piece * (length // len(piece))), WANTED)
+        count = 0
+        while True:
+            try:
+                next(scan)
+            except (StopIteration, ValueError):
+                return count
+            count += 1
+
+    few, many = slices(2 * SLICE), slices(8 * SLICE)
+    assert few <= 600
+    assert many <= 4 * (few + 1)
+    assert many >= few
+
+
+def test_a_long_string_is_passed_over_with_pauses() -> None:
+    scan = members_in_slices(b'{"x":"' + b"a" * 8 * SLICE + b'"}', WANTED)
+    assert sum(1 for _ in scan) >= 7
 
 
 def test_a_large_value_is_passed_over() -> None:

@@ -72,7 +72,7 @@ def test_go_reads_what_was_wanted_and_everything_else_keeps_its_bytes(
     body = (written(pairs, iter(spaces)) + behind).encode("utf-8", "surrogatepass")
     made = with_stream(body, stream=stream)
     assert reads(made) is stream
-    assert gojson.members(made, ("stream",))["stream"]
+    assert gojson.members(made, ("stream",)).spans["stream"]
     if any(name in SAME for name, _ in pairs):
         wanted = "true" if stream else "false"
         changed = [(name, wanted if name in SAME else value) for name, value in pairs]
@@ -89,7 +89,7 @@ def test_what_is_too_intricate_for_the_careful_reader_gets_the_member_where_it_c
 ) -> None:
     pairs = [*pairs, ("format", "[1,2]")]
     body = written(pairs, iter(spaces)).encode("utf-8", "surrogatepass")
-    with patch("foreman.gojson.MOST_STEPS", 1):
+    with patch("foreman.gojson.MAX_STEPS", 1):
         try:
             made = with_stream(body, stream=stream)
         except ValueError:  # only of bytes that msgspec does not take for JSON

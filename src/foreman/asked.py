@@ -169,7 +169,7 @@ def _ordinary(body: Body) -> _Found | None:
 def _careful(body: Body) -> _Found:
     return {
         name: [bytes(body[start : min(end, start + _LONGEST)]) for start, end in spans]
-        for name, spans in gojson.members(body, _NEEDED).items()
+        for name, spans in gojson.members(body, _NEEDED).spans.items()
     }
 
 

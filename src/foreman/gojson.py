@@ -2,7 +2,11 @@
 
 Slower than a parser in C, and used where that one cannot be sure: keys match without regard to case, duplicates count,
 bytes that are no UTF-8 and lone surrogates are taken, bytes after the first value are ignored, and a value that stops
-too early is told from one that is wrong. Nothing is built of what is not wanted, and the work is bounded.
+too early is told from one that is wrong. Nothing is built of what is not wanted.
+
+The work grows with the length of the body and with nothing else: each regular expression here looks at a bounded number
+of bytes, and none can backtrack over more than those. It is done in slices, so that a large body does not keep the
+reactor from everything else.
 """
 
 from __future__ import annotations
@@ -10,45 +14,49 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from typing import TypeVar
+
+from attrs import define, field, frozen
 
 Body = bytes | memoryview | mmap.mmap
 
-#: How many values and bytes are looked at before giving up, so that no body holds the process for long: up to 50 ms and
-#: 150 ms.
-MOST_STEPS = 50_000
-MOST_BYTES = 32 * 1024 * 1024
+#: How many values are looked at before giving up: 1.5 s of work in all, in slices.
+MAX_STEPS = 1_000_000
+#: The work of one slice, in bytes of a string without escapes: 1 to 4 ms.
+SLICE = 256 * 1024
+#: What one step costs, in the same unit.
+_STEP_WORK = 256
 #: How deep Go reads, less the object itself.
-_DEEPEST = 9_999
+_MAX_DEPTH = 9_999
 #: No wanted key is longer in any spelling: ten letters, each written ``\uXXXX``, and two quotes.
 _LONGEST_KEY = 62
 
-_SPACE = rb"[ \t\r\n]*+"
-_UNENDED = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})[^"\\\x00-\x1f]*+)*+'
-_STRING = _UNENDED + rb'"'
-_INTEGER = rb"-?(?:0|[1-9][0-9]*+)"
-_NUMBER = _INTEGER + rb"(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![0-9.eE+-])"
-_SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
+_SPACE = rb"[ \t\r\n]{0,64}"
+_UNESCAPED = rb'[^"\\\x00-\x1f]'
+# Longer numbers than that are valid, and nobody sends them.
+_INTEGER = rb"-?(?:0|[1-9][0-9]{0,999})"
+_NUMBER = _INTEGER + rb"(?:\.[0-9]{1,1000})?(?:[eE][+-]?[0-9]{1,1000})?(?![0-9.eE+-])"
 
-_BLANK = re.compile(_SPACE)
-_VALUE = re.compile(_SPACE + rb"(?:([{])|([\[])|" + _SCALAR + rb")")
-_FIRST_KEY = re.compile(_SPACE + rb"(?:(})|(" + _STRING + rb")" + _SPACE + rb":)")
-_NEXT_KEY = re.compile(_SPACE + rb"(?:(})|," + _SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":)")
-_NO_ITEM = re.compile(_SPACE + rb"]")
+_BLANKS = re.compile(rb"[ \t\r\n]{0,65536}")
+#: A value: groups are an opening brace or bracket, or the quote that begins a string, and the one that ends it if it is near.
+_VALUE = re.compile(
+    _SPACE + rb"(?:([{])|([\[])|(\")" + _UNESCAPED + rb"{0,1024}(\"?)|" + _NUMBER + rb"|true|false|null)"
+)
+_FIRST_KEY = re.compile(_SPACE + rb"(?:(})|(?=\"))")
+_NEXT_KEY = re.compile(_SPACE + rb"(?:(})|,)")
+_KEY = re.compile(_SPACE + rb"(\")" + _UNESCAPED + rb"{0,1024}(\"?)")
+_COLON = re.compile(_SPACE + rb":")
+_NO_ITEM = re.compile(_SPACE + rb"(?:(])|(?=[^ \t\r\n]))")
 _NEXT_ITEM = re.compile(_SPACE + rb"(?:(])|,)")
 
-# What may stand at the very end where one of these was due.
-_PART_OF_STRING = _UNENDED + rb"(?:\\(?:u[0-9A-Fa-f]{0,3})?)?"
-_PART_OF_NUMBER = rb"-|" + _INTEGER + rb"(?:\.|(?:\.[0-9]+)?[eE][+-]?)"
-_PART_OF_WORD = rb"t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?"
-_PART_OF_KEY = _PART_OF_STRING + rb"|" + _STRING + _SPACE
-_PARTS = {
-    _VALUE: _SPACE + rb"(?:" + _PART_OF_STRING + rb"|" + _PART_OF_NUMBER + rb"|" + _PART_OF_WORD + rb")?",
-    _FIRST_KEY: _SPACE + rb"(?:" + _PART_OF_KEY + rb")?",
-    _NEXT_KEY: _SPACE + rb"(?:," + _SPACE + rb"(?:" + _PART_OF_KEY + rb")?)?",
-    _NEXT_ITEM: _SPACE,
-}
-_BEGINNINGS = {due: re.compile(part) for due, part in _PARTS.items()}
+_LETTERS = re.compile(_UNESCAPED + rb"{1,65536}")
+_ESCAPES = re.compile(rb"(?:\\(?:[\"\\/bfnrt]|u[0-9A-Fa-f]{4})" + _UNESCAPED + rb"{0,16}){1,1024}")
+#: What may stand at the very end of a body that was cut short.
+_PART_OF_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?")
+_PART_OF_VALUE = re.compile(
+    _SPACE + rb"(?:-|" + _INTEGER + rb"(?:\.|(?:\.[0-9]{1,1000})?[eE][+-]?)|t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?)"
+)
 
 #: Go folds ASCII letters and the two others whose simple case folding is one.
 _FOLD = str.maketrans(
@@ -58,6 +66,9 @@ _FOLD = str.maketrans(
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Span = tuple[int, int]
+Result = TypeVar("Result")
+#: Work in slices: each ``next`` does one of them, and the last one returns the result.
+Slices = Generator[None, None, Result]
 
 
 class Empty(ValueError):
@@ -72,35 +83,62 @@ class Unreadable(ValueError):
     """Not JSON, or no object, or too intricate to be read here."""
 
 
-def members(body: Body, wanted: Collection[str]) -> dict[str, list[Span]]:
-    """Where the values of the wanted members of the object are with which ``body`` begins, duplicates in their order.
+@frozen
+class Members:
+    """What was found of an object.
+
+    :ivar spans: where the values of the wanted members are, duplicates in their order, by folded name;
+    :ivar end: where the object ends.
+    """
+
+    spans: dict[str, list[Span]]
+    end: int
+
+
+def members(body: Body, wanted: Collection[str]) -> Members:
+    """The wanted members of the object with which ``body`` begins; see ``members_in_slices``."""
+    return at_once(members_in_slices(body, wanted))
+
+
+def members_in_slices(body: Body, wanted: Collection[str]) -> Slices[Members]:
+    """The wanted members of the object with which ``body`` begins.
 
     ``null`` has no members. Keys are folded; ``wanted`` are ASCII letters in lower case and underscores.
 
     :raises Empty: where there is nothing; :raises Truncated: where more could make it one; :raises Unreadable: where it
         is no object, or too much.
     """
-    if len(body) > MOST_BYTES:
-        raise Unreadable
-    at = _match(_BLANK, body, 0).end()
+    scanner = _Scanner(body)
+    at = yield from scanner.skip_blanks(0)
     if at == len(body):
         raise Empty
-    steps = MOST_STEPS
-    opening = _match(_VALUE, body, at)
+    opening = yield from scanner.match(_VALUE, at)
     if opening[1] is None:
-        _, steps = _skip(body, at, steps)
+        end = yield from scanner.skip_value(at)
         if bytes(body[at : at + 4]) == b"null":
-            return {}
+            return Members({}, end)
         raise Unreadable
     found: dict[str, list[Span]] = {}
-    key = _match(_FIRST_KEY, body, opening.end())
-    while key[1] is None:
-        start = _match(_BLANK, body, key.end()).end()
-        end, steps = _skip(body, start, steps)
-        if (name := _folded(body, key.span(2))) in wanted:
-            found.setdefault(name, []).append((start, end))
-        key = _match(_NEXT_KEY, body, end)
-    return found
+    at = opening.end()
+    due = _FIRST_KEY
+    while (separator := (yield from scanner.match(due, at)))[1] is None:
+        name, at = yield from scanner.key(separator.end())
+        start = yield from scanner.skip_blanks(at)
+        at = yield from scanner.skip_value(start)
+        if name in wanted:
+            found.setdefault(name, []).append((start, at))
+        due = _NEXT_KEY
+    return Members(found, separator.end())
+
+
+def at_once(slices: Slices[Result]) -> Result:
+    """The result of work in slices, without a pause."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as finished:
+            result: Result = finished.value
+            return result
 
 
 def text(raw: bytes) -> str:
@@ -110,43 +148,108 @@ def text(raw: bytes) -> str:
     return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
 
 
-def _folded(body: Body, span: Span) -> str:
-    start, end = span
-    return text(bytes(body[start:end])).translate(_FOLD) if end - start <= _LONGEST_KEY else ""
+@define(eq=False)
+class _Scanner:
+    """Walks over a body, and pauses when a slice of work is done."""
 
+    body: Body
+    _steps: int = field(default=0, init=False)
+    _slice_began_at: int = field(default=0, init=False)
 
-def _skip(body: Body, at: int, steps: int) -> tuple[int, int]:
-    """Where the value that begins at ``at`` ends, and how many steps are left."""
-    in_object: list[bool] = []  # for each bracket that is open
-    while True:
-        steps -= 1
-        value = _match(_VALUE, body, at)
-        if steps < 0 or (value.lastindex and len(in_object) == _DEEPEST):
-            raise Unreadable
-        at = value.end()
-        if value[1] is not None:
-            key = _match(_FIRST_KEY, body, at)
-            at = key.end()
-            if key[1] is None:
-                in_object.append(True)
-                continue
-        elif value[2] is not None:
-            if (none := _NO_ITEM.match(body, at)) is None:
-                in_object.append(False)
-                continue
-            at = none.end()
-        while in_object:
-            after = _match(_NEXT_KEY if in_object[-1] else _NEXT_ITEM, body, at)
-            at = after.end()
-            if after[1] is None:
+    def match(self, due: re.Pattern[bytes], at: int) -> Slices[re.Match[bytes]]:
+        """What is due at ``at``."""
+        found = due.match(self.body, at)
+        if found is None:
+            at = yield from self.skip_blanks(at)
+            found = due.match(self.body, at)
+        if found is not None:
+            return found
+        if at == len(self.body) or (due is _VALUE and _PART_OF_VALUE.fullmatch(self.body, at)):
+            raise Truncated
+        raise Unreadable
+
+    def skip_blanks(self, at: int) -> Slices[int]:
+        """Where the white space at ``at`` ends."""
+        while (end := _end(_BLANKS, self.body, at)) > at:
+            at = end
+            if self._is_slice_done(at):
+                yield
+        return at
+
+    def key(self, at: int) -> Slices[tuple[str, int]]:
+        """The folded name of the key at ``at``, empty where it is too long to be wanted, and where its value may begin."""
+        opening = yield from self.match(_KEY, at)
+        start, end = opening.start(1), opening.end()
+        if not opening[2]:
+            end = yield from self._string_end(end)
+        name = ""
+        if end - start <= _LONGEST_KEY:
+            name = text(bytes(self.body[start:end])).translate(_FOLD)
+        colon = yield from self.match(_COLON, end)
+        return name, colon.end()
+
+    def skip_value(self, at: int) -> Slices[int]:
+        """Where the value at ``at`` ends."""
+        in_object: list[bool] = []  # for each bracket that is open
+        while True:
+            self._steps += 1
+            if self._is_slice_done(at):
+                yield
+            value = yield from self.match(_VALUE, at)
+            if self._steps > MAX_STEPS or (len(in_object) == _MAX_DEPTH and (value[1] or value[2])):
+                raise Unreadable
+            at = value.end()
+            if value[1] is not None:
+                key = yield from self.match(_FIRST_KEY, at)
+                at = key.end()
+                if key[1] is None:
+                    _, at = yield from self.key(at)
+                    in_object.append(True)
+                    continue
+            elif value[2] is not None:
+                none = yield from self.match(_NO_ITEM, at)
+                at = none.end()
+                if none[1] is None:
+                    in_object.append(False)
+                    continue
+            elif value[3] is not None and not value[4]:
+                at = yield from self._string_end(at)
+            while in_object:
+                after = yield from self.match(_NEXT_KEY if in_object[-1] else _NEXT_ITEM, at)
+                at = after.end()
+                if after[1] is None:
+                    if in_object[-1]:
+                        _, at = yield from self.key(at)
+                    break
+                in_object.pop()
+            else:
+                return at
+
+    def _string_end(self, at: int) -> Slices[int]:
+        """Where the string ends, behind its quote, of which ``at`` is within."""
+        body = self.body
+        while at < len(body):
+            letter = body[at : at + 1]
+            if letter == b'"':
+                return at + 1
+            end = _end(_ESCAPES if letter == b"\\" else _LETTERS, body, at)
+            if end == at:
                 break
-            in_object.pop()
-        else:
-            return at, steps
+            at = end
+            if self._is_slice_done(at):
+                yield
+        if at == len(body) or _PART_OF_ESCAPE.fullmatch(body, at):
+            raise Truncated
+        raise Unreadable
+
+    def _is_slice_done(self, at: int) -> bool:
+        done = at + self._steps * _STEP_WORK
+        if done - self._slice_began_at < SLICE:
+            return False
+        self._slice_began_at = done
+        return True
 
 
-def _match(due: re.Pattern[bytes], body: Body, at: int) -> re.Match[bytes]:
-    found = due.match(body, at)
-    if found is not None:
-        return found
-    raise Truncated if _BEGINNINGS[due].fullmatch(body, at) else Unreadable
+def _end(pattern: re.Pattern[bytes], body: Body, at: int) -> int:
+    found = pattern.match(body, at)
+    return at if found is None else found.end()

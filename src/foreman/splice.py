@@ -26,7 +26,7 @@ def with_stream(body: bytes, *, stream: bool) -> bytes:
     if opening is None:
         raise ValueError("it is no object")
     try:
-        spans = gojson.members(body, (_MEMBER,)).get(_MEMBER, [])
+        spans = gojson.members(body, (_MEMBER,)).spans.get(_MEMBER, [])
     except (gojson.Empty, gojson.Truncated):
         raise ValueError("it stops too early") from None
     except gojson.Unreadable:
