@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.asked import MOST_UNPACKED, Asked, Errand, read
+from foreman import asked, gojson
+from foreman.asked import MOST_UNPACKED, Asked, Errand, read, read_in_slices
 from foreman.errors import BadBody
 
 CHAT, GENERATE = "/api/chat", "/api/generate"
@@ -501,3 +502,26 @@ def test_recorded_answers_show_that_the_body_was_read_right() -> None:
             assert (found.errand is errand) == (mark in heard["body"]), name
         compared += 1
     assert compared > 80
+
+
+@pytest.mark.parametrize("piece", [b"[],", b'{"":0},', rb'"\n\n\n\n",', b'"a",', b"0,", b" "])
+def test_a_large_body_is_read_in_slices_whatever_it_is_made_of(piece: bytes) -> None:
+    body = b'{"model":"m","options":[' + piece * (4 * 1024 * 1024 // len(piece)) + b"0]}"
+    slices = read_in_slices(CHAT, body)
+    assert sum(1 for _ in slices) >= 4
+
+
+def test_a_body_of_many_values_is_not_decoded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(_: object) -> object:
+        raise AssertionError("decoded at once")
+
+    monkeypatch.setattr(asked, "_decode_ordinary", decode)
+    many = b'{"model":"m","options":[' + b"[]," * 1_400_000 + b"0]}"
+    monkeypatch.setattr(gojson, "MAX_STEPS", 1000)
+    assert not read(CHAT, many).sure
+
+
+def test_what_is_packed_is_unpacked_in_slices() -> None:
+    packed = zstandard.compress(b'{"model":"m","input":"' + b"a" * (MOST_UNPACKED - 100) + b'"}')
+    slices = read_in_slices("/v1/responses", packed, b"zstd")
+    assert sum(1 for _ in slices) >= 20

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman import asked, gojson
-from foreman.splice import with_stream
+from foreman.slices import at_once
+from foreman.splice import with_stream as in_slices
 
 #: Spellings that Go takes for ``stream``, and some that it does not.
 SAME = ("stream", "Stream", "STREAM", "sTrEaM", "\\u0073tream", "ſtream", "strea\\u006d")
@@ -34,6 +35,10 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 FLAGS = st.sampled_from(["null", "true", "false"])
+
+
+def with_stream(body: bytes, *, stream: bool) -> bytes:
+    return at_once(in_slices(body, stream=stream))
 
 
 @st.composite

@@ -17,14 +17,20 @@ import zstandard
 from attrs import frozen
 from msgspec import Raw
 
-from foreman import forms, gojson
+from foreman import forms, go_duration, gojson
 from foreman.errors import BadBody
 from foreman.gojson import Body
+from foreman.slices import Slices, at_once
 
 #: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
 MOST_UNPACKED = 20 * 1024 * 1024
 #: The largest window of compressed data that Ollama's decoder takes.
 _LARGEST_WINDOW = 8 * 1024 * 1024
+#: How much of a body is unpacked, or looked at, at once, in bytes. What is no larger is always decoded at once: 3 ms.
+_PIECE = 1024 * 1024
+#: What decoding costs, in nanoseconds: each byte, escape and value; and how much of it may be done at once.
+_BYTE_COST, _ESCAPE_COST, _VALUE_COST = 0.25, 2, 8
+_QUICK_COST = 10_000_000
 #: A name has at most some 600 bytes (contract 2.8); what is far longer need not be repeated in errors and logs.
 _LONGEST = 8_000
 
@@ -85,14 +91,6 @@ _FLAGS = {b"true": True, b"false": False}
 _UNSET_BY_NULL = frozenset({"keep_alive", "messages"})
 _QUOTE, _BRACKET = b'"['
 _NO_ITEMS = re.compile(rb"\[[ \t\r\n]*+\]")
-_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_STEP = r"(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(ns|us|µs|μs|ms|s|m|h)"
-_DURATION = re.compile(rf"[-+]?(?:0|(?:{_STEP})+)")
-_DURATION_STEP = re.compile(_STEP)
-#: What Go's durations hold, in nanoseconds; and how long a number of people's may be.
-_LONGEST_DURATION = 2**63 - 1
-_MOST_DIGITS = 1000
-
 #: The values of the needed members, duplicates in their order, each as far as _LONGEST bytes.
 _Found = dict[str, list[bytes]]
 _Values = list[bytes] | None
@@ -105,6 +103,13 @@ class _Mismatch(ValueError):
 def read(
     path: str, body: Body, encoding: bytes | None = None, content_type: bytes | None = None, query: bytes = b""
 ) -> Asked:
+    """What a body asks for, without a pause; see ``read_in_slices``."""
+    return at_once(read_in_slices(path, body, encoding, content_type, query))
+
+
+def read_in_slices(
+    path: str, body: Body, encoding: bytes | None = None, content_type: bytes | None = None, query: bytes = b""
+) -> Slices[Asked]:
     """Find out what a body asks for.
 
     :param path: as in ``lanes.Way``; :param encoding: the ``Content-Encoding``; :param query: of the request, raw.
@@ -117,9 +122,11 @@ def read(
         return Asked(model, stream=False) if model else _unsure(path)
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):
-            body = unpack(body)
-        found = _ordinary(body)
-        return _judge(path, _careful(body) if found is None else found)
+            body = yield from unpack_in_slices(body)
+        found = yield from _ordinary(body)
+        if found is None:
+            found = yield from _careful(body)
+        return _judge(path, found)
     except gojson.Empty:
         raise BadBody("EOF" if path.startswith("/v1/") else "missing request body") from None
     except gojson.Truncated:
@@ -132,25 +139,32 @@ def _unsure(path: str) -> Asked:
     return Asked(None, path in _STREAMING, sure=False)
 
 
-def unpack(body: Body) -> bytes:
+def unpack_in_slices(body: Body) -> Slices[bytes]:
     """A body without its zstd compression, as far as Ollama unpacks.
 
     :raises gojson.Unreadable: when it cannot be unpacked, or is larger than that.
     """
+    pieces: list[bytes] = []
+    left = MOST_UNPACKED
     reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(
         memoryview(body), read_across_frames=True
     )
     try:
-        unpacked = reader.read(MOST_UNPACKED + 1)
+        while piece := reader.read(_PIECE):
+            pieces.append(piece)
+            left -= len(piece)
+            if left < 0:
+                raise gojson.Unreadable
+            yield
     except zstandard.ZstdError:
         raise gojson.Unreadable from None
-    if len(unpacked) > MOST_UNPACKED:
-        raise gojson.Unreadable
-    return unpacked
+    return b"".join(pieces)
 
 
-def _ordinary(body: Body) -> _Found | None:
-    """The needed values, or None where this reader cannot be sure of them."""
+def _ordinary(body: Body) -> Slices[_Found | None]:
+    """The needed values, or None where this reader cannot be sure of them, or would take too long at once."""
+    if len(body) > _PIECE and not (yield from _is_quickly_decoded(body)):
+        return None
     try:
         values = _decode_ordinary(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -166,10 +180,24 @@ def _ordinary(body: Body) -> _Found | None:
     return found
 
 
-def _careful(body: Body) -> _Found:
+def _is_quickly_decoded(body: Body) -> Slices[bool]:
+    """Whether ``msgspec`` reads a large body in some 10 ms, judged by what its work is made of."""
+    cost = len(body) * _BYTE_COST
+    for start in range(0, len(body), _PIECE):
+        if cost > _QUICK_COST:
+            return False
+        piece = bytes(body[start : start + _PIECE])
+        cost += piece.count(b"\\") * _ESCAPE_COST
+        cost += (piece.count(b",") + piece.count(b"[") + piece.count(b"{")) * _VALUE_COST
+        yield
+    return cost <= _QUICK_COST
+
+
+def _careful(body: Body) -> Slices[_Found]:
+    found = yield from gojson.members_in_slices(body, _NEEDED)
     return {
         name: [bytes(body[start : min(end, start + _LONGEST)]) for start, end in spans]
-        for name, spans in gojson.members(body, _NEEDED).spans.items()
+        for name, spans in found.spans.items()
     }
 
 
@@ -248,7 +276,10 @@ def _is_zero(keep_alive: bytes) -> bool:
     if len(keep_alive) >= _LONGEST:
         raise _Mismatch
     if keep_alive[0] == _QUOTE:
-        return _nanoseconds(gojson.text(keep_alive)) == 0
+        try:
+            return go_duration.nanoseconds(gojson.text(keep_alive)) == 0
+        except ValueError:
+            raise _Mismatch from None
     try:
         seconds = float(keep_alive)
     except ValueError:
@@ -256,18 +287,3 @@ def _is_zero(keep_alive: bytes) -> bool:
     if math.isinf(seconds):
         raise _Mismatch
     return 0 <= seconds * 10**9 < 1
-
-
-def _nanoseconds(duration: str) -> int:
-    """The size of what Go's ``time.ParseDuration`` reads, without its sign."""
-    if _DURATION.fullmatch(duration) is None:
-        raise _Mismatch
-    total = 0
-    for whole, fraction, bare_fraction, unit in _DURATION_STEP.findall(duration):
-        digits = fraction or bare_fraction
-        if len(whole) > _MOST_DIGITS or len(digits) > _MOST_DIGITS:
-            raise _Mismatch
-        total += int(whole or 0) * _UNITS[unit] + int(digits or 0) * _UNITS[unit] // 10 ** len(digits)
-    if total > _LONGEST_DURATION:
-        raise _Mismatch
-    return total

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors, lanes
-from foreman.asked import Asked, unpack
+from foreman.asked import Asked, unpack_in_slices
+from foreman.cooperate import in_turns
 from foreman.gate import Turn
 from foreman.headers import RawHeaders
 from foreman.inference import Inference, Work
@@ -22,6 +23,7 @@ from foreman.outlook import Place
 from foreman.output import Output
 from foreman.question import ModelMissing, Question
 from foreman.record import Record
+from foreman.slices import Slices
 from foreman.splice import with_stream
 from foreman.store.statements.running import Claim, Stale
 from foreman.store.statements.shared import Artifact
@@ -90,10 +92,16 @@ class Attempt:
 
     async def run(self, inference: Inference, turn: Turn | None) -> None:
         """Ask the target in ``turn``, and hear it out; what came of it is told by ``outcome``."""
+        preparing = self.work.pending = Deferred.fromCoroutine(in_turns(inference.cooperator, self._question()))
         try:
-            question = self._question()
+            question = await preparing
         except ValueError as problem:
             self._failed = Mishap("refused", f"its payload cannot be read: {problem}")
+            return
+        except CancelledError:
+            if self.work.why_stopped is None:
+                raise
+            self._stopped = self.work.why_stopped
             return
         deadline = self._watch_deadline()
         self._watch_cancel()
@@ -162,13 +170,13 @@ class Attempt:
 
     # what is asked
 
-    def _question(self) -> Question:
+    def _question(self) -> Slices[Question]:
         claim = self.claim
         body, encoding = claim.payload, claim.content_encoding
         wants_stream = claim.job.endpoint in FOLLOWED
         if claim.stream != wants_stream:
-            plain = unpack(body) if encoding == "zstd" else body
-            body, encoding = with_stream(plain, stream=wants_stream), None
+            plain = (yield from unpack_in_slices(body)) if encoding == "zstd" else body
+            body, encoding = (yield from with_stream(plain, stream=wants_stream)), None
         headers = [(b"Content-Type", claim.content_type.encode("latin-1"))]
         if encoding is not None:
             headers.append((b"Content-Encoding", encoding.encode("latin-1")))

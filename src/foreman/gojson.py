@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from collections.abc import Collection, Generator
-from typing import TypeVar
+from collections.abc import Collection
 
 from attrs import define, field, frozen
+
+from foreman.slices import Slices, at_once
 
 Body = bytes | memoryview | mmap.mmap
 
@@ -66,9 +67,6 @@ _FOLD = str.maketrans(
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Span = tuple[int, int]
-Result = TypeVar("Result")
-#: Work in slices: each ``next`` does one of them, and the last one returns the result.
-Slices = Generator[None, None, Result]
 
 
 class Empty(ValueError):
@@ -129,16 +127,6 @@ def members_in_slices(body: Body, wanted: Collection[str]) -> Slices[Members]:
             found.setdefault(name, []).append((start, at))
         due = _NEXT_KEY
     return Members(found, separator.end())
-
-
-def at_once(slices: Slices[Result]) -> Result:
-    """The result of work in slices, without a pause."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as finished:
-            result: Result = finished.value
-            return result
 
 
 def text(raw: bytes) -> str:

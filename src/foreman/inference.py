@@ -9,12 +9,13 @@ from typing import Any
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.task import Cooperator, deferLater
 
 from foreman import errors
 from foreman.asked import Errand
 from foreman.budget import Budget
 from foreman.coldload import ColdLoad
+from foreman.cooperate import cooperator
 from foreman.crowd import Crowd
 from foreman.estimates import Answered, Estimates
 from foreman.gate import Gate, Turn
@@ -68,7 +69,8 @@ class Work:
 class Inference:
     """The work between the door and the target.
 
-    :ivar gate: where chats take turns; :ivar embeddings: where embeddings pass, beside it (ADR-0013).
+    :ivar gate: where chats take turns; :ivar embeddings: where embeddings pass, beside it (ADR-0013);
+    :ivar cooperator: where the reading of large bodies takes turns.
     """
 
     _clock: IReactorTime
@@ -82,8 +84,10 @@ class Inference:
     _estimates: Estimates = field(factory=Estimates, init=False)
     _active: Crowd[Work] = field(factory=Crowd, init=False)
     outlook: Outlook = field(init=False)
+    cooperator: Cooperator = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.cooperator = cooperator(self._clock)
         self.outlook = Outlook(self._clock, self.gate, self.inventory, self._estimates)
 
     async def run(self, question: Question, asker: Asker, record: Record, ticket: Ticket) -> None:

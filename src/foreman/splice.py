@@ -8,13 +8,14 @@ import msgspec
 from msgspec import Raw
 
 from foreman import gojson
+from foreman.slices import Slices
 
 _MEMBER = "stream"
 _OPENING = re.compile(rb"[ \t\r\n]*+\{")
 _CLOSING = re.compile(rb"[ \t\r\n]*+\}")
 
 
-def with_stream(body: bytes, *, stream: bool) -> bytes:
+def with_stream(body: bytes, *, stream: bool) -> Slices[bytes]:
     """A JSON object whose member ``stream`` is ``stream``, read as Go reads it.
 
     Every member of that name is changed, since in Go the last of them counts. A new one stands in front.
@@ -26,7 +27,7 @@ def with_stream(body: bytes, *, stream: bool) -> bytes:
     if opening is None:
         raise ValueError("it is no object")
     try:
-        spans = gojson.members(body, (_MEMBER,)).spans.get(_MEMBER, [])
+        spans = (yield from gojson.members_in_slices(body, (_MEMBER,))).spans.get(_MEMBER, [])
     except (gojson.Empty, gojson.Truncated):
         raise ValueError("it stops too early") from None
     except gojson.Unreadable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from attrs import define, field
@@ -15,12 +15,14 @@ from twisted.web.iweb import IRequest
 
 from foreman import errors
 from foreman.asked import Asked, Errand
+from foreman.cooperate import in_turns
 from foreman.headers import to_client
 from foreman.inference import Inference
 from foreman.lanes import Lane
 from foreman.ollama.inventory import Listing
 from foreman.record import Record
 from foreman.schedule import Ticket
+from foreman.slices import Slices
 from foreman.store.store import Store
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, failure_reply, json_reply
@@ -134,16 +136,38 @@ class Api:
     @app.route("/v1/embeddings", methods=["POST"])
     def infer(self, request: Visit) -> HandOver:
         """Chats take turns; embeddings pass beside them."""
-        wanted = read_body(request)
-        if self._jobs is not None and wants_job(request):
-            return HandOver(self._jobs.accept(request, wanted))
-        return HandOver(self._ask(request, wanted))
+        reading = read_body(request)
+        try:
+            next(reading)
+        except StopIteration as finished:  # as for nearly every body
+            return HandOver(self._run(request, finished.value))
+        return HandOver(self._read_and_run(request, reading))
 
     @app.route("/", methods=None)
     @app.route("/<path:_>", methods=None)
     def forward(self, request: Visit, _: str = "") -> HandOver:
         """Everything else goes through at once; the target says what it is."""
         return HandOver(self._ask(request, None))
+
+    async def _read_and_run(self, request: Visit, reading: Slices[Asked]) -> None:
+        try:
+            wanted = await in_turns(self._inference.cooperator, reading)
+        except CancelledError:
+            way = request.way
+            record = Record(request.id, request.caller, way.path, way.lane.value, request.began_at)
+            record.outcome = "client left"
+            self._access_log.write(record)
+        except errors.ForemanError as problem:
+            self.failed(request, Failure(problem))
+        except Exception:  # noqa: BLE001 - whatever it was, the client is told that something was
+            self.surprised(request, Failure())
+        else:
+            await self._run(request, wanted)
+
+    def _run(self, request: Visit, wanted: Asked) -> Coroutine[Any, Any, None]:
+        if self._jobs is not None and wants_job(request):
+            return self._jobs.accept(request, wanted)
+        return self._ask(request, wanted)
 
     async def _ask(self, request: Visit, wanted: Asked | None) -> None:
         way = request.way

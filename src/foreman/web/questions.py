@@ -8,10 +8,11 @@ from foreman import asked
 from foreman.asked import Asked
 from foreman.ollama.body import FileBody
 from foreman.question import Question
+from foreman.slices import Slices
 from foreman.web.visit import Visit
 
 
-def read_body(request: Visit) -> Asked:
+def read_body(request: Visit) -> Slices[Asked]:
     """What the body of a request asks for.
 
     :raises errors.BadBody: where Ollama would refuse it at once.
@@ -21,9 +22,9 @@ def read_body(request: Visit) -> Asked:
     query = request.target.partition(b"?")[2]
     body = request.body()
     if isinstance(body, bytes):
-        return asked.read(request.way.path, body, encoding, content_type, query)
+        return (yield from asked.read_in_slices(request.way.path, body, encoding, content_type, query))
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return asked.read(request.way.path, view, encoding, content_type, query)
+        return (yield from asked.read_in_slices(request.way.path, view, encoding, content_type, query))
 
 
 def question(request: Visit, wanted: Asked | None) -> Question:
