@@ -1,0 +1,90 @@
+"""foreman as it is, with each turn of its reactor measured: ``python -m benchmarks.stalls_launch FILE``.
+
+Whenever SIGUSR1 asks, the longest turns since the last time go to FILE as JSON: the CPU time of the reactor's thread between
+two waits for events, in seconds, and where the thread was in the longest of them. CPU time, so that other programs on the
+machine do not count. The settings are those of the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from foreman.cli.options import choose_reactor, configure
+
+#: A turn this long is looked into, in seconds; and how often.
+LONG = 0.02
+EVERY = 0.005
+KEPT = 20
+
+
+class Turns:
+    """The turns of a reactor that waits in ``doPoll``."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._poll = reactor.doPoll
+        reactor.doIteration = self._wait
+        self._thread = threading.get_ident()
+        self._cpu = time.pthread_getcpuclockid(self._thread)
+        self._began = time.thread_time()
+        self._longest: list[float] = []
+        self._where = ""
+        self._seen = ""
+
+    def _wait(self, delay: float | None) -> None:
+        # A turn is from one call of doPoll to the next: it waits, which takes no CPU time, and handles what came.
+        now = time.thread_time()
+        took = now - self._began
+        if not self._longest or took > self._longest[0]:
+            self._where = self._seen
+        self._longest = sorted([took, *self._longest], reverse=True)[:KEPT]
+        self._began, self._seen = now, ""
+        self._poll(delay)
+
+    def watch(self) -> None:
+        """Note where the reactor's thread is when a turn takes long; for a thread of its own."""
+        while True:
+            time.sleep(EVERY)
+            if not self._seen and time.clock_gettime(self._cpu) - self._began > LONG:
+                frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - there is no other way
+                stack = traceback.extract_stack(frame)
+                self._seen = " < ".join(
+                    f"{line.name} {Path(line.filename).name}:{line.lineno}" for line in stack[:-7:-1]
+                )
+
+    def take(self) -> dict[str, Any]:
+        """The longest turns since the last time, and where the longest was."""
+        told = {"turns": self._longest, "where": self._where}
+        self._longest, self._where = [], ""
+        return told
+
+
+def main(file: Path) -> None:
+    """Serve until a signal."""
+    config = configure(os.environ, {})
+    choose_reactor()
+    from twisted.internet import reactor
+
+    from foreman.tap import run
+
+    turns = Turns(reactor)
+
+    def tell(*_: object) -> None:
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(turns.take()))
+        unfinished.rename(file)
+
+    threading.Thread(target=turns.watch, daemon=True).start()
+    signal.signal(signal.SIGUSR1, tell)
+    run(config)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
