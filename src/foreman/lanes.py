@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from typing import Literal
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from attrs import frozen
 
@@ -112,8 +112,8 @@ _JOB_ROUTES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
 _JOBS = "/jobs"
 #: Below these everything is management, whatever the method: what a newer Ollama adds there may need permission too.
 _MANAGED = ("/api/blobs/", "/api/user/", "/api/experimental/")
-_CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]+)(?=[/?]|\Z)")
-_ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]*)?(?=[/?]|\Z)", re.IGNORECASE)
+_CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]++)(?=[/?]|\Z)")
+_ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])?(?::[0-9]*+)?(?=[/?]|\Z)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: What may not stand in a request line's target (RFC 9112 section 3.2): blanks, control bytes, a fragment.
@@ -122,8 +122,9 @@ _NOT_FOUND = Refusal(404, "404 page not found")
 _BAD_REQUEST = Refusal(400, "400 Bad Request")
 #: Bytes that Go's ``url.EscapedPath`` leaves as they were sent, and those that it writes plainly itself.
 _AS_SENT = re.compile(rb"[A-Za-z0-9\-._~$&+,/:;=@%!'()*\[\]]*")
-_NOT_ASCII = re.compile(rb"[\x80-\xff]")
-_TO_ESCAPE = re.compile(rb"[^A-Za-z0-9\-._~$&+,/:;=@]")
+_PLAIN = "$&+,/:;=@"
+#: Other bytes than ASCII, in the spelling of Go's ``http.Redirect``.
+_ESCAPES = {byte: f"%{byte:02x}" for byte in range(0x80, 0x100)}
 
 
 def origin_form(target: bytes) -> bytes:
@@ -143,8 +144,11 @@ def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
     match = _CREDENTIAL.match(target)
     if match is None:
         return None, target
-    rest = target[match.end() :]
-    return unquote_to_bytes(match[1]), rest if rest.startswith(b"/") else b"/" + rest
+    rest, token = target[match.end() :], match[1]
+    # A bad escape makes it unfit in any case, and many of them are slow to decode.
+    return token if _BAD_ESCAPE.search(token) else unquote_to_bytes(token), rest if rest.startswith(
+        b"/"
+    ) else b"/" + rest
 
 
 def way(method: bytes, target: bytes) -> Way | Redirect | Refusal:
@@ -234,8 +238,8 @@ def _clean(path: bytes) -> bytes:
 
 def _escape(path: bytes) -> bytes:
     """A path as Go writes it into a ``Location``."""
-    return _TO_ESCAPE.sub(lambda match: b"%%%02X" % match[0][0], path)
+    return quote_from_bytes(path, safe=_PLAIN).encode("ascii")
 
 
 def _to_ascii(query: bytes) -> bytes:
-    return _NOT_ASCII.sub(lambda match: b"%%%02x" % match[0][0], query)
+    return query if query.isascii() else query.decode("latin-1").translate(_ESCAPES).encode("ascii")

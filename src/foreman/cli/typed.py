@@ -83,7 +83,7 @@ def _form(schema: str | None) -> Any:
     given = schema if schema.lstrip().startswith("{") else _text_of(schema, "--schema")
     try:
         value = json.loads(given)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise click.UsageError(f"--schema is not JSON: {problem}") from None
     if not isinstance(value, dict):
         raise click.UsageError("--schema is not a JSON object")

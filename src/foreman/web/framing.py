@@ -14,7 +14,7 @@ LONGEST_METHOD = 64
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _C1 = re.compile("[\x80-\x9f]")
 _HOST = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?",
+    rb"(?:\[[0-9A-Fa-f:.]++(?:%[A-Za-z0-9._~-]++)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]*+)(?::[0-9]*+)?",
 )
 _FRAMING = (b"content-length", b"transfer-encoding", b"host")
 _FIELD_NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from foreman.headers import RawHeaders
 
-_NAME_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
+_NAME_AND_PORT = re.compile(r"(\[[^\]]*+\]|[^:\[\]]*+)(?::[0-9]*+)?")
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - an origin, nothing is bound
 _DEFAULT_ORIGINS = (

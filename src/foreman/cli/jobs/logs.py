@@ -91,6 +91,6 @@ async def read(foreman: Foreman, wanted: str, show: Callable[[dict[str, Any]], N
 def _event(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and isinstance(event.get("id"), int) else None

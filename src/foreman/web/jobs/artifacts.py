@@ -21,7 +21,9 @@ LONGEST_NAME = 128
 LONGEST_TYPE = 255
 USUAL_TYPE = "application/octet-stream"
 
-_RANGE = re.compile(rb"[ \t]*bytes[ \t]*=[ \t]*(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))[ \t]*", re.IGNORECASE)
+_RANGE = re.compile(
+    rb"[ \t]*+bytes[ \t]*+=[ \t]*+(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))[ \t]*+", re.IGNORECASE
+)
 
 
 def check_name(name: str) -> None:

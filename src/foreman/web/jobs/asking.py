@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from foreman.web.jobs.problems import Flaw, Problem
 from foreman.web.visit import Visit
 
 KEY_LENGTH = 255
 
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_PIECE = re.compile(rf"(?:[^,\"]|{_QUOTED})+")
-#: A name, and perhaps a value, which for this preference may only be empty; parameters of it mean nothing to foreman.
-_RESPOND_ASYNC = re.compile(r'[ \t]*respond-async[ \t]*(?:=[ \t]*(?:"")?[ \t]*)?(?:;.*)?', re.IGNORECASE | re.DOTALL)
+_RESPOND_ASYNC = "respond-async"
+#: What matters to a list whose elements may have quoted strings in them.
+_MARK = re.compile(r'[,"\\]')
+#: A structured string (RFC 8941 section 3.3.3) may escape each of its characters, and has quotes around them.
+_LONGEST_STRUCTURED = 2 * KEY_LENGTH + 2
 _STRUCTURED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 
 
 def wants_job(visit: Visit) -> bool:
     """Whether the request asks not to be waited for."""
-    values = visit.headers_named(b"prefer")
-    return any(_RESPOND_ASYNC.fullmatch(piece) for value in values for piece in _PIECE.findall(value.decode("latin-1")))
+    values = (value.decode("latin-1").lower() for value in visit.headers_named(b"prefer"))
+    return any(
+        _is_respond_async(element) for value in values if _RESPOND_ASYNC in value for element in _elements(value)
+    )
 
 
 def header_key(visit: Visit) -> str | None:
@@ -36,7 +40,7 @@ def header_key(visit: Visit) -> str | None:
         raise Problem(400, "Idempotency-Key: is not UTF-8") from None
     if len(values) > 1:
         raise Problem(400, "Idempotency-Key: is given more than once")
-    structured = _STRUCTURED.fullmatch(text)
+    structured = _STRUCTURED.fullmatch(text) if len(text) <= _LONGEST_STRUCTURED else None
     key = re.sub(r"\\(.)", r"\1", structured[1]) if structured else text
     if not 1 <= len(key) <= KEY_LENGTH:
         raise Problem(400, f"Idempotency-Key: must have 1 to {KEY_LENGTH} characters")
@@ -76,3 +80,26 @@ def header(visit: Visit, name: bytes, default: str) -> str:
     """The first header of a name, lower case, as text."""
     values = visit.headers_named(name)
     return values[0].decode("latin-1") if values and values[0] else default
+
+
+def _elements(text: str) -> Iterator[str]:
+    """The elements of a comma-separated list; a comma within a quoted string separates nothing (RFC 9110 section 5.6)."""
+    start, quoted, escaped = 0, False, -1
+    for found in _MARK.finditer(text):
+        at, mark = found.start(), found[0]
+        if at == escaped:
+            continue
+        if mark == '"':
+            quoted = not quoted
+        elif mark == "\\":
+            escaped = at + 1 if quoted else -1
+        elif not quoted:
+            yield text[start:at]
+            start = at + 1
+    yield text[start:]
+
+
+def _is_respond_async(element: str) -> bool:
+    """Whether this is that preference; its value may only be empty, and its parameters mean nothing to foreman."""
+    name, _, value = element.partition(";")[0].partition("=")
+    return name.strip(" \t") == _RESPOND_ASYNC and value.strip(" \t") in {"", '""'}

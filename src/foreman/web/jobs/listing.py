@@ -25,6 +25,7 @@ _KNOWN = (
 PRUNING = ("state", "ended_before")
 _MOST_PARAMETERS = 50
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 #: A plus that nobody escaped is a blank in a query.
 _LOST_PLUS = re.compile(r" (?=[0-9]{2}:[0-9]{2}\Z)")
 
@@ -56,6 +57,8 @@ def parameters(visit: Visit, known: Sequence[str], *, beginnings: tuple[str, ...
     """
     query = visit.target.partition(b"?")[2].decode("latin-1")
     try:
+        if _BAD_ESCAPE.search(query):
+            raise ValueError  # noqa: TRY301 - as what parse_qsl raises
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="strict")
     except ValueError:
         raise Problem(400, "the query cannot be read") from None
@@ -142,6 +145,7 @@ def _moment(asked: Mapping[str, str], name: str) -> int | None:
 def _limit(text: str | None) -> int:
     if text is None:
         return USUAL
-    if not re.fullmatch(r"0*[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= MOST:
+    digits = text.lstrip("0")
+    if not re.fullmatch(r"[0-9]{1,3}", digits, re.ASCII) or not 1 <= int(digits) <= MOST:
         raise Problem(400, f"limit: must be a whole number from 1 to {MOST}")
-    return int(text)
+    return int(digits)
