@@ -277,9 +277,17 @@ def test_no_text_breaks_the_reader_of_moments(text: str) -> None:
 
 
 def test_moments_at_the_ends_of_time_are_moments_or_none() -> None:
-    assert moments.read("0001-01-01T00:00:00+23:59") is not None
-    assert moments.read("9999-12-31T23:59:59.999999-23:59") is not None
+    assert moments.read("0001-01-01T00:00:00Z") == moments.EARLIEST
+    assert moments.read("9999-12-31T23:59:59.999999Z") == moments.LATEST
+    # There is no year 0 and no year 10000 to show them in.
+    assert moments.read("0001-01-01T00:00:00+23:59") is None
+    assert moments.read("9999-12-31T23:59:59.999999-23:59") is None
     assert moments.read("0000-01-01T00:00:00Z") is None
+
+
+@pytest.mark.parametrize("moment", [-(2**63), moments.EARLIEST - 1, -1, 0, moments.LATEST + 1, 2**63 - 1])
+def test_every_moment_that_a_row_can_hold_is_shown(moment: int) -> None:
+    assert moments.read(moments.shown(moment) or "") == min(max(moment, moments.EARLIEST), moments.LATEST)
 
 
 def test_models_are_looked_for_once_for_all() -> None:

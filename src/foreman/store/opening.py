@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -116,6 +117,7 @@ def configure(connection: sqlite3.Connection) -> None:
 
     :raises StoreUnavailable: when the file cannot be what it must be.
     """
+    connection.text_factory = readable
     for pragma, wanted in (
         ("journal_mode = WAL", "wal"),
         ("synchronous = FULL", None),
@@ -132,6 +134,10 @@ def configure(connection: sqlite3.Connection) -> None:
         row = connection.execute(f"PRAGMA {pragma}").fetchone()
         if wanted is not None and (row is None or row[0] != wanted):
             raise unavailable("unwritable", f"PRAGMA {pragma} was answered {row}")
+
+
+#: A text of the database; bytes that are not UTF-8, of a damaged row, must not keep every row beside it from being read.
+readable = partial(str, encoding="utf-8", errors="replace")
 
 
 def shrink(connection: sqlite3.Connection) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
+from attrs import fields
 from ulid import ULID
 
 from foreman.job import ArtifactInfo, Job, JobError, Usage
@@ -22,7 +23,7 @@ JOB_COLUMNS = (
 
 #: By how much an id may be ahead of its job, since ids go on where the clock is set back; milliseconds.
 LEEWAY = 86_400_000
-_USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "load_ms", "total_ms")
+_USAGE_FIELDS = tuple(one.name for one in fields(Usage))
 
 
 def first_id(moment: int, *, leeway: bool = False) -> str:
@@ -68,8 +69,16 @@ def job_from(row: Row, metadata: Mapping[str, str] | None = None, artifacts: Seq
 
 
 def usage_from(text: str | None) -> Usage | None:
-    """A usage as it was kept."""
-    return None if text is None else Usage(**msgspec.json.decode(text))
+    """A usage as it was kept; what cannot be read of it, or is a newer foreman's, is left out."""
+    if text is None:
+        return None
+    try:
+        kept = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(kept, dict):
+        return None
+    return Usage(**{name: kept[name] for name in _USAGE_FIELDS if type(kept.get(name)) is int})
 
 
 def usage_text(usage: Usage | None) -> str | None:

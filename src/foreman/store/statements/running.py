@@ -74,13 +74,27 @@ def claim(tx: Transaction, lane: JobLane, boot: str, bonus_of: Callable[[str], i
             (job.id, job.fence, boot, tx.now),
         )
         tell(tx, job.id, "running", job.fence)
-        payload, content_type, content_encoding, headers, stream = tx.cursor.execute(
-            "SELECT payload, content_type, content_encoding, headers, stream FROM payloads WHERE job_id = ?", (job.id,)
-        ).fetchone()
-        pairs = tuple((name, value) for name, value in msgspec.json.decode(headers))
-        return Claim(job, payload, content_type, content_encoding, pairs, bool(stream))
+        claimed = _with_request(tx, job)
+        if claimed is not None:
+            return claimed
+        # Left where it is, it would be taken again and again, and no job behind it ever.
+        lost = jobs.JobError("refused", "its request cannot be read from the store", job.attempt)
+        _finish(tx, job, Ending("failed", None, burned=True, outages=0, error=lost))
     tx.queued = True  # whoever asks again gets on with the rest
     return None
+
+
+def _with_request(tx: Transaction, job: Job) -> Claim | None:
+    """The claim of ``job`` with its request; None where that cannot be read."""
+    row = tx.cursor.execute(
+        "SELECT payload, content_type, content_encoding, headers, stream FROM payloads WHERE job_id = ?", (job.id,)
+    ).fetchone()
+    try:
+        payload, content_type, content_encoding, headers, stream = row
+        pairs = msgspec.json.decode(headers, type=list[tuple[str, str]])
+    except (TypeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return Claim(job, payload, content_type, content_encoding, tuple(pairs), bool(stream))
 
 
 def head(cursor: sqlite3.Cursor, lane: JobLane, bonus_of: Callable[[str], int | None]) -> str | None:

@@ -133,14 +133,15 @@ def moment(value: Any) -> int:
     """A moment, in milliseconds since the epoch."""
     read = moments.read(value) if isinstance(value, str) else None
     if read is None:
-        raise _Wrong("must be a moment of RFC 3339 with its offset, such as 2026-11-28T22:00:00Z")
+        raise _Wrong(moments.MUST_BE)
     return read
 
 
 def key(value: Any) -> str:
     """What tells a repetition."""
-    if not isinstance(value, str) or not 1 <= len(value) <= KEY_LENGTH:
-        raise _Wrong(f"must be a text of 1 to {KEY_LENGTH} characters")
+    if not isinstance(value, str) or not 1 <= len(value) <= KEY_LENGTH or "\0" in value:
+        # SQLite's functions for JSON, by which keys are looked up, end a text at a NUL.
+        raise _Wrong(f"must be a text of 1 to {KEY_LENGTH} characters, none of them NUL")
     return value
 
 

@@ -138,7 +138,7 @@ def _moment(asked: Mapping[str, str], name: str) -> int | None:
         return None
     read = moments.read(_LOST_PLUS.sub("+", asked[name]))
     if read is None:
-        raise Problem(400, f"{name}: must be a moment of RFC 3339 with its offset, such as 2026-11-28T22:00:00Z")
+        raise Problem(400, f"{name}: {moments.MUST_BE}")
     return read
 
 

@@ -28,7 +28,7 @@ from foreman.web.jobs.following import Following, Worker
 from foreman.web.jobs.front import Front
 from foreman.web.jobs.intake import Intake, JobLimits, read_whole
 from foreman.web.jobs.problems import Problem, family_reply, no_such_job, problem_of, problem_reply
-from foreman.web.jobs.shown import Models, artifact_value, job_value
+from foreman.web.jobs.shown import Listed, Models, artifact_value, job_value
 from foreman.web.jobs.waking import Waking, listening
 from foreman.web.visit import Visit
 
@@ -53,6 +53,7 @@ class JobsApi:
     _access_log: AccessLog
     _limits: JobLimits
     _sees_all: Callable[[], bool]
+    _listed: Listed = field(init=False)
     _waking: Waking = field(init=False)
     _intake: Intake = field(init=False)
     _following: Following = field(init=False)
@@ -60,6 +61,7 @@ class JobsApi:
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
+        self._listed = Listed(self._models)
         self._waking = Waking(self._clock)
         self._intake = Intake(self._store, self._models, self._waking, self._limits)
         self._following = Following(self._clock, self._store, self._worker, self._waking, self._limits.stall_timeout)
@@ -105,7 +107,7 @@ class JobsApi:
         found = await self._store.page(page.wanted, page.before, page.limit + 1)
         jobs = found[: page.limit]
         following = request.own_path(page.next_after(jobs[-1].id)) if len(found) > page.limit else None
-        value = {"jobs": [job_value(job, self._models) for job in jobs], "next": following}
+        value = {"jobs": [self._listed.value(job) for job in jobs], "next": following}
         self._reply(request, json_reply(200, value))
 
     @app.route("/jobs/<string:id>", methods=["GET"])

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from attrs import define, field
+from twisted.logger import Logger
+
 from foreman import errors
 from foreman.job import ArtifactInfo, Job, JobError
 from foreman.ollama.stock import Standing
 from foreman.store.queries import Event
 from foreman.web.jobs import moments
+
+#: Of so many jobs the log tells that they cannot be shown.
+MOST_REPORTED = 1000
 
 
 class Models(Protocol):
@@ -52,6 +58,25 @@ def job_value(job: Job, models: Models) -> dict[str, Any]:
         },
         "artifacts": [{"name": one.name, "type": one.type, "bytes": one.bytes} for one in job.artifacts],
     }
+
+
+@define(eq=False)
+class Listed:
+    """Shows jobs in lists, each by itself: one that cannot be shown takes none of the others with it."""
+
+    _models: Models
+    _reported: set[str] = field(factory=set, init=False)
+    _log = Logger()
+
+    def value(self, job: Job) -> dict[str, Any]:
+        """A job; of one that cannot be shown only which it is. The log tells of it once."""
+        try:
+            return job_value(job, self._models)
+        except Exception:  # noqa: BLE001 - whatever it is, the others are shown
+            if job.id not in self._reported and len(self._reported) < MOST_REPORTED:
+                self._reported.add(job.id)
+                self._log.failure("job {job} cannot be shown", job=job.id)
+            return {"id": job.id, "state": job.state, "unreadable": "it cannot be shown; the log of foreman says why"}
 
 
 def artifact_value(info: ArtifactInfo) -> dict[str, Any]:

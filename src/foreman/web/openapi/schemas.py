@@ -176,7 +176,7 @@ SCHEMAS: dict[str, Schema] = {
     "Artifacts": record("What belongs to a job.", {"artifacts": rows(ref("Artifact"))}),
     "JobsTaken": record("The jobs of an array, in its order.", {"jobs": rows(ref("Job"))}),
     "Page": record(
-        "A page of the list, newest first.",
+        "A page of the list, newest first. A job that cannot be shown has only `id`, `state` and `unreadable`.",
         {"jobs": rows(ref("Job")), "next": or_null(TEXT, "The path of the next page.")},
     ),
     "Pruned": record("How many jobs are gone.", {"deleted": COUNT}, example={"deleted": 17}),
