@@ -18,7 +18,9 @@ from ulid import ULID
 
 from benchmarks.tools import MODEL
 from foreman.job import sort_key
+from foreman.names import canonical
 from foreman.store import opening
+from foreman.store.rows import group_key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +82,9 @@ def _insert(connection: sqlite3.Connection, began: int, numbers: range, ended: i
     ids = {number: id_of(began + number * STEP, number) for number in numbers}
     sent, fingerprint = payload_bytes(), "f" * 64
     connection.executemany(
-        "INSERT INTO jobs (id, state, endpoint, lane, family, model, owner, priority, sort_key, run_at, max_attempts, "
-        "fingerprint, created_at, started_at, finished_at) VALUES (?, ?, '/api/chat', 'gate', 'native', ?, ?, 5, ?, ?, 5, "
+        "INSERT INTO jobs (id, state, endpoint, lane, family, model, model_key, group_key, owner, priority, sort_key, run_at, "
+        "max_attempts, fingerprint, created_at, started_at, finished_at) "
+        "VALUES (?, ?, '/api/chat', 'gate', 'native', ?, ?, ?, ?, 5, ?, ?, 5, "
         "?, ?, ?, ?)",
         _jobs(ids, began, ended, fingerprint),
     )
@@ -112,7 +115,8 @@ def _jobs(ids: dict[int, str], began: int, ended: int, fingerprint: str) -> Iter
         over = at + 1 if number < ended else None
         state = "queued" if over is None else _ENDINGS[number % 10]
         model, owner = MODELS[number % len(MODELS)], f"user{number % 7}"
-        yield id_, state, model, owner, sort_key(at, 5), at, fingerprint, at, over, over
+        key = canonical(model)
+        yield id_, state, model, key, group_key_of(key), owner, sort_key(at, 5), at, fingerprint, at, over, over
 
 
 def copy(source: Path, to: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import pytest_twisted
@@ -17,6 +18,8 @@ import wire
 from bench import reactor
 from foreman.job import Ending, Mishap
 from foreman.store.statements.shared import Artifact
+from foreman.store.store import Store
+from foreman.store.trouble import TookTooLong
 from jobbench import ADMIN, BOB, CHAT, LIMITS, JobBench, jobbench, pointers, problem, until
 
 Story = Callable[[JobBench], Awaitable[None]]
@@ -91,6 +94,42 @@ async def test_an_array_is_taken_whole_and_in_order(bench: JobBench) -> None:
     assert answer.status == 201
     assert [job["priority"] for job in jobs] == [0, 1, 2, 3, 4]
     assert [job["id"] for job in jobs] == sorted(job["id"] for job in jobs)
+
+
+@told
+async def test_jobs_that_were_taken_are_acknowledged_although_the_look_at_them_takes_too_long(bench: JobBench) -> None:
+    async def slow(*_: Any) -> Any:
+        raise TookTooLong(5.0)
+
+    with patch.object(Store, "several", slow), patch.object(Store, "get", slow):
+        array = await bench.ask("POST", "/jobs", [CHAT, {**CHAT, "metadata": {"a": "b"}}])
+        one = await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "k"})
+        again = await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "k"})
+    assert (array.status, one.status, again.status) == (201, 201, 200)
+    assert value(one)["id"] == value(again)["id"]
+    for job in (*value(array)["jobs"], value(one)):
+        assert (list(job), job["position"]) == (MEMBERS, None)
+        assert value(await bench.ask("GET", f"/jobs/{job['id']}")) | {"position": None} == job
+
+
+@told
+async def test_a_list_that_takes_too_long_says_so(bench: JobBench) -> None:
+    async def slow(*_: Any, **__: Any) -> Any:
+        raise TookTooLong(5.0)
+
+    with patch.object(Store, "page", slow):
+        answer = await bench.ask("GET", "/jobs")
+    assert (problem(answer)["status"], answer.header("Retry-After")) == (503, "5")
+    assert "took longer" in problem(answer)["detail"]
+
+
+@told
+async def test_the_jobs_of_a_model_are_listed_in_any_spelling_of_its_name(bench: JobBench) -> None:
+    typed = ["m", " m\n", "library/m:latest"]
+    payload = CHAT["payload"]
+    ids = [await bench.submit(payload={**payload, "model": model}) for model in typed]
+    listed = value(await bench.ask("GET", "/jobs?model=registry.ollama.ai/library/m"))["jobs"]
+    assert [(job["id"], job["model"]) for job in listed] == list(zip(ids, typed, strict=True))[::-1]
 
 
 @told

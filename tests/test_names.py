@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman.errors import InvalidName
-from foreman.names import ModelName, parse
+from foreman.names import ModelName, canonical, parse
 
 OLLAMA = "registry.ollama.ai"
 
@@ -143,3 +143,30 @@ def test_whatever_is_typed_is_read_or_refused(typed: str) -> None:
         return
     assert all(name.key)
     assert "".join(name.key).isascii()
+
+
+@given(st.text(max_size=30) | st.from_regex(r"[a-zA-Z0-9_./:-]{1,20}", fullmatch=True))
+def test_the_canonical_spelling_names_the_same_model_and_is_its_own(typed: str) -> None:
+    spelling = canonical(typed)
+    try:
+        name = parse(typed)
+    except InvalidName:
+        assert spelling == f"?{typed}"
+        return
+    assert canonical(spelling) == spelling
+    assert (parse(spelling).key, parse(spelling).source) == (name.key, name.source)
+
+
+@pytest.mark.parametrize(
+    ("typed", "spelling"),
+    [
+        (" M\n", "m:latest"),
+        ("registry.ollama.ai/library/M:LATEST", "m:latest"),
+        ("Me/m", "me/m:latest"),
+        ("https://Host:5000/library/m:7b", "host:5000/library/m:7b"),
+        ("m:local", "m:latest:local"),
+        ("m:120b-cloud", "m:120b:cloud"),
+    ],
+)
+def test_the_canonical_spelling_is_the_shortest_with_its_tag(typed: str, spelling: str) -> None:
+    assert canonical(typed) == spelling

@@ -22,6 +22,7 @@ from ulid import ULID
 from foreman import job as jobs
 from foreman.errors import ForemanError
 from foreman.job import ENDED, FOLLOWS, Ending, Job, JobError, JobLane, Mishap, NewJob, State, Usage
+from foreman.names import parse, same_model
 from foreman.store import opening, queries
 from foreman.store.queries import Filter
 from foreman.store.rows import JOB_COLUMNS, job_from
@@ -101,7 +102,8 @@ class Model:
         return 1 + sum((other.sort_key, other.id) < key for other in self.in_state("queued") if other.lane == job.lane)
 
 
-models = st.sampled_from(["a", "b", "c"])
+#: Three models, some of them in several spellings.
+models = st.sampled_from(["a", "b", "c", " A", "library/b:latest"])
 owners = st.sampled_from(["alice", "bob"])
 some_moments = st.integers(-5, 200).map(lambda minutes: BEGINNING + minutes * MINUTE)
 moments = st.none() | some_moments
@@ -287,12 +289,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=claims, lane=st.sampled_from(["gate", "gate", "gate", "embedding"]), bonus=bonuses)
     def claim(self, lane: JobLane, bonus: dict[str, int | None]) -> Any:
-        claim = self.do(lambda tx: running.claim(tx, lane, self.boot, bonus.get))
+        claim = self.do(lambda tx: running.claim(tx, lane, self.boot, lambda model: bonus[parse(model).model.lower()]))
         while True:
             able = [
                 (job.sort_key - of, job.id)
                 for job in self.model.in_state("queued")
-                if job.lane == lane and (of := bonus[job.model]) is not None
+                if job.lane == lane and (of := bonus[parse(job.model).model.lower()]) is not None
             ]
             if not able:
                 assert claim is None
@@ -531,7 +533,8 @@ class StoreMachine(RuleBasedStateMachine):
                 job.id
                 for job in self.model.jobs.values()
                 if (not states or job.state in states)
-                and all(by[name] in {None, getattr(job, name)} for name in ("model", "owner", "lane"))
+                and (by["model"] is None or same_model(by["model"], job.model))
+                and all(by[name] in {None, getattr(job, name)} for name in ("owner", "lane"))
                 and by["metadata"].items() <= self.model.known[job.id].metadata.items()
                 and (after is None or job.created_at >= after)
                 and (until is None or job.created_at < until)

@@ -31,7 +31,8 @@ from foreman.store.trouble import StoreRefused, StoreUnavailable
 
 reactor: Any = installed_reactor
 NOW = 1_700_000_000_000
-#: Beside the 0001 that is there.
+#: The schema that there is, and one more script.
+NEWEST = len(opening.migrations())
 ANOTHER = "CREATE TABLE more (a TEXT) STRICT;\nINSERT INTO more VALUES ('new');"
 
 
@@ -157,7 +158,7 @@ def test_a_file_of_a_newer_foreman_is_refused_by_its_name(tmp_path: Path, monkey
     with monkeypatch.context() as newer:
         newer.setattr(opening, "migrations", lambda: [*scripts, ANOTHER])
         make(path)
-    assert "newer foreman (schema 2, this one knows 1)" in refused(path)
+    assert f"newer foreman (schema {NEWEST + 1}, this one knows {NEWEST})" in refused(path)
 
 
 def test_a_damaged_file_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
@@ -286,6 +287,32 @@ async def test_a_store_that_could_not_be_opened_is_tried_again_until_it_can(tmp_
 # schemas
 
 
+def test_the_first_schema_gets_canonical_names_and_keeps_what_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.sqlite"
+    scripts = opening.migrations()
+    with monkeypatch.context() as older:
+        older.setattr(opening, "migrations", lambda: scripts[:1])
+        opening.open_database(path, "first", NOW).lock.release()
+    typed = ["m", " M\n", "library/m:latest", "m:7b", "far.example/x/m", "big:cloud", "big:120b-cloud", "no name"]
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executemany(
+            "INSERT INTO jobs (id, state, endpoint, lane, family, model, owner, priority, sort_key, run_at, max_attempts, "
+            "fingerprint, created_at) VALUES (?, 'queued', '/api/chat', 'gate', 'ollama', ?, 'o', 5, 0, 0, 5, 'f', 0)",
+            [(f"{number:026}", model) for number, model in enumerate(typed)],
+        )
+        connection.commit()
+    opening.open_database(path, "second", NOW).lock.release()
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT model, model_key, group_key FROM jobs ORDER BY id").fetchall()
+    assert [row[0] for row in rows] == typed
+    assert [row[1] for row in rows] == [
+        "m:latest", "m:latest", "m:latest", "m:7b", "far.example/x/m:latest", "big:latest:cloud", "big:120b:cloud", "?no name",
+    ]  # fmt: skip
+    assert [row[2] for row in rows] == [*(row[1] for row in rows[:5]), ":cloud", ":cloud", "?"]
+
+
 def test_an_older_file_is_brought_up_to_date_and_kept_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,12 +321,12 @@ def test_an_older_file_is_brought_up_to_date_and_kept_as_it_was(
     scripts = opening.migrations()
     monkeypatch.setattr(opening, "migrations", lambda: [*scripts, ANOTHER])
     opening.open_database(path, "second", NOW).lock.release()
-    assert ask(path, "PRAGMA user_version") == 2
+    assert ask(path, "PRAGMA user_version") == NEWEST + 1
     assert ask(path, "SELECT a FROM more") == "new"
     assert ask(path, "SELECT count(*) FROM jobs") == 7
-    backup = tmp_path / "jobs.sqlite.before-2"
+    backup = tmp_path / f"jobs.sqlite.before-{NEWEST + 1}"
     assert mode(backup) == 0o600
-    assert ask(backup, "PRAGMA user_version") == 1
+    assert ask(backup, "PRAGMA user_version") == NEWEST
     assert ask(backup, "SELECT count(*) FROM jobs") == 7
 
 
@@ -312,7 +339,7 @@ def test_a_change_of_the_schema_that_fails_changes_nothing(tmp_path: Path, monke
         with pytest.raises(StoreUnavailable):
             opening.open_database(path, "second", NOW)
     opening.open_database(path, "third", NOW).lock.release()
-    assert ask(path, "PRAGMA user_version") == 1
+    assert ask(path, "PRAGMA user_version") == NEWEST
     assert ask(path, "SELECT count(*) FROM events") == 7
 
 
@@ -341,6 +368,6 @@ def test_killed_in_the_middle_of_a_change_of_the_schema_the_old_one_is_left(tmp_
     process.join()
     process.close()
     opening.open_database(path, "third", NOW).lock.release()
-    assert ask(path, "PRAGMA user_version") == 1
+    assert ask(path, "PRAGMA user_version") == NEWEST
     assert ask(path, "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'more%'") == 0
     assert ask(path, "SELECT count(*) FROM jobs") == 7

@@ -255,6 +255,65 @@ TASKS: dict[str, Callable[[Transaction], object]] = {
 }
 
 
+def missing(number: int) -> NewJob:
+    return new(number, model=f"missing{number}", idempotency_key=None, metadata={})
+
+
+def test_many_models_that_cannot_run_do_not_slow_a_claim_or_a_place(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    opening.open_database(path, "boot", NOW).lock.release()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        opening.configure(connection)
+        connection.execute("PRAGMA synchronous = OFF")
+        costs = []
+        able = {"zz": 0, "x:cloud": None}.get
+        for upto in (500, 3000):
+            tx = Transaction(connection.cursor(), NOW)
+            tx.cursor.execute("BEGIN IMMEDIATE")
+            (known,) = tx.cursor.execute("SELECT count(*) FROM jobs").fetchone()
+            numbers = range(known, upto)
+            enqueue.enqueue(tx, [missing(one) for one in numbers], [f"{one:026}" for one in numbers], 10**6)
+            last = [new(upto, model="zz", idempotency_key=None), new(upto, model="x:cloud", idempotency_key=None)]
+            ids = [f"9{upto:025}", f"9{upto + 1:025}"]
+            enqueue.enqueue(tx, last, ids, 10**6)
+            tx.cursor.execute("COMMIT")
+            costs.append(
+                (
+                    cost(connection, lambda tx: running.claim(tx, "gate", "boot", able, lambda: ["zz:latest"])),
+                    cost(connection, lambda tx: queries.oldest(tx.cursor, "gate")),
+                    cost(connection, lambda tx: queries.jobs_whole(tx.cursor, [f"{7:026}"])),
+                )
+            )
+            found = running.head(connection.cursor(), "gate", able, lambda: ["zz:latest"])
+            assert found == f"9{500:025}"
+            clouds = {"x:cloud": 0}.get
+            assert running.head(connection.cursor(), "gate", clouds, list) == f"9{501:025}"
+        few, many = costs
+        assert all(later <= former + 200 for former, later in zip(few, many, strict=True)), costs
+
+
+def test_ten_thousand_spellings_of_a_model_are_one_group_and_one_list(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    opening.open_database(path, "boot", NOW).lock.release()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        opening.configure(connection)
+        connection.execute("PRAGMA synchronous = OFF")
+        spellings = ["M", " m", "m\n", "library/m", "registry.ollama.ai/library/m:Latest", "\u3000m:latest\t"]
+        tx = Transaction(connection.cursor(), NOW)
+        tx.cursor.execute("BEGIN IMMEDIATE")
+        jobs = [
+            new(number, model=" " * (number // 6 % 300) + spellings[number % 6], idempotency_key=None)
+            for number in range(1800)
+        ]
+        enqueue.enqueue(tx, jobs, [f"{number:026}" for number in range(1800)], 10**6)
+        tx.cursor.execute("COMMIT")
+        asked: list[str] = []
+        assert running.head(connection.cursor(), "gate", lambda model: asked.append(model) or 0) == f"{0:026}"
+        assert asked == ["M"]
+        page = queries.page(connection.cursor(), Filter(model="m"), None, 2000)
+        assert [job.model for job in page] == [job.model for job in reversed(jobs)]
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_done_often_costs_the_same_among_many_jobs(few_and_many: list[sqlite3.Connection], task: str) -> None:
     few, many = (cost(connection, TASKS[task]) for connection in few_and_many)

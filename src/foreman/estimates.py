@@ -8,6 +8,8 @@ from statistics import median, quantiles
 
 from attrs import define, field, frozen
 
+from foreman.names import canonical
+
 #: How many answers of a model count, and of how many models.
 ANSWERS = 31
 MODELS = 256
@@ -54,12 +56,13 @@ class _Model:
 
 @define(eq=False)
 class Estimates:
-    """What is known of the models that were used lately, by any key that identifies a model."""
+    """What is known of the models that were used lately, by their names in any spelling."""
 
     _models: OrderedDict[str, _Model] = field(factory=OrderedDict, init=False)
 
     def learn(self, model: str, answered: Answered) -> None:
         """Remember one whole answer."""
+        model = canonical(model)
         seen = self._models.setdefault(model, _Model())
         self._models.move_to_end(model)
         if len(self._models) > MODELS:
@@ -76,12 +79,12 @@ class Estimates:
 
     def load_time(self, model: str) -> float | None:
         """How long the model usually takes to load, in seconds."""
-        seen = self._models.get(model)
+        seen = self._models.get(canonical(model))
         return median(seen.loads) if seen is not None and seen.loads else None
 
     def answer_time(self, model: str, *, loaded: bool) -> Range | None:
         """How long a chat with the model usually takes from its turn to its end; None where too little is known."""
-        seen = self._models.get(model)
+        seen = self._models.get(canonical(model))
         if seen is None or len(seen.answers) < ENOUGH:
             return None
         took = _middle(seen.answers)

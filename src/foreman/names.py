@@ -103,6 +103,26 @@ def _split(text: str, source: Source) -> ModelName:
     return ModelName(host, namespace, model, tag, source)
 
 
+def spelled(key: Key, source: Source = "") -> str:
+    """The one spelling of the model ``key``: ``[[host/]namespace/]model:tag``, then ``:cloud`` or ``:local`` if said."""
+    host, namespace, model, tag = key
+    before = ""
+    if host != _DEFAULT_HOST:
+        before = f"{host}/{namespace}/"
+    elif namespace != _DEFAULT_NAMESPACE:
+        before = f"{namespace}/"
+    return f"{before}{model}:{tag}" + (f":{source}" if source else "")
+
+
+def canonical(typed: str) -> str:
+    """One spelling for all names that mean the same model; a name that cannot be read stands behind a ``?``."""
+    try:
+        name = parse(typed)
+    except InvalidName:
+        return f"?{typed}"
+    return spelled(name.key, name.source)
+
+
 def same_model(one: str, other: str) -> bool:
     """Whether two names, as typed, name one model; a name that cannot be read names none."""
     try:

@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from foreman.estimates import Estimates, Range
 from foreman.gate import Gate, Turn
-from foreman.names import same_model
+from foreman.names import canonical, same_model
 from foreman.ollama.inventory import Inventory
 from foreman.schedule import Ticket
 
@@ -54,9 +54,10 @@ class Outlook:
         for ticket in self._gate.waiting:
             places.append((ticket, wait))
             if wait is not None:
-                if ticket.model not in usual:
-                    usual[ticket.model] = self.usual(ticket)
-                wait = _sum(wait, usual[ticket.model])
+                model = None if ticket.model is None else canonical(ticket.model)
+                if model not in usual:
+                    usual[model] = self.usual(ticket)
+                wait = _sum(wait, usual[model])
         return places
 
     def usual(self, ticket: Ticket) -> Range | None:

@@ -141,7 +141,7 @@ class Worker:
                 return None
             if not await inventory.refresh():
                 return RECHECK
-        head = await self._store.first(lane, self._bonuses(lane))
+        head = await self._store.first(lane, self._bonuses(lane), self._installed())
         if self._closed:
             return 0.0
         if head is None:
@@ -150,7 +150,7 @@ class Worker:
         try:
             # While it waited for its turn foreman may have been stopped, or the target have gone away.
             if not self._closed and inventory.degraded is None:
-                claim = await self._store.claim(lane, self._bonuses(lane))
+                claim = await self._store.claim(lane, self._bonuses(lane), self._installed())
                 if claim is None:
                     return RECHECK
                 await self._run(claim, turn)
@@ -192,8 +192,7 @@ class Worker:
         loads = {}
         for name in {model.name for model in stock.running}:
             with suppress(errors.InvalidName):
-                typed = (name, name.removesuffix(":latest"))  # what is known of a model is known by what people type
-                loads[names.parse(name).key] = max(self._inference.usual_load(one) or 0.0 for one in typed)
+                loads[names.parse(name).key] = self._inference.usual_load(name) or 0.0
 
         def bonus_of(model: str) -> int | None:
             try:
@@ -208,6 +207,11 @@ class Worker:
             return round(1000 * min(max(BONUS_LOADS * load, LEAST_BONUS), MOST_BONUS))
 
         return bonus_of
+
+    def _installed(self) -> Callable[[], list[str]]:
+        """The canonical names of the models that the target has now, as a function that any thread may call."""
+        installed = self._inference.inventory.stock().installed or {}
+        return lambda: [names.spelled(key) for key in installed]
 
     # one job
 

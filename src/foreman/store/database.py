@@ -21,7 +21,15 @@ from foreman.store import opening
 from foreman.store.bells import Bells
 from foreman.store.opening import Opened
 from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import Condition, StoreRefused, StoreUnavailable, named, unavailable
+from foreman.store.trouble import (
+    Condition,
+    StoreRefused,
+    StoreUnavailable,
+    TookTooLong,
+    is_interrupt,
+    named,
+    unavailable,
+)
 from foreman.store.writer import Writer
 
 T = TypeVar("T")
@@ -245,6 +253,10 @@ class Database:
         problem = failure.value
         if not isinstance(problem, sqlite3.Error):
             return failure
+        if is_interrupt(problem):
+            if self._writer is None:  # foreman stops
+                raise self._problem from None
+            raise TookTooLong(LOOK_PATIENCE) from None
         refusal = unavailable(named(problem) or "unwritable", problem)
         if refusal.condition == "broken":  # what cannot be read is not to be built on
             self._give_up(problem)

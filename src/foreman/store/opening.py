@@ -16,6 +16,8 @@ from pathlib import Path
 
 from attrs import define, frozen
 
+from foreman.names import canonical
+from foreman.store.rows import group_key_of
 from foreman.store.statements.running import rescue
 from foreman.store.statements.shared import Transaction
 from foreman.store.trouble import StoreInUse, StoreRefused, named, unavailable
@@ -263,6 +265,9 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
         _make_file(backup)
         with closing(sqlite3.connect(backup)) as copy:
             connection.backup(copy)
+    # What the scripts call to read model names.
+    connection.create_function("canonical", 1, canonical, deterministic=True)
+    connection.create_function("group_key_of", 1, group_key_of, deterministic=True)
     # A script that makes a table anew would take with it, by its references, what belongs to the old one.
     connection.execute("PRAGMA foreign_keys = OFF")
     for number, script in enumerate(scripts[version:], version + 1):

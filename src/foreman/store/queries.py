@@ -10,9 +10,10 @@ from typing import Any, Literal, cast
 
 from attrs import evolve, frozen
 
+from foreman import names
 from foreman.job import ArtifactInfo, Job, JobLane, State
 from foreman.store.rows import JOB_COLUMNS, LEEWAY, Row, first_id, job_from, job_of
-from foreman.store.statements.running import head, queued_models
+from foreman.store.statements.running import head
 from foreman.store.statements.shared import Artifact
 
 #: Farther back in the queue nobody is told a place.
@@ -68,7 +69,7 @@ _FROM: Mapping[Literal["metadata", "state", "owner", "model", "all"], str] = {
     "metadata": "job_metadata INDEXED BY job_metadata_value CROSS JOIN jobs ON jobs.id = job_metadata.job_id "
     "WHERE job_metadata.key = :key AND job_metadata.value = :value AND job_metadata.job_id < :before",
     "state": "jobs INDEXED BY jobs_state WHERE state = :state AND id < :before",
-    "model": "jobs INDEXED BY jobs_model WHERE model = :model AND id < :before",
+    "model": "jobs INDEXED BY jobs_model WHERE model_key = :model AND id < :before",
     "owner": "jobs INDEXED BY jobs_owner WHERE owner = :owner AND id < :before",
     "all": "jobs WHERE id < :before",
 }
@@ -85,7 +86,10 @@ def page_statements(wanted: Filter, before: str | None, limit: int) -> list[tupl
             f"EXISTS (SELECT 1 FROM job_metadata m WHERE m.job_id = jobs.id AND m.key = :key{number} "  # noqa: S608
             f"AND m.value = :value{number})"
         )
-    for name in ("model", "endpoint", "lane", "owner"):
+    if wanted.model is not None:
+        values["model"] = names.canonical(wanted.model)
+        more.append("jobs.model_key = :model")
+    for name in ("endpoint", "lane", "owner"):
         if getattr(wanted, name) is not None:
             values[name] = getattr(wanted, name)
             more.append(f"jobs.{name} = :{name}")
@@ -166,26 +170,30 @@ def counts(cursor: sqlite3.Cursor) -> Counts:
     return Counts(scheduled, max(0, waiting - scheduled), tuple(map(job_from, running)))
 
 
-def first(cursor: sqlite3.Cursor, lane: JobLane, bonus_of: Callable[[str], int | None]) -> Job | None:
-    """The job that is next in ``lane``, without taking it; ``bonus_of`` as of ``running.claim``."""
-    id_ = head(cursor, lane, bonus_of)
+def first(
+    cursor: sqlite3.Cursor,
+    lane: JobLane,
+    bonus_of: Callable[[str], int | None],
+    installed: Callable[[], Iterable[str]] = tuple,
+) -> Job | None:
+    """The job that is next in ``lane``, without taking it; the parameters as of ``running.claim``."""
+    id_ = head(cursor, lane, bonus_of, installed)
     return None if id_ is None else job_of(cursor, id_)
 
 
 def oldest(cursor: sqlite3.Cursor, lane: JobLane) -> int | None:
-    """When the queued job of ``lane`` that waits longest could first have run; None where none is queued."""
-    firsts = [cursor.execute(OLDEST, (lane, model)).fetchone()[0] for model in queued_models(cursor, lane)]
-    return min(firsts, default=None)
+    """When the first queued job of ``lane`` could first have run; None where none is queued."""
+    row = cursor.execute(OLDEST, (lane,)).fetchone()
+    return None if row is None else int(row[0])
 
 
-#: The first by order, of each model: an older one of less urgency may stand behind it, and gets its chance then.
+#: The first by order, of all models.
 OLDEST = (
-    "SELECT run_at FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model = ? "
-    "ORDER BY sort_key, id LIMIT 1"
+    "SELECT run_at FROM jobs INDEXED BY jobs_place WHERE state = 'queued' AND lane = ? ORDER BY sort_key, id LIMIT 1"
 )
-#: How many of one model stand between two places in the queue, the first included, as far as anybody is told.
+#: How many stand between two places in the queue, the first included, as far as anybody is told.
 BETWEEN = (
-    "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model = ? "
+    "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_place WHERE state = 'queued' AND lane = ? "
     "AND (sort_key, id) >= (?, ?) AND (sort_key, id) < (?, ?) LIMIT ?)"
 )
 
@@ -230,15 +238,11 @@ def _positions(cursor: sqlite3.Cursor, jobs: Sequence[Job]) -> dict[str, int]:
     """The places of those that are queued, each among all of its lane, 1 is next; nothing beyond FARTHEST."""
     places = {}
     for lane in {job.lane for job in jobs if job.state == "queued"}:
-        models = queued_models(cursor, lane)
         # From one to the next, so that what stands before them all is counted once.
         before, since = 0, _BEFORE_ALL
         for job in sorted((job for job in jobs if job.state == "queued" and job.lane == lane), key=_place):
-            for model in models:
-                most = FARTHEST + 1 - before
-                before += cursor.execute(BETWEEN, (lane, model, *since, *_place(job), most)).fetchone()[0]
-                if before > FARTHEST:
-                    break
+            most = FARTHEST + 1 - before
+            before += cursor.execute(BETWEEN, (lane, *since, *_place(job), most)).fetchone()[0]
             if before > FARTHEST:
                 break
             places[job.id], since = before + 1, _place(job)

@@ -68,6 +68,17 @@ def job_from(row: Row, metadata: Mapping[str, str] | None = None, artifacts: Seq
     )
 
 
+#: The groups of the jobs whose models run in the cloud, and of those whose model's name cannot be read.
+CLOUD_GROUP, UNREADABLE_GROUP = ":cloud", "?"
+
+
+def group_key_of(model_key: str) -> str:
+    """The group in which a claim looks for the jobs of a model; ``model_key`` as of ``names.canonical``."""
+    if model_key.endswith(CLOUD_GROUP):
+        return CLOUD_GROUP
+    return UNREADABLE_GROUP if model_key.startswith(UNREADABLE_GROUP) else model_key
+
+
 def usage_from(text: str | None) -> Usage | None:
     """A usage as it was kept; what cannot be read of it, or is a newer foreman's, is left out."""
     if text is None:

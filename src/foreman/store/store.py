@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, field
 from ulid import ULID
@@ -69,13 +69,16 @@ class Store:
         ids = [self._id() for _ in new]
         return await self.database.write(lambda tx: enqueue.enqueue(tx, new, ids, self._max_jobs))
 
-    async def claim(self, lane: JobLane, bonus_of: Callable[[str], int | None]) -> Claim | None:
+    async def claim(
+        self, lane: JobLane, bonus_of: Callable[[str], int | None], installed: Callable[[], Iterable[str]] = tuple
+    ) -> Claim | None:
         """Take the job that is next in ``lane``; None where none can run.
 
         :param bonus_of: called in another thread: by how many milliseconds the jobs of a model go before others, None
             where it cannot run now.
+        :param installed: likewise: the canonical names of the models that the target has.
         """
-        return await self.database.write(lambda tx: running.claim(tx, lane, self.database.boot, bonus_of))
+        return await self.database.write(lambda tx: running.claim(tx, lane, self.database.boot, bonus_of, installed))
 
     async def keep(self, claim: Claim, number: int, data: bytes) -> None:
         """Keep the next lines of an answer that is on its way.
@@ -187,9 +190,11 @@ class Store:
         """How many jobs wait, and which run."""
         return await self.database.read(queries.counts)
 
-    async def first(self, lane: JobLane, bonus_of: Callable[[str], int | None]) -> Job | None:
-        """The job that is next in ``lane``, without taking it; ``bonus_of`` as of ``claim``."""
-        return await self.database.read(queries.first, lane, bonus_of)
+    async def first(
+        self, lane: JobLane, bonus_of: Callable[[str], int | None], installed: Callable[[], Iterable[str]] = tuple
+    ) -> Job | None:
+        """The job that is next in ``lane``, without taking it; the parameters as of ``claim``."""
+        return await self.database.read(queries.first, lane, bonus_of, installed)
 
     async def oldest(self, lane: JobLane) -> int | None:
         """When the first queued job of ``lane`` could first have run; None where none is queued."""

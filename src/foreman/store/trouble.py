@@ -33,6 +33,18 @@ class StoreUnavailable(ForemanError):
         self.condition = condition
 
 
+class TookTooLong(StoreUnavailable):
+    """A look was given up, since it took too long; nothing is wrong with the store."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("ok", f"this took longer than {seconds:g} s; ask for less, or try again later")
+
+
+def is_interrupt(problem: sqlite3.Error) -> bool:
+    """Whether SQLite was told to stop; it says nothing of the store."""
+    return getattr(problem, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+
+
 def named(problem: sqlite3.Error) -> Condition | None:
     """What an error of SQLite's says of the store; None where it is a mistake in a statement."""
     code = getattr(problem, "sqlite_errorcode", None)

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from attrs import frozen
+from attrs import evolve, frozen
 
+from foreman import names
 from foreman.errors import ForemanError
-from foreman.job import NewJob, sort_key
+from foreman.job import Job, NewJob, State, sort_key
+from foreman.store.rows import group_key_of, job_of
 from foreman.store.statements.shared import Transaction, add_waiting, tell
 
 
 @frozen
 class Enqueued:
-    """A job that was handed over, or its repetition."""
+    """A job that was handed over, or its repetition.
+
+    :ivar job: as its row has it, with its metadata; without artifacts and position.
+    """
 
     id: str
     replayed: bool
+    job: Job
 
 
 class KeyReused(ForemanError):
@@ -47,14 +53,17 @@ def enqueue(tx: Transaction, new: Sequence[NewJob], ids: Sequence[str], most: in
 
 def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
     run_at = tx.now if new.run_at is None else max(new.run_at, tx.now)
-    state = "scheduled" if run_at > tx.now else "queued"
+    state: State = "scheduled" if run_at > tx.now else "queued"
+    key = sort_key(run_at, new.priority)
+    model_key = names.canonical(new.model)
     inserted = tx.cursor.execute(
-        "INSERT INTO jobs (id, state, endpoint, lane, family, model, owner, priority, sort_key, run_at, deadline, "
-        "max_attempts, idempotency_key, fingerprint, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "INSERT INTO jobs (id, state, endpoint, lane, family, model, model_key, group_key, owner, priority, sort_key, "
+        "run_at, deadline, max_attempts, idempotency_key, fingerprint, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
         (
-            id_, state, new.endpoint, new.lane, new.family, new.model, new.owner, new.priority,
-            sort_key(run_at, new.priority), run_at, new.deadline, new.max_attempts, new.idempotency_key,
+            id_, state, new.endpoint, new.lane, new.family, new.model, model_key, group_key_of(model_key), new.owner,
+            new.priority, key, run_at, new.deadline, new.max_attempts, new.idempotency_key,
             new.fingerprint, tx.now,
         ),
     ).rowcount  # fmt: skip
@@ -71,7 +80,37 @@ def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
     tell(tx, id_, state, 0)
     tx.will_be_due(run_at if state == "scheduled" else None)
     tx.will_be_due(new.deadline)
-    return Enqueued(id_, replayed=False)
+    return Enqueued(id_, replayed=False, job=_as_job(new, id_, state, key, run_at, tx.now))
+
+
+def _as_job(new: NewJob, id_: str, state: State, key: int, run_at: int, now: int) -> Job:
+    return Job(
+        id=id_,
+        state=state,
+        endpoint=new.endpoint,
+        lane=new.lane,
+        family=new.family,
+        model=new.model,
+        owner=new.owner,
+        priority=new.priority,
+        sort_key=key,
+        run_at=run_at,
+        deadline=new.deadline,
+        attempt=0,
+        max_attempts=new.max_attempts,
+        outages=0,
+        rescues=0,
+        fence=0,
+        boot=None,
+        cancel_asked_at=None,
+        idempotency_key=new.idempotency_key,
+        error=None,
+        usage=None,
+        created_at=now,
+        started_at=None,
+        finished_at=None,
+        metadata=new.metadata,
+    )
 
 
 def _replay(tx: Transaction, new: NewJob, index: int) -> Enqueued:
@@ -81,4 +120,6 @@ def _replay(tx: Transaction, new: NewJob, index: int) -> Enqueued:
     ).fetchone()
     if fingerprint != new.fingerprint:
         raise KeyReused(index)
-    return Enqueued(known, replayed=True)
+    job = job_of(tx.cursor, known)
+    assert job is not None
+    return Enqueued(known, replayed=True, job=evolve(job, metadata=new.metadata))

@@ -6,7 +6,7 @@ What a worker writes carries its claim: the job's id, fence and boot. A claim th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from attrs import frozen
@@ -14,7 +14,7 @@ from attrs import frozen
 from foreman import job as jobs
 from foreman.errors import ForemanError
 from foreman.job import Ending, Job, JobLane, Usage
-from foreman.store.rows import JOB_COLUMNS, job_from, usage_text
+from foreman.store.rows import CLOUD_GROUP, JOB_COLUMNS, UNREADABLE_GROUP, job_from, usage_text
 from foreman.store.statements.shared import (
     Artifact,
     Transaction,
@@ -28,6 +28,8 @@ from foreman.store.statements.shared import (
 
 #: How many expired jobs one claim discards on its way, so that the writer is not held for long.
 MOST_EXPIRED = 500
+#: How many groups of queued jobs a claim goes through before it asks for those of the installed models alone.
+MOST_GROUPS = 200
 
 
 @frozen
@@ -49,13 +51,20 @@ class Stale(ForemanError):
     """The job is no longer this claim's: it was taken away, and what the claim has to say counts for nothing."""
 
 
-def claim(tx: Transaction, lane: JobLane, boot: str, bonus_of: Callable[[str], int | None]) -> Claim | None:
+def claim(
+    tx: Transaction,
+    lane: JobLane,
+    boot: str,
+    bonus_of: Callable[[str], int | None],
+    installed: Callable[[], Iterable[str]] = tuple,
+) -> Claim | None:
     """Take the job that is next in ``lane``; what has expired on the way there is discarded.
 
     :param bonus_of: by how many milliseconds the jobs of a model go before others; None: it cannot run now.
+    :param installed: gives the canonical names of the models that the target has.
     """
     for _ in range(MOST_EXPIRED):
-        next_one = head(tx.cursor, lane, bonus_of)
+        next_one = head(tx.cursor, lane, bonus_of, installed)
         if next_one is None:
             return None
         rows = tx.cursor.execute(
@@ -97,36 +106,48 @@ def _with_request(tx: Transaction, job: Job) -> Claim | None:
     return Claim(job, payload, content_type, content_encoding, tuple(pairs), bool(stream))
 
 
-def head(cursor: sqlite3.Cursor, lane: JobLane, bonus_of: Callable[[str], int | None]) -> str | None:
-    """The id of the job that is next in ``lane``; ``bonus_of`` as of ``claim``."""
+def head(
+    cursor: sqlite3.Cursor,
+    lane: JobLane,
+    bonus_of: Callable[[str], int | None],
+    installed: Callable[[], Iterable[str]] = tuple,
+) -> str | None:
+    """The id of the job that is next in ``lane``; ``bonus_of`` and ``installed`` as of ``claim``."""
     heads = []
-    for model in queued_models(cursor, lane):
-        bonus = bonus_of(model)
+    for group in _groups(cursor, lane, installed):
+        row = cursor.execute(HEAD, (lane, group)).fetchone()
+        bonus = None if row is None else bonus_of(row[2])
         if bonus is not None:
-            key, id_ = cursor.execute(HEAD, (lane, model)).fetchone()
-            heads.append((key - bonus, id_))
+            heads.append((row[0] - bonus, row[1]))
     return min(heads)[1] if heads else None
 
 
-#: The first of one model.
+#: The first of one group, and its model as typed.
 HEAD = (
-    "SELECT sort_key, id FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model = ? "
+    "SELECT sort_key, id, model FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND group_key = ? "
     "ORDER BY sort_key, id LIMIT 1"
 )
-#: From one model to the next, however many jobs each has.
-NEXT_MODEL = (
-    "SELECT model FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND model > ? "
-    "ORDER BY model LIMIT 1"
+#: From one group to the next, however many jobs each has.
+NEXT_GROUP = (
+    "SELECT group_key FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND lane = ? AND group_key > ? "
+    "ORDER BY group_key LIMIT 1"
 )
 
 
-def queued_models(cursor: sqlite3.Cursor, lane: JobLane) -> list[str]:
-    """The models for which jobs are queued in ``lane``."""
+def _groups(cursor: sqlite3.Cursor, lane: JobLane, installed: Callable[[], Iterable[str]]) -> Iterable[str]:
+    """The groups in which a job of ``lane`` may be able to run.
+
+    Where jobs of very many models are queued, most of them are of models that the target does not have (nobody could
+    ask it when they were taken): then those that it has are looked up instead.
+    """
     found: list[str] = []
     last = ""
-    while (row := cursor.execute(NEXT_MODEL, (lane, last)).fetchone()) is not None:
+    while (row := cursor.execute(NEXT_GROUP, (lane, last)).fetchone()) is not None:
         last = row[0]
         found.append(last)
+        if len(found) > MOST_GROUPS:
+            known = [group for name in installed() for group in (name, f"{name}:local")]
+            return dict.fromkeys((*found, CLOUD_GROUP, UNREADABLE_GROUP, *known))
     return found
 
 

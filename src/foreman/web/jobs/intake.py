@@ -10,13 +10,14 @@ from attrs import define, frozen
 from foreman import errors
 from foreman.asked import Asked
 from foreman.headers import RawHeaders
-from foreman.job import NewJob
+from foreman.job import Job, NewJob
 from foreman.question import ModelMissing
 from foreman.store.statements.enqueue import Enqueued, KeyReused
 from foreman.store.store import Store
+from foreman.store.trouble import StoreUnavailable
 from foreman.web.answers import Reply, json_reply
 from foreman.web.jobs import asking, reading
-from foreman.web.jobs.problems import Flaw, Problem, flawed, no_such_job
+from foreman.web.jobs.problems import Flaw, Problem, flawed
 from foreman.web.jobs.reading import PASSED, Reader
 from foreman.web.jobs.shown import Models, job_value
 from foreman.web.jobs.waking import Waking
@@ -55,7 +56,7 @@ class Intake:
         reader = Reader(visit.caller, key, self._store.now(), self._limits.max_payload)
         new, is_array = reader.read(read_whole(visit))
         enqueued = await self._enqueue(new, "/{}" if is_array else "")
-        jobs = await self._shown([one.id for one in enqueued])
+        jobs = await self._shown(enqueued)
         headers = _replayed(enqueued)
         status = 200 if headers else 201
         if is_array:
@@ -87,7 +88,7 @@ class Intake:
         )
         (enqueued,) = await self._enqueue([job], None)
         headers = [_location(visit, enqueued.id), (b"Preference-Applied", b"respond-async"), *_replayed([enqueued])]
-        (shown,) = await self._shown([enqueued.id])
+        (shown,) = await self._shown([enqueued])
         return json_reply(200 if enqueued.replayed else 202, shown, headers)
 
     def _check_open(self) -> None:
@@ -123,15 +124,18 @@ class Intake:
         known = await self._store.keyed(new[0].owner, keys) if keys else {}
         return [known.get(job.idempotency_key or "") == job.fingerprint for job in new]
 
-    async def _shown(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        # One by one they come from many requests at once, which share a look.
-        jobs = [await self._store.get(ids[0])] if len(ids) == 1 else await self._store.several(ids)
-        shown = []
-        for id_, job in zip(ids, jobs, strict=True):
-            if job is None:
-                raise no_such_job(id_)
-            shown.append(job_value(job, self._models))
-        return shown
+    async def _shown(self, enqueued: Sequence[Enqueued]) -> list[dict[str, Any]]:
+        """The jobs as they are now; as they were handed over, without a position, where the store cannot tell."""
+        ids = [one.id for one in enqueued]
+        jobs: Sequence[Job | None]
+        try:
+            # One by one they come from many requests at once, which share a look.
+            jobs = [await self._store.get(ids[0])] if len(ids) == 1 else await self._store.several(ids)
+        except StoreUnavailable:  # they have been committed, and their caller is to know
+            jobs = [one.job for one in enqueued]
+        # One that is gone already was deleted by somebody else meanwhile.
+        found = [one.job if job is None else job for one, job in zip(enqueued, jobs, strict=True)]
+        return [job_value(job, self._models) for job in found]
 
 
 def read_whole(visit: Visit) -> bytes:
