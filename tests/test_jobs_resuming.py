@@ -52,7 +52,7 @@ class Memory:
         seen: tuple[ArtifactInfo, Artifact, int] | None = await self._look(lambda: self.kept.get(name))
         return seen
 
-    async def events(self, _: str, after: int, limit: int) -> list[Event]:
+    async def events(self, _: str, after: int, limit: int, _caller: str) -> list[Event]:
         seen: list[Event] = await self._look(lambda: [event for event in self.told if event.id > after][:limit])
         return seen
 
@@ -90,6 +90,7 @@ class Ear:
     pieces: list[bytes] = field(factory=list)
     startedWriting: int = 0
     method: bytes = b"GET"
+    caller: str = "alice"
     leave: Callable[[], None] = lambda: None
 
     def headers_named(self, name: bytes) -> list[bytes]:

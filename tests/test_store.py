@@ -18,6 +18,7 @@ from ulid import ULID
 
 from foreman.job import Ending, Mishap, NewJob, after
 from foreman.store import database as database_module
+from foreman.store import looks as looks_module
 from foreman.store import opening
 from foreman.store import writer as writer_module
 from foreman.store.bells import Bells
@@ -458,7 +459,7 @@ async def test_a_foreman_whose_file_was_taken_over_stops_writing(served: Served)
 async def test_a_look_that_takes_too_long_is_given_up_and_the_next_is_not(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "LOOK_PATIENCE", 0.05)
+    monkeypatch.setattr(looks_module, "PATIENCE", 0.05)
     store = served.store()
     await store.enqueue([new()])
     for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -549,7 +550,7 @@ async def test_whoever_asks_while_the_store_is_closing_is_refused_and_not_forgot
 async def test_stopping_does_not_wait_for_a_long_look(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     store = served.store()
     for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    monkeypatch.setattr(database_module, "LOOK_PATIENCE", 3600.0)
+    monkeypatch.setattr(looks_module, "PATIENCE", 3600.0)
     begun: Deferred[None] = Deferred()
 
     def look(cursor: Any) -> object:

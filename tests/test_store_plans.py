@@ -173,9 +173,13 @@ def test_everything_that_is_done_goes_by_an_index(connection: WatchedConnection)
         (Filter(), "PRIMARY KEY"),
         (Filter(endpoint="/api/chat", lane="gate"), "PRIMARY KEY"),
         (Filter(created_after=NOW, created_before=NOW + 1), "PRIMARY KEY"),
-        (Filter(model="a", owner="o1"), "jobs_model"),
+        (Filter(model="a"), "jobs_model_state"),
+        (Filter(model="a", states=("queued",)), "jobs_model_state"),
+        (Filter(model="a", owner="o1"), "jobs_owner_model"),
+        (Filter(states=("queued",), owner="o1"), "jobs_owner_state"),
+        (Filter(states=("queued",)), "jobs_state"),
         (Filter(owner="o1"), "jobs_owner"),
-        (Filter(states=STATES, owner="o1", model="a"), "jobs_state"),
+        (Filter(states=STATES, owner="o1", model="a"), "jobs_owner_model"),
         (Filter(metadata={"k": "1"}, states=("queued",)), "job_metadata_value"),
         (Filter(metadata={"k": "1", "l": "2"}), "job_metadata_value"),
     ],
@@ -253,6 +257,27 @@ TASKS: dict[str, Callable[[Transaction], object]] = {
     "first": lambda tx: queries.first(tx.cursor, "gate", lambda _: 0),
     "events": lambda tx: queries.events(tx.cursor, f"{11:026}", 0, 100),
 }
+
+
+#: What nobody's jobs are, among many that are the one and many that are the other.
+NONE_AT_ALL = [
+    Filter(owner="nobody"),
+    Filter(owner="nobody", states=STATES),
+    Filter(owner="o1", states=("failed", "running")),
+    Filter(owner="o1", model="nothing"),
+    Filter(owner="o1", model="nothing", states=STATES),
+    Filter(model="nothing"),
+    Filter(model="a", states=("failed", "running")),
+    Filter(metadata={"k": "nothing"}, owner="o1"),
+]
+
+
+@pytest.mark.parametrize("wanted", NONE_AT_ALL)
+def test_a_list_that_finds_nothing_costs_the_same_among_many_jobs(
+    few_and_many: list[sqlite3.Connection], wanted: Filter
+) -> None:
+    few, many = (cost(connection, lambda tx: queries.page(tx.cursor, wanted, None, 50)) for connection in few_and_many)
+    assert many <= few + 60
 
 
 def missing(number: int) -> NewJob:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.enterprise.adbapi import ConnectionPool
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from foreman.store import opening
+from foreman.store import looks, opening
 from foreman.store.bells import Bells
+from foreman.store.looks import READERS, Looks
 from foreman.store.opening import Opened
 from foreman.store.statements.shared import Transaction
 from foreman.store.trouble import (
@@ -34,11 +34,8 @@ from foreman.store.writer import Writer
 
 T = TypeVar("T")
 
-READERS = 2
-#: How long one look may take, in seconds: a reader keeps the log of changes from beginning anew.
-LOOK_PATIENCE = 5.0
-#: How often SQLite looks whether that time is over, in its own instructions.
-_LOOK_STEPS = 20_000
+#: Of a reader's pages, in KiB: what it goes through most often; whole artifacts pass through it.
+READER_CACHE = 16_384
 #: What is known of the room on the disk is used for so long, in seconds: to look takes as long as to hand a job over.
 ROOM_FRESH = 0.25
 #: How often a database that could not be opened is tried again, in seconds.
@@ -64,6 +61,7 @@ class Database:
     _writer: Writer | None = field(default=None, init=False)
     _writing: ConnectionPool | None = field(default=None, init=False)
     _reading: ConnectionPool | None = field(default=None, init=False)
+    _looks: Looks | None = field(default=None, init=False)
     _reopening: LoopingCall | None = field(default=None, init=False)
     _ill_since: float | None = field(default=None, init=False)
     _room_seen_at: float = field(default=float("-inf"), init=False)
@@ -105,15 +103,17 @@ class Database:
             return maybeDeferred(self._refuse)
         return self._writer.write(step)
 
-    def read(self, look: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        """Run ``look`` with a cursor and ``arguments`` in one snapshot of the database.
+    def read(
+        self, look: Callable[..., T], *arguments: Any, caller: str | None = None, patient: bool = False
+    ) -> Deferred[T]:
+        """Run ``look`` with a cursor and ``arguments`` in one snapshot of the database; see ``Looks.look``.
 
+        :param caller: who asks, None for foreman itself.
         :raises StoreUnavailable: as the Deferred's failure.
         """
-        if self._writer is None or self._reading is None or self._writer.condition == "broken":
+        if self._writer is None or self._looks is None or self._writer.condition == "broken":
             return maybeDeferred(self._refuse)
-        looked: Deferred[T] = self._reading.runWithConnection(_look, look, self._reactor, arguments)
-        return looked.addErrback(self._unreadable)
+        return self._looks.look(look, arguments, caller, patient=patient).addErrback(self._unreadable)
 
     def aside(self, work: Callable[[Any], T]) -> Deferred[T]:
         """Run ``work`` with the writer's connection, between two commits and outside of them.
@@ -171,12 +171,13 @@ class Database:
         """Write what waits to be written, and close the file."""
         if self._reopening is not None and self._reopening.running:
             self._reopening.stop()
-        if self._writer is not None and self._writing is not None and self._reading is not None:
+        if self._writer is not None and self._writing is not None and self._reading and self._looks:
             await self._writer.when_idle()
             # From here on whoever asks is refused: a pool that is closed would never answer.
             broken = self._writer.condition == "broken"
             self._problem = unavailable("off", "foreman is stopping")
             self._writer = None
+            self._looks.close(self._problem)
             for connection in list(self._reading.connections.values()):
                 connection.interrupt()  # looks, and the look through the whole file, which takes minutes for a large one
             self._reading.close()
@@ -189,9 +190,10 @@ class Database:
 
     def _serve(self, opened: Opened) -> None:
         self._writing = self._pool(1, opening.configure)
-        self._reading = self._pool(READERS, _configure_reader)
+        self._reading = self._pool(READERS + 1, _configure_reader)  # one more to look through a large file at the start
         self._writing.start()
         self._reading.start()
+        self._looks = Looks(self._reading, self._reactor)
         self._writer = Writer(self._writing, self.path, self.boot, self.now, self.bells.ring)
         if opened.rescued:
             self._log.warn("{count} jobs were running when foreman ended; they run again", count=opened.rescued)
@@ -256,7 +258,7 @@ class Database:
         if is_interrupt(problem):
             if self._writer is None:  # foreman stops
                 raise self._problem from None
-            raise TookTooLong(LOOK_PATIENCE) from None
+            raise TookTooLong(looks.PATIENCE) from None
         refusal = unavailable(named(problem) or "unwritable", problem)
         if refusal.condition == "broken":  # what cannot be read is not to be built on
             self._give_up(problem)
@@ -278,23 +280,10 @@ class Database:
 # in a thread of the database
 
 
-def _look(connection: Any, look: Callable[..., T], clock: IReactorTime, arguments: Sequence[Any]) -> T:
-    """One look within one snapshot, given up when it takes too long."""
-    over = clock.seconds() + LOOK_PATIENCE
-    connection.set_progress_handler(lambda: clock.seconds() > over, _LOOK_STEPS)
-    cursor = connection.cursor()
-    cursor.execute("BEGIN")
-    try:
-        return look(cursor, *arguments)
-    finally:
-        connection.set_progress_handler(None, 0)
-        if connection.in_transaction:
-            cursor.execute("COMMIT")
-
-
 def _configure_reader(connection: sqlite3.Connection) -> None:
     opening.configure(connection)
     connection.execute("PRAGMA query_only = ON")
+    connection.execute(f"PRAGMA cache_size = -{READER_CACHE}")
 
 
 def _close_log(connection: Any) -> None:

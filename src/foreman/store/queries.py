@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from attrs import evolve, frozen
 
 from foreman import names
-from foreman.job import ArtifactInfo, Job, JobLane, State
+from foreman.job import STATES, ArtifactInfo, Job, JobLane, State
 from foreman.store.rows import JOB_COLUMNS, LEEWAY, Row, first_id, job_from, job_of
 from foreman.store.statements.running import head
 from foreman.store.statements.shared import Artifact
@@ -64,12 +64,15 @@ def jobs_whole(cursor: sqlite3.Cursor, ids: Sequence[str]) -> list[Job | None]:
     return [whole.get(id_) for id_ in ids]
 
 
-#: How a list begins, by what it is chosen by; the rest is looked at row by row.
-_FROM: Mapping[Literal["metadata", "state", "owner", "model", "all"], str] = {
+#: By what a list is read in its order; the rest of what is asked is looked at row by row.
+_Chosen = Literal["metadata", "owner_model", "owner_state", "model_state", "state", "owner", "all"]
+_FROM: Mapping[_Chosen, str] = {
     "metadata": "job_metadata INDEXED BY job_metadata_value CROSS JOIN jobs ON jobs.id = job_metadata.job_id "
     "WHERE job_metadata.key = :key AND job_metadata.value = :value AND job_metadata.job_id < :before",
+    "owner_model": "jobs INDEXED BY jobs_owner_model WHERE owner = :owner AND model_key = :model AND id < :before",
+    "owner_state": "jobs INDEXED BY jobs_owner_state WHERE owner = :owner AND state = :state AND id < :before",
+    "model_state": "jobs INDEXED BY jobs_model_state WHERE model_key = :model AND state = :state AND id < :before",
     "state": "jobs INDEXED BY jobs_state WHERE state = :state AND id < :before",
-    "model": "jobs INDEXED BY jobs_model WHERE model_key = :model AND id < :before",
     "owner": "jobs INDEXED BY jobs_owner WHERE owner = :owner AND id < :before",
     "all": "jobs WHERE id < :before",
 }
@@ -101,19 +104,29 @@ def page_statements(wanted: Filter, before: str | None, limit: int) -> list[tupl
         values |= {"until": wanted.created_before}
         values["before"] = min(values["before"], first_id(wanted.created_before, leeway=True))
         more.append("jobs.created_at < :until")
+    chosen = _chosen(wanted)
+    if chosen in {"owner_state", "model_state", "state"}:
+        states = wanted.states or STATES
+        return [(_statement(chosen, more), {**values, "state": state}) for state in dict.fromkeys(states)]
     if wanted.metadata:
         values |= {"key": values["key0"], "value": values["value0"]}
-        if wanted.states:
-            states = {f"state{number}": state for number, state in enumerate(wanted.states)}
-            values |= states
-            more.append(f"jobs.state IN ({', '.join(f':{name}' for name in states)})")
-        return [(_statement("metadata", more), values)]
     if wanted.states:
-        return [(_statement("state", more), {**values, "state": state}) for state in dict.fromkeys(wanted.states)]
-    chosen: Literal["model", "owner", "all"] = (
-        "model" if wanted.model is not None else "owner" if wanted.owner is not None else "all"
-    )
+        by_name = {f"state{number}": state for number, state in enumerate(wanted.states)}
+        values |= by_name
+        more.append(f"jobs.state IN ({', '.join(f':{name}' for name in by_name)})")
     return [(_statement(chosen, more), values)]
+
+
+def _chosen(wanted: Filter) -> _Chosen:
+    if wanted.metadata:
+        return "metadata"
+    if wanted.owner is not None and wanted.model is not None:
+        return "owner_model"
+    if wanted.owner is not None:
+        return "owner_state" if wanted.states else "owner"
+    if wanted.model is not None:
+        return "model_state"
+    return "state" if wanted.states else "all"
 
 
 def keyed(cursor: sqlite3.Cursor, owner: str, keys: Sequence[str]) -> dict[str, str]:
@@ -198,7 +211,7 @@ BETWEEN = (
 )
 
 
-def _statement(chosen: Literal["metadata", "state", "owner", "model", "all"], more: Iterable[str]) -> str:
+def _statement(chosen: _Chosen, more: Iterable[str]) -> str:
     where = " AND ".join((_FROM[chosen], *more))
     columns = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS.split(", "))
     order = "job_metadata.job_id" if chosen == "metadata" else "id"

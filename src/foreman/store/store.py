@@ -34,10 +34,12 @@ class Store:
     _new_id: Callable[[], ULID]
     _max_jobs: int
     _last_id: int = field(default=0, init=False)
-    _gathered: Gathered = field(init=False)
+    _gathered: Gathered[Job | None] = field(init=False)
+    _counted: Gathered[Counts] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._gathered = Gathered(lambda ids: self.database.read(queries.jobs_whole, ids))
+        self._counted = Gathered(lambda ids: self.database.read(lambda cursor: [queries.counts(cursor)] * len(ids)))
 
     @property
     def condition(self) -> Condition:
@@ -174,13 +176,17 @@ class Store:
         """The fingerprints of those jobs of ``owner`` that have one of ``keys``, by key."""
         return await self.database.read(queries.keyed, owner, keys)
 
-    async def page(self, wanted: Filter, before: str | None, limit: int) -> list[Job]:
-        """Up to ``limit`` jobs that are older than the one with the id ``before``, newest first."""
-        return await self.database.read(queries.page, wanted, before, limit)
+    async def page(self, wanted: Filter, before: str | None, limit: int, caller: str = "") -> list[Job]:
+        """Up to ``limit`` jobs that are older than the one with the id ``before``, newest first.
 
-    async def events(self, id_: str, after: int, limit: int = 500) -> list[Event]:
-        """What happened to the job after the event ``after``."""
-        return await self.database.read(queries.events, id_, after, limit)
+        :param caller: who asks.
+        :raises TooManyLooks: when too many others wait for theirs.
+        """
+        return await self.database.read(queries.page, wanted, before, limit, caller=caller)
+
+    async def events(self, id_: str, after: int, limit: int = 500, caller: str = "") -> list[Event]:
+        """What happened to the job after the event ``after``; ``caller`` asks."""
+        return await self.database.read(queries.events, id_, after, limit, caller=caller, patient=True)
 
     async def artifact(self, id_: str, name: str) -> tuple[ArtifactInfo, Artifact, int] | None:
         """An artifact, what is known of it, and the number of the try that it is of."""
@@ -188,7 +194,7 @@ class Store:
 
     async def counts(self) -> Counts:
         """How many jobs wait, and which run."""
-        return await self.database.read(queries.counts)
+        return await self._counted.get("")
 
     async def first(
         self, lane: JobLane, bonus_of: Callable[[str], int | None], installed: Callable[[], Iterable[str]] = tuple

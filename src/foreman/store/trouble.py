@@ -40,6 +40,13 @@ class TookTooLong(StoreUnavailable):
         super().__init__("ok", f"this took longer than {seconds:g} s; ask for less, or try again later")
 
 
+class TooManyLooks(StoreUnavailable):
+    """A look was not begun, since many others wait; nothing is wrong with the store."""
+
+    def __init__(self) -> None:
+        super().__init__("ok", "too many lists of jobs are being read; try again soon")
+
+
 def is_interrupt(problem: sqlite3.Error) -> bool:
     """Whether SQLite was told to stop; it says nothing of the store."""
     return getattr(problem, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT

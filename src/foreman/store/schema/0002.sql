@@ -10,5 +10,8 @@ DROP INDEX jobs_ready;
 CREATE INDEX jobs_ready ON jobs (lane, group_key, sort_key, id) WHERE state = 'queued';
 -- The places in the queue, whatever the models.
 CREATE INDEX jobs_place ON jobs (lane, sort_key, id) WHERE state = 'queued';
+-- Lists by two things at once; one by the model alone goes through all states.
 DROP INDEX jobs_model;
-CREATE INDEX jobs_model ON jobs (model_key, id);
+CREATE INDEX jobs_model_state ON jobs (model_key, state, id);
+CREATE INDEX jobs_owner_state ON jobs (owner, state, id);
+CREATE INDEX jobs_owner_model ON jobs (owner, model_key, id);

@@ -149,7 +149,9 @@ class Following:
         """
         if after is not None and not _EVENT.fullmatch(after):
             raise Problem(400, "after: must be the id of an event")
-        await self._serve(visit, after, lambda feed: self._events(feed, job.id, int(after or 0), follows=follows))
+        await self._serve(
+            visit, after, lambda feed: self._events(feed, job.id, int(after or 0), visit.caller, follows=follows)
+        )
 
     async def stream(self, visit: Visit, job: Job, after: str | None) -> None:
         """Pass on the lines of ``job``, until it has ended.
@@ -183,12 +185,12 @@ class Following:
                 visit.set_producer(None)
         visit.finish()
 
-    async def _events(self, feed: Feed, id_: str, after: int, *, follows: bool) -> None:
+    async def _events(self, feed: Feed, id_: str, after: int, caller: str, *, follows: bool) -> None:
         while True:
             with listening(self._store.bells.when_changed(id_)) as bell:
                 # First the job: what it has become is among the events that are read after it.
                 job = await self._store.get(id_)
-                events = await self._store.events(id_, after, AT_ONCE)
+                events = await self._store.events(id_, after, AT_ONCE, caller)
                 for event in events:
                     await feed.say(go_json(event_value(event)), str(event.id))
                     after = event.id

@@ -104,7 +104,7 @@ class JobsApi:
     async def list(self, request: Visit) -> None:
         """The jobs, newest first."""
         page = listing.page(request, sees_all=self._may_see_all(request))
-        found = await self._store.page(page.wanted, page.before, page.limit + 1)
+        found = await self._store.page(page.wanted, page.before, page.limit + 1, request.caller)
         jobs = found[: page.limit]
         following = request.own_path(page.next_after(jobs[-1].id)) if len(found) > page.limit else None
         value = {"jobs": [self._listed.value(job) for job in jobs], "next": following}
