@@ -216,10 +216,24 @@ async def test_a_connection_to_another_machine_is_watched_while_it_is_silent() -
 def test_another_machine_is_connected_in_the_ordinary_way_with_a_limit(host: str) -> None:
     memory = MemoryReactorClock()
     connecting = endpoint_for(memory, TargetAddress("http", host, 11434), timeout=5).connect(Asking())
-    ((to, port, _, timeout, _),) = memory.tcpClients
-    assert (to, port, timeout) == (host, 11434, 5)
+    ((to, port, _, _, _),) = memory.tcpClients
+    assert (to, port) == (host, 11434)
+    failed: list[Failure] = []
+    connecting.addErrback(failed.append)
+    memory.advance(4.9)
+    assert failed == []
+    memory.advance(0.1)
+    assert [failure.type for failure in failed] == [error.TimeoutError]
+
+
+def test_a_connection_that_was_made_while_foreman_was_paused_is_not_given_up() -> None:
+    memory = MemoryReactorClock()
+    connecting = endpoint_for(memory, TargetAddress("http", "10.1.2.3", 11434), timeout=5).connect(Asking())
+    memory.advance(500)
+    assert not connecting.called
     connecting.addErrback(lambda reason: reason.trap(error.ConnectingCancelledError, CancelledError) and None)
     connecting.cancel()
+    assert memory.getDelayedCalls() == []
 
 
 def test_tls_goes_over_the_ordinary_way() -> None:

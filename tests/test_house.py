@@ -54,6 +54,7 @@ FLOORS = (
         "foreman.store",
         "foreman.crowd",
         "foreman.cooperate",
+        "foreman.deadline",
         "foreman.output",
         "foreman.logs",
         "foreman.notify",
@@ -148,6 +149,17 @@ def test_nobody_but_the_configuration_reads_the_environment() -> None:
         and not any(within(module, place) for place in allowed)
     }
     assert not readers
+
+
+def test_limits_do_not_count_a_pause_of_foreman() -> None:
+    """``Deferred.addTimeout`` does: ``deadline.within`` and ``Deadline`` take its place."""
+    allowed = {"foreman.worker"}  # there it only wakes up a loop
+    users = {
+        module
+        for module, path in MODULES.items()
+        if ".addTimeout(" in path.read_text("utf-8") and not within(module, APART)
+    }
+    assert users <= allowed
 
 
 def test_the_simulator_and_the_daemon_know_nothing_of_each_other() -> None:

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import time
 from base64 import b64encode
 from functools import partial
 from pathlib import Path
@@ -345,3 +346,37 @@ def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) 
         assert gone.returncode == 1
         assert gone.stderr.startswith(f"foreman ps: nobody listens at {daemon.url}")
         assert gone.stderr.count("\n") == 1
+
+
+def test_a_pause_of_foreman_counts_as_the_silence_of_nobody(tmp_path: Path) -> None:
+    """As after SIGSTOP, ``docker pause``, ctrl-Z or a machine that stalls: what came meanwhile is read before a limit ends."""
+    limits = dict.fromkeys(("silence_timeout", "head_timeout", "body_timeout", "job_silence", "stall_timeout"), "2s")
+    body = json.dumps(chat("embedded")).encode()
+    with target(tmp_path, rate=20) as simulator, foreman(tmp_path, simulator.url, **limits) as daemon:
+        job = {"endpoint": "/api/chat", "payload": chat("a job", model=ENDLESS, tokens=10)}
+        stream = daemon.call("/api/chat", chat("a stream", model=ENDLESS, tokens=60, stream=True))
+        stream.read_until(b'"content"')
+        id_ = json.loads(daemon.ask("POST", "/jobs", job).body)["id"]
+        with (
+            socket.create_connection((HERE, daemon.port)) as in_head,
+            socket.create_connection((HERE, daemon.port)) as in_body,
+        ):
+            in_head.sendall(b"GET /api/version HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            in_body.sendall(
+                b"POST /api/show HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:1]
+            )
+            assert daemon.ask("GET", "/healthz").status == 200  # it has read both
+            daemon.signal(signal.SIGSTOP)
+            time.sleep(1)
+            in_head.sendall(b"\r\n")
+            in_body.sendall(body[1:])
+            time.sleep(3.5)
+            daemon.signal(signal.SIGCONT)
+            for waiting in (in_head, in_body):
+                waiting.settimeout(20)
+                assert waiting.recv(12) == b"HTTP/1.1 200"
+        assert ended_well(stream.rest())
+        assert until(lambda: daemon.get(f"/jobs/{id_}")["state"] not in ("queued", "running"), "the job ended")
+        assert daemon.get(f"/jobs/{id_}")["attempt"] == 1
+        assert daemon.get(f"/jobs/{id_}")["state"] == "succeeded"
+        assert "degraded" not in daemon.said()

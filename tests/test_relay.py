@@ -193,6 +193,30 @@ def test_a_target_that_says_nothing_between_lines_is_given_up(answering: Answeri
     assert answering.outcomes == ["target failed"]
 
 
+def test_a_pause_of_foreman_is_no_silence_of_the_target_and_no_stalling_of_the_reader(answering: Answering) -> None:
+    answering.say(LINE)
+    answering.clock.advance(5000)
+    answering.clock.advance(1)  # its first turn after the pause reads what came meanwhile
+    answering.say(LINE)
+    answering.relay.pauseProducing()
+    answering.say(LINE * 60)
+    answering.clock.advance(500)
+    answering.clock.advance(1)
+    answering.relay.resumeProducing()
+    answering.say(LAST)
+    answering.end()
+    assert answering.reader.ending == "finished"
+    assert answering.clock.getDelayedCalls() == []
+
+
+def test_a_line_costs_no_timer(answering: Answering) -> None:
+    timers = answering.clock.getDelayedCalls()
+    for _ in range(100):
+        answering.clock.advance(0.01)
+        answering.say(LINE)
+    assert answering.clock.getDelayedCalls() == timers
+
+
 def test_a_target_that_was_paused_is_not_silent(answering: Answering) -> None:
     answering.relay.pauseProducing()
     answering.say(LINE * 60)

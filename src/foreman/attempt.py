@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from foreman import errors, lanes
 from foreman.asked import Asked, unpack_in_slices
 from foreman.cooperate import in_turns
+from foreman.deadline import Deadline
 from foreman.gate import Turn
 from foreman.headers import RawHeaders
 from foreman.inference import Inference, Work
@@ -33,6 +34,8 @@ from foreman.verdict import Heard, Success, judge, remains
 
 #: How often new lines are kept, in seconds.
 KEEP_EVERY = 2.0
+#: How long after a pause of foreman itself an answer is read that arrived before the job's deadline, in seconds.
+LATE_ANSWER = 1.0
 
 
 class Expired(errors.ForemanError):
@@ -75,7 +78,7 @@ class Attempt:
     _kept: int = field(default=0, init=False)
     _keepings: int = field(default=0, init=False)
     _keeping: IDelayedCall | None = field(default=None, init=False)
-    _silence: IDelayedCall | None = field(default=None, init=False)
+    _silence: Deadline = field(init=False)
     _under_way: Deferred[None] | None = field(default=None, init=False)
     _bell: Deferred[None] | None = field(default=None, init=False)
     _record: Record = field(init=False)
@@ -88,6 +91,7 @@ class Attempt:
         self._record = Record(job.id, job.owner, job.endpoint, job.lane, now, job.model)
         if job.endpoint in FOLLOWED:
             self.output = Output(job.fence)
+        self._silence = Deadline(self._clock)
         self.heard.in_lines = self.output is not None
 
     async def run(self, inference: Inference, turn: Turn | None) -> None:
@@ -105,7 +109,7 @@ class Attempt:
             return
         deadline = self._watch_deadline()
         self._watch_cancel()
-        self._silence = self._clock.callLater(self._bounds.silence, self._stop, self._too_silent())
+        self._silence.set(self._bounds.silence, lambda: self._stop(self._too_silent()))
         try:
             await inference.in_turn(question, self, self._record, turn, self.work)
         except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
@@ -118,11 +122,10 @@ class Attempt:
         finally:
             if turn is not None and not turn.kept:
                 turn.release()  # before anything is written down: the target is not to idle meanwhile
-            if deadline is not None and deadline.active():
-                deadline.cancel()
+            deadline.clear()
             if self._bell is not None:
                 self._bell.cancel()
-            self._end_silence()
+            self._silence.clear()
             if self._keeping is not None:
                 self._keeping.cancel()
                 self._keeping = None
@@ -187,12 +190,13 @@ class Attempt:
         asked = Asked(claim.job.model, wants_stream)
         return Question(b"POST", target, headers, body, len(body), way, asked)
 
-    def _watch_deadline(self) -> IDelayedCall | None:
+    def _watch_deadline(self) -> Deadline:
+        watch = Deadline(self._clock, after_pause=LATE_ANSWER)
         deadline = self.claim.job.deadline
-        if deadline is None:
-            return None
-        left = max(0.0, (deadline - self._store.now()) / 1000)
-        return self._clock.callLater(left, self._stop, Expired("its deadline passed while it ran"))
+        if deadline is not None:
+            left = max(0.0, (deadline - self._store.now()) / 1000)
+            watch.set(left, lambda: self._stop(Expired("its deadline passed while it ran")))
+        return watch
 
     def _stop(self, why: errors.ForemanError) -> None:
         self.work.stop(why)
@@ -215,11 +219,6 @@ class Attempt:
         text = f"no answer had begun after {self._bounds.silence:g} s (FOREMAN_JOB_SILENCE)"
         return errors.ConnectionError("silence", text)
 
-    def _end_silence(self) -> None:
-        if self._silence is not None and self._silence.active():
-            self._silence.cancel()
-        self._silence = None
-
     # what is heard
 
     def waits(self, place: Callable[[], Place]) -> None:
@@ -227,7 +226,7 @@ class Attempt:
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: Kind) -> None:
         """The target answers."""
-        self._end_silence()
+        self._silence.clear()
         heard = self.heard
         heard.status, heard.kind = status, kind
         for name, value in headers:

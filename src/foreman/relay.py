@@ -14,7 +14,7 @@ from typing import cast
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from foreman import errors
 from foreman.budget import Budget
+from foreman.deadline import Deadline
 from foreman.ndjson import Cutter
 from foreman.ollama.connection import Answer
 from foreman.record import Outcome
@@ -118,27 +119,26 @@ class Relay(Protocol):
     _target_paused: bool = field(default=False, init=False)
     _over: bool = field(default=False, init=False)
     _end: Failure | None = field(default=None, init=False)
-    _heard_at: float = field(default=0.0, init=False)
-    _silence: IDelayedCall | None = field(default=None, init=False)
-    _stall: IDelayedCall | None = field(default=None, init=False)
+    _silence: Deadline = field(init=False)
+    _stall: Deadline = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.answered = Deferred(lambda _: self.leave())
         self.sent = Deferred(lambda _: self.leave())
+        self._silence, self._stall = Deadline(self._clock), Deadline(self._clock)
 
     # the target's side
 
     def connectionMade(self) -> None:
-        self._heard_at = self._clock.seconds()
-        self._silence = self._clock.callLater(self._limits.silence, self._check_silence)
+        self._silence.set(self._limits.silence, self._silent)
         self._reader.set_producer(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self._over:
             return
-        self._heard_at = self._clock.seconds()
+        self._silence.heard_at = now = self._clock.seconds()
         if self.first_byte_at is None:
-            self.first_byte_at = self._heard_at
+            self.first_byte_at = now
         for piece in self._cutter.feed(data):
             self._pass_on(piece)
 
@@ -146,8 +146,7 @@ class Relay(Protocol):
         if self._over:
             return
         self._end = reason
-        _cancel(self._silence)
-        self._silence = None
+        self._silence.clear()
         if not reason.check(ResponseDone, PotentialDataLoss):
             self.problem = errors.ConnectionError("reset", "the target broke off in the middle of its answer")
         elif (rest := self._cutter.rest()) and (reason.check(ResponseDone) or self._judge(rest).done):
@@ -163,8 +162,7 @@ class Relay(Protocol):
 
     def resumeProducing(self) -> None:
         self._reader_paused = False
-        _cancel(self._stall)
-        self._stall = None
+        self._stall.clear()
         held = self._held
         while held and not self._reader_paused:
             piece = held.popleft()
@@ -173,7 +171,7 @@ class Relay(Protocol):
             self._reader.write(piece)
         if self._target_paused and self._held_bytes <= self._limits.buffer // 2:
             self._target_paused = False
-            self._heard_at = self._clock.seconds()
+            self._silence.set(self._limits.silence, self._silent)
             self._target().resumeProducing()
         self._settle()
 
@@ -205,6 +203,7 @@ class Relay(Protocol):
         fits = self._shared.take(len(piece))
         if (self._held_bytes > self._limits.buffer or not fits) and not self._target_paused and self._end is None:
             self._target_paused = True
+            self._silence.clear()
             self._target().pauseProducing()
         if self._target_paused:
             self._watch_reader()
@@ -247,9 +246,8 @@ class Relay(Protocol):
 
     def _end_here(self) -> None:
         self._over = True
-        _cancel(self._silence)
-        _cancel(self._stall)
-        self._silence = self._stall = None
+        self._silence.clear()
+        self._stall.clear()
         self._reader.set_producer(None)
         self._shared.give(self._held_bytes)
         self._held.clear()
@@ -257,20 +255,14 @@ class Relay(Protocol):
 
     # time
 
-    def _check_silence(self) -> None:
-        quiet = 0.0 if self._target_paused else self._clock.seconds() - self._heard_at
-        if quiet >= self._limits.silence:
-            self._silence = None
-            self.give_up(errors.ConnectionError("silence", f"the target said nothing for {self._limits.silence:g} s"))
-        else:
-            self._silence = self._clock.callLater(self._limits.silence - quiet, self._check_silence)
+    def _silent(self) -> None:
+        self.give_up(errors.ConnectionError("silence", f"the target said nothing for {self._limits.silence:g} s"))
 
     def _watch_reader(self) -> None:
-        if self._stall is None:
-            self._stall = self._clock.callLater(self._limits.stall, self._stalled)
+        if not self._stall.is_set:
+            self._stall.set(self._limits.stall, self._stalled)
 
     def _stalled(self) -> None:
-        self._stall = None
         self.give_up(errors.ReaderStalled(f"the reader took nothing for {self._limits.stall:g} s"))
 
 
@@ -278,8 +270,3 @@ def _blamed(problem: errors.ForemanError) -> Outcome:
     if isinstance(problem, errors.ReaderStalled):
         return "client left"
     return "target failed" if isinstance(problem, errors.TargetError) else "refused"
-
-
-def _cancel(call: IDelayedCall | None) -> None:
-    if call is not None:
-        call.cancel()

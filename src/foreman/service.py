@@ -16,6 +16,7 @@ from foreman.attempt import Bounds
 from foreman.banner import Banner
 from foreman.budget import Budget
 from foreman.config import Config
+from foreman.deadline import Deadline
 from foreman.gate import Gate
 from foreman.housekeeping import Housekeeping
 from foreman.inference import Inference
@@ -216,12 +217,12 @@ class Foreman(Service):
             gave_up = True
 
         done.addErrback(impatient)
-        timer = self._clock.callLater(hurried if self._hurried else patience, done.cancel)
-        self._hasten = lambda: timer.reset(hurried)
+        limit = Deadline(self._clock)
+        limit.set(hurried if self._hurried else patience, done.cancel)
+        self._hasten = lambda: limit.set(hurried, done.cancel)
         await done
         self._hasten = None
-        if timer.active():
-            timer.cancel()
+        limit.clear()
         return not gave_up
 
 

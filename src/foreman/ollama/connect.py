@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from attrs import frozen
+from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
@@ -23,6 +24,7 @@ from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
 from foreman.config import TargetAddress
+from foreman.deadline import within
 
 #: A silent connection is probed after a minute, and given up after eight probes in two more: as patient as Go's clients.
 _KEEPALIVE = [
@@ -37,11 +39,12 @@ def endpoint_for(reactor: Any, address: TargetAddress, timeout: float) -> IStrea
     host, port = address.host, address.port
     endpoint: IStreamClientEndpoint
     if isIPAddress(host):
-        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout=timeout)
+        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout=None)
     elif isIPv6Address(host):
-        endpoint = TCP6ClientEndpoint(reactor, host, port, timeout=timeout)
+        endpoint = TCP6ClientEndpoint(reactor, host, port, timeout=None)
     else:
-        endpoint = HostnameEndpoint(reactor, host, port, timeout=timeout)
+        endpoint = HostnameEndpoint(reactor, host, port, timeout=cast("float", None))
+    endpoint = LimitedEndpoint(reactor, endpoint, timeout)
     if _is_loopback(host):
         if address.scheme == "http" and IReactorSocket.providedBy(reactor):
             return LoopbackEndpoint(reactor, host, port, endpoint)
@@ -80,6 +83,30 @@ class LoopbackEndpoint:
         except OSError:  # no descriptor is left
             return self._ordinary.connect(protocolFactory)
         return self._ordinary.connect(protocolFactory) if adopting.protocol is None else succeed(adopting.protocol)
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class LimitedEndpoint:
+    """Gives a connection up that is not made in time.
+
+    Twisted's own time-out would also count the time in which foreman was paused and the target had long accepted.
+
+    :ivar timeout: in seconds, name resolution included.
+    """
+
+    _reactor: Any
+    _endpoint: IStreamClientEndpoint
+    _timeout: float
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect a protocol of ``protocolFactory``; ``twisted.internet.error.TimeoutError`` when it takes too long."""
+        connecting = self._endpoint.connect(protocolFactory)
+        return connecting if connecting.called else within(connecting, self._timeout, self._reactor, _too_late)
+
+
+def _too_late() -> NoReturn:
+    raise error.TimeoutError
 
 
 @implementer(IStreamClientEndpoint)

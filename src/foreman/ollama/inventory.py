@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 import msgspec
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004 - what addTimeout raises
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004 - what ``within`` raises
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors, names
+from foreman.deadline import within
 from foreman.headers import RawHeaders
 from foreman.ollama.client import TargetClient
 from foreman.ollama.stock import Standing, Stock
@@ -129,7 +130,7 @@ class Inventory:
             or self.ps is None
             or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH
         ):
-            await self._wait().addTimeout(patience, self._clock, onTimeoutCancel=lambda _result, _timeout: False)
+            await within(self._wait(), patience, self._clock, lambda: False)
 
     def _wait(self) -> Deferred[bool]:
         asker: Deferred[bool] = Deferred(self._forget)
@@ -151,7 +152,7 @@ class Inventory:
     def _put(self) -> None:
         self._asks_for_change, self._outdated = self._outdated, False
         asking = self._asking = Deferred.fromCoroutine(self._ask())
-        asking.addTimeout(POLL_PATIENCE, self._clock)
+        within(asking, POLL_PATIENCE, self._clock)
         asking.addCallbacks(self._question_answered, self._question_failed)
         asking.addBoth(self._asked)
 
@@ -267,8 +268,7 @@ class Inventory:
         """
         standing = self.find(typed)
         if standing is Standing.MISSING:
-            refreshed = self.refresh()
-            refreshed.addTimeout(LOOK_PATIENCE, self._clock, onTimeoutCancel=lambda _result, _timeout: False)
+            refreshed = within(self.refresh(), LOOK_PATIENCE, self._clock, lambda: False)
             standing = self.find(typed) if await refreshed else Standing.UNKNOWN
         return standing
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
-from foreman.web.deadline import Deadline
+from foreman.deadline import Deadline
 from foreman.web.framing import LONGEST_METHOD, field_problem, is_clean, is_trailer, says_close
 from foreman.web.linger import Linger
 from foreman.web.visit import Visit

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from foreman import errors
+from foreman.deadline import Deadline
 
 
 @implementer(IPushProducer)
@@ -32,17 +33,17 @@ class Pace:
             return
         taken: Deferred[None] = Deferred()
         self._taken = taken
-        timer = self._clock.callLater(self._patience, taken.cancel)
+        stall = Deadline(self._clock)
+        stall.set(self._patience, taken.cancel)
         try:
             await taken
         except CancelledError:
-            if timer.active():  # its reader has left
+            if stall.is_set:  # its reader has left
                 raise
             raise errors.ReaderStalled(f"the reader took nothing for {self._patience:g} s") from None
         finally:
             self._taken = None
-            if timer.active():
-                timer.cancel()
+            stall.clear()
 
     # the connection tells
 
