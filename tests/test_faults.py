@@ -254,6 +254,13 @@ def looks_whole(shape: Shape, heard: Heard) -> bool:
         return False
 
 
+def is_unmarked(shape: Shape, truth: Response, direct: Heard) -> bool:
+    """Whether a stream ended properly, but neither with its end marker nor with an error."""
+    if shape.kind == "whole" or truth.status != 200 or truth.header("Content-Encoding"):
+        return False
+    return shape.mark not in direct.body and b'\n{"error":' not in direct.body and b'data: {"error":' not in direct.body
+
+
 def check_refused(shape: Shape, behind: Heard) -> None:
     """The target gave no answer: 502 in the family's shape."""
     response = behind.head
@@ -285,8 +292,11 @@ def check(shape: Shape, plan: Misbehaviour, direct: Heard, behind: Heard) -> Non
     assert response.header("Content-Type") == truth.header("Content-Type")
     assert looks_whole(shape, behind) is looks_whole(shape, direct)
     if not truth.torn and (truth.framing != "close" or looks_whole(shape, direct)):
-        assert plain(behind.body) == plain(direct.body)
         assert not response.torn
+        unmarked = is_unmarked(shape, truth, direct)
+        added = error_form(shape, behind.body) if unmarked else b""
+        assert bool(added) is unmarked, "a stream without its end marker ends in silence"
+        assert plain(behind.body.removesuffix(added)) == plain(direct.body)
         return
     said = error_form(shape, behind.body)
     assert said or response.torn, "a broken answer looks whole"

@@ -33,6 +33,17 @@ DIFFERENT = {
     "wire-two-content-lengths": (400, "the refusal is JSON"),
     "stop-midstream-chat": (200, "a torn NDJSON stream ends with an error line"),
     "disconnect-midstream": (200, "the recording ends where the client left, so the target seems to have died"),
+    **{
+        name: (200, "a stream without its end marker ends with an error line or event")
+        for name in (
+            "chat-stream-repetition",
+            "generate-stream-repetition",
+            "crash-midstream-v1-chat",
+            "crash-midstream-v1-completions",
+            "crash-midstream-v1-responses",
+            "crash-midstream-messages",
+        )
+    },
 }
 
 
@@ -95,7 +106,15 @@ async def test_what_is_different_on_purpose_is_an_answer_of_its_own(recorded: Re
         recording["request"]["headers"][1][1] = "a" * 1_100_000
     response = await recorded.ask(recording)
     assert response.status == status
-    if "midstream" in name:
+    if _why.startswith("a stream without its end marker"):
+        heard = golden.as_bytes(recording["response"]["body"])
+        assert (response.framing, response.torn) == ("chunked", False)
+        assert response.body.startswith(heard)
+        added = response.body[len(heard) :]
+        assert "error" in json.loads(added.removeprefix(b"event: error\n").removeprefix(b"data: "))
+        assert added.startswith(b"event: error\n") == (name == "crash-midstream-messages")
+        assert added.endswith(b"}\n" if "repetition" in name else b"}\n\n")
+    elif "midstream" in name:
         lines = response.body.splitlines()
         assert [json.loads(line)["done"] for line in lines[:-1]] == [False] * (len(lines) - 1)
         assert "error" in json.loads(lines[-1])

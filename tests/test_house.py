@@ -35,6 +35,7 @@ FLOORS = (
         "foreman.job",
         "foreman.schedule",
         "foreman.budget",
+        "foreman.characters",
         "foreman.record",
         "foreman.tally",
         "foreman.gojson",

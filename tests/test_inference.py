@@ -68,7 +68,7 @@ class Call:
         return self.left or self.aborted or self.ended
 
     def header(self, name: bytes) -> bytes | None:
-        return dict(self.raw_headers).get(b"Content-Type")
+        return {key.lower(): value for key, value in self.raw_headers}.get(name)
 
     def deliverBody(self, reader: Any) -> None:
         self.reader = reader
@@ -519,6 +519,37 @@ def test_an_answer_that_breaks_off_is_broken_off_and_passes_the_turn_on() -> Non
     assert (asking.record.outcome, asking.record.detail) == ("target failed", str(asking.asker.ending))
     work.turn()
     assert len(work.target.calls) == 2
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_a_stream_without_its_end_marker_is_broken_off(path: str) -> None:
+    work = Work()
+    asking = work.ask(path)
+    work.target.calls[0].begin().say(LINE).end()
+    assert (asking.asker.pieces, str(asking.asker.ending)) == (
+        [LINE],
+        "the target's answer ended without its end marker",
+    )
+    assert asking.record.outcome == "target failed"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "headers"),
+    [
+        ("/api/pull", 200, NDJSON),
+        ("/api/embed", 200, NDJSON),
+        ("/v1/audio/transcriptions", 200, NDJSON),
+        ("/api/chat", 400, NDJSON),
+        ("/v1/chat/completions", 503, [(b"Content-Type", b"text/event-stream")]),
+        ("/api/chat", 200, [(b"Content-Type", b"application/json")]),
+        ("/api/chat", 200, [*NDJSON, (b"Content-Encoding", b"gzip")]),
+    ],
+)
+def test_no_end_marker_is_expected_of_what_has_none(path: str, status: int, headers: Any) -> None:
+    work = Work()
+    asking = work.ask(path)
+    work.target.calls[0].begin(status, headers).say(LINE).end()
+    assert (asking.asker.pieces, asking.asker.ending) == ([LINE], "finished")
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(400, "complete"), (404, "complete"), (500, "target failed")])

@@ -15,7 +15,7 @@ from twisted.web.http import PotentialDataLoss
 
 from foreman import errors
 from foreman.budget import Budget
-from foreman.ndjson import LineCutter
+from foreman.ndjson import LONGEST_LINE, Kind, cutter_for
 from foreman.relay import KEPT_WHOLE, LastPieces, Limits, Relay
 from foreman.tally import tally
 
@@ -48,7 +48,9 @@ class HeardReader:
 class Answering:
     """A target that is answering, as the relay sees it."""
 
-    def __init__(self, buffer: int = 1000, shared: int = 1_000_000) -> None:
+    def __init__(
+        self, buffer: int = 1000, shared: int = 1_000_000, kind: Kind = "ndjson", path: str | None = None
+    ) -> None:
         self.clock = Clock()
         self.reader = HeardReader()
         self.transport = StringTransport()
@@ -58,11 +60,12 @@ class Answering:
             self.clock,
             self,  # type: ignore[arg-type]
             self.reader,
-            LineCutter(),
-            lambda last: tally("ndjson", last),
+            cutter_for(kind),
+            lambda last: tally(kind, last, path),
             Limits(buffer, silence=600, stall=60),
             self.shared,
-            LastPieces(1),
+            LastPieces(1 if kind == "ndjson" else 2),
+            path is not None,
         )
         self.answered: list[object] = []
         self.outcomes: list[object] = []
@@ -300,7 +303,7 @@ def test_pieces_that_were_held_are_not_sent_after_an_answer_was_given_up(answeri
     answering.relay.pauseProducing()
     answering.say(LINE * 3)
     answering.relay.give_up(errors.Draining("foreman is stopping"))
-    assert answering.reader.between_pieces is False
+    assert answering.reader.between_pieces is True  # what was sent are whole lines, so that an error line can follow
     answering.relay.resumeProducing()
     assert answering.reader.pieces == []
     assert answering.shared.used == 0
@@ -323,6 +326,78 @@ def test_an_answer_without_end_marker_in_whole_framing_passes_as_it_is_and_count
     answering.end()
     assert answering.reader.ending == "finished"
     assert answering.outcomes == ["incomplete"]
+
+
+STREAMS: list[tuple[Kind, str, bytes, bytes]] = [
+    ("ndjson", "/api/chat", LINE, LAST),
+    ("ndjson", "/api/generate", b'{"response":"a","done":false}\n', b'{"response":"","done":true}\n'),
+    ("sse", "/v1/chat/completions", b'data: {"choices":[]}\n\n', b"data: [DONE]\n\n"),
+    ("sse", "/v1/completions", b'data: {"choices":[]}\n\n', b"data: [DONE]\n\n"),
+    *[
+        ("sse", "/v1/responses", b'data: {"type":"response.created"}\n\n', b'data: {"type":"response.%b"}\n\n' % end)
+        for end in (b"completed", b"incomplete", b"failed")
+    ],
+    ("sse", "/v1/messages", b'data: {"type":"ping"}\n\n', b'event: message_stop\ndata: {"type":"message_stop"}\n\n'),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "piece", "end"), STREAMS)
+@pytest.mark.parametrize("behind", [b"", b"\n", b": one\n\n: two\n\n"])
+def test_a_stream_with_its_end_marker_is_whole_whatever_comes_behind_it(
+    kind: Kind, path: str, piece: bytes, end: bytes, behind: bytes
+) -> None:
+    answering = Answering(kind=kind, path=path)
+    for said in (piece, piece, end, *(part + b"\n\n" if part.strip() else part for part in behind.split(b"\n\n"))):
+        if said and not (kind == "ndjson" and said.startswith(b":")):
+            answering.say(said)
+    answering.end()
+    assert answering.reader.ending == "finished"
+    assert answering.reader.pieces[:3] == [piece, piece, end]
+
+
+@pytest.mark.parametrize(("kind", "path", "piece", "end"), STREAMS)
+@pytest.mark.parametrize("half", [False, True])
+def test_a_stream_that_ends_properly_without_its_end_marker_is_broken_off_between_pieces(
+    kind: Kind, path: str, piece: bytes, end: bytes, half: bool
+) -> None:
+    answering = Answering(kind=kind, path=path)
+    answering.say(piece + piece + (end[: len(end) // 2] if half else b""))
+    answering.end()
+    assert b"".join(answering.reader.pieces) == piece + piece
+    assert isinstance(answering.reader.ending, errors.ConnectionError)
+    assert answering.reader.between_pieces is True
+    assert answering.outcomes == ["target failed"]
+
+
+def test_the_end_marker_of_another_route_is_none() -> None:
+    for path in ("/v1/responses", "/v1/messages"):
+        answering = Answering(kind="sse", path=path)
+        answering.say(b"data: [DONE]\n\n")
+        answering.end()
+        assert answering.outcomes == ["target failed"]
+
+
+@pytest.mark.parametrize("bad", [b"\\ud83d", b"\xff", b"\x00", b"\xed\xa0\xbd"])
+def test_a_bad_character_in_the_last_piece_does_not_hide_the_end(bad: bytes) -> None:
+    line = Answering(path="/api/chat")
+    line.say(LINE + b'{"done":true,"eval_count":2,"message":{"content":"%b"}}\n' % bad)
+    line.end()
+    event = Answering(kind="sse", path="/v1/responses")
+    usage = b'"usage":{"output_tokens":2}'
+    event.say(b'data: {"type":"response.completed","response":{"output":"%b",%b}}\n\n' % (bad, usage))
+    event.end()
+    for answering in (line, event):
+        assert answering.outcomes == ["complete"]
+        assert answering.relay.tally is not None
+        assert answering.relay.tally.completion_tokens == 2
+
+
+def test_the_end_in_a_line_that_is_too_long_to_be_kept_whole_counts() -> None:
+    answering = Answering(path="/api/chat")
+    answering.say(b'{"message":{"content":"' + b"a" * LONGEST_LINE)
+    answering.say(b'a"},"done":true}\n')
+    answering.end()
+    assert answering.outcomes == ["complete"]
 
 
 def test_an_error_line_of_the_target_counts_as_its_failure(answering: Answering) -> None:

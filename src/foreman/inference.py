@@ -31,7 +31,7 @@ from foreman.question import Asker, ModelMissing, Question
 from foreman.record import Outcome, Record
 from foreman.relay import LastPieces, Limits, Relay
 from foreman.schedule import Ticket
-from foreman.tally import Tally, tally
+from foreman.tally import MARKED, Tally, tally
 
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
 RETRY_PAUSE = 1.0
@@ -223,17 +223,19 @@ class Inference:
         if answer.code < 500:
             self.inventory.target_answered()
         content_type = answer.header(b"content-type") or b""
-        kind = kind_for(content_type)
+        # What was compressed unasked has no lines that could be told apart, and no place for a line of foreman's.
+        kind = kind_for(content_type) if answer.header(b"content-encoding") in (None, b"identity") else "other"
         way = question.way
         relay = Relay(
             self._clock,
             answer,
             asker,
             cutter_for(kind),
-            lambda last: tally(kind, last),
+            lambda last: tally(kind, last, way.path),
             self._limits,
             self._buffers,
             LastPieces(_LAST_PIECES[kind]),
+            kind != "other" and 200 <= answer.code < 300 and way.lane is Lane.GATE and way.path in MARKED,
         )
         work.relay = relay
         try:

@@ -63,7 +63,7 @@ class LastPieces:
     """What is kept of an answer to tell, at its end, whether and how it ended.
 
     :ivar most: of a stream, how many of the last pieces; 0: all of an unstreamed answer, while it is small.
-    :ivar lost: the answer was too large to keep.
+    :ivar lost: the answer, or the last line of a stream, was too large to keep.
     """
 
     most: int
@@ -77,7 +77,9 @@ class LastPieces:
     def add(self, piece: bytes) -> None:
         """The next piece of the answer."""
         if self.most:
-            self._pieces.append(piece)
+            self.lost = False
+            if not (piece.isspace() or (piece[:1] == b":" and b"\ndata" not in piece)):
+                self._pieces.append(piece)  # blank lines and comments may follow the end marker
         elif not self.lost:
             self._pieces.append(piece)
             self._bytes += len(piece)
@@ -98,6 +100,7 @@ class Relay(Protocol):
     :ivar answered: fires when the target has finished, well or badly: the turn may pass on.
     :ivar sent: fires with the Outcome when the reader has been given everything. Cancelling either stops the target
         and forgets the reader.
+    :ivar marked: the answer is a stream that is whole only with its end marker.
     """
 
     _clock: IReactorTime
@@ -108,6 +111,7 @@ class Relay(Protocol):
     _limits: Limits
     _shared: Budget
     _last: LastPieces
+    _marked: bool = False
     answered: Deferred[None] = field(init=False)
     sent: Deferred[Outcome] = field(init=False)
     first_byte_at: float | None = field(default=None, init=False)
@@ -117,6 +121,7 @@ class Relay(Protocol):
     _held_bytes: int = field(default=0, init=False)
     _reader_paused: bool = field(default=False, init=False)
     _target_paused: bool = field(default=False, init=False)
+    _in_parts: bool = field(default=False, init=False)
     _over: bool = field(default=False, init=False)
     _end: Failure | None = field(default=None, init=False)
     _silence: Deadline = field(init=False)
@@ -126,8 +131,6 @@ class Relay(Protocol):
         self.answered = Deferred(lambda _: self.leave())
         self.sent = Deferred(lambda _: self.leave())
         self._silence, self._stall = Deadline(self._clock), Deadline(self._clock)
-
-    # the target's side
 
     def connectionMade(self) -> None:
         self._silence.set(self._limits.silence, self._silent)
@@ -139,8 +142,13 @@ class Relay(Protocol):
         self._silence.heard_at = now = self._clock.seconds()
         if self.first_byte_at is None:
             self.first_byte_at = now
-        for piece in self._cutter.feed(data):
+        cutter = self._cutter
+        was_whole = cutter.whole
+        for piece in cutter.feed(data):
             self._pass_on(piece)
+        if not was_whole:  # what has come is the rest of a longer line
+            self._in_parts = True
+            self._last.lost |= self._marked
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._over:
@@ -149,13 +157,11 @@ class Relay(Protocol):
         self._silence.clear()
         if not reason.check(ResponseDone, PotentialDataLoss):
             self.problem = errors.ConnectionError("reset", "the target broke off in the middle of its answer")
-        elif (rest := self._cutter.rest()) and (reason.check(ResponseDone) or self._judge(rest).done):
-            self._pass_on(rest)  # else it may be half a piece
+        else:
+            self._pass_on_rest(reason)
         if not self.answered.called:
             self.answered.callback(None)
         self._settle()
-
-    # the reader's side
 
     def pauseProducing(self) -> None:
         self._reader_paused = True
@@ -197,6 +203,13 @@ class Relay(Protocol):
         else:
             self._reader.write(piece)
 
+    def _pass_on_rest(self, reason: Failure) -> None:
+        """Pass on what stands behind the last line end, unless it may be half a piece."""
+        kept = bool(reason.check(ResponseDone)) and not (self._marked and self._cutter.whole)
+        rest = self._cutter.rest()
+        if rest and (kept or self._judge(rest).done or self._judge(self._last.joined()).done):
+            self._pass_on(rest)
+
     def _hold(self, piece: bytes) -> None:
         self._held.append(piece)
         self._held_bytes += len(piece)
@@ -222,6 +235,8 @@ class Relay(Protocol):
         self.tally = tally = self._judge(self._last.joined())
         if self.problem is None and end.check(PotentialDataLoss) and not tally.done:
             self.problem = errors.ConnectionError("reset", "the target broke off before the end of its answer")
+        elif self.problem is None and self._marked and not (tally.done or self._last.lost):
+            self.problem = errors.ConnectionError("reset", "the target's answer ended without its end marker")
         if self.problem is not None:
             self._break_off(self.problem)
             return
@@ -233,7 +248,7 @@ class Relay(Protocol):
             self.sent.callback("complete" if tally.done or self._last.lost else "incomplete")
 
     def _break_off(self, problem: errors.ForemanError) -> None:
-        between = self._cutter.whole and not self._held
+        between = self._cutter.whole and not (self._held and self._in_parts)
         self._end_here()
         self._answer.abort()
         self._reader.break_off(problem, between_pieces=between)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from foreman import characters
+
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 #: How much of it is repeated, in characters.
 LONGEST = 2000
@@ -11,8 +17,8 @@ LONGEST = 2000
 def said(body: bytes) -> str:
     """The sentence in the body of an error; of what is no JSON, the text itself."""
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = characters.decode(_decoder, body)
+    except ValueError:
         return body[:LONGEST].decode("utf-8", "replace").strip()
     error = value.get("error", value) if isinstance(value, dict) else value
     return str(error.get("message", error) if isinstance(error, dict) else error)[:LONGEST]

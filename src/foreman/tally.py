@@ -13,13 +13,21 @@ import msgspec
 from attrs import evolve, frozen
 from msgspec import Raw
 
+from foreman import characters
 from foreman.ndjson import Kind
 
 T = TypeVar("T")
 
 _NANOSECONDS = 1e9
-_ENDING_EVENTS = ("response.completed", "response.incomplete", "response.failed", "message_stop")
+_ENDS_OF_RESPONSES = ("response.completed", "response.incomplete", "response.failed")
+_ENDING_EVENTS = (*_ENDS_OF_RESPONSES, "message_stop")
+#: The events that end a stream of these routes; the others end with ``[DONE]``.
+_ENDS_BY_PATH = {"/v1/responses": _ENDS_OF_RESPONSES, "/v1/messages": ("message_stop",)}
+#: The routes whose streams have an end marker, so that one without it is not whole.
+MARKED = frozenset({"/api/chat", "/api/generate", "/v1/chat/completions", "/v1/completions", *_ENDS_BY_PATH})
 _LINE_END = re.compile(rb"\r?\n")
+#: Stands in no string of JSON, where quotes are escaped.
+_DONE_MEMBER = re.compile(rb'"done"[ \t]*+:[ \t]*+true')
 _ABSENT = Raw()
 
 
@@ -75,16 +83,17 @@ _usage_decoder = msgspec.json.Decoder(_Usage)
 _whole_decoder = msgspec.json.Decoder(Raw)
 
 
-def tally(kind: Kind, last: bytes) -> Tally:
+def tally(kind: Kind, last: bytes, path: str | None = None) -> Tally:
     """Judge the end of an answer.
 
     :param last: of NDJSON the last line, of a stream of events the last of them, else the whole body.
+    :param path: of the route, as in ``lanes.Way``; None where the end marker of any route counts.
     """
     if kind == "sse":
-        return _of_events(last)
+        return _of_events(last, path)
     value = _decode(_value_decoder, last)
     if value is None:
-        return Tally(done=kind == "other" and _decode(_whole_decoder, last) is not None)
+        return Tally(done=_looks_whole(kind, last))
     if kind == "ndjson":
         # Transcriptions are one line of another shape (contract 1.4).
         return _of_value(value, done=value.status == "success" or _says_something(value.text))
@@ -92,13 +101,25 @@ def tally(kind: Kind, last: bytes) -> Tally:
     return _of_value(value, done=value.done is None)
 
 
-def _of_events(last: bytes) -> Tally:
+def _looks_whole(kind: Kind, last: bytes) -> bool:
+    """Of what is no readable object: whether it is the whole of an answer all the same."""
+    if kind == "other":
+        if len(last) > characters.MOST_BYTES and last.rstrip().endswith((b"}", b"]")):
+            return True  # it may hold a bad character, and is too large to be repaired
+        return _decode(_whole_decoder, last) is not None
+    # The end of a line that was too long to be kept whole, or one that is too large to be repaired.
+    is_part = len(last) > characters.MOST_BYTES or not last.lstrip().startswith(b"{")
+    return is_part and _DONE_MEMBER.search(last) is not None
+
+
+def _of_events(last: bytes, path: str | None) -> Tally:
     found = Tally()
+    ends = _ENDING_EVENTS if path is None else _ENDS_BY_PATH.get(path, ())
     for data in _data_lines(last):
         if data == b"[DONE]":
-            found = evolve(found, done=True)
+            found = evolve(found, done=found.done or path not in _ENDS_BY_PATH)
         elif (value := _decode(_value_decoder, data)) is not None:
-            said = _of_value(value, done=value.type in _ENDING_EVENTS)
+            said = _of_value(value, done=value.type in ends)
             found = Tally(
                 done=found.done or said.done,
                 error=found.error or said.error,
@@ -134,8 +155,8 @@ def _of_value(value: _Value, *, done: bool) -> Tally:
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
     try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return characters.decode(decoder, data)
+    except ValueError:
         return None
 
 

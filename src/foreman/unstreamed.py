@@ -5,13 +5,19 @@ The last line has every member in its place; what came in parts is put together 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
 from msgspec import Raw
 
+from foreman import characters
+
 _Members = dict[str, Raw]
 _decoder = msgspec.json.Decoder(_Members)
+_text_decoder = msgspec.json.Decoder(str | None)
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+_items_decoder = msgspec.json.Decoder(list[Raw] | None)
 
 #: Which members come in parts: texts, and lists.
 _TEXTS = ("response", "content", "thinking")
@@ -31,20 +37,20 @@ def unstreamed(lines: Sequence[bytes]) -> bytes:
     :raises ValueError: when a line is no JSON object.
     """
     try:
-        objects = [_decoder.decode(line) for line in lines]
+        objects = [characters.decode(_decoder, line) for line in lines]
         whole = _joined(objects)
-        messages = [_decoder.decode(one["message"]) for one in objects if "message" in one]
+        messages = [characters.decode(_decoder, one["message"]) for one in objects if "message" in one]
         if messages:
             whole["message"] = Raw(msgspec.json.encode(_joined(messages)))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError) as problem:
+    except (IndexError, RecursionError) as problem:
         raise ValueError(str(problem)) from None
-    return _as_go(msgspec.json.encode(whole))
+    return _as_go(_as_utf8(msgspec.json.encode(whole)))
 
 
 def _joined(parts: Sequence[_Members]) -> _Members:
     whole = dict(parts[-1])
     for name in _TEXTS:
-        texts = [msgspec.json.decode(part[name], type=str | None) or "" for part in parts if name in part]
+        texts = [characters.decode(_text_decoder, part[name]) or "" for part in parts if name in part]
         if texts and (name in whole or any(texts)):
             whole = _with(whole, name, Raw(_as_go(msgspec.json.encode("".join(texts)))))
     for name in _LISTS:
@@ -55,7 +61,7 @@ def _joined(parts: Sequence[_Members]) -> _Members:
 
 
 def _items(raw: Raw) -> list[Raw]:
-    return msgspec.json.decode(raw, type=list[Raw] | None) or []
+    return characters.decode(_items_decoder, raw) or []
 
 
 def _with(members: _Members, name: str, value: Raw) -> _Members:
@@ -70,6 +76,15 @@ def _with(members: _Members, name: str, value: Raw) -> _Members:
         if other == before:
             made[name] = value
     return made
+
+
+def _as_utf8(text: bytes) -> bytes:
+    """``text``, whose members were kept as they came, with U+FFFD for each byte that is no UTF-8."""
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return _NOT_UTF8.sub("\ufffd", text.decode("utf-8", "surrogateescape")).encode("utf-8")
+    return text
 
 
 def _as_go(text: bytes) -> bytes:

@@ -63,7 +63,7 @@ def judge(heard: Heard) -> Success | Mishap:
     if told.error:
         return Mishap("target_error", said(_end(heard)))
     if not (told.done or _is_text(heard)):
-        return Mishap("truncated", "the target's answer ended without its end")
+        return Mishap("truncated", "the target's answer ended without its end marker")
     try:
         return Success(_artifacts(heard), _usage(told))
     except ValueError as problem:
