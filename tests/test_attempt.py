@@ -175,6 +175,23 @@ async def test_a_form_and_a_compressed_body_go_as_they_came(place: Place) -> Non
     assert (await place.tried(whole)).state != "running"
 
 
+@pytest.mark.parametrize("behind", ["\n", " " * 400, "xyz", '{"stream":false}'])
+@pytest.mark.parametrize(("path", "more"), [("/api/chat", CHAT), ("/api/embed", {"model": "tiny-embed", "input": "a"})])
+@pytest_twisted.ensureDeferred
+async def test_of_a_jobs_body_what_follows_the_object_is_not_sent(
+    place: Place, path: str, more: dict[str, Any], behind: str
+) -> None:
+    for payload in (more, {**more, "stream": False}):
+        body = json.dumps(payload)
+        response = await place.ask(path, (body + behind).encode(), ("Prefer", "respond-async"))
+        assert response.status == 202, response.body
+        await place.succeeded(json.loads(response.body)["id"])
+        sent = place.target.asked(path)[-1]
+        assert sent.body.endswith(b"}")
+        assert {**json.loads(sent.body), "stream": None} == {**payload, "stream": None}
+        assert sent.header("Content-Length") == str(len(sent.body))
+
+
 @pytest_twisted.ensureDeferred
 async def test_the_headers_that_matter_go_along(place: Place) -> None:
     headers = (("anthropic-version", "2023-06-01"), ("User-Agent", "mine/1"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import zstandard
-from attrs import frozen
+from attrs import evolve, field, frozen
 from msgspec import Raw
 
 from foreman import forms, go_duration, gojson
@@ -50,15 +50,20 @@ class Asked:
     :ivar model: as typed; None where none was named, or only white space.
     :ivar stream: whether the answer comes in pieces, the route's default applied.
     :ivar sure: False where foreman could not read the body; the rest then means nothing.
+    :ivar length: of the part of the body that Ollama reads, in bytes, on native inference routes; None: all of it.
     """
 
     model: str | None
     stream: bool
     errand: Errand = Errand.RUN
     sure: bool = True
+    length: int | None = field(default=None, eq=False)
 
 
 _CHAT, _GENERATE, _TRANSCRIPTIONS = "/api/chat", "/api/generate", "/v1/audio/transcriptions"
+#: Where Ollama's decoder stops behind the first JSON value. While more of the body is unread, Go's server does not watch
+#: whether the caller leaves (contract 0.2, 0.19), so that nothing else of it is sent.
+_ONE_VALUE = frozenset({_CHAT, _GENERATE, "/api/embed", "/api/embeddings"})
 #: Routes that stream unless told otherwise.
 _STREAMING = frozenset({_CHAT, _GENERATE, "/api/pull", "/api/push", "/api/create"})
 #: Routes that stream when asked to. In the first lot a null takes back what an earlier duplicate said (in Go a pointer).
@@ -125,13 +130,15 @@ def read_in_slices(
             body = yield from unpack_in_slices(body)
         found = yield from _ordinary(body)
         if found is None:
-            found = yield from _careful(body)
-        return _judge(path, found)
+            found, length = yield from _careful(body)
+        else:
+            length = yield from _length_without_blanks(body)
+        return _judge(path, found, length)
     except gojson.Empty:
         raise BadBody("EOF" if path.startswith("/v1/") else "missing request body") from None
     except gojson.Truncated:
         raise BadBody("unexpected EOF") from None
-    except (gojson.Unreadable, _Mismatch):
+    except gojson.Unreadable:
         return _unsure(path)
 
 
@@ -193,15 +200,38 @@ def _is_quickly_decoded(body: Body) -> Slices[bool]:
     return cost <= _QUICK_COST
 
 
-def _careful(body: Body) -> Slices[_Found]:
+def _careful(body: Body) -> Slices[tuple[_Found, int]]:
     found = yield from gojson.members_in_slices(body, _NEEDED)
-    return {
+    values = {
         name: [bytes(body[start : min(end, start + _LONGEST)]) for start, end in spans]
         for name, spans in found.spans.items()
     }
+    return values, found.end
 
 
-def _judge(path: str, found: _Found) -> Asked:
+def _length_without_blanks(body: Body) -> Slices[int]:
+    """The length of a body without the white space at its end."""
+    end = len(body)
+    while end:
+        start = max(0, end - _PIECE)
+        kept = bytes(body[start:end]).rstrip(b" \t\r\n")
+        if kept:
+            return start + len(kept)
+        end = start
+        yield
+    return 0
+
+
+def _judge(path: str, found: _Found, length: int) -> Asked:
+    read = length if path in _ONE_VALUE else None
+    try:
+        asked = _meaning(path, found)
+    except _Mismatch:
+        asked = _unsure(path)
+    return evolve(asked, length=read)
+
+
+def _meaning(path: str, found: _Found) -> Asked:
     model = _text(found.get("model"))
     name = _text(found.get("name")) if path in _NAMED else ""
     named = model or name

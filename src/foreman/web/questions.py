@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from typing import BinaryIO
 
 from foreman import asked
 from foreman.asked import Asked
@@ -48,6 +49,9 @@ def question(request: Visit, wanted: Asked | None) -> Question:
         )
     body = request.body()
     length = len(body) if isinstance(body, bytes) else request.content.length
+    if wanted is not None and wanted.length is not None and wanted.length < length:
+        length = wanted.length
+        body = _cut(body, length)
     announced = length or request.has_length
     return Question(
         request.method,
@@ -58,3 +62,11 @@ def question(request: Visit, wanted: Asked | None) -> Question:
         request.way,
         wanted,
     )
+
+
+def _cut(body: bytes | BinaryIO, length: int) -> bytes | BinaryIO:
+    """The first ``length`` bytes of a body; a file, which nobody else reads, is made as short."""
+    if isinstance(body, bytes):
+        return body[:length]
+    body.truncate(length)
+    return body

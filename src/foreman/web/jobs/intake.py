@@ -78,7 +78,8 @@ class Intake:
         flaw = reading.flaw_of(wanted)
         if flaw is not None:
             raise flawed([flaw])
-        job = reading.new_job(path, read_whole(visit), wanted, visit.caller, asking.header_key(visit))
+        payload = read_whole(visit)[: wanted.length]
+        job = reading.new_job(path, payload, wanted, visit.caller, asking.header_key(visit))
         encoding = asking.header(visit, b"content-encoding", "identity")
         job = reading.as_sent(
             job,
