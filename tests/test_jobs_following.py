@@ -176,6 +176,24 @@ async def test_when_foreman_stops_nobody_takes_what_came_for_whole(tmp_path: Pat
         assert json.loads((await waiting).body)["state"] == "running"
 
 
+@pytest.mark.parametrize("sse", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_when_foreman_stops_an_old_client_is_told_so_behind_what_came(tmp_path: Path, sse: bool) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        client = await wire.connect(bench.port)
+        accept = (SSE,) if sse else ()
+        client.send(bench.request("GET", f"/jobs/{id_}/events", b"", *accept).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        await heard(client, b'"queued"')
+        await until(lambda: len(bench.api._waking._waiting) == 1)
+        bench.api.close()
+        answer = await client.done
+        last = b'{"error":"foreman is stopping; come back, and go on behind what you have"}'
+        assert answer.framing == "close"
+        assert answer.body.endswith(b"event: error\ndata: " + last + b"\n\n" if sse else last + b"\n")
+        assert b'"queued"' in answer.body
+
+
 # the stream
 
 

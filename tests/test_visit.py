@@ -200,6 +200,67 @@ def test_what_only_the_connection_could_end_is_reset(step: Doorstep) -> None:
     assert caller.line.ended == "reset"
 
 
+def old(path: str, body: bytes = CHAT) -> bytes:
+    return b"POST %b HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body
+
+
+STREAMS = [
+    ("/api/chat", "application/x-ndjson", LINE, b'{"error":'),
+    ("/v1/chat/completions", "text/event-stream", b"data: {}\n\n", b'data: {"error":'),
+    ("/v1/responses", "text/event-stream", b"data: {}\n\n", b'data: {"error":'),
+    ("/v1/messages", "text/event-stream", b"data: {}\n\n", b'event: error\ndata: {"type":"error"'),
+]
+
+
+@pytest.mark.parametrize(("path", "content_type", "piece", "said"), STREAMS)
+@pytest.mark.parametrize("how", ["breaks", "lacks its end", "is cancelled", "is half a piece", "is long", "foreman stops"])
+def test_an_old_client_gets_every_word_and_the_error_and_then_a_proper_end(
+    step: Doorstep, path: str, content_type: str, piece: bytes, said: bytes, how: str
+) -> None:
+    caller = asking(step, old(path))
+    told(step, head(content_type), chunk(piece))
+    if how == "is half a piece":
+        told(step, chunk(piece[:-3]))
+    elif how == "is long":
+        piece += b"x" * 9_000_000
+        told(step, chunk(b"x" * 9_000_000))
+    if how == "lacks its end":
+        told(step, b"0\r\n\r\n")
+    elif how == "is cancelled":
+        assert step.service.inference.cancel(step.service.inference.gate.running[0].ticket.id, lambda _: True)
+    elif how == "foreman stops":
+        step.service.inference.stop()
+    else:
+        told(step, breaks=True)
+    step.turn()
+    answer = answer_of(caller)
+    assert (answer.framing, caller.line.ended) == ("close", "end")
+    assert answer.body.startswith(piece)
+    assert answer.body[len(piece) :].lstrip(b"\n").startswith(said)
+
+
+@pytest.mark.parametrize(("path", "content_type", "piece", "said"), STREAMS)
+def test_an_old_client_that_waited_gets_the_targets_error_and_then_a_proper_end(
+    step: Doorstep, path: str, content_type: str, piece: bytes, said: bytes
+) -> None:
+    caller = asking(step, old(path, b'{"model":"m","stream":true,"messages":[{}]}'))
+    step.wait(6)
+    told(step, sized(b'{"error":"the runner died"}', "500 Internal Server Error"))
+    answer = answer_of(caller)
+    assert (answer.status, caller.line.ended) == (200, "end")
+    assert said in answer.body
+    assert b"the runner died" in answer.body
+
+
+def test_a_reader_that_takes_nothing_is_cut_off_whatever_it_reads(step: Doorstep) -> None:
+    for sent in (request("POST", "/api/chat", CHAT), old("/api/chat")):
+        caller = asking(step, sent)
+        caller.line.takes = False
+        told(step, head("application/x-ndjson"), *[chunk(LINE * 100)] * 4000)
+        step.wait(61)
+        assert caller.line.ended == "reset"
+
+
 def test_a_line_that_was_half_sent_is_not_continued_by_an_error(step: Doorstep) -> None:
     caller = asking(step, request("POST", "/api/chat", CHAT))
     long = b'{"response":"' + b"a" * 9_000_000  # longer than any line is kept

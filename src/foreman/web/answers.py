@@ -167,6 +167,14 @@ def last_words(kind: str, family: Family, problem: errors.ForemanError, request_
     if kind == "ndjson":
         return go_json({"error": text}) + b"\n"
     if kind == "sse":
-        value = go_json(error_value(family, status, text, request_id))
-        return b"event: error\ndata: %b\n\n" % value if family == "anthropic" else b"data: %b\n\n" % value
+        # The events of a job's stream have their errors in the form of a line.
+        error = {"error": text} if family == "foreman" else error_value(family, status, text, request_id)
+        value = go_json(error)
+        named = family in ("anthropic", "foreman")
+        return b"event: error\ndata: %b\n\n" % value if named else b"data: %b\n\n" % value
     return None
+
+
+def end_of_piece(kind: str) -> bytes:
+    """What ends a line or an event of which only a part was sent."""
+    return b"\n\n" if kind == "sse" else b"\n"

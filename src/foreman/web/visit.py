@@ -18,7 +18,7 @@ from zope.interface import provider
 from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.lanes import Lane
-from foreman.web.answers import PHRASES, Reply, error_reply, last_words
+from foreman.web.answers import PHRASES, Reply, end_of_piece, error_reply, last_words
 from foreman.web.findings import Findings
 from foreman.web.held import HeldBody, NotHeld
 from foreman.web.upload import Upload
@@ -219,9 +219,14 @@ class Visit(Findings, Request):
         """End an answer that has begun so that nobody takes it for whole."""
         if self._disconnected or self.finished:
             return
-        words = (
-            last_words(self.kind, self.family, problem, self.request_id) if between_pieces and self.chunked else None
-        )
+        stalled = isinstance(problem, errors.ReaderStalled)
+        words = None
+        if not (stalled or self._sized):
+            words = last_words(self.kind, self.family, problem, self.request_id)
+        if words is not None and not between_pieces:
+            # A missing last chunk tells more than an error in the middle of a line; without chunks only a reset would
+            # tell as much, and that may destroy what the client has not read yet.
+            words = None if self.chunked else end_of_piece(self.kind) + words
         if words is not None:
             self.write(words)
             self.finish()
@@ -229,7 +234,7 @@ class Visit(Findings, Request):
         # The missing last chunk, or the missing bytes, tell; where neither can, only a reset does.
         self._broken = True
         self.channel.persistent = False
-        if isinstance(problem, errors.ReaderStalled) or not (self.chunked or self._sized):
+        if stalled or not (self.chunked or self._sized):
             self.channel.abort()
         else:
             self.channel.loseConnection()

@@ -219,7 +219,9 @@ class JobsApi:
         if not visit.startedWriting:
             self._reply(visit, problem_reply(problem_of(problem)))
             return
-        visit.break_off(problem, between_pieces=False)
+        # Lines are written whole. A reader of chunks is cut off without the last one, so that it comes back; to one whose
+        # answer ends with the connection only a line can say it.
+        visit.break_off(problem, between_pieces=not visit.chunked)
         self._log_own(visit, visit.code, "incomplete", str(problem))
 
     # what the routes share
