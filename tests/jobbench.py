@@ -78,6 +78,7 @@ class PlayedModels:
     installed: set[str] = field(factory=lambda: {"m"})
     away: bool = False
     looks: int = 0
+    held: dict[str, str] = field(factory=dict)
 
     def find(self, typed: str) -> Standing:
         name = names.parse(typed)
@@ -88,6 +89,9 @@ class PlayedModels:
     async def look_for(self, typed: str) -> Standing:
         self.looks += 1
         return Standing.UNKNOWN if self.away else self.find(typed)
+
+    def why_held(self, lane: str) -> str | None:
+        return self.held.get(lane)
 
 
 @define(eq=False)

@@ -224,7 +224,7 @@ async def test_the_headers_that_matter_go_along(place: Place) -> None:
         ("5xx", {"status": 500}, "target_error", 1),
         ("5xx", {"status": 502, "text": "<html>bad gateway"}, "target_error", 1),
         ("5xx", {"status": 503}, "busy", 0),
-        ("redirect", {}, "refused", 1),
+        ("redirect", {}, "unreachable", 0),
         ("close-delimited", {}, None, 1),
         ("early-hints", {"size": 3}, None, 1),
         ("slow-headers", {"pace": 0.0}, None, 1),

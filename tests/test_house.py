@@ -47,6 +47,7 @@ FLOORS = (
         "foreman.splice",
         "foreman.unstreamed",
         "foreman.said",
+        "foreman.foreign",
     },
     {
         "foreman.ollama",
@@ -68,6 +69,7 @@ FLOORS = (
         "foreman.worker",
         "foreman.attempt",
         "foreman.verdict",
+        "foreman.doubts",
         "foreman.timetable",
         "foreman.housekeeping",
     },

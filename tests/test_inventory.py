@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from conftest import LoggedFailures
 from foreman import errors
 from foreman.ollama.connection import Answer
-from foreman.ollama.inventory import LOOK_PATIENCE, POLL_PATIENCE, Inventory
+from foreman.ollama.inventory import LOOK_PATIENCE, Inventory
+from foreman.ollama.listing import POLL_PATIENCE
 from foreman.ollama.stock import Standing
 
 MODELS = (

@@ -74,6 +74,7 @@ class Attempt:
     output: Output | None = field(default=None, init=False)
     _stopped: errors.ForemanError | None = field(default=None, init=False)
     _failed: Mishap | None = field(default=None, init=False)
+    _overruled: Mishap | None = field(default=None, init=False)
     _bytes: int = field(default=0, init=False)
     _kept: int = field(default=0, init=False)
     _keepings: int = field(default=0, init=False)
@@ -92,7 +93,7 @@ class Attempt:
         if job.endpoint in FOLLOWED:
             self.output = Output(job.fence)
         self._silence = Deadline(self._clock)
-        self.heard.in_lines = self.output is not None
+        self.heard.in_lines, self.heard.endpoint = self.output is not None, job.endpoint
 
     async def run(self, inference: Inference, turn: Turn | None) -> None:
         """Ask the target in ``turn``, and hear it out; what came of it is told by ``outcome``."""
@@ -140,6 +141,8 @@ class Attempt:
             return Mishap("expired", str(self._stopped))
         if isinstance(self._stopped, TooLarge):
             return Mishap("too_large", str(self._stopped))
+        if self._overruled is not None:
+            return self._overruled
         if isinstance(self.heard.problem, ModelMissing):
             return Mishap("model_missing", str(self.heard.problem))
         return judge(self.heard)
@@ -151,6 +154,10 @@ class Attempt:
     def stop(self, why: errors.ForemanError) -> None:
         """Do not begin it, because of ``why``."""
         self._stopped = why
+
+    def overrule(self, mishap: Mishap) -> None:
+        """It came to ``mishap``, whatever was heard."""
+        self._overruled = mishap
 
     def fail(self, problem: Exception) -> bool:
         """foreman itself cannot get on with it; whether that is news."""

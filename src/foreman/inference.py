@@ -18,6 +18,7 @@ from foreman.coldload import ColdLoad
 from foreman.cooperate import cooperator
 from foreman.crowd import Crowd
 from foreman.estimates import Answered, Estimates
+from foreman.foreign import is_doubtful
 from foreman.gate import Gate, Turn
 from foreman.headers import to_client
 from foreman.lanes import Lane
@@ -220,9 +221,11 @@ class Inference:
             turn.answering = True
             if record.model is not None and not self.inventory.is_running(record.model):
                 self.inventory.target_changed()  # it was loaded since
-        if answer.code < 500:
-            self.inventory.target_answered()
         content_type = answer.header(b"content-type") or b""
+        if is_doubtful(answer.code, content_type):
+            self.inventory.doubt(answer.code)
+        elif answer.code < 500:
+            self.inventory.target_answered()
         # What was compressed unasked has no lines that could be told apart, and no place for a line of foreman's.
         kind = kind_for(content_type) if answer.header(b"content-encoding") in (None, b"identity") else "other"
         way = question.way
@@ -242,7 +245,7 @@ class Inference:
             asker.begin(answer.code, answer.phrase, to_client(answer.raw_headers), kind)
             answer.deliverBody(relay)
             await relay.answered
-            if way.lane is not Lane.METADATA:
+            if way.lane not in (Lane.METADATA, Lane.INVENTORY):
                 self.inventory.target_changed()
             if turn is not None:
                 turn.release()

@@ -8,6 +8,7 @@ import msgspec
 from attrs import define, field
 
 from foreman import errors
+from foreman.foreign import LOOKED_AT, Origin, names_missing_model, origin
 from foreman.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
 from foreman.ndjson import Kind
 from foreman.said import said
@@ -28,7 +29,8 @@ class Heard:
     """What was heard of one answer.
 
     :ivar status: None where no answer began; :ivar retry_after: in seconds; :ivar pieces: the body, of a stream line by
-        line; :ivar problem: why it broke off, None where it came to its end; :ivar in_lines: a stream was asked for.
+        line; :ivar problem: why it broke off, None where it came to its end; :ivar in_lines: a stream was asked for;
+        :ivar endpoint: the path that was asked, empty where that is not known.
     """
 
     status: int | None = None
@@ -38,6 +40,19 @@ class Heard:
     pieces: list[bytes] = field(factory=list)
     problem: errors.ForemanError | None = None
     in_lines: bool = True
+    endpoint: str = ""
+
+    def origin(self) -> Origin:
+        """Whose answer it is, as far as it shows."""
+        if self.status is None:
+            return "ollama"
+        beginning, size = [], 0
+        for piece in self.pieces:
+            beginning.append(piece)
+            size += len(piece)
+            if size > LOOKED_AT:
+                break
+        return origin(self.endpoint, self.status, self.content_type, b"".join(beginning))
 
 
 @define
@@ -62,7 +77,10 @@ def judge(heard: Heard) -> Success | Mishap:
     told = tally(heard.kind, _end(heard))
     if told.error:
         return Mishap("target_error", said(_end(heard)))
-    if not (told.done or _is_text(heard)):
+    is_foreign = heard.origin() == "foreign"
+    if is_foreign and told.done:
+        return Mishap("target_error", f"{heard.status}: this is no answer of Ollama's: {said(b''.join(heard.pieces))}")
+    if is_foreign or not (told.done or _is_text(heard)):
         return Mishap("truncated", "the target's answer ended without its end marker")
     try:
         return Success(_artifacts(heard), _usage(told))
@@ -100,7 +118,7 @@ def _unanswered(problem: errors.ForemanError | None) -> Mishap:
 def _refused(heard: Heard) -> Mishap:
     status = heard.status or 0
     text = f"{status}: {said(b''.join(heard.pieces))}"
-    if status == 404 and "model" in text and "not found" in text:
+    if names_missing_model(status, b"".join(heard.pieces)):
         return Mishap("model_missing", text)
     by_status = _STATUS_CLASSES.get(status, "target_error" if status >= 500 else "refused")
     return Mishap(by_status, text, retry_after=heard.retry_after)

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from foreman import errors, names
 from foreman.attempt import Attempt, Bounds
 from foreman.crowd import Crowd
+from foreman.doubts import Doubts
 from foreman.gate import Gate, Turn
 from foreman.inference import Inference
 from foreman.job import Ending, Job, JobLane, Mishap, after
@@ -59,7 +60,11 @@ class Worker:
     _waits: dict[JobLane, Deferred[Any]] = field(factory=dict, init=False)
     _missed_until: float = field(default=float("-inf"), init=False)
     _closed: bool = field(default=False, init=False)
+    _doubts: Doubts = field(init=False)
     _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self._doubts = Doubts(self._clock, self._inference.inventory)
 
     def start(self) -> None:
         """Begin to run what is queued."""
@@ -133,7 +138,7 @@ class Worker:
         :return: how long to wait before looking again, in seconds; None until somebody nudges.
         """
         inventory = self._inference.inventory
-        if (left := self._missed_until - self._clock.seconds()) > 0:
+        if (left := max(self._missed_until - self._clock.seconds(), self._doubts.pause(lane))) > 0:
             return left
         # What is not known yet is asked first too, so that the model that is loaded already goes first.
         if inventory.degraded is not None or inventory.tags is None:
@@ -228,6 +233,7 @@ class Worker:
                 attempt.stop(errors.Draining("foreman is stopping"))
             else:
                 await attempt.run(self._inference, turn)
+                await self._doubts.look_into(attempt)
             await self._settle(attempt)
         finally:
             del self._running[job.id]

@@ -6,11 +6,10 @@ that the target sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import msgspec
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004 - what ``within`` raises
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -18,10 +17,10 @@ from twisted.python.failure import Failure
 
 from foreman import errors, names
 from foreman.deadline import within
-from foreman.headers import RawHeaders
 from foreman.ollama.client import TargetClient
-from foreman.ollama.stock import Standing, Stock
-from foreman.ollama.wire import Installed, Ps, Running, Tags, read_ps, read_tags
+from foreman.ollama.listing import THERE, Listing, list_at
+from foreman.ollama.stock import Standing, Stock, installed_of
+from foreman.ollama.wire import Installed, Listed, Running
 
 #: A list younger than this is served as it is, in seconds.
 FRESH = 1.0
@@ -29,22 +28,8 @@ FRESH = 1.0
 REFRESH_PATIENCE = 0.25
 #: How long a request waits for a second look whether the target has its model, and for lists behind a change, in seconds.
 LOOK_PATIENCE = 2.0
-#: A target that accepts a connection and then does not list its models counts as silent after this many seconds.
-POLL_PATIENCE = 10.0
-#: Reasons that say: something answers there, but not as Ollama does when it is well.
-_THERE = ("garbage", "status")
-
-
-@frozen
-class Listing:
-    """One answer of the target, as it came.
-
-    :ivar at: when, in seconds of the clock; :ivar headers: raw; :ivar body: raw.
-    """
-
-    at: float
-    headers: RawHeaders
-    body: bytes
+#: How many names are told that cannot be read.
+_MOST_NAMED = 5
 
 
 @frozen
@@ -63,8 +48,11 @@ class Degraded:
 class Inventory:
     """The models of the target, refreshed every ``interval`` seconds and whenever somebody has a reason.
 
+    :ivar tags: the answer of ``/api/tags``, None where the target has given none; :ivar ps: likewise; :ivar missing: why
+        it has not given one of them, by path;
     :ivar installed: by folded name (``names.ModelName.key``); :ivar running: as listed; :ivar degraded: None while the
-        target answers; :ivar on_recovery: called at the target's first answer, and when it answers again.
+        target answers; :ivar held: lanes whose jobs wait although it does, why and since when in seconds of the clock;
+    :ivar on_recovery: called at the target's first answer, and when it answers again.
     """
 
     _clock: IReactorTime
@@ -72,11 +60,17 @@ class Inventory:
     _interval: float
     tags: Listing | None = field(default=None, init=False)
     ps: Listing | None = field(default=None, init=False)
+    missing: dict[str, str] = field(factory=dict, init=False)
     installed: dict[names.Key, Installed] = field(factory=dict, init=False)
-    running: list[Running] = field(factory=list, init=False)
+    running: Sequence[Running] = field(factory=list, init=False)
     degraded: Degraded | None = field(default=None, init=False)
+    held: dict[str, tuple[str, float]] = field(factory=dict, init=False)
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
     _answered: bool = field(default=False, init=False)
+    _is_complete: bool = field(default=True, init=False)
+    _stock: Stock | None = field(default=None, init=False)
+    _doubted_at: float = field(default=float("-inf"), init=False)
+    _listed_at: float = field(default=float("-inf"), init=False)
     _loop: LoopingCall = field(init=False)
     _done: Deferred[LoopingCall] | None = field(default=None, init=False)
     _asking: Deferred[None] | None = field(default=None, init=False)
@@ -124,12 +118,7 @@ class Inventory:
         """Wait, but not long, until the lists are young; longer where they are known to be wrong."""
         changed = self._outdated or (self._asking is not None and self._asks_for_change)
         patience = LOOK_PATIENCE if changed and self.degraded is None else REFRESH_PATIENCE
-        if (
-            changed
-            or self.tags is None
-            or self.ps is None
-            or self._clock.seconds() - min(self.tags.at, self.ps.at) > FRESH
-        ):
+        if changed or self._clock.seconds() - self._listed_at > FRESH:
             await within(self._wait(), patience, self._clock, lambda: False)
 
     def _wait(self) -> Deferred[bool]:
@@ -152,37 +141,34 @@ class Inventory:
     def _put(self) -> None:
         self._asks_for_change, self._outdated = self._outdated, False
         asking = self._asking = Deferred.fromCoroutine(self._ask())
-        within(asking, POLL_PATIENCE, self._clock)
         asking.addCallbacks(self._question_answered, self._question_failed)
         asking.addBoth(self._asked)
 
     async def _ask(self) -> None:
-        tags, tags_body = await self._client.fetch(b"GET", "/api/tags")
-        ps, ps_body = await self._client.fetch(b"GET", "/api/ps")
-        try:
-            models, running = read_tags(tags_body), read_ps(ps_body)
-        except msgspec.MsgspecError as exc:
-            raise errors.ConnectionError(
-                "garbage", f"what answers there does not list models as Ollama does: {exc}"
-            ) from exc
-        now = self._clock.seconds()
-        self.tags = Listing(now, tags.raw_headers, tags_body)
-        self.ps = Listing(now, ps.raw_headers, ps_body)
-        self._take(models, running)
+        tags = await list_at(self._clock, self._client, "/api/tags", self.tags)
+        if isinstance(tags, errors.ConnectionError):
+            raise tags
+        ps = await list_at(self._clock, self._client, "/api/ps", self.ps)
+        if not isinstance(tags, Listing) and not isinstance(ps, Listing):
+            raise tags
+        self._listed_at = self._clock.seconds()
+        missing = {path: str(one) for path, one in (("/api/tags", tags), ("/api/ps", ps)) if not isinstance(one, Listing)}
+        for path in missing.keys() - self.missing.keys():
+            self._log.warn("the target does not answer {path}: {why}", path=path, why=missing[path])
+        self.missing, before = missing, self.tags
+        self.tags = tags if isinstance(tags, Listing) else None
+        self.ps = ps if isinstance(ps, Listing) else None
+        self.running = [] if self.ps is None else self.ps.read.models
+        if self.tags is not None and (before is None or before.read is not self.tags.read):
+            self._take(self.tags.read)
 
-    def _take(self, tags: Tags, ps: Ps) -> None:
-        installed: dict[names.Key, Installed] = {}
-        for model in tags.models or []:
-            try:
-                name = names.parse(model.name)
-            except errors.InvalidName:
-                self._log.warn("the target lists a model whose name cannot be read: {name!r}", name=model.name)
-                continue
-            # The stub of a cloud model is listed as "x:cloud"; whoever asks for that asks the cloud in any case, and
-            # without its source the name would hide a local "x".
-            if not name.is_cloud:
-                installed[name.key] = model
-        self.installed, self.running = installed, ps.models or []
+    def _take(self, listed: Listed[Installed]) -> None:
+        self.installed, unreadable = installed_of(listed.models)
+        skipped = len(unreadable) + listed.skipped
+        self._is_complete = not skipped
+        if skipped:
+            text = "{count} of the models that the target lists cannot be read, and are passed over: {names}"
+            self._log.warn(text, count=skipped, names=", ".join(map(repr, unreadable[:_MOST_NAMED])))
 
     def _question_answered(self, _: None) -> bool:
         self._recovered()
@@ -194,10 +180,6 @@ class Inventory:
             self.target_failed(problem)
         elif isinstance(problem, errors.HTTPError):
             self.target_failed(errors.ConnectionError("status", str(problem)))
-        elif isinstance(problem, TimeoutError):
-            self.target_failed(
-                errors.ConnectionError("silence", f"the target did not list its models within {POLL_PATIENCE:g} s")
-            )
         elif not isinstance(problem, CancelledError):
             self._log.failure("asking the target failed", reason)
             self.target_failed(errors.ConnectionError("garbage", reason.getErrorMessage()))
@@ -224,11 +206,32 @@ class Inventory:
         if self.degraded is None:
             if not self._answered:
                 self._recovered()
-        elif self.degraded.reason in _THERE:
+        elif self.degraded.reason in THERE:
             self._wait()  # it was there all the time; whether it is well again, its lists tell
         else:
             self._recovered()
             self._wait()
+
+    def doubt(self, status: int) -> None:
+        """Somebody got an answer that may be of something in front of the target: ask it, but not for each of them."""
+        now = self._clock.seconds()
+        if now - self._doubted_at > FRESH and (status < 500 or self.degraded is None):
+            self._doubted_at = now
+            self._wait()
+
+    def hold(self, lane: str, why: str | None) -> None:
+        """Jobs of ``lane`` wait because of ``why``; None: they wait no more."""
+        if why is None:
+            self.held.pop(lane, None)
+        else:
+            since = self.held[lane][1] if lane in self.held else self._clock.seconds()
+            self.held[lane] = (why, since)
+
+    def why_held(self, lane: str) -> str | None:
+        """Why no job of ``lane`` is taken, in a sentence; None where nothing keeps it."""
+        if self.degraded is not None:
+            return f"jobs wait until Ollama can be reached: {self.degraded.detail}"
+        return self.held[lane][0] if lane in self.held else None
 
     def _recovered(self) -> None:
         if self.degraded is not None:
@@ -252,7 +255,10 @@ class Inventory:
 
     def stock(self) -> Stock:
         """What the target had when it was last asked."""
-        return Stock(None if self.tags is None else self.installed, self.running)
+        known, installed = self._stock, None if self.tags is None else self.installed
+        if known is None or known.installed is not installed or known.running is not self.running:
+            known = self._stock = Stock(installed, self.running, self._is_complete)
+        return known
 
     def find(self, typed: str) -> Standing:
         """What is known of the model that ``typed`` names.

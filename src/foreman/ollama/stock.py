@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 
-from attrs import frozen
+from attrs import field, frozen
 
 from foreman import errors, names
 from foreman.names import Key
@@ -25,11 +26,23 @@ class Standing(Enum):
 class Stock:
     """The models of the target.
 
-    :ivar installed: by folded name, None where the target has not listed them yet; :ivar running: as listed.
+    :ivar installed: by folded name, None where the target has not listed them; :ivar running: as listed;
+    :ivar is_complete: every listed model is in ``installed``, so that whatever is not there is missing;
+    :ivar loaded: the folded names of ``running``.
     """
 
     installed: Mapping[Key, Installed] | None
     running: Sequence[Running]
+    is_complete: bool = True
+    loaded: frozenset[Key] = field(init=False)
+
+    @loaded.default
+    def _loaded(self) -> frozenset[Key]:
+        keys = set()
+        for model in self.running:
+            with suppress(errors.InvalidName):
+                keys.add(names.parse(model.name).key)
+        return frozenset(keys)
 
     def find(self, typed: str) -> Standing:
         """What is known of the model that ``typed`` names.
@@ -43,13 +56,29 @@ class Stock:
             return Standing.UNKNOWN
         model = self.installed.get(name.key)
         if model is None:
-            return Standing.MISSING
+            return Standing.MISSING if self.is_complete else Standing.UNKNOWN
         return Standing.CLOUD if model.remote_host or model.remote_model else Standing.INSTALLED
 
     def is_running(self, typed: str) -> bool:
         """Whether the model is loaded."""
         try:
-            key = names.parse(typed).key
-            return any(names.parse(model.name).key == key for model in self.running)
+            return names.parse(typed).key in self.loaded
         except errors.InvalidName:
             return False
+
+
+def installed_of(models: Sequence[Installed]) -> tuple[dict[Key, Installed], list[str]]:
+    """Listed models by folded name, and the names that cannot be read."""
+    installed: dict[Key, Installed] = {}
+    unreadable = []
+    for model in models:
+        try:
+            name = names.parse(model.name)
+        except errors.InvalidName:
+            unreadable.append(model.name)
+            continue
+        # The stub of a cloud model is listed as "x:cloud"; whoever asks for that asks the cloud in any case, and
+        # without its source the name would hide a local "x".
+        if not name.is_cloud:
+            installed[name.key] = model
+    return installed, unreadable

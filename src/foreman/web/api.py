@@ -19,7 +19,7 @@ from foreman.cooperate import in_turns
 from foreman.headers import to_client
 from foreman.inference import Inference
 from foreman.lanes import Lane
-from foreman.ollama.inventory import Listing
+from foreman.ollama.listing import Listing
 from foreman.record import Record
 from foreman.schedule import Ticket
 from foreman.slices import Slices
@@ -83,6 +83,8 @@ class Api:
         overdue = self._inference.overdue(LONG_LOAD)
         if degraded is not None:
             value |= {"degraded": True, "reason": degraded.reason, "since": self._queue.when(degraded.since)}
+        elif held := min(self._inference.inventory.held.values(), key=lambda one: one[1], default=None):
+            value |= {"reason": "jobs_held", "since": self._queue.when(held[1])}
         elif overdue is not None:
             value |= {"reason": "slow", "since": self._queue.when(overdue)}
         elif (problem := self._queue.store_problem()) is not None:
@@ -114,13 +116,13 @@ class Api:
     async def tags(self, request: Visit) -> None:
         """The models that are installed, as the target listed them last."""
         await self._inference.inventory.fresh()
-        self._listing(request, self._inference.inventory.tags)
+        await self._listing(request, self._inference.inventory.tags)
 
     @app.route("/api/ps", methods=["GET"])
     async def ps(self, request: Visit) -> None:
         """The models that are loaded, as the target listed them last."""
         await self._inference.inventory.fresh()
-        self._listing(request, self._inference.inventory.ps)
+        await self._listing(request, self._inference.inventory.ps)
 
     # to the target
 
@@ -230,7 +232,11 @@ class Api:
         way = request.way
         self._access_log.answered_here(request.id, request.caller, way, status, request.began_at)
 
-    def _listing(self, request: Visit, listing: Listing | None) -> None:
+    async def _listing(self, request: Visit, listing: Listing | None) -> None:
+        inventory = self._inference.inventory
+        if listing is None and inventory.degraded is None and request.way.path in inventory.missing:
+            await self._ask(request, None)  # what the target says instead of this list is its own affair
+            return
         if listing is None:
             text = "foreman has not reached its target yet: no models are known"
             headers = [(b"Retry-After", b"%d" % self._retry_after)]

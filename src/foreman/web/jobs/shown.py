@@ -26,6 +26,9 @@ class Models(Protocol):
     async def look_for(self, typed: str) -> Standing:
         """Likewise; one that is missing is looked for once more at the target."""
 
+    def why_held(self, lane: str) -> str | None:
+        """Why no job of a lane is taken now, None where nothing keeps it."""
+
 
 def job_value(job: Job, models: Models) -> dict[str, Any]:
     """A job."""
@@ -103,9 +106,13 @@ def event_value(event: Event) -> dict[str, Any]:
 
 def _error(job: Job, models: Models) -> dict[str, Any] | None:
     error = job.error
-    if error is None and job.state == "queued" and _is_missing(job.model, models):
-        # No try has said so yet: the worker takes no job whose model is missing.
-        error = JobError("model_missing", f"model '{job.model}' not found", job.attempt)
+    if job.state == "queued":
+        # What no try has said yet, and what keeps it waiting now, whatever its last try came to.
+        held = models.why_held(job.lane)
+        if held is not None:
+            error = JobError("unreachable", held, job.attempt)
+        elif error is None and _is_missing(job.model, models):
+            error = JobError("model_missing", f"model '{job.model}' not found", job.attempt)
     return None if error is None else {"class": error.error_class, "message": error.message, "attempt": error.attempt}
 
 

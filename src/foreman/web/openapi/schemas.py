@@ -215,6 +215,7 @@ SCHEMAS: dict[str, Schema] = {
                 "enum": [
                     *get_args(Why),
                     "slow",
+                    "jobs_held",
                     *(f"store_{one}" for one in get_args(Condition) if one not in {"ok", "off"}),
                 ],
             },

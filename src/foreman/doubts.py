@@ -1,0 +1,99 @@
+"""Answers to jobs that Ollama does not give: is the target there, what becomes of the job, and when jobs stop."""
+
+from __future__ import annotations
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from foreman import errors
+from foreman.attempt import Attempt
+from foreman.foreign import OF_GATEWAYS
+from foreman.job import MOST_BREAKS, JobLane, Mishap
+from foreman.ollama.inventory import Inventory
+
+#: So many foreign answers in a row stop a lane, although the target lists its models.
+ENOUGH = 3
+#: How long a lane then stands still before one more job is tried, in seconds: doubled each time, up to the longest.
+PAUSE, LONGEST_PAUSE = 30.0, 480.0
+
+#: What it comes to whatever the answer is.
+_NOT_OF_THE_ANSWER = frozenset({"expired", "too_large"})
+#: What costs the job no attempt, and is tried again in any case. So is what a gateway says of a target that it cannot
+#: reach or that takes too long; each time may have cost the target a whole answer, so that these are counted.
+_HARMLESS = frozenset({"busy", "unauthorized"})
+
+
+@define
+class _Lane:
+    """What was heard in a lane.
+
+    :ivar in_a_row: foreign answers since the last of Ollama's; :ivar until: no job is taken before, in seconds of the clock.
+    """
+
+    in_a_row: int = 0
+    until: float = float("-inf")
+
+
+@define(eq=False)
+class Doubts:
+    """Looks into each answer before its job is judged by it."""
+
+    _clock: IReactorTime
+    _inventory: Inventory
+    _lanes: dict[JobLane, _Lane] = field(factory=dict, init=False)
+    _log = Logger()
+
+    def pause(self, lane: JobLane) -> float:
+        """For how many seconds no job of ``lane`` is to be taken; 0 or less: none."""
+        seen = self._lanes.get(lane)
+        return 0.0 if seen is None else seen.until - self._clock.seconds()
+
+    async def look_into(self, attempt: Attempt) -> None:
+        """Overrule what ``attempt`` came to where that was not Ollama's doing; asks the target where that is needed."""
+        lane, heard = attempt.claim.job.lane, attempt.heard
+        if heard.status is None:
+            return
+        origin = heard.origin()
+        if origin == "ollama":
+            self._clear(lane)
+            return
+        outcome = attempt.outcome()
+        if not isinstance(outcome, Mishap) or outcome.error_class in _NOT_OF_THE_ANSWER:
+            return
+        told = f"{heard.status}, {outcome.message.removeprefix(f'{heard.status}: ')}"
+        if not await self._inventory.refresh():
+            self._clear(lane)
+            degraded = self._inventory.degraded
+            if degraded is None:  # foreman stops, and asks nobody any more
+                attempt.stop(errors.Draining("foreman is stopping"))
+            else:
+                attempt.overrule(Mishap("unreachable", f"{degraded.detail}; the answer to this job was {told}"))
+            return
+        if origin == "foreign":
+            self._count(lane, heard.status)
+            spared = outcome.error_class in _HARMLESS or heard.status in OF_GATEWAYS
+            if attempt.claim.job.outages < MOST_BREAKS and not spared:
+                text = f"not Ollama's own answer, although Ollama is there: {told}"
+                attempt.overrule(Mishap("unreachable", text, reached=True))
+
+    def _count(self, lane: JobLane, status: int) -> None:
+        seen = self._lanes.setdefault(lane, _Lane())
+        seen.in_a_row += 1
+        if seen.in_a_row < ENOUGH:
+            return
+        pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(seen.in_a_row - ENOUGH, 10))
+        seen.until = self._clock.seconds() + pause
+        # What was said may repeat a request: its job has it, the others and the log have not.
+        why = (
+            f"the last {seen.in_a_row} answers to jobs of the lane {lane} were not Ollama's own (the last had status "
+            f"{status}), although Ollama lists its models: something between foreman and Ollama seems to answer them; "
+            "one job is tried from time to time"
+        )
+        if seen.in_a_row == ENOUGH:
+            self._log.warn("jobs wait: {why}", why=why)
+        self._inventory.hold(lane, why)
+
+    def _clear(self, lane: JobLane) -> None:
+        if self._lanes.pop(lane, None) is not None:
+            self._inventory.hold(lane, None)

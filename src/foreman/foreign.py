@@ -1,0 +1,123 @@
+"""Whether an answer to an inference is one that Ollama gives, or comes from something in front of it.
+
+A reverse proxy answers for an Ollama that is stopped: with a page, a redirect, a status of its own. What Ollama gives is in
+contract 1.3 to 1.5: JSON with an error, or JSON of the route.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+#: ``ollama``: it has Ollama's shape. ``perhaps``: Ollama, or the HTTP server that it is built on, may answer so, and so
+#: may a proxy. ``foreign``: Ollama never answers so.
+Origin = Literal["ollama", "perhaps", "foreign"]
+
+#: Statuses by which gateways say that they cannot reach what is behind them.
+OF_GATEWAYS = frozenset({502, 504, *range(520, 600)})
+#: Refusals that tell of the size of the request, whoever gives them.
+_OF_SIZE = frozenset({413, 414, 431})
+#: Pages and JSON of proxies are small; of a larger answer only the beginning is looked at, in bytes.
+LOOKED_AT = 64 * 1024
+
+_OPENAI = frozenset({"object", "choices", "error"})
+_VECTORS = frozenset({"embeddings", "embedding", "object", "data", "error"})
+#: One of these members stands in each JSON answer of a route.
+_MEMBERS: dict[str, frozenset[str]] = {
+    "/api/chat": frozenset({"message", "done", "error"}),
+    "/api/generate": frozenset({"response", "done", "error"}),
+    "/api/embed": _VECTORS,
+    "/api/embeddings": _VECTORS,
+    "/v1/chat/completions": _OPENAI,
+    "/v1/completions": _OPENAI,
+    "/v1/embeddings": _VECTORS,
+    "/v1/responses": frozenset({"object", "output", "error"}),
+    "/v1/messages": frozenset({"type", "content", "error"}),
+    "/v1/audio/transcriptions": frozenset({"text", "error"}),
+}
+
+
+def is_doubtful(status: int, content_type: bytes) -> bool:
+    """Whether the head of an answer is a reason to ask the target whether it is there."""
+    media = content_type.partition(b";")[0].strip().lower()
+    if 200 <= status < 300:
+        return media == b"text/html"
+    return status < 400 or status in OF_GATEWAYS or not _is_json(media.decode("latin-1"))
+
+
+def origin(endpoint: str, status: int, content_type: str, body: bytes) -> Origin:
+    """Whose answer this is, as far as it shows.
+
+    :param endpoint: the path that was asked; of one that is not known any JSON object is accepted;
+    :param body: of one that is longer than ``LOOKED_AT`` only a beginning that is longer, too.
+    """
+    media = content_type.partition(";")[0].strip().lower()
+    return _of_success(endpoint, media, body) if 200 <= status < 300 else _of_refusal(status, media, body)
+
+
+def names_missing_model(status: int, body: bytes) -> bool:
+    """Whether a refusal says in Ollama's words that it does not have the model."""
+    if status != 404:
+        return False
+    error = _error(body)
+    return error is not None and "model" in error and "not found" in error
+
+
+def _of_success(endpoint: str, media: str, body: bytes) -> Origin:
+    if media in {"application/x-ndjson", "text/event-stream"}:
+        return "ollama"  # whether it is whole, its end tells
+    if media == "text/html":
+        return "foreign"
+    if media.startswith("text/") or media == "application/x-subrip":
+        return "ollama" if endpoint in {"", "/v1/audio/transcriptions"} else "foreign"
+    if not body.lstrip().startswith(b"{"):
+        return "foreign"
+    members = _MEMBERS.get(endpoint)
+    value = None if members is None or len(body) > LOOKED_AT else _object(body)
+    # What is long, or cut short, is no reason to doubt.
+    return "foreign" if members is not None and value is not None and members.isdisjoint(value) else "ollama"
+
+
+def _of_refusal(status: int, media: str, body: bytes) -> Origin:
+    if status < 400:
+        return "foreign"
+    if _is_json(media) and _error(body) is not None:
+        sure = status not in OF_GATEWAYS and (status != 404 or names_missing_model(status, body))
+        return "ollama" if sure else "perhaps"
+    if status in _OF_SIZE or _is_of_go(status, media, body):
+        return "perhaps"
+    return "foreign"
+
+
+def _is_of_go(status: int, media: str, body: bytes) -> bool:
+    """Whether it is what Ollama's router and HTTP server say without Ollama: contract 1.3."""
+    if status in {403, 500}:
+        return not body
+    texts = {404: b"404 page not found", 405: b"405 method not allowed", 400: b"400 Bad Request"}
+    return media == "text/plain" and body == texts.get(status)
+
+
+def _is_json(media: str) -> bool:
+    return media in {"application/json", "application/x-ndjson"}
+
+
+def _error(body: bytes) -> str | None:
+    """The error in a body of one of Ollama's shapes; None where there is none."""
+    error: Any = (_object(body) or {}).get("error")
+    try:
+        value = None if error is None else msgspec.json.decode(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Half a pair of UTF-16 makes a text no less an error.
+        return bytes(error).decode("utf-8", "replace") if bytes(error)[:1] == b'"' else None
+    if isinstance(value, dict):
+        value = value.get("message")
+    return value if isinstance(value, str) else None
+
+
+def _object(body: bytes) -> dict[str, Raw] | None:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
