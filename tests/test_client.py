@@ -371,6 +371,25 @@ async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch
     assert caught.value.why == "garbage"
 
 
+@pytest_twisted.ensureDeferred
+async def test_of_a_refusal_without_end_the_beginning_is_told() -> None:
+    script = Scripted(reply(b"<html>" + b"x" * 10_000_000, b"502 Bad Gateway"))
+    with pytest.raises(errors.HTTPError) as caught:
+        await ask_scripted(script)
+    assert caught.value.text == "<html>" + "x" * (client_module.LONGEST_ERROR - 6)
+    long = json.dumps({"error": "y" * 60_000}).encode()
+    with pytest.raises(errors.HTTPError) as caught:
+        await ask_scripted(Scripted(reply(long, b"500 No")))
+    assert caught.value.text == "y" * client_module.LONGEST_ERROR
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redirect_is_told_with_where_it_leads() -> None:
+    answer = b"HTTP/1.1 308 X\r\nLocation: https://elsewhere/api\r\nContent-Length: 5\r\n\r\nmoved"
+    with pytest.raises(errors.HTTPError, match="308: a redirect to https://elsewhere/api"):
+        await ask_scripted(Scripted(answer))
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -17,7 +17,7 @@ from conftest import LoggedFailures
 from foreman import errors
 from foreman.ollama.connection import Answer
 from foreman.ollama.inventory import LOOK_PATIENCE, Inventory
-from foreman.ollama.listing import POLL_PATIENCE
+from foreman.ollama.listing import POLL_PATIENCE, PS_PATIENCE
 from foreman.ollama.stock import Standing
 
 MODELS = (
@@ -55,6 +55,8 @@ class FakeTarget:
         if self.problem is not None:
             raise self.problem
         value = self.tags if path == "/api/tags" else self.ps
+        if isinstance(value, BaseException):
+            raise value
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         return Answer(200, b"OK", [(b"X-List", path.encode())], None), body  # type: ignore[arg-type]
 
@@ -165,6 +167,130 @@ def test_what_does_not_list_models_as_ollama_does_is_garbage(list_: bytes) -> No
     assert poller.inventory.degraded.reason == "garbage"
     assert poller.inventory.tags is None
     assert poller.inventory.find("anything") is Standing.UNKNOWN
+
+
+@pytest.mark.parametrize("value", [{}, {"model": []}, {"version": "0.33.0"}, {"models": 0}, {"models": False}])
+def test_an_object_without_a_list_of_models_is_no_empty_list(value: Any) -> None:
+    poller = Poller(tags=value)
+    poller.inventory.start()
+    assert poller.inventory.degraded is not None
+    assert poller.inventory.degraded.reason == "garbage"
+    assert poller.inventory.find("anything") is Standing.UNKNOWN
+
+
+ODD: list[Any] = [
+    {"name": "odd", "size": None},
+    {"name": "odd", "size": "7 GB", "details": 5},
+    {"name": "odd", "size": 1.5, "digest": 7, "remote_host": None, "capabilities": {"a": 1}},
+    {"name": "odd", "size": 10**400},
+    {"model": "odd"},
+    {"name": None, "model": "odd"},
+    {"name": "odd", "digest": "\ud83d"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_an_odd_entry_counts_as_far_as_it_can_be_read_and_passes_as_it_came(odd: Any) -> None:
+    body = json.dumps({"models": [{"name": "before"}, odd, {"name": "behind"}]}).encode()
+    poller = Poller(tags=body)
+    poller.inventory.start()
+    inventory = poller.inventory
+    assert inventory.degraded is None
+    assert inventory.tags is not None
+    assert inventory.tags.body == body
+    assert [inventory.find(name) for name in ("before", "odd", "behind")] == [Standing.INSTALLED] * 3
+    assert inventory.find("other") is Standing.MISSING
+
+
+@pytest.mark.parametrize("odd", [None, 7, [], {}, {"name": 7}, {"name": "no good:"}, {"name": "\ud83d"}], ids=str)
+def test_an_entry_without_a_name_makes_nobody_say_that_a_model_is_missing(odd: Any) -> None:
+    poller = Poller(tags={"models": [{"name": "before"}, odd]})
+    poller.inventory.start()
+    assert poller.inventory.find("before") is Standing.INSTALLED
+    assert poller.inventory.find("other") is Standing.UNKNOWN
+    poller.target.tags = {"models": [{"name": "before"}]}
+    poller.clock.advance(30)
+    assert poller.inventory.find("other") is Standing.MISSING
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, {}, {"name": None}, {"name": "odd", "size_vram": None, "expires_at": 5}, {"name": "no good:"}], ids=str
+)
+def test_an_odd_entry_among_those_that_run_costs_nobody_else(odd: Any) -> None:
+    poller = Poller(ps={"models": [odd, {"name": "llama3:latest"}]})
+    poller.inventory.start()
+    assert poller.inventory.degraded is None
+    assert poller.inventory.is_running("llama3")
+
+
+MISSING: dict[str, BaseException | bytes] = {
+    "no such route": errors.HTTPError(404, "404 page not found"),
+    "not allowed": errors.HTTPError(403, ""),
+    "a failure": errors.HTTPError(500, "out of order"),
+    "a page": b"<html>",
+    "no list": b"{}",
+    "too long": b'{"models":[' + b"{}," * 500_000 + b"{}]}",
+}
+
+
+@pytest.mark.parametrize("ps", MISSING.values(), ids=MISSING)
+def test_without_the_list_of_what_runs_the_other_is_known(ps: Any) -> None:
+    poller = Poller(ps=ps)
+    poller.inventory.start()
+    inventory = poller.inventory
+    assert (inventory.degraded, inventory.ps, inventory.running) == (None, None, [])
+    assert list(inventory.missing) == ["/api/ps"]
+    assert inventory.find("llama3") is Standing.INSTALLED
+    assert inventory.find("other") is Standing.MISSING
+    assert poller.recoveries == 1
+    assert poller.fresh() == [None]
+    assert poller.target.questions == 1
+    poller.target.ps = {"models": [{"name": "llama3"}]}
+    poller.clock.advance(30)
+    assert inventory.missing == {}
+    assert inventory.is_running("llama3")
+
+
+def test_a_list_of_what_runs_that_does_not_come_is_given_up_alone() -> None:
+    poller = Poller(slow=True)
+    poller.inventory.start()
+    poller.target.waiting.pop().callback(None)  # the list of what is installed
+    poller.clock.advance(PS_PATIENCE)
+    assert poller.inventory.degraded is None
+    assert poller.inventory.find("llama3") is Standing.INSTALLED
+    assert "within 5 s" in poller.inventory.missing["/api/ps"]
+
+
+def test_without_the_list_of_what_is_installed_nothing_is_said_to_be_missing() -> None:
+    poller = Poller(tags=errors.HTTPError(404, "404 page not found"))
+    poller.inventory.start()
+    assert (poller.inventory.degraded, poller.inventory.tags) == (None, None)
+    assert poller.inventory.find("other") is Standing.UNKNOWN
+    assert poller.inventory.is_running("llama3")
+
+
+def test_a_list_that_has_not_changed_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    poller = Poller()
+    poller.inventory.start()
+    installed = poller.inventory.installed
+    poller.clock.advance(30)
+    assert poller.inventory.installed is installed
+    assert poller.inventory.stock() is poller.inventory.stock()
+
+
+def test_what_holds_jobs_is_said_and_since_when() -> None:
+    poller = Poller()
+    poller.inventory.start()
+    assert poller.inventory.why_held("gate") is None
+    poller.inventory.hold("gate", "for a reason")
+    poller.clock.advance(7)
+    poller.inventory.hold("gate", "for another")
+    assert poller.inventory.held == {"gate": ("for another", 0)}
+    assert (poller.inventory.why_held("gate"), poller.inventory.why_held("embedding")) == ("for another", None)
+    poller.inventory.target_failed(errors.ConnectionError("refused", "nobody there"))
+    assert "nobody there" in (poller.inventory.why_held("embedding") or "")
+    poller.inventory.hold("gate", None)
+    assert poller.inventory.held == {}
 
 
 def test_a_target_that_says_nothing_is_given_up_and_asked_again() -> None:

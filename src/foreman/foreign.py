@@ -6,10 +6,8 @@ contract 1.3 to 1.5: JSON with an error, or JSON of the route.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
-
-import msgspec
-from msgspec import Raw
 
 #: ``ollama``: it has Ollama's shape. ``perhaps``: Ollama, or the HTTP server that it is built on, may answer so, and so
 #: may a proxy. ``foreign``: Ollama never answers so.
@@ -75,7 +73,7 @@ def _of_success(endpoint: str, media: str, body: bytes) -> Origin:
     if not body.lstrip().startswith(b"{"):
         return "foreign"
     members = _MEMBERS.get(endpoint)
-    value = None if members is None or len(body) > LOOKED_AT else _object(body)
+    value = None if members is None else _object(body)
     # What is long, or cut short, is no reason to doubt.
     return "foreign" if members is not None and value is not None and members.isdisjoint(value) else "ollama"
 
@@ -105,19 +103,16 @@ def _is_json(media: str) -> bool:
 
 def _error(body: bytes) -> str | None:
     """The error in a body of one of Ollama's shapes; None where there is none."""
-    error: Any = (_object(body) or {}).get("error")
-    try:
-        value = None if error is None else msgspec.json.decode(error)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Half a pair of UTF-16 makes a text no less an error.
-        return bytes(error).decode("utf-8", "replace") if bytes(error)[:1] == b'"' else None
-    if isinstance(value, dict):
-        value = value.get("message")
-    return value if isinstance(value, str) else None
+    error = (_object(body) or {}).get("error")
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error if isinstance(error, str) else None
 
 
-def _object(body: bytes) -> dict[str, Raw] | None:
+def _object(body: bytes) -> dict[str, Any] | None:
+    # Python's own reader: half a pair of UTF-16 makes an answer no less Ollama's.
     try:
-        return msgspec.json.decode(body, type=dict[str, Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = json.loads(body.decode("utf-8", "replace"), parse_int=lambda _: 0) if len(body) <= LOOKED_AT else None
+    except (ValueError, RecursionError):
         return None
+    return value if isinstance(value, dict) else None

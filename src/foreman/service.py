@@ -72,7 +72,7 @@ class Foreman(Service):
         endpoint = endpoint_for(reactor, config.target, config.connect_timeout)
         client = TargetClient(reactor, endpoint, config.target, config.target_token)
         self.inventory = Inventory(reactor, client, config.poll_interval)
-        self._warmer = Warmer(client, config.embedder_model)
+        self._warmer = Warmer(client, config.embedder_model, self.inventory.doubt)
         self.inventory.on_recovery = self._target_is_there
         self.inference = Inference(
             reactor,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - what addTimeout raises
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
@@ -23,6 +24,7 @@ from foreman.errors import ForemanError, HTTPError
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
+from foreman.ollama.listing import POLL_PATIENCE
 from foreman.ollama.stock import Standing
 from foreman.store.opening import examine
 from foreman.store.trouble import StoreInUse, StoreRefused, StoreUnavailable
@@ -49,7 +51,7 @@ async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], flo
         reactor, endpoint_for(reactor, config.target, config.connect_timeout), config.target, config.target_token
     )
     inventory = Inventory(reactor, client, config.poll_interval)
-    found = [await target(client, inventory)]
+    found = [await target(reactor, client, inventory)]
     if config.embedder_model is not None:
         found.append(embedder(inventory, config.embedder_model))
     date = next((value for name, value in _headers(inventory) if name.lower() == b"date"), None)
@@ -63,7 +65,7 @@ async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], flo
     ]
 
 
-async def target(client: TargetClient, inventory: Inventory) -> Finding:
+async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Finding:
     """Whether the target answers, with which version, and what it has."""
     url = client.address.url
     await inventory.refresh()
@@ -73,13 +75,15 @@ async def target(client: TargetClient, inventory: Inventory) -> Finding:
         cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
         return Finding("target", "bad", detail + cure)
     try:
-        version = await client.version()
-    except (TargetAway, HTTPError, KeyError) as problem:
+        asking = Deferred.fromCoroutine(client.version())
+        version = await asking.addTimeout(POLL_PATIENCE, reactor)
+    except (TargetAway, HTTPError, KeyError, TimeoutError) as problem:
         return Finding("target", "bad", f"{url} lists models, but not its version: {problem}")
     text = (
         f"{url} is Ollama {version} with {_counted(len(inventory.installed), 'model')}, {len(inventory.running)} loaded"
     )
-    return Finding("target", "ok" if inventory.installed else "note", text)
+    missing = "".join(f"; it gives no list at {path}: {why}" for path, why in inventory.missing.items())
+    return Finding("target", "ok" if inventory.installed and not missing else "note", text + missing)
 
 
 def embedder(inventory: Inventory, model: str) -> Finding:

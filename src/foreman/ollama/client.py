@@ -25,8 +25,10 @@ from foreman.ndjson import LineCutter
 from foreman.ollama.agent import Exchange, head_bytes
 from foreman.ollama.connection import Answer
 
-#: What foreman itself asks for is small; a list of thousands of models is 5 MB. An embedding batch may be larger.
-MAX_COLLECTED = 64 * 1024 * 1024
+#: What foreman itself asks for is small, in bytes; a list of 10,000 models is 7 MB.
+MAX_COLLECTED = 8 * 1024 * 1024
+#: So much of the body of a refusal is read, in bytes, and so much of it is told, in characters.
+MOST_OF_ERROR, LONGEST_ERROR = 64 * 1024, 500
 
 
 class _AnyURL(EncodedURL):
@@ -112,10 +114,9 @@ class TargetClient:
         :raises errors.ConnectionError: when there is no answer, or a broken one.
         """
         answer = await self._ask(method, path, payload)
-        body = await _collect(answer)
         if not 200 <= answer.code < 300:
-            raise errors.HTTPError(answer.code, _error_text(body))
-        return answer, body
+            raise await _refusal(answer)
+        return answer, await _collect(answer)
 
     async def stream(self, path: str, payload: Mapping[str, Any], on_line: Callable[[dict[str, Any]], None]) -> None:
         """Ask for a streamed answer and hand each of its NDJSON lines, decoded, to ``on_line``.
@@ -125,7 +126,7 @@ class TargetClient:
         """
         answer = await self._ask(b"POST", path, payload)
         if not 200 <= answer.code < 300:
-            raise errors.HTTPError(answer.code, _error_text(await _collect(answer)))
+            raise await _refusal(answer)
         cutter, ended = LineCutter(), False
 
         def on_data(data: bytes) -> None:
@@ -136,7 +137,7 @@ class TargetClient:
             nonlocal ended
             value = _object(line, path)
             if "error" in value:
-                raise errors.HTTPError(answer.code, str(value["error"]))
+                raise errors.HTTPError(answer.code, str(value["error"])[:LONGEST_ERROR])
             ended = value.get("done") is True or value.get("status") == "success"
             on_line(value)
 
@@ -150,7 +151,7 @@ class TargetClient:
 
     async def version(self) -> str:
         """The target's version (contract 1.2)."""
-        return str((await self._json(b"GET", "/api/version"))["version"])
+        return str((await self._json(b"GET", "/api/version"))["version"])[:LONGEST_ERROR]
 
     async def show(self, model: str) -> dict[str, Any]:
         """Details of one model (contract 2.5)."""
@@ -219,18 +220,39 @@ async def _read(answer: Answer, on_data: Callable[[bytes], None]) -> None:
 
 
 async def _collect(answer: Answer) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
+    gathered = bytearray()
 
     def on_data(data: bytes) -> None:
-        nonlocal size
-        size += len(data)
-        if size > MAX_COLLECTED:
+        if len(gathered) + len(data) > MAX_COLLECTED:
             raise errors.ConnectionError("garbage", f"the target's answer exceeds {MAX_COLLECTED} bytes")
-        pieces.append(data)
+        gathered.extend(data)
 
     await _read(answer, on_data)
-    return b"".join(pieces)
+    return bytes(gathered)
+
+
+class _Enough(Exception):
+    """No more of the body is needed."""
+
+
+async def _refusal(answer: Answer) -> errors.HTTPError:
+    """What an answer says whose status is no success."""
+    if 300 <= answer.code < 400:
+        answer.abort()
+        location = (answer.header(b"location") or b"").decode("latin-1")[:LONGEST_ERROR]
+        return errors.HTTPError(answer.code, f"a redirect to {location or 'nowhere'}; Ollama gives none, and none is followed")
+    gathered = bytearray()
+
+    def on_data(data: bytes) -> None:
+        gathered.extend(data)
+        if len(gathered) > MOST_OF_ERROR:
+            raise _Enough
+
+    try:
+        await _read(answer, on_data)
+    except _Enough:
+        pass
+    return errors.HTTPError(answer.code, _error_text(bytes(gathered)))
 
 
 def _object(text: bytes, path: str) -> dict[str, Any]:
@@ -244,8 +266,8 @@ def _error_text(body: bytes) -> str:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body[:500].decode("utf-8", "replace").strip()
+        return body[:LONGEST_ERROR].decode("utf-8", "replace").strip()
     if isinstance(value, dict):
         inner = value.get("error", value)
-        return str(inner.get("message", inner) if isinstance(inner, dict) else inner)
-    return str(value)
+        value = inner.get("message", inner) if isinstance(inner, dict) else inner
+    return str(value)[:LONGEST_ERROR]

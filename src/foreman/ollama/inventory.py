@@ -154,7 +154,7 @@ class Inventory:
         self._listed_at = self._clock.seconds()
         missing = {path: str(one) for path, one in (("/api/tags", tags), ("/api/ps", ps)) if not isinstance(one, Listing)}
         for path in missing.keys() - self.missing.keys():
-            self._log.warn("the target does not answer {path}: {why}", path=path, why=missing[path])
+            self._log.warn("the target gives no list at {path}: {why}", path=path, why=missing[path])
         self.missing, before = missing, self.tags
         self.tags = tags if isinstance(tags, Listing) else None
         self.ps = ps if isinstance(ps, Listing) else None
@@ -212,8 +212,12 @@ class Inventory:
             self._recovered()
             self._wait()
 
-    def doubt(self, status: int) -> None:
-        """Somebody got an answer that may be of something in front of the target: ask it, but not for each of them."""
+    def doubt(self, status: int = 0) -> None:
+        """Somebody got an answer that may be of something in front of the target: ask it, but not for each of them.
+
+        :param status: that of the answer, 0 where that is not to matter: what a gateway says while the target is known
+            to be away is no news.
+        """
         now = self._clock.seconds()
         if now - self._doubted_at > FRESH and (status < 500 or self.degraded is None):
             self._doubted_at = now

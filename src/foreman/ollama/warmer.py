@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -15,11 +17,12 @@ from foreman.ollama.client import TargetClient
 class Warmer:
     """Loads one model with ``keep_alive: -1``, which pins it (contract 2.6).
 
-    :ivar model: its name; None: there is nothing to do.
+    :ivar model: its name; None: there is nothing to do; :ivar doubted: told when what answered may not be Ollama.
     """
 
     _client: TargetClient
     _model: str | None
+    _doubted: Callable[[], object] = lambda: None
     _warming: Deferred[object] | None = field(default=None, init=False)
     _again: bool = field(default=False, init=False)
     _log = Logger()
@@ -33,13 +36,18 @@ class Warmer:
             return
         self._again = False
         self._log.info("loading {model} for embeddings, to stay", model=self._model)
-        warming = self._warming = Deferred.fromCoroutine(self._client.embed({"model": self._model, "keep_alive": -1}))
+        warming = self._warming = Deferred.fromCoroutine(self._load(self._model))
         warming.addCallbacks(self._warmed, self._failed)
 
     def stop(self) -> None:
         """Give up a loading that is under way."""
         if self._warming is not None:
             self._warming.cancel()
+
+    async def _load(self, model: str) -> None:
+        told = await self._client.embed({"model": model, "keep_alive": -1})
+        if told and told.keys().isdisjoint({"embeddings", "model"}):
+            raise errors.ConnectionError("garbage", "what answers there does not load models as Ollama does")
 
     def _warmed(self, _: object) -> None:
         self._warming = None
@@ -53,5 +61,6 @@ class Warmer:
             self._log.warn("{model} could not be loaded: {why}", model=self._model, why=reason.getErrorMessage())
         else:
             self._log.failure("loading {model} failed", reason, model=self._model)
+        self._doubted()
         if self._again:
             self.warm()

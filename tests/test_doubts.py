@@ -1,0 +1,160 @@
+"""A reverse proxy answers for Ollama: jobs are not lost by it, and a lane stops where that goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from foreman import errors
+from foreman.doubts import ENOUGH, PAUSE
+from foreman.job import MOST_BREAKS
+from test_worker import JSON, LAST, VECTOR, Shop, new, shop  # noqa: F401 - a fixture
+
+HTML = [(b"Content-Type", b"text/html")]
+TEXT = [(b"Content-Type", b"text/plain; charset=utf-8")]
+
+#: What proxies, tunnels and sign-in pages answer for a target that is stopped.
+PAGES: list[tuple[int, Any, bytes]] = [
+    (404, TEXT, b"404 page not found\n"),
+    (404, HTML, b"<html>this page of models was not found</html>"),
+    (404, JSON, b'{"message":"no Route matched with those values"}'),
+    (308, HTML, b"moved"),
+    (405, HTML, b"<html>405 Not Allowed</html>"),
+    (413, HTML, b"<html>413 Request Entity Too Large</html>"),
+    (502, HTML, b"<html>502 Bad Gateway</html>"),
+    (502, JSON, b'{"error":"bad gateway"}'),
+    (504, HTML, b"<html>504 Gateway Time-out</html>"),
+    (521, HTML, b"<html>Web server is down</html>"),
+    (200, HTML, b"<html>please sign in</html>"),
+    (200, JSON, b'{"status":"please sign in"}'),
+]
+
+
+@pytest.mark.parametrize(("status", "headers", "body"), PAGES)
+@pytest.mark.parametrize("endpoint", ["/api/chat", "/v1/chat/completions", "/api/embed"])
+@ensureDeferred
+async def test_an_answer_for_a_target_that_is_away_is_an_outage(
+    shop: Shop, endpoint: str, status: int, headers: Any, body: bytes  # noqa: F811
+) -> None:
+    shop.start()
+    first, second = await shop.hand_over(new(endpoint, max_attempts=1), new(endpoint))
+    call = await shop.asked()
+    shop.target.problem = errors.HTTPError(status, "the page")
+    call.begin(status, headers).say(body).end()
+    job = await shop.becomes(first, "queued")
+    assert (job.attempt, job.outages) == (0, 0)
+    assert job.error is not None
+    assert job.error.error_class == "unreachable"
+    await shop.wait(60, step=5)
+    assert len(shop.target.calls) == 1
+    assert (await shop.job(second)).fence == 0
+    assert shop.inference.inventory.why_held("gate") is not None
+    shop.target.problem = None
+    await shop.inference.inventory.refresh()
+    assert shop.inference.inventory.why_held("gate") is None
+    answer, told = (VECTOR, JSON) if endpoint == "/api/embed" else (b'{"object":"x","choices":[]}', JSON)
+    if endpoint == "/api/chat":
+        answer, told = LAST, None
+    for number, id_ in enumerate((first, second), 2):
+        (await shop.asked(number)).begin(headers=told).say(answer).end()
+        assert (await shop.becomes(id_, "succeeded")).attempt == 1
+
+
+@ensureDeferred
+async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_the_target_is_there(
+    shop: Shop,  # noqa: F811
+) -> None:
+    """Ollama may have come back in between."""
+    shop.start()
+    (id_,) = await shop.hand_over(new())
+    for number in range(1, MOST_BREAKS + 1):
+        (await shop.asked(number)).begin(404, TEXT).say(b"404 page not found\n").end()
+        job = await shop.becomes(id_, "scheduled")
+        assert (job.attempt, job.outages) == (0, number)
+        assert job.error is not None
+        assert "Ollama is there" in job.error.message
+        await shop.wait(600, step=60)
+    (await shop.asked(MOST_BREAKS + 1)).begin(404, TEXT).say(b"404 page not found\n").end()
+    assert (await shop.becomes(id_, "failed")).error.error_class == "refused"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (404, [(b"Content-Type", b"text/plain")], b"404 page not found"),  # an Ollama without this route
+        (413, HTML, b"<html>413 Request Entity Too Large</html>"),
+    ],
+)
+@ensureDeferred
+async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_there(
+    shop: Shop, status: int, headers: Any, body: bytes  # noqa: F811
+) -> None:
+    shop.start()
+    ids = await shop.hand_over(*[new() for _ in range(ENOUGH + 1)])
+    for number, id_ in enumerate(ids, 1):
+        (await shop.asked(number)).begin(status, headers).say(body).end()
+        assert (await shop.becomes(id_, "failed")).attempt == 1
+    assert shop.inference.inventory.held == {}
+
+
+@ensureDeferred
+async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(shop: Shop) -> None:  # noqa: F811
+    shop.start()
+    ids = await shop.hand_over(*[new() for _ in range(50)])
+    for number in range(1, ENOUGH + 1):
+        (await shop.asked(number)).begin(308, HTML).say(b"moved").end()
+    await shop.turn()
+    inventory = shop.inference.inventory
+    assert "308" in (inventory.why_held("gate") or "")
+    assert inventory.why_held("embedding") is None
+    (embedding,) = await shop.hand_over(new("/api/embed"))
+    (await shop.asked(ENOUGH + 1)).begin(headers=JSON).say(VECTOR).end()
+    await shop.becomes(embedding, "succeeded")
+    await shop.wait(PAUSE - 2)
+    assert len(shop.target.calls) == ENOUGH + 1
+    await shop.wait(5)
+    (await shop.asked(ENOUGH + 2)).begin(308, HTML).say(b"moved").end()
+    await shop.wait(2 * PAUSE - 5)
+    assert len(shop.target.calls) == ENOUGH + 2
+    await shop.wait(5)
+    (await shop.asked(ENOUGH + 3)).begin().say(LAST).end()  # one of Ollama's own ends it
+    await shop.asked(ENOUGH + 4)
+    assert inventory.held == {}
+    states = [(await shop.job(id_)).state for id_ in ids]
+    assert not {"failed", "discarded"} & set(states)
+    shop.target.calls[-1].begin().say(LAST).end()
+
+
+@ensureDeferred
+async def test_foreman_stops_while_it_asks_whether_the_target_is_there(shop: Shop) -> None:  # noqa: F811
+    shop.start()
+    (id_,) = await shop.hand_over(new(max_attempts=1))
+    call = await shop.asked()
+    shop.target.slow = True
+    call.begin(404, TEXT).say(b"404 page not found\n").end()
+    await shop.until(lambda: shop.target.waiting)
+    shop.worker.close()
+    await shop.inference.inventory.stop()
+    job = await shop.becomes(id_, "queued")
+    assert job.attempt == 0
+
+
+@ensureDeferred
+async def test_a_chat_that_gets_a_page_makes_the_inventory_ask_but_not_each_of_a_thousand(
+    shop: Shop,  # noqa: F811
+) -> None:
+    asked = shop.target.questions
+    for _ in range(20):
+        person = shop.work.ask()
+        shop.target.calls[-1].begin(404, HTML).say(b"<html>").end()
+        await shop.turn()
+        assert person.asker.status == 404
+        assert person.asker.pieces == [b"<html>"]  # what came is passed on as it is
+    assert shop.target.questions == asked + 1
+    shop.target.problem = errors.HTTPError(404, "404 page not found")
+    shop.clock.advance(2)
+    shop.work.ask()
+    shop.target.calls[-1].begin(404, HTML).say(b"<html>").end()
+    assert shop.inference.inventory.degraded is not None
