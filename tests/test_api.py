@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.logger import capturedLogs, formatEvent
 
 from conftest import LoggedFailures
-from doorstep import Caller, Doorstep, doorstep, sized
+from doorstep import Caller, Doorstep, Heard, doorstep, sized
 from wire import Response, request
 
 CHAT = request("POST", "/api/chat", b'{"model":"m","messages":[{"role":"user","content":"a secret prompt"}]}')
@@ -251,6 +251,30 @@ def test_before_any_list_there_is_none_rather_than_an_empty_one(path: str) -> No
         answer = ask(step, "GET", path)
         assert (answer.status, answer.header("Retry-After")) == (503, "3600")
         assert "not reached its target yet" in value_of(answer)["error"]
+
+
+def test_what_the_target_says_instead_of_a_list_is_passed_on(step: Doorstep) -> None:
+    ordinary = step.target.answer
+    page = b"no such thing here\n"
+
+    def answer(heard: Heard) -> bytes:
+        return sized(page, "404 Not Found", "text/plain") if heard.target == "/api/ps" else ordinary(heard)
+
+    step.target.answer = answer
+    step.wait(3600, 100)
+    assert step.service.inventory.degraded is None
+    assert tags(step) == ["m:latest"]
+    told = ask(step, "GET", "/api/ps")
+    assert (told.status, told.body) == (404, page)
+    assert value_of(ask(step, "GET", "/healthz")) == {"status": "ok", "degraded": False}
+
+
+def test_health_tells_that_jobs_are_held(step: Doorstep) -> None:
+    step.service.inventory.hold("gate", "for a reason that may repeat what somebody asked")
+    answer = value_of(ask(step, "GET", "/healthz"))
+    assert (answer["status"], answer["degraded"], answer["reason"]) == ("ok", False, "jobs_held")
+    assert "since" in answer
+    assert len(answer) == 4
 
 
 def test_lists_have_heads(step: Doorstep) -> None:

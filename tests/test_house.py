@@ -70,6 +70,8 @@ FLOORS = (
         "foreman.attempt",
         "foreman.verdict",
         "foreman.doubts",
+        "foreman.passage",
+        "foreman.work",
         "foreman.timetable",
         "foreman.housekeeping",
     },

@@ -161,6 +161,18 @@ async def test_a_model_that_is_not_there_is_named_and_one_look_serves_all(bench:
 
 
 @told
+async def test_a_job_that_is_held_says_why(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    bench.models.held["gate"] = "jobs wait until Ollama can be reached: nobody there"
+    job = value(await bench.ask("GET", f"/jobs/{id_}"))
+    assert job["error"] == {"class": "unreachable", "message": bench.models.held["gate"], "attempt": 0}
+    (listed,) = value(await bench.ask("GET", "/jobs"))["jobs"]
+    assert listed["error"] == job["error"]
+    bench.models.held.clear()
+    assert value(await bench.ask("GET", f"/jobs/{id_}"))["error"] is None
+
+
+@told
 async def test_while_the_target_is_away_every_model_is_taken_and_shown_as_missing(bench: JobBench) -> None:
     bench.models.away = True
     id_ = await bench.submit(payload={"model": "new", "messages": [{"role": "user"}]})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,11 +27,13 @@ from foreman.ollama.connection import Answer
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.stock import Standing
 from foreman.outlook import Outlook
+from foreman.passage import Passages
 from foreman.question import Asker, ModelMissing, Question
 from foreman.record import Outcome, Record
 from foreman.relay import LastPieces, Limits, Relay
 from foreman.schedule import Ticket
 from foreman.tally import MARKED, Tally, tally
+from foreman.work import Work
 
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
 RETRY_PAUSE = 1.0
@@ -45,33 +46,11 @@ _LAST_PIECES = {"ndjson": 1, "sse": 2, "other": 0}
 
 
 @define(eq=False)
-class Work:
-    """One request that runs, or waits for its turn, so that it can be stopped.
-
-    :ivar id: of the request, or of the job; :ivar caller: whose it is.
-    """
-
-    id: str
-    caller: str
-    pending: Deferred[Any] | None = None
-    relay: Relay | None = None
-    why_stopped: errors.ForemanError | None = None
-
-    def stop(self, why: errors.ForemanError) -> None:
-        """End it, wherever it is."""
-        self.why_stopped = why
-        if self.relay is not None:
-            self.relay.give_up(why)
-        elif self.pending is not None:
-            self.pending.cancel()
-
-
-@define(eq=False)
 class Inference:
     """The work between the door and the target.
 
-    :ivar gate: where chats take turns; :ivar embeddings: where embeddings pass, beside it (ADR-0013);
-    :ivar cooperator: where the reading of large bodies takes turns.
+    :ivar gate: where chats take turns; :ivar embeddings: where embeddings pass, beside it (ADR-0013); :ivar passages: how
+        everything else passes; :ivar cooperator: where the reading of large bodies takes turns.
     """
 
     _clock: IReactorTime
@@ -85,9 +64,11 @@ class Inference:
     _estimates: Estimates = field(factory=Estimates, init=False)
     _active: Crowd[Work] = field(factory=Crowd, init=False)
     outlook: Outlook = field(init=False)
+    passages: Passages = field(init=False)
     cooperator: Cooperator = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.passages = Passages(self._clock)
         self.cooperator = cooperator(self._clock)
         self.outlook = Outlook(self._clock, self.gate, self.inventory, self._estimates)
 
@@ -97,7 +78,7 @@ class Inference:
         Cancelling leaves the line, or closes the connection to the target, at once.
 
         :raises ModelMissing: when the target surely does not have the model.
-        :raises errors.QueueFull, errors.Draining: when there is no turn to be had.
+        :raises errors.QueueFull, errors.Draining: when there is no turn, or no place at the target, to be had.
         :raises errors.ConnectionError: when the target gave no answer. After the answer has begun, failures are the
             asker's ``break_off``.
         """
@@ -114,6 +95,9 @@ class Inference:
                 work.pending = gate.enter(ticket)
                 turn = await work.pending
                 record.turn_at = self._clock.seconds()
+            else:
+                work.pending = self.passages.of(question).enter(ticket.caller)
+                work.passed = await work.pending
             await self._relay(question, head, asker, record, turn, work)
         except CancelledError:
             if work.why_stopped is not None:
@@ -122,6 +106,7 @@ class Inference:
         finally:
             if turn is not None and not turn.kept:
                 turn.release()
+            work.is_done_at_target()
             self._active.discard(work)
 
     async def in_turn(self, question: Question, asker: Asker, record: Record, turn: Turn | None, work: Work) -> None:
@@ -249,6 +234,7 @@ class Inference:
                 self.inventory.target_changed()
             if turn is not None:
                 turn.release()
+            work.is_done_at_target()
             outcome = await relay.sent
         finally:
             relay.leave()

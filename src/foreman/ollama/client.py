@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import msgspec
@@ -248,10 +249,8 @@ async def _refusal(answer: Answer) -> errors.HTTPError:
         if len(gathered) > MOST_OF_ERROR:
             raise _Enough
 
-    try:
+    with suppress(_Enough):
         await _read(answer, on_data)
-    except _Enough:
-        pass
     return errors.HTTPError(answer.code, _error_text(bytes(gathered)))
 
 

@@ -82,11 +82,9 @@ def _read(body: bytes, kind: type[Model]) -> Listed[Model]:
         value = json.loads(body.decode("utf-8", "replace"), parse_int=_int, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as problem:
         raise ValueError(f"it is no JSON: {problem}") from None
-    if not isinstance(value, dict) or "models" not in value:
-        raise ValueError("it has no models")
-    entries = [] if value["models"] is None else value["models"]
-    if not isinstance(entries, list):
-        raise ValueError("its models are no list")
+    entries = value.get("models", 0) if isinstance(value, dict) else 0
+    if not isinstance(entries, list):  # a null was read above, as Go's empty list
+        raise ValueError("it has no list of models")  # noqa: TRY004 - whoever asks knows one exception
     models = [model for model in (_one(entry, kind) for entry in entries) if model is not None]
     if entries and not models:
         raise ValueError("none of its models has a name")
