@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import zstandard
 from twisted.internet.error import ConnectionLost
 from twisted.logger import capturedLogs, formatEvent
 
@@ -440,3 +441,43 @@ def test_an_upload_that_is_refused_on_its_way_has_one_line(step: Doorstep) -> No
     (line,) = log_lines(step, upload)
     assert "status=400" in line
     assert "refused" in line
+
+
+# routes of newer and older Ollamas
+
+
+@pytest.mark.parametrize("path", ["/v1/responses/compact", "/v1/images/generations", "/v1/images/edits"])
+def test_what_only_some_ollamas_infer_takes_its_turn(step: Doorstep, path: str) -> None:
+    chatting(step)
+    body = b'{"model":"m","input":"hello"}'
+    plain, packed = step.call(), step.call()
+    plain.send(request("POST", path, body))
+    packed.send(request("POST", path, zstandard.compress(body), [("Content-Encoding", "zstd")]))
+    (waiting, another) = value_of(ask(step, "GET", "/queue"))["waiting"]
+    assert (waiting["model"], another["model"]) == ("m", "m")
+    assert len(step.target.heard) == 1
+    plain.leave()
+    assert len(value_of(ask(step, "GET", "/queue"))["waiting"]) == 1
+
+
+def test_a_compaction_for_a_model_that_is_missing_is_refused_as_by_ollama(step: Doorstep) -> None:
+    answer = ask(step, "POST", "/v1/responses/compact", b'{"model":"nope","input":"hello"}')
+    assert answer.status == 404
+    error = {"message": "model 'nope' not found", "type": "not_found_error", "param": None, "code": None}
+    assert json.loads(answer.body) == {"error": error}
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits"])
+def test_whether_there_are_images_to_be_made_is_for_the_target_to_say(step: Doorstep, path: str) -> None:
+    step.target.answer = lambda heard: sized(b"404 page not found", "404 Not Found", "text/plain")
+    answer = ask(step, "POST", path, b'{"model":"nope","prompt":"a cat"}')
+    assert (answer.status, answer.body) == (404, b"404 page not found")
+
+
+@pytest.mark.parametrize("body", [b"", b" "])
+def test_an_empty_body_of_responses_is_refused_by_the_target_while_a_chat_runs(step: Doorstep, body: bytes) -> None:
+    chatting(step)
+    step.target.holds = False
+    step.target.answer = lambda heard: sized(b'{"error":"in its own words"}', "400 Bad Request")
+    answer = ask(step, "POST", "/v1/responses", body)
+    assert (answer.status, answer.body) == (400, b'{"error":"in its own words"}')

@@ -20,7 +20,9 @@ from foreman.asked import MOST_UNPACKED, Asked, Errand, read, read_in_slices
 from foreman.errors import BadBody
 
 CHAT, GENERATE = "/api/chat", "/api/generate"
-V1 = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"]
+V1 = ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/embeddings"]
+#: Read more strictly by Ollama from v0.34 on.
+STRICT = ["/v1/responses", "/v1/responses/compact"]
 NATIVE = [CHAT, GENERATE, "/api/embed", "/api/embeddings", "/api/show", "/api/pull", "/api/create", "/api/delete"]
 MESSAGES = '"messages":[{"role":"user","content":"hi"}]'
 
@@ -97,7 +99,7 @@ def plainly(path: str, members: Iterable[Member]) -> Asked:
         if key == "stream" and (path in streams or (is_v1 and path != "/v1/embeddings")):
             if not isinstance(value, bool | None):
                 raise Refused
-            if value is not None or path in streams or path == "/v1/responses":
+            if value is not None or path in streams:
                 stream = value
         if key == "messages" and path == CHAT:
             if not isinstance(value, list | None):
@@ -236,6 +238,51 @@ def test_no_body_is_refused_with_ollamas_text(blank: bytes) -> None:
     for path in V1:
         with pytest.raises(BadBody, match=r"^EOF$"):
             read(path, blank)
+
+
+@pytest.mark.parametrize("path", STRICT)
+@pytest.mark.parametrize("blank", [b"", b" ", b"\r\n\t "])
+def test_an_empty_body_of_responses_is_ollamas_to_refuse_and_takes_no_turn(path: str, blank: bytes) -> None:
+    assert read(path, blank) == Asked(None, stream=False)
+    assert read(path, zstandard.compress(blank), b"zstd") == Asked(None, stream=False)
+
+
+@pytest.mark.parametrize("path", STRICT)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","input":"x"',
+        b'{"Model":"m","input":"x"}',
+        b'{"model":"m","MODEL":"n","input":"x"}',
+        b'{"model":"m","input":"x"} and more',
+        b'{"input":"x","unheard_of":1}',
+        b"{x}",
+        b"null",
+    ],
+)
+def test_what_only_some_ollamas_read_of_responses_is_left_to_them(path: str, body: bytes) -> None:
+    assert not read(path, body).sure
+
+
+@pytest.mark.parametrize("path", STRICT)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","input":"x"}',
+        b' {"model" :"m","unheard_of":{"model":1}} \r\n',
+        b'{"unheard_of":"\\ud83d","model":"m"}',
+        b'{"model":"n","model":"m","unheard_of":"\xff"}',
+    ],
+)
+def test_a_body_of_responses_tells_its_model(path: str, body: bytes) -> None:
+    assert read(path, body) == Asked("m", stream=False)
+    assert read(path, zstandard.compress(body), b"zstd") == Asked("m", stream=False)
+
+
+def test_only_the_route_that_streams_listens_to_stream() -> None:
+    body = b'{"model":"m","stream":true}'
+    assert [read(path, body).stream for path in STRICT] == [True, False]
+    assert not read(STRICT[0], b'{"model":"m","stream":true,"stream":null}').stream
 
 
 @pytest.mark.parametrize(
@@ -417,7 +464,7 @@ def test_a_mapped_file_is_read_and_let_go(body: bytes) -> None:
 
 @pytest.mark.parametrize("path", V1)
 def test_a_compressed_body_is_unpacked_where_ollama_does(path: str) -> None:
-    packed = zstandard.compress(b'{"Model":"m","stream":false}')
+    packed = zstandard.compress(b'{"model":"m","stream":false}')
     assert read(path, packed, b"zstd").model == "m"
     assert read(path, packed + zstandard.compress(b" "), b"zstd").model == "m"
     assert not read(path, packed).sure

@@ -394,3 +394,57 @@ def test_the_name_in_an_absolute_target_counts() -> None:
         assert ask(step, "GET", "http://gpu.example:8080/api/version", host="GPU.example:8080").status == 200
         assert step.ask_once(b"GET http://gpu.example/api/version HTTP/1.0\r\n\r\n").status == 200
         assert step.ask_once(b"GET http://evil.example/api/version HTTP/1.0\r\n\r\n").status == 403
+
+
+# what nobody may ask, and what only foreman knows
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "OPTIONS", "TRACE", "CONNECT", "QUERY"])
+@pytest.mark.parametrize("prefix", ["", f"/k/{ADMIN}", f"http://localhost/k/{ADMIN}", "http://localhost"])
+def test_ollamas_own_proxy_is_refused_to_admins_too(managed: Doorstep, method: str, prefix: str) -> None:
+    origin = [("Origin", "http://localhost:3000"), ("X-Forwarded-For", "127.0.0.1")]
+    for path in ("/api/codex/api/delete", "/Api/%63odex/v1/responses", "//api/codex"):
+        answer = ask(managed, method, prefix + path, bearer(ADMIN), *origin, body=b'{"model":"m"}')
+        assert answer.status == 403
+        assert error_of(answer).startswith("Codex proxy only accepts loopback requests; ")
+    assert managed.target.heard == []
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/usage", "/api/config"])
+def test_what_a_target_tells_of_its_use_is_for_admins(managed: Doorstep, path: str) -> None:
+    assert ask(managed, "GET", path, bearer(TOKEN)).status == 403
+    assert ask(managed, "GET", path, bearer(ALICE)).status == 403
+    assert managed.target.heard == []
+    assert ask(managed, "GET", path, bearer(ADMIN)).status == 200
+    with doorstep(auth_token=TOKEN) as without_admin:
+        assert ask(without_admin, "GET", path, bearer(TOKEN)).status == 200
+
+
+@pytest.mark.parametrize("method", ["TRACE", "POST", "PUT", "PATCH", "DELETE", "PROPFIND", "get"])
+@pytest.mark.parametrize("path", ["/healthz", "/queue", "/openapi.json", "/queue/01J", "/jobs/01J", "/jobs/01J/events"])
+def test_a_method_that_foremans_own_route_does_not_know_is_405(method: str, path: str) -> None:
+    with doorstep() as step:
+        if method == "DELETE" and path in {"/queue/01J", "/jobs/01J"}:
+            return
+        answer = ask(step, method, path)
+        assert answer.status == 405
+        allowed = {"/queue/01J": "DELETE", "/jobs/01J": "HEAD, GET, DELETE"}.get(path, "HEAD, GET")
+        assert answer.header("Allow") == allowed
+        assert (answer.header("Content-Type") or "").startswith("application/")
+        assert allowed in answer.body.decode()
+        assert step.target.heard == []
+
+
+@pytest.mark.parametrize("path", ["/queue/", "/queue/a/b", "/queue/01J/x"])
+def test_what_is_not_there_below_foremans_own_route_is_404(path: str) -> None:
+    with doorstep() as step:
+        assert ask(step, "GET", path).status in {301, 404}
+        assert ask(step, "POST", path).status == 404
+        assert step.target.heard == []
+
+
+def test_trace_does_not_tell_the_token_of_the_target() -> None:
+    with doorstep(target_token="of-the-target-alone") as step:
+        ask(step, "TRACE", "/api/chat")
+        ask(step, "GET", "/api/chat")
+        assert [one.named("authorization") for one in step.target.heard] == [[], ["Bearer of-the-target-alone"]]

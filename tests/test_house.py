@@ -32,6 +32,7 @@ FLOORS = (
         "foreman.asked",
         "foreman.headers",
         "foreman.lanes",
+        "foreman.closed",
         "foreman.job",
         "foreman.schedule",
         "foreman.budget",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.lanes import Lane, Redirect, Refusal, Way, allowed_methods, origin_form, take_prefix, way
+from foreman.lanes import CLOSED, Lane, Redirect, Refusal, Way, allowed_methods, origin_form, take_prefix, way
 
 NOT_FOUND = Refusal(404, "404 page not found")
 BAD_REQUEST = Refusal(400, "400 Bad Request")
@@ -20,6 +20,9 @@ GATE = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/responses",
+    "/v1/responses/compact",
+    "/v1/images/generations",
+    "/v1/images/edits",
     "/v1/messages",
     "/v1/audio/transcriptions",
 ]
@@ -36,6 +39,11 @@ MANAGEMENT = [
     "/api/user/keys/abc",
     "/api/experimental/web_search",
     "/api/experimental/what-comes-next",
+    "/metrics",
+    "/metrics/what-comes-next",
+    "/api/usage",
+    "/api/usage/today",
+    "/api/config",
 ]
 STRICT = {Lane.GATE, Lane.EMBEDDING, Lane.MANAGEMENT}
 
@@ -92,8 +100,9 @@ def test_foreman_answers_for_itself(method: str, path: str) -> None:
         ("GET", "/v1/models"),
         ("GET", "/v1/models/llama3%3Alatest"),
         ("GET", "/v1/models/library%2Fllama3"),
-        ("POST", "/healthz"),
         ("DELETE", "/"),
+        ("GET", "/v1/responses/compact"),
+        ("GET", "/api/usages"),
         ("POST", "/v1/what/comes/next"),
         ("GET", "/favicon.ico"),
     ],
@@ -109,6 +118,8 @@ def test_everything_else_goes_through(method: str, path: str) -> None:
         ("/nonsense", "ollama"),
         ("/v1/chat/completions", "openai"),
         ("/v1/responses", "openai"),
+        ("/v1/responses/compact", "openai"),
+        ("/v1/images/edits", "openai"),
         ("/v1/nonsense", "openai"),
         ("/v1/messages", "anthropic"),
         ("/v1/messages/count_tokens", "anthropic"),
@@ -208,10 +219,105 @@ def test_a_slash_too_many_is_redirected_as_the_router_does(
 
 
 @pytest.mark.parametrize(
-    ("method", "target"), [("GET", "/api/chat/"), ("POST", "/nonsense/"), ("POST", "/v1/messages/x/")]
+    ("method", "target"),
+    [
+        ("GET", "/api/chat/"),
+        ("POST", "/nonsense/"),
+        ("POST", "/v1/messages/x/"),
+        ("POST", "/v1/responses/compact/"),
+        ("POST", "/v1/images/edits/"),
+    ],
 )
 def test_a_slash_at_the_end_of_no_route_goes_through(method: str, target: str) -> None:
     assert lane(method, target) is Lane.METADATA
+
+
+#: Whoever reads a path in one of these ways finds Ollama's own proxy, which takes foreman for a caller on its machine.
+CODEX = [
+    "/api/codex",
+    "/api/codex/",
+    "/api/codex/_health",
+    "/api/codex/api/delete?x=1",
+    "/api/codex?x",
+    "/API/Codex/v1/responses",
+    "/api/%63odex/v1/responses",
+    "/%61%70%69%2f%63%6f%64%65%78%2fapi/chat",
+    "/api%2Fcodex",
+    "/api/%2563odex/api/chat",
+    "/api/%252563odex",
+    "//api/codex/api/chat",
+    "/api//codex/api/chat",
+    "/api/./codex/api/chat",
+    "/x/../api/codex/api/chat",
+    "/api/x/../codex/api/chat",
+    "/api/x/%2e%2e/codex/api/chat",
+    "/api/x%2f..%2fcodex/api/chat",
+    "/api/codex/../codex/api/chat",
+    "/api/codex/../../api/tags",
+    "/api/chat/../codex",
+    "/api\\codex\\api\\chat",
+    "/api/codex%5capi",
+    "/api;x=1/codex;y=2/api/chat",
+    "/api/codex%3Fx",
+    "/api/codex%23x",
+    "/api/codex%20/x",
+    "/v1/../api/codex",
+    "/v1/messages/../../api/codex/v1/messages",
+    "/behind/a/proxy/api/codex/x",
+    "/k/b/api/codex/x",
+]
+
+
+@pytest.mark.parametrize("target", CODEX)
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"get", b"QUERY"])
+def test_nobody_reaches_ollamas_own_proxy_in_any_spelling(method: bytes, target: str) -> None:
+    assert way(method, target.encode()) is CLOSED
+
+
+@given(st.lists(st.sampled_from(["%%%02x", "%%%02X", "%%25%02x", "%c"]), min_size=30, max_size=30), st.data())
+def test_no_way_of_escaping_opens_ollamas_own_proxy(written: list[str], data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(["api/codex/api/chat", "./api//codex", "x/../api/codex/x", "Api/CODEX/v1/x"]))
+    escaped = "".join(how % ord(letter) for how, letter in zip(written, path, strict=False))
+    assert way(b"POST", b"/" + escaped.encode()) is CLOSED
+
+
+def test_the_targets_own_path_counts_for_what_nobody_reaches() -> None:
+    assert way(b"POST", b"/codex/api/chat", b"/api") is CLOSED
+    assert way(b"POST", b"/api/codex/api/chat", b"/ollama") is CLOSED
+    assert isinstance(way(b"POST", b"/codex/api/chat", b"/ollama"), Way)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/api/chat?x=/api/codex/",
+        b"/api/codexes",
+        b"/api/x/codex",
+        b"/codex/api",
+        b"/v1/models/codex",
+        b"/v1/models/api%3Acodex",
+        b"/api/blobs/codex",
+    ],
+)
+def test_what_only_looks_like_ollamas_own_proxy_goes_its_way(target: bytes) -> None:
+    assert isinstance(way(b"POST", target), Way)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/healthz", ("HEAD", "GET")),
+        ("/queue", ("HEAD", "GET")),
+        ("/queue/01J", ("DELETE",)),
+        ("/queue/01J/x", ()),
+        ("/openapi.json", ("HEAD", "GET")),
+        ("/jobs", ("HEAD", "GET", "POST", "DELETE")),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "TRACE", "OPTIONS", "get", "PROPFIND"])
+def test_foremans_own_routes_are_its_own_whatever_the_method(method: str, path: str, methods: tuple[str, ...]) -> None:
+    assert lane(method, path) is Lane.FOREMAN
+    assert allowed_methods(path) == methods
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from msgspec import Raw
 
 from foreman import forms, go_duration, gojson
 from foreman.errors import BadBody
-from foreman.gojson import Body
+from foreman.gojson import Body, Members
 from foreman.slices import Slices, at_once
 
 #: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
@@ -64,6 +64,8 @@ _CHAT, _GENERATE, _TRANSCRIPTIONS = "/api/chat", "/api/generate", "/v1/audio/tra
 #: Where Ollama's decoder stops behind the first JSON value. While more of the body is unread, Go's server does not watch
 #: whether the caller leaves (contract 0.2, 0.19), so that nothing else of it is sent.
 _ONE_VALUE = frozenset({_CHAT, _GENERATE, "/api/embed", "/api/embeddings"})
+#: From v0.34 on Ollama reads these more strictly than all others, and words its refusals in another way (contract 2.0).
+_STRICT = frozenset({"/v1/responses", "/v1/responses/compact"})
 #: Routes that stream unless told otherwise.
 _STREAMING = frozenset({_CHAT, _GENERATE, "/api/pull", "/api/push", "/api/create"})
 #: Routes that stream when asked to. In the first lot a null takes back what an earlier duplicate said (in Go a pointer).
@@ -90,6 +92,8 @@ _Ordinary = msgspec.defstruct(
 )
 _decode_ordinary: Callable[[Body], Any] = msgspec.json.Decoder(_Ordinary).decode
 
+#: White space of JSON; and how many bytes of it are looked through where there is hardly ever any.
+_BLANK, _NEAR = b" \t\r\n", 1000
 _NULL, _EMPTY = b"null", b'""'
 _FLAGS = {b"true": True, b"false": False}
 #: Where null unsets what an earlier duplicate said (a pointer or a slice in Go), and not where it changes nothing.
@@ -129,14 +133,20 @@ def read_in_slices(
         if encoding == b"zstd" and path.startswith("/v1/"):
             body = yield from unpack_in_slices(body)
         found = yield from _ordinary(body)
+        length = yield from _length_without_blanks(body)
         if found is None:
-            found, length = yield from _careful(body)
-        else:
-            length = yield from _length_without_blanks(body)
+            members = yield from gojson.members_in_slices(body, _NEEDED)
+            if path in _STRICT and not (length == members.end and _names_model_plainly(body, members)):
+                return _unsure(path)
+            found, length = _values(body, members), members.end
         return _judge(path, found, length)
     except gojson.Empty:
+        if path in _STRICT:
+            return Asked(None, stream=False)  # without a model it takes no turn to be refused
         raise BadBody("EOF" if path.startswith("/v1/") else "missing request body") from None
     except gojson.Truncated:
+        if path in _STRICT:
+            return _unsure(path)
         raise BadBody("unexpected EOF") from None
     except gojson.Unreadable:
         return _unsure(path)
@@ -200,13 +210,18 @@ def _is_quickly_decoded(body: Body) -> Slices[bool]:
     return cost <= _QUICK_COST
 
 
-def _careful(body: Body) -> Slices[tuple[_Found, int]]:
-    found = yield from gojson.members_in_slices(body, _NEEDED)
-    values = {
+def _names_model_plainly(body: Body, members: Members) -> bool:
+    """Whether an object has ``model``, and in exactly this spelling."""
+    spans = members.spans.get("model", ())
+    keys = [bytes(body[max(0, start - _NEAR) : start]).rstrip(_BLANK) for start, _ in spans]
+    return bool(keys) and all(key.endswith(b":") and key[:-1].rstrip(_BLANK).endswith(b'"model"') for key in keys)
+
+
+def _values(body: Body, members: Members) -> _Found:
+    return {
         name: [bytes(body[start : min(end, start + _LONGEST)]) for start, end in spans]
-        for name, spans in found.spans.items()
+        for name, spans in members.spans.items()
     }
-    return values, found.end
 
 
 def _length_without_blanks(body: Body) -> Slices[int]:
@@ -214,7 +229,7 @@ def _length_without_blanks(body: Body) -> Slices[int]:
     end = len(body)
     while end:
         start = max(0, end - _PIECE)
-        kept = bytes(body[start:end]).rstrip(b" \t\r\n")
+        kept = bytes(body[start:end]).rstrip(_BLANK)
         if kept:
             return start + len(kept)
         end = start

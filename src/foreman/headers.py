@@ -18,7 +18,8 @@ _HOP_BY_HOP = frozenset({
     b"http2-settings",
 })  # fmt: skip
 #: What foreman says itself, what is foreman's own business, and credentials that a cloud model would carry on to
-#: ollama.com. Ollama would judge ``Origin`` by its own address and put ``X-Forwarded-Prefix`` into redirects.
+#: ollama.com. Ollama would judge ``Origin`` by its own address and put ``X-Forwarded-Prefix`` into redirects; for its log,
+#: and for a proxy that trusts foreman's address, all of ``X-Forwarded-`` would be foreman's word for what a client made up.
 _NOT_FOR_THE_TARGET = _HOP_BY_HOP | {
     b"host",
     b"content-length",
@@ -29,8 +30,10 @@ _NOT_FOR_THE_TARGET = _HOP_BY_HOP | {
     b"cookie",
     b"origin",
     b"prefer",
-    b"x-forwarded-prefix",
+    b"forwarded",
+    b"x-real-ip",
 }
+_NOT_FOR_THE_TARGET_BEGINNINGS = (b"proxy-", b"x-forwarded-")
 #: Naming these in ``Connection`` would take away what tells where a body ends, or what it is.
 _STAYING = frozenset({b"content-length", b"content-type", b"content-encoding"})
 
@@ -42,7 +45,7 @@ def to_target(raw: Sequence[tuple[bytes, bytes]], *, host: bytes, token: str | N
     :param token: a bearer token for the target, or None.
     :param length: of the body in bytes; None sends no Content-Length.
     """
-    crossing = [(b"Host", host), *_crossing(raw, _NOT_FOR_THE_TARGET, b"proxy-"), (b"Accept-Encoding", b"identity")]
+    crossing = [(b"Host", host), *_crossing(raw, _NOT_FOR_THE_TARGET, _NOT_FOR_THE_TARGET_BEGINNINGS), (b"Accept-Encoding", b"identity")]
     if token is not None:
         crossing.append((b"Authorization", b"Bearer " + token.encode("utf-8")))
     if length is not None:
@@ -56,7 +59,7 @@ def to_client(raw: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
 
 
 def _crossing(
-    raw: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes], beginnings: bytes | tuple[bytes, ...]
+    raw: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes], beginnings: tuple[bytes, ...]
 ) -> RawHeaders:
     names = [name.lower() for name, _ in raw]
     if b"connection" in names:

@@ -181,7 +181,8 @@ class Inference:
         if not asked.model:
             return None  # the target can only refuse it
         standing = await self.inventory.look_for(asked.model)
-        if standing is Standing.MISSING:
+        # From v0.33 on Ollama has no images to make, which only it can say.
+        if standing is Standing.MISSING and not question.way.path.startswith("/v1/images/"):
             raise ModelMissing(f"model '{asked.model}' not found")
         if standing is Standing.CLOUD or asked.errand is Errand.UNLOAD:
             return None

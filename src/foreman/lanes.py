@@ -14,6 +14,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from attrs import frozen
 
+from foreman.closed import is_closed
+
 Family = Literal["ollama", "openai", "anthropic", "foreman"]
 
 
@@ -69,6 +71,10 @@ _ROUTES: dict[str, tuple[tuple[str, ...], Lane]] = {
     "/queue": (_READ, Lane.FOREMAN),
     "/openapi.json": (_READ, Lane.FOREMAN),
     "/api/version": (_READ, Lane.METADATA),
+    # What an Ollama of some version tells of its settings and of its use (contract 0.20).
+    "/metrics": (_READ, Lane.MANAGEMENT),
+    "/api/usage": (("GET",), Lane.MANAGEMENT),
+    "/api/config": (("GET",), Lane.MANAGEMENT),
     "/api/status": (("GET",), Lane.METADATA),
     "/api/tags": (_READ, Lane.INVENTORY),
     "/api/ps": (("GET",), Lane.INVENTORY),
@@ -90,6 +96,9 @@ _ROUTES: dict[str, tuple[tuple[str, ...], Lane]] = {
     "/v1/chat/completions": (_POST, Lane.GATE),
     "/v1/completions": (_POST, Lane.GATE),
     "/v1/responses": (_POST, Lane.GATE),
+    "/v1/responses/compact": (_POST, Lane.GATE),
+    "/v1/images/generations": (_POST, Lane.GATE),
+    "/v1/images/edits": (_POST, Lane.GATE),
     "/v1/messages": (_POST, Lane.GATE),
     "/v1/audio/transcriptions": (_POST, Lane.GATE),
     "/v1/embeddings": (_POST, Lane.EMBEDDING),
@@ -97,6 +106,7 @@ _ROUTES: dict[str, tuple[tuple[str, ...], Lane]] = {
 }
 #: The routes whose last segment is free.
 _FREE_ROUTES: dict[str, tuple[str, ...]] = {
+    "/queue/": ("DELETE",),
     "/api/blobs/": ("HEAD", "POST"),
     "/api/user/keys/": ("DELETE",),
     "/v1/models/": ("GET",),
@@ -110,8 +120,11 @@ _JOB_ROUTES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"/[^/]+/artifacts/[^/]+"), ("HEAD", "GET", "PUT")),
 )
 _JOBS = "/jobs"
-#: Below these everything is management, whatever the method: what a newer Ollama adds there may need permission too.
-_MANAGED = ("/api/blobs/", "/api/user/", "/api/experimental/")
+_OWN = frozenset({"/healthz", "/queue", "/openapi.json"})
+#: These, and everything below, are management, whatever the method: what a newer Ollama adds there may need permission too.
+_MANAGED = ("/api/blobs", "/api/user", "/api/experimental", "/api/usage", "/api/config", "/metrics")
+#: Routes that some versions of Ollama lack. What is nearly such a path is the target's to redirect.
+_OF_SOME_VERSIONS = frozenset({"/v1/responses/compact", "/v1/images/generations", "/v1/images/edits"})
 _CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]++)(?=[/?]|\Z)")
 _ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])?(?::[0-9]*+)?(?=[/?]|\Z)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -120,6 +133,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FOREIGN = re.compile(rb"[\x00-\x20\x7f#]")
 _NOT_FOUND = Refusal(404, "404 page not found")
 _BAD_REQUEST = Refusal(400, "400 Bad Request")
+#: The first half is Ollama's text.
+CLOSED = Refusal(
+    403, "Codex proxy only accepts loopback requests; foreman passes none of them on: ask Ollama on its own machine"
+)
 #: Bytes that Go's ``url.EscapedPath`` leaves as they were sent, and those that it writes plainly itself.
 _AS_SENT = re.compile(rb"[A-Za-z0-9\-._~$&+,/:;=@%!'()*\[\]]*")
 _PLAIN = "$&+,/:;=@"
@@ -151,11 +168,14 @@ def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
     ) else b"/" + rest
 
 
-def way(method: bytes, target: bytes) -> Way | Redirect | Refusal:
+def way(method: bytes, target: bytes, base: bytes = b"") -> Way | Redirect | Refusal:
     """Decide on a request.
 
-    :param target: the request-target as sent, in origin form, after ``take_prefix``.
+    :param target: the request-target as sent, in origin form, after ``take_prefix``; :param base: what goes in front of
+        it on the way to the target.
     """
+    if is_closed(base + target):
+        return CLOSED
     if method == b"CONNECT":
         return _NOT_FOUND
     if target == b"*" and method == b"OPTIONS":
@@ -185,6 +205,11 @@ def allowed_methods(path: str) -> tuple[str, ...]:
     return _FREE_ROUTES.get(head + slash, ()) if last else ()
 
 
+def is_own(path: str) -> bool:
+    """Whether a path of ``Way`` is foreman's alone, so that no request for it goes on to the target."""
+    return path in _OWN or path.startswith("/queue/") or is_of_jobs(path)
+
+
 def is_of_jobs(path: str) -> bool:
     """Whether a path of ``Way`` is foreman's own, about jobs."""
     return path == _JOBS or path.startswith(f"{_JOBS}/")
@@ -201,15 +226,19 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
         # Escaped dot segments or slashes: Ollama has no such route, something between may think otherwise.
         # An escaped /k/ hides a token, which must not reach the target.
         return _NOT_FOUND
-    if path.endswith("/") and path != "/" and not is_of_jobs(path) and method in allowed_methods(path[:-1]):
+    if path.endswith("/") and path != "/" and not is_of_jobs(path) and _is_one_slash_off(method, path[:-1]):
         return Redirect(301 if method == "GET" else 307, _escape(decoded[:-1]) + query)
     return Way(_lane(method, path), _family(path), path)
 
 
+def _is_one_slash_off(method: str, path: str) -> bool:
+    return method in allowed_methods(path) and path not in _OF_SOME_VERSIONS
+
+
 def _lane(method: str, path: str) -> Lane:
-    if path.startswith(_MANAGED):
+    if path.startswith(_MANAGED) and any(path == root or path.startswith(f"{root}/") for root in _MANAGED):
         return Lane.MANAGEMENT
-    if path.startswith("/queue/") or is_of_jobs(path):
+    if is_own(path):
         return Lane.FOREMAN
     methods, lane = _ROUTES.get(path, ((), Lane.METADATA))
     return lane if method in methods or lane is Lane.MANAGEMENT else Lane.METADATA

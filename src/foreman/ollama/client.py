@@ -90,7 +90,9 @@ class TargetClient:
         :param length: of the body in bytes; None sends no Content-Length.
         :param chunked: the body goes in chunks, which only a model file may (contract 0.2).
         """
-        crossing = to_target(headers, host=self.address.authority, token=self._token, length=length)
+        # What answers TRACE repeats what it got (RFC 9110 section 9.3.8), and the token is none of the client's business.
+        token = None if method == b"TRACE" else self._token
+        crossing = to_target(headers, host=self.address.authority, token=token, length=length)
         if chunked:
             crossing.append((b"Transfer-Encoding", b"chunked"))
         return head_bytes(method, self._base + target, crossing)

@@ -11,6 +11,7 @@ from ulid import ULID
 
 from foreman.config import Config
 from foreman.lanes import (
+    CLOSED,
     Family,
     Lane,
     Redirect,
@@ -18,6 +19,7 @@ from foreman.lanes import (
     Way,
     allowed_methods,
     is_of_jobs,
+    is_own,
     origin_form,
     take_prefix,
     way,
@@ -61,7 +63,7 @@ class Entrance:
         found = self.welcome(visit)
         reply = (
             self._check_framing(visit)
-            or self._check_names(visit)
+            or self._check_names(visit, found)
             or self._check_token(visit)
             or self._check_path(visit, found)
             or self._check_expectation(visit)
@@ -77,7 +79,7 @@ class Entrance:
         prefix, visit.target = take_prefix(origin_form(visit.uri))
         if prefix is not None:
             visit.prefix = prefix
-        found = way(visit.method, visit.target)
+        found = way(visit.method, visit.target, self.config.target.path.encode("ascii"))
         visit.way = found if isinstance(found, Way) else Way(Lane.FOREMAN, _family(visit.target), "-")
         return found
 
@@ -111,9 +113,22 @@ class Entrance:
             return self._refuse(visit, found.status, found.text)
         if isinstance(found, Redirect):
             return redirect_reply(visit.method, found.status, found.location)
-        return Reply(200, [], b"") if found.path == "*" else None
+        if found.path == "*":
+            return Reply(200, [], b"")
+        return self._check_method(visit, found.path) if is_own(found.path) and not is_of_jobs(found.path) else None
 
-    def _check_names(self, visit: Visit) -> Reply | None:
+    def _check_method(self, visit: Visit, path: str) -> Reply | None:
+        """foreman's own routes answer for themselves: the target knows none of them. Those of jobs see to it themselves."""
+        methods = allowed_methods(path)
+        if visit.method.decode("latin-1") in methods:
+            return None
+        if not methods:
+            return self._refuse(visit, 404, f"there is nothing at {path}")
+        allowed = ", ".join(methods)
+        allow = [(b"Allow", allowed.encode("ascii"))]
+        return error_reply(visit.family, 405, f"here are {allowed}", visit.request_id, headers=allow)
+
+    def _check_names(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
         host = visit.authority
         if not self.tokens.required:
             own_address = str(getattr(visit.host, "host", ""))
@@ -125,7 +140,7 @@ class Entrance:
         origins = visit.headers_named(b"origin")
         if not origins or not origins[0]:
             return None
-        is_preflight = visit.method == b"OPTIONS"
+        is_preflight = visit.method == b"OPTIONS" and found is not CLOSED
         methods = ", ".join(allowed_methods(visit.way.path)) if is_preflight else ""
         allow = [(b"Allow", methods.encode("ascii"))] if methods else []
         if len(origins) > 1 or not self.guards.origin_allowed(origins[0], host):
@@ -153,7 +168,8 @@ class Entrance:
             return self._unauthorized(visit, "this token is not known here")
         visit.caller, visit.admin = holder.name, holder.admin
         if visit.way.lane is Lane.MANAGEMENT and self.tokens.has_admin and not holder.admin:
-            return self._refuse(visit, 403, "managing models is for admins here (FOREMAN_ADMIN_TOKEN)")
+            text = "managing models, and what Ollama tells of its use and its settings, is for admins here"
+            return self._refuse(visit, 403, f"{text} (FOREMAN_ADMIN_TOKEN)")
         return None
 
     def _unauthorized(self, visit: Visit, message: str) -> Reply:

@@ -26,6 +26,7 @@ ENDPOINTS = (
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/responses",
+    "/v1/responses/compact",
     "/v1/messages",
     "/api/embed",
     "/api/embeddings",
