@@ -135,6 +135,40 @@ def test_usage_is_found_in_every_family(kind: Kind, last: bytes) -> None:
     assert (found.done, found.prompt_tokens, found.completion_tokens) == (True, 30, 6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        ("ndjson", b'{"done":true,"prompt_eval_count":206,"prompt_eval_cached_count":205}\n'),
+        ("other", b'{"prompt_eval_count":206,"prompt_eval_cached_count":205}'),
+        ("other", b'{"usage":{"prompt_tokens":206,"prompt_tokens_details":{"cached_tokens":205}}}\n'),
+        ("other", b'{"usage":{"input_tokens":206,"input_tokens_details":{"cached_tokens":205}}}\n'),
+        ("other", b'{"type":"message","usage":{"input_tokens":1,"cache_read_input_tokens":205}}\n'),
+        ("sse", b'data: {"usage":{"prompt_tokens":206,"prompt_tokens_details":{"cached_tokens":205}}}\n\ndata: [DONE]\n\n'),
+        ("sse", b'data: {"type":"message_delta","usage":{"input_tokens":1,"cache_read_input_tokens":205}}\n\n'),
+        ("sse", b'data: {"usage":{"input_tokens":206,"input_tokens_details":{"cached_tokens":205}}}\n\n'),
+    ],
+)  # fmt: skip
+def test_what_came_from_the_cache_is_a_part_of_the_prompt(kind: Kind, last: bytes) -> None:
+    found = tally(kind, last)
+    assert (found.prompt_tokens, found.cached_tokens) == (206, 205)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        b'{"input_tokens":7,"cache_read_input_tokens":null}',
+        b'{"input_tokens":7,"cache_read_input_tokens":"5"}',
+        b'{"input_tokens":7,"cache_read_input_tokens":-5}',
+        b'{"input_tokens":7,"input_tokens_details":null}',
+        b'{"input_tokens":7,"input_tokens_details":[]}',
+        b'{"input_tokens":7,"input_tokens_details":{"cached_tokens":1e400}}',
+    ],
+)
+def test_a_cache_that_cannot_be_counted_counts_for_nothing(usage: bytes) -> None:
+    found = tally("other", b'{"usage":' + usage + b"}")
+    assert (found.prompt_tokens, found.cached_tokens) == (7, None)
+
+
 def test_a_whole_value_is_a_whole_answer() -> None:
     for last in (b"{}", b"[1]", b"null\n", b' {"embeddings":[[1.5]],"prompt_eval_count":3} '):
         assert tally("other", last).done

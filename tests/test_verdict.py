@@ -152,6 +152,21 @@ def test_a_whole_answer_stays_byte_for_byte() -> None:
     assert found.usage == Usage(3, 4)
 
 
+def test_what_came_from_the_cache_is_kept_with_the_usage() -> None:
+    found = judge(
+        heard(200, b'{"usage":{"input_tokens":1,"cache_read_input_tokens":205,"output_tokens":4}}', kind="other")
+    )
+    assert isinstance(found, Success)
+    assert found.usage == Usage(206, 4, cached_tokens=205)
+    assert usage_from(usage_text(found.usage)) == found.usage
+
+
+def test_a_usage_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    kept = '{"prompt_tokens":3,"completion_tokens":4,"load_ms":null,"total_ms":5}'
+    assert usage_from(kept) == Usage(3, 4, None, 5)
+    assert usage_from(kept[:-1] + ',"of_a_later_version":1}') == Usage(3, 4, None, 5)
+
+
 def test_of_a_try_that_broke_off_the_lines_are_kept_and_what_went_wrong() -> None:
     one = heard(200, LINE, LINE, problem=broken("reset"))
     found = judge(one)

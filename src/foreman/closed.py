@@ -8,6 +8,7 @@ any method and path, or goes out to the servers of OpenAI.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from urllib.parse import unquote_to_bytes
 
 #: How often a path is unescaped: Ollama does it once, a proxy in front of it perhaps once more.
@@ -52,4 +53,4 @@ def _names_codex(path: bytes) -> bool:
             del cleaned[-1:]
         else:
             cleaned.append(segment)
-    return any((b"api", _WORD) in zip(segments, segments[1:], strict=False) for segments in (as_sent, cleaned))
+    return any((b"api", _WORD) in pairwise(segments) for segments in (as_sent, cleaned))

@@ -45,7 +45,11 @@ def to_target(raw: Sequence[tuple[bytes, bytes]], *, host: bytes, token: str | N
     :param token: a bearer token for the target, or None.
     :param length: of the body in bytes; None sends no Content-Length.
     """
-    crossing = [(b"Host", host), *_crossing(raw, _NOT_FOR_THE_TARGET, _NOT_FOR_THE_TARGET_BEGINNINGS), (b"Accept-Encoding", b"identity")]
+    crossing = [
+        (b"Host", host),
+        *_crossing(raw, _NOT_FOR_THE_TARGET, _NOT_FOR_THE_TARGET_BEGINNINGS),
+        (b"Accept-Encoding", b"identity"),
+    ]
     if token is not None:
         crossing.append((b"Authorization", b"Bearer " + token.encode("utf-8")))
     if length is not None:

@@ -69,12 +69,16 @@ class JobError:
 
 @frozen
 class Usage:
-    """What the target said an answer cost; None where it did not."""
+    """What the target said an answer cost; None where it did not.
+
+    :ivar prompt_tokens: of the whole prompt; :ivar cached_tokens: how many of those came from the engine's cache.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     load_ms: int | None = None
     total_ms: int | None = None
+    cached_tokens: int | None = None
 
 
 @frozen

@@ -37,12 +37,14 @@ class Tally:
 
     :ivar done: the end marker was seen that answers of this kind have; an error counts as an end.
     :ivar error: the target reported one within the answer.
+    :ivar prompt_tokens: of the whole prompt; :ivar cached_tokens: how many of those the engine had in its cache.
     """
 
     done: bool = False
     error: bool = False
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
     eval_seconds: float | None = None
     prompt_seconds: float | None = None
     load_seconds: float | None = None
@@ -50,13 +52,25 @@ class Tally:
     done_reason: str | None = None
 
 
+class _Details(msgspec.Struct):
+    """Of what OpenAI's prompt, or the input of Responses, is made up."""
+
+    cached_tokens: Any = None
+
+
 class _Usage(msgspec.Struct):
-    """OpenAI counts prompt and completion; Responses and Messages count input and output."""
+    """OpenAI counts prompt and completion; Responses and Messages count input and output.
+
+    The input of Messages is without what came from the cache, all others include it (contract 2.9).
+    """
 
     prompt_tokens: Any = None
     completion_tokens: Any = None
     input_tokens: Any = None
     output_tokens: Any = None
+    cache_read_input_tokens: Any = None
+    prompt_tokens_details: Raw = _ABSENT
+    input_tokens_details: Raw = _ABSENT
 
 
 class _Value(msgspec.Struct):
@@ -71,6 +85,7 @@ class _Value(msgspec.Struct):
     usage: Raw = _ABSENT
     response: Raw = _ABSENT
     prompt_eval_count: Any = None
+    prompt_eval_cached_count: Any = None
     eval_count: Any = None
     eval_duration: Any = None
     prompt_eval_duration: Any = None
@@ -80,6 +95,7 @@ class _Value(msgspec.Struct):
 
 _value_decoder = msgspec.json.Decoder(_Value)
 _usage_decoder = msgspec.json.Decoder(_Usage)
+_details_decoder = msgspec.json.Decoder(_Details)
 _whole_decoder = msgspec.json.Decoder(Raw)
 
 
@@ -125,6 +141,7 @@ def _of_events(last: bytes, path: str | None) -> Tally:
                 error=found.error or said.error,
                 prompt_tokens=found.prompt_tokens if said.prompt_tokens is None else said.prompt_tokens,
                 completion_tokens=found.completion_tokens if said.completion_tokens is None else said.completion_tokens,
+                cached_tokens=found.cached_tokens if said.cached_tokens is None else said.cached_tokens,
             )
     return found
 
@@ -143,14 +160,30 @@ def _of_value(value: _Value, *, done: bool) -> Tally:
     return Tally(
         done=done or value.done is True or error,
         error=error or value.type == "response.failed",
-        prompt_tokens=_count(value.prompt_eval_count, usage.prompt_tokens, usage.input_tokens),
+        prompt_tokens=_count(value.prompt_eval_count, usage.prompt_tokens, _input(usage)),
         completion_tokens=_count(value.eval_count, usage.completion_tokens, usage.output_tokens),
+        cached_tokens=_count(
+            value.prompt_eval_cached_count,
+            usage.cache_read_input_tokens,
+            _cached(usage.prompt_tokens_details),
+            _cached(usage.input_tokens_details),
+        ),
         eval_seconds=_seconds(value.eval_duration),
         prompt_seconds=_seconds(value.prompt_eval_duration),
         load_seconds=_seconds(value.load_duration),
         total_seconds=_seconds(value.total_duration),
         done_reason=value.done_reason if isinstance(value.done_reason, str) else None,
     )
+
+
+def _input(usage: _Usage) -> int | None:
+    fresh, cached = _count(usage.input_tokens), _count(usage.cache_read_input_tokens)
+    return fresh if fresh is None or cached is None else fresh + cached
+
+
+def _cached(details: Raw) -> Any:
+    found = _decode(_details_decoder, details)
+    return None if found is None else found.cached_tokens
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:

@@ -149,7 +149,13 @@ def _is_text(heard: Heard) -> bool:
 
 
 def _usage(told: Tally) -> Usage:
-    return Usage(told.prompt_tokens, told.completion_tokens, _ms(told.load_seconds), _ms(told.total_seconds))
+    return Usage(
+        told.prompt_tokens,
+        told.completion_tokens,
+        _ms(told.load_seconds),
+        _ms(told.total_seconds),
+        told.cached_tokens,
+    )
 
 
 def _ms(seconds: float | None) -> int | None:

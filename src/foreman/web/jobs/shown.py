@@ -56,6 +56,7 @@ def job_value(job: Job, models: Models) -> dict[str, Any]:
         else {
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
+            "cached_tokens": usage.cached_tokens,
             "load_ms": usage.load_ms,
             "total_ms": usage.total_ms,
         },

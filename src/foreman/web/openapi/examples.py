@@ -30,7 +30,7 @@ JOB: dict[str, Any] = {
     "finished_at": "2026-11-28T10:00:08.511Z",
     "position": None,
     "error": None,
-    "usage": {"prompt_tokens": 31, "completion_tokens": 120, "load_ms": 0, "total_ms": 5297},
+    "usage": {"prompt_tokens": 31, "completion_tokens": 120, "cached_tokens": 12, "load_ms": 0, "total_ms": 5297},
     "artifacts": [
         {"name": "response", "type": "application/json; charset=utf-8", "bytes": 812},
         {"name": "stream", "type": "application/x-ndjson", "bytes": 13906},

@@ -156,7 +156,15 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Usage": record(
         "What Ollama said that the answer cost; null where it did not say.",
-        {name: or_null(COUNT) for name in ("prompt_tokens", "completion_tokens", "load_ms", "total_ms")},
+        {
+            "prompt_tokens": said(or_null(COUNT), "Of the whole prompt, also for `/v1/messages`."),
+            "completion_tokens": or_null(COUNT),
+            "cached_tokens": said(
+                or_null(COUNT), "How many of `prompt_tokens` came from the cache (from Ollama 0.34 on)."
+            ),
+            "load_ms": or_null(COUNT),
+            "total_ms": or_null(COUNT),
+        },
     ),
     "ArtifactOfJob": record(
         f"Something that belongs to a job; foreman's own are {', '.join(sorted(OWN_ARTIFACTS))}.",
