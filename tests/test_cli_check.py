@@ -18,6 +18,7 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from rich.console import Console
 from twisted.internet.defer import maybeDeferred
+from twisted.protocols.portforward import ProxyFactory
 from ulid import ULID
 
 from bench import listen, port_of, reactor, settings, start_foreman
@@ -26,6 +27,9 @@ from foreman.cli.check import as_value, show
 from foreman.cli.effective import MASK, effective
 from foreman.cli.findings import Finding
 from foreman.config import SETTINGS, Config, load
+from foreman.ollama.client import TargetClient
+from foreman.ollama.connect import endpoint_for
+from foreman.ollama.inventory import Inventory
 from foreman.simulator import Settings, Simulator
 from foreman.store.opening import open_database
 from processes import SCRIPTS, clean_environment, free_port
@@ -303,3 +307,18 @@ def test_what_would_not_work_ends_with_1() -> None:
         "descriptors": "ok",
     }
     assert "correct-horse" not in run.stdout
+
+
+@ensureDeferred
+async def test_a_target_that_is_foreman_itself_is_told() -> None:
+    own = free_port()
+    # What leads back is not seen in the addresses: a published port of a container, a name, another proxy.
+    detour: Any = listen(ProxyFactory("127.0.0.1", own))
+    foreman = await start_foreman(port_of(detour), listen=f"tcp:{own}:interface=127.0.0.1")
+    config = settings(port_of(detour))
+    client = TargetClient(reactor, endpoint_for(reactor, config.target, 2), config.target)
+    found = await checks.target(client, Inventory(reactor, client, 60))
+    assert found.state == "bad"
+    assert "has come back to the foreman that sent it" in found.text
+    await foreman.stop()
+    await maybeDeferred(detour.stopListening)

@@ -161,6 +161,7 @@ async def test_a_request_that_is_passed_on_arrives_byte_by_byte(simulator: Any, 
         ("content-TYPE", "text/odd"),
         ("X-A", "1"),
         ("X-A", "2"),
+        ("Via", "1.1 foreman"),
         ("Accept-Encoding", "identity"),
         ("Content-Length", str(len(body))),
     ]

@@ -205,6 +205,67 @@ def test_where_a_client_on_this_machine_finds_foreman(listen: str, url: str | No
     assert addresses.url_of(addresses.endpoint(listen)) == url
 
 
+@pytest.mark.parametrize(
+    ("listen", "target"),
+    [
+        ("127.0.0.1:11434", ""),
+        ("127.0.0.1:11434", "http://localhost:11434"),
+        ("127.0.0.1:11434", "localhost"),
+        ("127.0.0.1:11434", "0.0.0.0"),
+        ("127.0.0.1:11434", "https://127.0.0.1:11434/behind/a/proxy"),
+        ("localhost:11434", "127.0.0.1"),
+        (":11434", ""),
+        ("0.0.0.0:11434", "127.0.0.5"),
+        ("0.0.0.0:11434", "http://LOCALHOST:11434"),
+        ("[::1]:11434", "[::1]"),
+        ("[::1]:11434", "[::]"),
+        ("[::]:11434", "::1"),
+        ("[::]:11434", "127.0.0.1"),
+        ("[::]:11434", "[::ffff:127.0.0.1]:11434"),
+        ("tcp:11434", ""),
+        ("tcp:port=11434:interface=127.0.0.1", ""),
+        ("tcp:interface=127.0.0.1:port=11434", ""),
+        ("ssl:11434:interface=127.0.0.1:privateKey=k.pem", "https://localhost:11434"),
+        ("haproxy:tcp:11434:interface=127.0.0.1", ""),
+        ("0.0.0.0:80", "http://127.0.0.1"),
+    ],
+)
+def test_foreman_is_not_started_in_front_of_itself(listen: str, target: str) -> None:
+    given = {"FOREMAN_LISTEN": listen, "FOREMAN_TARGET_URL": target, "FOREMAN_ALLOW_OPEN": "1"}
+    (problem,) = problems(given)
+    assert problem.startswith("FOREMAN_TARGET_URL: http")
+    assert "where foreman itself listens" in problem
+
+
+@pytest.mark.parametrize(
+    ("listen", "target"),
+    [
+        ("127.0.0.1:8080", ""),
+        ("127.0.0.1:11434", "127.0.0.2"),
+        ("127.0.0.1:11434", "http://127.0.0.1:11435"),
+        ("127.0.0.1:11434", "192.0.2.7"),
+        ("0.0.0.0:11434", "192.0.2.7"),
+        ("[::]:11434", "[2001:db8::7]"),
+        ("0.0.0.0:11434", "no-such-host.invalid"),
+        ("[::1]:11434", "127.0.0.1"),
+        ("unix:/run/foreman.sock", ""),
+        ("systemd:domain=INET:index=0", ""),
+        ("127.0.0.1:0", "http://127.0.0.1:0"),
+    ],
+)
+def test_foreman_is_started_in_front_of_somebody_else(listen: str, target: str) -> None:
+    load({"FOREMAN_LISTEN": listen, "FOREMAN_TARGET_URL": target, "FOREMAN_ALLOW_OPEN": "1"})
+
+
+def test_an_address_of_this_machine_is_known_where_foreman_listens_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_is_of_this_machine", lambda address: str(address) == "192.0.2.7")
+    target = addresses.target("http://192.0.2.7:8080")
+    assert addresses.leads_back("tcp:8080", target)
+    assert addresses.leads_back("tcp6:8080:interface=\\:\\:", target)
+    assert not addresses.leads_back("tcp:8080:interface=127.0.0.1", target)
+    assert not addresses.leads_back("tcp:8080", addresses.target("http://192.0.2.8:8080"))
+
+
 # -- secrets
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.headers import RawHeaders, to_client, to_target
+from foreman.headers import RawHeaders, has_passed, to_client, to_target
 
 HOST = b"127.0.0.1:11434"
 
@@ -73,11 +73,12 @@ def test_what_is_not_for_the_target_does_not_reach_it(name: bytes) -> None:
 def test_the_target_is_told_what_foreman_knows() -> None:
     assert asked([], token="t0ken", length=0) == [
         (b"Host", HOST),
+        (b"Via", b"1.1 foreman"),
         (b"Accept-Encoding", b"identity"),
         (b"Authorization", b"Bearer t0ken"),
         (b"Content-Length", b"0"),
     ]
-    assert asked([]) == [(b"Host", HOST), (b"Accept-Encoding", b"identity")]
+    assert asked([]) == [(b"Host", HOST), (b"Via", b"1.1 foreman"), (b"Accept-Encoding", b"identity")]
 
 
 @pytest.mark.parametrize("value", [b"x-secret", b"close, X-Secret", b"close,\tx-SECRET ,", b" x-secret,keep-alive"])
@@ -135,7 +136,7 @@ def test_a_value_that_would_become_another_header_is_dropped(value: bytes) -> No
 
 @given(HEADERS)
 def test_what_crosses_is_some_of_what_came_in_its_order(raw: RawHeaders) -> None:
-    for crossing in (to_client(raw), asked(raw)[1:-1]):
+    for crossing in (to_client(raw), asked(raw)[1:-2]):
         remaining = iter(raw)
         assert all(pair in remaining for pair in crossing)
         assert not {name.lower() for name, _ in crossing} & {b"connection", b"transfer-encoding", b"te", b"upgrade"}
@@ -144,5 +145,29 @@ def test_what_crosses_is_some_of_what_came_in_its_order(raw: RawHeaders) -> None
 @given(HEADERS, st.integers(min_value=0), st.text("abc", min_size=1))
 def test_the_target_is_told_each_thing_of_foremans_own_once(raw: RawHeaders, length: int, token: str) -> None:
     names = [name.lower() for name, _ in asked(raw, token=token, length=length)]
-    for name in (b"host", b"accept-encoding", b"authorization", b"content-length"):
+    for name in (b"host", b"via", b"accept-encoding", b"authorization", b"content-length"):
         assert names.count(name) == 1
+
+
+@pytest.mark.parametrize(
+    ("given_via", "told"),
+    [
+        ([], b"1.1 foreman"),
+        ([b"1.0 fred, 1.1 p.example.net (Apache/1.1, of sorts)"], b"1.0 fred, 1.1 p.example.net (Apache/1.1, of sorts), 1.1 foreman"),
+        ([b"1.0 fred", b"2 nginx"], b"1.0 fred, 2 nginx, 1.1 foreman"),
+        ([b"1.0 a\nb", b"2 nginx"], b"2 nginx, 1.1 foreman"),
+    ],
+)  # fmt: skip
+def test_foreman_stands_behind_those_through_whom_a_request_came(given_via: list[bytes], told: bytes) -> None:
+    raw = [(b"vIa", value) for value in given_via]
+    assert [value for name, value in asked(raw) if name.lower() == b"via"] == [told]
+
+
+@pytest.mark.parametrize("via", [b"1.1 me", b"1.0 fred,1.1 me", b"1.1 me (a comment)", b"1.1\tme", b"HTTP/1.1 me, 2 x"])
+def test_a_request_that_foreman_sent_is_known_again(via: bytes) -> None:
+    assert has_passed([b"1.0 fred", via], b"me")
+
+
+@pytest.mark.parametrize("via", [b"", b"1.1 mead", b"1.1 some", b"1.1 foreman-me", b"1.1 me.example"])
+def test_a_request_of_somebody_else_is_not_taken_for_foremans(via: bytes) -> None:
+    assert not has_passed([via], b"me")

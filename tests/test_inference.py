@@ -100,7 +100,16 @@ class FakeTarget(ListingTarget):
     calls: list[Call] = field(factory=list)
     failures: list[Exception] = field(factory=list)
 
-    def head(self, method: bytes, target: bytes, headers: Any, length: int | None, *, chunked: bool = False) -> bytes:
+    def head(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Any,
+        length: int | None,
+        *,
+        chunked: bool = False,
+        version: bytes = b"1.1",
+    ) -> bytes:
         return b"%b %b" % (method, target)
 
     async def send(self, method: bytes, head: bytes, body: Any = b"") -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 
 from attrs import frozen
 
@@ -157,8 +158,60 @@ def is_private(description: str) -> bool:
     return interface == "localhost" or (_is_ip(interface) and ipaddress.ip_address(interface).is_loopback)
 
 
+def leads_back(description: str, target: TargetAddress) -> bool:
+    """Whether a request to ``target`` would arrive where foreman listens.
+
+    Names are looked up, and addresses held against those of this machine, only where the ports are the same.
+
+    :param description: of the endpoint on which foreman listens; what is not TCP, or not known before, is not the target.
+    """
+    if description.startswith("haproxy:"):
+        return leads_back(description.partition(":")[2], target)
+    kind, port, interface = _parts(description)
+    if kind not in _ENDPOINTS_WITH_PORT or not port.isdigit() or not 0 < int(port) == target.port:
+        return False
+    listening = _look_up(interface) if interface else {ipaddress.IPv4Address(0)}
+    everywhere = {address.version for address in listening if address.is_unspecified}
+    if 6 in everywhere:
+        everywhere.add(4)  # such a socket takes IPv4 too
+    for address in _look_up(target.host):
+        reached = _LOOPBACK[address.version] if address.is_unspecified else address
+        if reached in listening or (reached.version in everywhere and _is_of_this_machine(reached)):
+            return True
+    return False
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: Where a connection to "every address" goes.
+_LOOPBACK: dict[int, _Address] = {4: ipaddress.IPv4Address("127.0.0.1"), 6: ipaddress.IPv6Address("::1")}
+
+
+def _look_up(host: str) -> set[_Address]:
+    """The addresses of a name or of an address; none where they cannot be found."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return set()
+    addresses = {ipaddress.ip_address(str(one[4][0]).partition("%")[0]) for one in found}
+    return {getattr(address, "ipv4_mapped", None) or address for address in addresses}
+
+
+def _is_of_this_machine(address: _Address) -> bool:
+    """Whether the address belongs to an interface of this machine: only such a one can be bound."""
+    if address.is_loopback:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
 def _parts(description: str) -> tuple[str, str, str]:
     """Kind, first field and ``interface`` of an endpoint description, whose fields have their colons escaped."""
     kind, *fields = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", description)]
     interface = next((field.removeprefix("interface=") for field in fields if field.startswith("interface=")), "")
-    return kind, fields[0] if fields else "", interface
+    port = next((field.removeprefix("port=") for field in fields if field.startswith("port=")), "")
+    return kind, port or (fields[0] if fields else ""), interface

@@ -12,7 +12,7 @@ from attrs import Attribute, evolve, field, fields, frozen
 
 from foreman import spellings
 from foreman.addresses import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
-from foreman.addresses import endpoint, is_private, target
+from foreman.addresses import endpoint, is_private, leads_back, target
 from foreman.errors import ConfigError
 
 T = TypeVar("T")
@@ -219,6 +219,11 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
                 f"FOREMAN_LISTEN: {config.listen!r} can be reached from other machines and no token is required; "
                 "set FOREMAN_AUTH_TOKEN, or FOREMAN_ALLOW_OPEN=1 if everybody may use it"
             )
+    if sound("listen", "target") and leads_back(config.listen, config.target):
+        yield (
+            f"FOREMAN_TARGET_URL: {config.target.url} is where foreman itself listens (FOREMAN_LISTEN), so that every "
+            "request would come back to it; give the address of Ollama, and another port to one of the two"
+        )
     if sound("auth_token", "admin_token") and config.auth_token and config.auth_token == config.admin_token:
         yield "FOREMAN_ADMIN_TOKEN: is the same as FOREMAN_AUTH_TOKEN, so that everybody could manage models"
     if sound("buffer", "buffer_total") and config.buffer > config.buffer_total:

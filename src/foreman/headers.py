@@ -30,6 +30,7 @@ _NOT_FOR_THE_TARGET = _HOP_BY_HOP | {
     b"cookie",
     b"origin",
     b"prefer",
+    b"via",
     b"forwarded",
     b"x-real-ip",
 }
@@ -38,16 +39,25 @@ _NOT_FOR_THE_TARGET_BEGINNINGS = (b"proxy-", b"x-forwarded-")
 _STAYING = frozenset({b"content-length", b"content-type", b"content-encoding"})
 
 
-def to_target(raw: Sequence[tuple[bytes, bytes]], *, host: bytes, token: str | None, length: int | None) -> RawHeaders:
+def to_target(
+    raw: Sequence[tuple[bytes, bytes]],
+    *,
+    host: bytes,
+    token: str | None,
+    length: int | None,
+    via: bytes = b"1.1 foreman",
+) -> RawHeaders:
     """The headers of a request on its way to the target.
 
     :param host: the target's own name; on loopback Ollama refuses others (contract 3).
     :param token: a bearer token for the target, or None.
     :param length: of the body in bytes; None sends no Content-Length.
+    :param via: what foreman adds to ``Via`` (RFC 9110 section 7.6.3), behind what the client's proxies have said there.
     """
     crossing = [
         (b"Host", host),
         *_crossing(raw, _NOT_FOR_THE_TARGET, _NOT_FOR_THE_TARGET_BEGINNINGS),
+        (b"Via", b", ".join([*(value for name, value in raw if name.lower() == b"via" and _is_one_line(value)), via])),
         (b"Accept-Encoding", b"identity"),
     ]
     if token is not None:
@@ -60,6 +70,11 @@ def to_target(raw: Sequence[tuple[bytes, bytes]], *, host: bytes, token: str | N
 def to_client(raw: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
     """The headers of an answer on their way to the client; CORS is foreman's own, so the target's is dropped."""
     return _crossing(raw, _HOP_BY_HOP, (b"proxy-", b"access-control-"))
+
+
+def has_passed(via: Iterable[bytes], mark: bytes) -> bool:
+    """Whether a request with these values of ``Via`` was sent by the foreman whose pseudonym is ``mark``."""
+    return any(mark in value and mark in value.replace(b",", b" ").split() for value in via)
 
 
 def _crossing(

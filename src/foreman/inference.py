@@ -166,9 +166,8 @@ class Inference:
     # one request
 
     def _head(self, question: Question) -> bytes:
-        return self._client.head(
-            question.method, question.target, question.headers, question.length, chunked=question.chunked
-        )
+        q = question
+        return self._client.head(q.method, q.target, q.headers, q.length, chunked=q.chunked, version=q.version)
 
     async def _gate_for(self, question: Question) -> Gate | None:
         asked = question.asked

@@ -23,7 +23,7 @@ class Question:
 
     :ivar target: raw path and query; :ivar headers: as the client sent them; :ivar length: of the body in bytes, None
         when no Content-Length is to be sent; :ivar asked: what the body asks for, None where nobody needs to know;
-    :ivar chunked: the body goes in chunks.
+    :ivar chunked: the body goes in chunks; :ivar version: of HTTP, in which the client asked.
     """
 
     method: bytes
@@ -34,6 +34,7 @@ class Question:
     way: Way
     asked: Asked | None
     chunked: bool = False
+    version: bytes = b"1.1"
 
 
 class Asker(Reader, Protocol):

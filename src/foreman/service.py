@@ -70,7 +70,8 @@ class Foreman(Service):
         self._clock = reactor
         self._banner = Banner(config)
         endpoint = endpoint_for(reactor, config.target, config.connect_timeout)
-        client = TargetClient(reactor, endpoint, config.target, config.target_token)
+        mark = f"foreman-{new_id()}".encode("ascii")  # nobody else's, so that a request that comes back is known
+        client = TargetClient(reactor, endpoint, config.target, config.target_token, mark)
         self.inventory = Inventory(reactor, client, config.poll_interval)
         self._warmer = Warmer(client, config.embedder_model, self.inventory.doubt)
         self.inventory.on_recovery = self._target_is_there
@@ -120,7 +121,7 @@ class Foreman(Service):
             store=self.store,
         )
         guards = Guards(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
-        self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, self._access_log)
+        self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, self._access_log, mark)
         self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance, self._jobs.resource())
         self._port = strports.service(with_backlog(config.listen), self.doors, reactor=reactor)
         self._hasten: Callable[[], None] | None = None

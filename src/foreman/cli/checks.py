@@ -72,6 +72,8 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Fi
     if inventory.degraded is not None:
         detail = f"{url}: {inventory.degraded.detail}"
         refused = "answered 401" in detail or "answered 403" in detail
+        if "answered 503" in detail or "508" in detail:
+            detail += await _circle(client)
         cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
         return Finding("target", "bad", detail + cure)
     try:
@@ -84,6 +86,17 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Fi
     )
     missing = "".join(f"; it gives no list at {path}: {why}" for path, why in inventory.missing.items())
     return Finding("target", "ok" if inventory.installed and not missing else "note", text + missing)
+
+
+async def _circle(client: TargetClient) -> str:
+    """A word on it where what answers as the target sends its requests back to itself."""
+    try:
+        await client.version()
+    except HTTPError as problem:
+        return f"; {problem.text}" if problem.status == 508 else ""
+    except (TargetAway, KeyError):
+        return ""
+    return ""
 
 
 def embedder(inventory: Inventory, model: str) -> Finding:

@@ -68,20 +68,29 @@ class TargetClient:
     """The one way to the target.
 
     :ivar clock: the reactor's clock; :ivar endpoint: where the target listens; :ivar address: its name in requests;
-    :ivar token: a bearer token for the target, or None.
+    :ivar token: a bearer token for the target, or None; :ivar mark: foreman's pseudonym in ``Via``, by which it knows a
+        request that has come back to it.
     """
 
     _clock: IReactorTime
     _endpoint: IStreamClientEndpoint
     address: TargetAddress
     _token: str | None = None
+    _mark: bytes = b"foreman"
     _base: bytes = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._base = self.address.path.encode("ascii")
 
     def head(
-        self, method: bytes, target: bytes, headers: RawHeaders, length: int | None, *, chunked: bool = False
+        self,
+        method: bytes,
+        target: bytes,
+        headers: RawHeaders,
+        length: int | None,
+        *,
+        chunked: bool = False,
+        version: bytes = b"1.1",
     ) -> bytes:
         """The head of one request to be passed on; nothing in ``target`` (raw path and query) is rewritten.
 
@@ -89,10 +98,12 @@ class TargetClient:
 
         :param length: of the body in bytes; None sends no Content-Length.
         :param chunked: the body goes in chunks, which only a model file may (contract 0.2).
+        :param version: of HTTP, in which the client asked.
         """
         # What answers TRACE repeats what it got (RFC 9110 section 9.3.8), and the token is none of the client's business.
         token = None if method == b"TRACE" else self._token
-        crossing = to_target(headers, host=self.address.authority, token=token, length=length)
+        via = version + b" " + self._mark
+        crossing = to_target(headers, host=self.address.authority, token=token, length=length, via=via)
         if chunked:
             crossing.append((b"Transfer-Encoding", b"chunked"))
         return head_bytes(method, self._base + target, crossing)

@@ -52,6 +52,7 @@ PHRASES: dict[int, bytes] = {
     502: b"Bad Gateway",
     503: b"Service Unavailable",
     507: b"Insufficient Storage",
+    508: b"Loop Detected",
     301: b"Moved Permanently",
     307: b"Temporary Redirect",
 }

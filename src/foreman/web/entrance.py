@@ -10,6 +10,7 @@ from twisted.web.http import datetimeToString
 from ulid import ULID
 
 from foreman.config import Config
+from foreman.headers import has_passed
 from foreman.lanes import (
     CLOSED,
     Family,
@@ -43,7 +44,8 @@ _FIRST_PARTS = 8
 class Entrance:
     """The rules of the door.
 
-    :ivar wall_clock: seconds since the epoch; :ivar new_id: makes the id of a request.
+    :ivar wall_clock: seconds since the epoch; :ivar new_id: makes the id of a request; :ivar mark: this foreman's
+        pseudonym in ``Via``; empty, it knows nothing of its own.
     """
 
     config: Config
@@ -52,6 +54,7 @@ class Entrance:
     wall_clock: Callable[[], float]
     new_id: Callable[[], ULID]
     access_log: AccessLog
+    mark: bytes = b""
     _date: bytes = field(default=b"", init=False)
     _date_second: int = field(default=0, init=False)
 
@@ -63,6 +66,7 @@ class Entrance:
         found = self.welcome(visit)
         reply = (
             self._check_framing(visit)
+            or self._check_loop(visit)
             or self._check_names(visit, found)
             or self._check_token(visit)
             or self._check_path(visit, found)
@@ -107,6 +111,15 @@ class Entrance:
         if old and visit.headers_named(b"transfer-encoding"):
             return "Transfer-Encoding is of HTTP/1.1 (RFC 9112 section 6.1)"
         return None
+
+    def _check_loop(self, visit: Visit) -> Reply | None:
+        via = visit.headers_named(b"via")
+        if not (via and self.mark and has_passed(via, self.mark)):
+            return None
+        text = (
+            "this request has come back to the foreman that sent it: FOREMAN_TARGET_URL leads to foreman, not to Ollama"
+        )
+        return self._refuse(visit, 508, text)
 
     def _check_path(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
         if isinstance(found, Refusal):

@@ -34,6 +34,7 @@ def question(request: Visit, wanted: Asked | None) -> Question:
     The headers are the question's from here on, so that they can be forgotten while the request waits.
     """
     headers, request.raw_headers = request.raw_headers, []
+    version = request.clientproto.removeprefix(b"HTTP/")
     if request.upload is not None:
         upload = request.upload
         chunked = upload.size is None
@@ -46,6 +47,7 @@ def question(request: Visit, wanted: Asked | None) -> Question:
             request.way,
             wanted,
             chunked=chunked,
+            version=version,
         )
     body = request.body()
     length = len(body) if isinstance(body, bytes) else request.content.length
@@ -61,6 +63,7 @@ def question(request: Visit, wanted: Asked | None) -> Question:
         length if announced else None,
         request.way,
         wanted,
+        version=version,
     )
 
 
