@@ -200,7 +200,26 @@ def test_a_preflight_is_answered_as_ollama_does(step: Doorstep) -> None:
     assert step.target.asked == []
 
 
-def test_options_without_an_origin_are_the_targets_to_answer(step: Doorstep) -> None:
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:11434", "a.localhost", "my.local", "x.internal", ""])
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/api/chat", "POST"),
+        ("/api/tags", "HEAD, GET"),
+        ("/", "HEAD, GET"),
+        ("/v1/completions", "POST"),
+        ("/nope", None),
+    ],
+)
+def test_options_without_an_origin_are_answered_for_names_as_ollama_does(
+    step: Doorstep, host: str, path: str, allow: str | None
+) -> None:
+    answer = step.ask_once(request("OPTIONS", path, host=host), "OPTIONS")
+    assert (answer.status, answer.body, answer.header("Allow"), cors(answer)) == (204, b"", allow, [])
+    assert step.target.heard == []
+
+
+def test_options_of_an_address_without_an_origin_are_the_targets_to_answer(step: Doorstep) -> None:
     assert ask(step, "OPTIONS", "/api/chat").status == 200
     assert [heard.method for heard in step.target.heard] == ["OPTIONS"]
 

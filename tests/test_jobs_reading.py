@@ -254,6 +254,14 @@ def test_headers_for_the_target_are_kept_and_who_asks_is_not() -> None:
     assert [name for name, _ in kept] == ["Anthropic-Version", "anthropic-beta", "OpenAI-Beta", "User-Agent"]
 
 
+def test_a_header_that_connection_names_is_between_client_and_foreman_and_not_kept() -> None:
+    kept = kept_headers(
+        head((b"Anthropic-Version", b"1"), (b"connection", b"close, ANTHROPIC-Beta"), (b"anthropic-beta", b"a"),
+             (b"Connection", b"User-Agent"), (b"User-Agent", b"x"))
+    )  # fmt: skip
+    assert kept == (("Anthropic-Version", "1"),)
+
+
 def test_a_key_may_be_quoted_and_must_be_one() -> None:
     assert header_key(head()) is None
     assert header_key(head((b"Idempotency-Key", b'"a\\"b"'))) == 'a"b'

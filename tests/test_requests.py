@@ -32,6 +32,7 @@ class Doubtful:
     closes: bool = False
     bare: bool = False
     continues: bool = False
+    plain: bool = False
     aborts: bool = False
     shape: str = "ollama"
     after: float = 0.0
@@ -117,6 +118,8 @@ def check(step: Doorstep, caller: Caller, doubtful: Doubtful) -> None:
         assert not answer.torn
         if answer.status in (301, 307):
             assert (answer.header("Location") or "").startswith("/api/")
+        elif doubtful.plain:
+            assert (answer.header("Content-Type") or "").startswith("text/plain")
         elif answer.status >= 300:
             assert (answer.body == b"") if doubtful.bare else is_readable(answer, doubtful.shape)
     if doubtful.closes:

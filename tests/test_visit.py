@@ -128,6 +128,38 @@ def test_headers_go_back_as_they_came_less_those_of_the_hop(step: Doorstep) -> N
     assert b"Keep-Alive" not in caller.received
 
 
+@pytest.mark.parametrize(
+    ("said", "told_phrase"),
+    [
+        (b"OK", b"OK"),
+        (b"\x1b[31mO\x07K\x7f", b"[31mOK"),
+        (b"a\tb \xe9", b"a\tb \xe9"),
+        (b"\x00\x01", b""),
+        (b"", b""),
+    ],
+)
+def test_no_control_byte_of_a_phrase_reaches_a_client(step: Doorstep, said: bytes, told_phrase: bytes) -> None:
+    caller = asking(step, request("GET", "/api/version"))
+    told(step, b"HTTP/1.1 200 " + said + b"\r\nContent-Length: 2\r\n\r\n{}")
+    assert caller.received.startswith(b"HTTP/1.1 200 " + told_phrase + b"\r\n")
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.2", b"1.9"])
+def test_a_later_version_of_the_target_is_read_as_the_last_one_known(step: Doorstep, version: bytes) -> None:
+    caller = asking(step, request("GET", "/api/version"))
+    told(step, b"HTTP/" + version + b" 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+    answer = answer_of(caller)
+    assert (answer.version, answer.status, answer.body, answer.torn) == ("HTTP/1.1", 200, b"{}", False)
+
+
+@pytest.mark.parametrize("extension", [b";", b"; "])
+def test_an_answer_whose_chunks_are_none_is_broken_off(step: Doorstep, extension: bytes) -> None:
+    caller = asking(step, request("GET", "/api/version"))
+    told(step, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2" + extension + b"\r\n{}\r\n0\r\n\r\n")
+    assert caller.closed
+    assert b"0\r\n\r\n" not in caller.received
+
+
 def test_streams_tell_proxies_not_to_keep_them(step: Doorstep) -> None:
     caller = asking(step, request("POST", "/v1/chat/completions", CHAT))
     told(step, head("text/event-stream"), chunk(b"data: [DONE]\n\n"), b"0\r\n\r\n")

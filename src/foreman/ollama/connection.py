@@ -6,6 +6,7 @@ client cannot say how a body without length ended.
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import httptools
@@ -31,6 +32,10 @@ HEAD_BUDGET = 256 * 1024
 FRAMING_BUDGET = 256 * 1024
 #: A request up to this many bytes has left this machine when its answer comes, whether or not the target reads it.
 SENT_AT_ONCE = 16 * 1024
+#: A later minor version of HTTP than any that there is (RFC 9110 section 2.5).
+_LATER_VERSION = re.compile(rb"HTTP/1\.[2-9] ")
+#: What no reason phrase has (RFC 9112 section 4), though llhttp lets it through; a terminal may act on it.
+_CONTROL = bytes(byte for byte in (*range(0x20), 0x7F) if byte != 0x09)
 
 
 @implementer(IResponse)
@@ -118,7 +123,7 @@ class Connection(Protocol):
             return
         fault: Exception | None = None
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(data if self._idle_bytes or self._has_head else _known_version(data))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             fault = exc
         if not self._has_head:
@@ -225,7 +230,7 @@ class Connection(Protocol):
 
     def _give_head(self) -> None:
         status = self._parser.get_status_code()
-        answer = Answer(status, self._phrase, self._headers, self)
+        answer = Answer(status, self._phrase.translate(None, _CONTROL), self._headers, self)
         self.answered.callback(answer)
         if self._reader is None and not self._complete:
             cast("IPushProducer", self.transport).pauseProducing()
@@ -273,6 +278,11 @@ class Connection(Protocol):
         self._sending = None
         if not self._lost and not self._complete:
             self.abort()
+
+
+def _known_version(data: bytes) -> bytes:
+    """The beginning of an answer, with HTTP/1.1 where the target knows a later 1.x, which llhttp refuses."""
+    return data[:7] + b"1" + data[8:] if _LATER_VERSION.match(data) else data
 
 
 def _cause(fault: BaseException) -> str:

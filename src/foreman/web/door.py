@@ -13,7 +13,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
 from foreman.deadline import Deadline
-from foreman.web.framing import LONGEST_METHOD, field_problem, is_clean, is_trailer, says_close
+from foreman.web.framing import LONGEST_METHOD, Chunks, field_problem, is_clean, is_trailer, known_version, says_close
 from foreman.web.linger import Linger
 from foreman.web.visit import Visit
 
@@ -98,7 +98,7 @@ class Door(HTTPChannel):
         elif self.requests and line[:1] in (b" ", b"\t"):
             self.refuse(400, "a header may not continue on the next line (RFC 9112 section 5.2)")
         else:
-            super().lineReceived(line)
+            super().lineReceived(line if self.requests else known_version(line))
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A line that is longer than a whole head may be."""
@@ -114,7 +114,10 @@ class Door(HTTPChannel):
             return False
         accepted: bool = super().headerReceived(line)
         if accepted:
-            self.requests[-1].raw_headers.append((name, value))
+            visit = self.requests[-1]
+            visit.raw_headers.append((name, value))
+            if name.lower() == b"transfer-encoding":
+                self._transferDecoder = Chunks(visit.handleContentChunk, self._finishRequestBody)
         return accepted
 
     def allHeadersReceived(self) -> None:

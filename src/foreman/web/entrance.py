@@ -10,7 +10,7 @@ from twisted.web.http import datetimeToString
 from ulid import ULID
 
 from foreman.config import Config
-from foreman.headers import has_passed
+from foreman.headers import RawHeaders, has_passed
 from foreman.lanes import (
     CLOSED,
     Family,
@@ -67,6 +67,7 @@ class Entrance:
         reply = (
             self._check_framing(visit)
             or self._check_loop(visit)
+            or self._check_tunnel(visit, found)
             or self._check_names(visit, found)
             or self._check_token(visit)
             or self._check_path(visit, found)
@@ -128,7 +129,18 @@ class Entrance:
             return redirect_reply(visit.method, found.status, found.location)
         if found.path == "*":
             return Reply(200, [], b"")
-        return self._check_method(visit, found.path) if is_own(found.path) and not is_of_jobs(found.path) else None
+        if is_own(found.path):
+            return None if is_of_jobs(found.path) else self._check_method(visit, found.path)
+        if visit.method == b"OPTIONS" and self.guards.is_local_name(visit.authority):
+            return Reply(204, _allow(found.path), b"")  # as Ollama does for names, and not for addresses
+        return None
+
+    def _check_tunnel(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
+        """Nobody gets a tunnel: what Go answers before Ollama looks at the Host."""
+        if visit.method != b"CONNECT" or visit.target.startswith(b"/") or found is CLOSED:
+            return None
+        headers = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"X-Content-Type-Options", b"nosniff")]
+        return Reply(404, headers, b"404 page not found\n")
 
     def _check_method(self, visit: Visit, path: str) -> Reply | None:
         """foreman's own routes answer for themselves: the target knows none of them. Those of jobs see to it themselves."""
@@ -154,8 +166,7 @@ class Entrance:
         if not origins or not origins[0]:
             return None
         is_preflight = visit.method == b"OPTIONS" and found is not CLOSED
-        methods = ", ".join(allowed_methods(visit.way.path)) if is_preflight else ""
-        allow = [(b"Allow", methods.encode("ascii"))] if methods else []
+        allow = _allow(visit.way.path) if is_preflight else []
         if len(origins) > 1 or not self.guards.origin_allowed(origins[0], host):
             return Reply(403, allow, b"")
         jobs = is_of_jobs(visit.way.path)
@@ -217,6 +228,11 @@ class Entrance:
     def log_refusal(self, visit: Visit, reply: Reply) -> None:
         """Note a request that was answered at the door."""
         self.access_log.answered_here(visit.id, visit.caller, visit.way, reply.status, visit.began_at)
+
+
+def _allow(path: str) -> RawHeaders:
+    methods = ", ".join(allowed_methods(path))
+    return [(b"Allow", methods.encode("ascii"))] if methods else []
 
 
 def _family(target: bytes) -> Family:

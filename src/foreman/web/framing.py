@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError, maxChunkSizeLineLength
+
 #: A length of more digits is no length of anything.
 _LENGTH_DIGITS = 18
 #: No method that anybody has registered is half as long.
@@ -15,6 +17,14 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _C1 = re.compile("[\x80-\x9f]")
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]++(?:%[A-Za-z0-9._~-]++)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]*+)(?::[0-9]*+)?",
+)
+#: A later minor version of HTTP than any that there is, which is read as the last one (RFC 9110 section 2.5).
+_LATER_VERSION = re.compile(rb" HTTP/1\.[2-9]\Z")
+_TOKEN = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+#: What may stand behind the size of a chunk.
+_EXTENSIONS = re.compile(
+    rb"(?:;[ \t]*+" + _TOKEN + rb"[ \t]*+(?:=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb")[ \t]*+)?)*"
 )
 _FRAMING = (b"content-length", b"transfer-encoding", b"host")
 _FIELD_NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -51,6 +61,27 @@ def is_trailer(line: bytes) -> bool:
     if not colon or _FIELD_NAME.fullmatch(name) is None or name.lower() in _FRAMING:
         return False
     return is_clean(value) and field_problem(name.lower(), value) is None
+
+
+def known_version(line: bytes) -> bytes:
+    """A request line, with HTTP/1.1 where its sender knows a later 1.x."""
+    return line[:-1] + b"1" if _LATER_VERSION.search(line, max(0, len(line) - 9)) else line
+
+
+class Chunks(_ChunkedTransferDecoder):
+    """Twisted's reader of chunks, which also sees to it that what stands behind a size is an extension of it.
+
+    Of ``2;`` some readers say that there is an empty one, and others that it is no chunk (RFC 9112 section 7.1.1).
+    """
+
+    def _dataReceived_CHUNK_LENGTH(self) -> bool:
+        end = self._buffer.find(b"\r\n", self._start)
+        if 0 <= end < maxChunkSizeLineLength:
+            line = bytes(self._buffer[:end])
+            extensions = line[len(line.partition(b";")[0]) :]
+            if _EXTENSIONS.fullmatch(extensions) is None:
+                raise _MalformedChunkedDataError("what stands behind the size of a chunk is no extension")
+        return super()._dataReceived_CHUNK_LENGTH()
 
 
 def says_close(connection: Iterable[bytes]) -> bool:

@@ -84,7 +84,7 @@ class Guards:
         :param own_address: the address that the client connected to.
         """
         name = _name_in(header.decode("latin-1"))
-        if name in ("", "localhost", self.hostname.lower(), own_address.lower()) or name.endswith(_LOCAL_SUFFIXES):
+        if self.is_local_name(header) or name == own_address.lower():
             return True
         if any(_matches(pattern, name) for pattern in self.hosts):
             return True
@@ -93,6 +93,11 @@ class Guards:
         except ValueError:
             return False
         return address.is_loopback or address.is_private or address.is_unspecified
+
+    def is_local_name(self, header: bytes) -> bool:
+        """Whether a ``Host`` header has one of the names, not of the addresses, that Ollama takes for this machine."""
+        name = _name_in(header.decode("latin-1"))
+        return name in ("", "localhost", self.hostname.lower()) or name.endswith(_LOCAL_SUFFIXES)
 
     def origin_allowed(self, origin: bytes, host: bytes) -> bool:
         """Whether a page from ``origin`` may ask; ``null`` may not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from foreman.headers import to_client
 from foreman.web.jobs.problems import Flaw, Problem
 from foreman.web.visit import Visit
 
@@ -68,10 +69,10 @@ def check_plain(visit: Visit, advice: str) -> None:
 
 
 def kept_headers(visit: Visit) -> tuple[tuple[str, str], ...]:
-    """The headers that matter to the target; never who asks."""
+    """The headers that matter to the target; never who asks, nor what is between the client and foreman."""
     return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in visit.raw_headers
+        for name, value in to_client(visit.raw_headers)
         if name.lower().startswith(b"anthropic-") or name.lower() in {b"openai-beta", b"user-agent"}
     )
 
