@@ -161,14 +161,17 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
         said = f"{setting.variable} (--{setting.option})" if setting.name in given else setting.variable
         try:
             text = given.get(setting.name) or _from_environment(setting, environ)
-            values[setting.attribute] = setting.parse(text.strip() or setting.default)
+            values[setting.attribute] = setting.parse(_unicode(text).strip() or setting.default)
         except ValueError as problem:
             shown = "" if setting.secret else f" {text!r}"
             problems.append(f"{said}:{shown} {problem}")
     # The types were checked by each setting's own parser.
     config = evolve(Config(), **values)  # type: ignore[arg-type]
-    if config.db_path is None:
-        config = evolve(config, db_path=state_folder(environ) / DATABASE)
+    if config.db_path is None and "db_path" in values:
+        try:
+            config = evolve(config, db_path=state_folder(environ) / DATABASE)
+        except ValueError as problem:
+            problems.append(f"FOREMAN_DB_PATH: is not set, and {problem}")
     problems += _contradictions(config, broken={setting.attribute for setting in SETTINGS} - values.keys())
     problems += _unknown(environ)
     if problems:
@@ -177,14 +180,32 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Where foreman keeps what must last: what systemd gives it, or its place in the XDG state folder."""
+    """Where foreman keeps what must last: what systemd gives it, or its place in the XDG state folder.
+
+    :raises ValueError: with a phrase, if there is no such place.
+    """
     given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if given:
         return Path(given)
     base = environ.get("XDG_STATE_HOME", "")
     # The XDG specification: what is not absolute is to be ignored.
-    home = Path(base) if base.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
-    return home / "foreman"
+    return (Path(base) if base.startswith("/") else _home(environ) / ".local" / "state") / "foreman"
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    try:
+        return Path(environ.get("HOME") or "~").expanduser()
+    except RuntimeError:  # a container's user, most often
+        raise ValueError("there is no default: HOME is not set, and this user has no home directory") from None
+
+
+def _unicode(text: str) -> str:
+    """Text that is no bytes in disguise, as Python keeps those of a variable that is not UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8") from None
+    return text
 
 
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
@@ -196,7 +217,7 @@ def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
     if text:
         raise ValueError(f"is given twice, by {setting.variable}_FILE too")
     try:
-        text = Path(file).expanduser().read_text("utf-8").strip()
+        text = spellings.path(file).read_text("utf-8").strip()
     except OSError as problem:
         raise ValueError(f"cannot be read from {file!r}: {problem.strerror}") from None
     except UnicodeDecodeError:

@@ -104,8 +104,11 @@ def plain(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    """The path of a file, which need not be there."""
-    return Path(text).expanduser()
+    """The path of a file, which need not be there; ``~`` is a home directory."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("names a home directory that is not known; write the whole path") from None
 
 
 def token(text: str) -> str:
@@ -117,12 +120,12 @@ def token(text: str) -> str:
 
 def tokens_file(text: str) -> Path:
     """The path of a file of named tokens that can be read now."""
-    path = Path(text).expanduser()
+    named = path(text)
     try:
-        read_file(path.read_text("utf-8"))
+        read_file(named.read_text("utf-8"))
     except OSError as problem:
         raise ValueError(f"cannot be read: {problem.strerror}") from None
-    return path
+    return named
 
 
 def host_names(text: str) -> tuple[str, ...]:

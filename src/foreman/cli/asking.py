@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import ipaddress
+import re
+from collections.abc import Mapping
+from urllib.parse import quote, urlsplit
 
 import click
 
@@ -17,6 +20,13 @@ url_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
 
 
+_EXAMPLE = "http://127.0.0.1:8080"
+#: What stands in a path as it is: what is escaped already stays so.
+_OF_PATH = "/%:@!$&'()*+,;=~-._"
+#: The longest sentence, and the longest reason that a foreman gives, in characters: others write into them.
+_LONGEST, _LONGEST_REASON = 2_000, 500
+
+
 class Unanswered(Exception):
     """Why there is no answer that is worth anything.
 
@@ -24,7 +34,7 @@ class Unanswered(Exception):
     """
 
     def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
+        super().__init__(one_line(sentence))
         self.status = status
 
 
@@ -33,19 +43,67 @@ class Unreached(Unanswered):
 
 
 def usable(url: str) -> str:
-    """The address of a foreman as paths can be put behind it.
+    """The address of a foreman as paths can be put behind it: in ASCII, with a scheme, without a slash at its end.
 
     :raises click.UsageError: when it is none.
     """
+    url = url.strip()
     url = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
-        is_one = urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname)
-        _ = urlsplit(url).port
+        parts = urlsplit(url)
+        host, port = _host(parts.hostname or ""), parts.port
+        sound = parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)
+        sound = sound and port != 0 and not parts.netloc.endswith(":")
     except ValueError:
-        is_one = False
-    if not is_one:
-        raise click.UsageError(f"{url!r} is not the address of a foreman, such as http://127.0.0.1:8080")
-    return url
+        sound = False
+    if not sound:
+        raise click.UsageError(f"{without_password(url)!r} is not the address of a foreman, such as {_EXAMPLE}")
+    if "@" in parts.netloc:
+        raise click.UsageError(
+            f"{without_password(url)!r} has a user name in it; the token of a foreman is given in FOREMAN_TOKEN"
+        )
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{quote(parts.path, safe=_OF_PATH)}"
+
+
+def without_password(url: str) -> str:
+    """An address that may be shown: what stands in front of its host is left out."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{'***@' if '@' in authority else ''}{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def _host(name: str) -> str:
+    """A host as it is asked for: an IPv6 address in brackets, a name in the ASCII of DNS.
+
+    :raises ValueError: when it is none.
+    """
+    if ":" in name:
+        return f"[{ipaddress.IPv6Address(name.replace('%25', '%', 1))}]"
+    ascii_name = name.encode("idna").decode("ascii")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", ascii_name):
+        raise ValueError(name)
+    return ascii_name
+
+
+def token_from(environ: Mapping[str, str]) -> str | None:
+    """The token that is sent to a foreman; None where there is none.
+
+    :raises click.UsageError: when no header can carry it.
+    """
+    for variable in ("FOREMAN_TOKEN", "FOREMAN_AUTH_TOKEN"):
+        if token := environ.get(variable, "").strip():
+            if not re.fullmatch(r"[!-~]+", token):
+                raise click.UsageError(f"{variable} may only have visible ASCII characters, no spaces")
+            return token
+    return None
+
+
+def one_line(text: object, longest: int = _LONGEST) -> str:
+    """Text in one line that a terminal only prints; where it is longer than ``longest``, its beginning."""
+    whole = str(text)
+    cut = whole if len(whole) <= longest else f"{whole[:longest]}…"
+    line = " ".join(cut.splitlines())
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 def said(body: object) -> str:
@@ -53,4 +111,4 @@ def said(body: object) -> str:
     error = (body.get("error") or body.get("detail")) if isinstance(body, dict) else None
     if isinstance(error, dict):
         error = error.get("message")
-    return f": {error}" if isinstance(error, str) else ""
+    return f": {one_line(error, _LONGEST_REASON)}" if isinstance(error, str) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from attrs import frozen
 
@@ -48,5 +49,6 @@ def _one(setting: Setting, environ: Mapping[str, str], option: str) -> Effective
     if file:
         return Effective(setting.variable, MASK, f"file {file}")
     if setting.attribute == "db_path":  # its default is another one for each person
-        return Effective(setting.variable, str(state_folder(environ) / DATABASE), "default")
+        with suppress(ValueError):
+            return Effective(setting.variable, str(state_folder(environ) / DATABASE), "default")
     return Effective(setting.variable, setting.default, "default")

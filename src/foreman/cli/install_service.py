@@ -13,7 +13,7 @@ from attrs import frozen
 
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
 from foreman.cli.launchd import LABEL, plist
-from foreman.cli.options import Written
+from foreman.cli.options import Written, absolute
 from foreman.cli.service import Service, this_command
 from foreman.cli.settings import as_environment
 from foreman.cli.systemd import unit
@@ -74,9 +74,10 @@ def command(*, system: bool, only_print: bool, force: bool, token_file: Path | N
     program = this_command()
     if program is None:
         raise click.ClickException("the foreman command is not installed: there is no file that a supervisor could run")
-    token = None if token_file is None else token_file.expanduser().absolute()
+    token = None if token_file is None else absolute(token_file)
     try:
-        made = plan(sys.platform, Path.home(), os.environ, program, drain_timeout, token, system=system)
+        home = Path("/") if system else absolute(Path("~"))
+        made = plan(sys.platform, home, os.environ, program, drain_timeout, token, system=system)
     except ValueError as problem:
         raise click.UsageError(str(problem)) from None
     if only_print:
@@ -105,7 +106,9 @@ def plan(
     :param drain: seconds that running answers may take at the end; :param token: the file with a token for all, if any.
     :raises ValueError: with a sentence, where foreman cannot be installed so.
     """
-    mine = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    # The XDG specification: what is not absolute is to be ignored.
+    chosen = environ.get("XDG_CONFIG_HOME", "")
+    mine = Path(chosen) if chosen.startswith("/") else home / ".config"
     settings = (Path("/etc") if system else mine) / "foreman" / "foreman.env"
     service = Service(program, settings, drain, token)
     if platform == "linux":

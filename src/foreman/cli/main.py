@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import click
 
+from foreman.cli import endings, streams
 from foreman.cli.explained import write_examples
 from foreman.cli.lazy import LazyGroup
 
@@ -42,6 +44,14 @@ _EXAMPLES = (
 class _Commands(LazyGroup):
     """The group of all commands."""
 
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """As click does, but every command ends as ``endings`` says."""
+
+        def work() -> Any:
+            return super(_Commands, self).main(*args, standalone_mode=False, **extra)
+
+        return endings.end(work) if standalone_mode else work()
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, _EXAMPLES)
         formatter.write("\nEach command explains itself: foreman COMMAND --help.\n")
@@ -60,4 +70,5 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; ends with SystemExit."""
+    streams.prepare()
     cli.main(None if arguments is None else list(arguments), prog_name="foreman")

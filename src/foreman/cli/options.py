@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -47,6 +49,19 @@ def setting_options(function: F) -> F:
     return function
 
 
+def absolute(path: Path) -> Path:
+    """A path that was typed, from the root on; ``~`` is a home directory.
+
+    :raises click.UsageError: if that, or the working directory, is not known.
+    """
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise click.UsageError(f"{path} names a home directory that is not known; write the whole path") from None
+    except OSError as problem:
+        raise click.UsageError(f"{path}: the working directory is not known: {problem.strerror}") from None
+
+
 def configure(environ: Mapping[str, str], options: Mapping[str, str | None]) -> Config:
     """The settings; where they cannot be used, every problem on its own line and exit status 2."""
     try:
@@ -60,22 +75,39 @@ def configure(environ: Mapping[str, str], options: Mapping[str, str | None]) -> 
 def with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     """Run the reactor for as long as ``work``, which is given it, takes; what that returns.
 
-    ``SystemExit`` passes; any other exception is logged and ends the process with 1.
+    Whatever it raises passes; SystemExit, with 128 and the number of the signal, where one ended it before.
     """
     from twisted.internet.defer import Deferred
     from twisted.internet.task import react
+    from twisted.logger import globalLogBeginner
 
     found: list[T] = []
+    failed: list[BaseException] = []
+    reactors: list[Any] = []
 
     async def do(reactor: Any) -> None:
-        found.append(await work(reactor))
+        reactors.append(reactor)
+        try:
+            found.append(await work(reactor))
+        except BaseException as problem:  # noqa: BLE001 - raised again where no reactor runs
+            failed.append(problem)
 
+    # A command says what went wrong itself. Without an observer the log would go to standard error, with tracebacks.
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=not sys.flags.dev_mode)
     try:
         react(lambda reactor: Deferred.fromCoroutine(do(reactor)))
-    except SystemExit as end:  # react always ends the process
-        if end.code:
-            raise
+    except SystemExit:  # react always ends the process
+        pass
+    if failed:
+        raise failed[0]
+    if not found:
+        raise SystemExit(ended_by(reactors[0]))
     return found[0]
+
+
+def ended_by(reactor: Any) -> int:
+    """The status of a process whose reactor was stopped by a signal, as a shell counts it: 130 after ctrl-C."""
+    return 128 + (getattr(reactor, "_exitSignal", None) or signal.SIGINT)
 
 
 def choose_reactor() -> None:

@@ -94,4 +94,7 @@ def _no_constant(word: str) -> None:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    try:
+        return json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate, from an escape in JSON that was given: it stays an escape
+        return json.dumps(value).encode("ascii")

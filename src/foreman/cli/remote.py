@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
 from attrs import frozen
-from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
     ConnectError,
@@ -18,21 +19,21 @@ from twisted.internet.error import (
     ConnectionRefusedError,  # noqa: A004 - Twisted's word
     DNSLookupError,
 )
-from twisted.web.client import Agent, RequestTransmissionFailed, ResponseFailed
+from twisted.web.client import Agent, FileBodyProducer, RequestTransmissionFailed, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from foreman.cli.asking import Unanswered, Unreached, said, usable
+from foreman.cli.asking import Unanswered, Unreached, said, token_from, usable
 from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN
-from foreman.cli.options import with_reactor
-from foreman.cli.taking import Line, take_lines
+from foreman.cli.options import ended_by, with_reactor
+from foreman.cli.taking import Line, TooLarge, take_lines, take_whole
 
 T = TypeVar("T")
 
 #: How long foreman may take to answer, in seconds.
 PATIENCE = 10.0
-#: How a shell counts what ctrl-C ended.
-INTERRUPTED = 130
+#: More than any list of foreman's, in bytes; artifacts may be larger.
+LARGEST_ANSWER = 64_000_000
 
 
 @frozen
@@ -106,14 +107,15 @@ class Foreman:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
+        limit: int = LARGEST_ANSWER,
     ) -> Answer:
         """The whole answer, within ``patience`` seconds.
 
-        :raises Unanswered: when it does not let us in, or cannot be asked.
+        :raises Unanswered: when it does not let us in, cannot be asked, or answers with more than ``limit`` bytes.
         """
 
         async def asking() -> Answer:
-            return await self._whole(await self._head(method, path, body, headers or {}))
+            return await self._whole(await self._head(method, path, body, headers or {}), limit)
 
         return await plainly(self.url, asking(), self.clock, patience)
 
@@ -130,7 +132,7 @@ class Foreman:
         async def asking() -> Answer | None:
             response = await self._head("GET", path, None, {"Accept": accept})
             if response.code not in {200, 204}:
-                return await self._whole(response)
+                return await self._whole(response, LARGEST_ANSWER)
             await take_lines(response, take, self.clock, silence)
             return None
 
@@ -144,15 +146,11 @@ class Foreman:
             headers.setRawHeaders(name, [value])
         if self.token:
             headers.addRawHeader("Authorization", f"Bearer {self.token}")
-        # A client for each question keeps no cookies (treq's jar belongs to the client).
-        client = HTTPClient(self._agent)
-        asked: Any = client.request(
-            method, self.url + path, headers=headers, data=body, allow_redirects=False, unbuffered=True
-        )
-        return await asked
+        producer = None if body is None else FileBodyProducer(io.BytesIO(body))
+        return await self._agent.request(method.encode(), (self.url + path).encode(), headers, producer)
 
-    async def _whole(self, response: Any) -> Answer:
-        answer = Answer(response.code, response.headers, await response.content())
+    async def _whole(self, response: Any, limit: int) -> Answer:
+        answer = Answer(response.code, response.headers, await take_whole(response, limit))
         if answer.status in {401, 403}:
             cure = "is FOREMAN_TOKEN the right one?" if self.token else "set FOREMAN_TOKEN to foreman's token"
             reason = f"{answer.status}{said(answer.body)}"
@@ -190,6 +188,8 @@ async def plainly(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience
         ) from None
     except DNSLookupError:
         raise Unreached(FAILED, f"the name in {url} is not known here") from None
+    except TooLarge as problem:
+        raise Unanswered(FAILED, f"{url} answers with more than {problem.limit // 10**6} MB: is it foreman?") from None
     except (
         CancelledError,
         ConnectError,
@@ -236,12 +236,13 @@ def answer_of(
 ) -> T:
     """Run the reactor until ``question`` is answered by the foreman at ``url``; its token is in the environment.
 
-    Where it is not, the reason is told and the process ends with its status; with 130 where a signal ended it.
+    Where it is not, the reason is told and the process ends with its status; with 128 and its number where a signal ended
+    it.
 
     :param command: whose name stands in front of the reason; :param interrupted: what to say after ctrl-C, if anything.
     """
     url = usable(url)
-    token = os.environ.get("FOREMAN_TOKEN") or os.environ.get("FOREMAN_AUTH_TOKEN") or None
+    token = token_from(os.environ)
 
     async def ask(reactor: Any) -> T:
         asking: Deferred[T] = Deferred.fromCoroutine(
@@ -263,8 +264,10 @@ def answer_of(
             if not stopped:
                 raise
             if sentence := interrupted():
-                click.echo(f"\nforeman {command}: {sentence}", err=True)
-            raise SystemExit(INTERRUPTED) from None
+                # Behind the ^C that a terminal shows.
+                start = "\n" if sys.stderr.isatty() else ""
+                click.echo(f"{start}foreman {command}: {sentence}", err=True)
+            raise SystemExit(ended_by(reactor)) from None
         finally:
             if not stopped:
                 reactor.removeSystemEventTrigger(trigger)

@@ -1,4 +1,4 @@
-"""Take an answer line by line as it comes, and give a connection up that has gone silent."""
+"""Take an answer whole, or line by line as it comes, and give up one that is too large or has gone silent."""
 
 from __future__ import annotations
 
@@ -27,6 +27,61 @@ async def take_lines(response: Any, take: Callable[[Line], None], clock: Any, si
     taking = _Taking(take, clock, silence)
     response.deliverBody(taking)
     await taking.done
+
+
+class TooLarge(Exception):  # noqa: N818 - what happened, as in errors.py
+    """An answer has more bytes than it may have.
+
+    :ivar limit: how many it may have.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} bytes")
+        self.limit = limit
+
+
+async def take_whole(response: Any, limit: int) -> bytes:
+    """The body of ``response``.
+
+    :raises TooLarge: when it has more than ``limit`` bytes, which are not waited for.
+    :raises ResponseFailed: when it broke.
+    """
+    taking = _Whole(limit)
+    response.deliverBody(taking)
+    return await taking.done
+
+
+class _Whole(Protocol):
+    """Collects one body.
+
+    :ivar done: fires with it; cancelling it closes the connection.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.done: Deferred[bytes] = Deferred(lambda _: self._close())
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._bytes += len(data)
+        if self._bytes > self._limit and not self.done.called:
+            self._pieces.clear()
+            self.done.errback(TooLarge(self._limit))
+            self._close()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss) is not None:
+            self.done.callback(b"".join(self._pieces))
+        else:
+            self.done.errback(reason)
+
+    def _close(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
 
 
 class _Taking(Protocol):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from foreman.cli.options import absolute
 from foreman.tokens import Holder, check_name, digest, read_file, without_holder, write_file
 
 _file = click.option(
@@ -19,7 +20,7 @@ _file = click.option(
     show_envvar=True,
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=lambda _context, _parameter, path: path.expanduser().resolve(),
+    callback=lambda _context, _parameter, path: absolute(path).resolve(),
     help="The file of tokens.",
 )
 _RELOAD = "A running foreman takes this over on SIGHUP."

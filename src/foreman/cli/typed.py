@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 from attrs import frozen
 
 from foreman.cli.payloads import Asked, chat, embeddings, whole
+from foreman.spellings import path as path_of
 
 _NEEDS_MODEL = "which model is needed: --model NAME; foreman models lists them"
 
@@ -100,7 +100,9 @@ def _text_of(path: str, option: str = "--file") -> str:
 
 def _bytes_of(path: str, option: str) -> bytes:
     try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+        return sys.stdin.buffer.read() if path == "-" else path_of(path).read_bytes()
+    except ValueError as problem:
+        raise click.UsageError(f"{option}: {_called(path)} {problem}") from None
     except OSError as problem:
         raise click.UsageError(f"{option}: {_called(path)} cannot be read: {problem.strerror}") from None
 

@@ -1,0 +1,84 @@
+"""Make standard input, output and error usable, whatever the process was started with."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class OutputLost(OSError):  # noqa: N818 - what happened, as in errors.py
+    """Standard output cannot be written: its reader has left, the disk is full, or it was closed from the start."""
+
+
+class _Output(io.FileIO):
+    """Standard output: a failure is told apart from that of any other file, and a non-blocking one is waited for."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return _write_some(super().write, data, self.fileno())
+        except OSError as problem:
+            raise OutputLost(problem.errno, problem.strerror) from None
+
+
+class _Messages(io.FileIO):
+    """Standard error: where it cannot be written there is nobody left to tell, and the exit status says the rest."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return _write_some(super().write, data, self.fileno())
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def prepare() -> None:
+    """Replace the three streams of this process.
+
+    A closed descriptor is opened, so that no socket or file takes its number and receives what is printed; it fails all
+    the same when it is used, as a closed one does. What an encoding does not have is written as an escape.
+    """
+    for descriptor, unusable in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, unusable)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays open
+    sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
+    sys.stderr = _text(_Messages(2, "w", closefd=False), sys.stderr)
+
+
+def abandon_output() -> None:
+    """Let what is left in the buffers go nowhere: the interpreter flushes them once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+        if isinstance(raw, _Output):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.close(nowhere)
+
+
+def _text(raw: io.FileIO, before: TextIO | None) -> TextIO:
+    encoding = "utf-8" if before is None else before.encoding
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=raw.isatty()
+    )
+
+
+def _write_some(write: Callable[[ReadableBuffer], int | None], data: ReadableBuffer, descriptor: int) -> int:
+    """Write what fits; where the reader of a non-blocking descriptor is slow, wait for it."""
+    while True:
+        written = write(data)
+        if written is not None:
+            return written
+        select.select([], [descriptor], [])
