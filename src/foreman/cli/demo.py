@@ -13,6 +13,7 @@ from attrs import evolve
 from foreman.addresses import TargetAddress, url_of
 from foreman.cli.explained import Explained
 from foreman.cli.options import choose_reactor, configure, setting_options
+from foreman.cli.streams import tell
 from foreman.config import Config, state_folder
 
 _MODEL = "llama3.2:3b"
@@ -43,7 +44,7 @@ def command(**options: str | None) -> None:
             # Jobs for models that only the simulator has are nothing for the foreman that is used in earnest.
             config = evolve(config, db_path=state_folder(os.environ) / "demo.db")
     # run() listens before the reactor begins to turn, so that this is not said where listening failed.
-    reactor.callWhenRunning(lambda: click.echo(_what_to_type(config, simulated=simulated)))
+    reactor.callWhenRunning(lambda: tell(_what_to_type(config, simulated=simulated)))
     run(config)
 
 

@@ -10,6 +10,7 @@ import click
 from foreman import addresses
 from foreman.cli.explained import Explained
 from foreman.cli.options import Written, choose_reactor
+from foreman.cli.streams import tell
 from foreman.simulator.misbehave import Misbehaviour, What, parse
 from foreman.simulator.settings import FRIENDLY, Settings
 from foreman.spellings import seconds
@@ -67,7 +68,7 @@ def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **o
 
     from foreman.simulator.program import run
 
-    raise SystemExit(run(settings, reactor, listen, click.echo))
+    raise SystemExit(run(settings, reactor, listen, tell))
 
 
 # A \b keeps click from breaking the lines below it anew, and the words in them.

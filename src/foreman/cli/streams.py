@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
+import click
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -56,6 +58,12 @@ def prepare() -> None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays open
     sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text(_Messages(2, "w", closefd=False), sys.stderr)
+
+
+def tell(text: str) -> None:
+    """Print what is good to know, in a program that goes on where it cannot be printed."""
+    with contextlib.suppress(OutputLost):
+        click.echo(text)
 
 
 def abandon_output() -> None:
