@@ -103,6 +103,7 @@ class JobBench:
     models: PlayedModels
     api: JobsApi
     port: int
+    doors: DoorFactory
 
     async def ask(
         self, method: str, path: str, body: Any = b"", *headers: tuple[str, str], token: str = ALICE
@@ -179,7 +180,7 @@ async def jobbench(
     doors = DoorFactory(Resource(), reactor, config, entrance, api.resource())
     listening = listen(doors)
     try:
-        yield JobBench(store, worker, models, api, port_of(listening))
+        yield JobBench(store, worker, models, api, port_of(listening), doors)
     finally:
         stopped: Any = listening.stopListening()
         if isinstance(stopped, Deferred):

@@ -10,10 +10,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.logger import LogEvent, capturedLogs, eventAsJSON, formatEvent
 
 from doorstep import Doorstep, doorstep
+from foreman.lanes import Redirect, way_behind_prefix
 from foreman.tokens import Holder, digest, write_file
+from foreman.web.credentials import stands_in
 from wire import Response, request
 
 TOKEN = "correct-horse-battery"
@@ -342,6 +346,131 @@ def test_a_token_reaches_neither_log_nor_location_nor_target(managed: Doorstep, 
     assert base64.b64encode(f"me:{canary}".encode()).decode() not in said
     assert not [answer for few in answers for answer in few if canary in str(answer)]
     assert not [one for one in managed.target.conversations if canary.encode() in one.line.sent]
+
+
+OUT_OF_PLACE = [
+    "/K/{}/api/version",
+    "/k/{}/K/{}/api/version",
+    "/%6b/{}/api/version",
+    "/%4B/{}/api/version",
+    "/%256b/{}/api/version",
+    "/%E2%84%AA/{}/api/version",
+    "/k%2f{}/api/version",
+    "/K%252f{}/api/version",
+    "/k\\{}/api/version",
+    "//K/{}/api/version",
+    "/./k/{}/api/version",
+    "/x/../K/{}/api/version",
+    "/api/../K/{}/api/version",
+    "/api/%2e%2e/k/{}/api/version",
+    "/k/../{}/api/version",
+    "/v1/k/{}/models",
+    "/api/tags/k/{}",
+    "/v1/models/{}",
+    "/v1/models/{}:latest",
+    "/v1/models/x{}x",
+    "/{}/api/version",
+    "/k={}/api/version",
+    "/api/version;{}",
+    "/api/version?token={}",
+    "/api/version?a=b&key={}&c",
+    "//api/version?token={}",
+    "/api/chat?x={}",
+    "/" + "x/" * 40 + "{}",
+]
+
+
+@pytest.mark.parametrize("spelling", ["as it is", "escaped", "escaped twice"])
+@pytest.mark.parametrize("path", OUT_OF_PLACE)
+@pytest.mark.parametrize("places", ["header", "path", "key"])
+def test_a_token_in_an_address_is_neither_forwarded_nor_logged_where_its_request_is_let_in_otherwise(
+    closed: Doorstep, places: str, path: str, spelling: str
+) -> None:
+    token = {
+        "as it is": TOKEN,
+        "escaped": TOKEN.replace("o", "%6F").replace("-", "%2d"),
+        "escaped twice": TOKEN.replace("r", "%2572"),
+    }[spelling]
+    headers = {"header": [bearer(TOKEN)], "key": [key(TOKEN)], "path": []}[places]
+    address = path.replace("{}", token)
+    if places == "path":
+        address = f"/k/{TOKEN}{address}"
+    with capturedLogs() as events:
+        for method, body in (("GET", b""), ("POST", b'{"model":"m"}')):
+            answer = closed.ask_once(request(method, address, body, headers, host="localhost"), method)
+            assert answer.status in (400, 401, 404), answer
+            assert token not in str(answer)
+        closed.wait(10)
+    said = everything_said(events)
+    assert "status=40" in said
+    assert TOKEN not in said
+    assert token not in said
+    assert closed.target.asked == []
+
+
+def test_the_words_of_a_route_are_no_token(managed: Doorstep) -> None:
+    for word in ("messages", "completions", "embeddings"):
+        with doorstep(auth_token=word) as step:
+            assert ask(step, "POST", f"/v1/{'chat/' * (word == 'completions')}{word}", bearer(word)).status != 401
+            assert ask(step, "GET", f"/healthz?{word}").status == 200
+
+
+@pytest.mark.parametrize("name", ["Api-Key", "Referer", "X-Original-Url", "X-Token", "Cookie", "Proxy-Authorization"])
+def test_a_header_that_repeats_the_token_does_not_reach_the_target(closed: Doorstep, name: str) -> None:
+    copy = (name, f"http://localhost/k/{TOKEN}/api/version")
+    assert ask(closed, "GET", "/v1/models", bearer(TOKEN), copy, ("X-Other", "stays")).status == 200
+    (heard,) = closed.target.heard
+    assert TOKEN not in str(heard)
+    assert heard.named("x-other") == ["stays"]
+
+
+def test_looking_for_tokens_in_an_address_is_bounded() -> None:
+    looked: list[bytes] = []
+
+    def look(part: bytes) -> bool:
+        looked.append(part)
+        return False
+
+    for address in (
+        b"/" + b"abcdefgh/" * 7000,
+        b"/?" + b"abcdefgh&" * 7000,
+        b"/" + b"abcdefgh:" * 7000,
+        b"/" + b"%25" * 20000,
+    ):
+        looked.clear()
+        assert not stands_in(address, look)
+        assert len(looked) < 1200
+
+
+# a credential in front of the path
+
+
+@pytest.mark.parametrize(
+    ("sent", "forwarded"),
+    [
+        ("/api//version", "/api/version"),
+        ("//v1//models", "/v1/models"),
+        ("/./v1/models?x=1", "/v1/models?x=1"),
+        ("/v1/x/../models", "/v1/models"),
+        ("/v1/models/", "/v1/models"),
+        ("//v1/models/?y", "/v1/models?y"),
+    ],
+)
+def test_behind_a_token_in_the_path_a_redirect_is_followed_here(closed: Doorstep, sent: str, forwarded: str) -> None:
+    """A client could not follow it: without the token it is refused, and with it the token stands in a Location."""
+    answer = ask(closed, "GET", f"/k/{TOKEN}{sent}")
+    assert (answer.status, answer.header("Location")) == (200, None)
+    assert [heard.target for heard in closed.target.heard] == [forwarded]
+    assert ask(closed, "POST", f"/k/{TOKEN}//api//chat", body=b'{"model":"m"}').status == 200
+    assert ask(closed, "GET", sent, bearer(TOKEN)).status in (301, 307)
+
+
+@given(st.binary(max_size=60))
+def test_no_address_behind_a_token_leads_to_a_redirect(rest: bytes) -> None:
+    for method in (b"GET", b"POST"):
+        found, target = way_behind_prefix(method, b"/" + rest)
+        assert not isinstance(found, Redirect)
+        assert target.startswith(b"/")
 
 
 def test_a_known_token_in_the_wrong_place_does_not_reach_the_log(closed: Doorstep) -> None:

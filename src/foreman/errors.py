@@ -71,5 +71,9 @@ class Cancelled(ForemanError):
     """Somebody cancelled the request by hand."""
 
 
+class Revoked(ForemanError):
+    """The token of the request was revoked while it waited or ran."""
+
+
 class ReaderStalled(ForemanError):
     """Whoever reads an answer took nothing for too long."""

@@ -152,14 +152,15 @@ class Inference:
         for work in list(self._active):
             work.stop(errors.Draining("foreman is stopping; try again soon"))
 
-    def cancel(self, id: str, may: Callable[[str], bool]) -> bool:  # noqa: A002 - the field's name
+    def cancel(self, id: str, may: Callable[[str], bool], why: errors.ForemanError | None = None) -> bool:  # noqa: A002 - the field's name
         """Cancel the request ``id``, waiting or running, if ``may`` says so of its caller.
 
+        :param why: what its client is told; without one, that it was cancelled by hand.
         :return: whether there was such a request.
         """
         for work in self._active:
             if work.id == id and may(work.caller):
-                work.stop(errors.Cancelled("this request was cancelled by hand"))
+                work.stop(why or errors.Cancelled("this request was cancelled by hand"))
                 return True
         return False
 

@@ -127,6 +127,10 @@ _MANAGED = ("/api/blobs", "/api/user", "/api/experimental", "/api/usage", "/api/
 _OF_SOME_VERSIONS = frozenset({"/v1/responses/compact", "/v1/images/generations", "/v1/images/edits"})
 _CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]++)(?=[/?]|\Z)")
 _ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])?(?::[0-9]*+)?(?=[/?]|\Z)", re.IGNORECASE)
+#: How often a credential may be percent-encoded and still be found.
+_MOST_ESCAPED = 3
+#: Without these a path leads where its first segment says.
+_ROUNDABOUT = re.compile(rb"[%\\]|/[./]")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: What may not stand in a request line's target (RFC 9112 section 3.2): blanks, control bytes, a fragment.
@@ -187,11 +191,28 @@ def way(method: bytes, target: bytes, base: bytes = b"") -> Way | Redirect | Ref
         return _BAD_REQUEST
     decoded = unquote_to_bytes(raw)
     escaped = raw if _AS_SENT.fullmatch(raw) else _escape(decoded)
+    if _hides_credential(decoded):
+        return _NOT_FOUND
     if (clean := _clean(escaped)) != escaped:
-        if _clean(decoded).startswith(b"/k/"):
-            return _NOT_FOUND  # the token would stand in the Location
         return Redirect(307, _escape(clean) + _to_ascii(question + query if query else b""))
     return _way(method.decode("latin-1"), decoded, _to_ascii(question + query))
+
+
+def way_behind_prefix(method: bytes, target: bytes, base: bytes = b"") -> tuple[Way | Redirect | Refusal, bytes]:
+    """Decide on a request whose credential stood in front of its path.
+
+    Where Ollama's routers would redirect, the request goes where they point. A client could not follow: a Location without
+    the credential leads to a refusal, and one with it would put a secret where programs between write it down. Relative
+    references are no way out, since Python's ``urljoin`` resolves them wrongly behind an empty segment.
+
+    :param target, base: as for ``way``.
+    :return: the decision, which is never a redirect, and the target that it is about.
+    """
+    found = way(method, target, base)
+    while isinstance(found, Redirect):  # twice at most: to the clean path, and to the one without a slash at its end
+        target = found.location
+        found = way(method, target, base)
+    return found, target
 
 
 def allowed_methods(path: str) -> tuple[str, ...]:
@@ -210,6 +231,11 @@ def is_own(path: str) -> bool:
     return path in _OWN or path.startswith("/queue/") or is_of_jobs(path)
 
 
+def is_whole_route(path: str) -> bool:
+    """Whether a path of ``Way`` is a known one without a free part."""
+    return path in _ROUTES
+
+
 def is_of_jobs(path: str) -> bool:
     """Whether a path of ``Way`` is foreman's own, about jobs."""
     return path == _JOBS or path.startswith(f"{_JOBS}/")
@@ -222,9 +248,8 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
         return _BAD_REQUEST
     if _CONTROL.search(path):
         return _BAD_REQUEST
-    if _clean(decoded) != decoded or path.startswith("/k/"):
+    if _clean(decoded) != decoded:
         # Escaped dot segments or slashes: Ollama has no such route, something between may think otherwise.
-        # An escaped /k/ hides a token, which must not reach the target.
         return _NOT_FOUND
     if path.endswith("/") and path != "/" and not is_of_jobs(path) and _is_one_slash_off(method, path[:-1]):
         return Redirect(301 if method == "GET" else 307, _escape(decoded[:-1]) + query)
@@ -233,6 +258,22 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
 
 def _is_one_slash_off(method: str, path: str) -> bool:
     return method in allowed_methods(path) and path not in _OF_SOME_VERSIONS
+
+
+def _hides_credential(decoded: bytes) -> bool:
+    """Whether a path is ``/k/<token>`` in a spelling that ``take_prefix`` does not take, or behind another credential.
+
+    Such a token would reach the target and the log. Ollama has no route below ``/k/``.
+    """
+    if decoded.startswith((b"/api/", b"/v1/")) and not _ROUNDABOUT.search(decoded):
+        return False
+    for _ in range(_MOST_ESCAPED):
+        once_more = unquote_to_bytes(decoded)
+        if once_more == decoded:
+            break
+        decoded = once_more
+    clean = _clean(b"/" + decoded.replace(b"\\", b"/"))
+    return clean[1:].partition(b"/")[0].decode("utf-8", "replace").casefold() == "k" and clean.count(b"/") > 1
 
 
 def _lane(method: str, path: str) -> Lane:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from ulid import ULID
 
+from foreman import errors
 from foreman.attempt import Bounds
 from foreman.banner import Banner
 from foreman.budget import Budget
@@ -37,6 +38,7 @@ from foreman.web.entrance import Entrance
 from foreman.web.guards import Guards
 from foreman.web.jobs.intake import JobLimits
 from foreman.web.jobs.routes import JobsApi
+from foreman.web.revoked import end_revoked
 from foreman.web.site import DoorFactory
 from foreman.web.waiting import Notices
 from foreman.worker import Worker
@@ -171,11 +173,22 @@ class Foreman(Service):
         if self._config.tokens_file is None:
             return
         try:
-            self._entrance.tokens = tokens_of(self._config)
+            self._take_tokens(tokens_of(self._config))
         except (OSError, ValueError) as problem:
             self._log.error("FOREMAN_TOKENS_FILE: {problem}; the tokens stay as they were", problem=problem)
-        else:
-            self._log.info("{count} tokens are known now", count=len(self._entrance.tokens.holders))
+
+    def _take_tokens(self, tokens: Tokens) -> None:
+        """From now on ``tokens`` open the door; what is under way for others ends."""
+        self._entrance.tokens = tokens
+        ended = end_revoked(self.doors.open, tokens, self._stop_request, self._access_log)
+        self._log.info(
+            "{count} tokens are known now{ended}",
+            count=len(tokens.holders),
+            ended=f"; requests that were ended, since their token was revoked: {ended}" if ended else "",
+        )
+
+    def _stop_request(self, id_: str, why: errors.ForemanError) -> bool:
+        return self.inference.cancel(id_, lambda _caller: True, why)
 
     def hurry(self) -> None:
         """No more patience: what still runs is broken off now."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from hashlib import sha256
 
-from attrs import frozen
+from attrs import field, frozen
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -88,13 +88,17 @@ def without_holder(text: str, name: str) -> str:
 
 @frozen
 class Tokens:
-    """All tokens that open the door.
+    """All tokens that open the door; a name may have several, so that a new one can replace an old one step by step.
 
     :ivar required: whether one is asked for at all.
     """
 
     holders: tuple[Holder, ...] = ()
     required: bool = False
+    _digests: frozenset[bytes] = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_digests", frozenset(holder.digest for holder in self.holders))
 
     @property
     def has_admin(self) -> bool:
@@ -109,3 +113,11 @@ class Tokens:
             if hmac.compare_digest(given, holder.digest):
                 found = holder
         return found
+
+    def knows(self, text: bytes) -> bool:
+        """Whether ``text`` is one of the tokens; for what is not given as a credential, and may be anything."""
+        return sha256(text).digest() in self._digests
+
+    def still_has(self, holder: Holder) -> bool:
+        """Whether the token of ``holder`` still opens the door, and for as much as before."""
+        return any(one.digest == holder.digest and one.admin >= holder.admin for one in self.holders)

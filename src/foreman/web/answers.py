@@ -21,6 +21,7 @@ STATUS: dict[type[errors.ForemanError], int] = {
     errors.QueueFull: 503,
     errors.Draining: 503,
     errors.Cancelled: 410,
+    errors.Revoked: 401,
     errors.ConnectionError: 502,
 }
 
@@ -133,6 +134,8 @@ def error_reply(
         charset and no newline, later ones a newline and no charset (contract 1.4).
     """
     body = go_json(error_value(family, status, message, request_id))
+    if status == 401:
+        headers = [*(headers or []), (b"WWW-Authenticate", b'Bearer realm="foreman"')]  # RFC 9110 section 15.5.2
     if family == "foreman":
         return Reply(status, [(b"Content-Type", PROBLEM_JSON), *(headers or [])], body)
     late = family != "ollama" and not early

@@ -5,11 +5,32 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import unquote_to_bytes
+
+from foreman.headers import RawHeaders
 
 #: What may stand in front of a path. A short one would be found by chance, and other bytes change on their way: programs
 #: escape, fold and cut paths. A token that does not look like this opens the door as a header only.
 _FIT_FOR_A_PATH = re.compile(rb"[A-Za-z0-9._~-]{16,}")
+#: Shorter ones would be found in ordinary words.
+_SHORTEST_SOUGHT = 8
+#: How many parts of an address are looked at, and how often each may be percent-encoded.
+_MOST_PARTS, _MOST_ESCAPED = 256, 3
+_SEPARATORS = re.compile(rb"[/?&=;\\]")
+_WORD = re.compile(rb"[A-Za-z0-9._~-]+")
+#: These are read here, and never reach the target as they are.
+_READ_HERE = frozenset({
+    b"authorization",
+    b"connection",
+    b"content-encoding",
+    b"content-length",
+    b"content-type",
+    b"expect",
+    b"host",
+    b"transfer-encoding",
+    b"x-api-key",
+})  # fmt: skip
 
 
 class UnfitCredential(Exception):
@@ -48,3 +69,51 @@ def _from_authorization(value: bytes) -> bytes | None:
         except binascii.Error:
             return None
     return None
+
+
+def stands_in(address: bytes, is_known: Callable[[bytes], bool]) -> bool:
+    """Whether a token stands in an address, where it would reach the log and the target.
+
+    :param address: path and query as sent, without a credential in front; :param is_known: whether something is a token.
+    """
+    return any(len(part) >= _SHORTEST_SOUGHT and is_known(part) for part in _parts(address))
+
+
+def contains(address: bytes, credential: bytes) -> bool:
+    """Whether an address contains the credential of its request, in any place."""
+    return len(credential) >= _SHORTEST_SOUGHT and any(credential in spelling for spelling in _spellings(address))
+
+
+def without_copies(headers: RawHeaders, credential: bytes) -> RawHeaders:
+    """The headers without those that repeat the credential of their request, which the target must not see.
+
+    Clients send it under several names (``Api-Key``), and as a part of others (``Referer``).
+    """
+    if len(credential) < _SHORTEST_SOUGHT or not any(credential in value for _, value in headers):
+        return headers
+    return [pair for pair in headers if credential not in pair[1] or pair[0].lower() in _READ_HERE]
+
+
+def _spellings(address: bytes) -> Iterator[bytes]:
+    """An address as it was sent, and percent-decoded as often as that changes it, within a bound."""
+    yield address
+    for _ in range(_MOST_ESCAPED):
+        decoded = unquote_to_bytes(address)
+        if decoded == address:
+            return
+        yield decoded
+        address = decoded
+
+
+def _parts(address: bytes) -> Iterator[bytes]:
+    """What could be a token of its own: between separators, and words within that."""
+    left = _MOST_PARTS
+    for spelling in _spellings(address):
+        for part in _SEPARATORS.split(spelling, maxsplit=_MOST_PARTS):
+            yield part
+            for word in _WORD.finditer(part):
+                left -= 1
+                if left < 0:
+                    return
+                if word.group() != part:
+                    yield word.group()

@@ -21,14 +21,16 @@ from foreman.lanes import (
     allowed_methods,
     is_of_jobs,
     is_own,
+    is_whole_route,
     origin_form,
     take_prefix,
     way,
+    way_behind_prefix,
 )
 from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, redirect_reply
-from foreman.web.credentials import UnfitCredential, credential
+from foreman.web.credentials import UnfitCredential, contains, credential, stands_in, without_copies
 from foreman.web.framing import authority
 from foreman.web.guards import Guards, same_origin
 
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
 
 #: Paths that ask for no token: probes of clients and supervisors carry none.
 _OPEN_PATHS = ("/", "/healthz")
-_FIRST_PARTS = 8
+_OUT_OF_PLACE = Refusal(
+    400,
+    "a token stands in this address, where programs between write it down; send it as a header, or once as /k/<token>",
+)
 
 
 @define(eq=False)
@@ -69,13 +74,17 @@ class Entrance:
             or self._check_loop(visit)
             or self._check_tunnel(visit, found)
             or self._check_names(visit, found)
-            or self._check_token(visit)
+            or self._check_token(visit, found)
             or self._check_path(visit, found)
             or self._check_expectation(visit)
         )
         if visit.method == b"CONNECT":
             visit.doubtful = True  # what follows is meant for a tunnel
         return reply
+
+    @property
+    def _base(self) -> bytes:
+        return self.config.target.path.encode("ascii")
 
     def welcome(self, visit: Visit) -> Way | Redirect | Refusal:
         """Give a request its id and its way, and its caller a name until a token gives it another."""
@@ -84,7 +93,11 @@ class Entrance:
         prefix, visit.target = take_prefix(origin_form(visit.uri))
         if prefix is not None:
             visit.prefix = prefix
-        found = way(visit.method, visit.target, self.config.target.path.encode("ascii"))
+            found, visit.target = way_behind_prefix(visit.method, visit.target, self._base)
+        else:
+            found = way(visit.method, visit.target, self._base)
+        if self.tokens.required and stands_in(_seen_by_others(found, visit.target), self.tokens.knows):
+            found = _OUT_OF_PLACE
         visit.way = found if isinstance(found, Way) else Way(Lane.FOREMAN, _family(visit.target), "-")
         return found
 
@@ -175,7 +188,7 @@ class Entrance:
         visit.extra_headers = self.guards.cors_headers(origins[0], host, jobs=jobs)
         return None
 
-    def _check_token(self, visit: Visit) -> Reply | None:
+    def _check_token(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
         if not self.tokens.required:
             return None
         if visit.way.path in _OPEN_PATHS and visit.method in (b"GET", b"HEAD"):
@@ -190,23 +203,23 @@ class Entrance:
         holder = self.tokens.who(given)
         if holder is None:
             return self._unauthorized(visit, "this token is not known here")
-        visit.caller, visit.admin = holder.name, holder.admin
+        visit.caller, visit.holder = holder.name, holder
+        if contains(_seen_by_others(found, visit.target), given):
+            visit.way = evolve(visit.way, path="-")
+            return self._refuse(visit, _OUT_OF_PLACE.status, _OUT_OF_PLACE.text)
+        visit.raw_headers = without_copies(visit.raw_headers, given)
         if visit.way.lane is Lane.MANAGEMENT and self.tokens.has_admin and not holder.admin:
             text = "managing models, and what Ollama tells of its use and its settings, is for admins here"
             return self._refuse(visit, 403, f"{text} (FOREMAN_ADMIN_TOKEN)")
         return None
 
     def _unauthorized(self, visit: Visit, message: str) -> Reply:
-        # A token where none belongs must not reach the log; nobody puts it deep into a path.
-        if any(self.tokens.who(part.encode()) for part in visit.way.path.split("/")[:_FIRST_PARTS]):
-            visit.way = evolve(visit.way, path="-")
         agent = (visit.headers_named(b"user-agent") or [b""])[0]
         if visit.target.startswith(b"/api/") and agent.startswith(b"ollama/"):
             # The stock CLI hides the text of a 401 and asks to sign in to ollama.com; it shows that of a 403.
             text = f"{message}; with this program, put it into the address: OLLAMA_HOST=http://<host>:<port>/k/<token>"
             return self._refuse(visit, 403, text)
-        challenge = [(b"WWW-Authenticate", b'Bearer realm="foreman"')]
-        return error_reply(visit.family, 401, message, visit.request_id, headers=challenge)
+        return self._refuse(visit, 401, message)
 
     def _check_expectation(self, visit: Visit) -> Reply | None:
         expected = visit.headers_named(b"expect")
@@ -233,6 +246,18 @@ class Entrance:
 def _allow(path: str) -> RawHeaders:
     methods = ", ".join(allowed_methods(path))
     return [(b"Allow", methods.encode("ascii"))] if methods else []
+
+
+def _seen_by_others(found: Way | Redirect | Refusal, target: bytes) -> bytes:
+    """The part of an address that reaches the target, the log or a ``Location`` and is not one of the words of a route."""
+    if isinstance(found, Refusal):
+        return b""
+    path, _, query = target.partition(b"?")
+    if isinstance(found, Redirect):
+        return target
+    if found.lane in (Lane.FOREMAN, Lane.INVENTORY):
+        query = b""
+    return query if is_whole_route(found.path) else path + b"?" + query
 
 
 def _family(target: bytes) -> Family:

@@ -6,6 +6,7 @@ from attrs import define, field
 
 from foreman.headers import RawHeaders
 from foreman.lanes import Family, Lane, Way
+from foreman.tokens import Holder
 from foreman.web.answers import Reply
 from foreman.web.upload import Upload
 
@@ -20,7 +21,8 @@ class Findings:
 
     :ivar raw_headers: names and values as they were written; :ivar way: lane, family and decoded path;
     :ivar target: raw path and query without a credential in front; :ivar prefix: that credential; :ivar authority: the
-        server that its client meant to ask; :ivar caller: who asks; :ivar id: a ULID; :ivar upload: a body that is passed
+        server that its client meant to ask; :ivar caller: who asks;
+    :ivar holder: whose token it came in with, None without one; :ivar id: a ULID; :ivar upload: a body that is passed
         on while it comes; :ivar extra_headers: for whatever is answered;
     :ivar refusal: what the door answers instead of letting the request in; :ivar doubtful: where the request ends, or
         what follows it, is in doubt, so that the connection must end with it.
@@ -32,7 +34,7 @@ class Findings:
     prefix: bytes | None = field(default=None, init=False)
     authority: bytes = field(default=b"", init=False)
     caller: str = field(default="", init=False)
-    admin: bool = field(default=False, init=False)
+    holder: Holder | None = field(default=None, init=False)
     id: str = field(default="", init=False)
     began_at: float = field(default=0.0, init=False)
     refusal: Reply | None = field(default=None, init=False)
@@ -50,6 +52,11 @@ class Findings:
             for key, value in self.raw_headers:
                 self._by_name.setdefault(key.lower(), []).append(value)
         return self._by_name.get(name, [])
+
+    @property
+    def admin(self) -> bool:
+        """Whether it came in with the token of an admin."""
+        return self.holder is not None and self.holder.admin
 
     @property
     def family(self) -> Family:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
@@ -18,7 +18,7 @@ from zope.interface import provider
 from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.lanes import Lane
-from foreman.web.answers import PHRASES, Reply, end_of_piece, error_reply, last_words
+from foreman.web.answers import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
 from foreman.web.findings import Findings
 from foreman.web.held import HeldBody, NotHeld
 from foreman.web.upload import Upload
@@ -133,8 +133,7 @@ class Visit(Findings, Request):
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone."""
         super().connectionLost(reason)
-        if self._work is not None:
-            self._work.cancel()
+        self.cancel()
 
     def body(self) -> bytes | BinaryIO:
         """The whole body: in memory, or the file that holds it."""
@@ -214,6 +213,22 @@ class Visit(Findings, Request):
             self.channel.writeSequence((b"%x\r\n" % len(data), data, b"\r\n"))
         else:
             self.channel.write(data)
+
+    def turn_away(self, problem: errors.ForemanError) -> None:
+        """End it, whatever it does, because of ``problem``, and cancel the route that answers it."""
+        notifications, self.notifications = self.notifications, []
+        for one in notifications:
+            one.errback(Failure(CancelledError()))
+        if self.startedWriting:
+            self.break_off(problem, between_pieces=True)
+        else:
+            self.refuse_unread(self.method, self.uri, STATUS[type(problem)], str(problem), log=True)
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the work that answers it, if it has any."""
+        if self._work is not None:
+            self._work.cancel()
 
     def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
         """End an answer that has begun so that nobody takes it for whole."""
