@@ -232,6 +232,24 @@ def test_what_is_no_address_is_refused(url: str) -> None:
         asking.usable(url)
 
 
+@pytest.mark.parametrize("url", ["http://me:hunter2@box", "me:hunter2@box", "http://me:hunter/2@box:x"])
+def test_an_address_with_a_password_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        asking.usable(url)
+    assert "FOREMAN_TOKEN" in str(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+def test_quotes_around_an_address_or_a_token_do_not_count() -> None:
+    assert asking.usable('"box:8080"') == "http://box:8080"
+    assert remote.token_of({"FOREMAN_TOKEN": "'x'", "FOREMAN_AUTH_TOKEN": "y"}) == "x"
+    assert remote.token_of({"FOREMAN_TOKEN": '""', "FOREMAN_AUTH_TOKEN": '"y"'}) == "y"
+    assert remote.token_of({}) is None
+    for odd in ('"x', "two words", "a\nb"):
+        with pytest.raises(click.UsageError, match="FOREMAN_TOKEN: "):
+            remote.token_of({"FOREMAN_TOKEN": odd})
+
+
 def test_an_address_may_stand_without_a_scheme_and_with_a_slash() -> None:
     assert asking.usable("box:8080") == "http://box:8080"
     assert asking.usable("https://box/k/secret/") == "https://box/k/secret"

@@ -144,7 +144,7 @@ async def test_a_target_that_is_no_ollama_is_told_so(simulator: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "state"), [("nomic-embed-text", "ok"), ("mxbai-embed-large", "bad"), ("no such/thing::", "bad")]
+    ("model", "state"), [("nomic-embed-text", "ok"), ("mxbai-embed-large", "bad"), ("no-such/thing", "bad")]
 )
 @ensureDeferred
 async def test_the_model_for_embeddings_must_be_there(simulator: Any, model: str, state: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import re
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import endpoints
 
 from foreman import addresses, spellings
-from foreman.config import SETTINGS, Config, TargetAddress, load
+from foreman.config import SETTINGS, Config, Setting, TargetAddress, load, warnings
 from foreman.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -144,6 +146,12 @@ def test_all_problems_are_reported_at_once_each_by_the_name_of_its_variable() ->
         "unix:/run/foreman.sock",
         "haproxy:tcp:8080:interface=127.0.0.1",
         "ssl:8443:interface=127.0.0.1:privateKey=key.pem",
+        "tcp:8080:127.0.0.1",
+        "tcp:port=8080:interface=127.0.0.1",
+        "TCP:8080:interface=127.0.0.1",
+        r"tcp6:8080:interface=\:\:ffff\:127.0.0.1",
+        r"tcp:8080:interface=127.0.\0.1",
+        "tls:/etc/keys:8443:interface=127.0.0.1",
     ],
 )
 def test_a_listener_on_this_machine_needs_no_token(listen: str) -> None:
@@ -152,7 +160,28 @@ def test_a_listener_on_this_machine_needs_no_token(listen: str) -> None:
 
 @pytest.mark.parametrize(
     "listen",
-    [":8080", "0.0.0.0:8080", "192.168.1.5:8080", "[::]:8080", "box.lan:80", "tcp:8080", "systemd:domain=INET:index=0"],
+    [
+        r"tcp6:8080:interface=\:\:ffff\:0.0.0.0",
+        r"tcp6:8080",
+        "tcp:8080:192.168.1.5",
+        "tcp:port=8080",
+        "tcp:8080:interface=0",
+        "tcp:8080:interface=",
+        "tcp:8080:interface=127.1",
+        r"tcp6:8080:interface=\:\:1%lo",
+        "tls:/etc/keys:8443",
+        "ssl:8443:key.pem",
+        "haproxy:tcp:8080",
+        "onion:80:interface=127.0.0.1",
+        "fd:3:interface=127.0.0.1",
+        ":8080",
+        "0.0.0.0:8080",
+        "192.168.1.5:8080",
+        "[::]:8080",
+        "box.lan:80",
+        "tcp:8080",
+        "systemd:domain=INET:index=0",
+    ],
 )
 def test_a_listener_for_others_needs_a_token_or_leave_to_be_open_and_both_cures_are_named(
     listen: str, tmp_path: Path
@@ -184,7 +213,45 @@ def test_host_and_port_become_an_endpoint_description_and_a_description_stays(te
     assert addresses.endpoint(text) == description
 
 
-@pytest.mark.parametrize("text", ["8080", "localhost", ":99999", "[zz]:80", "a b:80"])
+TWICE = ["tcp:8080:interface=127.0.0.1:interface=0.0.0.0", "tcp:8080:127.0.0.1:interface=0.0.0.0", "tcp:8080:port=9090"]
+
+
+@pytest.mark.parametrize("text", TWICE + [f"haproxy:{text}" for text in TWICE[:1]] + ["x:a=1:a=2"])
+def test_a_field_that_stands_twice_is_refused_since_twisted_takes_the_last(text: str) -> None:
+    (problem,) = problems({"FOREMAN_LISTEN": text})
+    assert "twice" in problem
+
+
+@given(
+    st.sampled_from(["tcp", "tcp6", "ssl", "tls", "unix", "haproxy", "haproxy:tcp", "TCP", "onion", "t\\cp"]),
+    st.lists(
+        st.sampled_from([
+            "8080", "0", "99999", "127.0.0.1", "0.0.0.0", "interface=127.0.0.1", "interface=0.0.0.0", "interface=", "50",
+            r"interface=\:\:1", r"interface=\:\:", "port=1", "backlog=5", "interface\\=127.0.0.1", "x=y", "", "a=b=c",
+            "interface =127.0.0.1", "\\",
+        ]),
+        max_size=4,
+    ),
+)  # fmt: skip
+def test_an_endpoint_is_read_as_twisted_reads_it(kind: str, parts: list[str]) -> None:
+    try:
+        description = addresses.endpoint(":".join([kind, *parts]))
+    except ValueError:
+        return
+    first, *args = endpoints._parse(description)[0]
+    named = endpoints._parse(description)[1]
+    if not addresses.is_private(description) or first in ("unix", "haproxy"):
+        return
+    interface = named.get("interface")
+    if interface is None:
+        interface = args[{"tcp": 1, "tcp6": 2, "ssl": 4, "tls": 3}[first]]
+    assert ipaddress.ip_address(interface).is_loopback
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["8080", "localhost", ":99999", "[zz]:80", "a b:80", "tcp:", "tcp:x:interface=127.0.0.1", "tcp:8080\\", "unix:"],
+)
 def test_what_cannot_be_listened_on_is_refused(text: str) -> None:
     assert problems({"FOREMAN_LISTEN": text})[0].startswith("FOREMAN_LISTEN:")
 
@@ -310,6 +377,106 @@ def test_one_token_cannot_be_the_users_and_the_admins() -> None:
     assert problem.startswith("FOREMAN_ADMIN_TOKEN:")
 
 
+@pytest.mark.parametrize("place", ["variable", "file"])
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_a_pair_of_quotes_around_a_secret_is_no_part_of_it(place: str, quote: str, tmp_path: Path) -> None:
+    written = f" {quote}correct-horse-battery{quote} \n"
+    (tmp_path / "secret").write_text(written)
+    for setting in SETTINGS:
+        if setting.secret:
+            given_ = {
+                "variable": {setting.variable: written},
+                "file": {f"{setting.variable}_FILE": f'"{tmp_path}/secret"'},
+            }[place]
+            assert getattr(load(given_), setting.attribute) == "correct-horse-battery"
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_a_pair_of_quotes_around_a_value_counts_in_no_setting(setting: Setting, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("")
+    sample = {"tokens_file": str(tmp_path / "tokens"), "embedder_model": "m", "db_path": "/data/x.db"}
+    text = setting.default or sample.get(
+        setting.name, "correct-horse-battery" if setting.secret else "https://a.example"
+    )
+    text = "a.example" if setting.name == "allowed_hosts" else text
+    plain = getattr(load({setting.variable: text}), setting.attribute)
+    for quote in "\"'":
+        quoted = f"{quote}{text}{quote}"
+        assert getattr(load({setting.variable: quoted}), setting.attribute) == plain
+        if setting.option:
+            assert getattr(load({}, {setting.option: quoted}), setting.attribute) == plain
+        empty = {setting.variable: quote * 2}
+        assert load(empty) == load({})
+        (problem,) = problems({setting.variable: f"{quote}{text}"})
+        assert problem.startswith(f"{setting.variable}:")
+        assert "quotation mark" in problem
+
+
+ODD = [
+    '"', "'", "\"x'", "\0", "a\nb", "a\r\nFOREMAN_X=1", "\x1b[31m", "\u0663", "\uff11\uff10", "8\u212a", "1e400", "-0",
+    "-1", "+1", "0x10", "1_0", "9" * 5000, "0." + "0" * 400 + "1", "1" + "0" * 400 + "s", "nan", "inf", "NaN", "true ",
+    "~nobody-of-this-name/x", "\\", "tcp:8080\\", "%s%n", "{x}", "$(id)", "\udcff", "\ufeff1", "*", "**", "://",
+    "http://", "https://*.*", "http://a/b", ",", ",,,", ":", "::", "[", "]:1", "x" * 100_000, "http://u:hunter2@h",
+    "ftp://u:hunter2@h", "http://u:hunter/2@h", "u:hunter2@h", "http://h/?k=hunter2", "http://h/k/hunter2?", "0", "1ms",
+    "1us",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_an_odd_value_has_a_meaning_or_is_refused_in_one_sentence_that_tells_no_secret(setting: Setting) -> None:
+    ways: list[tuple[str, dict[str, str], dict[str, str | None]]] = []
+    for text in ODD:
+        ways.append((text, {setting.variable: text}, {}))
+        if setting.option:
+            ways.append((text, {}, {setting.option: text}))
+    for text, environ, options in ways:
+        try:
+            config = load({"HOME": "/home/alice", **environ}, options)
+        except ConfigError as refusal:
+            (problem,) = refusal.problems
+            assert problem.startswith("FOREMAN_")
+            assert problem.isprintable() or "\udcff" in text
+            assert len(problem) < 700
+            assert "hunter" not in problem or setting.name not in (
+                "target_url",
+                "auth_token",
+                "admin_token",
+                "target_token",
+            )
+        else:
+            value = getattr(config, setting.attribute)
+            assert not isinstance(value, float) or (math.isfinite(value) and value >= 0)
+            if setting.attribute == "target":
+                assert "hunter" not in config.target.shown
+
+
+def test_what_waits_for_nothing_is_refused() -> None:
+    for name in ("POLL_INTERVAL", "HEAD_TIMEOUT", "CONNECT_TIMEOUT"):
+        assert "1ms" in problems({f"FOREMAN_{name}": "0.0000001"})[0]
+
+
+def test_a_file_that_never_ends_is_not_read_to_its_end(tmp_path: Path) -> None:
+    (problem,) = problems({"FOREMAN_AUTH_TOKEN_FILE": "/dev/zero"})
+    assert "larger than" in problem
+    os.mkfifo(tmp_path / "pipe")
+    (problem,) = problems({"FOREMAN_TOKENS_FILE": str(tmp_path / "pipe")})
+    assert "regular file" in problem
+    (tmp_path / "binary").write_bytes(b"\xff")
+    (problem,) = problems({"FOREMAN_TOKENS_FILE": str(tmp_path / "binary")})
+    assert "not text" in problem
+
+
+@pytest.mark.parametrize("name", ["FOREMAN_AUTH_TOKEN", "FOREMAN_ADMIN_TOKEN"])
+def test_a_short_token_is_refused_where_others_can_try_and_warned_of_elsewhere(name: str) -> None:
+    for token in ("x", "seven77", '"seven77"'):
+        for listen in (":8080", "[::]:8080", "systemd:domain=INET:index=0"):
+            (problem,) = problems({"FOREMAN_LISTEN": listen, name: token})
+            assert problem.startswith(f"{name}: has fewer than 8 characters")
+        (warning,) = warnings(load({name: token}))
+        assert warning.startswith(f"{name}: has fewer than 8 characters")
+    assert not list(warnings(load({"FOREMAN_LISTEN": ":8080", name: "eight888"})))
+
+
 # -- what does not fit together, and what is no setting
 
 
@@ -382,6 +549,8 @@ def test_the_host_header_has_the_port_unless_it_is_the_schemes_own() -> None:
         "ftp://box",
         "unix:///run/x",
         "http://me:secret@box",
+        "http://me:se/cret@box",
+        "http://box/a@b",
         "http://box/?a=1",
         "http://box/#x",
         "b\u00f6x",
@@ -431,6 +600,11 @@ def test_a_listener_is_private_when_its_address_is_loopback(
 ) -> None:
     written = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
     assert addresses.is_private(addresses.endpoint(written)) == ip.is_loopback
+
+
+def test_a_credential_in_the_path_of_a_target_is_not_shown() -> None:
+    address = load({"FOREMAN_TARGET_URL": "http://box:1/k/correct-horse-battery/x"}).target
+    assert (address.path, address.shown) == ("/k/correct-horse-battery/x", "http://box:1/k/***/x")
 
 
 # -- durations and sizes

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doorstep import Doorstep, doorstep
+from foreman.config import load
 from foreman.web.guards import Guards, same_origin
 from wire import Response, request
 
@@ -145,6 +146,66 @@ def test_a_pattern_never_allows_what_only_overlaps_it(before: str, after: str, t
         head, _, tail = pattern.partition("*")
         assert shown.startswith(head)
         assert shown[len(head) :].endswith(tail)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "allowed", "refused"),
+    [
+        (
+            "http://localhost:*",
+            ["http://localhost:1", "http://localhost:65535"],
+            ["http://localhost:", "http://localhost:x", "http://localhost:80@evil.example", "http://localhost:80.evil.example",
+             "http://localhost:80/x", "http://localhost:123456", "http://localhost:\uff11"],
+        ),
+        ("http://box:30*", ["http://box:30", "http://box:3000"], ["http://box:30x", "http://box:3", "http://box:30/"]),
+        (
+            "https://*.team.example",
+            ["https://a.team.example", "https://a.b.team.example"],
+            ["https://team.example", "https://evil.example/.team.example", "https://evil.example#.team.example",
+             "https://evil.example?.team.example", "https://me@.team.example", "https://evil.example:1.team.example",
+             "https://a.team.example:8443", "http://a.team.example"],
+        ),
+        ("https://*.team.example:8443", ["https://a.team.example:8443"], ["https://a.team.example"]),
+        (
+            "http://localhost*",
+            ["http://localhost", "http://localhost:3000"],
+            ["http://localhost.evil.example", "http://localhostevil.example", "http://localhost:3000.evil.example"],
+        ),
+        ("http://box*:80", ["http://box:80"], ["http://box.evil.example:80", "http://box2:80"]),
+        (
+            "http://192.168.*",
+            ["http://192.168.1.5", "http://192.168.1.5:3000"],
+            ["http://192.168.evil.example", "http://192.168.1.5.evil.example", "http://192.168.1.5:x"],
+        ),
+        ("https://*", ["https://a.example", "https://a.example:1", "https://[::1]:2"], ["http://a.example", "https://a/b", "https://"]),
+        ("http://*:3000", ["http://a.example:3000", "http://[::1]:3000"], ["http://a.example:3001", "http://a/b:3000"]),
+        ("https://Chat.Example", ["https://chat.example"], ["https://Chat.Example"]),
+        ("app://*", ["app://x", "app://x/y?z", "app://"], ["apps://x", "http://app://"]),
+        ("app://a*z", ["app://az", "app://a:z"], ["app://a", "app://z"]),
+        ("app://x", ["app://x"], ["app://xx", "app://X"]),
+    ],
+)  # fmt: skip
+def test_a_star_in_an_origin_stands_for_what_people_mean(pattern: str, allowed: list[str], refused: list[str]) -> None:
+    for says in (Guards(origins=(pattern,)), Guards(origins=load({"FOREMAN_ORIGINS": pattern}).origins)):
+        for origin in allowed:
+            assert says.origin_allowed(origin.encode(), b"x"), origin
+        for origin in refused:
+            if not Guards().origin_allowed(origin.encode("utf-8"), b"x"):
+                assert not says.origin_allowed(origin.encode("utf-8"), b"x"), origin
+
+
+def test_the_star_of_a_default_origin_is_a_port() -> None:
+    for host in ("localhost", "127.0.0.1", "0.0.0.0"):
+        for scheme in ("http", "https"):
+            assert Guards().origin_allowed(f"{scheme}://{host}:8".encode(), b"x")
+            for port in ("", "x", "8x", "8@evil.example", "8.evil.example", "/"):
+                assert not Guards().origin_allowed(f"{scheme}://{host}:{port}".encode(), b"x")
+
+
+def test_the_star_of_a_name_is_of_a_name() -> None:
+    guards = Guards(hosts=["*.lab.example"])
+    for host in (b"evil.example/.lab.example", b"evil.example:1.lab.example", b"a b.lab.example", b"evil@.lab.example"):
+        assert not guards.host_allowed(host, HERE), host
 
 
 # at the door

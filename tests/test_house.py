@@ -61,6 +61,8 @@ FLOORS = (
         "foreman.output",
         "foreman.logs",
         "foreman.notify",
+        "foreman.listening",
+        "foreman.tokenfile",
     },
     {
         "foreman.inference",

@@ -23,10 +23,12 @@ from bench import RunningForeman, listen, port_of, settings, start_foreman
 from foreman import service as service_module
 from foreman.gate import Gate
 from foreman.inference import Inference
+from foreman.listening import BACKLOG, with_backlog
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.warmer import Warmer
-from foreman.service import BACKLOG, Foreman, tokens_of, with_backlog
+from foreman.service import Foreman
 from foreman.simulator import Settings, Simulator
+from foreman.tokenfile import tokens_of
 from foreman.tokens import Holder, digest, write_file
 from foreman.web.accesslog import AccessLog
 from foreman.web.site import DoorFactory

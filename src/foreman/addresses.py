@@ -13,8 +13,27 @@ _OLLAMA_PORT = 11434
 _LAST_PORT = 65535
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LISTEN = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*):(?P<port>[0-9]+)")
-#: What an endpoint description can begin with where ``word:number`` would else look like ``host:port``.
-_ENDPOINTS_WITH_PORT = frozenset({"tcp", "tcp6", "ssl"})
+#: The fields of Twisted's endpoints, in the order in which they may stand without their names.
+_FIELDS = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "ssl": (
+        "port",
+        "privateKey",
+        "certKey",
+        "sslmethod",
+        "interface",
+        "backlog",
+        "extraCertChain",
+        "dhParameters",
+    ),
+    "tls": ("path", "port", "backlog", "interface"),
+    "unix": ("address", "mode", "backlog", "lockfile"),
+    "stdio": (),
+}
+_WITH_INTERFACE = frozenset({"tcp", "tcp6", "ssl", "tls"})
+#: What is shown of a credential in the path of a target that is itself a foreman.
+_CREDENTIAL = re.compile(r"/k/[^/]+")
 
 
 @frozen
@@ -44,6 +63,11 @@ class TargetAddress:
         """The address as a URL without a slash at its end."""
         return f"{self.scheme}://{self.authority.decode('ascii')}{self.path}"
 
+    @property
+    def shown(self) -> str:
+        """The address for logs and people: a credential in its path is masked. User names are refused from the start."""
+        return f"{self.scheme}://{self.authority.decode('ascii')}{_CREDENTIAL.sub('/k/***', self.path, count=1)}"
+
 
 def target(text: str) -> TargetAddress:
     """Read an address as Ollama reads ``OLLAMA_HOST`` (contract 5).
@@ -53,6 +77,9 @@ def target(text: str) -> TargetAddress:
     :raises ValueError: with a phrase that says what is wrong.
     """
     text = text.strip().strip("\"'").strip()
+    if "@" in text:
+        # Not shown by whoever reports it, since a password may be in it; behind a slash, too, where one was not escaped.
+        raise ValueError("has a user name or a password in it; give the target's token in FOREMAN_TARGET_TOKEN")
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = ("https", "ollama.com:443") if text == "ollama.com" else ("http", text)
@@ -61,8 +88,6 @@ def target(text: str) -> TargetAddress:
         raise ValueError("is neither an http:// nor an https:// address")
     default_port = _DEFAULT_PORTS[scheme] if separator else _OLLAMA_PORT
     host_and_port, _, path = rest.partition("/")
-    if "@" in host_and_port:
-        raise ValueError("has a user name in it; give the target's token in FOREMAN_TARGET_TOKEN")
     if not re.fullmatch(r"[!-~]*", path) or "?" in rest or "#" in rest:
         raise ValueError("may only have a scheme, a host, a port and a path")
     host, port = _split(host_and_port)
@@ -114,10 +139,10 @@ def endpoint(text: str) -> str:
     :raises ValueError: with a phrase that says what is wrong.
     """
     match = _LISTEN.fullmatch(text)
-    if match is None or match["host"] in _ENDPOINTS_WITH_PORT:
+    if match is None or match["host"].lower() in _FIELDS:
         if ":" not in text:
             raise ValueError("is neither host:port nor an endpoint description, such as tcp:8080:interface=127.0.0.1")
-        return text
+        return _checked(text)
     host, port = match["host"].strip("[]"), int(match["port"])
     if port > _LAST_PORT:
         raise ValueError(f"has a port above {_LAST_PORT}")
@@ -134,8 +159,9 @@ def endpoint(text: str) -> str:
 
 def url_of(description: str) -> str | None:
     """Where a client on this machine finds an HTTP endpoint; None where that is no URL, or not known before."""
-    kind, port, interface = _parts(description)
-    if kind not in {"tcp", "tcp6"} or not port.isdigit() or int(port) == 0:
+    kind, fields = _read(description)
+    port, interface = fields.get("port", ""), fields.get("interface", "::" if kind == "tcp6" else "")
+    if kind not in {"tcp", "tcp6"} or not _is_port(port) or int(port) == 0:
         return None
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(interface)  # noqa: S104 - it is read, not bound
     if host is None:
@@ -146,16 +172,15 @@ def url_of(description: str) -> str | None:
 def is_private(description: str) -> bool:
     """Whether only this machine can connect to the endpoint: loopback, a Unix socket, or standard input.
 
-    What cannot be told (an inherited descriptor, a plugin's endpoint) is not.
+    It is read as Twisted reads it. What cannot be told (a name of a host, an inherited descriptor, a plugin's endpoint) is
+    not.
     """
-    kind, _, interface = _parts(description)
+    kind, fields = _read(description)
     if kind == "haproxy":
         return is_private(description.partition(":")[2])
     if kind in {"unix", "stdio"}:
         return True
-    if kind not in _ENDPOINTS_WITH_PORT:
-        return False
-    return interface == "localhost" or (_is_ip(interface) and ipaddress.ip_address(interface).is_loopback)
+    return kind in _WITH_INTERFACE and is_loopback(fields.get("interface", ""))
 
 
 def leads_back(description: str, target: TargetAddress) -> bool:
@@ -167,8 +192,9 @@ def leads_back(description: str, target: TargetAddress) -> bool:
     """
     if description.startswith("haproxy:"):
         return leads_back(description.partition(":")[2], target)
-    kind, port, interface = _parts(description)
-    if kind not in _ENDPOINTS_WITH_PORT or not port.isdigit() or not 0 < int(port) == target.port:
+    kind, fields = _read(description)
+    port, interface = fields.get("port", ""), fields.get("interface", "")
+    if kind not in _WITH_INTERFACE or not _is_port(port) or not 0 < int(port) == target.port:
         return False
     listening = _look_up(interface) if interface else {ipaddress.IPv4Address(0)}
     everywhere = {address.version for address in listening if address.is_unspecified}
@@ -209,9 +235,83 @@ def _is_of_this_machine(address: _Address) -> bool:
     return True
 
 
-def _parts(description: str) -> tuple[str, str, str]:
-    """Kind, first field and ``interface`` of an endpoint description, whose fields have their colons escaped."""
-    kind, *fields = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", description)]
-    interface = next((field.removeprefix("interface=") for field in fields if field.startswith("interface=")), "")
-    port = next((field.removeprefix("port=") for field in fields if field.startswith("port=")), "")
-    return kind, port or (fields[0] if fields else ""), interface
+def is_loopback(host: str) -> bool:
+    """Whether a host, as an address or as ``localhost``, is this machine by its loopback interface."""
+    if not _is_ip(host):
+        return host == "localhost"
+    address = ipaddress.ip_address(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _checked(description: str) -> str:
+    """An endpoint description in which nothing is doubtful; its kind in lower case, as Twisted wants it.
+
+    :raises ValueError: with a phrase that says what is wrong.
+    """
+    kind, fields = _read(description)
+    if kind in _WITH_INTERFACE and not _is_port(fields.get("port", "443" if kind == "tls" else "")):
+        raise ValueError(f"has no port from 0 to {_LAST_PORT}")
+    if not re.fullmatch(r"[0-9]{1,9}", fields.get("backlog", "50")):
+        raise ValueError("has a backlog that is not a whole number")
+    if kind == "unix" and not fields.get("address"):
+        raise ValueError("has no path of a socket")
+    if kind == "unix" and not re.fullmatch(r"0?[0-7]{3}", fields.get("mode", "666")):
+        raise ValueError("has a mode that is not three octal digits, such as 660")
+    if kind == "haproxy":
+        return f"haproxy:{_checked(description.partition(':')[2])}"
+    return kind + description[len(kind) :]
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and int(text) <= _LAST_PORT
+
+
+def _read(description: str) -> tuple[str, dict[str, str]]:
+    """Kind and fields of an endpoint description, read as ``twisted.internet.endpoints`` does; of kinds that are not known
+    here, the fields with names.
+
+    :raises ValueError: for what Twisted could not read, or where a field stands twice: Twisted would take the last.
+    """
+    first, *parts = _split_description(description)
+    kind = first[0].lower()
+    if len(first) == 2 or description.partition(":")[0].lower() != kind:
+        raise ValueError("does not begin with the kind of an endpoint, such as tcp:8080")
+    names = _FIELDS.get(kind)
+    fields: dict[str, str] = {}
+    for number, part in enumerate(parts):
+        if len(part) == 2:
+            name, value = part
+        elif names is None:
+            continue
+        elif number < len(names) and all(len(before) == 1 for before in parts[:number]):
+            name, value = names[number], part[0]
+        else:
+            raise ValueError(f"has {part[0]!r} where no field may stand without its name")
+        if names is not None and name not in names:
+            raise ValueError(f"has a field {name!r}, which an endpoint {kind}: does not have")
+        if name in fields:
+            raise ValueError(f"has {name} twice")
+        fields[name] = value
+    return kind, fields
+
+
+def _split_description(description: str) -> list[list[str]]:
+    """The parts between colons, each as its value, or as its name and its value; a backslash takes the meaning away from
+    what follows it.
+    """
+    parts: list[list[str]] = [[""]]
+    characters = iter(description)
+    for character in characters:
+        if character == ":":
+            parts.append([""])
+        elif character == "=" and len(parts[-1]) == 1:
+            parts[-1].append("")
+        elif character == "\\":
+            escaped = next(characters, None)
+            if escaped is None:
+                raise ValueError("ends in a backslash that escapes nothing")
+            parts[-1][-1] += escaped
+        else:
+            parts[-1][-1] += character
+    return parts

@@ -10,7 +10,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from foreman.addresses import url_of
-from foreman.config import Config
+from foreman.config import Config, warnings
 from foreman.ollama.wire import Installed, Running
 
 #: How many models are named; who has more has seen enough.
@@ -31,8 +31,10 @@ class Banner:
             "foreman {version} listens on {listen}, in front of {target}",
             version=version("foreman"),
             listen=self._config.listen,
-            target=self._config.target.url,
+            target=self._config.target.shown,
         )
+        for warning in warnings(self._config):
+            self._log.warn("{warning}", warning=warning)
 
     def target_is_there(self, installed: Collection[Installed], running: Collection[Running]) -> None:
         """The target has told what it has."""

@@ -26,6 +26,16 @@ _NOT_SETTINGS = frozenset({"FOREMAN_URL", "FOREMAN_TOKEN"})
 _KUBERNETES = re.compile(r"FOREMAN_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP)(_\w+)?)")
 
 
+#: What stands for a secret that is set.
+MASK = "***"
+#: An address with one of these may have a password in it, or a token in its query or its path.
+_MAY_HAVE_PASSWORD = re.compile(r"[@?#]|/k/")
+#: How much of a wrong value is repeated.
+_LONGEST_SHOWN = 200
+#: A token of fewer characters could be found by trying, from another machine.
+SHORTEST_TOKEN = 8
+
+
 @frozen
 class Setting:
     """One variable that foreman reads.
@@ -52,6 +62,11 @@ class Setting:
     def option(self) -> str:
         """The name of its option, without the dashes in front; a secret has none."""
         return "" if self.secret else self.name.replace("_", "-")
+
+    def shown(self, text: str) -> str:
+        """What people may see of its value as it was written: no secret, and no password in an address."""
+        is_secret = self.secret or (self.attribute == "target" and _MAY_HAVE_PASSWORD.search(text))
+        return MASK if is_secret and text else text
 
 
 def _setting(default: str, parse: Callable[[str], T], help: str, *, name: str = "", secret: bool = False) -> T:  # noqa: A002
@@ -91,7 +106,7 @@ class Config:
     )
     origins: tuple[str, ...] = _setting("", spellings.origins, "origins of web pages, beside Ollama's own list")
     poll_interval: float = _setting("30s", spellings.some_seconds, "how often the target is asked for its models")
-    embedder_model: str | None = _setting("", spellings.optional(spellings.plain), "model kept loaded for embeddings")
+    embedder_model: str | None = _setting("", spellings.optional(spellings.model), "model kept loaded for embeddings")
     turns: int = _setting("1", spellings.count, "chats at once at the target")
     embed_cap: int = _setting("8", spellings.count, "embeddings at once at the target")
     max_queue: int = _setting("512", spellings.count, "chats that may wait; beyond: 503")
@@ -148,7 +163,8 @@ SETTINGS: tuple[Setting, ...] = tuple(_row(attribute) for attribute in fields(Co
 
 
 def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = None) -> Config:
-    """Read the settings; an option wins over its variable. What is empty or None counts as not given.
+    """Read the settings; an option wins over its variable. What is empty or None counts as not given, and one pair of
+    quotation marks around a value does not count, wherever it comes from.
 
     :param environ: the environment, most often ``os.environ``.
     :param options: what was given on the command line, by option name, with dashes or underscores.
@@ -158,13 +174,16 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
     values: dict[str, object] = {}
     problems: list[str] = []
     for setting in SETTINGS:
-        said = f"{setting.variable} (--{setting.option})" if setting.name in given else setting.variable
+        said, text = f"{setting.variable} (--{setting.option})", given.get(setting.name, "")
         try:
-            text = given.get(setting.name) or _from_environment(setting, environ)
-            values[setting.attribute] = setting.parse(_unicode(text).strip() or setting.default)
+            value = spellings.unquoted(text)
+            if not value:
+                said, text = setting.variable, environ.get(setting.variable, "")
+                value = _from_environment(setting, environ)
+            values[setting.attribute] = setting.parse(value or setting.default)
         except ValueError as problem:
-            shown = "" if setting.secret else f" {text!r}"
-            problems.append(f"{said}:{shown} {problem}")
+            shown = setting.shown(text)
+            problems.append(f"{said}: {'' if shown == MASK else _short(repr(shown)) + ' '}{_short(str(problem))}")
     # The types were checked by each setting's own parser.
     config = evolve(Config(), **values)  # type: ignore[arg-type]
     if config.db_path is None and "db_path" in values:
@@ -199,31 +218,25 @@ def _home(environ: Mapping[str, str]) -> Path:
         raise ValueError("there is no default: HOME is not set, and this user has no home directory") from None
 
 
-def _unicode(text: str) -> str:
-    """Text that is no bytes in disguise, as Python keeps those of a variable that is not UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("is not UTF-8") from None
-    return text
+def _short(text: str) -> str:
+    """The beginning of a text that may be of any length."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
     """What the variable says; for a secret also what stands in the file that its ``_FILE`` variable names."""
-    text = environ.get(setting.variable, "").strip()
-    file = environ.get(f"{setting.variable}_FILE", "").strip() if setting.secret else ""
+    text = spellings.unquoted(environ.get(setting.variable, ""))
+    file = spellings.unquoted(environ.get(f"{setting.variable}_FILE", "")) if setting.secret else ""
     if not file:
         return text
     if text:
         raise ValueError(f"is given twice, by {setting.variable}_FILE too")
     try:
-        text = spellings.path(file).read_text("utf-8").strip()
-    except OSError as problem:
-        raise ValueError(f"cannot be read from {file!r}: {problem.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"cannot be read from {file!r}: it is not text") from None
+        text = spellings.unquoted(spellings.read_text(spellings.path(file)))
+    except ValueError as problem:
+        raise ValueError(f"in the file {file!r}: {problem}") from None
     if not text:
-        raise ValueError(f"cannot be read from {file!r}: the file is empty")
+        raise ValueError(f"in the file {file!r}: the file is empty")
     return text
 
 
@@ -245,12 +258,30 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
             f"FOREMAN_TARGET_URL: {config.target.url} is where foreman itself listens (FOREMAN_LISTEN), so that every "
             "request would come back to it; give the address of Ollama, and another port to one of the two"
         )
+    if sound("listen", "auth_token", "admin_token") and not is_private(config.listen):
+        for variable in _short_tokens(config):
+            yield (
+                f"{variable}: has fewer than {SHORTEST_TOKEN} characters, so that others could find it by trying; "
+                f"{config.listen!r} can be reached from other machines"
+            )
     if sound("auth_token", "admin_token") and config.auth_token and config.auth_token == config.admin_token:
         yield "FOREMAN_ADMIN_TOKEN: is the same as FOREMAN_AUTH_TOKEN, so that everybody could manage models"
     if sound("buffer", "buffer_total") and config.buffer > config.buffer_total:
         yield "FOREMAN_BUFFER_TOTAL: is smaller than FOREMAN_BUFFER"
     if sound("max_body", "body_budget") and config.max_body > config.body_budget:
         yield "FOREMAN_BODY_BUDGET: is smaller than FOREMAN_MAX_BODY"
+
+
+def warnings(config: Config) -> Iterator[str]:
+    """What can be used but should not be, in the same form as a problem."""
+    for variable in _short_tokens(config):
+        yield f"{variable}: has fewer than {SHORTEST_TOKEN} characters, so that others could find it by trying"
+
+
+def _short_tokens(config: Config) -> Iterator[str]:
+    for variable, token in (("FOREMAN_AUTH_TOKEN", config.auth_token), ("FOREMAN_ADMIN_TOKEN", config.admin_token)):
+        if token is not None and len(token) < SHORTEST_TOKEN:
+            yield variable
 
 
 def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
@@ -262,6 +293,9 @@ def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
             continue
         if variable == "FOREMAN_PORT" and environ[variable].startswith(("tcp://", "udp://")):
             continue  # Kubernetes again
+        if len(variable) > _LONGEST_SHOWN or not variable.isprintable():
+            yield f"{_short(repr(variable))}: is not a setting of foreman"
+            continue
         # Without what all names share, which would make every name look like every other.
         words = {name.removeprefix(_PREFIX): name for name in sorted(known)}
         meant = difflib.get_close_matches(variable.removeprefix(_PREFIX), words, n=1)

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application import strports
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -22,6 +21,7 @@ from foreman.gate import Gate
 from foreman.housekeeping import Housekeeping
 from foreman.inference import Inference
 from foreman.job import State
+from foreman.listening import port_for, refuse_strangers
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
@@ -31,7 +31,8 @@ from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.store import Store
 from foreman.timetable import Timetable
-from foreman.tokens import Holder, Tokens, digest, read_file
+from foreman.tokenfile import TokenFile, tokens_of
+from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.api import Api
 from foreman.web.entrance import Entrance
@@ -43,8 +44,6 @@ from foreman.web.site import DoorFactory
 from foreman.web.waiting import Notices
 from foreman.worker import Worker
 
-#: How many may come at once. With Twisted's 50, the system lets the next ones wait a second before it tries again.
-BACKLOG = 1024
 #: How long the last bytes may take to reach their readers once everything is answered, in seconds.
 FLUSH_PATIENCE = 5.0
 FLUSH_IN_A_HURRY = 0.2
@@ -122,10 +121,11 @@ class Foreman(Service):
             jobs=self._jobs,
             store=self.store,
         )
+        self._token_file = TokenFile(reactor, config, self._take_tokens)  # before it is read: no change goes unseen
         guards = Guards(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
         self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, self._access_log, mark)
         self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance, self._jobs.resource())
-        self._port = strports.service(with_backlog(config.listen), self.doors, reactor=reactor)
+        self._port = port_for(config.listen, self.doors, reactor)
         self._hasten: Callable[[], None] | None = None
         self._hurried = False
 
@@ -143,8 +143,13 @@ class Foreman(Service):
         self._database.open()
 
     def privilegedStartService(self) -> None:
-        """Listen; a port that is taken ends the start."""
+        """Listen; a port that is taken ends the start.
+
+        :raises errors.ConfigError: when others can connect although no token is required.
+        """
         self._port.privilegedStartService()
+        if not (self._entrance.tokens.required or self._config.allow_open):
+            refuse_strangers(self._port, self._config.listen)
 
     def startService(self) -> None:
         """Ask the target what it has, and open the door."""
@@ -154,6 +159,7 @@ class Foreman(Service):
         self._timetable.start()
         self._housekeeping.start()
         self.worker.start()
+        self._token_file.start()
         self._port.startService()
         self._banner.listens()
 
@@ -170,12 +176,7 @@ class Foreman(Service):
 
     def reload(self) -> None:
         """Read the file of tokens again; what cannot be read leaves the tokens as they are."""
-        if self._config.tokens_file is None:
-            return
-        try:
-            self._take_tokens(tokens_of(self._config))
-        except (OSError, ValueError) as problem:
-            self._log.error("FOREMAN_TOKENS_FILE: {problem}; the tokens stay as they were", problem=problem)
+        self._token_file.read()
 
     def _take_tokens(self, tokens: Tokens) -> None:
         """From now on ``tokens`` open the door; what is under way for others ends."""
@@ -200,6 +201,7 @@ class Foreman(Service):
         running, waiting = len(self.inference.gate.running), len(self.inference.gate.waiting)
         self._log.info("stopping: {running} running, {waiting} waiting", running=running, waiting=waiting)
         self.api.draining = True
+        self._token_file.stop()
         await self._port.stopService()
         self.doors.drain()
         self._jobs.close()
@@ -240,12 +242,6 @@ class Foreman(Service):
         return not gave_up
 
 
-def with_backlog(listen: str) -> str:
-    """The endpoint description ``listen`` with room for those who come at once, unless it says how much there is."""
-    counts = listen.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in listen
-    return f"{listen}:backlog={BACKLOG}" if counts else listen
-
-
 def keeping(config: Config) -> dict[State, float]:
     """How long jobs are kept after they have ended, in seconds; those that are not there, for good."""
     settings: dict[State, float] = {
@@ -255,16 +251,3 @@ def keeping(config: Config) -> dict[State, float]:
         "discarded": config.keep_failed,
     }
     return {state: seconds for state, seconds in settings.items() if seconds}
-
-
-def tokens_of(config: Config) -> Tokens:
-    """The tokens that the settings name.
-
-    :raises OSError, ValueError: when the file of tokens cannot be read.
-    """
-    holders = list(read_file(config.tokens_file.read_text("utf-8"))) if config.tokens_file is not None else []
-    if config.auth_token:
-        holders.append(Holder("token", digest(config.auth_token)))
-    if config.admin_token:
-        holders.append(Holder("admin", digest(config.admin_token), admin=True))
-    return Tokens(tuple(holders), required=bool(holders) or config.tokens_file is not None)

@@ -7,13 +7,21 @@ phrase that says what is expected, such as "is not a duration, such as 30s, 10m 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from foreman import names
+from foreman.errors import InvalidName
 from foreman.tokens import read_file
 
 T = TypeVar("T")
+
+
+class Unreadable(ValueError):
+    """A file cannot be read for a reason that lies outside its text, and that may pass."""
+
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -21,6 +29,7 @@ _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 _BARE_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 #: Longer than anybody waits, short enough for every timer.
 _LONGEST = 366 * 86400.0
+_SHORTEST = 0.001
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)")
 _FACTORS = {"": 1, "b": 1} | {
@@ -30,9 +39,59 @@ _FACTORS = {"": 1, "b": 1} | {
 }
 _LARGEST = 2**50
 
+_WEB_ORIGIN = re.compile(r"(?i:https?)://(?:\[[0-9A-Fa-f:.*]+\]|[A-Za-z0-9._*-]+)(?::[0-9*]{1,6})?")
+_OTHER_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
+
+_QUOTES = "\"'"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+#: The most that is read of a file that a setting names, in bytes.
+LARGEST_FILE = 1024 * 1024
+
 _FLAGS = {
     word: value for value, words in ((True, "1 true yes on"), (False, "0 false no off")) for word in words.split()
 }
+
+
+def unquoted(text: str) -> str:
+    """What is meant by the text of a setting, before anything else is read in it; it may be empty, before and after.
+
+    Blanks around it do not count, nor does one pair of quotation marks around all of it: a shell takes these off, but
+    ``docker --env-file`` and other readers of files do not.
+
+    :raises ValueError: for a quotation mark at either end that belongs to no pair, for control characters, and for bytes
+        that are not UTF-8.
+    """
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("is not UTF-8")  # Python keeps the bytes of such a variable as lone surrogates
+    text = text.strip()
+    if len(text) > 1 and text[0] in _QUOTES and text[0] == text[-1]:
+        text = text[1:-1].strip()
+    if text and (text[0] in _QUOTES or text[-1] in _QUOTES):
+        raise ValueError("begins or ends with a quotation mark that belongs to no pair")
+    if _CONTROL.search(text):
+        raise ValueError("has a line break or another control character in it")
+    return text
+
+
+def read_text(file: Path, *, again: bool = False) -> str:
+    """The text of a file that a setting names.
+
+    :param again: it will be read again later, so that a pipe will not do.
+    :raises ValueError: with a phrase that says why it cannot be read; Unreadable where that may pass.
+    """
+    try:
+        if again and not stat.S_ISREG(file.stat().st_mode):
+            raise ValueError("cannot be read again when it changes: it is not a regular file")
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST_FILE + 1)
+    except OSError as problem:
+        raise Unreadable(f"cannot be read: {problem.strerror}") from None
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"cannot be read: it is larger than {LARGEST_FILE} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("cannot be read: it is not text in UTF-8") from None
 
 
 def seconds(text: str) -> float:
@@ -49,16 +108,16 @@ def seconds(text: str) -> float:
 
 
 def some_seconds(text: str) -> float:
-    """A duration in seconds that is not zero."""
+    """A duration in seconds, of a millisecond at least: what waits for less would never rest."""
     value = seconds(text)
-    if value <= 0:
-        raise ValueError("must be longer than 0")
+    if value < _SHORTEST:
+        raise ValueError("must be at least 1ms")
     return value
 
 
 def size(text: str) -> int:
     """A size in bytes, more than zero: ``8MiB`` and ``8m`` count by 1,024, ``8MB`` by 1,000; a bare number is bytes."""
-    match = _SIZE.fullmatch(text.lower())
+    match = _SIZE.fullmatch(text.lower()) if text.isascii() else None
     if match is None or match[2] not in _FACTORS:
         raise ValueError("is not a size, such as 8MiB, 512k or 65536")
     value = float(match[1]) * _FACTORS[match[2]]
@@ -98,8 +157,12 @@ def space_or_object(text: str) -> str:
     return text
 
 
-def plain(text: str) -> str:
-    """The text as it is."""
+def model(text: str) -> str:
+    """The name of a model, as it was written."""
+    try:
+        names.parse(text)
+    except InvalidName:
+        raise ValueError("is not the name of a model, such as nomic-embed-text or embeddinggemma:300m") from None
     return text
 
 
@@ -119,13 +182,10 @@ def token(text: str) -> str:
 
 
 def tokens_file(text: str) -> Path:
-    """The path of a file of named tokens that can be read now."""
-    named = path(text)
-    try:
-        read_file(named.read_text("utf-8"))
-    except OSError as problem:
-        raise ValueError(f"cannot be read: {problem.strerror}") from None
-    return named
+    """The path of a file of named tokens that can be read now, and again later."""
+    file = path(text)
+    read_file(read_text(file, again=True))
+    return file
 
 
 def host_names(text: str) -> tuple[str, ...]:
@@ -133,21 +193,22 @@ def host_names(text: str) -> tuple[str, ...]:
 
     :raises ValueError: for anything that no ``Host`` header can name.
     """
-    names = tuple(name.lower() for name in _items(text))
-    for name in names:
-        if not re.fullmatch(r"[a-z0-9._:\[\]*-]+", name):
-            raise ValueError(f"has {name!r}, which is not the name of a host")
-    return names
+    hosts = tuple(_items(text))
+    for host in hosts:
+        if not re.fullmatch(r"[A-Za-z0-9._:\[\]*-]+", host) or host.count("*") > 1:
+            raise ValueError(f"has {host!r}, which is not the name of a host")
+    return tuple(host.lower() for host in hosts)
 
 
 def origins(text: str) -> tuple[str, ...]:
     """Origins with commas between them, each with at most one ``*`` (contract 3); nothing is no origins.
 
-    :raises ValueError: for one that Ollama would refuse in ``OLLAMA_ORIGINS``.
+    :raises ValueError: for one that Ollama would refuse in ``OLLAMA_ORIGINS``, or that no browser sends: with a path.
     """
     found = tuple(_items(text))
     for origin in found:
-        if origin != "*" and (not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", origin) or origin.count("*") > 1):
+        form = _WEB_ORIGIN if origin.lower().startswith(("http:", "https:")) else _OTHER_ORIGIN
+        if origin != "*" and (not form.fullmatch(origin) or origin.count("*") > 1):
             raise ValueError(f"has {origin!r}, which is not an origin, such as https://chat.example.com or app://*")
     return found
 

@@ -114,7 +114,7 @@ def _or_exit(config: Config) -> Foreman:
 
     try:
         return service_from(config)
-    except StoreRefused as problem:
+    except (StoreRefused, ConfigError) as problem:
         sys.exit(f"foreman: {problem}")
 
 

@@ -47,7 +47,12 @@ def usable(url: str) -> str:
 
     :raises click.UsageError: when it is none.
     """
-    url = url.strip()
+    from foreman.spellings import unquoted
+
+    try:
+        url = unquoted(url)
+    except ValueError as problem:
+        raise click.UsageError(f"the address of a foreman {problem}") from None
     url = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
         parts = urlsplit(url)
@@ -86,15 +91,18 @@ def _host(name: str) -> str:
 
 
 def token_from(environ: Mapping[str, str]) -> str | None:
-    """The token that is sent to a foreman; None where there is none.
+    """The token that is sent to a foreman, read as the settings are; None where there is none.
 
     :raises click.UsageError: when no header can carry it.
     """
+    from foreman import spellings
+
     for variable in ("FOREMAN_TOKEN", "FOREMAN_AUTH_TOKEN"):
-        if token := environ.get(variable, "").strip():
-            if not re.fullmatch(r"[!-~]+", token):
-                raise click.UsageError(f"{variable} may only have visible ASCII characters, no spaces")
-            return token
+        try:
+            if text := spellings.unquoted(environ.get(variable, "")):
+                return spellings.token(text)
+        except ValueError as problem:
+            raise click.UsageError(f"{variable}: {problem}") from None
     return None
 
 

@@ -67,7 +67,7 @@ async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], flo
 
 async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Finding:
     """Whether the target answers, with which version, and what it has."""
-    url = client.address.url
+    url = client.address.shown
     await inventory.refresh()
     if inventory.degraded is not None:
         detail = f"{url}: {inventory.degraded.detail}"

@@ -70,7 +70,7 @@ def _simulator(reactor: Any) -> TargetAddress:
 
 
 def _what_to_type(config: Config, *, simulated: bool) -> str:
-    target = f"the built-in simulator ({config.target.url})" if simulated else config.target.url
+    target = f"the built-in simulator ({config.target.shown})" if simulated else config.target.shown
     url = url_of(config.listen)
     if url is None:
         return f"\nforeman listens on {config.listen}, in front of {target}. Ctrl-C stops it.\n"

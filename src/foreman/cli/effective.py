@@ -7,10 +7,8 @@ from contextlib import suppress
 
 from attrs import frozen
 
-from foreman.config import DATABASE, SETTINGS, Setting, state_folder
-
-#: What stands for a secret that is set.
-MASK = "***"
+from foreman.config import DATABASE, MASK, SETTINGS, Setting, state_folder
+from foreman.spellings import unquoted
 
 
 @frozen
@@ -40,15 +38,21 @@ def effective(environ: Mapping[str, str], options: Mapping[str, str | None]) -> 
 
 
 def _one(setting: Setting, environ: Mapping[str, str], option: str) -> Effective:
-    if option:
-        return Effective(setting.variable, option, f"--{setting.option}")
-    text = environ.get(setting.variable, "").strip()
-    if text:
-        return Effective(setting.variable, MASK if setting.secret else text, "environment")
-    file = environ.get(f"{setting.variable}_FILE", "").strip() if setting.secret else ""
+    if text := _meant(option):
+        return Effective(setting.variable, setting.shown(text), f"--{setting.option}")
+    if text := _meant(environ.get(setting.variable, "")):
+        return Effective(setting.variable, setting.shown(text), "environment")
+    file = _meant(environ.get(f"{setting.variable}_FILE", "")) if setting.secret else ""
     if file:
         return Effective(setting.variable, MASK, f"file {file}")
     if setting.attribute == "db_path":  # its default is another one for each person
         with suppress(ValueError):
             return Effective(setting.variable, str(state_folder(environ) / DATABASE), "default")
     return Effective(setting.variable, setting.default, "default")
+
+
+def _meant(text: str) -> str:
+    try:
+        return unquoted(text)
+    except ValueError:
+        return text  # it is reported as a problem

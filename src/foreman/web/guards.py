@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from attrs import field, frozen
 
 from foreman.headers import RawHeaders
 
 _NAME_AND_PORT = re.compile(r"(\[[^\]]*+\]|[^:\[\]]*+)(?::[0-9]*+)?")
+#: Says whether an origin is allowed.
+Pattern = Callable[[str], bool]
+_HOST_CHARACTERS, _PORT = "[a-z0-9._-]*", "(?::[0-9]{1,5})?"
+#: A host name has 253 characters at most.
+_LONGEST_ORIGIN = 300
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - an origin, nothing is bound
 _DEFAULT_ORIGINS = (
@@ -67,16 +72,16 @@ class Guards:
     """The rules of one daemon.
 
     :ivar hosts: names accepted beside Ollama's own, lower case, without a port; :ivar origins: likewise; both with at most
-        one ``*`` each; :ivar hostname: of this machine.
+        one ``*`` each, see ``origin_pattern``; :ivar hostname: of this machine.
     """
 
     hosts: frozenset[str] = field(default=(), converter=_names_in)
     origins: tuple[str, ...] = ()
     hostname: str = ""
-    _patterns: tuple[str, ...] = field(init=False)
+    _patterns: tuple[Pattern, ...] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_patterns", (*self.origins, *_DEFAULT_ORIGINS))
+        object.__setattr__(self, "_patterns", tuple(map(origin_pattern, (*self.origins, *_DEFAULT_ORIGINS))))
 
     def host_allowed(self, header: bytes, own_address: str) -> bool:
         """Whether a ``Host`` header names this machine, and not a stranger's name that resolves to it.
@@ -86,7 +91,7 @@ class Guards:
         name = _name_in(header.decode("latin-1"))
         if self.is_local_name(header) or name == own_address.lower():
             return True
-        if any(_matches(pattern, name) for pattern in self.hosts):
+        if any(_is_host(pattern, name) for pattern in self.hosts):
             return True
         try:
             address = ipaddress.ip_address(name)
@@ -102,7 +107,7 @@ class Guards:
     def origin_allowed(self, origin: bytes, host: bytes) -> bool:
         """Whether a page from ``origin`` may ask; ``null`` may not."""
         text = origin.decode("latin-1")
-        return same_origin(origin, host) or any(_matches(pattern, text) for pattern in self._patterns)
+        return same_origin(origin, host) or any(matches(text) for matches in self._patterns)
 
     def cors_headers(self, origin: bytes, host: bytes, *, jobs: bool = False) -> RawHeaders:
         """What an answer to an allowed ``origin`` carries; nothing for foreman's own pages.
@@ -130,8 +135,57 @@ def same_origin(origin: bytes, host: bytes) -> bool:
     return bool(host) and origin in (b"http://" + host, b"https://" + host)
 
 
-def _matches(pattern: str, text: str) -> bool:
+def origin_pattern(pattern: str) -> Pattern:
+    """What decides whether an origin is one of ``pattern``.
+
+    As in Ollama a ``*`` may stand once, and alone for everything. In an origin of the web it stands for less than there,
+    since that is what people mean: behind the colon for digits, elsewhere for letters, digits, dots, dashes and underscores
+    of a host name. At the end of a host it is the port (``http://localhost*``), or the rest of an address and the port
+    (``http://192.168.*``). Elsewhere (``app://*``) it stands for anything.
+    """
     before, star, after = pattern.partition("*")
+    scheme, separator, host = before.partition("://")
+    if scheme.lower() not in ("http", "https") or not separator:
+        if not star:
+            return lambda origin: origin == pattern
+        return lambda origin: _surrounded(before, origin, after) is not None
+    before, after = before.lower(), after.lower()
+    form = re.compile(_star_of(host, after) if star else "")
+
+    def matches(origin: str) -> bool:
+        between = _surrounded(before, origin, after) if len(origin) <= _LONGEST_ORIGIN else None
+        return between is not None and form.fullmatch(between) is not None
+
     if not star:
-        return text == pattern
-    return len(text) >= len(before) + len(after) and text.startswith(before) and text.endswith(after)
+        return lambda origin: origin == before
+    return matches
+
+
+def _star_of(host: str, after: str) -> str:
+    """A regular expression for what a ``*`` stands for between ``host`` and ``after`` in an origin of the web."""
+    if ":" in host.rpartition("]")[2]:
+        return "[0-9]{1,5}" if host.endswith(":") else "[0-9]{0,4}"
+    if after and not after.startswith(":"):
+        return _HOST_CHARACTERS
+    port = "" if after else _PORT
+    if not host:
+        return rf"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]){port}"
+    if re.fullmatch(r"[0-9.]+", host):
+        return "[0-9.]*" + port
+    return (_HOST_CHARACTERS if host.endswith(".") else "") + port
+
+
+def _is_host(pattern: str, name: str) -> bool:
+    """Whether a name is one of a ``pattern`` of the settings, whose ``*`` stands for characters of a host name."""
+    before, star, after = pattern.partition("*")
+    if not star or pattern == "*":
+        return bool(star) or name == pattern
+    between = _surrounded(before, name, after)
+    return between is not None and re.fullmatch(_HOST_CHARACTERS, between) is not None
+
+
+def _surrounded(before: str, text: str, after: str) -> str | None:
+    """What stands in ``text`` between ``before`` and ``after``; None where it does not begin and end with them."""
+    if len(text) < len(before) + len(after) or not (text.startswith(before) and text.endswith(after)):
+        return None
+    return text[len(before) : len(text) - len(after)]

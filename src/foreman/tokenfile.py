@@ -1,0 +1,105 @@
+"""The tokens that the settings name, and a look each second at whether the file of named ones has changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from foreman.config import Config
+from foreman.spellings import Unreadable, read_text
+from foreman.tokens import Holder, Tokens, digest, read_file
+
+#: Between two looks, in seconds: so long may a token that was revoked still open the door.
+BETWEEN_LOOKS = 1.0
+
+#: What tells one state of a file from another. A file is replaced by another (inode), or written in place (times, size).
+_Mark = tuple[int, int, int, int, int]
+
+
+def tokens_of(config: Config) -> Tokens:
+    """The tokens that the settings name.
+
+    :raises ValueError: when the file of tokens cannot be read.
+    """
+    holders: list[Holder] = []
+    if config.tokens_file is not None:
+        holders += read_file(read_text(config.tokens_file, again=True))
+    if config.auth_token:
+        holders.append(Holder("token", digest(config.auth_token)))
+    if config.admin_token:
+        holders.append(Holder("admin", digest(config.admin_token), admin=True))
+    return Tokens(tuple(holders), required=bool(holders) or config.tokens_file is not None)
+
+
+@define(eq=False)
+class TokenFile:
+    """Looks at the file while foreman runs, so that ``foreman token revoke`` counts at once.
+
+    :ivar take: is given the tokens when the file was read.
+    """
+
+    _clock: IReactorTime
+    _config: Config
+    _take: Callable[[Tokens], None]
+    _mark: _Mark | None = field(default=None, init=False)
+    _problem: str = field(default="", init=False)
+    _loop: LoopingCall = field(init=False)
+    _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self._mark = self._looked()
+        self._loop = LoopingCall(self.look)
+        self._loop.clock = self._clock
+
+    def start(self) -> None:
+        """Look each second from now on."""
+        if self._config.tokens_file is not None:
+            self._loop.start(BETWEEN_LOOKS, now=False)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._loop.running:
+            self._loop.stop()
+
+    def look(self) -> None:
+        """Read the file if it is another than at the last time, or could not be opened then."""
+        try:
+            if self._config.tokens_file is not None and (self._mark is None or self._looked() != self._mark):
+                self._read(said=self._problem)
+        except Exception:  # noqa: BLE001 - one look that failed must not be the last one
+            self._log.failure("looking at FOREMAN_TOKENS_FILE failed")
+
+    def read(self) -> None:
+        """Read the file; what cannot be read leaves the tokens as they are."""
+        if self._config.tokens_file is not None:
+            self._read(said="")
+
+    def _read(self, said: str) -> None:
+        """Read the file; a problem that was ``said`` is not said again."""
+        # Before the file is read: what is written meanwhile is seen at the next look.
+        mark = self._looked()
+        try:
+            tokens = tokens_of(self._config)
+        except ValueError as problem:
+            self._mark, self._problem = None if isinstance(problem, Unreadable) else mark, str(problem)
+            if self._problem != said:
+                self._log.error("FOREMAN_TOKENS_FILE: {problem}; the tokens stay as they were", problem=self._problem)
+            return
+        self._mark, self._problem = mark, ""
+        self._take(tokens)
+
+    def _looked(self) -> _Mark | None:
+        path: Path | None = self._config.tokens_file
+        try:
+            found = os.stat(path) if path is not None else None  # noqa: PTH116 - the same in fewer steps, each second
+        except OSError:
+            found = None
+        if found is None:
+            return None
+        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

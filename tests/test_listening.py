@@ -1,0 +1,89 @@
+"""The port that foreman listens on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import succeed
+from twisted.internet.protocol import Factory
+
+from bench import settings
+from foreman.errors import ConfigError
+from foreman.listening import port_for, refuse_strangers
+from foreman.service import Foreman
+
+reactor: Any = installed_reactor
+
+
+class Opened:
+    """A port that is bound to ``address``."""
+
+    def __init__(self, address: Any) -> None:
+        self._address = address
+        self.stopped = False
+
+    def getHost(self) -> Any:
+        return self._address
+
+    def stopListening(self) -> None:
+        self.stopped = True
+
+
+class Service:
+    """A service whose endpoint has given ``opened``."""
+
+    def __init__(self, opened: Any) -> None:
+        self._waitingForPort = succeed(opened)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "::ffff:0.0.0.0", "fe80::1%eth0"])
+def test_a_port_that_others_can_reach_is_closed_whatever_its_description_says(host: str) -> None:
+    kind: Any = IPv6Address if ":" in host else IPv4Address
+    opened = Opened(kind("TCP", host, 8080))
+    with pytest.raises(ConfigError, match=f"is bound to {host}"):
+        refuse_strangers(Service(opened), "tcp:8080:interface=localhost")  # type: ignore[arg-type]
+    assert opened.stopped
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        IPv4Address("TCP", "127.0.0.1", 1),
+        IPv4Address("TCP", "127.9.9.9", 1),
+        IPv6Address("TCP", "::1", 1),
+        IPv6Address("TCP", "::ffff:127.0.0.1", 1),
+        UNIXAddress("/run/foreman.sock"),
+    ],
+)
+def test_a_port_of_this_machine_stays_open(address: Any) -> None:
+    opened = Opened(address)
+    refuse_strangers(Service(opened), "x")  # type: ignore[arg-type]
+    refuse_strangers(Service(object()), "stdio:")  # type: ignore[arg-type]
+    assert not opened.stopped
+
+
+def test_foreman_itself_looks_at_what_was_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foreman.config.is_private", lambda _: True)  # as if the description deceived it
+    for more in ({}, {"auth_token": "correct-horse-battery"}, {"allow_open": "1"}):
+        foreman = Foreman(settings(1, listen="tcp:0", **more), reactor, reactor.seconds, lambda: None, lambda: 0.0)  # type: ignore[arg-type, return-value]
+        if more:
+            foreman.privilegedStartService()
+            foreman._port._waitingForPort.result.stopListening()
+        else:
+            with pytest.raises(ConfigError, match="no token is set"):
+                foreman.privilegedStartService()
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["onion:80:x=1", "ssl:0:privateKey=no-such-file.pem", "tcp:0:backlog=x", "unix:x:lockfile=x", "tls:nowhere:x"],
+)
+def test_what_cannot_be_listened_on_is_one_sentence(listen: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        port_for(listen, Factory(), reactor)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"FOREMAN_LISTEN: {listen!r} cannot be used: ")
+    assert "\n" not in problem
