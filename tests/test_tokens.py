@@ -117,6 +117,15 @@ def test_a_credential_is_compared_with_every_token() -> None:
         ]
 
 
+def test_a_name_may_have_two_tokens_while_one_replaces_the_other() -> None:
+    old, new = Holder("alice", digest("the-old-one")), Holder("alice", digest("the-new-one"), admin=True)
+    both, after = Tokens((old, new), required=True), Tokens((new,), required=True)
+    assert [both.who(token) for token in (b"the-old-one", b"the-new-one")] == [old, new]
+    assert [after.still_has(one) for one in (old, new)] == [False, True]
+    assert not Tokens((Holder("alice", new.digest),), required=True).still_has(new)
+    assert (both.knows(b"the-old-one"), after.knows(b"the-old-one")) == (True, False)
+
+
 def test_managing_is_for_admins_as_soon_as_there_is_one() -> None:
     assert not Tokens((ALICE,), required=True).has_admin
     assert Tokens((ALICE, BOSS), required=True).has_admin
@@ -259,6 +268,17 @@ def test_a_running_foreman_takes_new_tokens_over_and_forgets_revoked_ones(
         run("revoke", "alice")
         step.service.reload()
         assert (status_of(step, alice), status_of(step, bob)) == (401, 200)
+
+
+def test_a_running_foreman_notices_by_itself(run: Callable[..., Result], tmp_path: Path) -> None:
+    alice = run("new", "alice").stdout.strip()
+    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+        step.service._token_file.start()
+        bob = run("new", "bob").stdout.strip()
+        run("revoke", "alice")
+        step.wait(1)
+        assert (status_of(step, alice), status_of(step, bob)) == (401, 200)
+        step.service._token_file.stop()
 
 
 @pytest.mark.parametrize("spoil", ["garbage", "gone", "bytes"])

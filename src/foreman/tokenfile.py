@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -18,8 +18,18 @@ from foreman.tokens import Holder, Tokens, digest, read_file
 #: Between two looks, in seconds: so long may a token that was revoked still open the door.
 BETWEEN_LOOKS = 1.0
 
-#: What tells one state of a file from another. A file is replaced by another (inode), or written in place (times, size).
-_Mark = tuple[int, int, int, int, int]
+
+@frozen
+class Mark:
+    """What tells one state of a file from another.
+
+    :ivar file: device and inode, which change when another file is moved into its place;
+    :ivar times: of its last change, and of that of its inode, in nanoseconds; :ivar size: in bytes.
+    """
+
+    file: tuple[int, int]
+    times: tuple[int, int]
+    size: int
 
 
 def tokens_of(config: Config) -> Tokens:
@@ -47,7 +57,8 @@ class TokenFile:
     _clock: IReactorTime
     _config: Config
     _take: Callable[[Tokens], None]
-    _mark: _Mark | None = field(default=None, init=False)
+    _mark: Mark | None = field(default=None, init=False)
+    _seen: Mark | None = field(default=None, init=False)
     _problem: str = field(default="", init=False)
     _loop: LoopingCall = field(init=False)
     _log = Logger()
@@ -69,8 +80,17 @@ class TokenFile:
 
     def look(self) -> None:
         """Read the file if it is another than at the last time, or could not be opened then."""
+        if self._config.tokens_file is None:
+            return
+        now, before = self._looked(), self._seen
+        self._seen = now
+        if now is not None and now == self._mark:
+            return
+        # One that is written in place is empty for a moment, which would end what everybody does: it must have stayed as it
+        # is from one look to the next. One that was moved into its place, as foreman token does, counts at once.
+        moved = now is not None and now.size > 0 and self._mark is not None and now.file != self._mark.file
         try:
-            if self._config.tokens_file is not None and (self._mark is None or self._looked() != self._mark):
+            if now is None or moved or now == before:
                 self._read(said=self._problem)
         except Exception:  # noqa: BLE001 - one look that failed must not be the last one
             self._log.failure("looking at FOREMAN_TOKENS_FILE failed")
@@ -94,7 +114,7 @@ class TokenFile:
         self._mark, self._problem = mark, ""
         self._take(tokens)
 
-    def _looked(self) -> _Mark | None:
+    def _looked(self) -> Mark | None:
         path: Path | None = self._config.tokens_file
         try:
             found = os.stat(path) if path is not None else None  # noqa: PTH116 - the same in fewer steps, each second
@@ -102,4 +122,4 @@ class TokenFile:
             found = None
         if found is None:
             return None
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+        return Mark((found.st_dev, found.st_ino), (found.st_mtime_ns, found.st_ctime_ns), found.st_size)
