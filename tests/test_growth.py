@@ -22,6 +22,7 @@ from foreman.simulator import names as simulated_names
 from foreman.simulator.refusals import Malformed, Refused
 from foreman.web import credentials, framing, guards
 from foreman.web.jobs import artifacts, asking, fields, following, listing, moments, reading, routes
+from foreman.web.jobs.problems import Flaws
 
 #: From the first size to the second the work may grow a little more than the input does, which is by this factor.
 SIZES = ((4096, 16 * 1024), (16 * 1024, 64 * 1024))
@@ -100,9 +101,9 @@ def job(body: bytes) -> object:
 
 def member(judge: Callable[[Any], Any]) -> Callable[[bytes], object]:
     def read(value: bytes) -> None:
-        found = fields.members_of(b'{"it":' + value + b"}")
+        found = fields.members_of(b'{"metadata":' + value + b"}")
         if found is not None:
-            fields.Fields(found, "", [], []).read("it", judge, None)
+            fields.Fields(found, "", Flaws(), Flaws()).read("metadata", judge, None)
 
     return read
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from foreman.job import NewJob
 from foreman.web.jobs import moments, reading
 from foreman.web.jobs.asking import header_key, kept_headers, wants_job
 from foreman.web.jobs.fields import ENDPOINTS, FIELDS
-from foreman.web.jobs.problems import Problem
+from foreman.web.jobs.problems import MOST_NAMED, Problem, problem_reply
 from foreman.web.jobs.reading import Reader
 from jobbench import PlayedModels
 
@@ -203,6 +204,76 @@ def test_a_form_that_is_sent_again_with_another_boundary_is_the_same() -> None:
     assert len(prints) == 1
     other = reading.as_sent(evolve(read(), payload=b"--aaa"), "multipart/form-data; boundary=aaa", None, [])
     assert other.fingerprint not in prints
+
+
+# what is said of a body, and what it costs, does not grow with its flaws
+
+
+def many(of: str, count: int) -> str:
+    return ", ".join(of.replace("#", str(number)) for number in range(count))
+
+
+BESIDE = '"endpoint": "/api/chat", "payload": {"model": "m", "messages": [{"role": "user"}]}'
+UNKNOWN = f"{{{BESIDE}, " + many('"x#": 1', 1000) + "}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        UNKNOWN,
+        f"[{many(UNKNOWN, 30)}]",
+        f"[{many('7', 1000)}]",
+        f"[{many('{}', 1000)}]",
+        f"[{many('{' + chr(34) + '~' * 5000 + chr(34) + ': 1}', 1000)}]",
+        f"{{{BESIDE}, " + many('"x#": 1', 300_000) + "}",
+        f"[{many('1', 300_000)}]",
+        f"[{many('[]', 300_000)}]",
+        f'{{{BESIDE}, "{"a" * 1_000_000}": 1}}',
+        f'{{{BESIDE}, "metadata": {{{many(chr(34) + "#" + chr(34) + ": 1", 300_000)}}}}}',
+        f'{{{BESIDE}, "metadata": [{many("[]", 300_000)}]}}',
+        f'{{{BESIDE}, "run_at": "{"9" * 1_000_000}"}}',
+        f'{{{BESIDE}, "priority": {"9" * 1_000_000}}}',
+        f'{{{BESIDE}, "idempotency_key": "{"k" * 1_000_000}"}}',
+        f'{{"endpoint": "{"/" * 1_000_000}", "payload": {{}}}}',
+        f'{{"endpoint": "/api/chat", "payload": {{"model": "{"m" * 1_000_000}", "messages": []}}}}',
+        f'{{"endpoint": "/api/chat", "payload": {{"model": "{"m" * 7000}:local:cloud", "messages": [{{}}]}}}}',
+    ],
+    ids=lambda body: f"{body[:2]}{body[-12:]}{len(body)}",
+)
+def test_a_body_with_many_flaws_or_long_ones_is_answered_briefly(body: str) -> None:
+    reader = Reader("alice", None, NOW, 20_000_000)
+    data = body.encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem) as raised:
+            reader.read(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    problem = raised.value
+    assert len(problem_reply(problem).body) < 20_000
+    assert peak < 2 * len(data) + 16_000_000
+    assert len(problem.flaws) <= MOST_NAMED + 1
+    if len(problem.flaws) > MOST_NAMED:
+        assert problem.flaws[-1].detail.startswith("and ")
+        assert ", and " in str(problem)
+
+
+def test_all_flaws_are_counted() -> None:
+    with pytest.raises(Problem) as raised:
+        READER.read(UNKNOWN.encode())
+    assert str(raised.value).endswith(", and 999 more")
+    assert (len(raised.value.flaws), raised.value.flaws[-1].detail) == (21, "and 980 more")
+
+
+def test_a_body_that_is_larger_than_jobs_may_be_is_refused_before_it_is_read() -> None:
+    for body, most in ((b" {}", 10_000 + reading.MOST_BESIDE), (b"\n[]", 1000 * (10_000 + reading.MOST_BESIDE))):
+        READER.check_size(body, most)
+        with pytest.raises(Problem) as raised:
+            READER.check_size(body, most + 1)
+        assert raised.value.status == 413
+    with pytest.raises(Problem, match="a job may have"):
+        READER.read(b"{" + b" " * 300_000 + b"}")
 
 
 # what stands beside the body

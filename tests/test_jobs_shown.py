@@ -118,3 +118,33 @@ async def test_odd_parameters_of_a_list_are_answered(bench: JobBench) -> None:
         "metadata.%ed%a0%80=x",
     ):
         assert (await bench.ask("GET", f"/jobs?{query}")).status in {200, 400}, query
+
+
+LONG = "%C3%BF" * 5000
+
+
+@told
+async def test_an_error_repeats_little_of_what_was_asked(bench: JobBench) -> None:
+    id_ = await bench.submit()
+    for method, path in (
+        ("GET", f"/jobs/{LONG}"),
+        ("GET", f"/jobs/{LONG}/nothing/here"),
+        ("GET", f"/jobs?{LONG}=1"),
+        ("GET", f"/jobs?state={LONG}"),
+        ("GET", f"/jobs?limit={LONG}"),
+        ("GET", f"/jobs?before={LONG}"),
+        ("GET", f"/jobs?owner={LONG}"),
+        ("GET", f"/jobs/{id_}?wait={LONG}"),
+        ("GET", f"/jobs/{id_}/artifacts/{LONG}"),
+        ("PUT", f"/jobs/{id_}/artifacts/{LONG}"),
+        ("GET", f"/jobs/{id_}/events?after={LONG}"),
+        ("GET", f"/jobs/{id_}/stream?after={LONG}"),
+        ("DELETE", f"/jobs?state={LONG}"),
+        ("GET", f"//jobs/{LONG}"),
+        ("GET", f"/api/tags/?{LONG}"),
+    ):
+        answer = await bench.ask(method, path)
+        assert 400 <= answer.status < 500, path[:40]
+        assert len(answer.body) < 1000, path[:40]
+    answer = await bench.ask("POST", "/jobs", CHAT, ("Idempotency-Key", LONG))
+    assert (answer.status, len(answer.body) < 1000) == (400, True)

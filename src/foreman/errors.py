@@ -77,3 +77,17 @@ class Revoked(ForemanError):
 
 class ReaderStalled(ForemanError):
     """Whoever reads an answer took nothing for too long."""
+
+
+#: How much of what somebody sent is repeated to them or in the log, in characters.
+MOST_REPEATED = 80
+
+
+def excerpt(text: str, most: int = MOST_REPEATED) -> str:
+    """``text`` in quotes for a sentence: its beginning where it is longer than ``most`` characters."""
+    return repr(text) if len(text) <= most else f"{text[:most]!r}…"
+
+
+def shortened(text: str, most: int) -> str:
+    """``text``, or its beginning where it is longer than ``most`` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -141,6 +141,9 @@ _BAD_REQUEST = Refusal(400, "400 Bad Request")
 CLOSED = Refusal(
     403, "Codex proxy only accepts loopback requests; foreman passes none of them on: ask Ollama on its own machine"
 )
+_TOO_LONG = Refusal(414, "414 URI Too Long")
+#: A redirect repeats the target twice, and escapes it; no route of Ollama's is nearly as long. In bytes.
+_LONGEST_REDIRECTED = 4096
 #: Bytes that Go's ``url.EscapedPath`` leaves as they were sent, and those that it writes plainly itself.
 _AS_SENT = re.compile(rb"[A-Za-z0-9\-._~$&+,/:;=@%!'()*\[\]]*")
 _PLAIN = "$&+,/:;=@"
@@ -194,6 +197,8 @@ def way(method: bytes, target: bytes, base: bytes = b"") -> Way | Redirect | Ref
     if _hides_credential(decoded):
         return _NOT_FOUND
     if (clean := _clean(escaped)) != escaped:
+        if len(target) > _LONGEST_REDIRECTED:
+            return _TOO_LONG
         return Redirect(307, _escape(clean) + _to_ascii(question + query if query else b""))
     return _way(method.decode("latin-1"), decoded, _to_ascii(question + query))
 
@@ -252,6 +257,8 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
         # Escaped dot segments or slashes: Ollama has no such route, something between may think otherwise.
         return _NOT_FOUND
     if path.endswith("/") and path != "/" and not is_of_jobs(path) and _is_one_slash_off(method, path[:-1]):
+        if len(decoded) + len(query) > _LONGEST_REDIRECTED:
+            return _TOO_LONG
         return Redirect(301 if method == "GET" else 307, _escape(decoded[:-1]) + query)
     return Way(_lane(method, path), _family(path), path)
 

@@ -8,11 +8,14 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from foreman.errors import shortened
 from foreman.lanes import Way
 from foreman.record import Record
 
 #: When thousands leave together, their lines must not hold up everybody else: a line takes 50 µs.
 LINES_AT_ONCE = 20
+#: How much of what somebody else wrote is repeated, in characters: of a path or a name, and of a sentence.
+LONGEST, LONGEST_SENTENCE = 200, 500
 
 
 @define(eq=False)
@@ -55,19 +58,20 @@ class AccessLog:
         rate = None
         if record.tokens_out and record.eval_seconds:
             rate = record.tokens_out / record.eval_seconds
+        route, detail = shortened(record.route, LONGEST), _sentence(record.detail)
         line = (
             f"{record.lane} {_plain(record.route)} model={_plain(record.model)} caller={_plain(record.caller)}"
             f" status={record.status} wait={_seconds(wait)} first={_seconds(first)} total={_seconds(total)}"
             f" in={_number(record.tokens_in)} out={_number(record.tokens_out)}"
             f" rate={'-' if rate is None else f'{rate:.1f}/s'} outcome={record.outcome!r}"
-            f"{f' ({record.detail})' if record.detail else ''} id={record.id or '-'}"
+            f"{f' ({detail})' if detail else ''} id={record.id or '-'}"
         )
         self._log.info(
             "{_line}",
             _line=line,
             lane=record.lane,
-            route=record.route,
-            model=record.model,
+            route=route,
+            model=None if record.model is None else shortened(record.model, LONGEST),
             caller=record.caller,
             status=record.status,
             wait=_rounded(wait),
@@ -77,7 +81,7 @@ class AccessLog:
             tokens_out=record.tokens_out,
             rate=_rounded(rate),
             outcome=record.outcome,
-            detail=record.detail,
+            detail=detail,
             id=record.id,
         )
 
@@ -98,5 +102,11 @@ def _plain(text: str | None) -> str:
     # What a client chose must not be able to make a second line, or a colour, out of a log line.
     if not text:
         return "-"
-    shown = text if len(text) <= 200 else text[:200] + "…"
+    shown = shortened(text, LONGEST)
     return shown if shown.isprintable() and " " not in shown else repr(shown)
+
+
+def _sentence(text: str) -> str:
+    # What went wrong may repeat what a client or the target said.
+    shown = shortened(text, LONGEST_SENTENCE)
+    return shown if shown.isprintable() else repr(shown)

@@ -107,7 +107,7 @@ class Api:
         if self._inference.cancel(id, lambda caller: request.admin or caller == request.caller):
             self._reply(request, Reply(204, [], b""))
         else:
-            text = f"no request {id!r} of yours waits or runs"
+            text = f"no request {errors.excerpt(id)} of yours waits or runs"
             self._reply(request, error_reply("ollama", 404, text, request.request_id))
 
     # from the inventory

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from twisted.internet.interfaces import IReactorTime
 
+from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.job import OWN_ARTIFACTS, ArtifactInfo
 from foreman.web.answers import PHRASES
@@ -34,7 +35,9 @@ def check_name(name: str) -> None:
     if len(name) > LONGEST_NAME or not name.isprintable() or name.isspace():
         raise Problem(400, f"the name of an artifact has 1 to {LONGEST_NAME} printable characters")
     if name in OWN_ARTIFACTS:
-        raise Problem(409, f"{name!r} is one of the names that foreman gives: {', '.join(sorted(OWN_ARTIFACTS))}")
+        raise Problem(
+            409, f"{errors.excerpt(name)} is one of the names that foreman gives: {', '.join(sorted(OWN_ARTIFACTS))}"
+        )
 
 
 def kept_type(visit: Visit) -> str:

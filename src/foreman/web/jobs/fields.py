@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import msgspec
 from attrs import define, field
 from msgspec import Raw
 
+from foreman.errors import MOST_REPEATED, shortened
 from foreman.job import PRIORITIES
 from foreman.web.jobs import moments
 from foreman.web.jobs.asking import KEY_LENGTH
-from foreman.web.jobs.problems import Flaw
+from foreman.web.jobs.problems import Flaw, Flaws, Problem
 
 T = TypeVar("T")
 
+MOST_JOBS = 1000
 MOST_ATTEMPTS = 100
 MOST_METADATA, METADATA_NAME, METADATA_TEXT = 16, 64, 512
 
@@ -36,6 +39,24 @@ FIELDS = (
     "endpoint", "payload", "priority", "run_at", "deadline", "max_attempts", "metadata", "idempotency_key",
 )  # fmt: skip
 
+#: The longest member beside the payload, in bytes: metadata with every character escaped, and blanks.
+LONGEST_MEMBER = 128 * 1024
+#: Of an object up to this size every unknown member is named; bytes.
+_SMALL = 64 * 1024
+_ABSENT = Raw()
+_job_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct("_Job", [(name, Raw, _ABSENT) for name in FIELDS], forbid_unknown_fields=True)
+)
+_lenient_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct("_Members", [(name, Raw, _ABSENT) for name in FIELDS])
+)
+#: A list would be built whole, whatever its length, before anybody could count it.
+_ELEMENTS = tuple(f"element{number}" for number in range(MOST_JOBS))
+_array_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_Elements", [(name, Raw, _ABSENT) for name in _ELEMENTS], array_like=True, forbid_unknown_fields=True
+    )
+)
 _READABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MISTAKE = "cannot be read"
 
@@ -54,14 +75,14 @@ class Fields:
 
     members: Mapping[str, Raw]
     pointer: str
-    flaws: list[Flaw]
-    late: list[Flaw]
+    flaws: Flaws
+    late: Flaws
     _own: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         known = ", ".join(FIELDS)
         for name in (name for name in self.members if name not in FIELDS):
-            self.wrong(_escaped(name), f"is no field of a job; there are {known}")
+            self.wrong(_escaped(shortened(name, MOST_REPEATED)), f"is no field of a job; there are {known}")
 
     @property
     def sound(self) -> bool:
@@ -71,7 +92,12 @@ class Fields:
     def wrong(self, name: str, detail: str, status: int = 400) -> None:
         """Note what is wrong with a member."""
         self._own += 1
-        self.flaws.append(Flaw(f"{self.pointer}/{name}", detail, status))
+        self.flaws.add(Flaw(f"{self.pointer}/{name}", detail, status))
+
+    def size(self, name: str) -> int:
+        """How long a member is, in bytes; 0 where it is not there."""
+        raw = self.members.get(name)
+        return 0 if raw is None else len(raw)
 
     def raw(self, name: str) -> bytes | None:
         """The bytes of a member as they came; None where it is not there, or null."""
@@ -81,6 +107,9 @@ class Fields:
 
     def read(self, name: str, judge: Callable[[Any], T], default: T) -> T:
         """The value of a member, ``default`` where there is none; what is wrong is noted."""
+        if self.size(name) > LONGEST_MEMBER:
+            self.wrong(name, f"may have {LONGEST_MEMBER} bytes, and has {self.size(name)}")
+            return default
         raw = self.raw(name)
         if raw is None:
             return default
@@ -94,19 +123,45 @@ class Fields:
 
 
 def members_of(raw: bytes | Raw) -> Mapping[str, Raw] | None:
-    """The members of a JSON object, each as it came; None where it is no object that can be read."""
+    """The members of a JSON object, each as it came; None where it is no object that can be read.
+
+    Of those that no job has, only the first is there where the object is large: a million of them cost memory.
+    """
     try:
-        return msgspec.json.decode(raw, type=dict[str, Raw])
+        return _given(_job_decoder.decode(raw))
+    except msgspec.ValidationError as problem:
+        try:
+            if len(raw) <= _SMALL:
+                return msgspec.json.decode(raw, type=dict[str, Raw])
+            return {**_given(_lenient_decoder.decode(raw)), _unknown_in(problem): Raw(b"null")}
+        except _READABLE:
+            return None
     except _READABLE:
         return None
 
 
 def elements_of(raw: bytes) -> list[Raw] | None:
-    """The elements of a JSON array, each as it came; None where it is no array that can be read."""
+    """The elements of a JSON array, each as it came; None where it is no array that can be read.
+
+    :raises Problem: where there are more than MOST_JOBS, which are not read.
+    """
     try:
-        return msgspec.json.decode(raw, type=list[Raw])
+        found = _array_decoder.decode(raw)
+    except msgspec.ValidationError:
+        raise Problem(400, f"an array may have 1 to {MOST_JOBS} jobs, and has more") from None
     except _READABLE:
         return None
+    elements = (getattr(found, name) for name in _ELEMENTS)
+    return list(takewhile(lambda element: element is not _ABSENT, elements))
+
+
+def _given(job: msgspec.Struct) -> dict[str, Raw]:
+    return {name: value for name in FIELDS if (value := getattr(job, name)) is not _ABSENT}
+
+
+def _unknown_in(problem: msgspec.ValidationError) -> str:
+    """The name that msgspec found to be unknown."""
+    return str(problem).partition("`")[2].partition("`")[0] or "?"
 
 
 def endpoint(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
+from foreman.errors import MOST_REPEATED, shortened
 from foreman.lanes import allowed_methods
 from foreman.web.answers import Reply
 from foreman.web.jobs.problems import Problem, problem_reply
@@ -33,6 +34,6 @@ class Front(Resource):
             allowed = ", ".join(methods)
             problem = Problem(405, f"here are {allowed}", headers=[(b"Allow", allowed.encode("ascii"))])
         else:
-            problem = Problem(404, f"there is nothing at {request.way.path}")
+            problem = Problem(404, f"there is nothing at {shortened(request.way.path, MOST_REPEATED)}")
         self._reply(request, problem_reply(problem))
         return NOT_DONE_YET

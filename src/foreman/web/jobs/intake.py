@@ -54,6 +54,7 @@ class Intake:
         asking.check_plain(visit, "send the job uncompressed; its payload goes to Ollama as it is")
         key = asking.header_key(visit)
         reader = Reader(visit.caller, key, self._store.now(), self._limits.max_payload)
+        reader.check_size(_beginning(visit), visit.content.length)
         new, is_array = reader.read(read_whole(visit))
         enqueued = await self._enqueue(new, "/{}" if is_array else "")
         jobs = await self._shown(enqueued)
@@ -143,6 +144,16 @@ def read_whole(visit: Visit) -> bytes:
     """The body of a request, wherever it is held."""
     body = visit.body()
     return body if isinstance(body, bytes) else body.read()
+
+
+def _beginning(visit: Visit) -> bytes:
+    """The first bytes of a body, wherever it is held."""
+    body = visit.body()
+    if isinstance(body, bytes):
+        return body[: reading.BEGINNING]
+    beginning = body.read(reading.BEGINNING)
+    body.seek(0)
+    return beginning
 
 
 def _not_found(job: NewJob) -> str:

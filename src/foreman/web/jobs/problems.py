@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from foreman import errors
+from foreman.errors import shortened
 from foreman.headers import RawHeaders
 from foreman.lanes import Family
 from foreman.question import ModelMissing
@@ -18,6 +19,11 @@ from foreman.web.answers import PROBLEM_JSON, Reply, error_reply, go_json, probl
 
 #: When to try again, in seconds: the store is looked after every few seconds; a line of jobs becomes shorter slowly.
 SOON, LATER = 5, 30
+#: How many flaws of a body are named, and how long what is said of each may be, in characters.
+MOST_NAMED = 20
+LONGEST_POINTER, LONGEST_DETAIL = 200, 500
+#: How long the sentence of a problem may be, in characters; one of Ollama's own errors fits.
+LONGEST_PROBLEM = 4000
 
 
 @frozen
@@ -38,24 +44,61 @@ class Problem(errors.ForemanError):
     def __init__(
         self, status: int, detail: str, flaws: Sequence[Flaw] = (), headers: Sequence[tuple[bytes, bytes]] = ()
     ) -> None:
-        super().__init__(detail)
+        super().__init__(shortened(detail, LONGEST_PROBLEM))
         self.status = status
         self.flaws = tuple(flaws)
         self.headers: RawHeaders = list(headers)
 
 
-def flawed(flaws: Sequence[Flaw]) -> Problem:
-    """The problem of a body with ``flaws``, all of which are named."""
-    statuses = {flaw.status for flaw in flaws}
-    status = statuses.pop() if len(statuses) == 1 else 400
-    first = f"{flaws[0].pointer[1:]}: {flaws[0].detail}" if flaws[0].pointer else flaws[0].detail
-    more = f", and {len(flaws) - 1} more" if len(flaws) > 1 else ""
-    return Problem(status, first + more, flaws)
+@define(eq=False)
+class Flaws:
+    """Everything that is wrong with a body: the first MOST_NAMED are kept, the others are counted.
+
+    A body can have a flaw in each of its bytes; what is answered and kept must not grow with that.
+    """
+
+    named: list[Flaw] = field(factory=list, init=False)
+    count: int = field(default=0, init=False)
+    _statuses: set[int] = field(factory=set, init=False)
+
+    def add(self, flaw: Flaw) -> None:
+        """Note one more."""
+        self.count += 1
+        self._statuses.add(flaw.status)
+        if len(self.named) < MOST_NAMED:
+            pointer, detail = shortened(flaw.pointer, LONGEST_POINTER), shortened(flaw.detail, LONGEST_DETAIL)
+            self.named.append(Flaw(pointer, detail, flaw.status))
+
+    def extend(self, others: Flaws) -> None:
+        """Note those of ``others`` behind one's own."""
+        count = self.count + others.count
+        for flaw in others.named:
+            self.add(flaw)
+        self.count = count
+        self._statuses |= others._statuses
+
+    def problem(self) -> Problem:
+        """The problem of a body with these; there is one at least."""
+        status = next(iter(self._statuses)) if len(self._statuses) == 1 else 400
+        first = self.named[0]
+        text = f"{first.pointer[1:]}: {first.detail}" if first.pointer else first.detail
+        more = f", and {self.count - 1} more" if self.count > 1 else ""
+        left = self.count - len(self.named)
+        rest = [Flaw("", f"and {left} more", status)] if left else []
+        return Problem(status, text + more, [*self.named, *rest])
+
+
+def flawed(flaws: Iterable[Flaw]) -> Problem:
+    """The problem of a body with ``flaws``."""
+    found = Flaws()
+    for flaw in flaws:
+        found.add(flaw)
+    return found.problem()
 
 
 def no_such_job(id_: str) -> Problem:
     """Whether there is no such job or it is somebody else's, nobody is told."""
-    return Problem(404, f"there is no job {id_!r} of yours")
+    return Problem(404, f"there is no job {errors.excerpt(id_)} of yours")
 
 
 def problem_of(failure: errors.ForemanError) -> Problem:

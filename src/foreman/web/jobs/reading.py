@@ -16,15 +16,19 @@ from foreman.lanes import Lane, Way, way
 from foreman.ollama.stock import Standing
 from foreman.web.jobs import fields
 from foreman.web.jobs.asking import one_key
-from foreman.web.jobs.fields import Fields
-from foreman.web.jobs.problems import Flaw, Problem, flawed
+from foreman.web.jobs.fields import MOST_JOBS, Fields
+from foreman.web.jobs.problems import Flaw, Flaws, Problem
 from foreman.web.jobs.shown import Models
 
-MOST_JOBS = 1000
+#: What a job may have beside its payload, in bytes.
+MOST_BESIDE = 256 * 1024
 PASSED = "has passed already"
 #: What the store keeps of a name; Ollama takes no longer ones, but white space around them.
 _LONGEST_MODEL = 700
 _BRACKET, _BRACE = b"[", b"{"
+_BLANKS = b" \t\r\n"
+#: How much of a body tells whether it is an array, in bytes; nobody sends so many blanks before one.
+BEGINNING = 1024
 _BOUNDARY = re.compile(r'boundary=("?)([^";\s]{1,200})\1', re.IGNORECASE)
 
 
@@ -41,6 +45,17 @@ class Reader:
     now: int
     max_payload: int
 
+    def check_size(self, beginning: bytes, size: int) -> None:
+        """Whether a body of ``size`` bytes that begins so can hold what it is.
+
+        :raises Problem: where it is larger than all of it may be.
+        """
+        is_array = beginning.lstrip(_BLANKS).startswith(_BRACKET)
+        most = (MOST_JOBS if is_array else 1) * (self.max_payload + MOST_BESIDE)
+        if size > most:
+            what = f"an array of {MOST_JOBS} jobs" if is_array else "a job"
+            raise Problem(413, f"{what} may have {most} bytes, and this has {size} (FOREMAN_MAX_PAYLOAD)")
+
     def read(self, body: bytes) -> tuple[list[NewJob], bool]:
         """The jobs of a body, and whether it was an array of them.
 
@@ -48,9 +63,9 @@ class Reader:
 
         :raises Problem: with all that is wrong.
         """
-        body = body.strip(b" \t\r\n")
-        flaws: list[Flaw] = []
-        late: list[Flaw] = []
+        self.check_size(body[:BEGINNING], len(body))
+        body = body.strip(_BLANKS)
+        flaws, late = Flaws(), Flaws()
         if not body.startswith(_BRACKET):
             members = fields.members_of(body)
             if members is None:
@@ -59,37 +74,38 @@ class Reader:
             is_array = False
         else:
             found, is_array = self._array(body, flaws, late), True
-        if flaws:
-            raise flawed([*flaws, *late])
+        if flaws.count:
+            flaws.extend(late)
+            raise flaws.problem()
         return [job for job in found if job is not None], is_array
 
-    def _array(self, body: bytes, flaws: list[Flaw], late: list[Flaw]) -> list[NewJob | None]:
+    def _array(self, body: bytes, flaws: Flaws, late: Flaws) -> list[NewJob | None]:
         elements = fields.elements_of(body)
         if elements is None:
             raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
-        if not 1 <= len(elements) <= MOST_JOBS:
-            raise Problem(400, f"an array may have 1 to {MOST_JOBS} jobs, and has {len(elements)}")
+        if not elements:
+            raise Problem(400, f"an array may have 1 to {MOST_JOBS} jobs, and has none")
         if self.key is not None:
             raise Problem(400, "Idempotency-Key: is for one job; in an array each has its own idempotency_key")
         found = []
         for number, element in enumerate(elements):
             members = fields.members_of(element)
             if members is None:
-                flaws.append(Flaw(f"/{number}", "must be an object"))
+                flaws.add(Flaw(f"/{number}", "must be an object"))
             else:
                 found.append(self._job(Fields(members, f"/{number}", flaws, late), None))
         return found
 
     def _job(self, given: Fields, key: str | None) -> NewJob | None:
         endpoint = given.read("endpoint", fields.endpoint, "")
-        payload = given.raw("payload")
+        payload = given.raw("payload") if given.size("payload") <= self.max_payload else None
         wanted = self._payload(given, endpoint, payload)
         run_at = given.read("run_at", fields.moment, None)
         deadline = given.read("deadline", fields.moment, None)
         if endpoint == "" and given.raw("endpoint") is None:
             given.wrong("endpoint", "is missing")
         if deadline is not None and deadline <= self.now:
-            given.late.append(Flaw(f"{given.pointer}/deadline", PASSED))
+            given.late.add(Flaw(f"{given.pointer}/deadline", PASSED))
         elif deadline is not None and run_at is not None and deadline <= run_at:
             given.wrong("deadline", "must be later than run_at")
         none: Mapping[str, str] = {}
@@ -111,13 +127,13 @@ class Reader:
         return _fingered(job)
 
     def _payload(self, given: Fields, endpoint: str, payload: bytes | None) -> Asked | None:
-        if payload is None:
+        if given.size("payload") > self.max_payload:
+            text = f"may have {self.max_payload} bytes, and has {given.size('payload')} (FOREMAN_MAX_PAYLOAD)"
+            given.wrong("payload", text, 413)
+        elif payload is None:
             given.wrong("payload", "is missing")
         elif not payload.startswith(_BRACE):
             given.wrong("payload", "must be an object")
-        elif len(payload) > self.max_payload:
-            text = f"may have {self.max_payload} bytes, and has {len(payload)} (FOREMAN_MAX_PAYLOAD)"
-            given.wrong("payload", text, 413)
         elif endpoint:
             try:
                 wanted = asked.read(endpoint, payload)

@@ -149,7 +149,7 @@ class JobsApi:
         job = await self._owned(request, id)
         found = await self._store.artifact(job.id, name)
         if found is None:
-            raise Problem(404, f"this job has no artifact {name!r}")
+            raise Problem(404, f"this job has no artifact {errors.excerpt(name)}")
         info, artifact, _attempt = found
         status = await artifacts.send(request, self._clock, self._limits.stall_timeout, info, artifact.data)
         self._log_own(request, status)
