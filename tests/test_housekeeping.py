@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import define
+from attrs import define, field
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from ulid import ULID
 
 from bench import settings
-from foreman.housekeeping import Housekeeping
+from foreman.housekeeping import AWAY, CALM, EVERY, ClockWatch, Housekeeping
 from foreman.job import Ending, State
 from foreman.service import keeping
 from foreman.store import opening
@@ -56,7 +56,7 @@ class Attic:
 
     async def clean(self, **variables: str) -> None:
         """One round of the housekeeping, with these settings."""
-        housekeeping = Housekeeping(reactor, self.store, keeping(settings(1, **variables)))
+        housekeeping = Housekeeping(reactor, self.store, keeping(settings(1, **variables)), patience=0)
         housekeeping.start()
         while housekeeping._round is None or not housekeeping._round.called:
             await deferLater(reactor, 0.01)
@@ -153,3 +153,112 @@ async def test_a_clock_that_was_set_ahead_and_back_forgets_nothing_too_early(att
     await attic.clean()
     assert await attic.there() == {ahead}
     assert now not in await attic.there()
+
+
+# what ended long ago by a clock that was set
+
+
+@define
+class Watched:
+    """A housekeeping whose two clocks the test turns."""
+
+    attic: Attic
+    clock: Clock = field(factory=Clock)
+    housekeeping: Housekeeping = field(init=False)
+
+    async def begin(self) -> None:
+        self.housekeeping = Housekeeping(self.clock, self.attic.store, keeping(settings(1)))
+        self.housekeeping.start()
+        await self.round_is_over()
+
+    async def pass_time(self, seconds: float) -> None:
+        """Both clocks go on, round after round."""
+        for _ in range(round(seconds / EVERY)):
+            self.attic.wall[0] += EVERY
+            self.clock.advance(EVERY)
+            await self.round_is_over()
+
+    async def round_is_over(self) -> None:
+        while self.housekeeping._round is None or not self.housekeeping._round.called:
+            await deferLater(reactor, 0.002)
+            self.clock.advance(0.06)
+            self.attic.wall[0] += 0.06
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_step_of_the_wall_clock_forgets_nothing_until_it_has_gone_evenly_for_an_hour(attic: Attic) -> None:
+    watched = Watched(attic)
+    await watched.begin()
+    await watched.pass_time(2 * CALM)
+    (answer,) = await attic.keep("succeeded")
+    attic.wall[0] += 8 * DAY
+    await watched.pass_time(CALM - 2 * EVERY)
+    assert await attic.there() == {answer}
+    attic.wall[0] += 3600
+    await watched.pass_time(CALM - 2 * EVERY)
+    assert await attic.there() == {answer}
+    await watched.pass_time(3 * EVERY)
+    assert await attic.there() == set()
+    await watched.housekeeping.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_step_that_is_taken_back_forgets_nothing(attic: Attic) -> None:
+    watched = Watched(attic)
+    await watched.begin()
+    await watched.pass_time(CALM)
+    (answer,) = await attic.keep("succeeded")
+    attic.wall[0] += 8 * DAY
+    await watched.pass_time(CALM / 2)
+    attic.wall[0] -= 8 * DAY
+    await watched.pass_time(2 * CALM)
+    assert await attic.there() == {answer}
+    await watched.housekeeping.stop()
+
+
+@pytest.mark.parametrize("away", [8 * DAY, -DAY, AWAY + 60])
+@pytest_twisted.ensureDeferred
+async def test_a_step_while_foreman_was_away_is_a_step(attic: Attic, away: float) -> None:
+    watched = Watched(attic)
+    (answer,) = await attic.keep("succeeded")
+    await watched.begin()
+    await watched.pass_time(2 * CALM)
+    await watched.housekeeping.stop()
+    attic.wall[0] += away
+    again = ClockWatch(Clock(), attic.store)
+    assert await again.calm() == 0
+    assert await attic.there() == {answer}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_short_restart_does_not_begin_the_wait_anew(attic: Attic) -> None:
+    watched = Watched(attic)
+    await watched.begin()
+    await watched.pass_time(2 * CALM)
+    await watched.housekeeping.stop()
+    attic.wall[0] += AWAY / 2
+    assert await ClockWatch(Clock(), attic.store).calm() >= CALM
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_clock_that_was_noted_by_nobody_or_badly_is_not_trusted(attic: Attic) -> None:
+    for text in ("", "x y", "1", "1 2 3", "9" * 30 + " 1", "-1 -1"):
+        await attic.store.database.write(
+            lambda tx: tx.cursor.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?)", (text,))  # noqa: B023
+        )
+        assert await attic.store.noted_clock() is None
+    assert await ClockWatch(Clock(), attic.store).calm() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_kept_for_a_moment_only_waits_no_longer_than_that(attic: Attic) -> None:
+    await attic.keep("succeeded")
+    clock = Clock()
+    housekeeping = Housekeeping(clock, attic.store, {"succeeded": 2 * EVERY})
+    watched = Watched(attic, clock)
+    watched.housekeeping = housekeeping
+    housekeeping.start()
+    await watched.round_is_over()
+    await watched.pass_time(4 * EVERY)
+    assert await attic.there() == set()
+    await housekeeping.stop()

@@ -19,23 +19,81 @@ from foreman.store.trouble import StoreUnavailable
 EVERY = 60.0
 #: Between two batches, so that others get to write, in seconds.
 BREATH = 0.05
+#: For how long the wall clock must have gone evenly before anything is forgotten by it, in seconds.
+CALM = 3600.0
+#: By how much it may differ from the monotonic clock from one look to the next, in seconds; more is a step.
+STEP = 10.0
+#: How often the time is written down, and how long foreman may have been away for the calm before to count, in seconds.
+NOTE_EVERY, AWAY = 600.0, 900.0
+
+
+@define(eq=False)
+class ClockWatch:
+    """Looks whether the wall clock goes evenly: what ended long ago by a clock that was set may have ended just now.
+
+    A machine that slept looks the same, since the monotonic clock does not count sleep. How long the wall clock has gone
+    evenly is written down with the time, so that a restart neither hides a step nor begins the wait anew.
+    """
+
+    _clock: IReactorTime
+    _store: Store
+    _offset: float | None = field(default=None, init=False)
+    _calm_since: float = field(default=0.0, init=False)
+    _noted_at: float = field(default=float("-inf"), init=False)
+    _log = Logger()
+
+    async def calm(self) -> float:
+        """For how long the wall clock has gone evenly, in seconds of running; ask at intervals.
+
+        :raises StoreUnavailable:
+        """
+        wall, now = self._store.now() / 1000, self._clock.seconds()
+        offset = wall - now
+        if self._offset is None:
+            self._calm_since = now - await self._calm_before(wall)
+        elif abs(offset - self._offset) > STEP:
+            self._calm_since, self._noted_at = now, float("-inf")
+            self._log.warn(
+                "the wall clock was set by {step} s, or the machine slept: no job is forgotten by it for the next "
+                "{calm:g} minutes; foreman jobs prune does so at once",
+                step=round(offset - self._offset),
+                calm=CALM / 60,
+            )
+        self._offset = offset
+        calm = now - self._calm_since
+        if now - self._noted_at >= NOTE_EVERY:
+            await self._store.note_clock(round(wall * 1000), round(calm))
+            self._noted_at = now
+        return calm
+
+    async def _calm_before(self, wall: float) -> float:
+        """How long it had gone evenly when foreman stopped, if it has not been away for longer than AWAY."""
+        noted = await self._store.noted_clock()
+        if noted is None:
+            return 0.0
+        away = wall - noted[0] / 1000
+        return float(noted[1]) if -STEP <= away <= AWAY else 0.0
 
 
 @define(eq=False)
 class Housekeeping:
     """Goes through the store now and then.
 
-    :ivar keep: how long jobs are kept after they have ended so, in seconds; states that are not there are kept for good.
+    :ivar keep: how long jobs are kept after they have ended so, in seconds; states that are not there are kept for good;
+    :ivar patience: for how long the wall clock must have gone evenly before, in seconds, or for as long as jobs are kept.
     """
 
     _clock: IReactorTime
     _store: Store
     _keep: Mapping[State, float]
+    _patience: float = CALM
+    _watch: ClockWatch = field(init=False)
     _loop: LoopingCall = field(init=False)
     _round: Deferred[None] | None = field(default=None, init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
+        self._watch = ClockWatch(self._clock, self._store)
         self._loop = LoopingCall(self._go_round)
         self._loop.clock = self._clock
 
@@ -58,8 +116,11 @@ class Housekeeping:
 
     async def _clean(self) -> None:
         forgotten = 0
+        calm, now = await self._watch.calm(), self._store.now()
         for state, seconds in self._keep.items():
-            before = self._store.now() - round(seconds * 1000)
+            if calm < min(seconds, self._patience):
+                continue
+            before = now - round(seconds * 1000)
             while count := await self._store.prune(state, before):
                 forgotten += count
                 await deferLater(self._clock, BREATH)

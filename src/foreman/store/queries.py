@@ -173,6 +173,15 @@ def artifact(cursor: sqlite3.Cursor, id_: str, name: str) -> tuple[ArtifactInfo,
     return ArtifactInfo(name, type_, count, digest, created_at), Artifact(name, type_, data), fence
 
 
+def noted_clock(cursor: sqlite3.Cursor) -> tuple[int, int] | None:
+    """What the wall clock said when it was last written down, in milliseconds, and how long it had gone evenly, in seconds."""
+    row = cursor.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+    numbers = row[0].split() if row is not None else []
+    if len(numbers) != 2 or not all(number.isdecimal() and len(number) < 19 for number in numbers):
+        return None
+    return int(numbers[0]), int(numbers[1])
+
+
 def counts(cursor: sqlite3.Cursor) -> Counts:
     """How many wait, and which run."""
     scheduled = cursor.execute("SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE state = 'scheduled'").fetchone()[0]

@@ -158,6 +158,14 @@ class Store:
         """Forget some of the jobs of ``owner``, None for everybody's, likewise; the next step goes on behind ``after``."""
         return await self.database.write(lambda tx: prune.forget(tx, state, before, owner, after))
 
+    async def note_clock(self, wall: int, calm: int) -> None:
+        """Write down that the wall clock says ``wall`` (milliseconds), and has gone evenly for ``calm`` seconds."""
+        await self.database.write(lambda tx: prune.note_clock(tx, wall, calm))
+
+    async def noted_clock(self) -> tuple[int, int] | None:
+        """What was written down last, by this foreman or the one before; None where nothing was."""
+        return await self.database.read(queries.noted_clock)
+
     async def shrink(self) -> bool:
         """Give some of the room that nothing uses back to the disk; whether there may be more of it."""
         return await self.database.aside(opening.shrink)

@@ -60,3 +60,8 @@ def forget(tx: Transaction, state: State, before: int, owner: str | None, after:
     tx.cursor.executemany(DELETE, [(id_,) for id_ in chosen])
     tx.changed.update(chosen)
     return Forgotten(len(chosen), last)
+
+
+def note_clock(tx: Transaction, wall: int, calm: int) -> None:
+    """Write down what the wall clock says, in milliseconds, and for how many seconds it has gone evenly."""
+    tx.cursor.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?)", (f"{wall} {calm}",))
