@@ -11,6 +11,7 @@ from ulid import ULID
 
 from foreman.config import Config, load
 from foreman.service import Foreman
+from foreman.store.store import Store
 
 reactor: Any = installed_reactor
 
@@ -24,6 +25,12 @@ def listen(factory: Any) -> IListeningPort:
 def port_of(listening: Any) -> int:
     """The number of a port."""
     return int(listening.getHost().port)
+
+
+async def bytes_of(store: Store, id_: str, name: str) -> bytes | None:
+    """All bytes of an artifact; None where there is none."""
+    found = await store.artifact(id_, name)
+    return None if found is None else await store.piece(found, 0, found.info.bytes, "")
 
 
 @define

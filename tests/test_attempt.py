@@ -15,7 +15,7 @@ from attrs import define
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 
-from bench import RunningForeman, listen, port_of, reactor, start_foreman
+from bench import RunningForeman, bytes_of, listen, port_of, reactor, start_foreman
 from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.misbehave import What
@@ -65,9 +65,9 @@ class Place:
         return job
 
     async def artifact(self, id_: str, name: str) -> bytes:
-        found = await self.store.artifact(id_, name)
+        found = await bytes_of(self.store, id_, name)
         assert found is not None
-        return found[1].data
+        return found
 
     async def ask(self, path: str, body: bytes, *headers: tuple[str, str]) -> Response:
         return await ask(self.foreman.port, request("POST", path, body, list(headers)), "POST")

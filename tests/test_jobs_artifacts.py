@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from unittest.mock import patch
 
+import pytest
 import pytest_twisted
 from attrs import evolve
 from twisted.internet.task import deferLater
 
 import wire
-from bench import reactor
-from jobbench import BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
+from bench import bytes_of, reactor
+from foreman.store.queries import Stored
+from foreman.store.statements.shared import ArtifactFile
+from foreman.store.store import Store
+from foreman.web.jobs.pieces import MOST_OF_ONE, PIECE, PIECE_OF_LINES
+from jobbench import ADMIN, BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
 
 DATA = bytes(range(256)) * 4
 
@@ -165,3 +174,154 @@ async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
         answer = await client.done
         assert answer.torn
         await client.gone
+
+
+@contextmanager
+def pieces_read() -> Iterator[list[tuple[int, int]]]:
+    """From where to where the store was read."""
+    read: list[tuple[int, int]] = []
+    piece = Store.piece
+
+    async def counted(store: Store, stored: Stored, start: int, stop: int, caller: str) -> bytes:
+        read.append((start, stop))
+        return await piece(store, stored, start, stop, caller)
+
+    with patch.object(Store, "piece", counted):
+        yield read
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_what_is_asked_for_is_read_from_the_store(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        path = await kept(bench, data=DATA * 1000)
+        for asked, start, stop in (("bytes=700000-700000", 700_000, 700_001), ("bytes=-3", 1_023_997, 1_024_000)):
+            with pieces_read() as read:
+                answer = await bench.ask("GET", path, b"", ("Range", asked))
+            assert answer.body == (DATA * 1000)[start:stop]
+            assert read == [(start, stop)]
+        etag = answer.header("ETag") or ""
+        with pieces_read() as read:
+            assert (await bench.ask("HEAD", path)).status == 200
+            assert (await bench.ask("GET", path, b"", ("If-None-Match", etag))).status == 304
+            assert (await bench.ask("GET", path, b"", ("Range", "bytes=2000000-"))).status == 416
+        assert read == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_readers_who_take_nothing_hold_a_piece_each(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        path = await kept(bench, data=bytes(LARGE))
+        with pieces_read() as read:
+            clients = [await wire.connect(bench.port) for _ in range(15)]
+            for client in clients:
+                client.transport.pauseProducing()  # type: ignore[union-attr]
+                client.send(bench.request("GET", path))
+            seen = -1
+            while seen != len(read):
+                seen = len(read)
+                await deferLater(reactor, 0.1)
+        assert all(stop - start <= PIECE for start, stop in read)
+        # What the sockets hold, and a piece: nothing near to what they asked for.
+        assert sum(stop - start for start, stop in read) < 15 * LARGE // 2
+        for client in clients:
+            client.leave()
+            await client.gone
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced"])
+@pytest_twisted.ensureDeferred
+async def test_an_artifact_that_is_gone_while_it_is_read_never_looks_whole(tmp_path: Path, change: str) -> None:
+    async with jobbench(tmp_path) as bench:
+        path = await kept(bench, data=bytes(LARGE))
+        client, _ = await slow_reader(bench, path)
+        id_ = path.split("/")[2]
+        if change == "replaced":
+            assert (await bench.ask("PUT", path, bytes(LARGE - 1) + b"x")).status == 200
+        else:
+            await bench.ask("POST", f"/jobs/{id_}/cancel")
+            assert (await bench.ask("DELETE", f"/jobs/{id_}")).status == 204
+        client.transport.resumeProducing()
+        answer = await client.done
+        assert (answer.status, answer.torn) == (200, True)
+        await client.gone
+
+
+@pytest_twisted.ensureDeferred
+async def test_so_many_artifacts_are_read_at_once_and_one_caller_cannot_take_all_places(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        path = await kept(bench, data=bytes(LARGE))
+        clients = [await wire.connect(bench.port) for _ in range(MOST_OF_ONE)]
+        for client in clients:
+            client.transport.pauseProducing()  # type: ignore[union-attr]
+            client.send(bench.request("GET", path))
+        readers = bench.api._readers
+        await until(lambda: readers._by_caller.total() == MOST_OF_ONE)
+        answer = await bench.ask("GET", path)
+        assert (problem(answer)["status"], answer.header("Retry-After")) == (503, "5")
+        assert (await bench.ask("HEAD", path)).status == 200
+        others = await bench.ask("GET", path, b"", ("Range", "bytes=0-0"), token=ADMIN)
+        assert (others.status, others.body) == (206, b"\0")
+        clients[0].leave()
+        await until(lambda: readers._by_caller.total() == MOST_OF_ONE - 1)
+        assert (await bench.ask("GET", path, b"", ("Range", "bytes=0-0"))).status == 206
+        for client in clients[1:]:
+            client.leave()
+        await until(lambda: not readers._by_caller)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_lines_of_a_job_that_has_ended_are_read_in_pieces_and_resumed(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        claim, output = await bench.run(id_)
+        lines = [b'{"response":"%s","n":%d}\n' % (b"x" * (number % 300), number) for number in range(4000)]
+        lines[2000] = b'{"response":"%s"}\n' % (b"y" * 300_000)
+        for one in lines:
+            output.add(one)
+        await bench.succeed(claim, output)
+        with pieces_read() as read:
+            answer = await bench.ask("GET", f"/jobs/{id_}/stream")
+        assert answer.body == b"".join(lines)
+        assert len(read) > 10
+        assert all(stop - start <= PIECE_OF_LINES for start, stop in read)
+        rest = await bench.ask("GET", f"/jobs/{id_}/stream?after=1-1990")
+        assert rest.body == b"".join(lines[1990:])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_large_upload_is_stored_from_its_file_in_pieces(tmp_path: Path) -> None:
+    class Watched(BytesIO):
+        sizes: ClassVar[list[int]] = []
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            self.sizes.append(len(data))
+            return data
+
+    async with jobbench(tmp_path) as bench:
+        data = bytes(range(256)) * 20_000
+        path = await kept(bench, data=data)
+        answer = await bench.ask("GET", path)
+        assert (answer.body == data, answer.header("ETag")) == (True, f'"{sha256(data).hexdigest()}"')
+        id_ = path.split("/")[2]
+        info, is_new = await bench.store.put_artifact(id_, ArtifactFile("notes.txt", "text/plain", Watched(data[:-5])))
+        assert (info.bytes, info.sha256, is_new) == (len(data) - 5, sha256(data[:-5]).hexdigest(), False)
+        assert max(Watched.sizes) <= 256 * 1024
+        assert await bytes_of(bench.store, id_, "notes.txt") == data[:-5]
+        empty, _ = await bench.store.put_artifact(id_, ArtifactFile("empty", "text/plain", Watched(b"")))
+        assert (empty.bytes, await bytes_of(bench.store, id_, "empty")) == (0, b"")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_whose_file_is_gone_stores_nothing(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        file = BytesIO(b"x" * 1000)
+        file.close()
+        for _ in range(2):
+            try:
+                await bench.store.put_artifact(id_, ArtifactFile("notes.txt", "text/plain", file))
+            except ValueError:
+                assert await bench.store.artifact(id_, "notes.txt") is None
+            else:
+                raise AssertionError("stored")

@@ -16,9 +16,9 @@ from twisted.internet.task import Clock, deferLater
 from foreman.job import ArtifactInfo, Job, JobError
 from foreman.output import Output
 from foreman.store.bells import Bells
-from foreman.store.queries import Event
-from foreman.store.statements.shared import Artifact
+from foreman.store.queries import ArtifactGone, Event, Stored
 from foreman.web.jobs.following import Following
+from foreman.web.jobs.pieces import Readers
 from foreman.web.jobs.waking import Waking
 from jobbench import events, line
 
@@ -40,7 +40,7 @@ class Memory:
     late: bool
     bells: Bells = field(factory=Bells)
     job: Job = JOB
-    kept: dict[str, tuple[ArtifactInfo, Artifact, int]] = field(factory=dict)
+    kept: dict[str, tuple[Stored, bytes]] = field(factory=dict)
     told: list[Event] = field(factory=list)
     output: Output | None = None
 
@@ -48,9 +48,16 @@ class Memory:
         seen: Job = await self._look(lambda: self.job)
         return seen
 
-    async def artifact(self, _: str, name: str) -> tuple[ArtifactInfo, Artifact, int] | None:
-        seen: tuple[ArtifactInfo, Artifact, int] | None = await self._look(lambda: self.kept.get(name))
+    async def artifact(self, _: str, name: str) -> Stored | None:
+        seen: Stored | None = await self._look(lambda: self.kept[name][0] if name in self.kept else None)
         return seen
+
+    async def piece(self, stored: Stored, start: int, stop: int, _caller: str) -> bytes:
+        seen, data = self.kept[stored.info.name]
+        if seen != stored:
+            raise ArtifactGone
+        piece: bytes = await self._look(lambda: data[start:stop])
+        return piece
 
     async def events(self, _: str, after: int, limit: int, _caller: str) -> list[Event]:
         seen: list[Event] = await self._look(lambda: [event for event in self.told if event.id > after][:limit])
@@ -75,7 +82,7 @@ class Memory:
 
     def keep(self, name: str, data: bytes) -> None:
         info = ArtifactInfo(name, "application/x-ndjson", len(data), "", 0)
-        self.kept[name] = info, Artifact(name, info.type, data), self.job.fence
+        self.kept[name] = Stored(self.job.id, info, self.job.fence), data
 
     def ring(self) -> None:
         self.bells.ring(frozenset((JOB.id,)), False)
@@ -132,7 +139,7 @@ class Story:
         self.reading = Deferred.fromCoroutine(self.read())
 
     async def read(self) -> None:
-        following = Following(self.clock, self.memory, self.memory, Waking(self.clock), 5.0)  # type: ignore[arg-type]
+        following = Following(self.clock, self.memory, self.memory, Waking(self.clock), Readers(), 5.0)  # type: ignore[arg-type]
         for most in [*self.cuts, 10**6]:
             ear, after = Ear(self.clock, most), self.heard[-1][1] if self.heard else None
             more = {"follows": True} if self.what == "events" else {}

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from ulid import ULID
 
+from bench import bytes_of
 from foreman.job import Ending, Mishap, NewJob, after
 from foreman.store import database as database_module
 from foreman.store import looks as looks_module
@@ -138,6 +139,29 @@ async def test_many_at_once_share_commits(served: Served, monkeypatch: pytest.Mo
     assert sum(sizes) == served.rows() == 300
     assert len(sizes) <= 6
     assert max(sizes) == writer_module.BATCH
+
+
+@ensureDeferred
+async def test_large_steps_are_committed_one_at_a_time_and_keep_nobody_waiting(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = served.store()
+    commit = writer_module.Writer._commit
+    batches: list[list[Any]] = []
+
+    def counted(self: Any, connection: Any, steps: Any, now: int) -> Any:
+        batches.append([step(None) for step in steps])
+        return commit(self, connection, [lambda _: None], now)
+
+    monkeypatch.setattr(writer_module.Writer, "_commit", counted)
+    monkeypatch.setattr(
+        writer_module.Writer, "_committed", lambda _, __, batch: [done.callback(None) for ___, done in batch]
+    )
+    first = store.database.write(lambda _: "first")
+    large = [store.database.write(lambda _: "large", is_large=True) for _ in range(3)]
+    small = [store.database.write(lambda _: "small") for _ in range(3)]
+    await gatherResults([first, *large, *small])
+    assert batches == [["first"], ["small", "small", "small", "large"], ["large"], ["large"]]
 
 
 @ensureDeferred
@@ -576,9 +600,7 @@ async def test_what_was_there_is_there_after_another_start(served: Served) -> No
     again = served.store()
     jobs = [await again.get(id_) for id_ in ids]
     assert [job and (job.state, dict(job.metadata)) for job in jobs] == [("succeeded", {"a": "b"}), ("queued", {})]
-    kept = await again.artifact(ids[0], "response")
-    assert kept is not None
-    assert kept[1].data == b"hello"
+    assert await bytes_of(again, ids[0], "response") == b"hello"
 
 
 @ensureDeferred

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from ulid import ULID
 
+from bench import bytes_of
 from conftest import LoggedFailures
 from foreman import errors
 from foreman.attempt import Bounds
@@ -148,8 +149,7 @@ class Shop:
         raise AssertionError(f"it is {job.state}, {job.error}, and not {state}")
 
     async def artifact(self, id_: str, name: str) -> bytes | None:
-        found = await self.store.artifact(id_, name)
-        return None if found is None else found[1].data
+        return await bytes_of(self.store, id_, name)
 
     async def events(self, id_: str) -> list[str]:
         return [event.type for event in await self.store.events(id_, 0)]

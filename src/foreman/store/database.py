@@ -97,11 +97,11 @@ class Database:
         """Milliseconds since the epoch."""
         return int(self._wall_clock() * 1000)
 
-    def write(self, step: Callable[[Transaction], T]) -> Deferred[T]:
+    def write(self, step: Callable[[Transaction], T], *, is_large: bool = False) -> Deferred[T]:
         """Run ``step`` within the next commit; see ``Writer.write``."""
         if self._writer is None:
             return maybeDeferred(self._refuse)
-        return self._writer.write(step)
+        return self._writer.write(step, is_large=is_large)
 
     def read(
         self, look: Callable[..., T], *arguments: Any, caller: str | None = None, patient: bool = False

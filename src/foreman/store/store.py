@@ -12,12 +12,12 @@ from foreman.store import opening, queries
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.gathered import Gathered
-from foreman.store.queries import Counts, Event, Filter
+from foreman.store.queries import Counts, Event, Filter, Stored
 from foreman.store.statements import by_hand, enqueue, prune, running, sweep
 from foreman.store.statements.enqueue import Enqueued
 from foreman.store.statements.prune import Forgotten
 from foreman.store.statements.running import Claim
-from foreman.store.statements.shared import Artifact
+from foreman.store.statements.shared import Artifact, ArtifactFile
 from foreman.store.trouble import Condition
 
 
@@ -131,13 +131,14 @@ class Store:
         """
         await self.database.write(lambda tx: by_hand.delete(tx, id_))
 
-    async def put_artifact(self, id_: str, artifact: Artifact) -> tuple[ArtifactInfo, bool]:
+    async def put_artifact(self, id_: str, artifact: Artifact | ArtifactFile) -> tuple[ArtifactInfo, bool]:
         """Keep an artifact with a job; what is known of it, and whether it is new.
 
         :raises shared.WrongState: when the job is gone.
         """
         self.database.check_room()
-        return await self.database.write(lambda tx: by_hand.put_by_hand(tx, id_, artifact))
+        is_large = isinstance(artifact, ArtifactFile)
+        return await self.database.write(lambda tx: by_hand.put_by_hand(tx, id_, artifact), is_large=is_large)
 
     async def sweep(self) -> int | None:
         """Queue what is due, discard what has expired; when the next will be, milliseconds since the epoch."""
@@ -196,9 +197,16 @@ class Store:
         """What happened to the job after the event ``after``; ``caller`` asks."""
         return await self.database.read(queries.events, id_, after, limit, caller=caller, patient=True)
 
-    async def artifact(self, id_: str, name: str) -> tuple[ArtifactInfo, Artifact, int] | None:
-        """An artifact, what is known of it, and the number of the try that it is of."""
+    async def artifact(self, id_: str, name: str) -> Stored | None:
+        """What is known of an artifact."""
         return await self.database.read(queries.artifact, id_, name)
+
+    async def piece(self, stored: Stored, start: int, stop: int, caller: str) -> bytes:
+        """The bytes of an artifact from ``start`` to before ``stop``, which ``caller`` reads.
+
+        :raises queries.ArtifactGone: when they are not there any more.
+        """
+        return await self.database.read(queries.piece, stored, start, stop, caller=caller, patient=True)
 
     async def counts(self) -> Counts:
         """How many jobs wait, and which run."""

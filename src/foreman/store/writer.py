@@ -67,27 +67,29 @@ class Writer:
     condition: Condition = field(default="ok", init=False)
     detail: str = field(default="", init=False)
     _waiting: deque[tuple[Step, Deferred[Any]]] = field(factory=deque, init=False)
+    _large: deque[tuple[Step, Deferred[Any]]] = field(factory=deque, init=False)
     _under_way: Crowd[object] = field(factory=Crowd, init=False)
     _files: tuple[Any, ...] = field(default=(), init=False)
     _changes: int = field(default=0, init=False)
     _log_bytes: int = field(default=0, init=False)
     _log = Logger()
 
-    def write(self, step: Callable[[Transaction], T]) -> Deferred[T]:
+    def write(self, step: Callable[[Transaction], T], *, is_large: bool = False) -> Deferred[T]:
         """Run ``step`` in the next commit.
 
         Cancelling the Deferred says that nobody wants to know; the step is committed all the same.
 
+        :param is_large: it writes much: only one such step is in a commit, so that the others do not wait for many.
         :return: fires with what the step returned, after the commit; fails with what it raised.
         :raises StoreUnavailable: as the Deferred's failure, when it could not be committed.
         """
         done: Deferred[T] = Deferred()
         if self.condition == "broken":
             done.errback(self.refusal())
-        elif len(self._waiting) >= MOST_WAITING:
+        elif len(self._waiting) + len(self._large) >= MOST_WAITING:
             done.errback(unavailable("unwritable", f"{MOST_WAITING} changes wait to be written"))
         else:
-            self._waiting.append((step, done))
+            (self._large if is_large else self._waiting).append((step, done))
             if not self._under_way:
                 self._begin()
         return done
@@ -106,6 +108,8 @@ class Writer:
 
     def _begin(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+        if self._large:
+            batch.append(self._large.popleft())
         steps = [step for step, _ in batch]
         self._under_way.add(self)
         running: Deferred[Any] = self._pool.runWithConnection(self._commit, steps, self._now())
@@ -116,10 +120,11 @@ class Writer:
         running.addBoth(self._next)
 
     def _next(self, _: object) -> None:
-        if self._waiting and self.condition != "broken":
+        if (self._waiting or self._large) and self.condition != "broken":
             self._begin()
             return
-        left, self._waiting = self._waiting, deque()
+        left = [*self._waiting, *self._large]
+        self._waiting, self._large = deque(), deque()
         for _step, done in left:
             done.errback(self.refusal())
         self._under_way.discard(self)

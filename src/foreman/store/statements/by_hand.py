@@ -6,6 +6,7 @@ from foreman import job as jobs
 from foreman.job import ArtifactInfo, Job
 from foreman.store.statements.shared import (
     Artifact,
+    ArtifactFile,
     Transaction,
     WrongState,
     add_waiting,
@@ -64,7 +65,7 @@ def delete(tx: Transaction, id_: str) -> None:
     tx.changed.add(id_)
 
 
-def put_by_hand(tx: Transaction, id_: str, artifact: Artifact) -> tuple[ArtifactInfo, bool]:
+def put_by_hand(tx: Transaction, id_: str, artifact: Artifact | ArtifactFile) -> tuple[ArtifactInfo, bool]:
     """Keep an artifact that a caller gives to its job.
 
     :return: what is known of it, and whether it is new.

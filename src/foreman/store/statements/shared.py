@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from hashlib import sha256
+from typing import BinaryIO
 
 from attrs import define, field, frozen
 
@@ -39,6 +40,19 @@ class Artifact:
     name: str
     type: str
     data: bytes
+
+
+@frozen
+class ArtifactFile:
+    """A named, typed blob that is in a file, from its beginning to its end."""
+
+    name: str
+    type: str
+    file: BinaryIO
+
+
+#: How much of a file is in memory at once, in bytes.
+_PIECE = 256 * 1024
 
 
 class WrongState(ForemanError):
@@ -98,17 +112,48 @@ def add_waiting(tx: Transaction, count: int) -> int:
     return int(rows[0][0])
 
 
-def put(tx: Transaction, id_: str, artifact: Artifact, fence: int) -> tuple[ArtifactInfo, bool]:
+def put(tx: Transaction, id_: str, artifact: Artifact | ArtifactFile, fence: int) -> tuple[ArtifactInfo, bool]:
     """Keep an artifact, in place of an older one of its name.
 
     :return: what is known of it, and whether there was none.
     """
-    digest = sha256(artifact.data).hexdigest()
+    data: bytes | int
+    if isinstance(artifact, Artifact):
+        size, digest = len(artifact.data), sha256(artifact.data).hexdigest()
+        value, data = "?", artifact.data
+    else:
+        size, digest = _measured(artifact.file)
+        value, data = "zeroblob(?)", size
     known = tx.cursor.execute("SELECT 1 FROM artifacts WHERE job_id = ? AND name = ?", (id_, artifact.name)).fetchone()
-    tx.cursor.execute(
-        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, name) DO UPDATE SET "
+    rows = tx.cursor.execute(
+        f"INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, {value}) ON CONFLICT (job_id, name) DO UPDATE SET "  # noqa: S608
         "type = excluded.type, bytes = excluded.bytes, sha256 = excluded.sha256, fence = excluded.fence, "
-        "created_at = excluded.created_at, data = excluded.data WHERE excluded.fence >= artifacts.fence",
-        (id_, artifact.name, artifact.type, len(artifact.data), digest, fence, tx.now, artifact.data),
-    )
-    return ArtifactInfo(artifact.name, artifact.type, len(artifact.data), digest, tx.now), known is None
+        "created_at = excluded.created_at, data = excluded.data WHERE excluded.fence >= artifacts.fence "
+        "RETURNING rowid",
+        (id_, artifact.name, artifact.type, size, digest, fence, tx.now, data),
+    ).fetchall()
+    if isinstance(artifact, ArtifactFile) and rows:
+        _fill(tx, rows[0][0], artifact.file, size)
+    return ArtifactInfo(artifact.name, artifact.type, size, digest, tx.now), known is None
+
+
+def _measured(file: BinaryIO) -> tuple[int, str]:
+    """How many bytes a file has, and their digest."""
+    file.seek(0)
+    digest, size = sha256(), 0
+    while data := file.read(_PIECE):
+        digest.update(data)
+        size += len(data)
+    return size, digest.hexdigest()
+
+
+def _fill(tx: Transaction, row: int, file: BinaryIO, size: int) -> None:
+    """Write a file into an artifact that has its size already."""
+    file.seek(0)
+    with tx.cursor.connection.blobopen("artifacts", "data", row) as blob:
+        while size > 0:
+            data = file.read(min(_PIECE, size))
+            if not data:
+                raise OSError("a file became shorter while it was stored")
+            blob.write(data)
+            size -= len(data)

@@ -9,15 +9,16 @@ from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
 from foreman.headers import RawHeaders
-from foreman.job import OWN_ARTIFACTS, ArtifactInfo
+from foreman.job import OWN_ARTIFACTS
+from foreman.store.queries import Stored
+from foreman.store.store import Store
 from foreman.web.answers import PHRASES
 from foreman.web.jobs import asking
 from foreman.web.jobs.pace import Pace
+from foreman.web.jobs.pieces import Pieces, Readers
 from foreman.web.jobs.problems import Problem
 from foreman.web.visit import Visit
 
-#: How much is written before it is looked whether the reader takes it, in bytes.
-PIECE = 64 * 1024
 LONGEST_NAME = 128
 LONGEST_TYPE = 255
 USUAL_TYPE = "application/octet-stream"
@@ -58,13 +59,17 @@ def path_of(id_: str, name: str) -> str:
     return f"/jobs/{id_}/artifacts/{quote(name, safe='')}"
 
 
-async def send(visit: Visit, clock: IReactorTime, patience: float, info: ArtifactInfo, data: bytes) -> int:
-    """Answer with ``data``, or the part of it that is asked for.
+async def send(
+    visit: Visit, clock: IReactorTime, patience: float, store: Store, readers: Readers, stored: Stored
+) -> int:
+    """Answer with an artifact, or the part of it that is asked for.
 
     :param patience: how long the reader may take nothing, in seconds.
     :return: the status.
-    :raises Problem: for a part that is not there.
+    :raises Problem: for a part that is not there, and when too many are read already.
+    :raises ArtifactGone: when it is deleted or replaced while it is sent, so that not all of it has come.
     """
+    info = stored.info
     etag = b'"%b"' % info.sha256.encode("ascii")
     headers: RawHeaders = [
         (b"ETag", etag),
@@ -76,29 +81,32 @@ async def send(visit: Visit, clock: IReactorTime, patience: float, info: Artifac
         visit.begin(304, PHRASES[304], headers, "other")
         visit.finish()
         return 304
-    status, part = 200, _part(visit, etag, len(data))
+    status, part = 200, _part(visit, etag, info.bytes)
     if part is not None:
         status = 206
-        headers.append((b"Content-Range", b"bytes %d-%d/%d" % (part.start, part.stop - 1, len(data))))
-    span = range(len(data)) if part is None else part
+        headers.append((b"Content-Range", b"bytes %d-%d/%d" % (part.start, part.stop - 1, info.bytes)))
+    span = range(info.bytes) if part is None else part
     headers += [
         (b"Content-Type", info.type.encode("latin-1", "replace")),
         (b"Content-Disposition", b"attachment; filename*=UTF-8''%b" % quote(info.name, safe="").encode("ascii")),
         (b"Content-Length", b"%d" % len(span)),
     ]
-    visit.begin(status, PHRASES[status], headers, "other")
-    if visit.method != b"HEAD":
-        await _write(visit, Pace(clock, patience), data, span)
+    if visit.method == b"HEAD":
+        visit.begin(status, PHRASES[status], headers, "other")
+    else:
+        with readers.one_more(visit.caller):
+            visit.begin(status, PHRASES[status], headers, "other")
+            pace = Pace(clock, patience)
+            await _write(visit, pace, Pieces(store, pace, stored, visit.caller, span))
     visit.finish()
     return status
 
 
-async def _write(visit: Visit, pace: Pace, data: bytes, span: range) -> None:
+async def _write(visit: Visit, pace: Pace, pieces: Pieces) -> None:
     visit.set_producer(pace)
     try:
-        for start in range(span.start, span.stop, PIECE):
-            await pace.ready()
-            visit.write(data[start : min(start + PIECE, span.stop)])
+        while piece := await pieces.next():
+            visit.write(piece)
     finally:
         visit.set_producer(None)
 

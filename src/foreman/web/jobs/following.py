@@ -14,10 +14,11 @@ from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.job import ACTIVE, FOLLOWED, PARTIAL, STREAM, Job
 from foreman.output import Output
-from foreman.store.queries import Event
+from foreman.store.queries import Event, Stored
 from foreman.store.store import Store
 from foreman.web.answers import go_json
 from foreman.web.jobs.pace import Pace
+from foreman.web.jobs.pieces import PIECE_OF_LINES, Pieces, Readers
 from foreman.web.jobs.problems import Problem, no_such_job
 from foreman.web.jobs.shown import event_value
 from foreman.web.jobs.waking import Waking, listening
@@ -84,6 +85,15 @@ class Feed:
             self._visit.write(text + b"\n")
         self._said_at = self._clock.seconds()
 
+    @property
+    def caller(self) -> str:
+        """Who reads."""
+        return self._visit.caller
+
+    def pieces(self, store: Store, stored: Stored) -> Pieces:
+        """An artifact of lines, at the pace of this reader."""
+        return Pieces(store, self._pace, stored, self.caller, range(stored.info.bytes), PIECE_OF_LINES)
+
     def until_filler(self) -> float:
         """How long may pass without a sign, in seconds."""
         return max(0.0, self._said_at + BETWEEN_FILLERS - self._clock.seconds())
@@ -104,24 +114,52 @@ class Feed:
 
 @define
 class Tail:
-    """How far one reader is: behind line ``line`` of the try ``attempt``."""
+    """How far one reader is: behind line ``line`` of the try ``attempt``.
+
+    :ivar heard: the try that was followed to its end, so that the store has no more of it.
+    """
 
     _feed: Feed
     attempt: int
     line: int
+    heard: int | None = None
 
     async def lines(self, attempt: int, lines: Sequence[bytes]) -> None:
         """Say the rest of a try; more lines may come while the reader takes these."""
-        if attempt < self.attempt:
+        if await self._is_at(attempt):
+            while self.line < len(lines):
+                await self._say(lines[self.line])
+
+    async def stored(self, attempt: int, pieces: Pieces) -> None:
+        """Say the rest of a try that is in the store."""
+        if not await self._is_at(attempt):
             return
+        number = 0
+        unfinished: list[bytes] = []
+        while piece := await pieces.next():
+            before, end, behind = piece.rpartition(b"\n")
+            if not end:
+                unfinished.append(piece)
+                continue
+            for line in b"".join((*unfinished, before)).split(b"\n"):
+                number += 1
+                if number > self.line:
+                    await self._say(line)
+            unfinished = [behind]
+        if number >= self.line and (last := b"".join(unfinished)):
+            await self._say(last)
+
+    async def _is_at(self, attempt: int) -> bool:
+        """Whether the reader has not all of a try; where it is a new one, this is said."""
         if attempt > self.attempt:
             await self._feed.say(go_json({"attempt": attempt}), f"{attempt}-0", "attempt")
             self.attempt, self.line = attempt, 0
-        while self.line < len(lines):
-            line = lines[self.line]
-            if not line.isspace() and line:  # a blank line ends an event, and breaks those who read NDJSON
-                await self._feed.say(line, f"{attempt}-{self.line + 1}")
-            self.line += 1
+        return attempt == self.attempt
+
+    async def _say(self, line: bytes) -> None:
+        if not line.isspace() and line:  # a blank line ends an event, and breaks those who read NDJSON
+            await self._feed.say(line, f"{self.attempt}-{self.line + 1}")
+        self.line += 1
 
     async def error(self, text: str) -> None:
         """Say why it ended."""
@@ -140,6 +178,7 @@ class Following:
     _store: Store
     _worker: Worker
     _waking: Waking
+    _readers: Readers
     _stall_timeout: float
 
     async def events(self, visit: Visit, job: Job, after: str | None, *, follows: bool) -> None:
@@ -216,7 +255,7 @@ class Following:
                     await self._pause(feed, bell)
                     continue
             await self._live(feed, tail, output)
-        await self._rest(tail, job)
+        await self._rest(feed, tail, job)
         feed.end()
 
     async def _live(self, feed: Feed, tail: Tail, output: Output) -> None:
@@ -224,15 +263,16 @@ class Following:
         while True:
             await tail.lines(output.attempt, output.lines)
             if output.ended:
+                tail.heard = output.attempt
                 return
             await self._pause(feed, output.when_more(len(output.lines)))
 
-    async def _rest(self, tail: Tail, job: Job) -> None:
+    async def _rest(self, feed: Feed, tail: Tail, job: Job) -> None:
         succeeded = job.state == "succeeded"
         found = await self._store.artifact(job.id, STREAM if succeeded else PARTIAL)
-        if found is not None:
-            _info, artifact, attempt = found
-            await tail.lines(attempt, artifact.data.removesuffix(b"\n").split(b"\n"))
+        if found is not None and found.attempt != tail.heard:
+            with self._readers.one_more(feed.caller):
+                await tail.stored(found.attempt, feed.pieces(self._store, found))
         if not succeeded:
             error = job.error
             await tail.error(job.state if error is None or job.state == "cancelled" else error.message)

@@ -19,14 +19,15 @@ from foreman import errors
 from foreman.asked import Asked
 from foreman.job import Job
 from foreman.record import Outcome, Record
-from foreman.store.statements.shared import Artifact, WrongState
+from foreman.store.statements.shared import Artifact, ArtifactFile, WrongState
 from foreman.store.store import Store
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, json_reply
 from foreman.web.jobs import artifacts, asking, listing, pruning
 from foreman.web.jobs.following import Following, Worker
 from foreman.web.jobs.front import Front
-from foreman.web.jobs.intake import Intake, JobLimits, read_whole
+from foreman.web.jobs.intake import Intake, JobLimits
+from foreman.web.jobs.pieces import Readers
 from foreman.web.jobs.problems import Problem, family_reply, no_such_job, problem_of, problem_reply
 from foreman.web.jobs.shown import Listed, Models, artifact_value, job_value
 from foreman.web.jobs.waking import Waking, listening
@@ -54,6 +55,7 @@ class JobsApi:
     _limits: JobLimits
     _sees_all: Callable[[], bool]
     _listed: Listed = field(init=False)
+    _readers: Readers = field(factory=Readers, init=False)
     _waking: Waking = field(init=False)
     _intake: Intake = field(init=False)
     _following: Following = field(init=False)
@@ -64,7 +66,8 @@ class JobsApi:
         self._listed = Listed(self._models)
         self._waking = Waking(self._clock)
         self._intake = Intake(self._store, self._models, self._waking, self._limits)
-        self._following = Following(self._clock, self._store, self._worker, self._waking, self._limits.stall_timeout)
+        patience = self._limits.stall_timeout
+        self._following = Following(self._clock, self._store, self._worker, self._waking, self._readers, patience)
 
     def resource(self) -> IResource:
         """What answers everything below ``/jobs``."""
@@ -150,8 +153,8 @@ class JobsApi:
         found = await self._store.artifact(job.id, name)
         if found is None:
             raise Problem(404, f"this job has no artifact {errors.excerpt(name)}")
-        info, artifact, _attempt = found
-        status = await artifacts.send(request, self._clock, self._limits.stall_timeout, info, artifact.data)
+        patience = self._limits.stall_timeout
+        status = await artifacts.send(request, self._clock, patience, self._store, self._readers, found)
         self._log_own(request, status)
 
     @app.route("/jobs/<string:id>/artifacts/<string:name>", methods=["PUT"])
@@ -163,7 +166,8 @@ class JobsApi:
             length = request.content.length
             raise Problem(413, f"an artifact may have {most} bytes, and this has {length} (FOREMAN_MAX_ARTIFACT)")
         job = await self._owned(request, id)
-        artifact = Artifact(name, kept_type, read_whole(request))
+        body = request.body()
+        artifact = Artifact(name, kept_type, body) if isinstance(body, bytes) else ArtifactFile(name, kept_type, body)
         info, is_new = await self._changing(job.id, self._store.put_artifact(job.id, artifact))
         headers = [(b"Location", request.own_path(artifacts.path_of(job.id, name)).encode("ascii"))]
         self._reply(request, json_reply(201 if is_new else 200, artifact_value(info), headers))

@@ -1,0 +1,73 @@
+"""The bytes of artifacts on their way to readers: in pieces, at each reader's pace, to so many readers at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attrs import define, field
+
+from foreman.store.queries import Stored
+from foreman.store.store import Store
+from foreman.web.jobs.pace import Pace
+from foreman.web.jobs.problems import SOON, Problem
+
+#: How much of an artifact is held for its reader, in bytes; of one that is read line by line, where each line takes time.
+PIECE, PIECE_OF_LINES = 256 * 1024, 64 * 1024
+#: How many artifacts may be read at once, and how many by one caller.
+MOST_READERS, MOST_OF_ONE = 64, 32
+
+
+@define(eq=False)
+class Readers:
+    """Those who read artifacts now."""
+
+    _by_caller: Counter[str] = field(factory=Counter, init=False)
+
+    @contextmanager
+    def one_more(self, caller: str) -> Iterator[None]:
+        """``caller`` reads one.
+
+        :raises Problem: when as many are read as may be.
+        """
+        if self._by_caller[caller] >= MOST_OF_ONE or self._by_caller.total() >= MOST_READERS:
+            if not self._by_caller[caller]:
+                del self._by_caller[caller]
+            headers = [(b"Retry-After", b"%d" % SOON)]
+            text = f"{MOST_READERS} artifacts are read at once, {MOST_OF_ONE} of them by one caller; try again soon"
+            raise Problem(503, text, headers=headers)
+        self._by_caller[caller] += 1
+        try:
+            yield
+        finally:
+            self._by_caller[caller] -= 1
+            if not self._by_caller[caller]:
+                del self._by_caller[caller]
+
+
+@define
+class Pieces:
+    """What one reader still gets of an artifact.
+
+    :ivar left: of its bytes; :ivar size: of a piece, in bytes.
+    """
+
+    _store: Store
+    _pace: Pace
+    _stored: Stored
+    _caller: str
+    left: range
+    size: int = PIECE
+
+    async def next(self) -> bytes:
+        """The next piece, once the reader takes it; empty when there is no more.
+
+        :raises errors.ReaderStalled: when the reader takes nothing.
+        :raises ArtifactGone: when the artifact has been deleted or replaced meanwhile.
+        """
+        if not self.left:
+            return b""
+        await self._pace.ready()
+        now, self.left = self.left[: self.size], self.left[self.size :]
+        return await self._store.piece(self._stored, now.start, now.stop, self._caller)
