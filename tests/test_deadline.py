@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noq
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from foreman.deadline import PAUSE, Deadline, within
+from foreman.deadline import MOST_PAUSES, PAUSE, Deadline, within
 
 
 def test_what_is_due_happens_once() -> None:
@@ -104,6 +104,27 @@ def test_a_second_pause_does_not_count_either() -> None:
     assert happened == ["over"]
 
 
+def test_a_reactor_that_is_always_late_puts_no_limit_off_for_ever() -> None:
+    clock, happened = Clock(), []
+    Deadline(clock).set(5, lambda: happened.append("over"))
+    clock.pump([60] * MOST_PAUSES)
+    assert happened == []
+    clock.advance(60)
+    assert happened == ["over"]
+
+
+def test_pauses_are_counted_anew_when_something_was_heard() -> None:
+    clock, happened = Clock(), []
+    deadline = Deadline(clock)
+    deadline.set(5, lambda: happened.append("over"))
+    for _ in range(3 * MOST_PAUSES):
+        clock.advance(60)
+        clock.advance(1)
+        deadline.heard_at = clock.seconds()
+        clock.advance(4.5)
+    assert happened == []
+
+
 def test_a_busy_reactor_is_no_pause() -> None:
     clock, happened = Clock(), []
     Deadline(clock).set(5, lambda: happened.append("over"))
@@ -121,7 +142,8 @@ def test_what_is_due_at_a_point_in_time_waits_only_a_moment_after_a_pause() -> N
 
 
 def test_what_comes_in_time_is_handed_on_and_leaves_no_timer() -> None:
-    clock, results = Clock(), []
+    clock = Clock()
+    results: list[object] = []
     waiting: Deferred[str] = Deferred()
     within(waiting, 5, clock).addCallback(results.append)
     waiting.callback("in time")
@@ -130,17 +152,19 @@ def test_what_comes_in_time_is_handed_on_and_leaves_no_timer() -> None:
 
 
 def test_what_comes_too_late_is_cancelled() -> None:
-    clock, failures = Clock(), []
+    clock = Clock()
+    failures: list[Failure] = []
     cancelled: list[str] = []
-    within(Deferred(lambda _: cancelled.append("cancelled")), 5, clock).addErrback(failures.append)
+    within(Deferred[None](lambda _: cancelled.append("cancelled")), 5, clock).addErrback(failures.append)
     clock.advance(5)
     assert cancelled == ["cancelled"]
     assert [failure.type for failure in failures] == [TimeoutError]
 
 
 def test_what_comes_too_late_may_have_a_result_of_its_own() -> None:
-    clock, results = Clock(), []
-    within(Deferred(), 5, clock, lambda: "nothing").addCallback(results.append)
+    clock = Clock()
+    results: list[object] = []
+    within(Deferred[str](), 5, clock, lambda: "nothing").addCallback(results.append)
     clock.advance(5)
     assert results == ["nothing"]
 
@@ -148,7 +172,7 @@ def test_what_comes_too_late_may_have_a_result_of_its_own() -> None:
 def test_who_cancels_in_time_is_told_of_that() -> None:
     clock = Clock()
     failures: list[Failure] = []
-    waiting = within(Deferred(), 5, clock, lambda: "nothing").addErrback(failures.append)
+    waiting = within(Deferred[str](), 5, clock, lambda: "nothing").addErrback(failures.append)
     waiting.cancel()
     assert [failure.type for failure in failures] == [CancelledError]
     assert clock.getDelayedCalls() == []

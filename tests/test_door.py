@@ -360,20 +360,27 @@ def test_what_is_sent_ahead_in_small_pieces_is_answered_in_order() -> None:
 
 def test_a_connection_too_many_is_told_so_and_closed(logged: list[LogEvent]) -> None:
     with doorstep(max_connections="2") as step:
-        callers = [step.call() for _ in range(4)]
+        step.target.holds = True
+        callers = [step.call() for _ in range(2)]
+        for caller in callers:
+            caller.send(CHAT)
+        callers += [step.call() for _ in range(2)]
+        for caller in callers[2:]:
+            caller.send(CHAT)
         assert [statuses(caller) for caller in callers] == [[], [], [503], [503]]
         answer = callers[2].answers()[0]
         assert "FOREMAN_MAX_CONNECTIONS" in json.loads(answer.body)["error"]
         assert answer.header("Retry-After")
         assert answer.header("Connection") == "close"
-        callers[0].send(GET)
-        assert statuses(callers[0]) == [200]
         callers[2].leave()
         callers[3].leave()
         callers[0].leave()
         assert statuses(step.call()) == []
         step.wait(61)
-        crowd = [step.call() for _ in range(5)]
+        crowd = []
+        for _ in range(5):
+            crowd.append(step.call())
+            crowd[-1].send(CHAT)
         assert statuses(crowd[-1]) == [503]
     said = [event for event in logged if "connections are open" in (event.get("log_format") or "")]
     assert len(said) == 2  # once a minute
@@ -427,7 +434,7 @@ def test_a_model_file_has_any_size() -> None:
 def test_bodies_beyond_the_budget_are_refused_until_others_are_done() -> None:
     with doorstep(max_body="1MiB", body_budget="1MiB") as step:
         first, second = step.call(), step.call()
-        first.send(chat_of(1000 * KB))
+        first.send(chat_of(1000 * KB) + b" " * (950 * KB))
         second.send(head("POST", "/api/chat", "Expect: 100-continue", f"Content-Length: {100 * KB}"))
         (answer,) = second.answers()
         assert (answer.status, answer.interim, answer.header("Retry-After")) == (503, [], "5")
@@ -442,11 +449,12 @@ def test_bodies_beyond_the_budget_are_refused_until_others_are_done() -> None:
 def test_a_chunked_body_beyond_the_budget_is_refused_on_its_way() -> None:
     with doorstep(max_body="1MiB", body_budget="1MiB") as step:
         first, second = step.call(), step.call()
-        first.send(chat_of(1000 * KB))
+        first.send(chat_of(1024 * KB) + b" " * (1000 * KB))
+        used = step.service.doors.bodies.used
         second.send(head("POST", "/api/chat", "Transfer-Encoding: chunked"))
         second.send(b"8000\r\n")
         assert statuses(second) == [503]
-        assert step.service.doors.bodies.used == 1000 * KB
+        assert step.service.doors.bodies.used == used
 
 
 def test_the_place_of_a_body_is_free_for_the_next_request_on_the_same_connection() -> None:

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 from bench import RunningForeman, listen, port_of, reactor, settings, start_foreman
 from foreman.config import SETTINGS
@@ -235,8 +236,12 @@ async def target_wait() -> None:
 async def connect_timeout() -> None:
     memory = MemoryReactorClock()
     config = settings(11434, target_url="http://192.0.2.1", connect_timeout="123s")
-    endpoint_for(memory, config.target, config.connect_timeout).connect(Factory())
-    assert memory.tcpClients[0][3] == 123
+    failed: list[Failure] = []
+    endpoint_for(memory, config.target, config.connect_timeout).connect(Factory()).addErrback(failed.append)
+    memory.advance(122)
+    assert not failed
+    memory.advance(1)
+    assert failed
 
 
 async def max_body() -> None:
@@ -247,7 +252,10 @@ async def max_body() -> None:
 
 async def body_budget() -> None:
     async with running(max_body="1KiB", body_budget="1KiB") as both:
-        half = await both.open(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n{")
+        half = await both.open(
+            b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n{" + b" " * 800
+        )
+        assert (await both.get("/healthz")).status == 200  # by now the half has been read
         assert (await both.post("/api/chat", {**CHAT, "more": "x" * 500})).status == 503
         half.leave()
         await half.gone
@@ -276,12 +284,13 @@ async def idle_timeout() -> None:
 
 
 async def max_connections() -> None:
-    async with running(max_connections="1") as both:
-        first = await both.open(b"")
-        assert (await both.get("/")).status == 503
+    async with running(target={"rate": 5}, max_connections="1") as both:
+        first = await both.open(request("POST", "/api/chat", json.dumps({**CHAT, "stream": True}).encode()))
+        assert (await both.get("/api/tags")).status == 503
+        assert (await both.get("/healthz")).status == 200
         first.leave()
         await first.gone
-        assert (await both.get("/")).status == 200
+        assert (await both.get("/api/tags")).status == 200
 
 
 async def drain_timeout() -> None:

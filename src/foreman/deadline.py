@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 #: A limit that is later than this, in seconds, was held up by a pause of foreman itself. A busy reactor is late by less.
 PAUSE = 1.0
+#: How often a limit starts over, so that it comes to an end also where the reactor is always late.
+MOST_PAUSES = 3
 #: Differences of floating-point seconds below this are none.
 _TINY = 1e-6
 
@@ -27,8 +29,8 @@ class Deadline:
     """At most one call is due at a time, and it comes after one more look at the sockets.
 
     When the time is over, the reactor first gets one turn, in which it reads each socket that has something. A limit that
-    is late by more than ``PAUSE`` starts over: its peer may have been paused together with foreman, and what it sends may
-    take several turns to read.
+    is late by more than ``PAUSE`` starts over, at most ``MOST_PAUSES`` times: its peer may have been paused together with
+    foreman, and what it sends may take several turns to read.
 
     :ivar heard_at: when the time began. Where something is heard often, set this to the present instead of calling
         ``set``: it costs no timer.
@@ -39,6 +41,7 @@ class Deadline:
     after_pause: float | None = None
     heard_at: float = field(default=0.0, init=False)
     _seconds: float = field(default=0.0, init=False)
+    _pauses: int = field(default=0, init=False)
     _then: Callable[[], object] | None = field(default=None, init=False)
     _call: IDelayedCall | None = field(default=None, init=False)
 
@@ -51,7 +54,7 @@ class Deadline:
         """Call ``then`` when ``seconds`` have passed since ``heard_at``, and nothing else that was due before."""
         self.clear()
         self.heard_at = self._clock.seconds()
-        self._seconds, self._then = seconds, then
+        self._seconds, self._then, self._pauses = seconds, then, 0
         self._wait(seconds, looked=False)
 
     def clear(self) -> None:
@@ -70,8 +73,10 @@ class Deadline:
         now = self._clock.seconds()
         left = self._seconds - (now - self.heard_at)
         if left > _TINY:
+            self._pauses = 0
             self._wait(left, looked=False)
-        elif now - call.getTime() > PAUSE:
+        elif now - call.getTime() > PAUSE and self._pauses < MOST_PAUSES:
+            self._pauses += 1
             again = self._seconds if self.after_pause is None else min(self._seconds, self.after_pause)
             self.heard_at = now - self._seconds + again
             self._wait(again, looked=False)

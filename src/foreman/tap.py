@@ -138,13 +138,17 @@ def _take_signals(reactor: Any, foreman: Foreman) -> None:
 
 
 def fitting(config: Config, descriptors: int) -> Config:
-    """Settings that the process can keep: a quarter of its descriptors is for connections to the target and for files."""
-    most = max(16, descriptors * 3 // 4)
+    """Settings that the process can keep.
+
+    Connections beyond the limit that are still to be refused, and request bodies in files, take up to an eighth of the
+    limit each; a quarter of the descriptors is left for connections to the target and for the job store.
+    """
+    most = max(16, descriptors * 3 // 5)
     if config.max_connections <= most:
         return config
     from twisted.logger import Logger
 
-    Logger(namespace="foreman.tap").info(
+    Logger(namespace="foreman.tap").warn(
         "FOREMAN_MAX_CONNECTIONS is {most} here, since this process may open {descriptors} files",
         most=most,
         descriptors=descriptors,

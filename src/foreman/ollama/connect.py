@@ -38,12 +38,13 @@ def endpoint_for(reactor: Any, address: TargetAddress, timeout: float) -> IStrea
     """The endpoint that connects to ``address`` within ``timeout`` seconds; names are resolved at each connection."""
     host, port = address.host, address.port
     endpoint: IStreamClientEndpoint
+    unlimited = cast("float", None)  # Twisted means none by it; see LimitedEndpoint
     if isIPAddress(host):
-        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout=None)
+        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout=unlimited)
     elif isIPv6Address(host):
-        endpoint = TCP6ClientEndpoint(reactor, host, port, timeout=None)
+        endpoint = TCP6ClientEndpoint(reactor, host, port, timeout=unlimited)
     else:
-        endpoint = HostnameEndpoint(reactor, host, port, timeout=cast("float", None))
+        endpoint = HostnameEndpoint(reactor, host, port, timeout=unlimited)
     endpoint = LimitedEndpoint(reactor, endpoint, timeout)
     if _is_loopback(host):
         if address.scheme == "http" and IReactorSocket.providedBy(reactor):

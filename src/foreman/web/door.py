@@ -13,7 +13,18 @@ from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
 from foreman.deadline import Deadline
-from foreman.web.framing import LONGEST_METHOD, Chunks, field_problem, is_clean, is_trailer, known_version, says_close
+from foreman.web.arrival import Arrival
+from foreman.web.connections import HASTE, PIPELINED_BYTES, TOO_MANY, UNCOUNTED, Stage
+from foreman.web.framing import (
+    CONTROL_BYTES,
+    Chunks,
+    field_problem,
+    is_clean,
+    is_trailer,
+    known_version,
+    line_problem,
+    says_close,
+)
 from foreman.web.linger import Linger
 from foreman.web.visit import Visit
 
@@ -23,17 +34,13 @@ if TYPE_CHECKING:
 #: The whole head of a request; Go allows 1 MiB, real ones with many cookies stay under 16 kB.
 HEAD_BYTES = 64 * 1024
 HEAD_LINES = 100
-#: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
-#: to notice that it left, and nobody pipelines this much.
-PIPELINED_BYTES = 64 * 1024
-#: The least that a body must bring on average, bytes a second (blobs: anything at all).
-BODY_RATE = 1000
 
 
 class Door(HTTPChannel):
     """One connection of a client.
 
-    :ivar in_body: the head of a request was let in, and its body is not whole.
+    :ivar in_body: the head of a request was let in, and its body is not whole; :ivar arrival: how it comes; :ivar address: whose
+        connections count together; :ivar stage, held: kept by ``web.connections``.
     """
 
     factory: DoorFactory
@@ -44,14 +51,17 @@ class Door(HTTPChannel):
     MAX_LENGTH = HEAD_BYTES
 
     in_body = False
+    arrival: Arrival
+    address = ""
+    stage = Stage.QUIET
+    held = 0
     _deadline: Deadline
     _between_requests = True
     _lingering = False
     _closing = False
     _linger: Linger | None = None
     _pipelined = 0
-    _body_seen = 0
-    _held_up = 0.0
+    _head_size = 0
 
     # Twisted tells what arrives
 
@@ -59,11 +69,8 @@ class Door(HTTPChannel):
         """A client is there: it has the time of one head to say something."""
         super().connectionMade()
         self._deadline = Deadline(self.factory.clock)
-        if len(self.factory.open) > self.factory.config.max_connections:
-            self.factory.crowded()
-            self.refuse(503, "too many connections; try again soon (FOREMAN_MAX_CONNECTIONS)", log=False)
-            return
-        self._deadline.set(self.factory.config.head_timeout, self._head_too_slow)
+        self.factory.connections.admit(self)
+        self._deadline.set(self._in_haste(self.factory.config.head_timeout), self._head_too_slow)
 
     def dataReceived(self, data: bytes) -> None:
         """Something arrived."""
@@ -73,6 +80,8 @@ class Door(HTTPChannel):
             return
         nested = self._busyReceiving
         LineReceiver.dataReceived(self, data)
+        if not nested:
+            self._count_held()
         if nested or self._lingering or self._closing or not self._buffer:
             return
         if self.paused:
@@ -82,21 +91,15 @@ class Door(HTTPChannel):
             self._begin_head()
             begun = self._buffer[-len(data) - 1 :]
             if not is_clean(begun.removesuffix(b"\r")):
-                self._refuse_control_bytes()
+                self.refuse(400, CONTROL_BYTES)
 
     def lineReceived(self, line: bytes) -> None:
         """A line of a head."""
         if self._lingering:
             return
         self._begin_head()
-        if not is_clean(line):
-            self._refuse_control_bytes()
-        elif not self.requests and line.find(b" ") > LONGEST_METHOD:
-            self.refuse(501, "no method has such a long name (RFC 9112 section 3)")
-        elif not (self.requests or line.isascii()):
-            self.refuse(400, "a request line is ASCII; other bytes are escaped (RFC 3986 section 2)")
-        elif self.requests and line[:1] in (b" ", b"\t"):
-            self.refuse(400, "a header may not continue on the next line (RFC 9112 section 5.2)")
+        if problem := line_problem(line, is_first=not self.requests):
+            self.refuse(*problem)
         else:
             super().lineReceived(line if self.requests else known_version(line))
 
@@ -108,8 +111,7 @@ class Door(HTTPChannel):
         """One header; kept as it was written, since it goes to the target like that."""
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
-        problem = field_problem(name.lower(), value)
-        if problem is not None:
+        if problem := field_problem(name.lower(), value):
             self.refuse(400, problem)
             return False
         accepted: bool = super().headerReceived(line)
@@ -124,16 +126,19 @@ class Door(HTTPChannel):
         """The head is whole: decide."""
         visit = self.requests[-1]
         visit.head_received(self._command, self._path, self._version, self.length)
-        closes = self.factory.draining or self._version != b"HTTP/1.1" or says_close(visit.headers_named(b"connection"))
-        self.persistent = not closes
+        closes = self.factory.draining or self._version != b"HTTP/1.1" or self.stage in UNCOUNTED
+        self.persistent = not (closes or says_close(visit.headers_named(b"connection")))
         has_body = self.length != 0
         self._deadline.clear()
+        self._head_size = self._receivedHeaderSize
+        self.factory.connections.move(self, Stage.BUSY)
         if visit.refusal is not None and (has_body or visit.doubtful):
             self.persistent = False
             self._lingering = True
             visit.process()
         elif has_body:
-            self._body_seen, self._held_up = 0, 0.0
+            self.factory.connections.move(self, Stage.BODY)
+            self.arrival = Arrival(self.factory.clock.seconds(), visit.upload)
             self._deadline.set(self.factory.config.body_timeout, self._check_body)
             self.in_body = True
             if visit.expects_continue:
@@ -152,7 +157,7 @@ class Door(HTTPChannel):
             if self._pipelined > PIPELINED_BYTES:
                 self.abort()
         else:
-            self._body_seen += len(data)
+            self.arrival.add(len(data))
             super().rawDataReceived(data)
             self._look_at_chunk()
 
@@ -162,12 +167,14 @@ class Door(HTTPChannel):
             self._deadline.clear()
             self.in_body = False
             self._pipelined = 0
+            self.factory.connections.move(self, Stage.BUSY)
             super().allContentReceived()
 
     def _finishRequestBody(self, data: bytes) -> None:
         trailers = getattr(self._transferDecoder, "_trailerHeaders", ())
         if all(is_trailer(bytes(line)) for line in trailers):
             super()._finishRequestBody(data)
+            self._pipelined = len(data) if self._handlingRequest else 0
         else:
             self.refuse(400, "what stands behind the last chunk may not stand there (RFC 9112 section 7.1.2)")
 
@@ -179,6 +186,8 @@ class Door(HTTPChannel):
         self._deadline.clear()
         if self.persistent and not self._lingering:
             self._between_requests = True
+            self._head_size = self._pipelined = 0
+            self.factory.connections.move(self, Stage.QUIET)
             self._deadline.set(self.factory.config.idle_timeout, self.loseConnection)
             if self._dataBuffer and self._buffer:
                 self._dataBuffer.append(self.clearLineBuffer())  # it came later, while the client read slowly
@@ -204,24 +213,33 @@ class Door(HTTPChannel):
 
     def loseConnection(self) -> None:
         """Close when everything is sent; a client that takes nothing is cut off after the stall limit."""
-        if self._lingering:
+        if self._lingering and self.stage is not Stage.GONE:
             if self._linger is None:
+                self.factory.connections.move(self, Stage.LINGERING)
                 self._linger = Linger(self.factory.clock, self.transport, self._deadline)
             return
         self._closing = True
-        self._deadline.set(self.factory.config.stall_timeout, self.abort)
+        self.factory.connections.move(self, Stage.CLOSING)
+        self._deadline.set(self._in_haste(self.factory.config.stall_timeout), self.abort)
         super().loseConnection()
 
     def connectionLost(self, reason: Any = None) -> None:
         """The client is gone."""
         self._deadline.clear()
         super().connectionLost(reason)
-        self.factory.left(self)
+        self.factory.connections.left(self)
 
     def drain(self) -> None:
         """foreman is stopping: close now, or after the answer that is under way."""
         self.persistent = False
         if not self.requests:
+            self.loseConnection()
+
+    def make_way(self, status: int, why: str) -> None:
+        """Close now, since others wait for what this one takes: with ``status`` and ``why``, if it has begun a request."""
+        if self.requests or not self._between_requests:
+            self.refuse(status, why, log=False)
+        else:
             self.loseConnection()
 
     def abort(self) -> None:
@@ -245,9 +263,6 @@ class Door(HTTPChannel):
         self._deadline.clear()
         visit.refuse_unread(getattr(self, "_command", b"GET"), getattr(self, "_path", b"/"), status, message, log=log)
 
-    def _refuse_control_bytes(self) -> None:
-        self.refuse(400, "a head has no control bytes, and its lines end in CRLF (RFC 9112 section 2.2)")
-
     def _respondToBadRequestAndDisconnect(self) -> None:
         if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
             self.refuse(431, f"the head of a request may have {HEAD_BYTES} bytes in {HEAD_LINES} headers")
@@ -265,24 +280,26 @@ class Door(HTTPChannel):
     def _begin_head(self) -> None:
         if self._between_requests:
             self._between_requests = False
-            self._deadline.set(self.factory.config.head_timeout, self._head_too_slow)
+            self._deadline.set(self._in_haste(self.factory.config.head_timeout), self._head_too_slow)
+
+    def _in_haste(self, limit: float) -> float:
+        return min(limit, HASTE) if self.stage in UNCOUNTED else limit
 
     def _head_too_slow(self) -> None:
         if self._between_requests:
             self.loseConnection()
+        elif self.stage is Stage.STANDBY:
+            self.refuse(503, TOO_MANY, log=False)
         else:
             self.refuse(408, f"the head of a request must arrive within {self.factory.config.head_timeout:g} s")
 
     def _check_body(self) -> None:
-        config = self.factory.config
-        limit, seen, upload = config.body_timeout, self._body_seen, self.requests[-1].upload
-        held_up = upload is not None and upload.was_held_up()
-        self._held_up = self._held_up + limit if held_up and not seen else 0.0
-        least = 1 if upload is not None else BODY_RATE * limit
-        if self._held_up >= config.silence_timeout:
-            self.refuse(502, f"the target took nothing of this body for {self._held_up:g} s")
-        elif seen >= least or held_up:
-            self._body_seen = 0
-            self._deadline.set(limit, self._check_body)
+        limit = self.factory.config.body_timeout
+        if problem := self.arrival.problem(limit, self.factory.config.silence_timeout):
+            self.refuse(*problem)
         else:
-            self.refuse(408, f"the body came too slowly: less than {least:g} bytes in {limit:g} s")
+            self._deadline.set(limit, self._check_body)
+
+    def _count_held(self) -> None:
+        count = len(self._buffer) + max(self._receivedHeaderSize, self._head_size) + self._pipelined
+        self.factory.connections.count_held(self, count)

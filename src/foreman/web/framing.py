@@ -11,6 +11,7 @@ from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 _LENGTH_DIGITS = 18
 #: No method that anybody has registered is half as long.
 LONGEST_METHOD = 64
+CONTROL_BYTES = "a head has no control bytes, and its lines end in CRLF (RFC 9112 section 2.2)"
 
 #: Inside a line of a head. A tab may stand there; CR and LF are those that do not end it.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -34,6 +35,19 @@ _AUTHORITY = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
 def is_clean(line: bytes) -> bool:
     """Whether a line of a head, or the beginning of one, has no control bytes (RFC 9112 section 2.2, RFC 9110 section 5.5)."""
     return _CONTROL.search(line) is None
+
+
+def line_problem(line: bytes, *, is_first: bool) -> tuple[int, str] | None:
+    """What is wrong with a whole line of a head, as a status and a text; None: nothing that can be told from it alone."""
+    if not is_clean(line):
+        return 400, CONTROL_BYTES
+    if is_first and line.find(b" ") > LONGEST_METHOD:
+        return 501, "no method has such a long name (RFC 9112 section 3)"
+    if is_first and not line.isascii():
+        return 400, "a request line is ASCII; other bytes are escaped (RFC 3986 section 2)"
+    if not is_first and line[:1] in (b" ", b"\t"):
+        return 400, "a header may not continue on the next line (RFC 9112 section 5.2)"
+    return None
 
 
 def field_problem(name: bytes, value: bytes) -> str | None:

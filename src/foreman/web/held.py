@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import BinaryIO, cast
 
-from attrs import define, field
-
-from foreman.budget import Budget
+from attrs import define, field, frozen
 
 #: A body up to this many bytes is held in memory.
 IN_MEMORY = 1024 * 1024
+#: Where all bodies in memory have more than ``MEMORY_CROWDED`` bytes, one goes to a file beyond this many.
+IN_CROWDED_MEMORY = 64 * 1024
+MEMORY_CROWDED = 32 * 1024 * 1024
+#: The most bytes of all bodies in memory.
+MEMORY_IN_ALL = 96 * 1024 * 1024
+TOO_SLOW = "the body came slowly, and others wait for its room; try again soon"
 
 
 class NotHeld(Exception):
@@ -25,34 +32,137 @@ class NotHeld(Exception):
         self.status = status
 
 
+@frozen
+class Arriving:
+    """A body that arrives, and how its request is refused with a status and a text."""
+
+    body: HeldBody
+    refuse: Callable[[int, str], None]
+
+
+@define(eq=False)
+class Bodies:
+    """All bodies, and what they share: bytes that have arrived, in memory and in files. What is announced takes no room.
+
+    Where there is no room for what arrives, those go that come slowly, the slowest first.
+
+    :ivar limit: bytes of all bodies; :ivar share: bytes of one caller's; :ivar files: how many may be in files;
+    :ivar slow: tells which come slowly, the slowest first; :ivar used: bytes of all bodies now.
+    """
+
+    limit: int
+    share: int
+    files: int = 1024
+    slow: Callable[[], Iterable[Arriving]] = list
+    used: int = field(default=0, init=False)
+    in_memory: int = field(default=0, init=False)
+    in_files: int = field(default=0, init=False)
+    _of: Counter[str] = field(factory=Counter, init=False)
+
+    def expect(self, body: HeldBody, count: int) -> None:
+        """``count`` bytes more are announced for ``body``.
+
+        :raises NotHeld: when there will be no room for them, whoever makes room.
+        """
+        if self._fits(body, count):
+            return
+        slow = [one.body for one in self.slow()]
+        own = sum(one.length for one in slow if one.caller == body.caller)
+        if self.used - sum(one.length for one in slow) + count > self.limit:
+            raise NotHeld(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
+        if self._of[body.caller] - own + count > self.share:
+            raise NotHeld(
+                503, "too many request bodies of this caller are waiting; try again soon (FOREMAN_BODY_BUDGET)"
+            )
+
+    def take(self, body: HeldBody, count: int) -> None:
+        """Count ``count`` bytes in, which have arrived for ``body``.
+
+        :raises NotHeld: when there is no room; then they are not counted.
+        """
+        if not self._fits(body, count):
+            self.expect(body, count)
+            everybody = self.used + count > self.limit
+            enough = self.limit - max(count, self.limit // 16), self.share - count
+
+            def has_room() -> bool:
+                return self.used <= enough[0] and self._of[body.caller] <= enough[1]
+
+            self._drop_slow(body, has_room, lambda one: one.length if everybody or one.caller == body.caller else 0)
+        if not body.in_file and self.in_memory + count > MEMORY_IN_ALL:
+            enough_memory = MEMORY_IN_ALL - max(count, MEMORY_IN_ALL // 16)
+            self._drop_slow(body, lambda: self.in_memory <= enough_memory, lambda one: 0 if one.in_file else one.length)
+        if not self._fits(body, count) or (not body.in_file and self.in_memory + count > MEMORY_IN_ALL):
+            raise NotHeld(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
+        self.used += count
+        self._of[body.caller] += count
+        if not body.in_file:
+            self.in_memory += count
+
+    def give(self, body: HeldBody) -> None:
+        """``body`` is forgotten: give back what it had."""
+        self.used -= body.length
+        self._of[body.caller] -= body.length
+        if not self._of[body.caller]:
+            del self._of[body.caller]
+        if body.in_file:
+            self.in_files -= 1
+        else:
+            self.in_memory -= body.length
+
+    def open_file(self, body: HeldBody) -> BinaryIO | None:
+        """A file for ``body``, which is in memory so far; None: too many are in files already.
+
+        :raises OSError: when there can be none.
+        """
+        if self.in_files >= self.files:
+            self._drop_slow(body, lambda: self.in_files < self.files, lambda one: one.in_file)
+        if self.in_files >= self.files:
+            return None
+        return cast("BinaryIO", tempfile.TemporaryFile(buffering=0))
+
+    def moved(self, body: HeldBody) -> None:
+        """``body`` is in its file now, and no longer in memory."""
+        self.in_files += 1
+        self.in_memory -= body.length
+
+    def _fits(self, body: HeldBody, count: int) -> bool:
+        return self.used + count <= self.limit and self._of[body.caller] + count <= self.share
+
+    def _drop_slow(self, body: HeldBody, is_enough: Callable[[], bool], weight: Callable[[HeldBody], int]) -> None:
+        for one in self.slow():
+            if is_enough():
+                return
+            if one.body is not body and weight(one.body):
+                one.refuse(408, TOO_SLOW)
+
+
 @define(eq=False)
 class HeldBody:
     """The body of one request.
 
-    :ivar limit: its most bytes; :ivar budget: what all bodies share, given back by ``close``; :ivar length: its bytes so far.
+    :ivar limit: its most bytes; :ivar length: its bytes so far; :ivar caller: whose it is; :ivar in_file: whether it is in a
+        file. What it takes is given back by ``close``.
     """
 
     limit: int
-    _budget: Budget
+    _bodies: Bodies
+    caller: str = ""
     length: int = field(default=0, init=False)
-    _counted: int = field(default=0, init=False)
+    in_file: bool = field(default=False, init=False)
     _content: BinaryIO = field(factory=BytesIO, init=False)
-    _in_file: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
 
     def expect(self, length: int) -> None:
-        """``length`` bytes in all are announced: keep their place.
+        """``length`` bytes in all are announced.
 
-        :raises NotHeld: when there is none.
+        :raises NotHeld: when there is no place for them.
         """
         if length > self.limit:
             raise NotHeld(
                 413, f"a request body may have {self.limit} bytes, this one announces {length} (FOREMAN_MAX_BODY)"
             )
-        if length > self._counted:
-            more, self._counted = length - self._counted, length
-            if not self._budget.take(more):
-                raise NotHeld(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
+        self._bodies.expect(self, length - self.length)
 
     def add(self, data: bytes) -> None:
         """The next bytes.
@@ -62,22 +172,24 @@ class HeldBody:
         if self._closed:
             return
         length = self.length + len(data)
-        if length > self._counted:
+        if length > self.limit:
             self.expect(length)
         try:
-            if length > IN_MEMORY and not self._in_file:
-                self._move()
-            self._content.write(data)
+            if not self.in_file and (
+                length > IN_MEMORY or (length > IN_CROWDED_MEMORY and self._bodies.in_memory > MEMORY_CROWDED)
+            ):
+                self._move(needed=length > IN_MEMORY)
+            self._bodies.take(self, len(data))
+            self.length = length
+            _write(self._content, data)
         except OSError as problem:
-            raise NotHeld(503, f"there is no room to keep this body: {problem.strerror}") from None
-        self.length = length
+            raise NotHeld(503, f"there is no room to keep this body: {problem.strerror or problem}") from None
 
     def value(self) -> bytes | BinaryIO:
         """The whole body, or the file that holds it, with its position at the beginning."""
         content = self._content
         if isinstance(content, BytesIO):
             return content.getvalue()
-        content.flush()
         content.seek(0)
         return content
 
@@ -85,10 +197,31 @@ class HeldBody:
         """Forget the body, and give its place back."""
         if not self._closed:
             self._closed = True
-            self._content.close()
-            self._budget.give(self._counted)
+            try:
+                with contextlib.suppress(OSError):  # of a full disk: nobody wants the rest
+                    self._content.close()
+            finally:
+                self._bodies.give(self)
 
-    def _move(self) -> None:
-        file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - closed with the body
-        file.write(cast("BytesIO", self._content).getvalue())
-        self._content, self._in_file = file, True
+    def _move(self, *, needed: bool) -> None:
+        file = self._bodies.open_file(self)
+        if file is None:
+            if needed:
+                raise NotHeld(503, "too many large request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
+            return
+        try:
+            _write(file, cast("BytesIO", self._content).getvalue())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.close()
+            raise
+        self._content = file
+        self._bodies.moved(self)
+        self.in_file = True
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """Write all of ``data``: a file without a buffer may take a part of it, and says later that the disk is full."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]

@@ -5,30 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.logger import Logger
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from foreman.budget import Budget
 from foreman.config import Config
-from foreman.crowd import Crowd
 from foreman.lanes import Way, is_of_jobs
+from foreman.web.connections import Connections, address_of
 from foreman.web.door import Door
 from foreman.web.entrance import Entrance
+from foreman.web.held import Arriving, Bodies
 
-#: How often it is said that there are too many connections, in seconds.
-CROWDED_SILENCE = 60.0
+#: The most request bodies in files.
+MOST_FILES = 1024
 
 
 class DoorFactory(Site):
     """All connections of clients, and what they share.
 
-    :ivar clock: for deadlines; :ivar entrance: who may come in; :ivar bodies: bytes of bodies that wait, all together;
+    :ivar clock: for deadlines; :ivar connections: all of them; :ivar open: whoever is there;
+    :ivar entrance: who may come in; :ivar bodies: the bodies of requests, and their room;
     :ivar jobs: answers what is below ``/jobs``.
     """
 
     noisy = False
-    _log = Logger()
 
     def __init__(
         self,
@@ -43,16 +42,21 @@ class DoorFactory(Site):
         self.config = config
         self.entrance = entrance
         self.jobs = jobs
-        self.bodies = Budget(config.body_budget)
-        self.open: Crowd[Door] = Crowd()
+        self.connections = Connections(clock, config.max_connections)
+        self.bodies = Bodies(
+            config.body_budget,
+            max(config.body_budget // 2, config.max_body),
+            max(16, min(MOST_FILES, config.max_connections // 8)),
+            lambda: [Arriving(door.requests[-1].content, door.refuse) for door in self.connections.slow_bodies()],
+        )
+        self.open = self.connections.open
         self.draining = False
-        self._crowded_at = -CROWDED_SILENCE
 
     def buildProtocol(self, addr: IAddress | None) -> Door:  # type: ignore[override]
         """A client connected."""
         door = Door()
         door.factory = self
-        self.open.add(door)
+        door.address = address_of(str(getattr(addr, "host", "")))
         return door
 
     def resource_for(self, way: Way) -> IResource:
@@ -64,17 +68,6 @@ class DoorFactory(Site):
         self.draining = True
         for door in list(self.open):
             door.drain()
-
-    def crowded(self) -> None:
-        """Somebody was refused because too many are there; said once a minute."""
-        now = self.clock.seconds()
-        if now - self._crowded_at >= CROWDED_SILENCE:
-            self._crowded_at = now
-            self._log.warn("{count} connections are open: refusing more", count=len(self.open))
-
-    def left(self, door: Door) -> None:
-        """A client's connection is gone."""
-        self.open.discard(door)
 
     def log(self, request: Any) -> None:
         """Nothing: the line for each request is written by the API, without path queries or addresses of browsers."""

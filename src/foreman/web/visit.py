@@ -19,6 +19,7 @@ from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.lanes import Lane
 from foreman.web.answers import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
+from foreman.web.connections import ALWAYS_ANSWERED, TOO_MANY, Stage
 from foreman.web.findings import Findings
 from foreman.web.held import HeldBody, NotHeld
 from foreman.web.upload import Upload
@@ -77,9 +78,12 @@ class Visit(Findings, Request):
         self.has_length = length is None or bool(self.headers_named(b"content-length"))
         self.content = HeldBody(factory.config.max_body, factory.bodies)
         refusal = factory.entrance.decide(self)
+        self.content.caller = self.caller
         if refusal is not None:
             self.refusal = refusal
-        if refusal is not None or length == 0:
+        elif self.channel.stage is Stage.STANDBY and self.way.path not in ALWAYS_ANSWERED:
+            self.refuse(503, TOO_MANY)
+        if self.refusal is not None or length == 0:
             return
         if method == b"POST" and self.way.path.startswith("/api/blobs/"):  # a model file, which may have any size
             self.upload = Upload(IPushProducer(self.channel.transport), length)
@@ -87,7 +91,11 @@ class Visit(Findings, Request):
             try:
                 self.content.expect(length)
             except NotHeld as problem:
-                self.refusal = self._refusal(problem.status, str(problem))
+                self.refuse(problem.status, str(problem))
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer ``status`` and ``message`` instead of letting the request in."""
+        self.refusal = self._refusal(status, message)
 
     def chunk_announced(self, length: int) -> None:
         """So many bytes are still to come of a chunk."""
@@ -163,7 +171,8 @@ class Visit(Findings, Request):
             self.method, self.uri = method, uri
             self.began_at = factory.clock.seconds()
             factory.entrance.welcome(self)
-        self.refusal = self._refusal(status, message)
+        self.refuse(status, message)
+        assert self.refusal is not None
         if log and self._work is None:
             factory.entrance.log_refusal(self, self.refusal)
         self.answer(self.refusal)

@@ -1,0 +1,251 @@
+"""The connections of clients: how many there may be, and which of them makes room when all places are taken."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from enum import Enum
+from ipaddress import ip_address
+from math import inf
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from foreman.crowd import Crowd
+
+if TYPE_CHECKING:
+    from foreman.web.door import Door
+
+#: How often it is said that there are too many connections, in seconds.
+CROWDED_SILENCE = 60.0
+#: The most connections beyond the limit: each is read for its head, is answered where it asks for ``/healthz``, and else
+#: gets to see why it is refused.
+MOST_ON_STANDBY = 256
+#: The most connections that linger, see ``web.linger``.
+MOST_LINGERING = 256
+TOO_SLOW = "the body came slowly, and others wait for its place; try again soon"
+#: A body that comes at this many bytes a second is not slow.
+SLOW = 64 * 1024
+#: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
+#: to notice that it left, and nobody pipelines this much.
+PIPELINED_BYTES = 64 * 1024
+#: What all connections may hold of heads, and of requests sent ahead, in bytes; a connection that holds less than
+#: ``ORDINARY`` is not at fault for it.
+HEADS_IN_ALL = 32 * 1024 * 1024
+ORDINARY = 4 * 1024
+
+
+#: Paths that are answered on standby: supervisors and probes ask for them.
+ALWAYS_ANSWERED = ("/", "/healthz")
+TOO_MANY = "too many connections; try again soon (FOREMAN_MAX_CONNECTIONS)"
+#: How long a connection on standby, and one that was told to go, may take to go, in seconds.
+HASTE = 2.0
+
+
+class Stage(Enum):
+    """What a connection is doing.
+
+    QUIET: it has no whole head of a request; BODY: its body arrives; BUSY: it is answered; LINGERING: it was refused, and
+    goes on sending; CLOSING: the rest of its answer goes out; STANDBY: it is one too many; GONE: it was told to go.
+    """
+
+    QUIET = "quiet"
+    BODY = "body"
+    BUSY = "busy"
+    LINGERING = "lingering"
+    CLOSING = "closing"
+    STANDBY = "standby"
+    GONE = "gone"
+
+
+#: Stages that take no place.
+UNCOUNTED = (Stage.STANDBY, Stage.GONE)
+
+
+@define(eq=False)
+class Connections:
+    """All connections.
+
+    A new one that finds all places taken gets the place of one that does nothing useful: first of one that lingers, then
+    of one that has no whole head of a request, the oldest of the address with the most connections, then of one whose
+    body comes slowly, then of one that takes its last answer slowly. Requests that are answered keep their places. One
+    address may have seven eighths of all places.
+
+    :ivar most: places; :ivar open: whoever is there, those on standby and those told to go included.
+    """
+
+    _clock: IReactorTime
+    most: int
+    open: Crowd[Door] = field(factory=Crowd, init=False)
+    _taken: int = field(default=0, init=False)
+    _at: Counter[str] = field(factory=Counter, init=False)
+    _quiet: dict[str, OrderedDict[Door, None]] = field(factory=dict, init=False)
+    _others: dict[Stage, OrderedDict[Door, None]] = field(init=False)
+    _heaviest: str | None = field(default=None, init=False)
+    _heads: int = field(default=0, init=False)
+    _sent_away: int = field(default=0, init=False)
+    _said_at: float = field(default=-inf, init=False)
+    _log = Logger(namespace="foreman.web.site")
+
+    def __attrs_post_init__(self) -> None:
+        self._others = {stage: OrderedDict() for stage in Stage if stage not in (Stage.QUIET, Stage.BUSY)}
+
+    @property
+    def on_standby(self) -> int:
+        """The most connections beyond ``most``."""
+        return max(16, min(MOST_ON_STANDBY, self.most // 8))
+
+    # coming, going on, leaving
+
+    def admit(self, door: Door) -> None:
+        """Give ``door`` a place, or put it on standby."""
+        self.open.add(door)
+        self._taken += 1
+        self._at[door.address] += 1
+        self._put(door, Stage.QUIET)
+        over_share = self._at[door.address] > self.most - self.most // 8
+        if not (over_share or self._taken > self.most):
+            return
+        victim = self._victim(door, door.address if over_share else None)
+        if victim is not None:
+            self.send_away(victim, "this connection was closed to make room for another (FOREMAN_MAX_CONNECTIONS)")
+        else:
+            self._count_out(door)
+            self._put(door, Stage.STANDBY)
+            self._say_crowded()
+            self._trim(Stage.STANDBY, self.on_standby)
+
+    def move(self, door: Door, stage: Stage) -> None:
+        """``door`` goes on to ``stage``; on standby, and told to go, it stays what it is."""
+        if door.stage not in UNCOUNTED and door.stage is not stage:
+            self._put(door, stage)
+            if stage is Stage.LINGERING:
+                self._trim(stage, MOST_LINGERING)
+
+    def left(self, door: Door) -> None:
+        """The connection of ``door`` is gone."""
+        self.count_held(door, 0)
+        if door.stage not in UNCOUNTED:
+            self._count_out(door)
+        self._take_out(door)
+        self.open.discard(door)
+
+    def send_away(self, door: Door, why: str) -> None:
+        """Close the connection of ``door``, in words where an answer can still be given."""
+        if door.stage not in UNCOUNTED:
+            self._count_out(door)
+        self._say_crowded()
+        if door.stage in (Stage.LINGERING, Stage.CLOSING, Stage.STANDBY):
+            self._take_out(door)
+            door.stage = Stage.GONE
+            door.abort()
+            return
+        self._put(door, Stage.GONE)
+        door.make_way(503, why)
+        # Those who take their time to go are bounded, too.
+        self._trim(Stage.GONE, self.on_standby)
+
+    def _trim(self, stage: Stage, most: int) -> None:
+        while len(self._others[stage]) > most:
+            door, _ = self._others[stage].popitem(last=False)
+            if stage is not Stage.GONE:
+                self.send_away(door, "")
+            else:
+                door.abort()
+
+    # who makes room
+
+    def slow_bodies(self) -> list[Door]:
+        """Those whose bodies come slowly, the slowest first."""
+        now = self._clock.seconds()
+        rates = [(door.arrival.rate(now), number, door) for number, door in enumerate(self._others[Stage.BODY])]
+        return [door for _, _, door in sorted(rate for rate in rates if rate[0] < SLOW)]
+
+    def _victim(self, newcomer: Door, own: str | None) -> Door | None:
+        """Who goes, so that ``newcomer`` has a place; ``own``: only connections of this address may."""
+        return (
+            self._first(Stage.LINGERING, own)
+            or self._oldest_quiet(newcomer, own)
+            or self._slowest_body(own)
+            or self._first(Stage.CLOSING, own)
+        )
+
+    def _first(self, stage: Stage, own: str | None) -> Door | None:
+        return next((door for door in self._others[stage] if own is None or door.address == own), None)
+
+    def _oldest_quiet(self, newcomer: Door, own: str | None) -> Door | None:
+        address = own if own is not None else self._heaviest
+        if address not in self._quiet or self._at[address] < self._at[newcomer.address]:
+            address = self._heaviest = max(self._quiet, key=self._at.__getitem__)
+        oldest = next(iter(self._quiet[address]))
+        return oldest if oldest is not newcomer else None
+
+    def _slowest_body(self, own: str | None) -> Door | None:
+        slow = [door for door in self.slow_bodies() if own is None or door.address == own]
+        # The next newcomers are spared this search: where thousands are slow, more than one goes.
+        for door in slow[1 : len(slow) // 16]:
+            self.send_away(door, TOO_SLOW)
+        return slow[0] if slow else None
+
+    # what is held of heads
+
+    def count_held(self, door: Door, count: int) -> None:
+        """``door`` holds ``count`` bytes of heads, and of what was sent ahead; too much in all, and it is sent away."""
+        more, door.held = count - door.held, count
+        if not more:
+            return
+        self._heads += more
+        if self._heads > HEADS_IN_ALL and more > 0 and count > ORDINARY and door.stage is not Stage.GONE:
+            self.send_away(door, "the heads of requests take too much room; try again soon")
+
+    # the books
+
+    def _count_out(self, door: Door) -> None:
+        self._taken -= 1
+        self._at[door.address] -= 1
+        if not self._at[door.address]:
+            del self._at[door.address]
+
+    def _put(self, door: Door, stage: Stage) -> None:
+        self._take_out(door)
+        door.stage = stage
+        if stage is Stage.QUIET:
+            self._quiet.setdefault(door.address, OrderedDict())[door] = None
+        elif stage is not Stage.BUSY:
+            self._others[stage][door] = None
+
+    def _take_out(self, door: Door) -> None:
+        if door.stage is not Stage.QUIET:
+            if door.stage is not Stage.BUSY:
+                self._others[door.stage].pop(door, None)
+            return
+        alike = self._quiet.get(door.address)
+        if alike is not None:
+            alike.pop(door, None)
+            if not alike:
+                del self._quiet[door.address]
+
+    def _say_crowded(self) -> None:
+        self._sent_away += 1
+        now = self._clock.seconds()
+        if now - self._said_at >= CROWDED_SILENCE:
+            self._said_at = now
+            self._log.warn(
+                "{count} connections are open (FOREMAN_MAX_CONNECTIONS): {sent_away} were refused, or closed to make room",
+                count=self._taken,
+                sent_away=self._sent_away,
+            )
+            self._sent_away = 0
+
+
+def address_of(host: str) -> str:
+    """Whose connections count together: those of one IPv4 address, of one network of IPv6 (64 bits), of a Unix socket."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.version == 4:
+        return host
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped is not None else address.packed[:8].hex()
