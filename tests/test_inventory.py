@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from twisted.python.failure import Failure
 
 from conftest import LoggedFailures
 from foreman import errors
+from foreman.ollama.client import MAX_COLLECTED
 from foreman.ollama.connection import Answer
 from foreman.ollama.inventory import LOOK_PATIENCE, Inventory
 from foreman.ollama.listing import POLL_PATIENCE, PS_PATIENCE
@@ -267,6 +269,35 @@ def test_without_the_list_of_what_is_installed_nothing_is_said_to_be_missing() -
     assert (poller.inventory.degraded, poller.inventory.tags) == (None, None)
     assert poller.inventory.find("other") is Standing.UNKNOWN
     assert poller.inventory.is_running("llama3")
+
+
+def filled(unit: bytes) -> bytes:
+    """The longest list of ``unit`` that is gathered."""
+    most = MAX_COLLECTED - 20
+    return b'{"models":[' + b",".join([unit] * (most // (len(unit) + 1))) + b"]}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *map(filled, (b"1", b"{}", b"[]", b"[[[[]]]]", b'{"name":"m"}', b'{"name":"m","size":null}', b'{"a":[1,2,{}]}')),
+        *map(filled, (b'{"x":' * 50 + b"1" + b"}" * 50, b'"' + b"x" * 1000 + b'"', b'{"name":"' + b"x" * 500 + b'"}')),
+        b'{"models":[{"name":"' + b"x" * (MAX_COLLECTED - 24) + b'"}]}',
+        b'{"models":["' + b"x" * (MAX_COLLECTED - 24) + b'"]}',
+        b" " * MAX_COLLECTED,
+        b"[" * MAX_COLLECTED,
+    ],
+    ids=lambda body: str(body[:30]),
+)
+def test_the_longest_list_takes_a_bounded_memory_whatever_it_is_made_of(body: bytes) -> None:
+    assert len(body) <= MAX_COLLECTED
+    tracemalloc.start()
+    try:
+        poller = Poller(tags=body)
+        poller.inventory.start()
+        assert tracemalloc.get_traced_memory()[1] < 48 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_list_that_has_not_changed_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

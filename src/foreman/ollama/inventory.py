@@ -168,7 +168,7 @@ class Inventory:
         self._is_complete = not skipped
         if skipped:
             text = "{count} of the models that the target lists cannot be read, and are passed over: {names}"
-            self._log.warn(text, count=skipped, names=", ".join(map(repr, unreadable[:_MOST_NAMED])))
+            self._log.warn(text, count=skipped, names=", ".join(repr(name[:100]) for name in unreadable[:_MOST_NAMED]))
 
     def _question_answered(self, _: None) -> bool:
         self._recovered()
