@@ -276,7 +276,7 @@ def test_a_running_foreman_notices_by_itself(run: Callable[..., Result], tmp_pat
         step.service._token_file.start()
         bob = run("new", "bob").stdout.strip()
         run("revoke", "alice")
-        step.wait(1)
+        step.wait(2)
         assert (status_of(step, alice), status_of(step, bob)) == (401, 200)
         step.service._token_file.stop()
 
