@@ -242,12 +242,12 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(url: str) ->
 
 def test_quotes_around_an_address_or_a_token_do_not_count() -> None:
     assert asking.usable('"box:8080"') == "http://box:8080"
-    assert remote.token_of({"FOREMAN_TOKEN": "'x'", "FOREMAN_AUTH_TOKEN": "y"}) == "x"
-    assert remote.token_of({"FOREMAN_TOKEN": '""', "FOREMAN_AUTH_TOKEN": '"y"'}) == "y"
-    assert remote.token_of({}) is None
+    assert asking.token_from({"FOREMAN_TOKEN": "'x'", "FOREMAN_AUTH_TOKEN": "y"}) == "x"
+    assert asking.token_from({"FOREMAN_TOKEN": '""', "FOREMAN_AUTH_TOKEN": '"y"'}) == "y"
+    assert asking.token_from({}) is None
     for odd in ('"x', "two words", "a\nb"):
         with pytest.raises(click.UsageError, match="FOREMAN_TOKEN: "):
-            remote.token_of({"FOREMAN_TOKEN": odd})
+            asking.token_from({"FOREMAN_TOKEN": odd})
 
 
 def test_an_address_may_stand_without_a_scheme_and_with_a_slash() -> None:

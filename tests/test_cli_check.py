@@ -317,7 +317,7 @@ async def test_a_target_that_is_foreman_itself_is_told() -> None:
     foreman = await start_foreman(port_of(detour), listen=f"tcp:{own}:interface=127.0.0.1")
     config = settings(port_of(detour))
     client = TargetClient(reactor, endpoint_for(reactor, config.target, 2), config.target)
-    found = await checks.target(client, Inventory(reactor, client, 60))
+    found = await checks.target(reactor, client, Inventory(reactor, client, 60))
     assert found.state == "bad"
     assert "has come back to the foreman that sent it" in found.text
     await foreman.stop()

@@ -36,7 +36,11 @@ PAGES: list[tuple[int, Any, bytes]] = [
 @pytest.mark.parametrize("endpoint", ["/api/chat", "/v1/chat/completions", "/api/embed"])
 @ensureDeferred
 async def test_an_answer_for_a_target_that_is_away_is_an_outage(
-    shop: Shop, endpoint: str, status: int, headers: Any, body: bytes  # noqa: F811
+    shop: Shop,
+    endpoint: str,
+    status: int,
+    headers: Any,
+    body: bytes,  # noqa: F811
 ) -> None:
     shop.start()
     first, second = await shop.hand_over(new(endpoint, max_attempts=1), new(endpoint))
@@ -89,7 +93,10 @@ async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_
 )
 @ensureDeferred
 async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_there(
-    shop: Shop, status: int, headers: Any, body: bytes  # noqa: F811
+    shop: Shop,
+    status: int,
+    headers: Any,
+    body: bytes,  # noqa: F811
 ) -> None:
     shop.start()
     ids = await shop.hand_over(*[new() for _ in range(ENOUGH + 1)])

@@ -33,17 +33,17 @@ DIFFERENT = {
     "wire-two-content-lengths": (400, "the refusal is JSON"),
     "stop-midstream-chat": (200, "a torn NDJSON stream ends with an error line"),
     "disconnect-midstream": (200, "the recording ends where the client left, so the target seems to have died"),
-    **{
-        name: (200, "a stream without its end marker ends with an error line or event")
-        for name in (
+    **dict.fromkeys(
+        (
             "chat-stream-repetition",
             "generate-stream-repetition",
             "crash-midstream-v1-chat",
             "crash-midstream-v1-completions",
             "crash-midstream-v1-responses",
             "crash-midstream-messages",
-        )
-    },
+        ),
+        (200, "a stream without its end marker ends with an error line or event"),
+    ),
 }
 
 

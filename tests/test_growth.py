@@ -11,7 +11,21 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from foreman import addresses, asked, forms, gojson, headers, lanes, names, ndjson, spellings, splice, tally, tokens
+from foreman import (
+    addresses,
+    asked,
+    forms,
+    go_duration,
+    gojson,
+    headers,
+    lanes,
+    names,
+    ndjson,
+    spellings,
+    splice,
+    tally,
+    tokens,
+)
 from foreman.cli import asking as cli_asking
 from foreman.cli import payloads, when
 from foreman.cli.jobs import following as cli_following
@@ -20,6 +34,7 @@ from foreman.simulator import fields as simulated_fields
 from foreman.simulator import golang, router
 from foreman.simulator import names as simulated_names
 from foreman.simulator.refusals import Malformed, Refused
+from foreman.slices import at_once
 from foreman.web import credentials, framing, guards
 from foreman.web.jobs import artifacts, asking, fields, following, listing, moments, reading, routes
 from foreman.web.jobs.problems import Flaws
@@ -159,11 +174,11 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
         (b'{"model":"', b'"}'), (b'{"model":"m","keep_alive":"', b'"}'), (b'{"MODEL":"m","keep_alive":"', b's"}'),
         (b'{"model":"m","keep_alive":', b"}"), (b'{"model":"m","messages":[', b"]}"), (b'{"model":"m","messages":[', b"x]}"),
         (b'{"model":"m","x":"', b""), (b'{"model":"m","', b'":1}'), (b'{"model":"m","x":1', b"}"), (b'{"a":1}', b""))),
-    "a duration of Go's": (of_text(asked._nanoseconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
-    "a compressed body": (asked.unpack, ((b"\x28\xb5\x2f\xfd", b""),)),
+    "a duration of Go's": (of_text(go_duration.nanoseconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
+    "a compressed body": (lambda body: at_once(asked.unpack_in_slices(body)), ((b"\x28\xb5\x2f\xfd", b""),)),
     "a body, with care": (lambda body: gojson.members(body, ("model", "stream")), (
         (b'{"model":"', b'"}'), (b'{"x":[', b"]}"), (b'{"x":1', b"}"), (b'{"x":1.', b"x}"), (b'{"', b'":1}'), (b'{"a":1,', b"x"))),
-    "a body whose stream is set": (lambda body: splice.with_stream(body, stream=True), ((b'{"a":"', b'"}'), (b"{", b"}"))),
+    "a body whose stream is set": (lambda body: at_once(splice.with_stream(body, stream=True)), ((b'{"a":"', b'"}'), (b"{", b"}"))),
     "a job": (job, ((b"{", b"}"), (b"[", b"]"), (b"[{", b"}]"), (b'{"endpoint":"/api/chat","payload":{', b"}}"),
                     (b'{"endpoint":"/api/chat","payload":{"model":"', b'"}}'), (b'{"run_at":"', b'"}'), (b'{"', b'":1}'))),
     "a priority": (member(fields.priority), ((b"1", b""), (b"1.", b""), (b'"', b'"'))),

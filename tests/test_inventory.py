@@ -216,7 +216,9 @@ def test_an_entry_without_a_name_makes_nobody_say_that_a_model_is_missing(odd: A
 
 
 @pytest.mark.parametrize(
-    "odd", [None, 7, {}, {"name": None}, {"name": "odd", "size_vram": None, "expires_at": 5}, {"name": "no good:"}], ids=str
+    "odd",
+    [None, 7, {}, {"name": None}, {"name": "odd", "size_vram": None, "expires_at": 5}, {"name": "no good:"}],
+    ids=str,
 )
 def test_an_odd_entry_among_those_that_run_costs_nobody_else(odd: Any) -> None:
     poller = Poller(ps={"models": [odd, {"name": "llama3:latest"}]})
@@ -280,7 +282,9 @@ def filled(unit: bytes) -> bytes:
 @pytest.mark.parametrize(
     "body",
     [
-        *map(filled, (b"1", b"{}", b"[]", b"[[[[]]]]", b'{"name":"m"}', b'{"name":"m","size":null}', b'{"a":[1,2,{}]}')),
+        *map(
+            filled, (b"1", b"{}", b"[]", b"[[[[]]]]", b'{"name":"m"}', b'{"name":"m","size":null}', b'{"a":[1,2,{}]}')
+        ),
         *map(filled, (b'{"x":' * 50 + b"1" + b"}" * 50, b'"' + b"x" * 1000 + b'"', b'{"name":"' + b"x" * 500 + b'"}')),
         b'{"models":[{"name":"' + b"x" * (MAX_COLLECTED - 24) + b'"}]}',
         b'{"models":["' + b"x" * (MAX_COLLECTED - 24) + b'"]}',

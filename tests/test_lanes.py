@@ -269,7 +269,9 @@ CODEX = [
 
 
 @pytest.mark.parametrize("target", CODEX)
-@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"get", b"QUERY"])
+@pytest.mark.parametrize(
+    "method", [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"get", b"QUERY"]
+)
 def test_nobody_reaches_ollamas_own_proxy_in_any_spelling(method: bytes, target: str) -> None:
     assert way(method, target.encode()) is CLOSED
 

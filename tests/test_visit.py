@@ -245,7 +245,9 @@ STREAMS = [
 
 
 @pytest.mark.parametrize(("path", "content_type", "piece", "said"), STREAMS)
-@pytest.mark.parametrize("how", ["breaks", "lacks its end", "is cancelled", "is half a piece", "is long", "foreman stops"])
+@pytest.mark.parametrize(
+    "how", ["breaks", "lacks its end", "is cancelled", "is half a piece", "is long", "foreman stops"]
+)
 def test_an_old_client_gets_every_word_and_the_error_and_then_a_proper_end(
     step: Doorstep, path: str, content_type: str, piece: bytes, said: bytes, how: str
 ) -> None:

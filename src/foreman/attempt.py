@@ -16,7 +16,7 @@ from foreman.cooperate import in_turns
 from foreman.deadline import Deadline
 from foreman.gate import Turn
 from foreman.headers import RawHeaders
-from foreman.inference import Inference, Work
+from foreman.inference import Inference
 from foreman.job import FOLLOWED, Job, Mishap
 from foreman.lanes import Way
 from foreman.ndjson import Kind
@@ -31,6 +31,7 @@ from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
 from foreman.verdict import Heard, Success, judge, remains
+from foreman.work import Work
 
 #: How often new lines are kept, in seconds.
 KEEP_EVERY = 2.0

@@ -1,4 +1,4 @@
-"""JSON from a target whose strings hold bad characters: decoded all the same, each bad character as U+FFFD.
+r"""JSON from a target whose strings hold bad characters: decoded all the same, each bad character as U+FFFD.
 
 A strict reader refuses a whole value for half of an emoji (``\\ud83d`` alone), a byte that is no UTF-8 or a raw control
 character. Go's reader takes the first two as U+FFFD, and so do most clients.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class OutputLost(OSError):  # noqa: N818 - what happened, as in errors.py
+class OutputLost(OSError):
     """Standard output cannot be written: its reader has left, the disk is full, or it was closed from the start."""
 
 

@@ -29,7 +29,7 @@ async def take_lines(response: Any, take: Callable[[Line], None], clock: Any, si
     await taking.done
 
 
-class TooLarge(Exception):  # noqa: N818 - what happened, as in errors.py
+class TooLarge(Exception):
     """An answer has more bytes than it may have.
 
     :ivar limit: how many it may have.

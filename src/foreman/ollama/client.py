@@ -254,7 +254,9 @@ async def _refusal(answer: Answer) -> errors.HTTPError:
     if 300 <= answer.code < 400:
         answer.abort()
         location = (answer.header(b"location") or b"").decode("latin-1")[:LONGEST_ERROR]
-        return errors.HTTPError(answer.code, f"a redirect to {location or 'nowhere'}; Ollama gives none, and none is followed")
+        return errors.HTTPError(
+            answer.code, f"a redirect to {location or 'nowhere'}; Ollama gives none, and none is followed"
+        )
     gathered = bytearray()
 
     def on_data(data: bytes) -> None:

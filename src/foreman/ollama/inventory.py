@@ -152,7 +152,9 @@ class Inventory:
         if not isinstance(tags, Listing) and not isinstance(ps, Listing):
             raise tags
         self._listed_at = self._clock.seconds()
-        missing = {path: str(one) for path, one in (("/api/tags", tags), ("/api/ps", ps)) if not isinstance(one, Listing)}
+        missing = {
+            path: str(one) for path, one in (("/api/tags", tags), ("/api/ps", ps)) if not isinstance(one, Listing)
+        }
         for path in missing.keys() - self.missing.keys():
             self._log.warn("the target gives no list at {path}: {why}", path=path, why=missing[path])
         self.missing, before = missing, self.tags

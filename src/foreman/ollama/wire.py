@@ -125,4 +125,3 @@ class _Ps(msgspec.Struct):
 
 
 _decoders: dict[type, Any] = {Installed: msgspec.json.Decoder(_Tags), Running: msgspec.json.Decoder(_Ps)}
-

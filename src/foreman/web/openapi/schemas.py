@@ -9,8 +9,7 @@ from foreman.errors import Why
 from foreman.job import OWN_ARTIFACTS, PRIORITIES, STATES, ErrorClass, JobLane
 from foreman.store.trouble import Condition
 from foreman.web.jobs.asking import KEY_LENGTH
-from foreman.web.jobs.fields import ENDPOINTS, METADATA_NAME, METADATA_TEXT, MOST_ATTEMPTS, MOST_METADATA
-from foreman.web.jobs.reading import MOST_JOBS
+from foreman.web.jobs.fields import ENDPOINTS, METADATA_NAME, METADATA_TEXT, MOST_ATTEMPTS, MOST_JOBS, MOST_METADATA
 from foreman.web.openapi import examples
 
 Schema = dict[str, Any]
