@@ -40,7 +40,7 @@ async def test_an_answer_for_a_target_that_is_away_is_an_outage(
     endpoint: str,
     status: int,
     headers: Any,
-    body: bytes,  # noqa: F811
+    body: bytes,
 ) -> None:
     shop.start()
     first, second = await shop.hand_over(new(endpoint, max_attempts=1), new(endpoint))
@@ -96,7 +96,7 @@ async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_t
     shop: Shop,
     status: int,
     headers: Any,
-    body: bytes,  # noqa: F811
+    body: bytes,
 ) -> None:
     shop.start()
     ids = await shop.hand_over(*[new() for _ in range(ENOUGH + 1)])

@@ -107,11 +107,11 @@ def form_with(content_type: bytes) -> object:
 
 def described_form(content_type: bytes) -> object:
     job = reading.new_job("/api/chat", b"x" * 64, asked.Asked("m", stream=False), "alice", None)
-    return reading.as_sent(job, "multipart/form-data; " + content_type.decode("latin-1"), None, [])
+    return at_once(reading.as_sent(job, "multipart/form-data; " + content_type.decode("latin-1"), None, []))
 
 
 def job(body: bytes) -> object:
-    return reading.Reader("alice", None, 0, 1 << 20).read(body)
+    return at_once(reading.Reader("alice", None, 0, 1 << 20).read(body))
 
 
 def member(judge: Callable[[Any], Any]) -> Callable[[bytes], object]:

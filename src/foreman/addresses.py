@@ -300,18 +300,26 @@ def _split_description(description: str) -> list[list[str]]:
     """The parts between colons, each as its value, or as its name and its value; a backslash takes the meaning away from
     what follows it.
     """
-    parts: list[list[str]] = [[""]]
+    parts: list[list[str]] = [[]]
+    text: list[str] = []
+
+    def end() -> None:
+        parts[-1].append("".join(text))
+        text.clear()
+
     characters = iter(description)
     for character in characters:
         if character == ":":
-            parts.append([""])
-        elif character == "=" and len(parts[-1]) == 1:
-            parts[-1].append("")
+            end()
+            parts.append([])
+        elif character == "=" and not parts[-1]:
+            end()
         elif character == "\\":
             escaped = next(characters, None)
             if escaped is None:
                 raise ValueError("ends in a backslash that escapes nothing")
-            parts[-1][-1] += escaped
+            text.append(escaped)
         else:
-            parts[-1][-1] += character
+            text.append(character)
+    end()
     return parts

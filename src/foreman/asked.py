@@ -180,7 +180,7 @@ def unpack_in_slices(body: Body) -> Slices[bytes]:
 
 def _ordinary(body: Body) -> Slices[_Found | None]:
     """The needed values, or None where this reader cannot be sure of them, or would take too long at once."""
-    if len(body) > _PIECE and not (yield from _is_quickly_decoded(body)):
+    if len(body) > _PIECE and not (yield from is_quickly_decoded(body)):
         return None
     try:
         values = _decode_ordinary(body)
@@ -197,17 +197,17 @@ def _ordinary(body: Body) -> Slices[_Found | None]:
     return found
 
 
-def _is_quickly_decoded(body: Body) -> Slices[bool]:
-    """Whether ``msgspec`` reads a large body in some 10 ms, judged by what its work is made of."""
+def is_quickly_decoded(body: Body, limit: int = _QUICK_COST) -> Slices[bool]:
+    """Whether ``msgspec`` reads a body in some ``limit`` nanoseconds, judged by what its work is made of."""
     cost = len(body) * _BYTE_COST
     for start in range(0, len(body), _PIECE):
-        if cost > _QUICK_COST:
+        if cost > limit:
             return False
         piece = bytes(body[start : start + _PIECE])
         cost += piece.count(b"\\") * _ESCAPE_COST
         cost += (piece.count(b",") + piece.count(b"[") + piece.count(b"{")) * _VALUE_COST
         yield
-    return cost <= _QUICK_COST
+    return cost <= limit
 
 
 def _names_model_plainly(body: Body, members: Members) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, frozen
+from twisted.internet.task import Cooperator
 
 from foreman import errors
 from foreman.asked import Asked
+from foreman.cooperate import in_turns
 from foreman.headers import RawHeaders
 from foreman.job import Job, NewJob
 from foreman.question import ModelMissing
+from foreman.slices import Slices
 from foreman.store.statements.enqueue import Enqueued, KeyReused
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
@@ -23,6 +26,9 @@ from foreman.web.jobs.shown import Models, job_value
 from foreman.web.jobs.waking import Waking
 from foreman.web.visit import Visit
 
+Result = TypeVar("Result")
+#: How much of a body is read from its file at once, in bytes.
+_PIECE = 1024 * 1024
 #: Queries that a stock client adds, and that mean nothing to Ollama.
 _IDLE_QUERIES = frozenset({("/v1/messages", b"beta=true")})
 
@@ -44,6 +50,7 @@ class Intake:
     _models: Models
     _waking: Waking
     _limits: JobLimits
+    _cooperator: Cooperator
 
     async def submit(self, visit: Visit) -> Reply:
         """Take the jobs of a body.
@@ -55,7 +62,8 @@ class Intake:
         key = asking.header_key(visit)
         reader = Reader(visit.caller, key, self._store.now(), self._limits.max_payload)
         reader.check_size(_beginning(visit), visit.content.length)
-        new, is_array = reader.read(read_whole(visit))
+        body = await self._in_turns(read_whole(visit))
+        new, is_array = await self._in_turns(reader.read(body))
         enqueued = await self._enqueue(new, "/{}" if is_array else "")
         jobs = await self._shown(enqueued)
         headers = _replayed(enqueued)
@@ -79,19 +87,23 @@ class Intake:
         flaw = reading.flaw_of(wanted)
         if flaw is not None:
             raise flawed([flaw])
-        payload = read_whole(visit)[: wanted.length]
+        payload = (await self._in_turns(read_whole(visit)))[: wanted.length]
         job = reading.new_job(path, payload, wanted, visit.caller, asking.header_key(visit))
         encoding = asking.header(visit, b"content-encoding", "identity")
-        job = reading.as_sent(
+        described = reading.as_sent(
             job,
             asking.header(visit, b"content-type", "application/json"),
             None if encoding.lower() == "identity" else encoding,
             asking.kept_headers(visit),
         )
+        job = await self._in_turns(described)
         (enqueued,) = await self._enqueue([job], None)
         headers = [_location(visit, enqueued.id), (b"Preference-Applied", b"respond-async"), *_replayed([enqueued])]
         (shown,) = await self._shown([enqueued])
         return json_reply(200 if enqueued.replayed else 202, shown, headers)
+
+    async def _in_turns(self, slices: Slices[Result]) -> Result:
+        return await in_turns(self._cooperator, slices)
 
     def _check_open(self) -> None:
         if self._waking.closed:
@@ -140,10 +152,16 @@ class Intake:
         return [job_value(job, self._models) for job in found]
 
 
-def read_whole(visit: Visit) -> bytes:
+def read_whole(visit: Visit) -> Slices[bytes]:
     """The body of a request, wherever it is held."""
     body = visit.body()
-    return body if isinstance(body, bytes) else body.read()
+    if isinstance(body, bytes):
+        return body
+    pieces = []
+    while piece := body.read(_PIECE):
+        pieces.append(piece)
+        yield
+    return b"".join(pieces)
 
 
 def _beginning(visit: Visit) -> bytes:

@@ -14,6 +14,7 @@ from foreman.asked import Asked, Errand
 from foreman.job import JobLane, NewJob
 from foreman.lanes import Lane, Way, way
 from foreman.ollama.stock import Standing
+from foreman.slices import Slices
 from foreman.web.jobs import fields
 from foreman.web.jobs.asking import one_key
 from foreman.web.jobs.fields import MOST_JOBS, Fields
@@ -22,6 +23,12 @@ from foreman.web.jobs.shown import Models
 
 #: What a job may have beside its payload, in bytes.
 MOST_BESIDE = 256 * 1024
+#: What an array of jobs may have where its jobs are not larger by themselves, in bytes.
+MOST_IN_ARRAY = 64 * 1024 * 1024
+#: How much decoding of a body is done at once, as of ``asked.is_quickly_decoded``: 30 ms.
+_DECODING = 30_000_000
+#: How many small jobs are read at once, and how many bytes of a large one: a few milliseconds.
+_AT_ONCE, _LARGE = 20, 1024 * 1024
 PASSED = "has passed already"
 #: What the store keeps of a name; Ollama takes no longer ones, but white space around them.
 _LONGEST_MODEL = 700
@@ -51,12 +58,14 @@ class Reader:
         :raises Problem: where it is larger than all of it may be.
         """
         is_array = beginning.lstrip(_BLANKS).startswith(_BRACKET)
-        most = (MOST_JOBS if is_array else 1) * (self.max_payload + MOST_BESIDE)
+        most = self.max_payload + MOST_BESIDE
+        if is_array:
+            most = min(MOST_JOBS * most, max(most, MOST_IN_ARRAY))
         if size > most:
-            what = f"an array of {MOST_JOBS} jobs" if is_array else "a job"
-            raise Problem(413, f"{what} may have {most} bytes, and this has {size} (FOREMAN_MAX_PAYLOAD)")
+            what, cure = ("an array of jobs", "; hand over fewer at once") if is_array else ("a job", "")
+            raise Problem(413, f"{what} may have {most} bytes, and this has {size} (FOREMAN_MAX_PAYLOAD){cure}")
 
-    def read(self, body: bytes) -> tuple[list[NewJob], bool]:
+    def read(self, body: bytes) -> Slices[tuple[list[NewJob], bool]]:
         """The jobs of a body, and whether it was an array of them.
 
         Whether their models are there and their deadlines to come is asked later: it does not matter to a repetition.
@@ -64,22 +73,26 @@ class Reader:
         :raises Problem: with all that is wrong.
         """
         self.check_size(body[:BEGINNING], len(body))
+        if not (yield from asked.is_quickly_decoded(body, _DECODING)):
+            raise Problem(
+                413, "the JSON of the body has too many values or escapes for its size; hand over fewer jobs at once"
+            )
         body = body.strip(_BLANKS)
         flaws, late = Flaws(), Flaws()
         if not body.startswith(_BRACKET):
             members = fields.members_of(body)
             if members is None:
                 raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
-            found = [self._job(Fields(members, "", flaws, late), self.key)]
+            found = [(yield from self._job(Fields(members, "", flaws, late), self.key))]
             is_array = False
         else:
-            found, is_array = self._array(body, flaws, late), True
+            found, is_array = (yield from self._array(body, flaws, late)), True
         if flaws.count:
             flaws.extend(late)
             raise flaws.problem()
         return [job for job in found if job is not None], is_array
 
-    def _array(self, body: bytes, flaws: Flaws, late: Flaws) -> list[NewJob | None]:
+    def _array(self, body: bytes, flaws: Flaws, late: Flaws) -> Slices[list[NewJob | None]]:
         elements = fields.elements_of(body)
         if elements is None:
             raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
@@ -89,17 +102,19 @@ class Reader:
             raise Problem(400, "Idempotency-Key: is for one job; in an array each has its own idempotency_key")
         found = []
         for number, element in enumerate(elements):
+            if number % _AT_ONCE == 0 or len(element) > _LARGE:
+                yield
             members = fields.members_of(element)
             if members is None:
                 flaws.add(Flaw(f"/{number}", "must be an object"))
             else:
-                found.append(self._job(Fields(members, f"/{number}", flaws, late), None))
+                found.append((yield from self._job(Fields(members, f"/{number}", flaws, late), None)))
         return found
 
-    def _job(self, given: Fields, key: str | None) -> NewJob | None:
+    def _job(self, given: Fields, key: str | None) -> Slices[NewJob | None]:
         endpoint = given.read("endpoint", fields.endpoint, "")
         payload = given.raw("payload") if given.size("payload") <= self.max_payload else None
-        wanted = self._payload(given, endpoint, payload)
+        wanted = yield from self._payload(given, endpoint, payload)
         run_at = given.read("run_at", fields.moment, None)
         deadline = given.read("deadline", fields.moment, None)
         if endpoint == "" and given.raw("endpoint") is None:
@@ -124,9 +139,9 @@ class Reader:
             max_attempts=max_attempts,
             metadata=metadata,
         )
-        return _fingered(job)
+        return (yield from _fingered(job))
 
-    def _payload(self, given: Fields, endpoint: str, payload: bytes | None) -> Asked | None:
+    def _payload(self, given: Fields, endpoint: str, payload: bytes | None) -> Slices[Asked | None]:
         if given.size("payload") > self.max_payload:
             text = f"may have {self.max_payload} bytes, and has {given.size('payload')} (FOREMAN_MAX_PAYLOAD)"
             given.wrong("payload", text, 413)
@@ -136,7 +151,7 @@ class Reader:
             given.wrong("payload", "must be an object")
         elif endpoint:
             try:
-                wanted = asked.read(endpoint, payload)
+                wanted = yield from asked.read_in_slices(endpoint, payload)
             except errors.BadBody as problem:
                 given.wrong("payload", str(problem))
                 return None
@@ -184,7 +199,9 @@ def new_job(endpoint: str, payload: bytes, wanted: Asked, owner: str, key: str |
     )
 
 
-def as_sent(job: NewJob, content_type: str, content_encoding: str | None, headers: Sequence[tuple[str, str]]) -> NewJob:
+def as_sent(
+    job: NewJob, content_type: str, content_encoding: str | None, headers: Sequence[tuple[str, str]]
+) -> Slices[NewJob]:
     """``job`` with what its request said of its payload."""
     return _fingered(evolve(job, content_type=content_type, content_encoding=content_encoding, headers=tuple(headers)))
 
@@ -208,7 +225,7 @@ async def _standings(typed: Mapping[str, None], models: Models) -> dict[str, Sta
     return standings
 
 
-def _fingered(job: NewJob) -> NewJob:
+def _fingered(job: NewJob) -> Slices[NewJob]:
     """With the fingerprint of all that was asked, but for the key and for who says which program asks."""
     payload, content_type = job.payload, job.content_type
     boundary = _BOUNDARY.search(content_type) if content_type.lower().startswith("multipart/") else None
@@ -223,5 +240,8 @@ def _fingered(job: NewJob) -> NewJob:
     )  # fmt: skip
     digest = sha256(msgspec.json.encode(beside))
     digest.update(b"\0")
-    digest.update(payload)
+    for start in range(0, len(payload), _LARGE):
+        if start:
+            yield
+        digest.update(payload[start : start + _LARGE])
     return evolve(job, fingerprint=digest.hexdigest())

@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 
 from foreman import errors
 from foreman.asked import Asked
+from foreman.cooperate import cooperator
 from foreman.job import Job
 from foreman.record import Outcome, Record
 from foreman.store.statements.shared import Artifact, ArtifactFile, WrongState
@@ -65,7 +66,7 @@ class JobsApi:
     def __attrs_post_init__(self) -> None:
         self._listed = Listed(self._models)
         self._waking = Waking(self._clock)
-        self._intake = Intake(self._store, self._models, self._waking, self._limits)
+        self._intake = Intake(self._store, self._models, self._waking, self._limits, cooperator(self._clock))
         patience = self._limits.stall_timeout
         self._following = Following(self._clock, self._store, self._worker, self._waking, self._readers, patience)
 
