@@ -122,8 +122,11 @@ class Nursery:
             self._process.kill()
             self._process.wait()
 
-    def start(self, *, held: bool = False, port: int | None = None) -> Daemon:
-        """A new daemon; ``held`` stops it before it does anything, until it gets SIGCONT."""
+    def start(self, *, held: bool = False, port: int | None = None, unlocked: bool = False) -> Daemon:
+        """A new daemon; ``held`` stops it before it does anything, until it gets SIGCONT.
+
+        :param unlocked: it does not lock the file itself, as where a file system has no such locks.
+        """
         port = port or self.port
         settings = {
             "FOREMAN_LISTEN": f"{HERE}:{port}",
@@ -133,7 +136,7 @@ class Nursery:
             "FOREMAN_DRAIN_TIMEOUT": "5s",
         }
         began = time.monotonic()
-        self._ask({"env": settings, "log": str(self.log), "held": held})
+        self._ask({"env": settings, "log": str(self.log), "held": held, "unlocked": unlocked})
         pid = int(self._answer())
         return Daemon(pid, port, began, self, os.pidfd_open(pid))
 

@@ -1,6 +1,6 @@
 """Daemons without the wait: everything is imported once, and each one is a fork that becomes ``foreman serve``.
 
-A program that reads a JSON object a line: ``{"env", "log", "held"}`` starts one and is answered with its process id,
+A program that reads a JSON object a line: ``{"env", "log", "held", "unlocked"}`` starts one and is answered with its process id,
 ``{"wait": pid}`` with its exit status. When its input ends it kills what it has started, and ends.
 """
 
@@ -67,6 +67,10 @@ def _be_foreman(asked: dict[str, Any]) -> None:
         os.environ.update(asked["env"])
         if asked["held"]:
             os.kill(os.getpid(), signal.SIGSTOP)
+        if asked["unlocked"]:
+            from foreman.store import locking
+
+            vars(locking)["_OPEN_FILE_LOCK"] = None
         _renew_reactor()
         random.seed()
         sys.argv = ["foreman", "serve"]

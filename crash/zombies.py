@@ -44,7 +44,7 @@ class Zombies:
         self._wait_for_a_run()
         zombie.signal(signal.SIGSTOP)
         siege.nursery.database.with_name(f"{siege.nursery.database.name}.lock").unlink()
-        heir = siege.nursery.start(port=free_port())
+        heir = siege.nursery.start(port=free_port(), unlocked=True)
         assert heir.wait_until_it_listens(), "the second daemon does not start"
         time.sleep(chance.uniform(0, 0.15))
         zombie.signal(signal.SIGCONT)

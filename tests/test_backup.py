@@ -161,3 +161,14 @@ def test_the_commands_tell_what_they_did_and_what_they_could_not(tmp_path: Path)
     assert "what was there is in" in back.stdout
     nowhere = CliRunner().invoke(cli, ["backup", str(tmp_path / "not" / "there.db")], env=environment)
     assert nowhere.exit_code == 1
+
+
+def test_a_copy_is_put_back_where_a_symbolic_link_points_to(tmp_path: Path) -> None:
+    path, link, copy = tmp_path / "real" / "jobs.db", tmp_path / "link.db", tmp_path / "copy.db"
+    link.symlink_to(path)
+    opened(link).release()
+    back_up(link, copy)
+    _, old = restore(copy, link, "x")
+    assert link.is_symlink()
+    assert old == tmp_path / "real" / "jobs.db.before-restore-x"
+    opened(path).release()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,7 +26,7 @@ from twisted.internet.task import Clock, deferLater
 
 from foreman.job import NewJob
 from foreman.store import database as database_module
-from foreman.store import opening
+from foreman.store import locking, opening
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.statements import enqueue, running
@@ -79,7 +83,7 @@ def refused(path: Path) -> str:
     assert digests(path.parent) == before
     assert str(path) in str(caught.value)
     assert "FOREMAN_DB_PATH" in str(caught.value)
-    opening.take_lock(path).release()
+    locking.take_lock(path).release()
     return str(caught.value)
 
 
@@ -119,6 +123,86 @@ def test_a_second_foreman_is_told_at_once_what_to_do(tmp_path: Path) -> None:
     assert time.monotonic() - began < opening.PATIENCE_MS / 1000
     lock.release()
     opening.open_database(path, "second", NOW).lock.release()
+
+
+def opened_elsewhere(path: Path) -> str:
+    """What another process is told that opens the database at ``path``, and does not keep it; empty where nothing."""
+    program = "import sys; from pathlib import Path; from foreman.store import opening, trouble\n"
+    program += "try: opening.open_database(Path(sys.argv[1]), 'other', 0).lock.release()\n"
+    program += "except trouble.StoreRefused as problem: print(problem)"
+    return subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no locks of open files")
+def test_a_file_with_two_names_belongs_to_one_foreman(tmp_path: Path) -> None:
+    path, other = tmp_path / "jobs.sqlite", tmp_path / "elsewhere" / "other.sqlite"
+    make(path)
+    other.parent.mkdir()
+    other.hardlink_to(path)
+    lock = opening.open_database(path, "first", NOW).lock
+    assert "another foreman uses the jobs" in opened_elsewhere(other)
+    with closing(sqlite3.connect(path)) as connection:  # what SQLite opens and closes does not give it up
+        opening.configure(connection)
+        add(connection, 1)
+        assert "by another name" in opened_elsewhere(other)
+    assert "by another name" in opened_elsewhere(other)
+    child = os.fork()
+    if not child:  # twistd's daemon, whose parent ends
+        time.sleep(60)
+        os._exit(0)
+    lock.release()
+    assert "by another name" in opened_elsewhere(other)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert opened_elsewhere(other) == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no locks of open files")
+def test_a_file_is_locked_by_its_name_where_its_bytes_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EINVAL, "no such lock")
+
+    monkeypatch.setattr(locking, "lock_byte", fails)
+    path = tmp_path / "jobs.sqlite"
+    lock = opening.open_database(path, "first", NOW).lock
+    assert "another foreman uses the jobs" in opened_elsewhere(path)
+    lock.release()
+    assert opened_elsewhere(path) == ""
+
+
+@ensureDeferred
+async def test_a_path_that_is_a_symbolic_link_is_the_file_that_it_points_to(tmp_path: Path) -> None:
+    path, link = tmp_path / "real" / "jobs.sqlite", tmp_path / "link.db"
+    link.symlink_to(path)  # which is not there yet
+    database = Database(reactor, link, "first", lambda: NOW / 1000, Bells())
+    database.open()
+    assert "another foreman uses the jobs" in opened_elsewhere(path)
+    database.start()
+    for _ in range(3):
+        await database.write(add_one)
+    assert database.condition == "ok"
+    assert set(os.listdir(path.parent)) == {f"jobs.sqlite{end}" for end in ("", "-wal", "-shm", ".lock")}
+    await database.stop()
+    assert set(os.listdir(tmp_path)) == {"real", "link.db"}
+    assert ask(link, "SELECT count(*) FROM jobs") == 3
+
+
+def add_one(tx: Transaction) -> None:
+    (known,) = tx.cursor.execute("SELECT count(*) FROM jobs").fetchone()
+    new = NewJob(
+        endpoint="/api/chat", lane="gate", family="ollama", model="m", owner="o", payload=b"x", stream=True,
+        fingerprint="f",
+    )  # fmt: skip
+    enqueue.enqueue(tx, [new], [f"{known:026}"], 100)
+
+
+def test_a_symbolic_link_that_points_to_itself_is_said(tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(link)
+    with pytest.raises(StoreUnavailable):
+        opening.open_database(link, "first", NOW)
 
 
 def test_a_lock_file_that_was_copied_or_left_behind_locks_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from foreman.store.opening import APPLICATION_ID, migrations, naming, take_lock
+from foreman.store.locking import real, take_lock
+from foreman.store.opening import APPLICATION_ID, migrations, naming
 from foreman.store.trouble import StoreRefused
 
 #: What belongs to a database beside its file.
@@ -92,7 +93,7 @@ def restore(copy: Path, path: Path, now: str) -> tuple[Content, Path | None]:
     :raises StoreRefused: when the copy cannot be used, or a foreman runs.
     :raises StoreUnavailable: when it cannot be written.
     """
-    content = verify(copy)
+    content, path = verify(copy), real(path)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = take_lock(path)

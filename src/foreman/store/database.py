@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from foreman.store import looks, opening
 from foreman.store.bells import Bells
+from foreman.store.locking import real
 from foreman.store.looks import READERS, Looks
 from foreman.store.opening import Opened
 from foreman.store.statements.shared import Transaction
@@ -51,7 +52,7 @@ class Database:
     """
 
     _reactor: Any
-    path: Path
+    path: Path = field(converter=real)
     boot: str
     _wall_clock: Callable[[], float]
     bells: Bells

@@ -5,7 +5,6 @@ All of this blocks, and happens before the reactor runs and before twistd forks:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -14,13 +13,14 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from attrs import define, frozen
+from attrs import frozen
 
 from foreman.names import canonical
+from foreman.store.locking import Lock, real, take_lock
 from foreman.store.rows import group_key_of
 from foreman.store.statements.running import rescue
 from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import StoreInUse, StoreRefused, named, unavailable
+from foreman.store.trouble import StoreRefused, named, unavailable
 
 #: "FMAN", in the file's header.
 APPLICATION_ID = 0x464D414E
@@ -33,17 +33,6 @@ PATIENCE_MS = 5000
 #: So many unused pages, and a quarter of all, are kept for what comes next; and how many are given back at once.
 LEAST_FREE_PAGES = 4096
 FREED_AT_ONCE = 500
-
-
-@define(eq=False)
-class Lock:
-    """The right to use a database, until the process ends or ``release``."""
-
-    _file: int
-
-    def release(self) -> None:
-        """Give it back."""
-        os.close(self._file)
 
 
 @frozen
@@ -68,9 +57,12 @@ def open_database(path: Path, boot: str, now: int) -> Opened:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StoreRefused(f"jobs need SQLite 3.38 or newer; this Python has {sqlite3.sqlite_version}")
     with naming(path):
+        path = real(path)
         make_folder(path.parent)
         lock = take_lock(path)
         try:
+            _make_file(path)
+            lock.take_file(path)
             return _open(path, lock, boot, now)
         except BaseException:
             lock.release()
@@ -83,6 +75,7 @@ def examine(path: Path) -> None:
     :raises StoreRefused, StoreUnavailable: as ``open_database`` would.
     """
     with naming(path):
+        path = real(path)
         lock = take_lock(path)
         try:
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -96,22 +89,6 @@ def examine(path: Path) -> None:
 def make_folder(folder: Path) -> None:
     """The folder of the database, for its owner alone."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-
-def take_lock(path: Path) -> Lock:
-    """Keep other foremen away from the database at ``path``.
-
-    :raises StoreRefused: when one has it.
-    """
-    file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise StoreInUse(
-            f"another foreman uses the jobs in {path}; stop it, or give this one a file of its own with FOREMAN_DB_PATH"
-        ) from None
-    return Lock(file)
 
 
 def configure(connection: sqlite3.Connection) -> None:
@@ -181,7 +158,6 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path, lock: Lock, boot: str, now: int) -> Opened:
-    _make_file(path)
     checked = path.stat().st_size <= CHECKED_FIRST
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         with _looked_at(path, checked):

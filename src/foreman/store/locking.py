@@ -1,0 +1,100 @@
+"""The right to use a database: one foreman has it, under whatever name the file is opened."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import sys
+from pathlib import Path
+
+from attrs import define, field
+
+from foreman.store.trouble import StoreInUse
+
+#: The byte that is locked of the database itself: far behind what SQLite locks or writes (its files end at 2**48).
+_BYTE = 2**62
+#: Locks of an open file (fcntl(2)), which a fork inherits and no other close gives up; elsewhere than on Linux, None.
+_OPEN_FILE_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
+_TAKEN = {errno.EACCES, errno.EAGAIN}
+
+
+@define(eq=False)
+class Lock:
+    """The right to use a database, until the process ends or ``release``.
+
+    Nothing of SQLite's may be open in this process when it is released: to close a file gives up SQLite's locks of it.
+    """
+
+    _name: int
+    _file: int | None = field(default=None, init=False)
+
+    def take_file(self, path: Path) -> None:
+        """Lock the file itself too, which is there: it may have another name, where another lock file stands.
+
+        :raises StoreInUse: when a foreman uses it by another name; this lock stays as it is.
+        """
+        if _OPEN_FILE_LOCK is None or self._file is not None:
+            return
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return  # SQLite will say what is wrong with it
+        try:
+            lock_byte(file)
+        except OSError as problem:
+            os.close(file)
+            if problem.errno in _TAKEN:
+                raise StoreInUse(
+                    f"another foreman uses the jobs in {path} by another name of this file; stop it, or give this one a "
+                    "file of its own with FOREMAN_DB_PATH"
+                ) from None
+            return  # a file system that has no such locks; the one by name is there
+        self._file = file
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        os.close(self._name)
+
+
+def real(path: Path) -> Path:
+    """The file that ``path`` means: where it is a symbolic link, SQLite keeps its log beside what that points to."""
+    return Path(os.path.realpath(path))
+
+
+def take_lock(path: Path) -> Lock:
+    """Keep other foremen away from the database at ``path``, which need not be there yet.
+
+    :raises StoreInUse: when one has it.
+    """
+    file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise StoreInUse(
+            f"another foreman uses the jobs in {path}; stop it, or give this one a file of its own with FOREMAN_DB_PATH"
+        ) from None
+    lock = Lock(file)
+    try:
+        if path.exists():
+            lock.take_file(path)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def lock_byte(file: int) -> None:
+    """Lock the byte of an open database that stands for the whole, without waiting.
+
+    :raises OSError: when somebody else has it, or the file system has no such locks.
+    """
+    assert _OPEN_FILE_LOCK is not None
+    # struct flock of Linux: type, whence, start, length, process (0 for these locks), and its padding.
+    wanted = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0)
+    fcntl.fcntl(file, _OPEN_FILE_LOCK, wanted)
