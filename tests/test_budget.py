@@ -1,11 +1,11 @@
-"""A number of bytes that many share."""
+"""What many share, and how much of it one may have."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.budget import Budget
+from foreman.budget import Budget, is_fair
 
 
 def test_a_budget_is_full_only_beyond_its_limit() -> None:
@@ -37,3 +37,19 @@ def test_whoever_gives_back_what_was_taken_leaves_an_empty_budget(limit: int, co
     for count in counts:
         budget.give(count)
     assert budget.used == 0
+
+
+def test_a_caller_may_have_seven_times_what_is_left() -> None:
+    held, free = 0, 800
+    while is_fair(held, free):
+        held, free = held + 1, free - 1
+    assert (held, free) == (700, 100)
+    assert is_fair(0, 1)
+    assert not is_fair(0, 0)
+
+
+def test_the_last_part_is_for_callers_who_have_nothing_yet() -> None:
+    assert is_fair(1, 7, 100)
+    assert not is_fair(1, 6, 100)
+    assert is_fair(0, 1, 100)
+    assert not is_fair(0, 0, 100)

@@ -286,3 +286,40 @@ def test_a_closed_gate_sends_jobs_away_too() -> None:
         assert isinstance(sent_away.result.value, errors.Draining)  # type: ignore[attr-defined]
         sent_away.addErrback(lambda _: None)
     assert line.gate.waiting_jobs == []
+
+
+def enter_as(gate: Gate, caller: str, name: str) -> bool:
+    """Whether ``caller`` may wait."""
+    place = gate.enter(Ticket(id=name, caller=caller, model="m", route="/api/chat", since=0.0))
+    refused: list[Failure] = []
+    place.addErrback(refused.append)
+    assert all(failure.check(errors.QueueFull) for failure in refused)
+    return not refused
+
+
+def test_one_caller_alone_gets_seven_eighths_of_the_queue() -> None:
+    gate = Gate(Clock(), 1, 64)
+    enter_as(gate, "alice", "running")
+    assert [enter_as(gate, "alice", str(number)) for number in range(60)] == [True] * 56 + [False] * 4
+    assert enter_as(gate, "bob", "b")
+    assert not enter_as(gate, "alice", "once more")
+    gate._leave(gate.waiting[0])
+    assert enter_as(gate, "alice", "after one has left")
+
+
+def test_however_many_callers_take_all_that_they_may_the_next_one_gets_a_place() -> None:
+    gate = Gate(Clock(), 1, 512)
+    enter_as(gate, "someone", "running")
+    for caller in range(20):
+        number = 0
+        while enter_as(gate, f"greedy{caller}", f"{caller}-{number}"):
+            number += 1
+        assert number
+    assert enter_as(gate, "late", "1")
+    assert not enter_as(gate, "late", "2")
+
+
+def test_a_short_queue_may_be_filled_by_one() -> None:
+    gate = Gate(Clock(), 1, 7)
+    enter_as(gate, "alice", "running")
+    assert [enter_as(gate, "alice", str(number)) for number in range(8)] == [True] * 7 + [False]

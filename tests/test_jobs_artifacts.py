@@ -18,7 +18,8 @@ from twisted.internet.task import deferLater
 
 import wire
 from bench import bytes_of, reactor
-from foreman.store.queries import Stored
+from foreman.store.blobs import Stored
+from foreman.store.statements.by_hand import MOST_ARTIFACTS
 from foreman.store.statements.shared import ArtifactFile
 from foreman.store.store import Store
 from foreman.web.jobs.pieces import MOST_OF_ONE, PIECE, PIECE_OF_LINES
@@ -325,3 +326,21 @@ async def test_an_upload_whose_file_is_gone_stores_nothing(tmp_path: Path) -> No
                 assert await bench.store.artifact(id_, "notes.txt") is None
             else:
                 raise AssertionError("stored")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_artifacts_of_a_job_are_bounded_in_number_and_together(tmp_path: Path) -> None:
+    async with jobbench(tmp_path, limits=evolve(LIMITS, max_artifact=1000)) as bench:
+        id_ = await bench.submit()
+        for number in range(MOST_ARTIFACTS):
+            assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/{number}", b"x")).status == 201
+        one_more = await bench.ask("PUT", f"/jobs/{id_}/artifacts/more", b"x")
+        assert (problem(one_more)["status"], str(MOST_ARTIFACTS) in problem(one_more)["detail"]) == (409, True)
+        assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/3", b"xy")).status == 200
+        other = await bench.submit()
+        for number in range(10):
+            assert (await bench.ask("PUT", f"/jobs/{other}/artifacts/{number}", bytes(1000))).status == 201
+        assert problem(await bench.ask("PUT", f"/jobs/{other}/artifacts/more", b"x"))["status"] == 413
+        assert (await bench.ask("GET", f"/jobs/{other}/artifacts/more")).status == 404
+        assert (await bench.ask("PUT", f"/jobs/{other}/artifacts/9", b"")).status == 200
+        assert (await bench.ask("PUT", f"/jobs/{other}/artifacts/more", b"x")).status == 201

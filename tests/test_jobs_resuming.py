@@ -16,7 +16,8 @@ from twisted.internet.task import Clock, deferLater
 from foreman.job import ArtifactInfo, Job, JobError
 from foreman.output import Output
 from foreman.store.bells import Bells
-from foreman.store.queries import ArtifactGone, Event, Stored
+from foreman.store.blobs import ArtifactGone, Stored
+from foreman.store.queries import Event
 from foreman.web.jobs.following import Following
 from foreman.web.jobs.pieces import Readers
 from foreman.web.jobs.waking import Waking

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 import wire
 from bench import reactor
 from foreman.job import Ending, Mishap
+from foreman.store.database import Database
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
 from foreman.store.trouble import TookTooLong
@@ -537,3 +538,38 @@ async def test_a_position_behind_others_counts_from_one(bench: JobBench) -> None
     job = value(await bench.ask("GET", f"/jobs/{ids[0]}"))
     assert (job["state"], job["position"]) == ("discarded", None)
     assert job["artifacts"] == [{"name": "error", "type": "text/plain", "bytes": 1}]
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_caller_cannot_take_all_places_for_jobs(tmp_path: Path) -> None:
+    async with jobbench(tmp_path, jobs=64) as bench:
+        assert (await bench.ask("POST", "/jobs", [CHAT] * 50)).status == 201
+        too_many = await bench.ask("POST", "/jobs", [CHAT] * 7)
+        assert (problem(too_many)["status"], too_many.header("Retry-After")) == (429, "30")
+        assert "FOREMAN_MAX_JOBS" in problem(too_many)["detail"]
+        ids = [await bench.submit() for _ in range(6)]
+        assert problem(await bench.ask("POST", "/jobs", CHAT))["status"] == 429
+        assert (await bench.ask("POST", "/jobs", CHAT, token=BOB)).status == 201
+        assert (await bench.ask("POST", f"/jobs/{ids[0]}/cancel")).status == 200
+        await bench.submit()
+        # What is tried again waits, too.
+        assert problem(await bench.ask("POST", f"/jobs/{ids[0]}/retry"))["status"] == 429
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_caller_cannot_fill_the_disk(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        payload = {**CHAT["payload"], "options": {"x": "x" * 5000}}
+        id_ = await bench.submit(payload=payload)
+        with patch.object(Database, "check_room", lambda _: 2000):
+            assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/a", bytes(5000))).status == 201
+            for full in (
+                await bench.ask("PUT", f"/jobs/{id_}/artifacts/b", bytes(5000)),
+                await bench.ask("POST", "/jobs", {**CHAT, "payload": payload}),
+            ):
+                assert problem(full)["status"] == 507
+                assert "delete some jobs" in problem(full)["detail"]
+            assert (await bench.ask("POST", "/jobs", {**CHAT, "payload": payload}, token=BOB)).status == 201
+            await bench.ask("POST", f"/jobs/{id_}/cancel")
+            assert (await bench.ask("DELETE", f"/jobs/{id_}")).status == 204
+            assert (await bench.ask("POST", "/jobs", {**CHAT, "payload": payload})).status == 201

@@ -49,6 +49,7 @@ class Known:
 
     fingerprint: str
     metadata: dict[str, str]
+    payload: int
     artifacts: dict[str, tuple[Artifact, int, int]] = field(factory=dict)
     pieces: dict[int, list[bytes]] = field(factory=dict)
     events: list[tuple[str, int]] = field(factory=list)
@@ -226,7 +227,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert [(one.id, one.replayed) for one in enqueued] == expected
         for job, one in added:
             self.model.jobs[job.id] = job
-            self.model.known[job.id] = Known(one.fingerprint, dict(one.metadata), events=[(job.state, 0)])
+            self.model.known[job.id] = Known(
+                one.fingerprint, dict(one.metadata), len(one.payload), events=[(job.state, 0)]
+            )
         return multiple(*(job.id for job, _ in added))
 
     def as_of_now(self, new: NewJob) -> NewJob:
@@ -254,7 +257,10 @@ class StoreMachine(RuleBasedStateMachine):
                 keys[one.owner, one.idempotency_key] = (id_, one.fingerprint)
             outcome.append((id_, False))
             added.append((self.as_job(one, id_), one))
-        if added and len(self.model.in_state("scheduled", "queued")) + len(added) > MOST_WAITING:
+        owners = [job.owner for job in (*self.model.in_state("scheduled", "queued"), *(job for job, _ in added))]
+        left = MOST_WAITING - len(owners)
+        # The last of a caller's was one too many if it had its share before.
+        if added and (left < 0 or any(owners.count(one.owner) > 7 * (left + 1) for one in new)):
             return "full", []
         return outcome, added
 
@@ -581,6 +587,16 @@ class StoreMachine(RuleBasedStateMachine):
     def what_must_always_hold_holds(self) -> None:
         (waiting,) = self.rows("SELECT value FROM meta WHERE key = 'waiting'")
         assert waiting == (str(len(self.model.in_state("scheduled", "queued"))),)
+        held = {}
+        for id_, job in self.model.jobs.items():
+            count, size = held.get(job.owner, (0, 0))
+            kept = sum(len(one.data) for one, _, _ in self.model.known[id_].artifacts.values())
+            size += self.model.known[id_].payload + kept
+            held[job.owner] = count + (job.state in {"scheduled", "queued"}), size
+        counted = {owner: (count, size) for owner, count, size in self.rows("SELECT * FROM owners")}
+        assert {owner: have for owner, have in counted.items() if have != (0, 0)} == {
+            owner: have for owner, have in held.items() if have != (0, 0)
+        }
         assert not self.rows(
             "SELECT 1 FROM jobs WHERE (state = 'running') <> (boot IS NOT NULL) OR boot <> ?", self.boot
         )

@@ -391,7 +391,15 @@ def test_the_first_schema_gets_canonical_names_and_keeps_what_was_typed(
             [(f"{number:026}", model) for number, model in enumerate(typed)],
         )
         connection.commit()
+        connection.execute(
+            "INSERT INTO payloads VALUES (?, CAST('payload' AS BLOB), 'x', NULL, '[]', 1)", (f"{0:026}",)
+        )
+        connection.execute(
+            "INSERT INTO artifacts VALUES (?, 'a', 'x', 5, 'f', 0, 0, CAST('bytes' AS BLOB))", (f"{1:026}",)
+        )
+        connection.commit()
     opening.open_database(path, "second", NOW).lock.release()
+    assert ask(path, "SELECT owner || waiting || ' ' || bytes FROM owners") == "o8 12"
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT model, model_key, group_key FROM jobs ORDER BY id").fetchall()
     assert [row[0] for row in rows] == typed

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from foreman.job import STATES, ArtifactInfo, Ending, NewJob
-from foreman.store import opening, queries
-from foreman.store.queries import ArtifactGone, Filter, Stored, page_statements
+from foreman.store import blobs, opening, queries
+from foreman.store.blobs import ArtifactGone, Stored
+from foreman.store.queries import Filter, page_statements
 from foreman.store.rows import job_of
 from foreman.store.statements import by_hand, enqueue, prune, running, sweep
 from foreman.store.statements.shared import Artifact, Transaction
@@ -128,10 +129,10 @@ def work(tx: Transaction) -> None:
 def look(cursor: sqlite3.Cursor) -> None:
     """All that is asked of jobs but lists, once."""
     queries.events(cursor, "x", 0, 5)
-    assert queries.artifact(cursor, "x", "response") is None
+    assert blobs.artifact(cursor, "x", "response") is None
     gone = Stored("x", ArtifactInfo("response", "text/plain", 1, "digest", NOW), 1)
     with pytest.raises(ArtifactGone):
-        queries.piece(cursor, gone, 0, 1)
+        blobs.piece(cursor, gone, 0, 1)
     cursor.execute(running.PIECES, ("x", 1)).fetchall()
     queries.counts(cursor)
     queries.oldest(cursor, "gate")

@@ -1,8 +1,24 @@
-"""A number of bytes that many share."""
+"""What many share: a number of bytes, and how much of anything one of them may have."""
 
 from __future__ import annotations
 
 from attrs import define
+
+#: A caller may have so many times what is left for all.
+SHARE = 7
+#: The last of so many parts is for callers who have nothing yet.
+LAST_PART = 16
+
+
+def is_fair(held: int, free: int, whole: int = 0) -> bool:
+    """Whether a caller who has ``held`` of what all share may take one more of it.
+
+    One caller alone gets seven eighths. The last sixteenth goes to callers who have nothing yet, one each, so that a few
+    greedy ones cannot shut the others out. Of seven or less one caller may have all.
+
+    :param free: how much is left; :param whole: how much there is in all.
+    """
+    return free > 0 if held == 0 else held < SHARE * free and free > whole // LAST_PART
 
 
 @define(eq=False)

@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
+from foreman.budget import is_fair
 from foreman.schedule import Ticket, next_up
 
 
@@ -81,13 +82,14 @@ class Gate:
     def enter(self, ticket: Ticket) -> Deferred[Turn]:
         """Wait for a turn. Cancelling leaves the room at once.
 
-        :raises errors.QueueFull: as the Deferred's failure, when nobody may wait any more; jobs are not counted.
+        :raises errors.QueueFull: as the Deferred's failure, when nobody may wait any more, or the caller has its share of the
+            places (``budget.is_fair``); jobs are not counted.
         :raises errors.Draining: likewise, once the gate is closed.
         """
         turn: Deferred[Turn] = Deferred(lambda _: self._leave(ticket))
         if self._closed:
             turn.errback(errors.Draining("foreman is stopping; try again soon"))
-        elif not ticket.is_job and not self.has_free_turn and len(self._room) >= self.max_queue:
+        elif not ticket.is_job and not self.has_free_turn and not self._has_place_for(ticket.caller):
             turn.errback(errors.QueueFull("server busy, please try again.  maximum pending requests exceeded"))
         else:
             (self._jobs if ticket.is_job else self._room)[ticket] = turn
@@ -106,6 +108,12 @@ class Gate:
         for turn in room.values():
             if not turn.called:  # an earlier one, on hearing it, may have made this one leave
                 turn.errback(errors.Draining("foreman is stopping; try again soon"))
+
+    def _has_place_for(self, caller: str) -> bool:
+        free = self.max_queue - len(self._room)
+        if is_fair(len(self._room), free, self.max_queue):  # whoever they are
+            return True
+        return is_fair(sum(ticket.caller == caller for ticket in self._room), free, self.max_queue)
 
     def _leave(self, ticket: Ticket) -> None:
         self._room.pop(ticket, None)

@@ -66,7 +66,7 @@ class Database:
     _reopening: LoopingCall | None = field(default=None, init=False)
     _ill_since: float | None = field(default=None, init=False)
     _room_seen_at: float = field(default=float("-inf"), init=False)
-    _nearly_full: bool = field(default=False, init=False)
+    _room: int | None = field(default=None, init=False)
     _log = Logger()
 
     @property
@@ -126,23 +126,25 @@ class Database:
         done: Deferred[T] = self._writing.runWithConnection(work)
         return done.addErrback(self._unreadable)
 
-    def check_room(self) -> None:
+    def check_room(self) -> int | None:
         """See that there is room for more than what is under way.
 
+        :return: how many bytes are free beyond what is kept so; None where the system does not say.
         :raises StoreUnavailable: when the disk is nearly full.
         """
         if self._is_nearly_full():
             raise unavailable("full", f"less than {self._reserve} bytes are free, which FOREMAN_DISK_RESERVE keeps")
+        return self._room
 
     def _is_nearly_full(self) -> bool:
         now = self._reactor.seconds()
         if now - self._room_seen_at >= ROOM_FRESH:
             self._room_seen_at = now
             try:
-                self._nearly_full = shutil.disk_usage(self.path.parent).free < self._reserve
+                self._room = shutil.disk_usage(self.path.parent).free - self._reserve
             except OSError:
-                self._nearly_full = False  # what is wrong there, writing will tell
-        return self._nearly_full
+                self._room = None  # what is wrong there, writing will tell
+        return self._room is not None and self._room < 0
 
     # from start to end
 

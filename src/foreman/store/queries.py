@@ -11,7 +11,6 @@ from typing import Any, Literal, cast
 from attrs import evolve, frozen
 
 from foreman import names
-from foreman.errors import ForemanError
 from foreman.job import STATES, ArtifactInfo, Job, JobLane, State
 from foreman.store.rows import JOB_COLUMNS, LEEWAY, Row, first_id, job_from, job_of
 from foreman.store.statements.running import head
@@ -160,47 +159,6 @@ EVENTS = (
     "SELECT id, at, type, attempt, error FROM events INDEXED BY events_job WHERE job_id = ? AND id > ? "
     "ORDER BY id LIMIT ?"
 )
-
-
-@frozen
-class Stored:
-    """An artifact in the store, whose bytes are read in pieces.
-
-    :ivar attempt: the number of the try that it is of.
-    """
-
-    job_id: str
-    info: ArtifactInfo
-    attempt: int
-
-
-class ArtifactGone(ForemanError):
-    """The artifact was deleted or replaced while it was read."""
-
-
-def artifact(cursor: sqlite3.Cursor, id_: str, name: str) -> Stored | None:
-    """What is known of an artifact."""
-    row = cursor.execute(ARTIFACT, (id_, name)).fetchone()
-    return None if row is None else Stored(id_, ArtifactInfo(name, *row[:4]), row[4])
-
-
-ARTIFACT = "SELECT type, bytes, sha256, created_at, fence FROM artifacts WHERE job_id = ? AND name = ?"
-#: Where its bytes are, while they are still the same.
-BYTES = "SELECT rowid FROM artifacts WHERE job_id = ? AND name = ? AND sha256 = ? AND bytes = ?"
-
-
-def piece(cursor: sqlite3.Cursor, stored: Stored, start: int, stop: int) -> bytes:
-    """The bytes of an artifact from ``start`` to before ``stop``; no others are read.
-
-    :raises ArtifactGone: when they are not there any more.
-    """
-    info = stored.info
-    row = cursor.execute(BYTES, (stored.job_id, info.name, info.sha256, info.bytes)).fetchone()
-    if row is None:
-        raise ArtifactGone(f"the artifact {info.name!r} was deleted or replaced while it was read")
-    with cursor.connection.blobopen("artifacts", "data", row[0], readonly=True) as blob:
-        blob.seek(start)
-        return blob.read(stop - start)
 
 
 def noted_clock(cursor: sqlite3.Cursor) -> tuple[int, int] | None:

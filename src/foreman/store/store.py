@@ -8,11 +8,12 @@ from attrs import define, field
 from ulid import ULID
 
 from foreman.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJob, State, Usage
-from foreman.store import opening, queries
+from foreman.store import blobs, opening, queries
 from foreman.store.bells import Bells
+from foreman.store.blobs import Stored
 from foreman.store.database import Database
 from foreman.store.gathered import Gathered
-from foreman.store.queries import Counts, Event, Filter, Stored
+from foreman.store.queries import Counts, Event, Filter
 from foreman.store.statements import by_hand, enqueue, prune, running, sweep
 from foreman.store.statements.enqueue import Enqueued
 from foreman.store.statements.prune import Forgotten
@@ -65,11 +66,11 @@ class Store:
     async def enqueue(self, new: Sequence[NewJob]) -> list[Enqueued]:
         """Take all of ``new``, or none.
 
-        :raises enqueue.KeyReused, enqueue.TooManyJobs:
+        :raises enqueue.KeyReused, enqueue.TooManyJobs, shared.TooMuchStored:
         """
-        self.database.check_room()
+        room = self.database.check_room()
         ids = [self._id() for _ in new]
-        return await self.database.write(lambda tx: enqueue.enqueue(tx, new, ids, self._max_jobs))
+        return await self.database.write(lambda tx: enqueue.enqueue(tx, new, ids, self._max_jobs, room))
 
     async def claim(
         self, lane: JobLane, bonus_of: Callable[[str], int | None], installed: Callable[[], Iterable[str]] = tuple
@@ -120,9 +121,9 @@ class Store:
     async def retry(self, id_: str) -> Job:
         """Queue again what ended without success.
 
-        :raises shared.WrongState:
+        :raises shared.WrongState, enqueue.TooManyJobs:
         """
-        return await self.database.write(lambda tx: by_hand.retry(tx, id_))
+        return await self.database.write(lambda tx: by_hand.retry(tx, id_, self._max_jobs))
 
     async def delete(self, id_: str) -> None:
         """Forget a job that has ended.
@@ -131,14 +132,20 @@ class Store:
         """
         await self.database.write(lambda tx: by_hand.delete(tx, id_))
 
-    async def put_artifact(self, id_: str, artifact: Artifact | ArtifactFile) -> tuple[ArtifactInfo, bool]:
+    async def put_artifact(
+        self, id_: str, artifact: Artifact | ArtifactFile, most_bytes: int | None = None
+    ) -> tuple[ArtifactInfo, bool]:
         """Keep an artifact with a job; what is known of it, and whether it is new.
 
+        :param most_bytes: that those of the job may have together.
         :raises shared.WrongState: when the job is gone.
+        :raises by_hand.TooManyArtifacts, by_hand.TooLargeTogether, shared.TooMuchStored:
         """
-        self.database.check_room()
+        room = self.database.check_room()
         is_large = isinstance(artifact, ArtifactFile)
-        return await self.database.write(lambda tx: by_hand.put_by_hand(tx, id_, artifact), is_large=is_large)
+        return await self.database.write(
+            lambda tx: by_hand.put_by_hand(tx, id_, artifact, most_bytes, room), is_large=is_large
+        )
 
     async def sweep(self) -> int | None:
         """Queue what is due, discard what has expired; when the next will be, milliseconds since the epoch."""
@@ -199,14 +206,14 @@ class Store:
 
     async def artifact(self, id_: str, name: str) -> Stored | None:
         """What is known of an artifact."""
-        return await self.database.read(queries.artifact, id_, name)
+        return await self.database.read(blobs.artifact, id_, name)
 
     async def piece(self, stored: Stored, start: int, stop: int, caller: str) -> bytes:
         """The bytes of an artifact from ``start`` to before ``stop``, which ``caller`` reads.
 
-        :raises queries.ArtifactGone: when they are not there any more.
+        :raises blobs.ArtifactGone: when they are not there any more.
         """
-        return await self.database.read(queries.piece, stored, start, stop, caller=caller, patient=True)
+        return await self.database.read(blobs.piece, stored, start, stop, caller=caller, patient=True)
 
     async def counts(self) -> Counts:
         """How many jobs wait, and which run."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from foreman import job as jobs
+from foreman.errors import ForemanError
 from foreman.job import ArtifactInfo, Job
+from foreman.store.statements.enqueue import check_waiting
 from foreman.store.statements.shared import (
     Artifact,
     ArtifactFile,
     Transaction,
     WrongState,
     add_waiting,
+    check_room,
     end_waiting,
     existing,
     put,
@@ -35,10 +38,11 @@ def cancel(tx: Transaction, id_: str) -> Job:
     return job
 
 
-def retry(tx: Transaction, id_: str) -> Job:
+def retry(tx: Transaction, id_: str, most: int | None = None) -> Job:
     """Queue again what has ended without success, with new attempts.
 
-    :raises WrongState:
+    :param most: how many jobs may wait.
+    :raises WrongState, TooManyJobs:
     """
     job = existing(tx, id_)
     if job.state not in {"failed", "discarded", "cancelled"}:
@@ -48,7 +52,9 @@ def retry(tx: Transaction, id_: str) -> Job:
         "cancel_asked_at = NULL, deadline = NULL, run_at = ?, sort_key = ? WHERE id = ?",
         (tx.now, jobs.sort_key(tx.now, job.priority), id_),
     )
-    add_waiting(tx, 1)
+    waiting = add_waiting(tx, 1)
+    if most is not None:
+        check_waiting(waiting, most, [job.owner], tx)
     tell(tx, id_, "queued", job.fence)
     return existing(tx, id_)
 
@@ -65,10 +71,41 @@ def delete(tx: Transaction, id_: str) -> None:
     tx.changed.add(id_)
 
 
-def put_by_hand(tx: Transaction, id_: str, artifact: Artifact | ArtifactFile) -> tuple[ArtifactInfo, bool]:
+#: How many artifacts a job may have beside those that foreman gives it: lists of jobs name them all.
+MOST_ARTIFACTS = 32
+OTHERS = "SELECT count(*), coalesce(sum(bytes), 0) FROM artifacts WHERE job_id = ? AND name NOT IN (?, ?, ?, ?, ?)"
+
+
+class TooManyArtifacts(ForemanError):
+    """A job has as many artifacts as may be."""
+
+
+class TooLargeTogether(ForemanError):
+    """The artifacts of a job would have more bytes than they may."""
+
+
+def put_by_hand(
+    tx: Transaction,
+    id_: str,
+    artifact: Artifact | ArtifactFile,
+    most_bytes: int | None = None,
+    room: int | None = None,
+) -> tuple[ArtifactInfo, bool]:
     """Keep an artifact that a caller gives to its job.
 
+    :param most_bytes: that the callers' artifacts of a job may have together; :param room: bytes that are left on the
+        disk, if known.
     :return: what is known of it, and whether it is new.
+    :raises TooManyArtifacts, TooLargeTogether, TooMuchStored:
     """
     job = existing(tx, id_)
-    return put(tx, id_, artifact, job.fence)
+    count, size = tx.cursor.execute(OTHERS, (id_, artifact.name, *sorted(jobs.OWN_ARTIFACTS))).fetchone()
+    if count >= MOST_ARTIFACTS:
+        raise TooManyArtifacts(f"a job may have {MOST_ARTIFACTS} artifacts of yours; replace one, or use another job")
+    info, is_new = put(tx, id_, artifact, job.fence)
+    if most_bytes is not None and size + info.bytes > most_bytes:
+        raise TooLargeTogether(
+            f"your artifacts of a job may have {most_bytes} bytes together, and these would have {size + info.bytes}"
+        )
+    check_room(tx, [job.owner], room)
+    return info, is_new

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from attrs import evolve, frozen
 
 from foreman import names
+from foreman.budget import SHARE, is_fair
 from foreman.errors import ForemanError
 from foreman.job import Job, NewJob, State, sort_key
 from foreman.store.rows import group_key_of, job_of
-from foreman.store.statements.shared import Transaction, add_waiting, tell
+from foreman.store.statements.shared import Transaction, add_waiting, check_room, held_by, tell
 
 
 @frozen
@@ -35,20 +36,40 @@ class KeyReused(ForemanError):
 
 
 class TooManyJobs(ForemanError):
-    """As many jobs wait as may."""
+    """As many jobs wait as may, of all callers or of this one."""
 
 
-def enqueue(tx: Transaction, new: Sequence[NewJob], ids: Sequence[str], most: int) -> list[Enqueued]:
+def enqueue(
+    tx: Transaction, new: Sequence[NewJob], ids: Sequence[str], most: int, room: int | None = None
+) -> list[Enqueued]:
     """Take all of ``new``, or none.
 
-    :param ids: one for each; :param most: how many may wait.
-    :raises KeyReused, TooManyJobs:
+    :param ids: one for each; :param most: how many may wait; :param room: bytes that are left on the disk, if known.
+    :raises KeyReused, TooManyJobs, TooMuchStored:
     """
     enqueued = [_enqueue(tx, one, id_, index) for index, (one, id_) in enumerate(zip(new, ids, strict=True))]
     fresh = sum(not one.replayed for one in enqueued)
-    if fresh and add_waiting(tx, fresh) > most:
-        raise TooManyJobs(f"{most} jobs wait already, as many as may (FOREMAN_MAX_JOBS)")
+    if fresh:
+        check_waiting(add_waiting(tx, fresh), most, {one.owner for one in new}, tx)
+        check_room(tx, {one.owner for one in new}, room)
     return enqueued
+
+
+def check_waiting(waiting: int, most: int, owners: Iterable[str], tx: Transaction) -> None:
+    """Whether so many may wait, and those of each of ``owners``.
+
+    :param waiting: how many wait now, the new ones included.
+    :raises TooManyJobs: if not.
+    """
+    if waiting > most:
+        raise TooManyJobs(f"{most} jobs wait already, as many as may (FOREMAN_MAX_JOBS)")
+    for owner in owners:
+        held, _bytes = held_by(tx, owner)
+        if not is_fair(held - 1, most - waiting + 1, most):
+            raise TooManyJobs(
+                f"too many of your jobs would wait: {held}; of {most} (FOREMAN_MAX_JOBS) a caller may have {SHARE} times "
+                "as many as are left, and the last few are for callers who have none"
+            )
 
 
 def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
@@ -58,13 +79,13 @@ def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
     model_key = names.canonical(new.model)
     inserted = tx.cursor.execute(
         "INSERT INTO jobs (id, state, endpoint, lane, family, model, model_key, group_key, owner, priority, sort_key, "
-        "run_at, deadline, max_attempts, idempotency_key, fingerprint, created_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "run_at, deadline, max_attempts, idempotency_key, fingerprint, created_at, bytes) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
         (
             id_, state, new.endpoint, new.lane, new.family, new.model, model_key, group_key_of(model_key), new.owner,
             new.priority, key, run_at, new.deadline, new.max_attempts, new.idempotency_key,
-            new.fingerprint, tx.now,
+            new.fingerprint, tx.now, len(new.payload),
         ),
     ).rowcount  # fmt: skip
     if not inserted:

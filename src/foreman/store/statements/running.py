@@ -18,6 +18,7 @@ from foreman.store.rows import CLOUD_GROUP, JOB_COLUMNS, UNREADABLE_GROUP, job_f
 from foreman.store.statements.shared import (
     Artifact,
     Transaction,
+    add_bytes,
     add_waiting,
     end_waiting,
     existing,
@@ -168,7 +169,10 @@ def succeed(tx: Transaction, claim: Claim, artifacts: Sequence[Artifact], usage:
     job = own(tx, claim)
     for artifact in artifacts:
         put(tx, job.id, artifact, job.fence)
-    tx.cursor.execute("DELETE FROM artifacts WHERE job_id = ? AND name IN (?, ?)", (job.id, jobs.PARTIAL, jobs.ERROR))
+    forgotten = tx.cursor.execute(
+        "DELETE FROM artifacts WHERE job_id = ? AND name IN (?, ?) RETURNING bytes", (job.id, jobs.PARTIAL, jobs.ERROR)
+    ).fetchall()
+    add_bytes(tx, job.id, -sum(count for (count,) in forgotten))
     tx.cursor.execute("UPDATE jobs SET usage = ? WHERE id = ?", (usage_text(usage), job.id))
     _finish(tx, job, Ending("succeeded", None, burned=True, outages=0, error=None))
 

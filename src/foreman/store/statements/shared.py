@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import BinaryIO
 
 from attrs import define, field, frozen
 
+from foreman.budget import SHARE, is_fair
 from foreman.errors import ForemanError
 from foreman.job import ArtifactInfo, Job, JobError, State
 from foreman.store.rows import job_of
@@ -53,6 +55,10 @@ class ArtifactFile:
 
 #: How much of a file is in memory at once, in bytes.
 _PIECE = 256 * 1024
+
+
+class TooMuchStored(ForemanError):
+    """A caller's jobs hold their share of the disk."""
 
 
 class WrongState(ForemanError):
@@ -112,6 +118,27 @@ def add_waiting(tx: Transaction, count: int) -> int:
     return int(rows[0][0])
 
 
+def held_by(tx: Transaction, owner: str) -> tuple[int, int]:
+    """How many jobs of ``owner`` wait, and the bytes of the payloads and artifacts of all its jobs."""
+    row = tx.cursor.execute("SELECT waiting, bytes FROM owners WHERE owner = ?", (owner,)).fetchone()
+    return (0, 0) if row is None else (row[0], row[1])
+
+
+def check_room(tx: Transaction, owners: Iterable[str], room: int | None) -> None:
+    """Whether the bytes of each of ``owners``, the new ones included, are its share of the disk at most.
+
+    :param room: bytes that are left there for jobs, None where nobody knows.
+    :raises TooMuchStored: if not.
+    """
+    for owner in owners:
+        _waiting, held = held_by(tx, owner)
+        if room is not None and not is_fair(held, room):
+            raise TooMuchStored(
+                f"your jobs and artifacts would have {held} bytes, and {room} are left on the disk of the job store: a "
+                f"caller may have {SHARE} times as many as are left for all; delete some jobs"
+            )
+
+
 def put(tx: Transaction, id_: str, artifact: Artifact | ArtifactFile, fence: int) -> tuple[ArtifactInfo, bool]:
     """Keep an artifact, in place of an older one of its name.
 
@@ -124,7 +151,9 @@ def put(tx: Transaction, id_: str, artifact: Artifact | ArtifactFile, fence: int
     else:
         size, digest = _measured(artifact.file)
         value, data = "zeroblob(?)", size
-    known = tx.cursor.execute("SELECT 1 FROM artifacts WHERE job_id = ? AND name = ?", (id_, artifact.name)).fetchone()
+    known = tx.cursor.execute(
+        "SELECT bytes FROM artifacts WHERE job_id = ? AND name = ?", (id_, artifact.name)
+    ).fetchone()
     rows = tx.cursor.execute(
         f"INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, {value}) ON CONFLICT (job_id, name) DO UPDATE SET "  # noqa: S608
         "type = excluded.type, bytes = excluded.bytes, sha256 = excluded.sha256, fence = excluded.fence, "
@@ -132,9 +161,17 @@ def put(tx: Transaction, id_: str, artifact: Artifact | ArtifactFile, fence: int
         "RETURNING rowid",
         (id_, artifact.name, artifact.type, size, digest, fence, tx.now, data),
     ).fetchall()
+    if rows:
+        add_bytes(tx, id_, size - (0 if known is None else known[0]))
     if isinstance(artifact, ArtifactFile) and rows:
         _fill(tx, rows[0][0], artifact.file, size)
     return ArtifactInfo(artifact.name, artifact.type, size, digest, tx.now), known is None
+
+
+def add_bytes(tx: Transaction, id_: str, count: int) -> None:
+    """Count bytes that a job has now, or with a minus has no more."""
+    if count:
+        tx.cursor.execute("UPDATE jobs SET bytes = bytes + ? WHERE id = ?", (count, id_))
 
 
 def _measured(file: BinaryIO) -> tuple[int, str]:

@@ -10,7 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.job import OWN_ARTIFACTS
-from foreman.store.queries import Stored
+from foreman.store.blobs import Stored
+from foreman.store.statements.shared import Artifact, ArtifactFile
 from foreman.store.store import Store
 from foreman.web.answers import PHRASES
 from foreman.web.jobs import asking
@@ -19,6 +20,8 @@ from foreman.web.jobs.pieces import Pieces, Readers
 from foreman.web.jobs.problems import Problem
 from foreman.web.visit import Visit
 
+#: How many times FOREMAN_MAX_ARTIFACT the callers' artifacts of one job may have together.
+OF_A_JOB = 10
 LONGEST_NAME = 128
 LONGEST_TYPE = 255
 USUAL_TYPE = "application/octet-stream"
@@ -26,6 +29,20 @@ USUAL_TYPE = "application/octet-stream"
 _RANGE = re.compile(
     rb"[ \t]*+bytes[ \t]*+=[ \t]*+(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))[ \t]*+", re.IGNORECASE
 )
+
+
+def received(visit: Visit, name: str, most: int) -> Artifact | ArtifactFile:
+    """The artifact that a request brings; a large one stays in its file.
+
+    :param most: how many bytes it may have.
+    :raises Problem: for what cannot be kept.
+    """
+    check_name(name)
+    type_, length = kept_type(visit), visit.content.length
+    if length > most:
+        raise Problem(413, f"an artifact may have {most} bytes, and this has {length} (FOREMAN_MAX_ARTIFACT)")
+    body = visit.body()
+    return Artifact(name, type_, body) if isinstance(body, bytes) else ArtifactFile(name, type_, body)
 
 
 def check_name(name: str) -> None:

@@ -14,7 +14,8 @@ from foreman import errors
 from foreman.headers import RawHeaders
 from foreman.job import ACTIVE, FOLLOWED, PARTIAL, STREAM, Job
 from foreman.output import Output
-from foreman.store.queries import Event, Stored
+from foreman.store.blobs import Stored
+from foreman.store.queries import Event
 from foreman.store.store import Store
 from foreman.web.answers import go_json
 from foreman.web.jobs.pace import Pace
@@ -54,7 +55,7 @@ class Feed:
     """
 
     _clock: IReactorTime
-    _visit: Visit
+    visit: Visit
     _pace: Pace
     resumed: bool
     headers: RawHeaders = field(factory=list)
@@ -62,16 +63,16 @@ class Feed:
     _said_at: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._sse = wants_events(self._visit)
+        self._sse = wants_events(self.visit)
         self._said_at = self._clock.seconds()
 
     def begin(self) -> None:
         """Write the head, where it is not written."""
-        if not self._visit.startedWriting:
+        if not self.visit.startedWriting:
             content_type = b"text/event-stream" if self._sse else b"application/x-ndjson"
-            headers = [(b"Content-Type", content_type), (b"Date", self._visit.http_date()), *STREAM_HEADERS]
+            headers = [(b"Content-Type", content_type), (b"Date", self.visit.http_date()), *STREAM_HEADERS]
             kind = "sse" if self._sse else "ndjson"
-            self._visit.begin(200, b"OK", [*headers, *(() if self._sse else self.headers)], kind)
+            self.visit.begin(200, b"OK", [*headers, *(() if self._sse else self.headers)], kind)
 
     async def say(self, line: bytes, id_: str, event: str = "") -> None:
         """One line of JSON."""
@@ -80,19 +81,14 @@ class Feed:
         text = line.strip(b" \r\n")
         if self._sse:
             named = b"event: %b\n" % event.encode("ascii") if event else b""
-            self._visit.write(b"id: %b\n%bdata: %b\n\n" % (id_.encode("ascii"), named, text.replace(b"\r", b" ")))
+            self.visit.write(b"id: %b\n%bdata: %b\n\n" % (id_.encode("ascii"), named, text.replace(b"\r", b" ")))
         else:
-            self._visit.write(text + b"\n")
+            self.visit.write(text + b"\n")
         self._said_at = self._clock.seconds()
-
-    @property
-    def caller(self) -> str:
-        """Who reads."""
-        return self._visit.caller
 
     def pieces(self, store: Store, stored: Stored) -> Pieces:
         """An artifact of lines, at the pace of this reader."""
-        return Pieces(store, self._pace, stored, self.caller, range(stored.info.bytes), PIECE_OF_LINES)
+        return Pieces(store, self._pace, stored, self.visit.caller, range(stored.info.bytes), PIECE_OF_LINES)
 
     def until_filler(self) -> float:
         """How long may pass without a sign, in seconds."""
@@ -101,13 +97,13 @@ class Feed:
     def fill_where_due(self) -> None:
         """A sign of life, which is no line."""
         if self.until_filler() < 0.01:
-            self._visit.write(b":\n\n" if self._sse else b" ")
+            self.visit.write(b":\n\n" if self._sse else b" ")
             self._said_at = self._clock.seconds()
 
     def end(self) -> None:
         """There is no more."""
-        if self._sse and self.resumed and not self._visit.startedWriting:
-            self._visit.begin(204, b"No Content", [(b"Date", self._visit.http_date())], "other")  # else it comes back
+        if self._sse and self.resumed and not self.visit.startedWriting:
+            self.visit.begin(204, b"No Content", [(b"Date", self.visit.http_date())], "other")  # else it comes back
         else:
             self.begin()
 
@@ -271,7 +267,7 @@ class Following:
         succeeded = job.state == "succeeded"
         found = await self._store.artifact(job.id, STREAM if succeeded else PARTIAL)
         if found is not None and found.attempt != tail.heard:
-            with self._readers.one_more(feed.caller):
+            with self._readers.one_more(feed.visit.caller):
                 await tail.stored(found.attempt, feed.pieces(self._store, found))
         if not succeeded:
             error = job.error

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from attrs import define, field
 
-from foreman.store.queries import Stored
+from foreman.store.blobs import Stored
 from foreman.store.store import Store
 from foreman.web.jobs.pace import Pace
 from foreman.web.jobs.problems import SOON, Problem

@@ -12,8 +12,9 @@ from foreman.errors import shortened
 from foreman.headers import RawHeaders
 from foreman.lanes import Family
 from foreman.question import ModelMissing
+from foreman.store.statements.by_hand import TooLargeTogether, TooManyArtifacts
 from foreman.store.statements.enqueue import KeyReused, TooManyJobs
-from foreman.store.statements.shared import WrongState
+from foreman.store.statements.shared import TooMuchStored, WrongState
 from foreman.store.trouble import StoreUnavailable
 from foreman.web.answers import PROBLEM_JSON, Reply, error_reply, go_json, problem_value
 
@@ -117,6 +118,9 @@ def problem_of(failure: errors.ForemanError) -> Problem:
 
 _STATUS: dict[type[errors.ForemanError], int] = {
     WrongState: 409,
+    TooManyArtifacts: 409,
+    TooLargeTogether: 413,
+    TooMuchStored: 507,
     KeyReused: 422,
     ModelMissing: 404,
     errors.BadBody: 400,

@@ -20,7 +20,7 @@ from foreman.asked import Asked
 from foreman.cooperate import cooperator
 from foreman.job import Job
 from foreman.record import Outcome, Record
-from foreman.store.statements.shared import Artifact, ArtifactFile, WrongState
+from foreman.store.statements.shared import WrongState
 from foreman.store.store import Store
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, json_reply
@@ -161,15 +161,12 @@ class JobsApi:
     @app.route("/jobs/<string:id>/artifacts/<string:name>", methods=["PUT"])
     async def keep(self, request: Visit, id: str, name: str) -> None:  # noqa: A002
         """Keep one of the caller's with it."""
-        artifacts.check_name(name)
-        kept_type, most = artifacts.kept_type(request), self._limits.max_artifact
-        if request.content.length > most:
-            length = request.content.length
-            raise Problem(413, f"an artifact may have {most} bytes, and this has {length} (FOREMAN_MAX_ARTIFACT)")
+        most = self._limits.max_artifact
+        artifact = artifacts.received(request, name, most)
         job = await self._owned(request, id)
-        body = request.body()
-        artifact = Artifact(name, kept_type, body) if isinstance(body, bytes) else ArtifactFile(name, kept_type, body)
-        info, is_new = await self._changing(job.id, self._store.put_artifact(job.id, artifact))
+        info, is_new = await self._changing(
+            job.id, self._store.put_artifact(job.id, artifact, artifacts.OF_A_JOB * most)
+        )
         headers = [(b"Location", request.own_path(artifacts.path_of(job.id, name)).encode("ascii"))]
         self._reply(request, json_reply(201 if is_new else 200, artifact_value(info), headers))
 
