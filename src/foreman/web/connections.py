@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from enum import Enum
 from ipaddress import ip_address
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,14 @@ CROWDED_SILENCE = 60.0
 MOST_ON_STANDBY = 256
 #: The most connections that linger, see ``web.linger``.
 MOST_LINGERING = 256
-TOO_SLOW = "the body came slowly, and others wait for its place; try again soon"
-#: A body that comes at this many bytes a second is not slow.
+#: A body that comes at this many bytes a second is not slow. To hold up nobody else, at most so many bodies are looked at,
+#: those that began first, and for newcomers not more often than this, in seconds.
 SLOW = 64 * 1024
+BODIES_LOOKED_AT = 2048
+BETWEEN_LOOKS = 0.25
+#: A connection that has had no whole head for less than this keeps its place, unless those are the half of all: what it
+#: asks may not have been read yet. In seconds.
+YOUNG = 1.0
 #: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
 #: to notice that it left, and nobody pipelines this much.
 PIPELINED_BYTES = 64 * 1024
@@ -83,6 +89,8 @@ class Connections:
     _quiet: dict[str, OrderedDict[Door, None]] = field(factory=dict, init=False)
     _others: dict[Stage, OrderedDict[Door, None]] = field(init=False)
     _heaviest: str | None = field(default=None, init=False)
+    _slow: deque[Door] = field(factory=deque, init=False)
+    _look_again_at: float = field(default=-inf, init=False)
     _heads: int = field(default=0, init=False)
     _sent_away: int = field(default=0, init=False)
     _said_at: float = field(default=-inf, init=False)
@@ -109,7 +117,7 @@ class Connections:
             return
         victim = self._victim(door, door.address if over_share else None)
         if victim is not None:
-            self.send_away(victim, "this connection was closed to make room for another (FOREMAN_MAX_CONNECTIONS)")
+            self.send_away(victim, "this request came slowly, and others need its place (FOREMAN_MAX_CONNECTIONS)")
         else:
             self._count_out(door)
             self._put(door, Stage.STANDBY)
@@ -159,7 +167,8 @@ class Connections:
     def slow_bodies(self) -> list[Door]:
         """Those whose bodies come slowly, the slowest first."""
         now = self._clock.seconds()
-        rates = [(door.arrival.rate(now), number, door) for number, door in enumerate(self._others[Stage.BODY])]
+        oldest = islice(self._others[Stage.BODY], BODIES_LOOKED_AT)
+        rates = [(door.arrival.rate(now), number, door) for number, door in enumerate(oldest)]
         return [door for _, _, door in sorted(rate for rate in rates if rate[0] < SLOW)]
 
     def _victim(self, newcomer: Door, own: str | None) -> Door | None:
@@ -178,15 +187,22 @@ class Connections:
         address = own if own is not None else self._heaviest
         if address not in self._quiet or self._at[address] < self._at[newcomer.address]:
             address = self._heaviest = max(self._quiet, key=self._at.__getitem__)
-        oldest = next(iter(self._quiet[address]))
+        alike = self._quiet[address]
+        oldest = next(iter(alike))
+        if self._clock.seconds() - oldest.quiet_since < YOUNG and len(alike) <= self.most // 2:
+            return None
         return oldest if oldest is not newcomer else None
 
     def _slowest_body(self, own: str | None) -> Door | None:
-        slow = [door for door in self.slow_bodies() if own is None or door.address == own]
-        # The next newcomers are spared this search: where thousands are slow, more than one goes.
-        for door in slow[1 : len(slow) // 16]:
-            self.send_away(door, TOO_SLOW)
-        return slow[0] if slow else None
+        now = self._clock.seconds()
+        if not self._slow and now >= self._look_again_at:
+            self._look_again_at = now + BETWEEN_LOOKS
+            self._slow.extend(self.slow_bodies())
+        while self._slow:
+            door = self._slow.popleft()
+            if door.stage is Stage.BODY and door.arrival.rate(now) < SLOW and (own is None or door.address == own):
+                return door
+        return None
 
     # what is held of heads
 
@@ -211,6 +227,7 @@ class Connections:
         self._take_out(door)
         door.stage = stage
         if stage is Stage.QUIET:
+            door.quiet_since = self._clock.seconds()
             self._quiet.setdefault(door.address, OrderedDict())[door] = None
         elif stage is not Stage.BUSY:
             self._others[stage][door] = None

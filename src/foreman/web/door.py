@@ -40,7 +40,7 @@ class Door(HTTPChannel):
     """One connection of a client.
 
     :ivar in_body: the head of a request was let in, and its body is not whole; :ivar arrival: how it comes; :ivar address: whose
-        connections count together; :ivar stage, held: kept by ``web.connections``.
+        connections count together; :ivar stage, held, quiet_since: kept by ``web.connections``.
     """
 
     factory: DoorFactory
@@ -55,6 +55,7 @@ class Door(HTTPChannel):
     address = ""
     stage = Stage.QUIET
     held = 0
+    quiet_since = 0.0
     _deadline: Deadline
     _between_requests = True
     _lingering = False

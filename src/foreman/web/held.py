@@ -18,6 +18,10 @@ IN_CROWDED_MEMORY = 64 * 1024
 MEMORY_CROWDED = 32 * 1024 * 1024
 #: The most bytes of all bodies in memory.
 MEMORY_IN_ALL = 96 * 1024 * 1024
+#: How much room is made at once, in bytes, so that it is not looked for at each chunk of a body.
+MADE_AT_ONCE = 1024 * 1024
+#: The most requests that are refused at once to make room: each takes a third of a millisecond.
+REFUSED_AT_ONCE = 32
 TOO_SLOW = "the body came slowly, and others wait for its room; try again soon"
 
 
@@ -83,14 +87,15 @@ class Bodies:
         if not self._fits(body, count):
             self.expect(body, count)
             everybody = self.used + count > self.limit
-            enough = self.limit - max(count, self.limit // 16), self.share - count
+            room = max(count, min(MADE_AT_ONCE, self.limit // 16))
+            enough = self.limit - room, self.share - room
 
             def has_room() -> bool:
                 return self.used <= enough[0] and self._of[body.caller] <= enough[1]
 
             self._drop_slow(body, has_room, lambda one: one.length if everybody or one.caller == body.caller else 0)
         if not body.in_file and self.in_memory + count > MEMORY_IN_ALL:
-            enough_memory = MEMORY_IN_ALL - max(count, MEMORY_IN_ALL // 16)
+            enough_memory = MEMORY_IN_ALL - max(count, MADE_AT_ONCE)
             self._drop_slow(body, lambda: self.in_memory <= enough_memory, lambda one: 0 if one.in_file else one.length)
         if not self._fits(body, count) or (not body.in_file and self.in_memory + count > MEMORY_IN_ALL):
             raise NotHeld(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
@@ -130,11 +135,13 @@ class Bodies:
         return self.used + count <= self.limit and self._of[body.caller] + count <= self.share
 
     def _drop_slow(self, body: HeldBody, is_enough: Callable[[], bool], weight: Callable[[HeldBody], int]) -> None:
+        dropped = 0
         for one in self.slow():
-            if is_enough():
+            if dropped == REFUSED_AT_ONCE or is_enough():
                 return
             if one.body is not body and weight(one.body):
                 one.refuse(408, TOO_SLOW)
+                dropped += 1
 
 
 @define(eq=False)

@@ -19,12 +19,17 @@ from foreman.web.held import Arriving, Bodies
 MOST_FILES = 1024
 
 
+#: The most connections that are accepted in one turn of the reactor: then those that are there are read first, so that
+#: a newcomer is heard before the next thousand come.
+ACCEPTED_AT_ONCE = 64
+
+
 class DoorFactory(Site):
     """All connections of clients, and what they share.
 
     :ivar clock: for deadlines; :ivar connections: all of them; :ivar open: whoever is there;
     :ivar entrance: who may come in; :ivar bodies: the bodies of requests, and their room;
-    :ivar jobs: answers what is below ``/jobs``.
+    :ivar jobs: answers what is below ``/jobs``; :ivar ports: where they come in, as Twisted's ``tcp.Port``.
     """
 
     noisy = False
@@ -51,9 +56,12 @@ class DoorFactory(Site):
         )
         self.open = self.connections.open
         self.draining = False
+        self.ports: list[Any] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Door:  # type: ignore[override]
         """A client connected."""
+        for port in self.ports:
+            port.numberAccepts = min(port.numberAccepts, ACCEPTED_AT_ONCE)
         door = Door()
         door.factory = self
         door.address = address_of(str(getattr(addr, "host", "")))

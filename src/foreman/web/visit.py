@@ -123,7 +123,8 @@ class Visit(Findings, Request):
     def process(self) -> None:
         """Answer: as the door decided, or by the route."""
         if self.refusal is not None:
-            self.channel.factory.entrance.log_refusal(self, self.refusal)
+            if self.channel.stage is not Stage.STANDBY:  # of those it is said how many they are
+                self.channel.factory.entrance.log_refusal(self, self.refusal)
             self.answer(self.refusal)
             return
         parts = self.way.path[1:].split("/")

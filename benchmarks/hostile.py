@@ -1,0 +1,239 @@
+"""``python -m benchmarks.hostile``: thousands of hostile connections beside one honest client of the same address.
+
+Starts foreman in front of its simulator, opens the connections, opens each anew that foreman closes, and meanwhile asks
+for chats and for ``/healthz``. Exit status 1 when one of these was not answered, or foreman took more memory than allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import selectors
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import click
+from attrs import define, field
+
+FOREMAN = Path(sysconfig.get_path("scripts")) / "foreman"
+HERE = "127.0.0.1"
+#: The first words of each kind of hostile connection, and what it says again and again after that.
+KINDS: dict[str, tuple[bytes, bytes]] = {
+    "idle": (b"", b""),
+    "slow-head": (b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nX: ", b"x"),
+    "large-head": (b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n" + b"X: %b\r\n" % (b"x" * 500) * 90, b"x"),
+    "slow-body": (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 268435456\r\n\r\n{", b" " * 20_000),
+    "continue": (
+        b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n",
+        b"",
+    ),
+    "lingering": (b"nonsense\r\n\r\n", b"x"),
+    "keep-alive": (b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
+    "unread": (b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5, b""),
+}
+#: How often each says something, in seconds.
+PACE = 5.0
+#: New connections in each round of 10 ms: an attack from everywhere at once would only fill the system's own queue.
+AT_ONCE = 50
+
+
+@define(eq=False)
+class Hostile:
+    """All the hostile connections, in one thread."""
+
+    port: int
+    count: int
+    kinds: list[str]
+    over: bool = False
+    opened: int = 0
+    open: dict[socket.socket, bytes] = field(factory=dict)
+    _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
+
+    def run(self) -> None:
+        """Keep ``count`` connections open until it is over."""
+        spoken_at = time.monotonic()
+        while not self.over:
+            for _ in range(min(AT_ONCE, self.count - len(self.open))):
+                self._open_one()
+            for key, _ in self._selector.select(0.01):
+                self._read(key.fileobj)  # type: ignore[arg-type]
+            if time.monotonic() - spoken_at > PACE:
+                spoken_at = time.monotonic()
+                for one, words in list(self.open.items()):
+                    with suppress(BlockingIOError):
+                        self._say(one, words)
+        for one in self.open:
+            one.close()
+
+    def _open_one(self) -> None:
+        first, then = KINDS[self.kinds[self.opened % len(self.kinds)]]
+        self.opened += 1
+        one = socket.socket()
+        one.setblocking(False)
+        with suppress(BlockingIOError):
+            one.connect((HERE, self.port))
+        self.open[one] = then
+        if first.startswith(b"GET /api/tags"):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        else:
+            self._selector.register(one, selectors.EVENT_READ)
+        # The handshake of this machine is done by now, or the queue is full: then it says nothing.
+        with suppress(BlockingIOError):
+            self._say(one, first)
+
+    def _say(self, one: socket.socket, words: bytes) -> None:
+        try:
+            if words:
+                one.send(words)
+        except BlockingIOError:
+            raise
+        except OSError:
+            self._close(one)
+
+    def _read(self, one: socket.socket) -> None:
+        try:
+            if one.recv(65536):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close(one)
+
+    def _close(self, one: socket.socket) -> None:
+        if self.open.pop(one, None) is not None:
+            with suppress(KeyError):
+                self._selector.unregister(one)
+            one.close()
+
+
+def ask(port: int, request: bytes) -> float:
+    """How long the answer to ``request`` takes to come whole, in seconds.
+
+    :raises OSError: when it does not come.
+    """
+    began = time.monotonic()
+    with socket.create_connection((HERE, port), timeout=10) as asking:
+        asking.sendall(request)
+        answer = b""
+        while data := asking.recv(65536):
+            answer += data
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise OSError(answer[:60].decode("latin-1"))
+    return time.monotonic() - began
+
+
+def peak_memory(pid: int) -> int:
+    """The most bytes of memory that the process has had."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as free:
+        free.bind((HERE, 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def started(folder: Path, *command: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the command ``foreman``, ended with the block; its log is in ``folder``."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FOREMAN_")}
+    with (folder / f"{command[0]}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(FOREMAN), *command], env=environment | settings, cwd=folder, stdout=log, stderr=log
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody answers there."""
+    for _ in range(200):
+        with suppress(OSError):
+            ask(port, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return
+        time.sleep(0.1)
+    raise click.ClickException(f"nobody answers on port {port}")
+
+
+@click.command()
+@click.option("--connections", default=10_000, show_default=True, help="Hostile connections at once.")
+@click.option("--seconds", default=20.0, show_default=True, help="How long to go on once all were opened.")
+@click.option(
+    "--kind", "kinds", type=click.Choice(list(KINDS)), multiple=True, help="What they do; default: all of it."
+)
+@click.option("--memory", default=400, show_default=True, help="The most memory that foreman may take, in MB.")
+def main(connections: int, seconds: float, kinds: tuple[str, ...], memory: int) -> None:
+    """Measure one honest client beside thousands of hostile connections."""
+    failures: list[str] = []
+    times: dict[str, list[float]] = {"chat": [], "/healthz": []}
+    chat = json.dumps(
+        {"model": "llama3.2:3b", "stream": False, "messages": [{"role": "user", "content": "x"}]}
+    ).encode()
+    requests = {
+        "chat": b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+        % (len(chat), chat),
+        "/healthz": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    }
+    port, target = free_port(), free_port()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        simulate = ("simulate", "--listen", f"{HERE}:{target}", "--rate", "0", "--load-time", "0")
+        settings = {
+            "FOREMAN_LISTEN": f"{HERE}:{port}",
+            "FOREMAN_TARGET_URL": f"http://{HERE}:{target}",
+            "FOREMAN_DB_PATH": str(folder / "foreman.db"),
+        }
+        with started(folder, *simulate), started(folder, "serve", **settings) as foreman:
+            wait_for(target)
+            wait_for(port)
+            hostile = Hostile(port, connections, list(kinds or KINDS))
+            thread = threading.Thread(target=hostile.run)
+            thread.start()
+            try:
+                until = time.monotonic() + 120
+                while hostile.opened < connections and time.monotonic() < until:
+                    time.sleep(0.1)
+                until = time.monotonic() + seconds
+                while time.monotonic() < until:
+                    for what, request in requests.items():
+                        try:
+                            times[what].append(ask(port, request))
+                        except OSError as problem:
+                            failures.append(f"{what}: {problem}")
+                    time.sleep(random.uniform(0.05, 0.2))
+                peak = peak_memory(foreman.pid)
+                held = len(list(Path(f"/proc/{foreman.pid}/fd").iterdir()))
+            finally:
+                hostile.over = True
+                thread.join()
+        lines = (folder / "serve.log").read_text("utf-8", "replace").count("\n")
+    click.echo(
+        f"{hostile.opened} hostile connections opened, {held} descriptors of foreman at the end, {lines} log lines"
+    )
+    for what, took in times.items():
+        took.sort()
+        if took:
+            click.echo(f"{what}: {len(took)} answered, median {took[len(took) // 2]:.3f} s, longest {took[-1]:.3f} s")
+    click.echo(f"memory of foreman at most {peak / 1e6:.0f} MB")
+    for failure in failures[:10]:
+        click.echo(f"not answered: {failure}")
+    sys.exit(1 if failures or peak > memory * 1e6 else 0)
+
+
+if __name__ == "__main__":
+    main()
