@@ -574,6 +574,20 @@ async def test_a_job_that_has_ended_is_followed_from_what_is_kept(foreman: Comma
     assert (result.exit_code, result.stdout) == (0, "Hello!\n")
 
 
+@pytest.mark.parametrize("bad", [b"\\ud83d", b"\xff", b"\x00"])
+@ensureDeferred
+async def test_a_bad_character_in_a_line_or_an_answer_is_printed_as_a_replacement(
+    foreman: Commands, pretended: Pretended, bad: bytes
+) -> None:
+    line = b'{"message":{"content":"Hel%blo!"}}' % bad
+    pretended.streams = [Said(content_type="text/event-stream", pieces=[b"id: 1-1\ndata: " + line + b"\n\n"])]
+    pretended.artifacts[FIRST, "response"] = Said(body=line)
+    words = "Hel\0lo!\n" if bad == b"\x00" else "Hel\ufffdlo!\n"
+    for command in (("jobs", "follow", FIRST), ("jobs", "get", "--text", FIRST)):
+        result = await foreman(*command)
+        assert (result.exit_code, result.stdout) == (0, words), command
+
+
 @ensureDeferred
 async def test_an_answer_that_cannot_be_followed_any_further_is_printed_whole(
     foreman: Commands, pretended: Pretended

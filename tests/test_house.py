@@ -37,6 +37,7 @@ FLOORS = (
         "foreman.schedule",
         "foreman.budget",
         "foreman.characters",
+        "foreman.decoding",
         "foreman.record",
         "foreman.tally",
         "foreman.gojson",

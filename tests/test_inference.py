@@ -290,6 +290,16 @@ def test_embeddings_pass_beside_a_chat_and_have_a_cap_of_their_own() -> None:
     assert len(work.inference.gate.running) == 1
 
 
+def test_embeddings_are_told_where_they_stand() -> None:
+    work = Work()
+    for _ in range(8):
+        work.ask("/api/embed")
+    waiting = [work.ask("/v1/embeddings"), work.ask("/api/embeddings")]
+    for number, asking in enumerate([work.askings[0], *waiting]):
+        assert asking.asker.place is not None
+        assert asking.asker.place() == Place(number, None)
+
+
 def test_a_thousand_quick_chats_pass_in_order_without_deep_recursion() -> None:
     work = Work()
     askings = [work.ask(messages=[{"role": "user", "content": str(number)}]) for number in range(1000)]

@@ -30,6 +30,14 @@ def test_what_is_json_is_read_whatever_follows(value: Any, rest: str) -> None:
     assert loads((text + (rest if not number else "")).encode()) == value
 
 
+@pytest.mark.parametrize("bad", ["\\ud83d", "\\ude00", "\\ude00\\ud83d", b"\xff".decode("latin-1")])
+def test_what_is_no_character_is_read_as_a_replacement(bad: str) -> None:
+    value = loads(f'{{"{bad}":["x{bad}y"],"b":1.5}}'.encode("latin-1"))
+    text = "\ufffd" * (2 if len(bad) == 12 else 1)
+    assert value == {text: [f"x{text}y"], "b": 1.5}
+    assert loads(b'"\\ud83d\\ude00 \\\\ud83d"') == "\U0001f600 \\ud83d"
+
+
 @given(VALUES)
 def test_what_is_written_is_json_without_what_html_minds(value: Any) -> None:
     text = dumps(value)

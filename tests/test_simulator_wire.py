@@ -38,6 +38,22 @@ def test_the_second_of_two_requests_waits_for_the_first() -> None:
     assert len(heads(client)) == 2
 
 
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_behind_a_head_with_upgrade_is_read_and_what_follows_too(size: int, chunked: bool) -> None:
+    world = World()
+    client = Client(world.simulator)
+    body = json.dumps({**CHAT, "options": {"num_predict": 1}}).encode()
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n%b\r\n\r\n"
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    data = (head % framing + sent + GET.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n")) * 2
+    for at in range(0, len(data), size):
+        client.protocol.dataReceived(data[at : at + size])
+    assert [line.split()[1] for line in heads(client)] == [b"200"] * 4
+    assert [seen.body for seen in world.simulator.requests] == [body, b""] * 2
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_a_request_may_come_in_pieces(size: int) -> None:
     world = World()

@@ -47,6 +47,20 @@ def test_without_a_head_it_depends_on_whether_the_target_had_taken_the_request(w
     assert found.message == "it broke off"
 
 
+@pytest.mark.parametrize("bad", [b"\\ud83d", b"\xff", b"\x00", b"\xed\xa0\xbd"])
+def test_a_bad_character_does_not_throw_an_answer_away(bad: bytes) -> None:
+    found = judge(heard(200, LINE.replace(b'"a"', b'"a%b"' % bad), LAST.replace(b'"m"', b'"m%b"' % bad)))
+    assert isinstance(found, Success)
+    response, stream = found.artifacts
+    text = json.loads(response.data)["message"]["content"]
+    assert text.strip("\ufffd\0") == "a"
+    assert bad in stream.data
+    assert found.usage.completion_tokens == 2
+    whole = judge(heard(200, COMPLETION.replace(b"chat.", b"chat%b." % bad), kind="other", in_lines=False))
+    assert isinstance(whole, Success)
+    assert whole.usage.completion_tokens == 4
+
+
 @pytest.mark.parametrize(
     ("status", "body", "error_class"),
     [

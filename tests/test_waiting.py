@@ -9,6 +9,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
 
+from doorstep import doorstep, sized
 from foreman import errors
 from foreman.asked import Asked
 from foreman.estimates import Range
@@ -19,6 +20,7 @@ from foreman.web.answers import Reply
 from foreman.web.asker import Client
 from foreman.web.visit import Visit
 from foreman.web.waiting import Notices, WaitingView
+from wire import request
 
 
 @define
@@ -160,6 +162,36 @@ def test_an_unstreamed_answer_gets_spaces_much_later() -> None:
     waiting.hear(b'{"choices":[]}')
     assert json.loads(waiting.told.body) == {"choices": []}
     assert waiting.told.body.startswith(b"  ")
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/api/embed", "application/json; charset=utf-8"),
+        ("/api/embeddings", "application/json; charset=utf-8"),
+        ("/v1/embeddings", "application/json"),
+        ("/api/chat", "application/json; charset=utf-8"),
+    ],
+)
+def test_whatever_is_answered_in_one_piece_shows_life_in_line_and_at_the_target(path: str, content_type: str) -> None:
+    with doorstep(embed_cap="1", wait_notice_unary="30s") as step:
+        step.target.holds = True
+        body = b'{"model":"m","input":"a","prompt":"a","messages":[{}],"stream":false}'
+        running, waiting = step.call(), step.call()
+        for caller in (running, waiting):
+            caller.send(request("POST", path, body))
+        step.wait(29)
+        assert running.received + waiting.received == b""
+        step.wait(12)
+        for caller, place in ((running, b"0"), (waiting, b"1")):
+            head, _, rest = caller.received.partition(b"\r\n\r\n")
+            assert b"X-Foreman-Position: " + place in head
+            assert b"Content-Type: " + content_type.encode() in head
+            assert rest == b"1\r\n \r\n" * 2
+        step.target.asked[0].line.deliver(sized(b'{"embeddings":[]}'))
+        step.turn()
+        (answer,) = running.answers("POST")
+        assert json.loads(answer.body) == {"embeddings": []}
 
 
 @pytest.mark.parametrize(

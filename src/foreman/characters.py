@@ -1,6 +1,6 @@
-r"""JSON from a target whose strings hold bad characters: decoded all the same, each bad character as U+FFFD.
+r"""JSON whose strings hold bad characters, read all the same, with U+FFFD for each.
 
-A strict reader refuses a whole value for half of an emoji (``\\ud83d`` alone), a byte that is no UTF-8 or a raw control
+A strict reader refuses a whole value for half of an emoji (``\ud83d`` alone), a byte that is no UTF-8 or a raw control
 character. Go's reader takes the first two as U+FFFD, and so do most clients.
 """
 
@@ -8,36 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TypeVar
-
-import msgspec
-from msgspec import Raw
-
-T = TypeVar("T")
-
-#: Values up to this many bytes are repaired; the slow reader that it needs takes about 10 ms for so much.
-MOST_BYTES = 1024 * 1024
+from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T:
-    """What ``decoder`` makes of ``data``, which may hold bad characters.
-
-    :raises ValueError: when ``data`` is no JSON, or JSON of another shape, or too large to be repaired.
-    """
-    try:
-        return decoder.decode(data)
-    except msgspec.ValidationError as problem:
-        raise ValueError(str(problem)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        if len(data) > MOST_BYTES:
-            raise ValueError(str(problem)) from None
-        strict = str(problem)
-    try:
-        return decoder.decode(repaired(bytes(data)))
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise ValueError(strict) from None
 
 
 def repaired(data: bytes) -> bytes:
@@ -45,7 +18,24 @@ def repaired(data: bytes) -> bytes:
 
     :raises ValueError, RecursionError: when it is no JSON even so.
     """
-    text = data.decode("utf-8", "surrogateescape")  # one for each byte that is no UTF-8, as in Go
+    return _written_anew(data.decode("utf-8", "surrogateescape")).encode("utf-8")  # one for each bad byte, as in Go
+
+
+def read(text: bytes | str) -> Any:
+    """The JSON value ``text`` as Python has it, with U+FFFD for what is no character.
+
+    :raises ValueError: when it is no JSON even so.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    try:
+        if "\\u" not in text and _SURROGATE.search(text) is None:
+            return json.loads(text, strict=False)
+        return json.loads(_written_anew(text))
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+
+
+def _written_anew(text: str) -> str:
     value = json.loads(text, strict=False)  # takes control characters and lone surrogates
-    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return _SURROGATE.sub("\ufffd", written).encode("utf-8")
+    return _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False, separators=(",", ":")))

@@ -26,7 +26,7 @@ from foreman.ollama.client import TargetClient
 from foreman.ollama.connection import Answer
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.stock import Standing
-from foreman.outlook import Outlook
+from foreman.outlook import Outlook, Place
 from foreman.passage import Passages
 from foreman.question import Asker, ModelMissing, Question
 from foreman.record import Outcome, Record
@@ -66,11 +66,13 @@ class Inference:
     outlook: Outlook = field(init=False)
     passages: Passages = field(init=False)
     cooperator: Cooperator = field(init=False)
+    _beside: Outlook = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.passages = Passages(self._clock)
         self.cooperator = cooperator(self._clock)
         self.outlook = Outlook(self._clock, self.gate, self.inventory, self._estimates)
+        self._beside = Outlook(self._clock, self.embeddings, self.inventory, self._estimates)
 
     async def run(self, question: Question, asker: Asker, record: Record, ticket: Ticket) -> None:
         """Get the question its turn where it needs one, and relay the answer to ``asker`` until the last byte.
@@ -89,9 +91,8 @@ class Inference:
             # Prepared before the turn, so that the target does not idle meanwhile.
             head = self._head(question)
             question = evolve(question, headers=[])  # the head has them, and thousands may wait
-            if gate is self.gate:
-                asker.waits(lambda: self.outlook.place_of(ticket))
             if gate is not None:
+                asker.waits(partial(self._place_at, gate, ticket))
                 work.pending = gate.enter(ticket)
                 turn = await work.pending
                 record.turn_at = self._clock.seconds()
@@ -136,8 +137,6 @@ class Inference:
         since = [turn.since for turn in self.gate.running if not turn.answering and now - turn.since > limit]
         return min(since, default=None)
 
-    # stopping
-
     def close(self) -> None:
         """Take nothing more; who waits for a turn is sent away, what runs goes on."""
         self.gate.close()
@@ -164,11 +163,14 @@ class Inference:
                 return True
         return False
 
-    # one request
-
     def _head(self, question: Question) -> bytes:
         q = question
         return self._client.head(q.method, q.target, q.headers, q.length, chunked=q.chunked, version=q.version)
+
+    def _place_at(self, gate: Gate, ticket: Ticket) -> Place:
+        if gate is self.gate:
+            return self.outlook.place_of(ticket)
+        return Place(self._beside.place_of(ticket).position, None)  # several pass at once: nobody can say how long
 
     async def _gate_for(self, question: Question) -> Gate | None:
         asked = question.asked

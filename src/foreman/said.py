@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from foreman import characters
+from foreman import decoding
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
@@ -17,7 +17,7 @@ LONGEST = 2000
 def said(body: bytes) -> str:
     """The sentence in the body of an error; of what is no JSON, the text itself."""
     try:
-        value = characters.decode(_decoder, body)
+        value = decoding.decode(_decoder, body)
     except ValueError:
         return body[:LONGEST].decode("utf-8", "replace").strip()
     error = value.get("error", value) if isinstance(value, dict) else value

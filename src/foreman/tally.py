@@ -13,7 +13,7 @@ import msgspec
 from attrs import evolve, frozen
 from msgspec import Raw
 
-from foreman import characters
+from foreman import decoding
 from foreman.ndjson import Kind
 
 T = TypeVar("T")
@@ -120,11 +120,11 @@ def tally(kind: Kind, last: bytes, path: str | None = None) -> Tally:
 def _looks_whole(kind: Kind, last: bytes) -> bool:
     """Of what is no readable object: whether it is the whole of an answer all the same."""
     if kind == "other":
-        if len(last) > characters.MOST_BYTES and last.rstrip().endswith((b"}", b"]")):
+        if len(last) > decoding.MOST_BYTES and last.rstrip().endswith((b"}", b"]")):
             return True  # it may hold a bad character, and is too large to be repaired
         return _decode(_whole_decoder, last) is not None
     # The end of a line that was too long to be kept whole, or one that is too large to be repaired.
-    is_part = len(last) > characters.MOST_BYTES or not last.lstrip().startswith(b"{")
+    is_part = len(last) > decoding.MOST_BYTES or not last.lstrip().startswith(b"{")
     return is_part and _DONE_MEMBER.search(last) is not None
 
 
@@ -188,7 +188,7 @@ def _cached(details: Raw) -> Any:
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
     try:
-        return characters.decode(decoder, data)
+        return decoding.decode(decoder, data)
     except ValueError:
         return None
 

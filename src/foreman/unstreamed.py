@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw
 
-from foreman import characters
+from foreman import decoding
 
 _Members = dict[str, Raw]
 _decoder = msgspec.json.Decoder(_Members)
@@ -37,9 +37,9 @@ def unstreamed(lines: Sequence[bytes]) -> bytes:
     :raises ValueError: when a line is no JSON object.
     """
     try:
-        objects = [characters.decode(_decoder, line) for line in lines]
+        objects = [decoding.decode(_decoder, line) for line in lines]
         whole = _joined(objects)
-        messages = [characters.decode(_decoder, one["message"]) for one in objects if "message" in one]
+        messages = [decoding.decode(_decoder, one["message"]) for one in objects if "message" in one]
         if messages:
             whole["message"] = Raw(msgspec.json.encode(_joined(messages)))
     except (IndexError, RecursionError) as problem:
@@ -50,7 +50,7 @@ def unstreamed(lines: Sequence[bytes]) -> bytes:
 def _joined(parts: Sequence[_Members]) -> _Members:
     whole = dict(parts[-1])
     for name in _TEXTS:
-        texts = [characters.decode(_text_decoder, part[name]) or "" for part in parts if name in part]
+        texts = [decoding.decode(_text_decoder, part[name]) or "" for part in parts if name in part]
         if texts and (name in whole or any(texts)):
             whole = _with(whole, name, Raw(_as_go(msgspec.json.encode("".join(texts)))))
     for name in _LISTS:
@@ -61,7 +61,7 @@ def _joined(parts: Sequence[_Members]) -> _Members:
 
 
 def _items(raw: Raw) -> list[Raw]:
-    return characters.decode(_items_decoder, raw) or []
+    return decoding.decode(_items_decoder, raw) or []
 
 
 def _with(members: _Members, name: str, value: Raw) -> _Members:

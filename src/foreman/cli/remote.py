@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -23,6 +22,7 @@ from twisted.web.client import Agent, FileBodyProducer, RequestTransmissionFaile
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
+from foreman import characters
 from foreman.cli.asking import Unanswered, Unreached, said, token_from, usable
 from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN
 from foreman.cli.options import ended_by, with_reactor
@@ -48,8 +48,8 @@ class Answer:
     def body(self) -> Any:
         """The content as JSON; None where it is none."""
         try:
-            return json.loads(self.content)
-        except (ValueError, RecursionError):
+            return characters.read(self.content)
+        except ValueError:
             return None
 
     def header(self, name: str) -> str:

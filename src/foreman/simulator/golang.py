@@ -11,6 +11,7 @@ from foreman.simulator.refusals import Malformed
 
 _SPACE = " \t\r\n"
 _ESCAPES = re.compile("[<>&\u2028\u2029]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAMED = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", "\\": "\\\\"}
 
 
@@ -38,7 +39,13 @@ def loads(body: bytes) -> Any:
         value, _ = _decoder.raw_decode(text, start)
     except (ValueError, RecursionError):
         raise Malformed(mistake(body)) from None
-    return value
+    return _without_surrogates(value) if "\\u" in text else value
+
+
+def _without_surrogates(value: Any) -> Any:
+    """``value`` with U+FFFD for each half of a character that is alone."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(_SURROGATE.sub("\ufffd", text)) if _SURROGATE.search(text) else value
 
 
 def _last_wins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import httptools
-from attrs import Factory, define
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from foreman.simulator.arriving import Arriving
 from foreman.simulator.exchange import Exchange, Headers
-from foreman.simulator.site import Site, Taker
+from foreman.simulator.site import Site
 from foreman.simulator.wire import PlainWire
 
 #: Beyond this, Go closes a connection rather than read the rest of a body that nobody wants.
@@ -24,20 +24,6 @@ _HEAD_LIMIT = (1 << 20) + 4096
 _LINGER = 0.5
 _LENIENT = {"lenient_chunked_length": True, "lenient_data_after_close": True}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@define(eq=False)
-class _Arriving:
-    """A request that is still being read, or waits for the one before it."""
-
-    exchange: Exchange
-    length: int
-    expect: str
-    taker: Taker | None = None
-    dropped: int = 0
-    kept: list[bytes] = Factory(list)
-    open: bool = False
-    whole: bool = False
 
 
 @implementer(IHalfCloseableProtocol)
@@ -50,13 +36,13 @@ class Connection(Protocol):
         self.site = site
         self.clock = site.clock
         self.number = 0
-        self._line: deque[_Arriving] = deque()
-        self._reading: _Arriving | None = None
+        self._line: deque[Arriving] = deque()
+        self._reading: Arriving | None = None
         self._parser = self._fresh_parser()
         self._target = b""
         self._headers: Headers = []
         self._size = 0
-        self._opening = False
+        self._opening = self._again = False
         self._producing = False
         self._deaf = self._gone = False
         self._timers: list[IDelayedCall] = []
@@ -87,6 +73,7 @@ class Connection(Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:  # Go takes no notice of it
             self._parser = self._fresh_parser()
+            self._go_on_with_body()
             if upgrade.args[0] < len(data):
                 self.dataReceived(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
@@ -97,6 +84,13 @@ class Connection(Protocol):
             )
         if self._reading is None and self._size > _HEAD_LIMIT:
             self._refuse("431 Request Header Fields Too Large")
+
+    def _go_on_with_body(self) -> None:
+        """Have a fresh parser read the body that llhttp left behind a head with ``Upgrade``."""
+        if self._reading is not None:
+            self._again = True
+            self._parser.feed_data(self._reading.head_of_body())
+            self._again = False
 
     def _refuse(self, text: str) -> None:
         """What Go says before there is a request at all; after one that is being answered, it just closes."""
@@ -112,6 +106,8 @@ class Connection(Protocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        if self._again:
+            return
         self._target, self._headers = b"", []
 
     def on_url(self, url: bytes) -> None:
@@ -124,6 +120,8 @@ class Connection(Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        if self._again:
+            return
         low: dict[str, str] = {}
         for name, value in self._headers:
             low.setdefault(name.lower(), value)
@@ -139,7 +137,7 @@ class Connection(Protocol):
         exchange.path = unquote(path)
         chunked = "transfer-encoding" in low
         length = -1 if chunked else int(low.get("content-length") or 0)
-        self._reading = arriving = _Arriving(exchange, length, low.get("expect", "").lower())
+        self._reading = arriving = Arriving(exchange, length, low.get("expect", "").lower())
         self._size, self._headers = 0, []  # what follows in a trailer is not looked at
         if sum(len(name) + len(value) for name, value in exchange.headers) > _HEAD_LIMIT:
             self._refuse("431 Request Header Fields Too Large")
@@ -159,7 +157,7 @@ class Connection(Protocol):
             self._open(self._line[0])
         self._opening = False
 
-    def _open(self, arriving: _Arriving) -> None:
+    def _open(self, arriving: Arriving) -> None:
         """A request has come to the front: its body may be read, or left."""
         exchange, arriving.open = arriving.exchange, True
         if arriving.expect not in {"", "100-continue"}:
@@ -180,11 +178,11 @@ class Connection(Protocol):
         if arriving.whole:
             self._whole(arriving)
 
-    def _without_body(self, arriving: _Arriving) -> None:
+    def _without_body(self, arriving: Arriving) -> None:
         arriving.exchange.keep = False
         self.site.answer(arriving.exchange)
 
-    def _taken(self, arriving: _Arriving, data: bytes) -> None:
+    def _taken(self, arriving: Arriving, data: bytes) -> None:
         if arriving.exchange.ended:
             return
         if arriving.taker is not None:
@@ -194,7 +192,7 @@ class Connection(Protocol):
         if arriving.dropped > _UNWANTED:
             self._without_body(arriving)
 
-    def _whole(self, arriving: _Arriving) -> None:
+    def _whole(self, arriving: Arriving) -> None:
         if arriving.exchange.ended:
             return
         if arriving.taker is not None:
@@ -214,6 +212,8 @@ class Connection(Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._reading is not None and self._reading.length and self._parser.should_upgrade():
+            return  # its body is still to come
         arriving, self._reading = self._reading, None
         if arriving is None or self._deaf:
             return

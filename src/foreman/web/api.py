@@ -180,7 +180,7 @@ class Api:
         record = Record(request.id, request.caller, way.path, way.lane.value, request.began_at, model)
         ticket = Ticket(request.id, request.caller, model, way.path, self._wall_clock())
         view = None
-        if wanted is not None and wanted.sure and wanted.errand is Errand.RUN and way.lane is Lane.GATE:
+        if wanted is not None and wanted.sure and wanted.errand is Errand.RUN:
             view = WaitingView(self._clock, self._wall_clock, request, wanted, self._notices)
         client = Client(request, record, view)
         try:

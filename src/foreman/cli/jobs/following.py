@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import deferLater
 
+from foreman import characters
 from foreman.cli.asking import Unanswered, Unreached
 from foreman.cli.jobs.api import Job, as_job, path_of
 from foreman.cli.jobs.ends import has_ended
@@ -47,8 +47,8 @@ class Words:
             self._begin(id_.partition("-")[0])
             self.last = id_
         try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
+            value = characters.read(data)
+        except ValueError:
             return
         if event == "attempt" and isinstance(value, dict):
             self._begin(str(value.get("attempt")))
