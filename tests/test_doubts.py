@@ -36,7 +36,7 @@ PAGES: list[tuple[int, Any, bytes]] = [
 @pytest.mark.parametrize("endpoint", ["/api/chat", "/v1/chat/completions", "/api/embed"])
 @ensureDeferred
 async def test_an_answer_for_a_target_that_is_away_is_an_outage(
-    shop: Shop,
+    shop: Shop,  # noqa: F811
     endpoint: str,
     status: int,
     headers: Any,
@@ -58,7 +58,8 @@ async def test_an_answer_for_a_target_that_is_away_is_an_outage(
     shop.target.problem = None
     await shop.inference.inventory.refresh()
     assert shop.inference.inventory.why_held("gate") is None
-    answer, told = (VECTOR, JSON) if endpoint == "/api/embed" else (b'{"object":"x","choices":[]}', JSON)
+    told: Any = JSON
+    answer = VECTOR if endpoint == "/api/embed" else b'{"object":"x","choices":[]}'
     if endpoint == "/api/chat":
         answer, told = LAST, None
     for number, id_ in enumerate((first, second), 2):
@@ -93,7 +94,7 @@ async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_
 )
 @ensureDeferred
 async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_there(
-    shop: Shop,
+    shop: Shop,  # noqa: F811
     status: int,
     headers: Any,
     body: bytes,

@@ -75,6 +75,7 @@ FLOORS = (
         "foreman.verdict",
         "foreman.doubts",
         "foreman.passage",
+        "foreman.swaps",
         "foreman.work",
         "foreman.timetable",
         "foreman.housekeeping",

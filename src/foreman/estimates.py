@@ -9,6 +9,7 @@ from statistics import median, quantiles
 from attrs import define, field, frozen
 
 from foreman.names import canonical
+from foreman.tally import Tally
 
 #: How many answers of a model count, and of how many models.
 ANSWERS = 31
@@ -43,6 +44,12 @@ class Answered:
     prompt_seconds: float | None = None
     tokens: int | None = None
     token_seconds: float | None = None
+
+    @classmethod
+    def of(cls, seconds: float, told: Tally) -> Answered:
+        """What is remembered of an answer that took so many seconds and told ``told`` at its end."""
+        load, prompt, tokens = told.load_seconds, told.prompt_tokens, told.completion_tokens
+        return cls(seconds, load, prompt, told.prompt_seconds, tokens, told.eval_seconds)
 
 
 @define(eq=False)

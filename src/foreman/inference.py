@@ -32,6 +32,7 @@ from foreman.question import Asker, ModelMissing, Question
 from foreman.record import Outcome, Record
 from foreman.relay import LastPieces, Limits, Relay
 from foreman.schedule import Ticket
+from foreman.swaps import Swaps
 from foreman.tally import MARKED, Tally, tally
 from foreman.work import Work
 
@@ -67,8 +68,10 @@ class Inference:
     passages: Passages = field(init=False)
     cooperator: Cooperator = field(init=False)
     _beside: Outlook = field(init=False)
+    _swaps: Swaps = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._swaps = Swaps(self._clock, self.inventory.rivals, self.gate, self.embeddings)
         self.passages = Passages(self._clock)
         self.cooperator = cooperator(self._clock)
         self.outlook = Outlook(self._clock, self.gate, self.inventory, self._estimates)
@@ -93,7 +96,7 @@ class Inference:
             question = evolve(question, headers=[])  # the head has them, and thousands may wait
             if gate is not None:
                 asker.waits(partial(self._place_at, gate, ticket))
-                work.pending = gate.enter(ticket)
+                work.pending = self.enter(gate, ticket)
                 turn = await work.pending
                 record.turn_at = self._clock.seconds()
             else:
@@ -109,6 +112,10 @@ class Inference:
                 turn.release()
             work.is_done_at_target()
             self._active.discard(work)
+
+    def enter(self, gate: Gate, ticket: Ticket) -> Deferred[Turn]:
+        """Wait for a turn at one of the two gates, as ``Gate.enter``; an embedding may have to wait for chats before."""
+        return gate.enter(ticket) if gate is self.gate else Deferred.fromCoroutine(self._swaps.turn_for(ticket))
 
     async def in_turn(self, question: Question, asker: Asker, record: Record, turn: Turn | None, work: Work) -> None:
         """Relay the answer to a question whose turn has come; who called for the turn releases it.
@@ -141,6 +148,7 @@ class Inference:
         """Take nothing more; who waits for a turn is sent away, what runs goes on."""
         self.gate.close()
         self.embeddings.close()
+        self._swaps.close()
 
     def when_idle(self) -> Deferred[None]:
         """Fires when nothing runs."""
@@ -186,6 +194,8 @@ class Inference:
         # From v0.33 on Ollama has no images to make, which only it can say.
         if standing is Standing.MISSING and not question.way.path.startswith("/v1/images/"):
             raise ModelMissing(f"model '{asked.model}' not found")
+        if asked.errand is Errand.UNLOAD:
+            self.inventory.rivals.unloaded(asked.model)
         if standing is Standing.CLOUD or asked.errand is Errand.UNLOAD:
             return None
         return self.gate
@@ -207,9 +217,11 @@ class Inference:
         record.status = answer.code
         if turn is not None:
             turn.answering = True
-            if record.model is not None and not self.inventory.is_running(record.model):
-                self.inventory.target_changed()  # it was loaded since
+            if record.model is not None:
+                self.inventory.model_answered(record.model, answer.code)
         content_type = answer.header(b"content-type") or b""
+        if question.way.lane is Lane.EMBEDDING:
+            self._swaps.answered(record.model)
         if is_doubtful(answer.code, content_type):
             self.inventory.doubt(answer.code)
         elif answer.code < 500:
@@ -267,15 +279,7 @@ class Inference:
         record.eval_seconds = told.eval_seconds
         if turn is None or turn.ended_at is None or record.model is None or outcome != "complete":
             return
-        answered = Answered(
-            turn.ended_at - turn.since,
-            told.load_seconds,
-            told.prompt_tokens,
-            told.prompt_seconds,
-            told.completion_tokens,
-            told.eval_seconds,
-        )
-        self._estimates.learn(record.model, answered)
+        self._estimates.learn(record.model, Answered.of(turn.ended_at - turn.since, told))
 
     async def _ask(self, question: Question, head: bytes) -> Answer:
         waited_until = self._clock.seconds() + self._target_wait

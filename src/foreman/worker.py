@@ -168,7 +168,7 @@ class Worker:
         gate = self._gate_for(lane, head)
         if gate is None:
             return None
-        entering = self._waits[lane] = gate.enter(self._ticket(head))
+        entering = self._waits[lane] = self._inference.enter(gate, self._ticket(head))
         # Cancelled or expired meanwhile, it leaves the room: no load is to go on for it.
         changed = self._store.bells.when_changed(head.id)
         changed.addCallbacks(lambda _: entering.cancel(), lambda _: None)

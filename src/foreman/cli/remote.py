@@ -49,7 +49,7 @@ class Answer:
         """The content as JSON; None where it is none."""
         try:
             return characters.read(self.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     def header(self, name: str) -> str:

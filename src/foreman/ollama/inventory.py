@@ -19,6 +19,7 @@ from foreman import errors, names
 from foreman.deadline import within
 from foreman.ollama.client import TargetClient
 from foreman.ollama.listing import THERE, Listing, list_at
+from foreman.ollama.rivals import Rivals
 from foreman.ollama.stock import Standing, Stock, installed_of
 from foreman.ollama.wire import Installed, Listed, Running
 
@@ -48,11 +49,11 @@ class Degraded:
 class Inventory:
     """The models of the target, refreshed every ``interval`` seconds and whenever somebody has a reason.
 
-    :ivar tags: the answer of ``/api/tags``, None where the target has given none; :ivar ps: likewise; :ivar missing: why
-        it has not given one of them, by path;
-    :ivar installed: by folded name (``names.ModelName.key``); :ivar running: as listed; :ivar degraded: None while the
-        target answers; :ivar held: lanes whose jobs wait although it does, why and since when in seconds of the clock;
-    :ivar on_recovery: called at the target's first answer, and when it answers again.
+    :ivar tags: the answer of ``/api/tags``, None without one; :ivar ps: that of ``/api/ps``; :ivar missing: why one of them
+        is not there, by path; :ivar installed: by folded name (``names.ModelName.key``); :ivar running: as listed;
+    :ivar degraded: None while the target answers; :ivar rivals: models that do not fit together;
+    :ivar held: lanes whose jobs wait although it answers, why and since when in seconds of the clock;
+    :ivar on_recovery: called when it answers for the first time, and again.
     """
 
     _clock: IReactorTime
@@ -64,6 +65,7 @@ class Inventory:
     installed: dict[names.Key, Installed] = field(factory=dict, init=False)
     running: Sequence[Running] = field(factory=list, init=False)
     degraded: Degraded | None = field(default=None, init=False)
+    rivals: Rivals = field(factory=Rivals, init=False)
     held: dict[str, tuple[str, float]] = field(factory=dict, init=False)
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
     _answered: bool = field(default=False, init=False)
@@ -148,19 +150,20 @@ class Inventory:
         tags = await list_at(self._clock, self._client, "/api/tags", self.tags)
         if isinstance(tags, errors.ConnectionError):
             raise tags
+        asked_at = self._clock.seconds()
         ps = await list_at(self._clock, self._client, "/api/ps", self.ps)
         if not isinstance(tags, Listing) and not isinstance(ps, Listing):
             raise tags
         self._listed_at = self._clock.seconds()
-        missing = {
-            path: str(one) for path, one in (("/api/tags", tags), ("/api/ps", ps)) if not isinstance(one, Listing)
-        }
+        lists = {"/api/tags": tags, "/api/ps": ps}
+        missing = {path: str(found) for path, found in lists.items() if not isinstance(found, Listing)}
         for path in missing.keys() - self.missing.keys():
             self._log.warn("the target gives no list at {path}: {why}", path=path, why=missing[path])
         self.missing, before = missing, self.tags
         self.tags = tags if isinstance(tags, Listing) else None
         self.ps = ps if isinstance(ps, Listing) else None
         self.running = [] if self.ps is None else self.ps.read.models
+        self.rivals.saw(self.running, [] if self.ps is None else self.ps.headers, asked_at, self._listed_at)
         if self.tags is not None and (before is None or before.read is not self.tags.read):
             self._take(self.tags.read)
 
@@ -203,6 +206,15 @@ class Inventory:
 
     # what others saw of the target
 
+    def model_answered(self, typed: str, status: int) -> None:
+        """A model has begun to answer, and is loaded: where it was not, it is asked at once what had to make room."""
+        if status < 300:
+            self.rivals.answered(typed, self.stock().digest_of(typed), self._clock.seconds())
+        if not self.is_running(typed):
+            self.target_changed()
+            if self.ps is not None and status < 300:
+                self._wait()
+
     def target_answered(self) -> None:
         """Somebody got an answer: the target is there."""
         if self.degraded is None:
@@ -217,8 +229,7 @@ class Inventory:
     def doubt(self, status: int = 0) -> None:
         """Somebody got an answer that may be of something in front of the target: ask it, but not for each of them.
 
-        :param status: that of the answer, 0 where that is not to matter: what a gateway says while the target is known
-            to be away is no news.
+        :param status: that of the answer, or 0: what a gateway says of a target that is known to be away is no news.
         """
         now = self._clock.seconds()
         if now - self._doubted_at > FRESH and (status < 500 or self.degraded is None):

@@ -66,6 +66,13 @@ class Stock:
         except errors.InvalidName:
             return False
 
+    def digest_of(self, typed: str) -> str:
+        """The digest of an installed model, empty where that is not known."""
+        with suppress(errors.InvalidName):
+            model = (self.installed or {}).get(names.parse(typed).key)
+            return "" if model is None else model.digest
+        return ""
+
 
 def installed_of(models: Sequence[Installed]) -> tuple[dict[Key, Installed], list[str]]:
     """Listed models by folded name, and the names that cannot be read."""

@@ -48,7 +48,7 @@ class Words:
             self.last = id_
         try:
             value = characters.read(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if event == "attempt" and isinstance(value, dict):
             self._begin(str(value.get("attempt")))

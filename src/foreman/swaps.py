@@ -1,0 +1,123 @@
+"""Embeddings wait a little while chats run whose model the target cannot hold beside theirs, and then run together.
+
+Otherwise each of them would evict the other's model, and the target would do nothing but load (ADR-0013).
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from foreman import errors, names
+from foreman.gate import Gate, Turn
+from foreman.names import Key
+from foreman.ollama.rivals import Rivals
+from foreman.schedule import Ticket
+
+#: How long an embedding waits at most, in seconds.
+HOLD = 15.0
+#: For how long others of the same model may follow those that have waited, once one of them is answered, in seconds; and
+#: however long that takes.
+TOGETHER, AT_MOST = 5.0, 60.0
+#: How often it is looked whether the chats are over, in seconds.
+LOOK = 0.25
+#: How many of the chats that wait are looked at.
+_NEXT = 16
+
+
+@define(eq=False)
+class Swaps:
+    """Where embeddings wait for chats, before they enter their own line, which bounds how many wait here, too."""
+
+    _clock: IReactorTime
+    _rivals: Rivals
+    _gate: Gate
+    _embeddings: Gate
+    _waiting: dict[Deferred[None], tuple[str, float]] = field(factory=dict, init=False)
+    _open_until: dict[Key, float] = field(factory=dict, init=False)
+    _look: IDelayedCall | None = field(default=None, init=False)
+
+    async def turn_for(self, ticket: Ticket) -> Turn:
+        """Wait for a turn of an embedding; raises as ``Gate.enter``."""
+        await self.enter(ticket.model)
+        return await self._embeddings.enter(ticket)
+
+    def enter(self, model: str | None) -> Deferred[None]:
+        """Wait until an embedding with ``model`` may go on; cancelling ends the waiting.
+
+        :raises errors.QueueFull: as the Deferred's failure, when too many wait.
+        """
+        entered: Deferred[None] = Deferred(self._forget)
+        if model is None or not self._has_to_wait(model):
+            entered.callback(None)
+        elif len(self._waiting) >= self._embeddings.max_queue:
+            entered.errback(errors.QueueFull("server busy, please try again.  maximum pending requests exceeded"))
+        else:
+            self._waiting[entered] = (model, self._clock.seconds())
+            if self._look is None:
+                self._look = self._clock.callLater(LOOK, self._looks)
+        return entered
+
+    def answered(self, model: str | None) -> None:
+        """The target has begun to answer an embedding with ``model``."""
+        key = None if model is None else _key(model)
+        if key in self._open_until:
+            self._open_until[key] = min(self._open_until[key], self._clock.seconds() + TOGETHER)
+
+    def close(self) -> None:
+        """Let everybody go on: their own line sends them away."""
+        waiting, self._waiting = self._waiting, {}
+        self._stop_looking()
+        for entered in waiting:
+            if not entered.called:
+                entered.callback(None)
+
+    def _has_to_wait(self, model: str) -> bool:
+        now = self._clock.seconds()
+        rivals = self._rivals.of(model, now)
+        if not rivals:
+            return False
+        self._open_until = {key: until for key, until in self._open_until.items() if until > now}
+        if _key(model) in self._open_until:
+            return False
+        tickets = [turn.ticket for turn in self._gate.running]
+        tickets += islice(self._gate.waiting, _NEXT)
+        tickets += self._gate.waiting_jobs
+        return any(_key(typed) in rivals for typed in {ticket.model for ticket in tickets} if typed is not None)
+
+    def _looks(self) -> None:
+        self._look = None
+        now = self._clock.seconds()
+        models = dict(reversed(self._waiting.values()))  # of each the one that has waited for longest
+        free = set()
+        for model, since in models.items():
+            if not self._has_to_wait(model):
+                free.add(model)
+            elif now - since >= HOLD and (key := _key(model)) is not None:
+                self._open_until[key] = now + AT_MOST
+                free.add(model)
+        for entered, (model, _) in list(self._waiting.items()):
+            if model in free and self._waiting.pop(entered, None) is not None:
+                entered.callback(None)
+        if self._waiting and self._look is None:
+            self._look = self._clock.callLater(LOOK, self._looks)
+
+    def _forget(self, entered: Deferred[None]) -> None:
+        self._waiting.pop(entered, None)
+        if not self._waiting:
+            self._stop_looking()
+
+    def _stop_looking(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+
+def _key(typed: str) -> Key | None:
+    try:
+        return names.parse(typed).key
+    except errors.InvalidName:
+        return None
