@@ -10,19 +10,35 @@ from typing import Any
 from twisted.internet.protocol import Factory, Protocol
 
 FOLDER = Path(__file__).parent / "golden"
+#: The recorded versions, the newest first.
+VERSIONS = ("v0.34.4", "v0.33.0-rc2", "v0.24.0")
+NEWEST = VERSIONS[0]
 
 
 def load(name: str) -> dict[str, Any]:
-    """One recording."""
-    recording: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    """One recording, by its name, of the newest version, or by ``version/name``."""
+    version, slash, rest = name.partition("/")
+    path = Path(version, rest) if slash else Path(NEWEST, name)
+    recording: dict[str, Any] = json.loads((FOLDER / f"{path}.json").read_text(encoding="utf-8"))
     return recording
 
 
-def names() -> list[str]:
-    """All recordings, by name; an empty folder is a mistake of the checkout, not a reason to test nothing."""
-    found = sorted(path.stem for path in FOLDER.glob("*.json"))
-    assert found, f"no recordings in {FOLDER}"
+def names(version: str = NEWEST) -> list[str]:
+    """The recordings that a version has for itself; an empty folder is a mistake of the checkout, not a reason to test
+    nothing."""
+    found = sorted(path.stem for path in (FOLDER / version).glob("*.json"))
+    assert found, f"no recordings in {FOLDER / version}"
     return found
+
+
+def everything() -> list[str]:
+    """All recordings of all versions, as ``version/name``; what did not change between two versions is there once."""
+    return [f"{version}/{name}" for version in VERSIONS for name in names(version)]
+
+
+def unchanged(version: str) -> list[str]:
+    """The exchanges of a version that are as in the next newer one."""
+    return (FOLDER / version / "same.txt").read_text(encoding="utf-8").split()
 
 
 def as_bytes(text: str | dict[str, str]) -> bytes:
@@ -49,7 +65,7 @@ def response_bytes(recording: dict[str, Any], *, with_cors: bool = False) -> byt
     ``with_cors`` as to a request whose Origin the server saw; foreman shows it to none.
     """
     heard = recording["response"]
-    if heard["framing"] == "closed-without-response":
+    if heard["status"] is None:
         return b""
     lines = [heard["status_line"], *(f"{name}: {value}" for name, value in heard["headers"])]
     if not with_cors:
@@ -60,6 +76,18 @@ def response_bytes(recording: dict[str, Any], *, with_cors: bool = False) -> byt
     chunks = [as_bytes(text) for _, text in heard["chunks"]]
     body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     return head + body + (b"" if heard.get("torn") or heard.get("aborted_by_client") else b"0\r\n\r\n")
+
+
+def _listed() -> bytes:
+    names_ = ("golden/Case:Q4", "golden-slow:latest")
+    models = [
+        model for name in ("tags-get", "names-tags") for model in json.loads(load(name)["response"]["body"])["models"]
+    ]
+    body = json.dumps({"models": [*models, *({"name": name, "model": name} for name in names_)]}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+_LISTED = _listed()
 
 
 class ReplayTarget(Factory):
@@ -80,11 +108,16 @@ class ReplayTarget(Factory):
     def answer_to(self, head: bytes) -> tuple[bytes, bool]:
         """What to send, and whether the connection ends after it."""
         method, path = head.split(b" ", 2)[:2]
-        inventory = {b"/api/tags": "tags-get", b"/api/ps": "ps-loaded"}
+        inventory = {
+            b"/api/tags": "tags-get",
+            b"/api/ps": "ps-loaded",
+        }  # of the newest, which has all models of the others
         asked = self.recording.get("request", {})
         ours = asked.get("path", "").encode() == path and asked.get("method", "").encode() == method
         if path in inventory and method == b"GET" and not ours:
-            return response_bytes(load(inventory[path])), False
+            # Some recordings are of models that were made for them.
+            made = self.recording.get("name", "").startswith(("names-", "crash-"))
+            return (_LISTED if made and path == b"/api/tags" else response_bytes(load(inventory[path]))), False
         heard = self.recording["response"]
         ends = heard["framing"] in ("close", "closed-without-response") or bool(
             heard.get("torn") or heard.get("aborted_by_client")

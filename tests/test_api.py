@@ -12,6 +12,7 @@ import zstandard
 from twisted.internet.error import ConnectionLost
 from twisted.logger import capturedLogs, formatEvent
 
+import golden
 from conftest import LoggedFailures
 from doorstep import Caller, Doorstep, Heard, doorstep, sized
 from wire import Response, request
@@ -481,3 +482,19 @@ def test_an_empty_body_of_responses_is_refused_by_the_target_while_a_chat_runs(s
     step.target.answer = lambda heard: sized(b'{"error":"in its own words"}', "400 Bad Request")
     answer = ask(step, "POST", "/v1/responses", body)
     assert (answer.status, answer.body) == (400, b'{"error":"in its own words"}')
+
+
+def test_a_compaction_says_nothing_for_hours_and_is_not_taken_for_dead(step: Doorstep) -> None:
+    body = b'{"model":"m","stream":true,"input":[{"type":"message","role":"user","content":"a"},{"type":"compaction_trigger"}]}'
+    step.target.holds = True
+    caller = step.call()
+    caller.send(request("POST", "/v1/responses", body))
+    step.wait(3 * 3600, 10)
+    assert not caller.closed
+    (conversation,) = step.target.asked
+    events = golden.load("v1-responses-compaction-trigger-stream")
+    conversation.line.deliver(golden.response_bytes(events))
+    step.turn()
+    (answer,) = caller.answers("POST")
+    assert answer.body.endswith(golden.as_bytes(events["response"]["body"]))
+    assert not answer.torn

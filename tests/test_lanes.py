@@ -473,7 +473,7 @@ def test_a_405_of_the_target_names_the_methods_that_foreman_knows() -> None:
     for name in golden.names():
         recording = golden.load(name)
         headers = dict(recording["response"]["headers"])
-        if recording["response"]["status"] == 405:
+        if recording["response"]["status"] == 405 and recording["request"]["method"] != "CONNECT":
             assert ", ".join(allowed_methods(recording["request"]["path"])) == headers["Allow"], name
 
 
@@ -481,7 +481,10 @@ def test_every_recorded_route_has_a_way() -> None:
     for name in golden.names():
         said = golden.load(name)["request"]
         found = way(said["method"].encode(), origin_form(said["path"].encode()))
-        assert isinstance(found, Way) or name.startswith(("path-", "slash-", "wire-connect")), name
+        if name.startswith("codex-"):
+            assert found is CLOSED, name
+        else:
+            assert isinstance(found, Way) or name.startswith(("path-", "slash-", "wire-connect")), name
 
 
 SEGMENTS = st.sampled_from(
