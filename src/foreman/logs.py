@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 import msgspec
@@ -15,6 +18,23 @@ _PLAIN = (str, int, float, bool, type(None))
 def observer(log_format: str, stream: TextIO) -> ILogObserver:
     """The observer for ``FOREMAN_LOG_FORMAT`` (``text`` or ``json``) that writes to ``stream``."""
     return JSONObserver(stream) if log_format == "json" else textFileLogObserver(stream)
+
+
+#: The options of the ``twistd`` that this process is: it makes its observer by a name, and passes nothing to it.
+twistd_options: Mapping[str, Any] = {}
+
+
+def twistd_observer() -> ILogObserver:
+    """The JSON observer that writes where ``twistd`` writes its log; SIGUSR1 begins a new file, as there."""
+    name = twistd_options.get("logfile") or ("-" if twistd_options.get("nodaemon") else "twistd.log")
+    if name == "-":
+        return JSONObserver(sys.stdout)
+    from twisted.python.logfile import LogFile
+
+    file = LogFile.fromFullPath(name)
+    if not signal.getsignal(signal.SIGUSR1):  # nobody has asked for it
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: file.rotate())
+    return JSONObserver(file)
 
 
 @implementer(ILogObserver)

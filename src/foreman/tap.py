@@ -8,11 +8,12 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from foreman import notify
@@ -45,11 +46,15 @@ class Options(usage.Options):
             self.config = load(os.environ, {name: value for name, value in self.items() if value is not None})
         except ConfigError as problem:
             raise usage.UsageError(str(problem)) from None
+        runner: Any = getattr(self, "parent", None)
+        if runner is not None:
+            choose_log(runner, self.config.log_format)
+            forget_own_pid(runner.get("pidfile"))
 
 
 def makeService(options: Options) -> IService:
     """The service for ``twistd foreman`` and ``twist foreman``; a store that is not to be used ends the process."""
-    return _or_exit(options.config)
+    return _Started(_or_exit(options.config), options.config.listen)
 
 
 def service_from_environment() -> IService:
@@ -58,7 +63,70 @@ def service_from_environment() -> IService:
         config = load(os.environ)
     except ConfigError as problem:
         sys.exit(str(problem))
-    return _or_exit(config)
+    return _Started(_or_exit(config), config.listen)
+
+
+def choose_log(runner: Any, log_format: str) -> None:
+    """Let ``twistd`` or ``twist`` write the log as FOREMAN_LOG_FORMAT says, unless its own options choose.
+
+    :param runner: their options, which are changed.
+    """
+    from foreman import logs
+
+    if "fileLogObserverFactory" in runner:  # twist, which does not tell an option that was given from its default
+        if not any(word.startswith("--log-format") for word in sys.argv):
+            runner["fileLogObserverFactory"] = lambda stream: logs.observer(log_format, stream)
+    elif log_format == "json" and not runner.get("logger") and not runner.get("syslog"):
+        logs.twistd_options = runner
+        runner["logger"] = f"{logs.__name__}.{logs.twistd_observer.__name__}"
+
+
+def forget_own_pid(pidfile: str | None) -> None:
+    """Remove a pid file that has the number of this process: it is left from one that was killed.
+
+    The first process of a container always has the same number, so that ``twistd`` would take itself for another one
+    that runs already, and never start again.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        path = Path(pidfile or "")
+        if path.is_file() and int(path.read_bytes()[:32]) == os.getpid():
+            path.unlink()
+
+
+class CannotListen(SystemExit, Exception):
+    """The port cannot be opened: ends the process with a sentence.
+
+    ``twistd`` removes its pid file, and tells the process that started it, only after an ``Exception``.
+    """
+
+
+class _Started(MultiService):
+    """The daemon as ``twistd`` and ``twist`` start it: a port that cannot be opened ends the process with a sentence."""
+
+    def __init__(self, foreman: Foreman, listen: str) -> None:
+        super().__init__()
+        self._listen = listen
+        self._listens = False
+        foreman.setServiceParent(self)
+
+    def privilegedStartService(self) -> None:
+        with _listening(self._listen):
+            super().privilegedStartService()
+        self._listens = True
+
+    def startService(self) -> None:
+        # twist starts only this: the port comes first there, too, before threads begin that would outlive a failure.
+        if not self._listens:
+            self.privilegedStartService()
+        super().startService()
+
+
+@contextlib.contextmanager
+def _listening(listen: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as problem:  # noqa: BLE001 - whatever keeps the port from opening is told in one line
+        raise CannotListen(f"foreman cannot listen on {listen}: {problem}") from None
 
 
 def service_from(config: Config) -> Foreman:
@@ -95,10 +163,8 @@ def run(config: Config) -> None:
     globalLogBeginner.beginLoggingTo([observer(config.log_format, sys.stdout)], redirectStandardIO=False)
     running: Any = reactor
     foreman = _or_exit(config)
-    try:
+    with _listening(config.listen):
         foreman.privilegedStartService()
-    except Exception as problem:  # noqa: BLE001 - whatever keeps the port from opening is told in one line
-        sys.exit(f"foreman cannot listen on {config.listen}: {problem}")
     foreman.startService()
     running.addSystemEventTrigger("before", "shutdown", foreman.stopService)
     running.run()

@@ -50,7 +50,7 @@ def _status(work: Callable[[], object]) -> int:
         return _say("stopped: there was no answer")
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OutputLost:
+    except (OutputLost, SystemExit):
         raise
     except OSError as problem:
         return _say(_of_system(problem))
