@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import foreman.web
 from doorstep import Doorstep, doorstep
 from foreman.config import load
-from foreman.web.guards import Guards, same_origin
+from foreman.web.guards import EXPOSED, Guards, same_origin
 from wire import Response, request
 
 HERE = "192.168.1.5"
@@ -133,7 +137,10 @@ def test_settings_add_origins() -> None:
 def test_a_star_allows_all_and_is_said_as_a_star() -> None:
     guards = Guards(origins=("*",))
     assert guards.origin_allowed(b"null", b"x")
-    assert guards.cors_headers(b"http://evil.example", b"x") == [(b"Access-Control-Allow-Origin", b"*")]
+    headers = guards.cors_headers(b"http://evil.example", b"x")
+    assert [(name, value) for name, value in headers if name != b"Access-Control-Expose-Headers"] == [
+        (b"Access-Control-Allow-Origin", b"*")
+    ]
     assert (b"Access-Control-Allow-Origin", b"*") in guards.preflight_headers(b"http://evil.example")
 
 
@@ -285,7 +292,8 @@ def test_options_of_an_address_without_an_origin_are_the_targets_to_answer(step:
     assert [heard.method for heard in step.target.heard] == ["OPTIONS"]
 
 
-ONCE = [("Access-Control-Allow-Origin", PAGE[1]), ("Vary", "Origin")]
+EXPOSES = ("Access-Control-Expose-Headers", b",".join(EXPOSED).decode())
+ONCE = [("Access-Control-Allow-Origin", PAGE[1]), EXPOSES, ("Vary", "Origin")]
 
 
 def test_every_answer_to_an_allowed_page_says_so_exactly_once(step: Doorstep) -> None:
@@ -347,7 +355,10 @@ def test_origins_and_names_come_from_the_settings() -> None:
         answer = step.ask_once(request("GET", "/api/tags", headers=page, host="gpu.example"))
         assert (answer.status, cors(answer)[0][1]) == (200, "https://chat.example")
     with doorstep(origins="*") as step:
-        assert cors(ask(step, "GET", "/api/tags", ("Origin", "null"))) == [("Access-Control-Allow-Origin", "*")]
+        assert cors(ask(step, "GET", "/api/tags", ("Origin", "null"))) == [
+            ("Access-Control-Allow-Origin", "*"),
+            EXPOSES,
+        ]
 
 
 def test_a_rebound_name_gets_nothing_from_its_own_page(step: Doorstep) -> None:
@@ -359,12 +370,89 @@ def test_a_rebound_name_gets_nothing_from_its_own_page(step: Doorstep) -> None:
     assert cors(answer) == []
 
 
-def test_a_page_may_send_and_read_what_the_routes_of_jobs_need_and_nothing_else_changes(step: Doorstep) -> None:
-    asked = ("Access-Control-Request-Method", "POST")
-    said = dict(cors(ask(step, "OPTIONS", "/jobs", PAGE, asked)))
-    usual = dict(cors(ask(step, "OPTIONS", "/api/chat", PAGE, asked)))
-    more = "Idempotency-Key,Last-Event-ID,Range,If-None-Match"
-    assert said["Access-Control-Allow-Headers"] == usual["Access-Control-Allow-Headers"] + "," + more
-    told = dict(cors(ask(step, "GET", "/jobs/01M85QHVFK3YAWY26YPS1XES2H", PAGE)))
-    assert "Location" in told["Access-Control-Expose-Headers"]
-    assert "Access-Control-Expose-Headers" not in dict(cors(ask(step, "GET", "/api/tags", PAGE)))
+SHOWN_BY_EVERY_BROWSER = {
+    "cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma",
+}  # fmt: skip
+#: Not for pages: between browser and server, and between proxies.
+FOR_OTHERS = {
+    "access-control-allow-headers", "access-control-allow-methods", "access-control-allow-origin",
+    "access-control-expose-headers", "access-control-max-age", "connection", "transfer-encoding", "vary",
+    "x-accel-buffering", "x-content-type-options",
+}  # fmt: skip
+#: A page cannot set these (Fetch Standard, forbidden request-header), or need not ask to.
+SET_BY_THE_BROWSER = {
+    "access-control-request-headers", "connection", "content-length", "cookie", "expect", "host", "origin", "transfer-encoding",
+}  # fmt: skip
+WEB = Path(foreman.web.__file__).parent
+
+
+def names_in(values: tuple[bytes, ...]) -> set[str]:
+    return {value.decode().lower() for value in values}
+
+
+def test_a_page_may_read_every_header_that_foreman_adds() -> None:
+    added = set()
+    for path in WEB.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
+                name = node.elts[0].value
+                if isinstance(name, bytes) and re.fullmatch(rb"(?=.*[a-z])[A-Z][A-Za-z-]+", name):
+                    added.add(name.decode().lower())
+    assert {"location", "retry-after", "x-foreman-position", "server-timing"} <= added
+    assert not added - names_in(EXPOSED) - SHOWN_BY_EVERY_BROWSER - FOR_OTHERS
+
+
+def test_a_page_may_send_every_header_that_foreman_reads(step: Doorstep) -> None:
+    read = set()
+    for path in WEB.rglob("*.py"):
+        read |= set(re.findall(r"""(?:headers_named\(|header\(visit, )b"([a-z-]+)\"""", path.read_text("utf-8")))
+    assert {"prefer", "idempotency-key", "x-api-key", "if-none-match", "range"} <= read
+    answer = ask(step, "OPTIONS", "/api/chat", PAGE, ("Access-Control-Request-Method", "POST"))
+    allowed = {name.strip().lower() for name in (answer.header("Access-Control-Allow-Headers") or "").split(",")}
+    assert not read - allowed - SET_BY_THE_BROWSER
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/jobs", "/jobs/x/artifacts/response", "/nope"]
+)
+def test_a_preflight_allows_what_clients_of_all_families_send(step: Doorstep, path: str) -> None:
+    sent = [
+        "prefer", "idempotency-key", "x-api-key", "anthropic-version", "anthropic-beta", "if-none-match", "range", "authorization",
+        "anthropic-dangerous-direct-browser-access", "content-type", "x-stainless-lang", "x-stainless-of-tomorrow", "openai-organization",
+        "anthropic-of-tomorrow",
+    ]  # fmt: skip
+    asked = [("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", ",".join(sent))]
+    answer = ask(step, "OPTIONS", path, PAGE, *asked)
+    allowed = [name.lower() for name in (answer.header("Access-Control-Allow-Headers") or "").split(",")]
+    assert answer.status == 204
+    assert set(sent) <= set(allowed)
+
+
+@pytest.mark.parametrize(
+    "name", ["x-evil", "cookie", "anthropic-", "xanthropic-a", "anthropic-a b", "anthropic-" + "x" * 100, "*"]
+)
+def test_a_preflight_allows_nothing_else(step: Doorstep, name: str) -> None:
+    answer = ask(step, "OPTIONS", "/api/chat", PAGE, ("Access-Control-Request-Headers", name))
+    assert name not in (answer.header("Access-Control-Allow-Headers") or "").lower().split(",")
+
+
+def test_what_a_preflight_asks_for_is_not_repeated_without_bound(step: Doorstep) -> None:
+    many = ",".join(f"anthropic-{number}" for number in range(5000))
+    answer = ask(step, "OPTIONS", "/api/chat", PAGE, ("Access-Control-Request-Headers", many))
+    assert len(answer.header("Access-Control-Allow-Headers") or "") < 2000
+
+
+def test_there_is_one_vary_whatever_the_target_varies_by(step: Doorstep) -> None:
+    for theirs, told in (
+        ("Accept-Encoding", "Accept-Encoding, Origin"),
+        ("origin, Accept", "origin, Accept"),
+        ("*", "*"),
+        ("A\r\nvary: B", "A, B, Origin"),
+    ):
+        head = f"HTTP/1.1 200 OK\r\nVary: {theirs}\r\nContent-Length: 0\r\n\r\n".encode()
+        step.target.answer = lambda _, head=head: head  # type: ignore[misc]
+        answer = ask(step, "GET", "/api/version", PAGE)
+        assert [value for name, value in answer.headers if name.lower() == "vary"] == [told]
+        assert [value for name, value in answer.headers if name == "Access-Control-Allow-Origin"] == [PAGE[1]]
+        alone = ask(step, "GET", "/api/version")
+        assert [value for name, value in alone.headers if name.lower() == "vary"] == theirs.split("\r\nvary: ")

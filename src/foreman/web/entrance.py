@@ -19,7 +19,6 @@ from foreman.lanes import (
     Refusal,
     Way,
     allowed_methods,
-    is_of_jobs,
     is_own,
     is_whole_route,
     origin_form,
@@ -182,10 +181,10 @@ class Entrance:
         allow = _allow(visit.way.path) if is_preflight else []
         if len(origins) > 1 or not self.guards.origin_allowed(origins[0], host):
             return Reply(403, allow, b"")
-        jobs = is_of_jobs(visit.way.path)
         if is_preflight and not same_origin(origins[0], host):
-            return Reply(204, [*self.guards.preflight_headers(origins[0], jobs=jobs), *allow], b"")
-        visit.extra_headers = self.guards.cors_headers(origins[0], host, jobs=jobs)
+            requested = visit.headers_named(b"access-control-request-headers")
+            return Reply(204, [*self.guards.preflight_headers(origins[0], requested), *allow], b"")
+        visit.extra_headers = self.guards.cors_headers(origins[0], host)
         return None
 
     def _check_token(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:

@@ -44,10 +44,44 @@ PREFLIGHT: RawHeaders = [
     (b"Access-Control-Allow-Methods", b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
     (b"Access-Control-Max-Age", b"43200"),
 ]
-#: What the routes of jobs take and tell besides, which Ollama knows nothing of.
-_JOB_HEADERS = b"Idempotency-Key,Last-Event-ID,Range,If-None-Match"
-_JOB_ANSWERS = (
-    b"Location,Retry-After,Idempotency-Replayed,X-Foreman-Attempt,Content-Range,Accept-Ranges,ETag,Content-Disposition"
+#: What a page may send besides: the headers that foreman reads, and those of clients' libraries that Ollama's list lacks.
+ALSO_ALLOWED = (
+    b"Prefer",
+    b"Idempotency-Key",
+    b"X-Api-Key",
+    b"Last-Event-ID",
+    b"Range",
+    b"If-Range",
+    b"If-None-Match",
+    b"Content-Encoding",
+    b"Anthropic-Version",
+    b"Anthropic-Beta",
+    b"Anthropic-Dangerous-Direct-Browser-Access",
+    b"OpenAI-Organization",
+    b"OpenAI-Project",
+)
+#: Libraries add headers of these families as they grow; a page may send any of them, and they mean nothing to a guard.
+_ALLOWED_FAMILY = re.compile(rb"(?:anthropic|openai|x-stainless)-[a-z0-9-]{1,64}", re.IGNORECASE)
+_MOST_OF_FAMILIES = 32
+#: What a page may read of an answer besides what every browser shows it: what foreman adds, and the names that clients look
+#: for. A new header of foreman's goes in here; a test finds those that are missing.
+EXPOSED = (
+    b"Accept-Ranges",
+    b"Allow",
+    b"Content-Disposition",
+    b"Content-Range",
+    b"Date",
+    b"ETag",
+    b"Idempotency-Replayed",
+    b"Location",
+    b"Preference-Applied",
+    b"Retry-After",
+    b"Server-Timing",
+    b"WWW-Authenticate",
+    b"X-Foreman-Attempt",
+    b"X-Foreman-Position",
+    b"X-Foreman-Wait",
+    b"X-Request-Id",
 )
 PREFLIGHT_VARY: RawHeaders = [
     (b"Vary", b"Origin"),
@@ -109,25 +143,48 @@ class Guards:
         text = origin.decode("latin-1")
         return same_origin(origin, host) or any(matches(text) for matches in self._patterns)
 
-    def cors_headers(self, origin: bytes, host: bytes, *, jobs: bool = False) -> RawHeaders:
-        """What an answer to an allowed ``origin`` carries; nothing for foreman's own pages.
-
-        :param jobs: the route is one of jobs.
-        """
+    def cors_headers(self, origin: bytes, host: bytes) -> RawHeaders:
+        """What an answer to an allowed ``origin`` carries; nothing for foreman's own pages."""
         if same_origin(origin, host):
             return []
-        exposed = [(b"Access-Control-Expose-Headers", _JOB_ANSWERS)] if jobs else []
+        exposed = (b"Access-Control-Expose-Headers", b",".join(EXPOSED))
         if "*" in self.origins:
-            return [(b"Access-Control-Allow-Origin", b"*"), *exposed]
-        return [(b"Access-Control-Allow-Origin", origin), *exposed, (b"Vary", b"Origin")]
+            return [(b"Access-Control-Allow-Origin", b"*"), exposed]
+        return [(b"Access-Control-Allow-Origin", origin), exposed, (b"Vary", b"Origin")]
 
-    def preflight_headers(self, origin: bytes, *, jobs: bool = False) -> RawHeaders:
-        """What answers ``OPTIONS`` of an allowed ``origin``; ``jobs``: the route is one of jobs."""
+    def preflight_headers(self, origin: bytes, requested: Iterable[bytes] = ()) -> RawHeaders:
+        """What answers ``OPTIONS`` of an allowed ``origin``.
+
+        :param requested: the values of ``Access-Control-Request-Headers``.
+        """
         (name, ollamas), *rest = PREFLIGHT
-        told = [(name, ollamas + b"," + _JOB_HEADERS if jobs else ollamas), *rest]
+        told = [(name, b",".join((ollamas, *ALSO_ALLOWED, *_of_families(requested)))), *rest]
         if "*" in self.origins:
             return [*told, (b"Access-Control-Allow-Origin", b"*")]
         return [*told, (b"Access-Control-Allow-Origin", origin), *PREFLIGHT_VARY]
+
+
+def joined(headers: RawHeaders, added: RawHeaders) -> RawHeaders:
+    """The headers of an answer with those that ``cors_headers`` adds; with one ``Vary``, whatever the target varies by."""
+    varied = [value for name, value in headers if name.lower() == b"vary"]
+    if not (added and varied):
+        return [*headers, *added]
+    names: dict[bytes, bytes] = {}
+    for value in (*varied, *(value for name, value in added if name == b"Vary")):
+        for name in value.split(b","):
+            names.setdefault(name.strip().lower(), name.strip())
+    names.pop(b"", None)
+    kept = [pair for pair in (*headers, *added) if pair[0].lower() != b"vary"]
+    return [*kept, (b"Vary", b"*" if b"*" in names else b", ".join(names.values()))]
+
+
+def _of_families(requested: Iterable[bytes]) -> list[bytes]:
+    found: list[bytes] = []
+    for value in requested:
+        for name in value.split(b",", maxsplit=4 * _MOST_OF_FAMILIES):
+            if len(found) < _MOST_OF_FAMILIES and _ALLOWED_FAMILY.fullmatch(name.strip()):
+                found.append(name.strip())
+    return found
 
 
 def same_origin(origin: bytes, host: bytes) -> bool:

@@ -21,6 +21,7 @@ from foreman.lanes import Lane
 from foreman.web.answers import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
 from foreman.web.connections import ALWAYS_ANSWERED, TOO_MANY, Stage
 from foreman.web.findings import Findings
+from foreman.web.guards import joined
 from foreman.web.held import HeldBody, NotHeld
 from foreman.web.upload import Upload
 
@@ -200,7 +201,7 @@ class Visit(Findings, Request):
             self.channel.persistent = False
         self._bodiless = self.method == b"HEAD" or status in NO_BODY_CODES
         lines = [b"%b %d %b\r\n" % (self.clientproto, status, phrase)]
-        for name, value in (*headers, *self.extra_headers):
+        for name, value in joined(headers, self.extra_headers) if self.extra_headers else headers:
             lines.append(b"%b: %b\r\n" % (name, value))
             self._sized = self._sized or name.lower() == b"content-length"
         if not self._sized and not self._bodiless:
