@@ -19,6 +19,7 @@ from foreman.lanes import (
     Refusal,
     Way,
     allowed_methods,
+    is_of_jobs,
     is_own,
     is_whole_route,
     origin_form,
