@@ -44,6 +44,7 @@ FLOORS = (
         "foreman.go_duration",
         "foreman.slices",
         "foreman.tokens",
+        "foreman.permissions",
         "foreman.forms",
         "foreman.estimates",
         "foreman.splice",

@@ -24,6 +24,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.task import Clock, deferLater
 
+from foreman.cli import checks
+from foreman.config import Config
 from foreman.job import NewJob
 from foreman.store import database as database_module
 from foreman.store import locking, opening
@@ -467,3 +469,28 @@ def test_killed_in_the_middle_of_a_change_of_the_schema_the_old_one_is_left(tmp_
     assert ask(path, "PRAGMA user_version") == NEWEST
     assert ask(path, "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'more%'") == 0
     assert ask(path, "SELECT count(*) FROM jobs") == 7
+
+
+def test_an_sqlite_that_is_too_old_costs_the_jobs_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.sqlite"
+    make(path)
+    before = digests(tmp_path)
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.36.0")
+    database = Database(Clock(), path, "second", lambda: NOW / 1000, Bells())
+    database.open()
+    database.start()  # and nothing is tried again: a waiting timer would fail this test
+    assert database.condition == "broken"
+    assert "jobs need SQLite 3.37.0 or newer, and this Python has 3.36.0" in database.detail
+    with pytest.raises(StoreUnavailable, match="SQLite"):
+        opening.examine(path)
+    for where in (path, tmp_path / "none.sqlite"):
+        found = checks.store(Config(db_path=where))
+        assert (found.state, "SQLite 3.37.0" in found.text) == ("bad", True)
+    assert digests(tmp_path) == before
+
+
+def test_this_sqlite_is_one_that_is_promised() -> None:
+    assert sqlite3.sqlite_version_info >= opening.OLDEST_SQLITE

@@ -14,6 +14,7 @@ from foreman import spellings
 from foreman.addresses import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
 from foreman.addresses import endpoint, is_private, leads_back, target
 from foreman.errors import ConfigError
+from foreman.permissions import written_by_anybody
 
 T = TypeVar("T")
 
@@ -231,6 +232,8 @@ def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
         return text
     if text:
         raise ValueError(f"is given twice, by {setting.variable}_FILE too")
+    if (why := written_by_anybody(Path(file).expanduser())) is not None:
+        raise ValueError(f"cannot be taken from {file!r}: {why}")
     try:
         text = spellings.unquoted(spellings.read_text(spellings.path(file)))
     except ValueError as problem:

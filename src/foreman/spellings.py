@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from foreman import names
 from foreman.errors import InvalidName
-from foreman.tokens import read_file
+from foreman.permissions import written_by_anybody
+from foreman.tokens import Holder, read_file
 
 T = TypeVar("T")
 
@@ -184,8 +185,18 @@ def token(text: str) -> str:
 def tokens_file(text: str) -> Path:
     """The path of a file of named tokens that can be read now, and again later."""
     file = path(text)
-    read_file(read_text(file, again=True))
+    read_tokens(file)
     return file
+
+
+def read_tokens(file: Path) -> tuple[Holder, ...]:
+    """The holders that a file of tokens names; it must be such that only its owner decides who they are.
+
+    :raises ValueError: when it cannot be read, or everybody could write it and become an admin.
+    """
+    if (why := written_by_anybody(file)) is not None:
+        raise ValueError(f"cannot be trusted: {why}")
+    return read_file(read_text(file, again=True))
 
 
 def host_names(text: str) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from foreman.config import Config
-from foreman.spellings import Unreadable, read_text
-from foreman.tokens import Holder, Tokens, digest, read_file
+from foreman.spellings import Unreadable, read_tokens
+from foreman.tokens import Holder, Tokens, digest
 
 #: Between two looks, in seconds: so long may a token that was revoked still open the door.
 BETWEEN_LOOKS = 1.0
@@ -39,7 +39,7 @@ def tokens_of(config: Config) -> Tokens:
     """
     holders: list[Holder] = []
     if config.tokens_file is not None:
-        holders += read_file(read_text(config.tokens_file, again=True))
+        holders += read_tokens(config.tokens_file)
     if config.auth_token:
         holders.append(Holder("token", digest(config.auth_token)))
     if config.admin_token:

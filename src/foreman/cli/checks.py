@@ -26,7 +26,8 @@ from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.listing import POLL_PATIENCE
 from foreman.ollama.stock import Standing
-from foreman.store.opening import examine
+from foreman.permissions import loose
+from foreman.store.opening import check_library, examine
 from foreman.store.trouble import StoreInUse, StoreRefused, StoreUnavailable
 from foreman.tap import fitting, raise_descriptor_limit
 
@@ -161,6 +162,10 @@ def store(config: Config) -> Finding:
     """Whether jobs can be kept."""
     path = config.db_path
     assert path is not None
+    try:
+        check_library()
+    except StoreUnavailable as problem:
+        return Finding("store", "bad", str(problem))
     there = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         text = f"{there} cannot be written to, so that no jobs would be taken; FOREMAN_DB_PATH says where to keep them"
@@ -172,7 +177,12 @@ def store(config: Config) -> Finding:
             return Finding("store", "note", f"a foreman keeps its jobs in {path} already")
         except (StoreRefused, StoreUnavailable) as problem:
             return Finding("store", "bad", str(problem))
+    for sentence in loose(path):
+        return Finding("store", "note", sentence)
     free = shutil.disk_usage(there).free
+    if free < config.disk_reserve:
+        text = f"{path}: the disk has {free} bytes left, less than FOREMAN_DISK_RESERVE: no jobs would be taken"
+        return Finding("store", "bad", text)
     if free < _LITTLE_ROOM:
         return Finding("store", "note", f"{path}: the disk has only {free // 10**6} MB left for jobs")
     return Finding("store", "ok", f"jobs are kept in {path}" if path.exists() else f"jobs will be kept in {path}")

@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from foreman.permissions import loose
 from foreman.store import looks, opening
 from foreman.store.bells import Bells
 from foreman.store.locking import real
@@ -160,12 +161,14 @@ class Database:
         except StoreUnavailable as problem:
             self._problem = problem
             self._log.error("{problem}; jobs are refused until it can be used", problem=problem)
+        for sentence in loose(self.path):
+            self._log.warn("{sentence}", sentence=sentence)
 
     def start(self) -> None:
         """Begin to serve."""
         if self._opened is not None:
             self._serve(self._opened)
-        elif self._problem.condition != "off":
+        elif self._problem.condition not in {"off", "broken"}:
             self._reopening = LoopingCall(self._try_again)
             self._reopening.clock = self._reactor
             self._reopening.start(REOPEN, now=False)

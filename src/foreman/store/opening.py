@@ -20,12 +20,12 @@ from foreman.store.locking import Lock, real, take_lock
 from foreman.store.rows import group_key_of
 from foreman.store.statements.running import rescue
 from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import StoreRefused, named, unavailable
+from foreman.store.trouble import StoreRefused, StoreUnavailable, named, unavailable
 
 #: "FMAN", in the file's header.
 APPLICATION_ID = 0x464D414E
-#: STRICT, RETURNING and ->> came with it.
-OLDEST_SQLITE = (3, 38, 0)
+#: Tables that are STRICT came with it.
+OLDEST_SQLITE = (3, 37, 0)
 #: A file up to this size is looked through before it is served, a larger one beside that; bytes.
 CHECKED_FIRST = 64 * 1024 * 1024
 #: How long another process may hold the file, in milliseconds: a backup, or a person's sqlite3.
@@ -54,8 +54,7 @@ def open_database(path: Path, boot: str, now: int) -> Opened:
     :raises StoreRefused: when it is another foreman's, a newer one's, something else, or damaged.
     :raises StoreUnavailable: when it cannot be written now.
     """
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise StoreRefused(f"jobs need SQLite 3.38 or newer; this Python has {sqlite3.sqlite_version}")
+    check_library()
     with naming(path):
         path = real(path)
         make_folder(path.parent)
@@ -74,6 +73,7 @@ def examine(path: Path) -> None:
 
     :raises StoreRefused, StoreUnavailable: as ``open_database`` would.
     """
+    check_library()
     with naming(path):
         path = real(path)
         lock = take_lock(path)
@@ -84,6 +84,17 @@ def examine(path: Path) -> None:
                     check(connection, path)
         finally:
             lock.release()
+
+
+def check_library() -> None:
+    """Whether this Python's SQLite can keep jobs.
+
+    :raises StoreUnavailable: when it is too old, which nothing but another one changes.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        text = f"jobs need SQLite {oldest} or newer, and this Python has {sqlite3.sqlite_version}"
+        raise StoreUnavailable("broken", f"there is no job store: {text}; everything else works")
 
 
 def make_folder(folder: Path) -> None:

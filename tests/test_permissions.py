@@ -1,0 +1,101 @@
+"""Files that others could change or read are noticed, and not used where they decide who is an admin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.logger import capturedLogs
+
+from doorstep import doorstep
+from foreman.cli import checks
+from foreman.config import Config, load
+from foreman.errors import ConfigError
+from foreman.permissions import loose, written_by_anybody
+from foreman.service import tokens_of
+from foreman.store import opening
+from foreman.store.bells import Bells
+from foreman.store.database import Database
+from foreman.tokens import Holder, digest, write_file
+
+TOKEN = "a-token-of-more-than-sixteen"
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file of tokens, and the token of an admin, in a folder of their own."""
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o755)
+    path = folder / "tokens"
+    path.write_text(write_file([Holder("boss", digest(TOKEN), admin=True)]))
+    path.chmod(0o640)
+    (folder / "admin").write_text(TOKEN)
+    (folder / "admin").chmod(0o600)
+    return path
+
+
+def test_a_file_is_its_owners_as_long_as_nobody_else_may_write_it_or_a_folder_on_the_way(secret: Path) -> None:
+    assert written_by_anybody(secret) is None
+    secret.chmod(0o666)
+    assert f"may write {secret} (mode 0666); chmod o-w {secret}" in str(written_by_anybody(secret))
+    secret.chmod(0o600)
+    for mode, safe in ((0o777, False), (0o1777, True), (0o757, False), (0o775, True)):
+        secret.parent.chmod(mode)
+        assert (written_by_anybody(secret) is None) is safe, oct(mode)
+    secret.parent.chmod(0o755)
+    assert written_by_anybody(secret.parent / "not" / "there") is None
+
+
+def test_a_link_in_a_folder_of_everybodys_is_not_safe(secret: Path, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    link = tmp_path / "open" / "link"
+    link.symlink_to(secret)
+    assert written_by_anybody(link) is None
+    (tmp_path / "open").chmod(0o777)
+    assert str(tmp_path / "open") in str(written_by_anybody(link))
+    (tmp_path / "open").chmod(0o755)
+    secret.parent.chmod(0o777)
+    assert str(secret.parent) in str(written_by_anybody(link))
+
+
+@pytest.mark.parametrize("where", ["file", "folder"])
+def test_tokens_that_everybody_may_write_let_nobody_in(secret: Path, where: str) -> None:
+    (secret if where == "file" else secret.parent).chmod(0o777)
+    (secret.parent / "admin").chmod(0o666)
+    with pytest.raises(ConfigError) as raised:
+        load({"FOREMAN_TOKENS_FILE": str(secret), "FOREMAN_ADMIN_TOKEN_FILE": str(secret.parent / "admin")})
+    assert [problem.partition(":")[0] for problem in raised.value.problems] == [
+        "FOREMAN_ADMIN_TOKEN", "FOREMAN_TOKENS_FILE",
+    ]  # fmt: skip
+    assert all("chmod o-w" in problem for problem in raised.value.problems)
+    with pytest.raises(ValueError, match="cannot be trusted"):
+        tokens_of(Config(tokens_file=secret))
+
+
+def test_tokens_that_everybody_may_write_meanwhile_are_not_read_again(secret: Path) -> None:
+    with doorstep(tokens_file=str(secret)) as step, capturedLogs() as events:
+        secret.write_text(write_file([Holder("thief", digest("a-token-of-a-thief-1"), admin=True)]))
+        secret.chmod(0o666)
+        step.service.reload()
+        assert [holder.name for holder in step.service._entrance.tokens.holders] == ["boss"]
+    assert any("cannot be trusted" in str(event.get("problem")) for event in events)
+
+
+def test_a_database_that_others_could_change_or_read_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "jobs.db"
+    opening.open_database(path, "first", 0).lock.release()
+    assert list(loose(path)) == []
+    assert checks.store(Config(db_path=path)).state == "ok"
+    path.chmod(0o666)
+    path.parent.chmod(0o777)
+    changed, read = loose(path)
+    assert "can be changed by others" in changed
+    assert f"chmod 600 {path}" in read
+    found = checks.store(Config(db_path=path))
+    assert (found.state, found.text) == ("note", changed)
+    with capturedLogs() as events:
+        database = Database(None, path, "second", lambda: 0.0, Bells())
+        database.open()
+        assert database._opened is not None
+        database._opened.lock.release()
+    assert [event["sentence"] for event in events if "sentence" in event] == [changed, read]
