@@ -113,7 +113,7 @@ async def test_a_target_that_answers_is_told_with_version_and_models(simulator: 
     _, port = simulator
     found = await looked(settings(port))
     assert found["target"].state == "ok"
-    assert found["target"].text.startswith(f"http://127.0.0.1:{port} is Ollama 0.33.0")
+    assert found["target"].text.startswith(f"http://127.0.0.1:{port} is Ollama 0.34.4")
     assert "with 2 models, 0 loaded" in found["target"].text
     assert [one.state for one in found.values()] == ["ok"] * 6
 

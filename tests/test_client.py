@@ -117,7 +117,7 @@ def reply(body: bytes, status: bytes = b"200 OK", headers: bytes = b"") -> bytes
 
 @pytest_twisted.ensureDeferred
 async def test_every_question_of_ollamas_api_has_its_answer(ollama: TargetClient) -> None:
-    assert await ollama.version() == "0.33.0-rc2"
+    assert await ollama.version() == "0.34.4"
     assert (await ollama.show("tiny-slow"))["details"]["format"] == "gguf"
     chat = await ollama.chat({**CHAT, "keep_alive": -1})
     assert (chat["done"], chat["message"]["role"]) == (True, "assistant")

@@ -179,7 +179,7 @@ def test_a_short_name_is_as_short_as_it_goes() -> None:
         ("/api/chat", {**CHAT, "think": ""}, 400, 'invalid think value: ""'),
         ("/api/chat", {**CHAT, "options": {"num_ctx": "big"}}, 500, 'option "num_ctx" must be of type integer'),
         ("/api/chat", {**CHAT, "options": {"stop": [1]}}, 500, 'option "stop" must be of an array of strings'),
-        ("/api/chat", {**CHAT, "options": []}, 400, "cannot unmarshal array into Go struct field ChatRequest.options"),
+        ("/api/chat", {**CHAT, "options": []}, 400, "cannot unmarshal array into Go struct field .ChatRequest.options"),
         (
             "/api/chat",
             {**CHAT, "messages": [{"content": 5}]},

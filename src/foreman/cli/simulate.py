@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from textwrap import fill
 from typing import Any, get_args
 
@@ -18,6 +19,12 @@ from foreman.spellings import seconds
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _version(text: str) -> str:
+    if not re.fullmatch(r"v?[0-9]{1,6}\.[0-9]{1,6}(?:[.-][0-9A-Za-z.-]{1,40})?", text):
+        raise ValueError("is no version, such as 0.33.0")
+    return text.removeprefix("v")
 
 
 @click.command(
@@ -49,6 +56,12 @@ def _names(text: str) -> tuple[str, ...]:
 @click.option("--max-loaded", type=click.IntRange(min=1), default=3, help="How many models stay loaded at once.")
 @click.option(
     "--models", type=Written("NAMES", _names), default=",".join(FRIENDLY), help="What is installed, commas between."
+)
+@click.option(
+    "--version",
+    type=Written("VERSION", _version),
+    default=Settings().version,
+    help="Which Ollama to be: up to 0.33 it answers as 0.33.0 did, from 0.34 on as 0.34.4.",
 )
 @click.option(
     "--misbehave",

@@ -88,7 +88,9 @@ class MessagesVoice:
 
     def end(self, counts: Counts) -> None:
         """What finishes the answer."""
-        usage = {"input_tokens": counts.prompt_tokens, "output_tokens": counts.tokens}
+        cache = {} if counts.cached is None else {"cache_read_input_tokens": counts.cached}
+        fresh = counts.prompt_tokens - (counts.cached or 0)
+        usage = {"input_tokens": fresh, **cache, "output_tokens": counts.tokens}
         used = self._used or any(piece.call is not None for piece in self._said)
         why = "tool_use" if used else _REASONS.get(counts.reason or "stop")
         if not self.stream:

@@ -7,14 +7,14 @@ from typing import Any
 
 from attrs import Factory, frozen
 
-from foreman.simulator.fields import Fields, check_options, kind
+from foreman.simulator.fields import Fields, check_level, check_options, kind
 from foreman.simulator.golang import dumps
 from foreman.simulator.inference import Inquiry
 from foreman.simulator.models import Model
 from foreman.simulator.names import read
 from foreman.simulator.prompts import kept, pieces_of
 from foreman.simulator.refusals import Malformed, Refused
-from foreman.simulator.words import Prompt
+from foreman.simulator.words import SAME_AT_MOST, SAME_AT_MOST_SINCE, Prompt
 from foreman.simulator.world import World
 
 #: An answer without a limit of its own ends after so many contexts (contract 2.1).
@@ -86,6 +86,7 @@ def thinks(model: Model, typed: str, terms: Terms) -> bool:
 
     :raises Refused: if that was asked of one that does not.
     """
+    check_level(terms.think)
     if "thinking" in model.capabilities:
         return terms.think is not False
     if terms.think and not terms.relaxed:
@@ -138,7 +139,7 @@ def inquiry(
 
     :param temperature: what it is when the options do not say; :param before: tokens in front of the text.
     """
-    check_options(terms.options)
+    check_options(terms.options, newer=world.settings.newer)
     options = {key: value for key, value in terms.options.items() if value is not None}
     think = thinks(model, typed, terms)
     num_ctx = int(options.get("num_ctx", model.num_ctx))
@@ -156,9 +157,10 @@ def inquiry(
         stop=tuple(options.get("stop") or ()),
         limit=limit if limit >= 0 else _MOST_CONTEXTS * num_ctx,
         repeats_end="jinja" not in model.template,
+        same_at_most=SAME_AT_MOST_SINCE if world.settings.newer else SAME_AT_MOST,
     )
     late = _late(model, terms, count, num_ctx)
-    return Inquiry(model, options, terms.stay, prompt, kept(num_ctx, count), late)
+    return Inquiry(model, options, terms.stay, prompt, kept(num_ctx, count), late, text)
 
 
 def check_tools(fields: Fields) -> list[Any]:

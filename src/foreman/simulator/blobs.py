@@ -19,10 +19,10 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})\Z")
 
 @frozen
 class Blob:
-    """What is remembered of an upload."""
+    """What is remembered of an upload; ``start`` are its first four bytes."""
 
     size: int
-    gguf: bool
+    start: bytes
 
 
 def digest_in(text: str) -> str:
@@ -62,7 +62,7 @@ class _Upload:
         """All of it: it is what it was said to be, or not."""
         got = self._hash.hexdigest()
         if got == self._digest:
-            self._world.blobs[got] = Blob(self._size, self._start[:4] == b"GGUF")
+            self._world.blobs[got] = Blob(self._size, self._start[:4])
             self._exchange.respond(201)
         else:
             text = f'digest mismatch, expected "sha256:{self._digest}", got "sha256:{got}"'

@@ -111,7 +111,7 @@ def _tiny(name: str, digest: str, weights: str, when: tuple[int, str], count: in
             "vocab_size": vocab,
             "template": _CHAT,
             "parameters": _SETTINGS,
-            "extras": {"info": _LLAMA_INFO, "tensors": _llama_tensors(256, vocab, 64)},
+            "extras": {"info": _LLAMA_INFO, "tensors": _llama_tensors(256, vocab, 64), "file": f"{name[5:]}.gguf"},
             **more,
         }
     )
@@ -127,7 +127,7 @@ def _recorded() -> Iterable[Model]:
         "f58210de4160b32d3488db98d9634f5e5452d44e0ba948efbe878f1560bb3a1d", (1_795_470_303, "45635707"), 81_984, 242,
         size=335_541, loaded_size=1_719_664, family="bert", speech="embed", capabilities=("embedding",),
         context_length=512, embedding_length=64, num_ctx=512, feed_forward_length=128, template="{{ .Prompt }}",
-        parameters=(), extras={"info": _BERT_INFO, "tensors": _bert_tensors(64, 242, 128)},
+        parameters=(), extras={"info": _BERT_INFO, "tensors": _bert_tensors(64, 242, 128), "file": "embed.gguf"},
     )  # fmt: skip
     yield _tiny(
         "tiny-slow", "5334016e1624aac8d5230ccb9b7ac8310bf5cb8743b9b6a49f4a48591ef8b15f", digest_of("slow"),
@@ -162,6 +162,11 @@ def _recorded() -> Iterable[Model]:
         "tiny-tools", "4941232525d821f434a7eea6d2dcbfecbe4010d15df2e499ade839fc52f68eda",
         "76fe111d9e22dfe0bea04c7281d2b03b3881fa0d328da3c8bba688d5f047344d", (1_795_470_298, "749883541"), 496_384, 360,
         size=1_995_278, speech="tools", capabilities=("completion", "tools"), template=_TOOLS,
+    )  # fmt: skip
+    yield _tiny(
+        "tiny-compact", "efe73ccedef3a9c0882b237eaf859da2615eebe019d3ab81a1b881f7590e64ad", digest_of("compact"),
+        (1_795_884_138, "297323244"), 497_408, 364, size=1_999_398, speech="compact", capabilities=("completion", "tools"),
+        template=_TOOLS,
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ async def _vectors(
     world: World, model: Model, texts: list[str], options: dict[str, Any], stay: float | None, *, status: int = 501
 ) -> tuple[list[list[float]], int, int]:
     """The vectors of some texts, how many tokens these were, and the nanoseconds until the model was there."""
-    check_options(options)
+    check_options(options, newer=world.settings.newer)
     asked = world.clock.seconds()
     runner = await world.scheduler.acquire(model, options, stay)
     try:

@@ -16,6 +16,7 @@ from foreman.simulator.refusals import Malformed, Refused
 FOREVER = float("inf")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _STEP = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
+NO_TYPICAL_P = "typical_p is no longer supported"
 _LEVELS = ("high", "medium", "low", "max")
 
 
@@ -52,7 +53,10 @@ class Fields:
         if value is None:
             return cls(struct, {})
         if not isinstance(value, dict):
-            raise Malformed(f"json: cannot unmarshal {kind(value)} into Go value of type {package}.{struct}")
+            type_ = f"{package}.{struct}"
+            if struct.startswith("."):
+                type_ = f'struct {{ *{package}{struct}; Think json.RawMessage "json:\\"think\\"" }}'
+            raise Malformed(f"json: cannot unmarshal {kind(value)} into Go value of type {type_}")
         return cls(struct, {key.lower(): member for key, member in value.items()})
 
     @classmethod
@@ -137,10 +141,22 @@ class Fields:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
-            if value in _LEVELS:
-                return value
-            raise Malformed(f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)')
+            check_level(value)
+            return value
         raise Malformed('think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
+
+    def level(self) -> bool | str | None:
+        """Like ``think``, but whether there is such a level is for the model to say."""
+        value = self._members.get("think")
+        if value is None or isinstance(value, bool | str):
+            return value
+        raise Malformed("think must be a boolean or string")
+
+
+def check_level(value: bool | str | None) -> None:
+    """Nothing, or a refusal of a level of thinking that there is not."""
+    if isinstance(value, str) and value not in _LEVELS:
+        raise Malformed(f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)')
 
 
 def check_base64(text: str) -> None:
@@ -187,8 +203,13 @@ _OPTIONS: Mapping[str, str] = {
 }
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Nothing, or a refusal of an option of the wrong type; unknown ones are left alone (contract 1.5)."""
+def check_options(options: Mapping[str, Any], *, newer: bool) -> None:
+    """Nothing, or a refusal of an option of the wrong type; unknown ones are left alone (contract 1.5).
+
+    :param newer: since v0.34 one that there was is refused, too.
+    """
+    if newer and options.get("typical_p") is not None:
+        raise Refused(400, NO_TYPICAL_P)
     for name, value in options.items():
         wanted = _OPTIONS.get(name)
         if wanted is None or value is None:

@@ -48,6 +48,19 @@ def _without_surrogates(value: Any) -> Any:
     return json.loads(_SURROGATE.sub("\ufffd", text)) if _SURROGATE.search(text) else value
 
 
+def loads_whole(body: bytes) -> Any:
+    """The JSON value of a body that has nothing else.
+
+    :raises Malformed: with Go's words.
+    """
+    value = loads(body)
+    text = body.decode("utf-8", "replace")
+    _, end = _decoder.raw_decode(text, len(text) - len(text.lstrip(_SPACE)))
+    if rest := text[end:].lstrip(_SPACE):
+        raise Malformed(f"invalid character {quote(rest[0])} after top-level value")
+    return value
+
+
 def _last_wins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys stand in the order of their last mention."""
     members: dict[str, Any] = {}

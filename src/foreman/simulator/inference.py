@@ -12,7 +12,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman.simulator.exchange import Exchange
 from foreman.simulator.models import Model
-from foreman.simulator.refusals import CRASHED, LEFT, Crashed, Refused
+from foreman.simulator.prompts import pieces_of
+from foreman.simulator.refusals import CRASHED, LEFT, REPEATED, Crashed, Refused
+from foreman.simulator.scheduler import Runner
 from foreman.simulator.words import Ending, Piece, Prompt, speak
 from foreman.simulator.world import World
 
@@ -26,7 +28,7 @@ class Inquiry:
 
     :ivar options: what may make the model load anew; :ivar stay: ``keep_alive`` in seconds, where it was said.
     :ivar prompt: ``None`` for a request that only loads; :ivar prompt_tokens: how long it is.
-    :ivar late: an error that shows itself only when the model has been loaded.
+    :ivar late: an error that shows itself only when the model has been loaded; :ivar text: the whole prompt.
     """
 
     model: Model
@@ -35,11 +37,15 @@ class Inquiry:
     prompt: Prompt | None
     prompt_tokens: int = 0
     late: Refused | None = None
+    text: str = ""
 
 
 @frozen
 class Counts:
-    """What the last object of an answer tells: durations are whole nanoseconds, never 0, which Go would leave out."""
+    """What the last object of an answer tells: durations are whole nanoseconds, never 0, which Go would leave out.
+
+    :ivar cached: how many tokens of the prompt the engine had from the one before, ``None`` where nobody says so.
+    """
 
     reason: Literal["stop", "length"] | None
     prompt_tokens: int
@@ -48,10 +54,15 @@ class Counts:
     load: int
     prompt: int
     answer: int
+    cached: int | None = None
 
 
 class _Left(Exception):
     """The reader has shut its side."""
+
+
+class _Repeated(Exception):
+    """The model says the same again and again."""
 
 
 class Voice(Protocol):
@@ -65,6 +76,21 @@ class Voice(Protocol):
 
     def broken(self, text: str) -> None:
         """It ends here, for the reason given."""
+
+
+def _from_cache(runner: Runner, inquiry: Inquiry) -> int:
+    """How many tokens of a prompt are those with which the one before began; the last one is always made anew."""
+    before, runner.prompt = runner.prompt, inquiry.text
+    if before is None:
+        return 0
+    same, beyond = 0, min(len(before), len(inquiry.text)) + 1
+    while beyond - same > 1:
+        middle = (same + beyond) // 2
+        if before[:middle] == inquiry.text[:middle]:
+            same = middle
+        else:
+            beyond = middle
+    return min(pieces_of(inquiry.model, inquiry.text[:same]), inquiry.prompt_tokens - 1)
 
 
 def _nanos(seconds: float) -> int:
@@ -164,6 +190,7 @@ async def infer(world: World, exchange: Exchange, inquiry: Inquiry, voice: Voice
         await runner.slots.acquire()
         world.began()
         saying = _Saying(world.clock, speak(inquiry.model.speech, inquiry.prompt), world.settings.rate, voice)
+        cached = _from_cache(runner, inquiry) if world.settings.newer else None
         crashed = partial(saying.fail, Crashed())
         runner.crashed.append(crashed)
         exchange.pace = saying
@@ -174,14 +201,16 @@ async def infer(world: World, exchange: Exchange, inquiry: Inquiry, voice: Voice
             now = world.clock.seconds()
             spans = (now - asked, granted - asked, saying.first - started, now - saying.first)
             exchange.on_half_gone = None
-            voice.end(Counts(ending.reason, inquiry.prompt_tokens, ending.count, *map(_nanos, spans)))
+            if ending.reason is None and world.settings.newer:
+                raise _Repeated
+            voice.end(Counts(ending.reason, inquiry.prompt_tokens, ending.count, *map(_nanos, spans), cached=cached))
         finally:
             runner.crashed.remove(crashed)
             exchange.pace = exchange.on_half_gone = None
             world.ended()
             runner.slots.release()
-    except (Crashed, _Left) as end:
-        text = CRASHED if isinstance(end, Crashed) else LEFT
+    except (Crashed, _Left, _Repeated) as end:
+        text = {Crashed: CRASHED, _Left: LEFT, _Repeated: REPEATED}[type(end)]
         if not exchange.begun:
             raise Refused(500, text) from None
         voice.broken(text)

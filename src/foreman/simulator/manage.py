@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from foreman.simulator.blobs import digest_in
 from foreman.simulator.catalogue import choose, plain
 from foreman.simulator.exchange import Exchange
-from foreman.simulator.fields import Fields
+from foreman.simulator.fields import NO_TYPICAL_P, Fields
 from foreman.simulator.golang import dumps
 from foreman.simulator.models import STORE, Model, digest_of
 from foreman.simulator.names import HOST, Name, read, split
@@ -111,6 +111,8 @@ async def create(world: World, exchange: Exchange) -> None:
     """``POST /api/create``, from an installed model, from one that must be pulled first, or from an uploaded file."""
     fields, typed, progress = _task("CreateRequest", exchange)
     name = _name_for(typed)
+    if world.settings.newer:
+        _refuse_what_went(fields)
     source, files, system = fields.text("from"), fields.table("files"), fields.text("system")
     template = fields.text("template")
     if source:
@@ -128,7 +130,7 @@ async def create(world: World, exchange: Exchange) -> None:
         progress.fail("neither 'from' or 'files' was specified", 400)
         return
     changes: dict[str, Any] = {"system": system or model.system, "template": template or model.template}
-    for layer, new in _layers(model, system, template):
+    for layer, new in _layers(model, system, template, newer=world.settings.newer):
         progress.tell(f"{'creating new' if new else 'using existing'} layer sha256:{layer}")
     progress.tell("writing manifest")
     now = world.now()
@@ -138,6 +140,17 @@ async def create(world: World, exchange: Exchange) -> None:
     progress.succeed()
 
 
+def _refuse_what_went(fields: Fields) -> None:
+    """Nothing, or a refusal of what v0.34 does no longer."""
+    if fields.table("adapters"):
+        raise Refused(400, "LoRA adapters are no longer supported")
+    if fields.text("quantize") or fields.text("quantization"):
+        why = "create-time quantization is only supported for safetensors imports"
+        raise Refused(400, f"{why}; quantize GGUF models with llama.cpp tools before importing")
+    if fields.table("parameters").get("typical_p") is not None:
+        raise Refused(400, NO_TYPICAL_P)
+
+
 def _from_file(world: World, progress: Progress, name: Name, digest: str) -> Model | None:
     """A model made of an uploaded file, or ``None`` if it is not one."""
     progress.tell("parsing GGUF")
@@ -145,14 +158,16 @@ def _from_file(world: World, progress: Progress, name: Name, digest: str) -> Mod
     blob = world.blobs.get(digits)
     if blob is None:
         progress.fail(f"open {STORE}/blobs/sha256-{digits}: no such file or directory")
-    elif not blob.gguf:
-        progress.fail("supplied file was not in GGUF format")
+    elif blob.start != b"GGUF":
+        numbers = " ".join(map(str, blob.start))
+        older = "supplied file was not in GGUF format"
+        progress.fail(f"unsupported file type [{numbers}]" if world.settings.newer else older)
     else:
         return plain(name.short, weights=digits, size=blob.size)
     return None
 
 
-def _layers(model: Model, system: str, template: str) -> list[tuple[str, bool]]:
+def _layers(model: Model, system: str, template: str, *, newer: bool) -> list[tuple[str, bool]]:
     """The layers of a new model, and which of them are new."""
     layers = [(model.weights, False), (_hash(template or model.template), bool(template))]
     if system or model.system:
@@ -161,7 +176,7 @@ def _layers(model: Model, system: str, template: str) -> list[tuple[str, bool]]:
         names = dict.fromkeys(name for name, _ in model.parameters)
         values = {n: [v for name, v in model.parameters if name == n] for n in names}
         typed = {n: v if n == "stop" else int(v[0]) for n, v in values.items()}
-        layers.append((_hash(dumps(typed) + "\n"), False))
+        layers.insert(2 if newer else len(layers), (_hash(dumps(typed) + "\n"), False))
     return layers
 
 
@@ -178,7 +193,8 @@ async def copy(world: World, exchange: Exchange) -> None:
     model = world.inventory.find(names["source"])
     if model is None:
         raise Refused(404, f'model "{fields.text("source")}" not found')
-    world.inventory.copy(model, names["destination"])
+    goal = names["destination"]
+    world.inventory.copy(model, world.inventory.spelled(goal) if world.settings.newer else goal)
     exchange.respond(200)
 
 

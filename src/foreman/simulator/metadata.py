@@ -17,6 +17,7 @@ from foreman.simulator.world import World
 
 _NO_DETAILS = "ollama cloud is disabled: remote model details are unavailable"
 #: The longest duration that Go knows, about 292 years.
+_LONG = 1024
 _LONGEST = (2**63 - 1) / 1e9
 
 
@@ -37,7 +38,11 @@ async def status(_: World, exchange: Exchange) -> None:
 
 async def tags(world: World, exchange: Exchange) -> None:
     """``GET /api/tags``."""
-    exchange.respond(200, JSON, encode({"models": [model.listed() for model in world.inventory.newest_first()]}))
+    exchange.respond(
+        200,
+        JSON,
+        encode({"models": [model.listed(newer=world.settings.newer) for model in world.inventory.newest_first()]}),
+    )
 
 
 async def ps(world: World, exchange: Exchange) -> None:
@@ -52,7 +57,7 @@ async def ps(world: World, exchange: Exchange) -> None:
                 "model": model.name.short,
                 "size": model.loaded_size,
                 "digest": model.digest,
-                "details": model.details(loaded=True),
+                "details": model.details(loaded=True, newer=world.settings.newer),
                 "expires_at": f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%M:%S.%f}".rstrip("0").rstrip(".")
                 + "Z",
                 "size_vram": model.vram,
@@ -80,8 +85,15 @@ def _modelfile(model: Model) -> str:
     )
 
 
-def _info(model: Model, *, verbose: bool) -> dict[str, Any]:
-    """The facts of the model file, by name; long lists are left empty unless asked for."""
+def _list(model: Model, item: object, *, verbose: bool, newer: bool) -> list[object] | None:
+    """A list with something for each word that the model knows: left out unless asked for, since v0.34 only a long one."""
+    if verbose or (newer and model.vocab_size <= _LONG):
+        return [item] * model.vocab_size
+    return [] if newer else None
+
+
+def _info(model: Model, *, verbose: bool, newer: bool) -> dict[str, Any]:
+    """The facts of the model file, by name."""
     arch, lists = model.family, {"scores": -1000, "token_type": 3, "tokens": "[unused]"}
     info: dict[str, Any] = {
         "general.architecture": arch,
@@ -93,7 +105,7 @@ def _info(model: Model, *, verbose: bool) -> dict[str, Any]:
         f"{arch}.feed_forward_length": model.feed_forward_length,
         f"{arch}.vocab_size": model.vocab_size,
         "tokenizer.ggml.pre": "default",
-        **{f"tokenizer.ggml.{k}": [v] * model.vocab_size if verbose else None for k, v in lists.items()},
+        **{f"tokenizer.ggml.{k}": _list(model, v, verbose=verbose, newer=newer) for k, v in lists.items()},
         **model.extras.get("info", {}),
     }
     return dict(sorted(info.items()))
@@ -116,13 +128,14 @@ async def show(world: World, exchange: Exchange) -> None:
     answer["template"] = model.template
     if model.system:
         answer["system"] = model.system
-    info = _info(model, verbose=verbose)
+    newer = world.settings.newer
+    info = _info(model, verbose=verbose, newer=newer)
     if (exchange.header("user-agent") or "").startswith("GitHubCopilotChat/"):
         info = dict(sorted({**info, "general.basename": typed}.items()))
     answer |= {
-        "details": model.details(loaded=True),
+        "details": model.details(loaded=True, newer=newer, file=True),
         "model_info": info,
-        "tensors": model.extras.get("tensors", []),
+        **({} if newer and not verbose else {"tensors": model.extras.get("tensors", [])}),
         "capabilities": list(model.capabilities),
         "modified_at": model.modified_at,
     }

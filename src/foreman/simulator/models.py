@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from attrs import Factory, define, evolve, frozen
+from attrs import Factory, astuple, define, evolve, frozen
 
 from foreman.simulator.names import Name, split
 from foreman.simulator.words import Speech
@@ -59,21 +59,24 @@ class Model:
         """When it was made, as ``/api/tags`` says it."""
         return f"{datetime.fromtimestamp(self.seconds, UTC):%Y-%m-%dT%H:%M:%S}{self.nanos and '.' + self.nanos}Z"
 
-    def details(self, *, loaded: bool) -> dict[str, Any]:
-        """The ``details`` of ``/api/ps`` and ``/api/show`` (loaded), or of ``/api/tags``, which knows more."""
+    def details(self, *, loaded: bool, newer: bool, file: bool = False) -> dict[str, Any]:
+        """The ``details`` of ``/api/ps`` and ``/api/show`` (loaded), or of ``/api/tags``, which knows more.
+
+        :param newer: since v0.34 the file of the model is asked; :param file: its name is told.
+        """
         details: dict[str, Any] = {
-            "parent_model": "",
+            "parent_model": self.extras.get("file", "") if newer and file else "",
             "format": "gguf",
             "family": self.family,
             "families": [self.family],
             "parameter_size": self.parameter_size,
-            "quantization_level": self.loaded_quantization if loaded else self.quantization,
+            "quantization_level": self.loaded_quantization if loaded and not newer else self.quantization,
         }
         if not loaded:
             details |= {"context_length": self.context_length, "embedding_length": self.embedding_length}
         return details
 
-    def listed(self) -> dict[str, Any]:
+    def listed(self, *, newer: bool) -> dict[str, Any]:
         """Its entry in ``/api/tags``."""
         return {
             "name": self.name.short,
@@ -81,7 +84,7 @@ class Model:
             "modified_at": self.modified_at,
             "size": self.size,
             "digest": self.digest,
-            "details": self.details(loaded=False),
+            "details": self.details(loaded=False, newer=newer, file=True),
             "capabilities": list(self.capabilities),
         }
 
@@ -109,6 +112,15 @@ class Inventory:
         """The model of that name in that spelling (``/api/embeddings`` asks so: contract 2.8)."""
         model = self.find(name)
         return model if model is not None and model.name == name else None
+
+    def spelled(self, name: Name) -> Name:
+        """A new name, as much of its beginning in the spelling of what is installed as can be (contract 2.8.5)."""
+        for count in (4, 3, 2, 1):
+            for model in self._models.values():
+                if model.name.key[:count] == name.key[:count]:
+                    there, typed = astuple(model.name), astuple(name)
+                    return Name(*there[:count], *typed[count:])
+        return name
 
     def copy(self, model: Model, name: Name, **changes: Any) -> Model:
         """Install a model once more under another name, with whatever else is different."""

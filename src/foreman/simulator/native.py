@@ -121,6 +121,7 @@ class NativeVoice:
                 "total_duration": counts.total,
                 "load_duration": counts.load,
                 "prompt_eval_count": counts.prompt_tokens,
+                **({} if counts.cached is None else {"prompt_eval_cached_count": counts.cached}),
                 "prompt_eval_duration": counts.prompt,
                 "eval_count": counts.tokens,
                 "eval_duration": counts.answer,
@@ -140,12 +141,17 @@ class NativeVoice:
         self.exchange.finish()
 
 
-def _terms(fields: Fields, images: int) -> Terms:
+def _named(world: World, struct: str) -> str:
+    """What Go's error texts call the object of a request: in v0.34 it stands within another one."""
+    return f".{struct}" if world.settings.newer else struct
+
+
+def _terms(world: World, fields: Fields, images: int) -> Terms:
     return Terms(
         options=fields.table("options"),
         stay=fields.keep_alive(),
-        think=fields.think(),
-        tools=check_tools(fields) if fields.struct == "ChatRequest" else (),
+        think=fields.level() if world.settings.newer else fields.think(),
+        tools=check_tools(fields) if fields.struct.endswith("ChatRequest") else (),
         form=fields.raw("format"),
         truncate=fields.truth("truncate") is not False,
         images=images,
@@ -163,11 +169,11 @@ async def _load_or_unload(world: World, exchange: Exchange, voice: NativeVoice, 
 
 async def chat(world: World, exchange: Exchange) -> None:
     """``POST /api/chat``."""
-    fields = Fields.read("ChatRequest", exchange.body)
+    fields = Fields.read(_named(world, "ChatRequest"), exchange.body)
     typed = fields.text("model")
     stream = fields.truth("stream") is not False
     messages = messages_of(fields)
-    terms = _terms(fields, sum(message["images"] for message in messages))
+    terms = _terms(world, fields, sum(message["images"] for message in messages))
     top = check_logprobs(fields)
     model = installed(world, typed)
     voice = NativeVoice(world, exchange, "chat", typed, stream, top)
@@ -177,7 +183,7 @@ async def chat(world: World, exchange: Exchange) -> None:
     check_capable(model, typed, "chat", terms.tools)
     if not messages:
         thinks(model, typed, terms)
-        check_options(terms.options)
+        check_options(terms.options, newer=world.settings.newer)
         await _load_or_unload(world, exchange, voice, Inquiry(model, terms.options, terms.stay, None))
         return
     text = rendered(model, messages, terms.tools)
@@ -186,13 +192,13 @@ async def chat(world: World, exchange: Exchange) -> None:
 
 async def generate(world: World, exchange: Exchange) -> None:
     """``POST /api/generate``."""
-    fields = Fields.read("GenerateRequest", exchange.body)
+    fields = Fields.read(_named(world, "GenerateRequest"), exchange.body)
     typed, text, system = fields.text("model"), fields.text("prompt"), fields.text("system")
     suffix, template = fields.text("suffix"), fields.text("template")
     context = fields.items("context", "[]int")
     raw = bool(fields.truth("raw"))
     stream = fields.truth("stream") is not False
-    terms = _terms(fields, fields.images())
+    terms = _terms(world, fields, fields.images())
     top = check_logprobs(fields)
     if not typed.strip():
         raise Refused(404, f"model '{typed}' not found")
@@ -207,7 +213,7 @@ async def generate(world: World, exchange: Exchange) -> None:
     if suffix and "insert" not in model.capabilities:
         raise Refused(400, f"{model.name.full} does not support insert")
     if not text:
-        check_options(terms.options)
+        check_options(terms.options, newer=world.settings.newer)
         await _load_or_unload(world, exchange, voice, Inquiry(model, terms.options, terms.stay, None))
         return
     messages = [{"role": "system", "content": system}] if system else []

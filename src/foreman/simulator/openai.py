@@ -108,7 +108,7 @@ class OpenAIVoice:
         """What finishes the answer."""
         used = any(piece.kind == "call" for piece in self._said)
         why = "tool_calls" if used else counts.reason
-        usage = _usage(counts.prompt_tokens, counts.tokens)
+        usage = _usage(counts.prompt_tokens, counts.tokens, counts.cached)
         if not self.stream:
             self.exchange.respond(200, PLAIN_JSON, encode(self._whole(why, usage)) + b"\n")
             return
@@ -149,8 +149,9 @@ class OpenAIVoice:
         self.exchange.finish()
 
 
-def _usage(prompt: int, completion: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+def _usage(prompt: int, completion: int, cached: int | None = None) -> dict[str, Any]:
+    details = {} if cached is None else {"prompt_tokens_details": {"cached_tokens": cached}}
+    return {"prompt_tokens": prompt, **details, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 async def chat(world: World, exchange: Exchange) -> None:

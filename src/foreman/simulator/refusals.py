@@ -6,6 +6,7 @@ from typing import ClassVar
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 CRASHED = "an error was encountered while running the model: unexpected EOF"
+REPEATED = "prediction aborted, token repeat limit reached"
 LEFT = "error reading llama-server response: context canceled"
 
 
@@ -14,15 +15,18 @@ class Refused(Exception):
 
     :ivar status: the HTTP status; :ivar text: Ollama's own words.
     :ivar flushed: the answer has no length, since Ollama had begun it as a stream (contract 1.4).
-    :ivar native: the shape is the native one on every route.
+    :ivar native: the shape is the native one on every route; :ivar code: what OpenAI's shape has as its code.
     """
 
-    def __init__(self, status: int, text: str, *, flushed: bool = False, native: bool = False) -> None:
+    def __init__(
+        self, status: int, text: str, *, flushed: bool = False, native: bool = False, code: str | None = None
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
         self.flushed = flushed
         self.native = native
+        self.code = code
 
 
 class Malformed(Refused):
@@ -33,8 +37,8 @@ class Malformed(Refused):
 
     texts: ClassVar[dict[bool, str]] = {True: "EOF", False: "missing request body"}
 
-    def __init__(self, text: str, *, empty: bool = False) -> None:
-        super().__init__(400, text)
+    def __init__(self, text: str, *, empty: bool = False, code: str | None = None) -> None:
+        super().__init__(400, text, code=code)
         self.empty = empty
 
 

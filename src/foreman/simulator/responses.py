@@ -44,12 +44,16 @@ class ResponsesVoice:
         self.id = f"resp_{self.world.number(999_999)}"
         self.created = int(self.world.now())
 
-    def _emit(self, kind: str, **rest: Any) -> None:
+    def event(self, kind: str, **rest: Any) -> bytes:
+        """The next event."""
         value = items.in_order(rest | {"sequence_number": self._sequence, "type": kind})
         self._sequence += 1
-        self.exchange.write(b"event: %b\ndata: %b\n\n" % (kind.encode(), encode(value)))
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), encode(value))
 
-    def _response(self, *, whole: bool, usage: Any = None) -> dict[str, Any]:
+    def _emit(self, kind: str, **rest: Any) -> None:
+        self.exchange.write(self.event(kind, **rest))
+
+    def response(self, *, whole: bool, usage: Any = None) -> dict[str, Any]:
         """The response object."""
         return {
             "id": self.id,
@@ -73,7 +77,7 @@ class ResponsesVoice:
             "frequency_penalty": 0,
             "top_logprobs": 0,
             "temperature": self.request.get("temperature", 1),
-            "reasoning": None,
+            "reasoning": self.request.get("reasoning"),
             "usage": usage,
             "max_output_tokens": self.request.get("max_output_tokens"),
             "max_tool_calls": None,
@@ -95,7 +99,7 @@ class ResponsesVoice:
         if not self.exchange.begun:
             self.exchange.start(200, SSE + STREAMING)
             for kind in ("response.created", "response.in_progress"):
-                self._emit(kind, response=self._response(whole=False))
+                self._emit(kind, response=self.response(whole=False))
         if piece.call is not None:
             self._close()
             self._call(piece.call)
@@ -165,19 +169,13 @@ class ResponsesVoice:
 
     def end(self, counts: Counts) -> None:
         """What finishes the answer."""
-        usage = {
-            "input_tokens": counts.prompt_tokens,
-            "output_tokens": counts.tokens,
-            "total_tokens": counts.prompt_tokens + counts.tokens,
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens_details": {"reasoning_tokens": 0},
-        }
+        usage = usage_of(counts)
         if self.stream:
             if not self.exchange.begun:
                 self.exchange.start(200, SSE + STREAMING)
             if counts.reason is not None:
                 self._close()
-                self._emit("response.completed", response=self._response(whole=True, usage=usage))
+                self._emit("response.completed", response=self.response(whole=True, usage=usage))
             self.exchange.finish()
             return
         thinking = "".join(piece.text for piece in self._said if piece.kind == "thinking")
@@ -188,12 +186,23 @@ class ResponsesVoice:
         if text or not calls:
             self._output.append(items.message(f"msg_{self.world.number(999_999)}", text))
         self._output += [self._function_call(call, index) for index, call in enumerate(calls)]
-        self.exchange.respond(200, PLAIN_JSON, encode(self._response(whole=True, usage=usage)) + b"\n")
+        self.exchange.respond(200, PLAIN_JSON, encode(self.response(whole=True, usage=usage)) + b"\n")
 
     def broken(self, text: str) -> None:
         """Nothing tells of it but what is missing (contract 0.15)."""
         del text
         self.exchange.finish()
+
+
+def usage_of(counts: Counts) -> dict[str, Any]:
+    """What an answer cost."""
+    return {
+        "input_tokens": counts.prompt_tokens,
+        "output_tokens": counts.tokens,
+        "total_tokens": counts.prompt_tokens + counts.tokens,
+        "input_tokens_details": {"cached_tokens": counts.cached or 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
 
 
 async def respond(world: World, exchange: Exchange) -> None:
@@ -225,10 +234,15 @@ async def respond(world: World, exchange: Exchange) -> None:
         form=form_of(fields.table("text").get("format")),
         images=images,
     )
-    request: dict[str, Any] = {"tools": [items.tool(tool) for tool in tools], "max_output_tokens": limit}
+    request: dict[str, Any] = {
+        "tools": [items.tool(tool, newer=world.settings.newer) for tool in tools],
+        "max_output_tokens": limit,
+    }
     request |= {name: options[name] for name in ("temperature", "top_p") if name in options}
     if instructions:
         request["instructions"] = instructions
+    if reasoning := fields.table("reasoning"):
+        request["reasoning"] = reasoning
     model = installed(world, typed)
     check_capable(model, typed, "chat", functions)
     text = rendered(model, messages, functions)

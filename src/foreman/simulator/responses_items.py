@@ -9,8 +9,14 @@ from foreman.simulator.openai_fields import content_of
 from foreman.simulator.refusals import Malformed
 
 
+class Struct(dict[str, Any]):
+    """An object whose members stand as they are, as Go writes structs."""
+
+
 def in_order(value: Any) -> Any:
     """A value whose keys are in order, all the way down, as Go writes maps."""
+    if isinstance(value, Struct):
+        return value
     if isinstance(value, dict):
         return {key: in_order(value[key]) for key in sorted(value)}
     return [in_order(item) for item in value] if isinstance(value, list) else value
@@ -32,7 +38,7 @@ def reasoning(id_: str, text: str) -> dict[str, Any]:
     return {
         "id": id_,
         "type": "reasoning",
-        "summary": [{"text": text, "type": "summary_text"}],
+        "summary": [{"type": "summary_text", "text": text}],
         "encrypted_content": text,
     }
 
@@ -59,9 +65,11 @@ def messages(value: Any) -> tuple[list[dict[str, Any]], int]:
     return messages, images
 
 
-def tool(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool as the response object repeats it."""
+def tool(tool: Mapping[str, Any], *, newer: bool) -> dict[str, Any]:
+    """A tool as the response object repeats it: since v0.34 in the client's own form."""
     parameters = in_order(tool.get("parameters"))
+    if newer:
+        return Struct({**tool, "parameters": parameters} if "parameters" in tool else tool)
     return {
         "description": tool.get("description"),
         "name": tool.get("name"),

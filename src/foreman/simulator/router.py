@@ -43,7 +43,7 @@ _TEXT: Headers = [("Content-Type", "text/plain")]
 class Route:
     """A handler, and how it takes the body of a request.
 
-    :ivar path: as gin writes it; its last part may be a parameter, such as ``:model``.
+    :ivar path: as gin writes it; its last part may be a parameter, such as ``:model``; :ivar newer: only v0.34 has it.
     """
 
     method: str
@@ -52,6 +52,7 @@ class Route:
     body: Body = "none"
     family: Family = "ollama"
     asks_a_model: bool = False
+    newer: bool = False
 
     def fits(self, path: str) -> bool:
         """Whether the path is this route's."""
@@ -138,7 +139,7 @@ def find(routes: tuple[Route, ...], exchange: Exchange, *, check_hosts: bool) ->
     method, path = exchange.method, exchange.path
     if exchange.target == "*":
         return Plain(200, [("Content-Length", "0")])
-    if method == "CONNECT":
+    if method == "CONNECT" and not exchange.target.startswith("/"):
         nosniff = ("X-Content-Type-Options", "nosniff")
         return Plain(404, [("Content-Type", "text/plain; charset=utf-8"), nosniff], b"404 page not found\n")
     if (clean := _cleaned(path)) != path:

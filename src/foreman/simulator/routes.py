@@ -8,12 +8,12 @@ from foreman.simulator import (
     anthropic,
     audio,
     blobs,
+    compaction,
     embedding,
     manage,
     metadata,
     native,
     openai,
-    responses,
 )
 from foreman.simulator.router import Route
 
@@ -34,7 +34,8 @@ ROUTES = (
     Route("POST", "/v1/chat/completions", openai.chat, "whole", "openai", asks_a_model=True),
     Route("POST", "/v1/completions", openai.completions, "whole", "openai", asks_a_model=True),
     Route("POST", "/v1/embeddings", embedding.openai_embeddings, "whole", "openai", asks_a_model=True),
-    Route("POST", "/v1/responses", responses.respond, "whole", "openai", asks_a_model=True),
+    Route("POST", "/v1/responses", compaction.respond, "whole", "openai", asks_a_model=True),
+    Route("POST", "/v1/responses/compact", compaction.compact, "whole", "openai", asks_a_model=True, newer=True),
     Route("POST", "/v1/messages", anthropic.messages, "whole", "anthropic", asks_a_model=True),
     Route("GET", "/v1/models", metadata.openai_models, family="openai"),
     Route("GET", "/v1/models/:model", metadata.openai_model, family="openai"),

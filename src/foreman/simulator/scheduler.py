@@ -66,7 +66,8 @@ class Runner:
 
     :ivar model: the model whose name it was loaded under.
     :ivar stay: seconds that it stays loaded when nobody uses it; :ivar users: how many requests hold it.
-    :ivar expires: when it is due to go, on the simulator's clock; :ivar crashed: who must know when it dies.
+    :ivar expires: when it is due to go, on the simulator's clock; :ivar crashed: who must know when it dies;
+    :ivar prompt: the last one, whose beginning need not be read again.
     """
 
     model: Model
@@ -76,6 +77,7 @@ class Runner:
     expires: float = 0.0
     users: int = 0
     crashed: list[Callable[[], None]] = Factory(list)
+    prompt: str | None = None
     _timer: IDelayedCall | None = None
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from attrs import frozen
 
 from foreman.simulator.misbehave import Misbehaviour
@@ -18,7 +20,10 @@ RECORDED = (
     "tiny-chat2",
     "tiny-other",
     "tiny-tools",
+    "tiny-compact",
 )
+#: The version from which on much is different (contract 1.1).
+_NEWER = (0, 34)
 FRIENDLY = ("llama3.2:3b", "qwen3:8b", "nomic-embed-text:latest", "llava:7b")
 
 
@@ -32,6 +37,7 @@ class Settings:
     :ivar keep_alive: seconds that a model stays loaded unless a request says otherwise.
     :ivar max_queue: how many requests may wait for a load; :ivar max_loaded: how many models stay loaded at once.
     :ivar parallel: how many answers one model gives at once.
+    :ivar version: what it says that it is; up to 0.33 it answers as that did.
     :ivar seed: what everything that looks like chance follows from.
     :ivar misbehave: what goes wrong from the beginning.
     :ivar check_hosts: refuse foreign ``Host`` names, as an Ollama that listens on loopback does.
@@ -46,8 +52,14 @@ class Settings:
     max_queue: int = 512
     max_loaded: int = 3
     parallel: int = 1
-    version: str = "0.33.0-rc2"
+    version: str = "0.34.4"
     seed: int = 1
     misbehave: tuple[Misbehaviour, ...] = ()
     check_hosts: bool = True
     remember: int = 10_000
+
+    @property
+    def newer(self) -> bool:
+        """Whether it is to answer as v0.34 and later do."""
+        numbers = [int(part) for part in re.findall(r"\d+", self.version)[:2]]
+        return tuple(numbers) >= _NEWER

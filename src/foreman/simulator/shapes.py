@@ -30,11 +30,11 @@ _ANTHROPIC = {
 }
 
 
-def error(world: World, family: Family, status: int, text: str) -> Any:
+def error(world: World, family: Family, status: int, text: str, code: str | None = None) -> Any:
     """The JSON value of an error."""
     if family == "openai":
         kind = _OPENAI.get(status, "api_error")
-        return {"error": {"message": text, "type": kind, "param": None, "code": None}}
+        return {"error": {"message": text, "type": kind, "param": None, "code": code}}
     if family == "anthropic":
         kind = _ANTHROPIC.get(status, "api_error")
         return {"type": "error", "error": {"type": kind, "message": text}, "request_id": world.hex_id("req_")}
@@ -47,10 +47,11 @@ def refuse(world: World, exchange: Exchange, family: Family, refused: Refused, e
     if isinstance(refused, Malformed) and refused.empty:
         text = Malformed.texts[family != "ollama"]
     native = family == "ollama" or refused.native
-    body = encode(error(world, "ollama" if native else family, refused.status, text))
-    if not native and not isinstance(refused, Malformed):
+    body = encode(error(world, "ollama" if native else family, refused.status, text, refused.code))
+    # The layer of compaction words its refusals as the middleware does.
+    early = native or isinstance(refused, Malformed) or refused.code is not None
+    if not early:
         body += b"\n"
-    early = native or isinstance(refused, Malformed)
     if refused.flushed:
         exchange.start(refused.status, PLAIN_JSON + extra)
         exchange.write(body)

@@ -70,6 +70,7 @@ class Simulator(Factory):
         self._down = False
         self._seen: dict[Exchange, Seen] = {}
         self._routes: dict[Exchange, Route | Plain] = {}
+        self._known = tuple(route for route in ROUTES if settings.newer or not route.newer)
         self._instead: dict[Exchange, Callable[[], None]] = {}
 
     # What Twisted and the connections ask.
@@ -113,7 +114,7 @@ class Simulator(Factory):
         self.requests.append(seen)
         self._seen[exchange] = seen
         exchange.on_end = lambda status: self._over(exchange, "answered", status)
-        route = find(ROUTES, exchange, check_hosts=self.settings.check_hosts)
+        route = find(self._known, exchange, check_hosts=self.settings.check_hosts)
         self._routes[exchange] = route
         try:
             seen.misbehaviour = plan = self._plan(exchange, route)

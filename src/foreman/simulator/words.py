@@ -15,7 +15,7 @@ from attrs import Factory, frozen
 
 from foreman.simulator.golang import dumps
 
-Speech = Literal["babble", "greek", "slow", "loop", "tools", "think", "plain", "embed", "bad"]
+Speech = Literal["babble", "greek", "slow", "loop", "tools", "think", "plain", "embed", "bad", "compact"]
 Kind = Literal["content", "thinking", "call", "silent"]
 
 _BABBLE = (
@@ -24,11 +24,15 @@ _BABBLE = (
 ).split(" ")[1:]
 _GREEK = " mu lambda nu phi alpha beta gamma delta".split(" ")[1:]
 _CALL = ('{"name":', ' "get_weather",', ' "parameters":', ' {"city":', ' "Paris"}}')
+_COMPACT = (
+    '{"name":', ' "create_summary",', ' "parameters":', ' {"summary":', ' "All', " was", ' said.",', ' "retain_item_ids": []}}',
+)  # fmt: skip
 _OPENS, _CLOSES = "<think>", "</think>"
 _THOUGHT = (_OPENS, " let", " me", " see", " now", " then", _CLOSES)
 _ANSWER = (" Here", " is", " the", " whole", " answer", ".")
 _CHANCE_TO_STOP = 0.05
-_SAME_AT_MOST = 30
+#: How often in a row a token may come again before the answer is broken off: up to v0.33, and since.
+SAME_AT_MOST, SAME_AT_MOST_SINCE = 30, 100
 
 
 @frozen
@@ -66,6 +70,7 @@ class Prompt:
     stop: Sequence[str] = Factory(tuple)
     limit: int = -1
     repeats_end: bool = True
+    same_at_most: int = SAME_AT_MOST
 
 
 def _walk(words: Sequence[str], prompt: Prompt, *, endless: bool = False) -> Iterator[str]:
@@ -135,6 +140,8 @@ def tokens(speech: Speech, prompt: Prompt) -> Iterator[str]:
             return repeat(" la")
         case "tools":
             return iter(_CALL)
+        case "compact":
+            return iter(_COMPACT)
         case "think":
             return chain(_THOUGHT, _ANSWER)
         case _:
@@ -145,6 +152,8 @@ def _called(speech: Speech, prompt: Prompt) -> Call | None:
     """The tool that the model uses, if it does."""
     if not prompt.tools or (prompt.answered and speech != "tools"):
         return None
+    if speech == "compact":
+        return Call("create_summary", {"summary": "All was said.", "retain_item_ids": []})
     if speech == "tools":
         return Call("get_weather", {"city": "Paris"})
     function = prompt.tools[0].get("function") or {}
@@ -162,7 +171,8 @@ class Ending:
 def speak(speech: Speech, prompt: Prompt) -> Iterator[Piece | Ending]:
     """The pieces of an answer, then how it ended."""
     call = _called(speech, prompt)
-    raw = iter(_CALL) if call is not None else tokens(speech, prompt)
+    spoken = _COMPACT if speech == "compact" else _CALL
+    raw = iter(spoken) if call is not None else tokens(speech, prompt)
     said, same, last, count = "", 0, None, 0
     thinking, fresh = False, False
     for token in raw:
@@ -170,7 +180,7 @@ def speak(speech: Speech, prompt: Prompt) -> Iterator[Piece | Ending]:
             break
         count += 1
         same, last = (same + 1 if token == last else 0), token
-        if same > _SAME_AT_MOST and prompt.repeats_end:
+        if same > prompt.same_at_most and prompt.repeats_end:
             yield Ending(None, count)
             return
         if prompt.stop:
@@ -180,7 +190,7 @@ def speak(speech: Speech, prompt: Prompt) -> Iterator[Piece | Ending]:
                 yield Ending("stop", count)
                 return
         if call is not None:
-            yield Piece(token, "call", call) if token is _CALL[-1] else Piece(token, "silent")
+            yield Piece(token, "call", call) if token is spoken[-1] else Piece(token, "silent")
         elif prompt.think and token in {_OPENS, _CLOSES}:
             thinking, fresh = token == _OPENS, True
             yield Piece(token, "silent")
