@@ -234,7 +234,7 @@ def test_too_few_descriptors_are_noted_with_what_will_be() -> None:
     assert checks.descriptors(load({}), 65536).state == "ok"
     found = checks.descriptors(load({}), 1024)
     assert found.state == "note"
-    assert "768 connections at most, not 10000" in found.text
+    assert "614 connections at most, not 10000" in found.text
 
 
 # -- how it is told

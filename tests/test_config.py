@@ -456,7 +456,8 @@ def test_what_waits_for_nothing_is_refused() -> None:
 
 
 def test_a_file_that_never_ends_is_not_read_to_its_end(tmp_path: Path) -> None:
-    (problem,) = problems({"FOREMAN_AUTH_TOKEN_FILE": "/dev/zero"})
+    (tmp_path / "endless").write_bytes(b"a" * (2**20 + 1))
+    (problem,) = problems({"FOREMAN_AUTH_TOKEN_FILE": str(tmp_path / "endless")})
     assert "larger than" in problem
     os.mkfifo(tmp_path / "pipe")
     (problem,) = problems({"FOREMAN_TOKENS_FILE": str(tmp_path / "pipe")})

@@ -31,8 +31,9 @@ _KUBERNETES = re.compile(r"FOREMAN_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+
 MASK = "***"
 #: An address with one of these may have a password in it, or a token in its query or its path.
 _MAY_HAVE_PASSWORD = re.compile(r"[@?#]|/k/")
-#: How much of a wrong value is repeated.
+#: How much of a wrong value is repeated, and of what is said of it.
 _LONGEST_SHOWN = 200
+_LONGEST_PROBLEM = 450
 #: A token of fewer characters could be found by trying, from another machine.
 SHORTEST_TOKEN = 8
 
@@ -184,7 +185,7 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
             values[setting.attribute] = setting.parse(value or setting.default)
         except ValueError as problem:
             shown = setting.shown(text)
-            problems.append(f"{said}: {'' if shown == MASK else _short(repr(shown)) + ' '}{_short(str(problem))}")
+            problems.append(f"{said}: {'' if shown in {MASK, ''} else _short(repr(shown)) + ' '}{_short(str(problem), _LONGEST_PROBLEM)}")
     # The types were checked by each setting's own parser.
     config = evolve(Config(), **values)  # type: ignore[arg-type]
     if config.db_path is None and "db_path" in values:
@@ -219,9 +220,9 @@ def _home(environ: Mapping[str, str]) -> Path:
         raise ValueError("there is no default: HOME is not set, and this user has no home directory") from None
 
 
-def _short(text: str) -> str:
+def _short(text: str, longest: int = _LONGEST_SHOWN) -> str:
     """The beginning of a text that may be of any length."""
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:

@@ -61,20 +61,20 @@ def usable(url: str) -> str:
         sound = sound and port != 0 and not parts.netloc.endswith(":")
     except ValueError:
         sound = False
-    if not sound:
-        raise click.UsageError(f"{without_password(url)!r} is not the address of a foreman, such as {_EXAMPLE}")
-    if "@" in parts.netloc:
+    if "@" in url.partition("://")[2].partition("/")[0] or (not sound and "@" in url):
         raise click.UsageError(
             f"{without_password(url)!r} has a user name in it; the token of a foreman is given in FOREMAN_TOKEN"
         )
+    if not sound:
+        raise click.UsageError(f"{url!r} is not the address of a foreman, such as {_EXAMPLE}")
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{quote(parts.path, safe=_OF_PATH)}"
 
 
 def without_password(url: str) -> str:
     """An address that may be shown: what stands in front of its host is left out."""
     scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{'***@' if '@' in authority else ''}{authority.rpartition('@')[2]}{slash}{path}"
+    in_front, at, behind = rest.rpartition("@")
+    return f"{scheme}{separator}{'***@' if in_front or at else ''}{behind}"
 
 
 def _host(name: str) -> str:
