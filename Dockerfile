@@ -19,7 +19,7 @@ RUN python3 -m pip install --require-hashes --requirement requirements/run.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN python3 -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
-RUN python3 -m pip install --no-deps --no-index dist/foreman-*.whl
+RUN python3 -m pip install --no-deps --no-index dist/ollama_foreman-*.whl
 # Where jobs are kept: a volume takes its owner and its permissions from here.
 RUN mkdir -m 0700 /opt/foreman-jobs
 # What only built it.

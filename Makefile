@@ -1,4 +1,4 @@
-# With Python 3.11 or newer, make and git:
+# With Python 3.11.2 or newer, make and git:
 #   make run      serve in front of the built-in simulator, or of FOREMAN_TARGET_URL, and say what to type next
 #   make test     run the tests
 #   make lint     check style and types
@@ -15,7 +15,7 @@
 .PHONY: run test lint bench bench-jobs crash format lock lock-check clean
 .DELETE_ON_ERROR:
 
-NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11, 2))
 ifdef PYTHON
 CANDIDATES := $(PYTHON)
 else
@@ -27,7 +27,7 @@ FOUND := $(shell for python in $(CANDIDATES); do \
 VENVS := .venvs
 INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := requirements
-LOCK = $(VENVS)/lint/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
+LOCK = $(VENVS)/lint/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11.2 \
 	--custom-compile-command "make lock" $(UPGRADE) pyproject.toml --group build
 
 run: $(VENVS)/run/.ready
@@ -60,7 +60,7 @@ format: $(VENVS)/lint/.ready
 # An environment is ready when the locked packages and foreman itself (editable, built by the locked backend) are in it.
 $(VENVS)/%/.ready: requirements/%.txt pyproject.toml
 ifeq ($(FOUND),)
-	@echo "foreman needs Python 3.11 or newer, and found none as: $(CANDIDATES). Say where: make PYTHON=/path/to/python3" >&2
+	@echo "foreman needs Python 3.11.2 or newer, and found none as: $(CANDIDATES). Say where: make PYTHON=/path/to/python3" >&2
 	@false
 endif
 	@echo "making $(VENVS)/$* with $$($(FOUND) --version) ..."

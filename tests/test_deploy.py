@@ -13,15 +13,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from attrs import frozen
 
+from foreman import spellings
 from foreman.cli.launchd import plist
 from foreman.cli.service import Service
 from foreman.cli.systemd import unit
 from foreman.config import SETTINGS, load
 from foreman.errors import ConfigError
+from foreman.lanes import take_prefix
+from foreman.web.credentials import credential
 from processes import clean_environment, free_port, started, until
 
 ROOT = Path(__file__).parents[1]
@@ -284,7 +290,7 @@ def needed(name, extras, seen):
     return seen
 
 have = {one.name.lower().replace("_", "-").replace(".", "-") for one in distributions()}
-print(json.dumps([sorted(have), sorted({"foreman"} | {name for name, *_ in needed("foreman", set(), set())})]))
+print(json.dumps([sorted(have), sorted({"ollama-foreman"} | {name for name, *_ in needed("ollama-foreman", set(), set())})]))
 """
     done = subprocess.run([built / "bin" / "python3", "-c", script], capture_output=True, text=True, check=True)
     have, need = json.loads(done.stdout)
@@ -337,3 +343,60 @@ def test_the_healthcheck_tells_a_foreman_that_answers_from_one_that_does_not(bui
 if __name__ == "__main__":
     for name, text in GENERATED.items():
         (DEPLOY / name).write_text(text, "utf-8")
+
+
+# -- compose
+
+
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def seconds_of(text: str) -> float:
+    """A duration as compose writes it."""
+    return spellings.seconds(text)
+
+
+def filled_in(value: str, token: str = "correct-horse-battery") -> str:
+    """A value with its variables, as compose fills them in."""
+    return re.sub(r"\$\{FOREMAN_AUTH_TOKEN(?::\?[^}]*)?\}", token, value)
+
+
+def test_compose_has_ollama_foreman_and_a_page_each_with_its_healthcheck() -> None:
+    assert set(SERVICES) == {"ollama", "foreman", "open-webui"}
+    for name, service in SERVICES.items():
+        check = service["healthcheck"]
+        assert check["test"][0] == "CMD", name
+        assert seconds_of(check["timeout"]) < seconds_of(check["interval"])
+        assert service["restart"] == "unless-stopped"
+        assert set(service.get("depends_on", {})) <= set(SERVICES)
+        for volume in service["volumes"]:
+            assert volume.partition(":")[0] in COMPOSE["volumes"]
+    assert set(COMPOSE["volumes"]) == {
+        volume.partition(":")[0] for one in SERVICES.values() for volume in one["volumes"]
+    }
+
+
+def test_compose_gives_foreman_settings_that_it_takes_and_the_image_it_builds() -> None:
+    foreman = SERVICES["foreman"]
+    config = load({name: filled_in(value) for name, value in {**IMAGE, **foreman["environment"]}.items()})
+    assert (config.target.url, config.auth_token) == ("http://ollama:11434", "correct-horse-battery")
+    assert config.target.host in SERVICES
+    assert (DEPLOY / foreman["build"]["context"] / "Dockerfile").resolve() == ROOT / "Dockerfile"
+    assert foreman["healthcheck"]["test"] == ["CMD", *json.loads(one(FINAL, "HEALTHCHECK").text.partition("CMD ")[2])]
+    assert seconds_of(foreman["stop_grace_period"]) >= config.drain_timeout + 10
+    assert foreman["volumes"] == [f"foreman:{Path(IMAGE['FOREMAN_DB_PATH']).parent}"]
+    with pytest.raises(ConfigError, match="FOREMAN_AUTH_TOKEN"):
+        load({**IMAGE, **foreman["environment"], "FOREMAN_AUTH_TOKEN": ""})
+
+
+def test_only_foreman_reaches_the_ollama_of_compose_and_the_page_asks_foreman_with_its_token() -> None:
+    assert "ports" not in SERVICES["ollama"]
+    assert SERVICES["foreman"]["ports"] == ["8080:8080"]
+    page = SERVICES["open-webui"]
+    assert page["depends_on"] == {"foreman": {"condition": "service_healthy"}}
+    address = urlsplit(filled_in(page["environment"]["OLLAMA_BASE_URL"]))
+    assert (address.hostname, address.port) == ("foreman", 8080)
+    prefix, rest = take_prefix(f"{address.path}/api/tags".encode())
+    assert rest == b"/api/tags"
+    assert credential(prefix, [], []) == b"correct-horse-battery"

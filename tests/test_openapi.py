@@ -19,6 +19,7 @@ import schemathesis
 from klein import Klein
 
 from doorstep import doorstep
+from foreman import DISTRIBUTION
 from foreman.job import ENDED, STATES
 from foreman.lanes import allowed_methods
 from foreman.web.answers import PHRASES
@@ -79,7 +80,7 @@ def test_the_methods_of_a_path_are_those_that_are_let_in(path: str) -> None:
 def test_it_is_valid_and_names_foremans_version() -> None:
     schemathesis.openapi.from_dict(DOCUMENT).validate()
     assert DOCUMENT["openapi"].startswith("3.1.")
-    assert DOCUMENT["info"]["version"] == version("foreman")
+    assert DOCUMENT["info"]["version"] == version(DISTRIBUTION)
     assert json.loads(BYTES) == DOCUMENT
 
 

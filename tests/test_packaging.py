@@ -13,8 +13,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from foreman import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -61,7 +64,11 @@ def test_the_wheel_has_the_package_the_plugin_the_types_and_the_licence_and_noth
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any("dropin.cache" in name or "__pycache__" in name for name in names)
     assert f"\nVersion: {PROJECT['project']['version']}\n" in metadata
-    assert "foreman = foreman.cli.main:main" in entry_points
+    assert {"foreman = foreman.cli.main:main", "ollama-foreman = foreman.cli.main:main"} <= set(
+        entry_points.splitlines()
+    )
+    assert f"\nName: {DISTRIBUTION}\n" in metadata
+    assert wheel.name.startswith("ollama_foreman-")
 
 
 @pytest.mark.parametrize("script", [TWISTD, TWIST], ids=["twistd", "twist"])
@@ -77,6 +84,19 @@ def test_listing_imports_neither_foreman_nor_klein_nor_a_reactor(installed: Path
         assert "twisted.application.service" in imported
         unwanted = ("foreman", "klein", "treq", "twisted.internet.reactor", "twisted.internet.epollreactor")
         assert not {name for name in imported if name in unwanted or name.startswith("foreman.")}
+
+
+def test_the_oldest_python_that_is_promised_is_tested_and_named_alike_everywhere() -> None:
+    oldest = "3.11.2"
+    assert PROJECT["project"]["requires-python"] == f">={oldest}"
+    jobs = yaml.safe_load((ROOT / ".gitea" / "workflows" / "ci.yaml").read_text("utf-8"))["jobs"]
+    assert any(f'= "Python {oldest}"' in step.get("run", "") for step in jobs["test-oldest"]["steps"])
+    assert all(isinstance(version, str) for version in jobs["test"]["strategy"]["matrix"]["python"])
+    for page in ("README.md", "CONTRIBUTING.md", "docs/running.md", "Makefile"):
+        named = set(re.findall(r"Python (3\.11[.0-9]*) or newer", (ROOT / page).read_text("utf-8")))
+        named |= set(re.findall(r"needs Python (3\.11[.0-9]*) ", (ROOT / page).read_text("utf-8")))
+        assert named == {oldest}, page
+    assert PROJECT["project"]["name"] == DISTRIBUTION
 
 
 def test_the_command_from_the_wheel_tells_its_version(installed: Path, tmp_path: Path) -> None:
@@ -131,5 +151,5 @@ def test_each_lock_has_every_requirement_in_a_version_that_fits_each_with_its_ha
 def test_make_says_what_it_needs_where_there_is_no_python_that_is_new_enough() -> None:
     made = run("make", "--always-make", ".venvs/run/.ready", "PYTHON=/nowhere/python3", cwd=ROOT)
     assert made.returncode != 0
-    assert "Python 3.11 or newer" in made.stderr
+    assert "Python 3.11.2 or newer" in made.stderr
     assert "/nowhere/python3" in made.stderr

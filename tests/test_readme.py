@@ -49,7 +49,7 @@ README, CLIENTS, WATCHING = (path.read_text("utf-8") for path in (PAGES[0], DOCS
 #: As the pages write them; a running test has other ports.
 ADDRESS, TOKEN = "127.0.0.1:8080", "correct-horse-battery"
 #: What takes the network, and is tested with the packaging.
-ELSEWHERE = {"python3", "~/foreman/bin/pip"}
+ELSEWHERE = {"python3", "~/.local/share/foreman/bin/pip"}
 #: What is made where it is used.
 MADE = {".venvs/"}
 
@@ -196,9 +196,10 @@ ASKING = sorted({one.words[1:] for one in of_program("foreman") if one.words[1] 
 
 
 @pytest.fixture(scope="module")
-def said(served: Served) -> dict[str | tuple[str, ...], str]:
+def said(served: Served, tmp_path_factory: pytest.TempPathFactory) -> dict[str | tuple[str, ...], str]:
     """What the programs for Python print, and the commands that ask: two at a time, since they take long to begin."""
     here = {"FOREMAN_URL": f"http://{served.free}", "FOREMAN_LISTEN": "127.0.0.1:0"}
+    here["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))  # not the jobs of whoever runs the tests
     # All programs in one process: their imports take longer than their work.
     calls: dict[str | tuple[str, ...], list[str]] = {"python": [*PYTHON, served.there("\n".join(blocks("python")))]}
     calls |= {words: [*FOREMAN, *words] for words in ASKING}

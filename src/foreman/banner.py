@@ -9,6 +9,7 @@ from importlib.metadata import version
 from attrs import define, field
 from twisted.logger import Logger
 
+from foreman import DISTRIBUTION
 from foreman.addresses import url_of
 from foreman.config import Config, warnings
 from foreman.ollama.wire import Installed, Running
@@ -29,7 +30,7 @@ class Banner:
         """The door is open."""
         self._log.info(
             "foreman {version} listens on {listen}, in front of {target}",
-            version=version("foreman"),
+            version=version(DISTRIBUTION),
             listen=self._config.listen,
             target=self._config.target.shown,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from foreman import DISTRIBUTION
 from foreman.cli import endings, streams
 from foreman.cli.explained import write_examples
 from foreman.cli.lazy import LazyGroup
@@ -63,7 +64,7 @@ class _Commands(LazyGroup):
     helps=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(version("foreman"), "--version", "-V", prog_name="foreman")
+@click.version_option(version(DISTRIBUTION), "--version", "-V", prog_name="foreman")
 def cli() -> None:
     """The daemon in front of an Ollama server: chats take turns, embeddings pass."""
 

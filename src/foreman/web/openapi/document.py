@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from foreman import DISTRIBUTION
 from foreman.web.openapi import jobs, own
 from foreman.web.openapi.answers import HEADERS, responses
 from foreman.web.openapi.schemas import SCHEMAS, Schema
@@ -29,7 +30,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "foreman",
-            "version": version("foreman"),
+            "version": version(DISTRIBUTION),
             "description": _TEXT,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
