@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import json
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -13,14 +15,17 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from attrs import evolve
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
 from doorstep import doorstep
+from foreman.cli.streams import OutputLost
 from foreman.cli.token import command
 from foreman.tokens import Holder, Tokens, check_name, digest, read_file, without_holder, write_file
+from processes import SCRIPTS
 from wire import request
 
 ALICE = Holder("alice", digest("alice's token"))
@@ -73,13 +78,25 @@ def test_a_last_line_without_an_end_is_not_run_into() -> None:
         (f"-x {'0' * 64} user", "name in line 1"),
         (f"admin {'0' * 64} user", "name in line 1"),
         (f"{'a' * 65} {'0' * 64} user", "name in line 1"),
-        (f"a {'0' * 64} user\na {'1' * 64} user", "name a twice, again in line 2"),
+        (f"a {'0' * 64} user\na {'0' * 64} admin", "same token of a twice, again in line 2"),
+        (f"a {'0' * 64} user yesterday", "line 1"),
+        (f"a {'0' * 64} user 2026-11-28T12:00:00Z x", "line 1"),
         ("\ufeffalice", "line 1"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         read_file(text)
+
+
+def test_a_line_may_say_when_its_token_was_made_and_a_name_may_have_several() -> None:
+    text = f"alice {ALICE.digest.hex()} user\nalice {BOSS.digest.hex()} admin 2026-11-28T12:00:00Z\n"
+    old, new = read_file(text)
+    assert (old, old.created) == (ALICE, "")
+    assert (new.name, new.admin, new.created) == ("alice", True, "2026-11-28T12:00:00Z")
+    assert write_file([old, new]).endswith(text)
+    assert without_holder(text, "alice", old.id) == text.splitlines(keepends=True)[1]
+    assert without_holder(text, "alice") == ""
 
 
 @given(st.text(max_size=200))
@@ -150,7 +167,7 @@ def test_a_new_token_is_printed_once_and_only_its_digest_is_kept(run: Callable[.
     result = run("new", "alice")
     token = result.stdout.strip()
     assert (result.exit_code, len(token)) == (0, 32)
-    assert "SIGHUP" in result.stderr
+    assert "within seconds" in result.stderr
     text = (tmp_path / "tokens").read_text()
     assert token not in text
     assert read_file(text) == (Holder("alice", digest(token)),)
@@ -159,7 +176,11 @@ def test_a_new_token_is_printed_once_and_only_its_digest_is_kept(run: Callable[.
 def test_an_admin_is_made_on_request(run: Callable[..., Result]) -> None:
     run("new", "alice")
     run("new", "boss", "--admin")
-    assert run("list").stdout == "alice  user\nboss  admin\n"
+    assert [line.split()[:2] for line in run("list").stdout.splitlines()] == [
+        ["NAME", "ROLE"],
+        ["alice", "user"],
+        ["boss", "admin"],
+    ]
 
 
 def test_two_tokens_are_never_the_same(run: Callable[..., Result]) -> None:
@@ -170,16 +191,67 @@ def test_a_token_is_revoked_by_its_name(run: Callable[..., Result]) -> None:
     run("new", "alice")
     run("new", "bob")
     assert run("revoke", "alice").exit_code == 0
-    assert run("list").stdout == "bob  user\n"
+    assert listed(run) == [("bob", "user")]
     again = run("revoke", "alice")
     assert (again.exit_code, "alice has no token" in again.stderr) == (1, True)
 
 
-def test_a_name_has_one_token(run: Callable[..., Result]) -> None:
-    run("new", "alice")
+def listed(run: Callable[..., Result]) -> list[tuple[str, str]]:
+    """Name and role of each token."""
+    return [(one["name"], one["role"]) for one in json.loads(run("list", "--json").stdout)["tokens"]]
+
+
+def test_a_second_token_of_a_name_replaces_the_first_without_a_gap(run: Callable[..., Result], tmp_path: Path) -> None:
+    old = run("new", "alice").stdout.strip()
     again = run("new", "alice")
-    assert again.exit_code == 1
-    assert "foreman token revoke alice" in again.stderr
+    new = again.stdout.strip()
+    assert again.exit_code == 0
+    holders = read_file((tmp_path / "tokens").read_text())
+    assert [holder.digest for holder in holders] == [digest(old), digest(new)]
+    assert f"foreman token revoke alice --id {holders[0].id}" in again.stderr
+    assert run("revoke", "alice", "--id", holders[0].id.upper()).exit_code == 0
+    assert [holder.digest for holder in read_file((tmp_path / "tokens").read_text())] == [digest(new)]
+
+
+def test_all_tokens_of_a_name_are_revoked_where_none_is_named(run: Callable[..., Result]) -> None:
+    for name in ("alice", "bob", "alice"):
+        run("new", name)
+    assert "2 tokens of alice are revoked" in run("revoke", "alice").stderr
+    assert listed(run) == [("bob", "user")]
+
+
+def test_an_id_that_is_not_there_is_answered_with_those_that_are(run: Callable[..., Result], tmp_path: Path) -> None:
+    run("new", "alice")
+    (holder,) = read_file((tmp_path / "tokens").read_text())
+    refused = run("revoke", "alice", "--id", "00000000")
+    assert refused.exit_code == 1
+    assert f"there are: {holder.id}" in refused.stderr
+
+
+def test_when_a_token_was_made_is_listed(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(write_file([ALICE, evolve(BOSS, created="2026-11-28T12:00:00Z")]))
+    header, alice, boss = run("list").stdout.splitlines()
+    assert header.split() == ["NAME", "ROLE", "ID", "CREATED"]
+    assert alice.split() == ["alice", "user", ALICE.id]
+    assert boss.split() == ["boss", "admin", BOSS.id, "2026-11-28"]
+    made = json.loads(run("list", "--json").stdout)["tokens"]
+    assert [one["created"] for one in made] == [None, "2026-11-28T12:00:00Z"]
+
+
+def test_tokens_that_are_made_at_the_same_time_are_all_kept(run: Callable[..., Result], tmp_path: Path) -> None:
+    environ = {**os.environ, "FOREMAN_TOKENS_FILE": str(tmp_path / "tokens")}
+    programs = [
+        subprocess.Popen([SCRIPTS / "foreman", "token", "new", f"n{number}"], env=environ, stdout=subprocess.DEVNULL)
+        for number in range(5)
+    ]
+    assert [program.wait(60) for program in programs] == [0] * 5
+    assert {name for name, _ in listed(run)} == {f"n{number}" for number in range(5)}
+
+
+def test_a_token_that_could_not_be_shown_is_not_kept(run: Callable[..., Result], tmp_path: Path) -> None:
+    with patch("foreman.cli.token.click.echo", side_effect=OutputLost(28, "No space left on device")):
+        assert isinstance(run("new", "alice").exception, OutputLost)
+    assert read_file((tmp_path / "tokens").read_text()) == ()
 
 
 @pytest.mark.parametrize("name", ["a b", "admin", "-"])

@@ -18,19 +18,31 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 RESERVED = ("token", "admin")
 _ROLES = {"admin": True, "user": False}
 
-_FILE_HEAD = "# foreman's tokens: name, SHA-256 of the token, role (user, or admin: may manage models)\n"
+#: When a token was made, as it stands in the file: a day and a time in UTC.
+_CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+#: So many digits of its digest name a token among those of its holder.
+_ID_LENGTH = 8
+
+_FILE_HEAD = "# foreman's tokens: name, SHA-256 of the token, role (user, or admin: may manage models), when it was made\n"
 
 
 @frozen
 class Holder:
-    """Who a token belongs to.
+    """Who a token belongs to; somebody may hold several, so that one can replace another without a gap.
 
-    :ivar digest: SHA-256 of the token; :ivar admin: may manage models.
+    :ivar digest: SHA-256 of the token; :ivar admin: may manage models; :ivar created: when it was made, as it stands in
+        the file; empty where that is not known.
     """
 
     name: str
     digest: bytes
     admin: bool = False
+    created: str = field(default="", eq=False)
+
+    @property
+    def id(self) -> str:
+        """What names this token where its holder has several: the beginning of its digest in hex."""
+        return self.digest.hex()[:_ID_LENGTH]
 
 
 def digest(token: str) -> bytes:
@@ -53,37 +65,54 @@ def check_name(name: str) -> str:
 
 
 def read_file(text: str) -> tuple[Holder, ...]:
-    """The holders that a file of tokens names.
+    """The holders that a file of tokens names, one for each token: a name may have several lines.
 
     :raises ValueError: with a phrase that names the first line that cannot be read.
     """
-    holders: dict[str, Holder] = {}
+    holders: dict[tuple[str, bytes], Holder] = {}
     for number, line in enumerate(text.split("\n"), 1):
-        words = line.partition("#")[0].split()
+        words = _words(line)
         if not words:
             continue
-        if len(words) != 3 or _DIGEST.fullmatch(words[1]) is None or words[2] not in _ROLES:
-            raise ValueError(f"has no name, SHA-256 in hex and role (user or admin) in line {number}")
+        sound = len(words) in {3, 4} and _DIGEST.fullmatch(words[1]) is not None and words[2] in _ROLES
+        if not sound or (len(words) == 4 and _CREATED.fullmatch(words[3]) is None):
+            raise ValueError(
+                f"has no name, SHA-256 in hex, role (user or admin) and, if at all, time (2026-11-28T12:00:00Z) "
+                f"in line {number}"
+            )
         try:
             name = check_name(words[0])
         except ValueError as problem:
             raise ValueError(f"has a name in line {number} that {problem}") from None
-        if name in holders:
-            raise ValueError(f"has the name {name} twice, again in line {number}")
-        holders[name] = Holder(name, bytes.fromhex(words[1]), _ROLES[words[2]])
+        hashed = bytes.fromhex(words[1])
+        if (name, hashed) in holders:
+            raise ValueError(f"has the same token of {name} twice, again in line {number}")
+        holders[name, hashed] = Holder(name, hashed, _ROLES[words[2]], words[3] if len(words) == 4 else "")
     return tuple(holders.values())
 
 
 def write_file(holders: Iterable[Holder], text: str = "") -> str:
     """The text of a file that names ``holders``, behind what stands in it already; comments there stay."""
-    rows = [f"{holder.name} {holder.digest.hex()} {'admin' if holder.admin else 'user'}\n" for holder in holders]
+    rows = [
+        " ".join([one.name, one.digest.hex(), "admin" if one.admin else "user", one.created]).rstrip() + "\n"
+        for one in holders
+    ]
     before = text or _FILE_HEAD
     return before + ("" if before.endswith("\n") else "\n") + "".join(rows)
 
 
-def without_holder(text: str, name: str) -> str:
-    """The text of a file of tokens without the line of ``name``."""
-    return "\n".join(line for line in text.split("\n") if line.partition("#")[0].split()[:1] != [name])
+def without_holder(text: str, name: str, id_: str | None = None) -> str:
+    """The text of a file of tokens without the lines of ``name``; with ``id_`` without the one of that token."""
+
+    def stays(line: str) -> bool:
+        words = _words(line)
+        return words[:1] != [name] or (id_ is not None and words[1][:_ID_LENGTH] != id_)
+
+    return "\n".join(line for line in text.split("\n") if stays(line))
+
+
+def _words(line: str) -> list[str]:
+    return line.partition("#")[0].split()
 
 
 @frozen

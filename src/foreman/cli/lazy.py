@@ -37,7 +37,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, but a wrong name is answered without importing every command for its suggestions."""
         if args and args[0] not in self.helps and not args[0].startswith("-"):
-            ctx.fail(f"there is no command {args[0]!r}; there are {', '.join(self.helps)}")
+            ctx.fail(did_you_mean(args[0], list(self.helps)))
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
@@ -48,3 +48,13 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(self.helps.items()))
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """What to say of a command that is not there: the names that are like it, or else all that there are."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known)
+    return f"there is no command {name!r}; " + (
+        f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+    )

@@ -45,6 +45,15 @@ def read(text: object) -> datetime | None:
 
 
 def _moment(text: str, now: datetime, direction: int) -> datetime:
+    try:
+        moment = _read(text, now, direction)
+        written(moment)  # and as foreman reads it: there is no year 0 or 10000 in UTC
+    except OverflowError:
+        raise ValueError("is beyond the calendar") from None
+    return moment
+
+
+def _read(text: str, now: datetime, direction: int) -> datetime:
     text = text.strip()
     if delay := _DELAY.fullmatch(text):
         return now + direction * timedelta(seconds=seconds(delay[1]))

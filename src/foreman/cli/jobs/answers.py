@@ -16,8 +16,8 @@ from foreman.cli.jobs.words import at_terminal, embeddings_of, end_of, prose, se
 from foreman.cli.look import objects, plain
 from foreman.cli.remote import Answer, Foreman
 
-#: A whole artifact may take so long, in seconds.
-_PATIENCE = 600.0
+#: A whole artifact may take so long, in seconds, and be so large, in bytes: SQLite keeps none that is larger.
+_PATIENCE, _LARGEST = 600.0, 1_000_000_000
 
 
 async def artifact(foreman: Foreman, id_: str, name: str) -> Answer:
@@ -25,7 +25,8 @@ async def artifact(foreman: Foreman, id_: str, name: str) -> Answer:
 
     :raises Unanswered: if the job has none of this name, or foreman does not tell.
     """
-    answer = await foreman.fetch("GET", path_of(id_, "artifacts", name), headers={"Accept": "*/*"}, patience=_PATIENCE)
+    path = path_of(id_, "artifacts", name)
+    answer = await foreman.fetch("GET", path, headers={"Accept": "*/*"}, patience=_PATIENCE, limit=_LARGEST)
     if answer.status == 200:
         return answer
     if answer.status != 404:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from foreman.cli.explained import ASKING_ENDS, Explained
+from foreman.cli.asking import Unanswered
+from foreman.cli.explained import ASKING_ENDS, FAILED, Explained
 from foreman.cli.jobs.filters import Filters, filter_options
 from foreman.cli.look import console
 
 if TYPE_CHECKING:
     from foreman.cli.jobs.api import Job
     from foreman.cli.remote import Foreman
+
+#: As many jobs are listed at once: they are all kept in memory until they are printed.
+_MOST = 1_000_000
 
 
 @click.command(
@@ -64,9 +68,16 @@ async def look(foreman: Foreman, filters: Filters) -> tuple[list[Job], str | Non
     await foreman.health()
     found: list[Job] = []
     path: str | None = filters.path()
+    seen: set[object] = set()
     while path is not None:
         jobs, path = await page(foreman, path)
+        fresh = {job.get("id") for job in jobs} - seen
+        if path is not None and not fresh:
+            raise Unanswered(FAILED, f"{foreman.url} lists the same jobs again: is it foreman?")
+        seen |= fresh
         found += jobs
+        if len(found) > _MOST:
+            raise Unanswered(FAILED, f"there are more than {_MOST:,} jobs: choose some with --since, --state or --limit")
         if not filters.everything and len(found) >= filters.limit:
             # A page may be larger than what is left; what is cut off is found behind the last one shown.
             path = path if len(found) == filters.limit else f"{filters.path()}&before={found[filters.limit - 1]['id']}"
