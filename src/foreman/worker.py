@@ -150,7 +150,10 @@ class Worker:
         if self._closed:
             return 0.0
         if head is None:
-            return None if await self._store.oldest(lane) is None else RECHECK
+            if await self._store.oldest(lane) is not None:
+                return RECHECK
+            inventory.hold(lane, None)  # nobody is held any more
+            return None
         turn = await self._turn_for(lane, head)
         try:
             # While it waited for its turn foreman may have been stopped, or the target have gone away.
