@@ -203,7 +203,8 @@ async def infer(world: World, exchange: Exchange, inquiry: Inquiry, voice: Voice
             exchange.on_half_gone = None
             if ending.reason is None and world.settings.newer:
                 raise _Repeated
-            voice.end(Counts(ending.reason, inquiry.prompt_tokens, ending.count, *map(_nanos, spans), cached=cached))
+            total, load, prompt, answer = map(_nanos, spans)
+            voice.end(Counts(ending.reason, inquiry.prompt_tokens, ending.count, total, load, prompt, answer, cached))
         finally:
             runner.crashed.remove(crashed)
             exchange.pace = exchange.on_half_gone = None
