@@ -22,6 +22,7 @@ from foreman.store import opening
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.queries import Filter
+from foreman.store.statements import prune
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
 from test_worker import new
@@ -262,3 +263,81 @@ async def test_what_is_kept_for_a_moment_only_waits_no_longer_than_that(attic: A
     await watched.pass_time(4 * EVERY)
     assert await attic.there() == set()
     await housekeeping.stop()
+
+
+# deleted is gone
+
+SECRET = b"what nobody else is to read, ever; "
+
+
+def holds(store: Store) -> set[str]:
+    """Which files of the database hold what was to be gone."""
+    return {file.name for file in store.database.path.parent.iterdir() if SECRET in file.read_bytes()}
+
+
+async def hand_over_secrets(attic: Attic, count: int = 3) -> list[str]:
+    """Jobs that have ended, whose payloads and answers take pages of their own."""
+    ids = [one.id for one in await attic.store.enqueue([new(payload=SECRET * 2000)] * count)]
+    for _ in ids:
+        claim = await attic.store.claim("gate", lambda _: 0)
+        assert claim is not None
+        await attic.store.keep(claim, 1, SECRET * 500)
+        await attic.store.succeed(claim, [Artifact("response", "text/plain", SECRET * 3000)], None)
+    return ids
+
+
+@pytest.mark.parametrize("way", ["by hand", "many by hand", "by age"])
+@pytest_twisted.ensureDeferred
+async def test_what_is_deleted_is_in_no_file_any_more(attic: Attic, way: str) -> None:
+    ids = await hand_over_secrets(attic)
+    await attic.keep("succeeded", 20, size=5000)
+    attic.wall[0] += 8 * DAY
+    assert holds(attic.store)
+    if way == "by hand":
+        for id_ in ids:
+            await attic.store.delete(id_)
+    elif way == "many by hand":
+        await attic.store.forget("succeeded", attic.store.now(), None, "")
+    await attic.clean(keep_succeeded="7d" if way == "by age" else "0")
+    assert holds(attic.store) == set()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_artifact_that_was_replaced_is_in_no_file_any_more(attic: Attic) -> None:
+    (id_,) = await attic.keep("succeeded")
+    await attic.store.put_artifact(id_, Artifact("mine", "text/plain", SECRET * 5000))
+    await attic.store.put_artifact(id_, Artifact("mine", "text/plain", b"short"))
+    await attic.clean()
+    assert holds(attic.store) == set()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_an_older_foreman_deleted_is_in_no_file_any_more(attic: Attic) -> None:
+    ids = await hand_over_secrets(attic)
+    database = attic.store.database
+
+    def as_it_was(connection: Any) -> None:
+        connection.execute("PRAGMA secure_delete = FAST").fetchone()
+        connection.execute("DELETE FROM meta WHERE key = 'clean'")
+        connection.executemany("DELETE FROM jobs WHERE id = ?", [(id_,) for id_ in ids])
+        connection.execute("PRAGMA secure_delete = ON").fetchone()
+        opening.empty_log(connection)
+
+    await database.aside(as_it_was)
+    assert holds(attic.store) == {"jobs.db"}
+    await attic.clean()
+    assert holds(attic.store) == set()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_step_overwrites_no_more_than_so_much(attic: Attic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prune, "MOST_BYTES", 250_000)
+    await attic.keep("succeeded", 10, size=100_000)
+    attic.wall[0] += DAY
+    assert await attic.store.prune("succeeded", attic.store.now()) == 3
+    first = await attic.store.forget("succeeded", attic.store.now(), None, "")
+    assert (first.count, first.last is not None) == (3, True)
+    second = await attic.store.forget("succeeded", attic.store.now(), None, first.last or "")
+    third = await attic.store.forget("succeeded", attic.store.now(), None, second.last or "")
+    assert (second.count, third.count, third.last) == (3, 1, None)
+    assert await attic.there() == set()

@@ -126,6 +126,7 @@ class Housekeeping:
                 await deferLater(self._clock, BREATH)
         while await self._store.shrink():
             await deferLater(self._clock, BREATH)
+        await self._store.empty_log()
         if forgotten:
             self._log.info("{count} jobs that ended long ago are forgotten", count=forgotten)
 

@@ -30,6 +30,8 @@ OLDEST_SQLITE = (3, 37, 0)
 CHECKED_FIRST = 64 * 1024 * 1024
 #: How long another process may hold the file, in milliseconds: a backup, or a person's sqlite3.
 PATIENCE_MS = 5000
+#: How long readers are waited for before the log of changes is cut, in milliseconds.
+LOG_PATIENCE_MS = 200
 #: So many unused pages, and a quarter of all, are kept for what comes next; and how many are given back at once.
 LEAST_FREE_PAGES = 4096
 FREED_AT_ONCE = 500
@@ -118,7 +120,7 @@ def configure(connection: sqlite3.Connection) -> None:
         ("cache_size = -65536", None),
         ("temp_store = MEMORY", None),
         ("mmap_size = 0", None),  # an I/O error on a mapping is a signal, not an exception
-        ("secure_delete = FAST", None),
+        ("secure_delete = ON", 1),  # deleted is gone, also from pages that are free (ADR-0023)
         ("trusted_schema = OFF", None),
     ):
         row = connection.execute(f"PRAGMA {pragma}").fetchone()
@@ -133,15 +135,33 @@ readable = partial(str, encoding="utf-8", errors="replace")
 def shrink(connection: sqlite3.Connection) -> bool:
     """Give a few of the pages that nothing uses back to the disk, where they are many.
 
+    All of them, once, where an older foreman made them: what they held was not overwritten then.
+
     :return: whether there may be more.
     """
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    if free < max(LEAST_FREE_PAGES, pages // 4):
+    clean = connection.execute("SELECT 1 FROM meta WHERE key = 'clean'").fetchone() is not None
+    if not (free or clean):
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('clean', '1')")
+    if free < (max(LEAST_FREE_PAGES, pages // 4) if clean else 1):
         return False
     # Stepped to its end, which ``execute`` would not do.
     connection.executescript(f"PRAGMA incremental_vacuum({FREED_AT_ONCE})")
     return True
+
+
+def empty_log(connection: sqlite3.Connection) -> bool:
+    """Write the log of changes into the database and cut it: it holds older contents of pages, what was deleted among them.
+
+    :return: whether it could be done; a reader may have kept it.
+    """
+    connection.execute(f"PRAGMA busy_timeout = {LOG_PATIENCE_MS}").fetchone()
+    try:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}").fetchone()
+    return not busy
 
 
 def migrations() -> list[str]:

@@ -35,6 +35,7 @@ class Store:
     _new_id: Callable[[], ULID]
     _max_jobs: int
     _last_id: int = field(default=0, init=False)
+    _deleted: bool = field(default=True, init=False)
     _gathered: Gathered[Job | None] = field(init=False)
     _counted: Gathered[Counts] = field(init=False)
 
@@ -130,6 +131,7 @@ class Store:
 
         :raises shared.WrongState:
         """
+        self._deleted = True
         await self.database.write(lambda tx: by_hand.delete(tx, id_))
 
     async def put_artifact(
@@ -142,6 +144,7 @@ class Store:
         :raises by_hand.TooManyArtifacts, by_hand.TooLargeTogether, shared.TooMuchStored:
         """
         room = self.database.check_room()
+        self._deleted = True  # it may take the place of another
         is_large = isinstance(artifact, ArtifactFile)
         return await self.database.write(
             lambda tx: by_hand.put_by_hand(tx, id_, artifact, most_bytes, room), is_large=is_large
@@ -160,10 +163,13 @@ class Store:
 
     async def prune(self, state: State, before: int) -> int:
         """Forget some of the jobs that ended in ``state`` before ``before``; how many, 0 when none is left."""
-        return await self.database.write(lambda tx: prune.prune(tx, state, before))
+        count = await self.database.write(lambda tx: prune.prune(tx, state, before))
+        self._deleted = self._deleted or count > 0
+        return count
 
     async def forget(self, state: State, before: int, owner: str | None, after: str) -> Forgotten:
         """Forget some of the jobs of ``owner``, None for everybody's, likewise; the next step goes on behind ``after``."""
+        self._deleted = True
         return await self.database.write(lambda tx: prune.forget(tx, state, before, owner, after))
 
     async def note_clock(self, wall: int, calm: int) -> None:
@@ -177,6 +183,15 @@ class Store:
     async def shrink(self) -> bool:
         """Give some of the room that nothing uses back to the disk; whether there may be more of it."""
         return await self.database.aside(opening.shrink)
+
+    async def empty_log(self) -> None:
+        """See that what was deleted since the last time, or by the foreman before, is in no file any more."""
+        if self._deleted:
+            self._deleted = emptied = False
+            try:
+                emptied = await self.database.aside(opening.empty_log)
+            finally:
+                self._deleted = self._deleted or not emptied
 
     # reading
 

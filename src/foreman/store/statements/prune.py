@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
 from foreman.job import State
@@ -11,9 +13,12 @@ from foreman.store.statements.shared import Transaction
 #: How many a step forgets: each takes its payload, artifacts and events with it.
 BATCH = 100
 #: Ids begin with the time of their making, which was before the end: they bound what is looked at.
-PRUNE = (
-    "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_state WHERE state = ? AND id < ? "
-    "AND finished_at < ? ORDER BY id LIMIT ?) RETURNING id"
+OLD = "SELECT id FROM jobs INDEXED BY jobs_state WHERE state = ? AND id < ? AND finished_at < ? ORDER BY id LIMIT ?"
+#: How many bytes of payloads and artifacts a step deletes at the most, unless one job has more: each is overwritten.
+MOST_BYTES = 32 * 1024 * 1024
+SIZE = (
+    "SELECT (SELECT coalesce(sum(bytes), 0) FROM artifacts WHERE job_id = :id) + "
+    "(SELECT coalesce(sum(length(payload)), 0) FROM payloads WHERE job_id = :id)"
 )
 #: How many a step looks at for somebody's own: those of others are passed by.
 LOOK = 1000
@@ -37,9 +42,8 @@ def prune(tx: Transaction, state: State, before: int) -> int:
 
     :return: how many those were.
     """
-    rows = tx.cursor.execute(PRUNE, (state, first_id(before, leeway=True), before, BATCH)).fetchall()
-    tx.changed.update(id_ for (id_,) in rows)
-    return len(rows)
+    rows = tx.cursor.execute(OLD, (state, first_id(before, leeway=True), before, BATCH)).fetchall()
+    return _delete(tx, [id_ for (id_,) in rows])
 
 
 def forget(tx: Transaction, state: State, before: int, owner: str | None, after: str) -> Forgotten:
@@ -57,9 +61,22 @@ def forget(tx: Transaction, state: State, before: int, owner: str | None, after:
         if len(chosen) == BATCH:
             last = id_
             break
+    count = _delete(tx, chosen)
+    return Forgotten(count, last if count == len(chosen) else chosen[count - 1])
+
+
+def _delete(tx: Transaction, ids: Sequence[str]) -> int:
+    """Delete the first of these jobs, as many as MOST_BYTES allow, one at least; how many those were."""
+    chosen: list[str] = []
+    size = 0
+    for id_ in ids:
+        chosen.append(id_)
+        size += tx.cursor.execute(SIZE, {"id": id_}).fetchone()[0]
+        if size >= MOST_BYTES:
+            break
     tx.cursor.executemany(DELETE, [(id_,) for id_ in chosen])
     tx.changed.update(chosen)
-    return Forgotten(len(chosen), last)
+    return len(chosen)
 
 
 def note_clock(tx: Transaction, wall: int, calm: int) -> None:
