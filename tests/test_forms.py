@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.forms import MOST_BYTES, MOST_PARTS, field
+from foreman import forms
+from foreman.forms import MOST_BYTES, MOST_PARTS
+from foreman.gojson import Body
+from foreman.slices import at_once
 
 TYPE = b"multipart/form-data; boundary=X"
+
+
+def field(name: str, body: Body, content_type: bytes) -> str | None:
+    return at_once(forms.field(name, body, content_type))
 
 
 def part(name: bytes, value: bytes, *more: bytes) -> bytes:
@@ -111,6 +118,15 @@ def test_a_mapped_file_is_read_and_let_go() -> None:
         file.flush()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             assert field("model", mapped, TYPE) == "m"
+
+
+@pytest.mark.parametrize("more", range(-10, 130, 7))
+@pytest.mark.parametrize("blanks", [b"", b" " * 100])
+def test_a_large_file_is_searched_in_slices(more: int, blanks: bytes) -> None:
+    audio = part(b'"file"; filename="a.wav"', b"a" * (3 * 1024 * 1024 - more))
+    body = form(audio, part(b'"model"', b"m").replace(b"--X\r\n", b"--X" + blanks + b"\r\n"))
+    assert field("model", body, TYPE) == "m"
+    assert sum(1 for _ in forms.field("model", body, TYPE)) >= 2
 
 
 @given(st.binary(max_size=60), st.binary(max_size=30))

@@ -102,7 +102,7 @@ def way_of(target: bytes) -> object:
 
 
 def form_with(content_type: bytes) -> object:
-    return forms.field("model", b"--X\r\n\r\n", content_type)
+    return at_once(forms.field("model", b"--X\r\n\r\n", content_type))
 
 
 def described_form(content_type: bytes) -> object:
@@ -167,7 +167,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "a Content-Type with a boundary": (form_with, ((b"multipart/form-data", b""), (b"multipart/form-data; boundary=", b"x"),
                                                    (b'multipart/form-data; boundary="', b'"'), (b"multipart/form-data;a=b", b"\x01"))),
     "the boundary of a job's form": (described_form, ((b"boundary=", b""), (b'boundary="', b'"'))),
-    "a form": (lambda body: forms.field("model", body, b"multipart/form-data; boundary=X"), (
+    "a form": (lambda body: at_once(forms.field("model", body, b"multipart/form-data; boundary=X")), (
         (b"--X\r\n", b""), (b"--X\r\n\r\n", b"\r\n--X--"), (b"--X\r\nContent-Disposition: form-data", b"\r\n\r\nx\r\n--X--"),
         (b"--X\r\nContent-Disposition: form-data; name=model\r\n\r\n", b"\r\n--X--"), (b"--X", b"\r\n"))),
     "a body": (lambda body: asked.read("/api/chat", body), (

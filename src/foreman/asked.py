@@ -127,7 +127,7 @@ def read_in_slices(
     """
     if path == _TRANSCRIPTIONS:
         # A query would win over the form (Go's FormValue).
-        model = None if query else forms.field("model", body, content_type or b"")
+        model = None if query else (yield from forms.field("model", body, content_type or b""))
         return Asked(model, stream=False) if model else _unsure(path)
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):

@@ -8,14 +8,17 @@ from __future__ import annotations
 import re
 
 from foreman.gojson import Body
+from foreman.slices import Slices
 
 #: Parts that are looked at, and bytes that a value may have.
 MOST_PARTS = 64
 MOST_BYTES = 4096
-#: How far into a body is looked, in bytes: a file that stands before the field must not keep the process for long.
-MOST_SEARCHED = 32 * 1024 * 1024
+#: How much of a file that stands before the field is searched at once, in bytes: some 3 ms.
+_WINDOW = 1024 * 1024
 #: RFC 2046 section 5.1.1 allows 70 bytes.
 _LONGEST_BOUNDARY = 200
+#: Blanks that may stand behind a boundary.
+_MOST_BLANKS = 100
 
 # Each run of bytes is possessive, and no two runs side by side share a byte: whatever does not match costs one pass.
 _PARAMETERS = rb'(?:[ \t]*+;[ \t]*+[A-Za-z]++=(?:"[^"\\\r\n]*+"|[^"\\;\s]++))*'
@@ -25,27 +28,38 @@ _DISPOSITION = re.compile(rb"content-disposition:[ \t]*+form-data(" + _PARAMETER
 _PARAMETER = re.compile(rb';[ \t]*+([A-Za-z]++)=(?:"([^"]*+)"|([^";\s]++))')
 
 
-def field(name: str, body: Body, content_type: bytes) -> str | None:
+def field(name: str, body: Body, content_type: bytes) -> Slices[str | None]:
     """The text of the first field called ``name``; None where there is none, or the form cannot be read."""
     described = _CONTENT_TYPE.fullmatch(content_type)
     boundary = described and _parameters(described[1]).get(b"boundary")
     if not boundary or len(boundary) > _LONGEST_BOUNDARY:
         return None
     mark = rb"--" + re.escape(boundary)
-    border = re.compile(rb"\r\n" + mark + rb"(?:(--)|[ \t]*+\r\n)")
-    opening = re.compile(mark + rb"[ \t]*+\r\n").match(body)
+    border = re.compile(rb"\r\n" + mark + rb"(?:(--)|[ \t]{0,%d}\r\n)" % _MOST_BLANKS)
+    opening = re.compile(mark + rb"[ \t]{0,%d}\r\n" % _MOST_BLANKS).match(body)
     start = opening.end() if opening else len(body)
     for _ in range(MOST_PARTS):
         head = _HEAD.match(body, start)
-        end = head and border.search(body, head.end(), MOST_SEARCHED)
+        end = head and (yield from _search(border, body, head.end(), len(boundary)))
         if not head or not end:
             return None
         if _is_called(name.encode("ascii"), bytes(head[1])):
-            return _text(bytes(body[head.end() : end.start()]))
+            return _text(body[head.end() : end.start()])
         if end[1] is not None:
             return None
         start = end.end()
     return None
+
+
+def _search(border: re.Pattern[bytes], body: Body, at: int, length: int) -> Slices[re.Match[bytes] | None]:
+    """The first border from ``at`` on, of a boundary of ``length`` bytes."""
+    overlap = length + _MOST_BLANKS + 10  # one may begin in one window and end in the next
+    while (found := border.search(body, at, at + _WINDOW + overlap)) is None:
+        at += _WINDOW
+        if at >= len(body):
+            return None
+        yield
+    return found
 
 
 def _is_called(name: bytes, head: bytes) -> bool:
@@ -60,10 +74,10 @@ def _parameters(text: bytes) -> dict[bytes, bytes]:
     return {match[1].lower(): match[2] or match[3] or b"" for match in _PARAMETER.finditer(text)}
 
 
-def _text(value: bytes) -> str | None:
+def _text(value: Body) -> str | None:
     if len(value) > MOST_BYTES:
         return None
     try:
-        return value.decode("utf-8")
+        return bytes(value).decode("utf-8")
     except UnicodeDecodeError:
         return None
