@@ -128,6 +128,16 @@ async def test_a_target_that_does_not_answer_fails_with_its_reason() -> None:
 
 
 @ensureDeferred
+async def test_a_list_that_the_target_does_not_give_is_noted(simulator: Any) -> None:
+    target, port = simulator
+    target.misbehave("5xx", route="/api/ps", times=0, status=404, text="404 page not found")
+    found = await looked(settings(port))
+    assert found["target"].state == "note"
+    assert "with 2 models" in found["target"].text
+    assert "it gives no list at /api/ps: the target answered 404: 404 page not found" in found["target"].text
+
+
+@ensureDeferred
 async def test_a_target_that_wants_a_token_is_told_so(simulator: Any) -> None:
     target, port = simulator
     target.misbehave("5xx", route="*", times=0, status=401, text="who are you")
