@@ -32,6 +32,7 @@ FORM = (
 #: What differs from one answer to the next.
 PASSING = {
     "id", "created", "created_at", "completed_at", "total_duration", "load_duration", "prompt_eval_duration", "eval_duration",
+    "prompt_eval_cached_count", "cached_tokens", "cache_read_input_tokens",
 }  # fmt: skip
 
 
@@ -94,6 +95,8 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 def settled(value: Any) -> Any:
     """A value without what differs from one answer to the next, the order of members kept."""
     if isinstance(value, dict):
+        if "cache_read_input_tokens" in value:  # which is taken out of what the whole prompt has
+            value = {**value, "input_tokens": value["input_tokens"] + value["cache_read_input_tokens"]}
         return [(name, None if name in PASSING else settled(member)) for name, member in value.items()]
     return [settled(member) for member in value] if isinstance(value, list) else value
 

@@ -13,7 +13,9 @@ import golden
 from foreman.unstreamed import unstreamed
 
 #: What differs from one answer to the next.
-MEASURED = ("created_at", "total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+MEASURED = (
+    "created_at", "total_duration", "load_duration", "prompt_eval_duration", "eval_duration", "prompt_eval_cached_count",
+)  # fmt: skip
 
 
 def lines_of(name: str) -> list[bytes]:
