@@ -147,6 +147,36 @@ def test_a_folder_that_cannot_be_written_costs_the_jobs_and_is_tried_again(tmp_p
             assert daemon.log_lines("jobs are refused until it can be used")
 
 
+@pytest.mark.parametrize("trouble", ["full", "read-only", "full, after a crash", "read-only, after a crash"])
+def test_jobs_can_be_read_when_foreman_starts_on_a_disk_that_cannot_be_written(tmp_path: Path, trouble: str) -> None:
+    with small_disk(tmp_path, "16m") as disk, target(tmp_path, rate=0) as simulator:
+        settings = {"db_path": str(disk / "jobs.db"), "disk_reserve": "1"}
+        with foreman(tmp_path, simulator.url, **settings) as daemon:
+            ended = json.loads(hand_over(daemon, "before").body)["id"]
+            until(lambda: states(daemon)[ended] == "succeeded", "the job succeeds")
+            waits = json.loads(hand_over(daemon, "later", run_at="2100-01-01T00:00:00Z").body)["id"]
+            daemon.signal(signal.SIGKILL if "crash" in trouble else signal.SIGTERM)
+            daemon.ended()
+        filler = disk / "filler"
+        if trouble.startswith("full"):
+            with pytest.raises(OSError, match="No space left"):
+                fill(filler)
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with foreman(tmp_path, simulator.url, **settings) as daemon:
+            assert states(daemon) == {ended: "succeeded", waits: "scheduled"}
+            assert daemon.ask("GET", f"/jobs/{ended}/artifacts/response").status == 200
+            assert daemon.get(f"/jobs/{waits}")["state"] == "scheduled"
+            refused = hand_over(daemon, "not now")
+            assert refused.status == (507 if trouble.startswith("full") else 503)
+            assert daemon.ask("DELETE", f"/jobs/{ended}").status == refused.status
+            reason = daemon.get("/healthz")["reason"]
+            assert reason == ("store_full" if trouble.startswith("full") else "store_unwritable")
+            assert chats_go_on(daemon)
+            daemon.signal(signal.SIGTERM)
+            assert daemon.ended() in {-signal.SIGTERM, 143}
+
+
 def test_a_second_foreman_for_the_same_jobs_ends_at_once_and_says_why(tmp_path: Path) -> None:
     path = str(tmp_path / "jobs.db")
     with target(tmp_path, rate=0) as simulator, foreman(tmp_path, simulator.url, db_path=path) as daemon:

@@ -18,7 +18,6 @@ from ulid import ULID
 
 from bench import bytes_of
 from foreman.job import Ending, Mishap, NewJob, after
-from foreman.store import database as database_module
 from foreman.store import looks as looks_module
 from foreman.store import opening
 from foreman.store import writer as writer_module
@@ -558,14 +557,14 @@ async def test_whoever_asks_while_the_store_is_closing_is_refused_and_not_forgot
     store = served.store()
     await store.enqueue([new()])
     asked: list[Deferred[Any]] = []
-    close_log = database_module._close_log
+    empty_log = opening.empty_log
 
-    def slow(connection: Any) -> None:
+    def slow(connection: Any) -> bool:
         reactor.callFromThread(lambda: asked.extend(soon(outcome(one)) for one in (store.sweep(), store.counts())))
         time.sleep(0.05)
-        close_log(connection)
+        return empty_log(connection)
 
-    monkeypatch.setattr(database_module, "_close_log", slow)
+    monkeypatch.setattr(opening, "empty_log", slow)
     await store.database.stop()
     assert [type(one) for one in await gatherResults(asked)] == [StoreUnavailable] * 2
 

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman.permissions import loose
-from foreman.store import looks, opening
+from foreman.store import looks, opening, readonly
 from foreman.store.bells import Bells
 from foreman.store.locking import real
 from foreman.store.looks import READERS, Looks
@@ -113,7 +113,7 @@ class Database:
         :param caller: who asks, None for foreman itself.
         :raises StoreUnavailable: as the Deferred's failure.
         """
-        if self._writer is None or self._looks is None or self._writer.condition == "broken":
+        if self._looks is None or (self._writer is not None and self._writer.condition == "broken"):
             return maybeDeferred(self._refuse)
         return self._looks.look(look, arguments, caller, patient=patient).addErrback(self._unreadable)
 
@@ -169,6 +169,9 @@ class Database:
         if self._opened is not None:
             self._serve(self._opened)
         elif self._problem.condition not in {"off", "broken"}:
+            self._reading = readonly.pool_for(self._reactor, self.path)
+            if self._reading is not None:
+                self._looks = Looks(self._reading, self._reactor)
             self._reopening = LoopingCall(self._try_again)
             self._reopening.clock = self._reactor
             self._reopening.start(REOPEN, now=False)
@@ -177,22 +180,29 @@ class Database:
         """Write what waits to be written, and close the file."""
         if self._reopening is not None and self._reopening.running:
             self._reopening.stop()
-        if self._writer is not None and self._writing is not None and self._reading and self._looks:
+        if self._writer is not None and self._writing is not None:
             await self._writer.when_idle()
             # From here on whoever asks is refused: a pool that is closed would never answer.
             broken = self._writer.condition == "broken"
             self._problem = unavailable("off", "foreman is stopping")
             self._writer = None
-            self._looks.close(self._problem)
-            for connection in list(self._reading.connections.values()):
-                connection.interrupt()  # looks, and the look through the whole file, which takes minutes for a large one
-            self._reading.close()
+            self._stop_reading()
             if not broken:
-                await self._writing.runWithConnection(_close_log).addErrback(self._log_problem)
+                await self._writing.runWithConnection(opening.empty_log).addErrback(self._log_problem)
             self._writing.close()
+        self._stop_reading()
         if self._opened is not None:
             self._opened.lock.release()
             self._opened = None
+
+    def _stop_reading(self) -> None:
+        if self._looks is not None:
+            self._looks.close(self._problem)
+        reading, self._reading, self._looks = self._reading, None, None
+        if reading is not None:
+            for connection in list(reading.connections.values()):
+                connection.interrupt()  # looks, and the look through the whole file, which takes minutes for a large one
+            reading.close()
 
     def _serve(self, opened: Opened) -> None:
         self._writing = self._pool(1, opening.configure)
@@ -234,6 +244,7 @@ class Database:
             return
         self._reopening.stop()
         self._opened = opened
+        self._stop_reading()  # what has only been read until now
         self._serve(opened)
         self._log.info("the job store can be used now")
         self.bells.ring(frozenset(), True)
@@ -290,7 +301,3 @@ def _configure_reader(connection: sqlite3.Connection) -> None:
     opening.configure(connection)
     connection.execute("PRAGMA query_only = ON")
     connection.execute(f"PRAGMA cache_size = -{READER_CACHE}")
-
-
-def _close_log(connection: Any) -> None:
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

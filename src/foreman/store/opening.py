@@ -151,6 +151,13 @@ def shrink(connection: sqlite3.Connection) -> bool:
     return True
 
 
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Whether the database is one of foreman's, and of this version."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return bool(application == APPLICATION_ID and version == len(migrations()))
+
+
 def empty_log(connection: sqlite3.Connection) -> bool:
     """Write the log of changes into the database and cut it: it holds older contents of pages, what was deleted among them.
 

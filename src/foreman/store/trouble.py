@@ -12,6 +12,8 @@ Condition = Literal["ok", "full", "unwritable", "broken", "off"]
 
 #: After these nothing that SQLite says can be relied on: a failed fsync may have lost pages that later commits build on.
 _BROKEN = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+#: These come before anything is written: nothing can have been lost.
+_NO_SHARED_MEMORY = frozenset({sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMLOCK})
 _UNWRITABLE = frozenset(
     {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 )
@@ -57,6 +59,10 @@ def named(problem: sqlite3.Error) -> Condition | None:
     code = getattr(problem, "sqlite_errorcode", None)
     if code is None:
         return None
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the file of shared memory beside the log could not be made larger
+        return "full"
+    if code in _NO_SHARED_MEMORY:
+        return "unwritable"
     primary = code & 0xFF
     if primary == sqlite3.SQLITE_FULL:
         return "full"
