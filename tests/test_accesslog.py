@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent, capturedLogs
 
 from foreman.record import Record
 from foreman.web.accesslog import AccessLog
 
 
 @pytest.fixture
-def lines() -> Iterator[list[LogEvent]]:
-    events: list[LogEvent] = []
-
-    def observe(event: LogEvent) -> None:
-        if "_line" in event:
-            events.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield events
-    globalLogPublisher.removeObserver(observe)
+def lines() -> Iterator[Sequence[LogEvent]]:
+    with capturedLogs() as events:
+        yield events
 
 
 def write(**given: Any) -> None:
@@ -33,14 +26,14 @@ def write(**given: Any) -> None:
 
 
 @pytest.mark.parametrize("member", ["caller", "route", "model", "detail"])
-def test_nothing_that_others_wrote_makes_a_second_line_or_a_colour(lines: list[LogEvent], member: str) -> None:
+def test_nothing_that_others_wrote_makes_a_second_line_or_a_colour(lines: Sequence[LogEvent], member: str) -> None:
     write(**{member: "one\ntwo\x1b[31m"})
     (event,) = lines
     assert event["_line"].isprintable()
 
 
 @pytest.mark.parametrize("member", ["route", "model", "detail"])
-def test_what_others_wrote_is_repeated_in_part(lines: list[LogEvent], member: str) -> None:
+def test_what_others_wrote_is_repeated_in_part(lines: Sequence[LogEvent], member: str) -> None:
     write(**{member: "\xff/" * 30_000})
     (event,) = lines
     assert len(repr(event)) < 6000

@@ -13,7 +13,8 @@ from ulid import ULID
 from foreman.cli.main import cli
 from foreman.job import NewJob
 from foreman.store.backup import back_up, restore, verify
-from foreman.store.opening import Lock, configure, open_database
+from foreman.store.locking import Lock
+from foreman.store.opening import configure, open_database
 from foreman.store.statements import enqueue, running
 from foreman.store.statements.shared import Transaction
 from foreman.store.trouble import StoreRefused

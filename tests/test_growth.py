@@ -6,10 +6,12 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from attrs import frozen
+from click import UsageError
 
 from foreman import (
     addresses,
@@ -201,7 +203,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "an address of a target": (of_text(addresses.target), ((b"http://", b""), (b"http://[", b"]"))),
     "an address to listen on": (of_text(addresses.endpoint), ((b"[", b"]:1"), (b"tcp:1:interface=", b""))),
     "what an endpoint says": (of_text(addresses.is_private), ((b"tcp:1:interface=", b""),)),
-    "a moment that is typed": (of_text(lambda text: when.to_come(text, when.datetime.now(when.UTC))), ((b"+", b"x"), (b"1", b"x"),
+    "a moment that is typed": (of_text(lambda text: when.to_come(text, datetime.now(UTC))), ((b"+", b"x"), (b"1", b"x"),
                                                                                                     (b"2026-11-28 22:00:00.", b"Z"))),
     "a payload that is typed": (payloads.whole, ((b'{"a":"', b'"}'),)),
     "an option that is typed": (of_text(payloads.option), ((b"a=", b""), (b'a={"b":"', b'"}'))),
@@ -216,7 +218,14 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "the simulator: Host": (of_text(lambda text: router._address_allowed(router._host_name(text))), ((b"[", b"]"),)),
 }  # fmt: skip
 #: What says that an input is none; anything else is a mistake of the reader.
-REFUSALS = (ForemanError, ValueError, Malformed, Refused, credentials.UnfitCredential, cli_asking.click.UsageError)
+REFUSALS: tuple[type[Exception], ...] = (
+    ForemanError,
+    ValueError,
+    Malformed,
+    Refused,
+    credentials.UnfitCredential,
+    UsageError,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -231,7 +240,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def work(read: Callable[[bytes], object], data: bytes) -> float:
     """The CPU time that a reader takes for ``data``, in seconds."""
     began = time.thread_time()
-    with contextlib.suppress(REFUSALS):
+    with contextlib.suppress(*REFUSALS):
         read(data)
     return time.thread_time() - began
 
