@@ -16,11 +16,13 @@ from twisted.internet.task import deferLater
 
 import wire
 from bench import reactor
-from foreman.job import Ending, Mishap
+from foreman.job import Ending, Job, Mishap
 from foreman.store.database import Database
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
 from foreman.store.trouble import TookTooLong
+from foreman.web.jobs import shown
+from foreman.web.jobs.shown import job_value
 from jobbench import ADMIN, BOB, CHAT, LIMITS, JobBench, jobbench, pointers, problem, until
 
 Story = Callable[[JobBench], Awaitable[None]]
@@ -573,3 +575,27 @@ async def test_one_caller_cannot_fill_the_disk(tmp_path: Path) -> None:
             await bench.ask("POST", f"/jobs/{id_}/cancel")
             assert (await bench.ask("DELETE", f"/jobs/{id_}")).status == 204
             assert (await bench.ask("POST", "/jobs", {**CHAT, "payload": payload})).status == 201
+
+
+@told
+async def test_others_get_their_turn_while_many_jobs_are_put_into_words(bench: JobBench) -> None:
+    at_once: list[int] = []
+
+    def beat() -> None:
+        at_once.append(0)
+        if looking:
+            reactor.callLater(0, beat)
+
+    def counted(job: Job, models: Any) -> dict[str, Any]:
+        at_once[-1] += 1
+        return job_value(job, models)
+
+    await bench.ask("POST", "/jobs", [CHAT] * 80)
+    looking = True
+    beat()
+    with patch.object(shown, "job_value", counted):
+        listed = value(await bench.ask("GET", "/jobs?limit=80"))["jobs"]
+    looking = False
+    assert (len(listed), sum(at_once)) == (80, 80)
+    assert max(at_once) <= shown.AT_ONCE
+    await deferLater(reactor, 0.01)

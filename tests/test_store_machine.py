@@ -587,7 +587,7 @@ class StoreMachine(RuleBasedStateMachine):
     def what_must_always_hold_holds(self) -> None:
         (waiting,) = self.rows("SELECT value FROM meta WHERE key = 'waiting'")
         assert waiting == (str(len(self.model.in_state("scheduled", "queued"))),)
-        held = {}
+        held: dict[str, tuple[int, int]] = {}
         for id_, job in self.model.jobs.items():
             count, size = held.get(job.owner, (0, 0))
             kept = sum(len(one.data) for one, _, _ in self.model.known[id_].artifacts.values())

@@ -337,7 +337,12 @@ def test_ten_thousand_spellings_of_a_model_are_one_group_and_one_list(tmp_path: 
         enqueue.enqueue(tx, jobs, [f"{number:026}" for number in range(1800)], 10**6)
         tx.cursor.execute("COMMIT")
         asked: list[str] = []
-        assert running.head(connection.cursor(), "gate", lambda model: asked.append(model) or 0) == f"{0:026}"
+
+        def bonus_of(model: str) -> int:
+            asked.append(model)
+            return 0
+
+        assert running.head(connection.cursor(), "gate", bonus_of) == f"{0:026}"
         assert asked == ["M"]
         page = queries.page(connection.cursor(), Filter(model="m"), None, 2000)
         assert [job.model for job in page] == [job.model for job in reversed(jobs)]

@@ -22,7 +22,7 @@ from foreman.web.answers import Reply, json_reply
 from foreman.web.jobs import asking, reading
 from foreman.web.jobs.problems import Flaw, Problem, flawed
 from foreman.web.jobs.reading import PASSED, Reader
-from foreman.web.jobs.shown import Models, job_value
+from foreman.web.jobs.shown import Models, job_value, job_values
 from foreman.web.jobs.waking import Waking
 from foreman.web.visit import Visit
 
@@ -149,7 +149,7 @@ class Intake:
             jobs = [one.job for one in enqueued]
         # One that is gone already was deleted by somebody else meanwhile.
         found = [one.job if job is None else job for one, job in zip(enqueued, jobs, strict=True)]
-        return [job_value(job, self._models) for job in found]
+        return await job_values(found, lambda job: job_value(job, self._models), self._waking)
 
 
 def read_whole(visit: Visit) -> Slices[bytes]:

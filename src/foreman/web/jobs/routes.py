@@ -30,7 +30,7 @@ from foreman.web.jobs.front import Front
 from foreman.web.jobs.intake import Intake, JobLimits
 from foreman.web.jobs.pieces import Readers
 from foreman.web.jobs.problems import Problem, family_reply, no_such_job, problem_of, problem_reply
-from foreman.web.jobs.shown import Listed, Models, artifact_value, job_value
+from foreman.web.jobs.shown import Listed, Models, artifact_value, job_value, job_values
 from foreman.web.jobs.waking import Waking, listening
 from foreman.web.visit import Visit
 
@@ -111,7 +111,7 @@ class JobsApi:
         found = await self._store.page(page.wanted, page.before, page.limit + 1, request.caller)
         jobs = found[: page.limit]
         following = request.own_path(page.next_after(jobs[-1].id)) if len(found) > page.limit else None
-        value = {"jobs": [self._listed.value(job) for job in jobs], "next": following}
+        value = {"jobs": await job_values(jobs, self._listed.value, self._waking), "next": following}
         self._reply(request, json_reply(200, value))
 
     @app.route("/jobs/<string:id>", methods=["GET"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -12,6 +13,7 @@ from foreman.job import ArtifactInfo, Job, JobError
 from foreman.ollama.stock import Standing
 from foreman.store.queries import Event
 from foreman.web.jobs import moments
+from foreman.web.jobs.waking import Waking
 
 #: Of so many jobs the log tells that they cannot be shown.
 MOST_REPORTED = 1000
@@ -28,6 +30,22 @@ class Models(Protocol):
 
     def why_held(self, lane: str) -> str | None:
         """Why no job of a lane is taken now, None where nothing keeps it."""
+
+
+#: So many jobs are put into words at once; then others get their turn.
+AT_ONCE = 25
+
+
+async def job_values(
+    jobs: Sequence[Job], show: Callable[[Job], dict[str, Any]], waking: Waking
+) -> list[dict[str, Any]]:
+    """Many jobs, without keeping the reactor for long: each may have dozens of artifacts."""
+    values: list[dict[str, Any]] = []
+    for number, job in enumerate(jobs, 1):
+        values.append(show(job))
+        if number % AT_ONCE == 0:
+            await waking.first_of(seconds=0)
+    return values
 
 
 def job_value(job: Job, models: Models) -> dict[str, Any]:
