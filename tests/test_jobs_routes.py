@@ -563,7 +563,7 @@ async def test_one_caller_cannot_fill_the_disk(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         payload = {**CHAT["payload"], "options": {"x": "x" * 5000}}
         id_ = await bench.submit(payload=payload)
-        with patch.object(Database, "check_room", lambda _: 2000):
+        with patch.object(Database, "check_room", lambda _: 7000):
             assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/a", bytes(5000))).status == 201
             for full in (
                 await bench.ask("PUT", f"/jobs/{id_}/artifacts/b", bytes(5000)),

@@ -107,5 +107,5 @@ def put_by_hand(
         raise TooLargeTogether(
             f"your artifacts of a job may have {most_bytes} bytes together, and these would have {size + info.bytes}"
         )
-    check_room(tx, [job.owner], room)
+    check_room(tx, [job.owner], room, info.bytes)
     return info, is_new

@@ -50,8 +50,10 @@ def enqueue(
     enqueued = [_enqueue(tx, one, id_, index) for index, (one, id_) in enumerate(zip(new, ids, strict=True))]
     fresh = sum(not one.replayed for one in enqueued)
     if fresh:
-        check_waiting(add_waiting(tx, fresh), most, {one.owner for one in new}, tx)
-        check_room(tx, {one.owner for one in new}, room)
+        owners = {one.owner for one in new}
+        check_waiting(add_waiting(tx, fresh), most, owners, tx)
+        added = sum(len(one.payload) for one, known in zip(new, enqueued, strict=True) if not known.replayed)
+        check_room(tx, owners, room, added)
     return enqueued
 
 

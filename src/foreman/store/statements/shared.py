@@ -124,17 +124,20 @@ def held_by(tx: Transaction, owner: str) -> tuple[int, int]:
     return (0, 0) if row is None else (row[0], row[1])
 
 
-def check_room(tx: Transaction, owners: Iterable[str], room: int | None) -> None:
+def check_room(tx: Transaction, owners: Iterable[str], room: int | None, added: int) -> None:
     """Whether the bytes of each of ``owners``, the new ones included, are its share of the disk at most.
 
-    :param room: bytes that are left there for jobs, None where nobody knows.
+    :param room: bytes that were left there for jobs, None where nobody knows; :param added: how many came since.
     :raises TooMuchStored: if not.
     """
+    if room is None:
+        return
+    left = max(0, room - added)
     for owner in owners:
         _waiting, held = held_by(tx, owner)
-        if room is not None and not is_fair(held, room):
+        if held and not is_fair(held, left):
             raise TooMuchStored(
-                f"your jobs and artifacts would have {held} bytes, and {room} are left on the disk of the job store: a "
+                f"your jobs and artifacts would have {held} bytes, and {left} would be left on the disk of the job store: a "
                 f"caller may have {SHARE} times as many as are left for all; delete some jobs"
             )
 
