@@ -9,12 +9,15 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
+from foreman.lanes import Lane, Way
 from foreman.record import Record
-from foreman.web.accesslog import AccessLog
+from foreman.web.accesslog import PERIOD, REFUSALS, AccessLog
+
+WAY = Way(Lane.FOREMAN, "ollama", "/")
 
 
 @pytest.fixture
-def lines() -> Iterator[Sequence[LogEvent]]:
+def logged() -> Iterator[Sequence[LogEvent]]:
     with capturedLogs() as events:
         yield events
 
@@ -26,14 +29,48 @@ def write(**given: Any) -> None:
 
 
 @pytest.mark.parametrize("member", ["caller", "route", "model", "detail"])
-def test_nothing_that_others_wrote_makes_a_second_line_or_a_colour(lines: Sequence[LogEvent], member: str) -> None:
+def test_nothing_that_others_wrote_makes_a_second_line_or_a_colour(logged: Sequence[LogEvent], member: str) -> None:
     write(**{member: "one\ntwo\x1b[31m"})
-    (event,) = lines
+    (event,) = logged
     assert event["_line"].isprintable()
 
 
 @pytest.mark.parametrize("member", ["route", "model", "detail"])
-def test_what_others_wrote_is_repeated_in_part(lines: Sequence[LogEvent], member: str) -> None:
+def test_what_others_wrote_is_repeated_in_part(logged: Sequence[LogEvent], member: str) -> None:
     write(**{member: "\xff/" * 30_000})
-    (event,) = lines
+    (event,) = logged
     assert len(repr(event)) < 6000
+
+
+def left_out(events: Sequence[LogEvent]) -> list[int]:
+    return [event["count"] for event in events if "more requests were refused" in (event.get("log_format") or "")]
+
+
+def lines(events: Sequence[LogEvent]) -> int:
+    return sum("_line" in event for event in events)
+
+
+def test_of_thousands_of_refusals_only_some_have_a_line_and_the_others_are_counted(logged: Sequence[LogEvent]) -> None:
+    clock = Clock()
+    log = AccessLog(clock)
+    for _ in range(5000):
+        log.answered_here("id", "caller", WAY, 408, clock.seconds())
+    log.answered_here("id", "caller", WAY, 200, clock.seconds())
+    for _ in range(REFUSALS):
+        clock.advance(0.01)
+    assert lines(logged) == REFUSALS + 1
+    clock.advance(PERIOD)
+    log.answered_here("id", "caller", WAY, 408, clock.seconds())
+    clock.advance(1)
+    assert left_out(logged) == [5000 - REFUSALS]
+    assert lines(logged) == REFUSALS + 2
+    assert clock.getDelayedCalls() == []
+
+
+def test_what_was_left_out_is_said_at_the_end_at_the_latest(logged: Sequence[LogEvent]) -> None:
+    log = AccessLog(Clock())
+    for _ in range(REFUSALS + 3):
+        log.answered_here("id", "caller", WAY, 408, 0.0)
+    log.flush()
+    assert left_out(logged) == [3]
+    assert lines(logged) == REFUSALS

@@ -144,6 +144,15 @@ def test_a_slow_body_does_not_make_room_for_itself() -> None:
     assert bodies.used == 200
 
 
+def test_a_slow_body_that_needs_room_goes_itself() -> None:
+    bodies, slow = some_slow(200, 200, "me")
+    newcomer = HeldBody(200, bodies, "you", lambda: True)
+    newcomer.add(b"x" * 100)
+    with pytest.raises(NotHeld, match="slowly"):
+        newcomer.add(b"x")
+    assert slow[0].refused == []
+
+
 def test_memory_has_a_bound_of_its_own_and_gives_way_to_files() -> None:
     bodies = Bodies(2 * MEMORY_IN_ALL, 2 * MEMORY_IN_ALL, files=3)
     held = [HeldBody(IN_MEMORY, bodies) for _ in range(200)]

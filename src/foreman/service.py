@@ -161,13 +161,9 @@ class Foreman(Service):
         self.worker.start()
         self._token_file.start()
         self._port.startService()
-        self._port._waitingForPort.addCallback(self._listens)  # noqa: SLF001 - strports offers no other way
+        listening: Any = self._port._waitingForPort  # noqa: SLF001 - strports offers no other way
+        listening.addCallback(self.doors.accepting.listens)
         self._banner.listens()
-
-    def _listens(self, port: Any) -> Any:
-        if hasattr(port, "numberAccepts"):
-            self.doors.ports.append(port)
-        return port
 
     def _target_is_there(self) -> None:
         if self.inventory.tags is not None:

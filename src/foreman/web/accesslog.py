@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +17,9 @@ from foreman.record import Record
 LINES_AT_ONCE = 20
 #: How much of what somebody else wrote is repeated, in characters: of a path or a name, and of a sentence.
 LONGEST, LONGEST_SENTENCE = 200, 500
+#: So many refusals are logged in ``PERIOD`` seconds; of the others it is said how many they were.
+REFUSALS = 200
+PERIOD = 10.0
 
 
 @define(eq=False)
@@ -24,6 +28,8 @@ class AccessLog:
 
     _clock: IReactorTime
     _waiting: deque[tuple[Record, float]] = field(factory=deque, init=False)
+    _period_began_at: float = field(default=-inf, init=False)
+    _refusals: int = field(default=0, init=False)
     _log = Logger(namespace="foreman.access")
 
     def write(self, record: Record) -> None:
@@ -33,14 +39,30 @@ class AccessLog:
             self._clock.callLater(0, self._write_some)
 
     def answered_here(self, id: str, caller: str, way: Way, status: int, began_at: float) -> None:  # noqa: A002 - the field's name
-        """Log a request that foreman itself has answered, or refused."""
+        """Log a request that foreman itself has answered, or refused; of thousands of refusals only how many they were."""
+        if status >= 400 and not self._is_worth_a_line():
+            return
         record = Record(id, caller, way.path, way.lane.value, began_at, status=status)
         if status >= 400:
             record.outcome = "refused"
         self.write(record)
 
+    def _is_worth_a_line(self) -> bool:
+        now = self._clock.seconds()
+        if now - self._period_began_at >= PERIOD:
+            self._tell_left_out()
+            self._period_began_at = now
+        self._refusals += 1
+        return self._refusals <= REFUSALS
+
+    def _tell_left_out(self) -> None:
+        left_out, self._refusals = self._refusals - REFUSALS, 0
+        if left_out > 0:
+            self._log.warn("{count} more requests were refused, too many for a line each", count=left_out)
+
     def flush(self) -> None:
         """Write what waits, all of it."""
+        self._tell_left_out()
         while self._waiting:
             self._write(*self._waiting.popleft())
 

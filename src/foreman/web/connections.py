@@ -94,7 +94,7 @@ class Connections:
     _heads: int = field(default=0, init=False)
     _sent_away: int = field(default=0, init=False)
     _said_at: float = field(default=-inf, init=False)
-    _log = Logger(namespace="foreman.web.site")
+    _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         self._others = {stage: OrderedDict() for stage in Stage if stage not in (Stage.QUIET, Stage.BUSY)}
@@ -164,6 +164,10 @@ class Connections:
 
     # who makes room
 
+    def is_slow(self, door: Door) -> bool:
+        """Whether ``door`` has a body that comes slowly."""
+        return door.stage is Stage.BODY and door.arrival.rate(self._clock.seconds()) < SLOW
+
     def slow_bodies(self) -> list[Door]:
         """Those whose bodies come slowly, the slowest first."""
         now = self._clock.seconds()
@@ -200,7 +204,7 @@ class Connections:
             self._slow.extend(self.slow_bodies())
         while self._slow:
             door = self._slow.popleft()
-            if door.stage is Stage.BODY and door.arrival.rate(now) < SLOW and (own is None or door.address == own):
+            if self.is_slow(door) and (own is None or door.address == own):
                 return door
         return None
 

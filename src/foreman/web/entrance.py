@@ -30,6 +30,8 @@ from foreman.lanes import (
 from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, redirect_reply
+from foreman.web.brake import Brake
+from foreman.web.connections import address_of
 from foreman.web.credentials import UnfitCredential, contains, credential, stands_in, without_copies
 from foreman.web.framing import authority
 from foreman.web.guards import Guards, same_origin
@@ -60,6 +62,7 @@ class Entrance:
     new_id: Callable[[], ULID]
     access_log: AccessLog
     mark: bytes = b""
+    _brake: Brake = field(factory=Brake, init=False)
     _date: bytes = field(default=b"", init=False)
     _date_second: int = field(default=0, init=False)
 
@@ -202,7 +205,7 @@ class Entrance:
             return self._unauthorized(visit, "a token is required: Authorization: Bearer <token>, or x-api-key")
         holder = self.tokens.who(given)
         if holder is None:
-            return self._unauthorized(visit, "this token is not known here")
+            return self._slow_down(visit) or self._unauthorized(visit, "this token is not known here")
         visit.caller, visit.holder = holder.name, holder
         if contains(_seen_by_others(found, visit.target), given):
             visit.way = evolve(visit.way, path="-")
@@ -212,6 +215,16 @@ class Entrance:
             text = "managing models, and what Ollama tells of its use and its settings, is for admins here"
             return self._refuse(visit, 403, f"{text} (FOREMAN_ADMIN_TOKEN)")
         return None
+
+    def _slow_down(self, visit: Visit) -> Reply | None:
+        """Note an unknown token; where its client has sent too many, tell it to wait."""
+        wait = self._brake.guessed(address_of(visit.caller), visit.began_at)
+        if not wait:
+            return None
+        visit.doubtful = True  # each guess costs a connection
+        text = "this token is not known here, and too many such have come from your address; try again later"
+        retry = [(b"Retry-After", b"%d" % wait)]
+        return error_reply(visit.family, 429, text, visit.request_id, headers=retry)
 
     def _unauthorized(self, visit: Visit, message: str) -> Reply:
         agent = (visit.headers_named(b"user-agent") or [b""])[0]
@@ -240,7 +253,8 @@ class Entrance:
 
     def log_refusal(self, visit: Visit, reply: Reply) -> None:
         """Note a request that was answered at the door."""
-        self.access_log.answered_here(visit.id, visit.caller, visit.way, reply.status, visit.began_at)
+        if reply.status != 429:  # of those the brake says how many they are
+            self.access_log.answered_here(visit.id, visit.caller, visit.way, reply.status, visit.began_at)
 
 
 def _allow(path: str) -> RawHeaders:

@@ -15,9 +15,9 @@ from attrs import define, field, frozen
 IN_MEMORY = 1024 * 1024
 #: Where all bodies in memory have more than ``MEMORY_CROWDED`` bytes, one goes to a file beyond this many.
 IN_CROWDED_MEMORY = 64 * 1024
-MEMORY_CROWDED = 32 * 1024 * 1024
+MEMORY_CROWDED = 16 * 1024 * 1024
 #: The most bytes of all bodies in memory.
-MEMORY_IN_ALL = 96 * 1024 * 1024
+MEMORY_IN_ALL = 64 * 1024 * 1024
 #: How much room is made at once, in bytes, so that it is not looked for at each chunk of a body.
 MADE_AT_ONCE = 1024 * 1024
 #: The most requests that are refused at once to make room: each takes a third of a millisecond.
@@ -48,7 +48,7 @@ class Arriving:
 class Bodies:
     """All bodies, and what they share: bytes that have arrived, in memory and in files. What is announced takes no room.
 
-    Where there is no room for what arrives, those go that come slowly, the slowest first.
+    Where there is no room for what arrives, those go that come slowly: the one that needs room, or the slowest.
 
     :ivar limit: bytes of all bodies; :ivar share: bytes of one caller's; :ivar files: how many may be in files;
     :ivar slow: tells which come slowly, the slowest first; :ivar used: bytes of all bodies now.
@@ -84,6 +84,9 @@ class Bodies:
 
         :raises NotHeld: when there is no room; then they are not counted.
         """
+        fits_memory = body.in_file or self.in_memory + count <= MEMORY_IN_ALL
+        if not (fits_memory and self._fits(body, count)) and body.is_slow():
+            raise NotHeld(503, TOO_SLOW)
         if not self._fits(body, count):
             self.expect(body, count)
             everybody = self.used + count > self.limit
@@ -94,7 +97,7 @@ class Bodies:
                 return self.used <= enough[0] and self._of[body.caller] <= enough[1]
 
             self._drop_slow(body, has_room, lambda one: one.length if everybody or one.caller == body.caller else 0)
-        if not body.in_file and self.in_memory + count > MEMORY_IN_ALL:
+        if not fits_memory:
             enough_memory = MEMORY_IN_ALL - max(count, MADE_AT_ONCE)
             self._drop_slow(body, lambda: self.in_memory <= enough_memory, lambda one: 0 if one.in_file else one.length)
         if not self._fits(body, count) or (not body.in_file and self.in_memory + count > MEMORY_IN_ALL):
@@ -146,15 +149,16 @@ class Bodies:
 
 @define(eq=False)
 class HeldBody:
-    """The body of one request.
+    """The body of one request; what it takes is given back by ``close``.
 
-    :ivar limit: its most bytes; :ivar length: its bytes so far; :ivar caller: whose it is; :ivar in_file: whether it is in a
-        file. What it takes is given back by ``close``.
+    :ivar limit: its most bytes; :ivar caller: whose it is; :ivar is_slow: tells whether it comes slowly; :ivar length: its
+        bytes so far; :ivar in_file: whether it is in a file.
     """
 
     limit: int
     _bodies: Bodies
     caller: str = ""
+    is_slow: Callable[[], bool] = lambda: False
     length: int = field(default=0, init=False)
     in_file: bool = field(default=False, init=False)
     _content: BinaryIO = field(factory=BytesIO, init=False)
@@ -204,6 +208,7 @@ class HeldBody:
         """Forget the body, and give its place back."""
         if not self._closed:
             self._closed = True
+            self.is_slow = lambda: False
             try:
                 with contextlib.suppress(OSError):  # of a full disk: nobody wants the rest
                     self._content.close()

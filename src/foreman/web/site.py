@@ -10,6 +10,7 @@ from twisted.web.server import Site
 
 from foreman.config import Config
 from foreman.lanes import Way, is_of_jobs
+from foreman.web.accepting import Accepting
 from foreman.web.connections import Connections, address_of
 from foreman.web.door import Door
 from foreman.web.entrance import Entrance
@@ -19,17 +20,12 @@ from foreman.web.held import Arriving, Bodies
 MOST_FILES = 1024
 
 
-#: The most connections that are accepted in one turn of the reactor: then those that are there are read first, so that
-#: a newcomer is heard before the next thousand come.
-ACCEPTED_AT_ONCE = 64
-
-
 class DoorFactory(Site):
     """All connections of clients, and what they share.
 
     :ivar clock: for deadlines; :ivar connections: all of them; :ivar open: whoever is there;
     :ivar entrance: who may come in; :ivar bodies: the bodies of requests, and their room;
-    :ivar jobs: answers what is below ``/jobs``; :ivar ports: where they come in, as Twisted's ``tcp.Port``.
+    :ivar jobs: answers what is below ``/jobs``; :ivar accepting: how they come in.
     """
 
     noisy = False
@@ -56,12 +52,11 @@ class DoorFactory(Site):
         )
         self.open = self.connections.open
         self.draining = False
-        self.ports: list[Any] = []
+        self.accepting = Accepting(clock)
 
     def buildProtocol(self, addr: IAddress | None) -> Door:  # type: ignore[override]
         """A client connected."""
-        for port in self.ports:
-            port.numberAccepts = min(port.numberAccepts, ACCEPTED_AT_ONCE)
+        self.accepting.accepted()
         door = Door()
         door.factory = self
         door.address = address_of(str(getattr(addr, "host", "")))

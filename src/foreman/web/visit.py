@@ -80,6 +80,7 @@ class Visit(Findings, Request):
         self.content = HeldBody(factory.config.max_body, factory.bodies)
         refusal = factory.entrance.decide(self)
         self.content.caller = self.caller
+        self.content.is_slow = self._is_slow
         if refusal is not None:
             self.refusal = refusal
         elif self.channel.stage is Stage.STANDBY and self.way.path not in ALWAYS_ANSWERED:
@@ -283,6 +284,9 @@ class Visit(Findings, Request):
         if self.content is not None:
             self.content.close()  # before the next request needs its place
         super()._cleanup()
+
+    def _is_slow(self) -> bool:
+        return self.channel.factory.connections.is_slow(self.channel)
 
     def _hold(self, do: Callable[[Any], None], what: Any) -> None:
         try:
