@@ -36,6 +36,7 @@ class Told:
     kind: str = ""
     body: bytes = b""
     ending: str | errors.ForemanError = ""
+    raw_headers: list[tuple[bytes, bytes]] = field(factory=list)
 
     @property
     def family(self) -> Family:
@@ -73,10 +74,16 @@ class Waiting:
     """One client that waits."""
 
     def __init__(
-        self, path: str = "/api/chat", family: Family = "ollama", *, stream: bool = True, **notices: Any
+        self,
+        path: str = "/api/chat",
+        family: Family = "ollama",
+        *,
+        stream: bool = True,
+        agent: bytes = b"",
+        **notices: Any,
     ) -> None:
         self.clock = Clock()
-        self.told = Told(Way(Lane.GATE, family, path))
+        self.told = Told(Way(Lane.GATE, family, path), raw_headers=[(b"User-Agent", agent)] if agent else [])
         self.place = Place(3, Range(20.0, 42.0))
         visit = cast("Visit", self.told)
         settings = Notices(**{"after": 5.0, "after_unary": 240.0, **notices})
@@ -150,6 +157,44 @@ def test_for_clients_that_parse_chunk_by_chunk_a_filler_is_a_whole_empty_object(
     assert filler["model"] == "m"
     assert filler["done"] is False
     assert (filler["message"]["content"] if path == "/api/chat" else filler["response"]) == ""
+
+
+def scanned(received: bytes) -> list[Any]:
+    """What Ollama's client in Go makes of what it received when it is interrupted (contract 6).
+
+    Its scanner hands over each line and, when nothing more comes, what stands behind the last of them.
+    """
+    *lines, rest = received.split(b"\n")
+    return [json.loads(line) for line in [*lines, *([rest] if rest else [])]]
+
+
+@pytest.mark.parametrize("agent", [b"ollama/0.34.4 (amd64 linux) Go/go1.26.0", b"Ollama/0.0.0 (arm64 darwin) Go/go1.27"])
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_ollamas_own_client_can_be_interrupted_while_it_waits(path: str, agent: bytes) -> None:
+    with doorstep() as step:
+        step.target.holds = True
+        running, waiting = step.call(), step.call()
+        body = b'{"model":"m","messages":[{"role":"user","content":"a"}],"prompt":"a"}'
+        running.send(request("POST", path, body))
+        waiting.send(request("POST", path, body, [("User-Agent", agent.decode())]))
+        step.wait(6)
+        for fillers in (1, 2, 3):
+            chunks = [chunk for chunk in waiting.received.partition(b"\r\n\r\n")[2].split(b"\r\n")[1::2] if chunk]
+            assert len(chunks) == fillers
+            for value in scanned(b"".join(chunks)):
+                assert (value["model"], value["done"]) == ("m", False)
+                assert (value["message"]["content"] if path == "/api/chat" else value["response"]) == ""
+            step.wait(10)
+        waiting.leave()
+        assert step.service.inference.gate.waiting == []
+        assert b"\r\n \r\n" in b"\r\n" + running.received.partition(b"\r\n\r\n")[2]
+
+
+def test_other_clients_of_the_same_words_get_spaces() -> None:
+    for agent in (b"ollama-python/0.6.1", b"my ollama/1", b""):
+        waiting = Waiting(agent=agent)
+        waiting.pass_time(5)
+        assert waiting.told.body == b" "
 
 
 def test_an_unstreamed_answer_gets_spaces_much_later() -> None:

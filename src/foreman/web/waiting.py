@@ -24,6 +24,10 @@ from foreman.web.visit import Visit
 #: Between two fillers, in seconds; half of the shortest patience that is known (ollama4j gives up after 10 s).
 BETWEEN_FILLERS = 10.0
 
+#: How the User-Agent of Ollama's own client in Go begins, which the ``ollama`` command uses. When it is interrupted, it
+#: takes spaces that are not followed by a line yet for a line, and fails; ``ollama run`` ends with its conversation.
+_OLLAMA = b"ollama/"
+
 STREAM_HEADERS: RawHeaders = [(b"X-Accel-Buffering", b"no"), (b"Cache-Control", b"no-cache")]
 
 
@@ -56,9 +60,17 @@ class WaitingView:
     _visit: Visit
     _asked: Asked
     _notices: Notices
+    _objects: bool = field(init=False)
     begun: bool = field(default=False, init=False)
     _place: Callable[[], Place] = field(default=lambda: Place(0, None), init=False)
     _timer: IDelayedCall | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Now, since the visit forgets its headers while it waits.
+        self._objects = self._notices.objects or any(
+            name.lower() == b"user-agent" and value.lower().startswith(_OLLAMA)
+            for name, value in self._visit.raw_headers
+        )
 
     @property
     def kind(self) -> Kind:
@@ -103,7 +115,7 @@ class WaitingView:
             place = self._place()
             wait = b"" if place.wait is None else b" wait=%d" % round(place.wait.high)
             return b": position=%d%b\n\n" % (place.position, wait)
-        if self.kind == "ndjson" and self._notices.objects:
+        if self.kind == "ndjson" and self._objects:
             return self._empty_object()
         return b" "
 
