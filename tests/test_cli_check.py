@@ -24,9 +24,9 @@ from ulid import ULID
 from bench import listen, port_of, reactor, settings, start_foreman
 from foreman.cli import checks
 from foreman.cli.check import as_value, show
-from foreman.cli.effective import MASK, effective
+from foreman.cli.effective import effective
 from foreman.cli.findings import Finding
-from foreman.config import SETTINGS, Config, load
+from foreman.config import MASK, SETTINGS, Config, load
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory

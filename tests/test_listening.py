@@ -71,7 +71,8 @@ def test_foreman_itself_looks_at_what_was_bound(monkeypatch: pytest.MonkeyPatch)
         foreman = Foreman(settings(1, listen="tcp:0", **more), reactor, reactor.seconds, lambda: None, lambda: 0.0)  # type: ignore[arg-type, return-value]
         if more:
             foreman.privilegedStartService()
-            foreman._port._waitingForPort.result.stopListening()
+            opened: Any = foreman._port._waitingForPort
+            opened.result.stopListening()
         else:
             with pytest.raises(ConfigError, match="no token is set"):
                 foreman.privilegedStartService()

@@ -94,7 +94,8 @@ def test_a_link_that_points_elsewhere_now_is_seen(tmp_path: Path) -> None:
     for name, holder in (("one", ALICE), ("two", BOB)):
         (tmp_path / name).write_text(write_file([holder]))
     (tmp_path / "tokens").symlink_to("one")
-    clock, taken = Clock(), []
+    clock = Clock()
+    taken: list[Tokens] = []
     file = TokenFile(clock, settings(1, tokens_file=str(tmp_path / "tokens")), taken.append)
     file.start()
     (tmp_path / "next").symlink_to("two")

@@ -41,7 +41,7 @@ def refuse_strangers(port: StreamServerEndpointService, listen: str) -> None:
     :param listen: its description, for the error; :raises ConfigError: when other machines can connect.
     """
     opened = port._waitingForPort  # noqa: SLF001 - it offers no other way
-    listening = getattr(opened, "result", None)
+    listening: Any = getattr(opened, "result", None)
     if not hasattr(listening, "getHost"):
         return  # standard input, or nothing that came at once
     host = getattr(listening.getHost(), "host", None)  # a Unix socket has none
