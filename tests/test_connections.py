@@ -290,3 +290,16 @@ def test_what_is_sent_ahead_is_counted_and_given_back() -> None:
         assert connections._heads > 10_000
         caller.leave()
         assert connections._heads == 0
+
+
+def test_files_that_wait_for_the_target_are_counted() -> None:
+    with doorstep() as step:
+        step.target.hesitates = True
+        caller = step.call()
+        caller.send(
+            b"POST /api/blobs/sha256:00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n" + b"x" * 50_000
+        )
+        connections = step.service.doors.connections
+        assert connections._heads > 50_000
+        caller.leave(reset=True)
+        assert connections._heads == 0

@@ -446,6 +446,35 @@ def test_bodies_beyond_the_budget_are_refused_until_others_are_done() -> None:
         assert statuses(third) == []
 
 
+def test_promises_take_no_room() -> None:
+    with doorstep(max_body="1MiB", body_budget="4MiB") as step:
+        step.target.holds = True
+        promising = [step.call() for _ in range(50)]
+        for caller in promising:
+            caller.send(head("POST", "/api/chat", f"Content-Length: {KB * KB}") + b"{")
+        assert step.service.doors.bodies.used == 50
+        honest = step.call()
+        honest.send(chat_of(1000 * KB) + b" " * (900 * KB))
+        assert statuses(honest) == []
+        assert [statuses(caller) for caller in promising] == [[]] * 50
+
+
+def test_slow_bodies_make_room_for_one_that_comes_at_once() -> None:
+    with doorstep(max_body="1MiB", body_budget="1MiB") as step:
+        slow = step.call()
+        slow.send(head("POST", "/api/chat", f"Content-Length: {KB * KB}") + b" " * (20 * KB))
+        for _ in range(20):
+            step.wait(1)
+            slow.send(b" " * (20 * KB))
+        honest = step.call()
+        body = b'{"model":"m"}'.ljust(800 * KB)
+        honest.send(request("POST", "/api/chat", body))
+        assert (statuses(slow), statuses(honest)) == ([408], [200])
+        assert "others wait" in json.loads(slow.answers()[0].body)["error"]
+        step.wait(10)
+        assert step.service.doors.bodies.used == 0
+
+
 def test_a_chunked_body_beyond_the_budget_is_refused_on_its_way() -> None:
     with doorstep(max_body="1MiB", body_budget="1MiB") as step:
         first, second = step.call(), step.call()

@@ -36,8 +36,8 @@ YOUNG = 1.0
 #: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
 #: to notice that it left, and nobody pipelines this much.
 PIPELINED_BYTES = 64 * 1024
-#: What all connections may hold of heads, and of requests sent ahead, in bytes; a connection that holds less than
-#: ``ORDINARY`` is not at fault for it.
+#: What all connections may hold of heads, of requests sent ahead, and of files that wait for the target, in bytes; a
+#: connection that holds less than ``ORDINARY`` is not at fault for it.
 HEADS_IN_ALL = 32 * 1024 * 1024
 ORDINARY = 4 * 1024
 
@@ -208,10 +208,10 @@ class Connections:
                 return door
         return None
 
-    # what is held of heads
+    # what is held beside bodies
 
     def count_held(self, door: Door, count: int) -> None:
-        """``door`` holds ``count`` bytes of heads, and of what was sent ahead; too much in all, and it is sent away."""
+        """``door`` holds ``count`` bytes, of which ``HEADS_IN_ALL`` speaks; too much in all, and it is sent away."""
         more, door.held = count - door.held, count
         if not more:
             return

@@ -227,8 +227,10 @@ class Door(HTTPChannel):
     def connectionLost(self, reason: Any = None) -> None:
         """The client is gone."""
         self._deadline.clear()
-        super().connectionLost(reason)
-        self.factory.connections.left(self)
+        try:
+            super().connectionLost(reason)
+        finally:
+            self.factory.connections.left(self)
 
     def drain(self) -> None:
         """foreman is stopping: close now, or after the answer that is under way."""
@@ -302,5 +304,7 @@ class Door(HTTPChannel):
             self._deadline.set(limit, self._check_body)
 
     def _count_held(self) -> None:
-        count = len(self._buffer) + max(self._receivedHeaderSize, self._head_size) + self._pipelined
+        upload = self.requests[-1].upload if self.in_body and self.requests else None
+        ahead = self._pipelined if upload is None else upload.waiting
+        count = len(self._buffer) + max(self._receivedHeaderSize, self._head_size) + ahead
         self.factory.connections.count_held(self, count)

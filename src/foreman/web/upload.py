@@ -55,6 +55,11 @@ class Upload:
         if self._consumer is not None and not self._is_over:
             self._finish()
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that are held here until the connection to the target is made."""
+        return sum(map(len, self._waiting))
+
     def was_held_up(self) -> bool:
         """Whether the target has taken its time since this was asked last."""
         held_up, self._held_up = self._held_up, self.paused
