@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman import characters, decoding, said
-from foreman.unstreamed import unstreamed
+from foreman.slices import at_once
+from foreman.unstreamed import unstreamed as in_slices
+
+
+def unstreamed(lines: list[bytes]) -> bytes:
+    return at_once(in_slices(lines))
 
 BAD = {
     "half of an emoji": (b"\\ud83d", "\ufffd"),

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.unstreamed import unstreamed
+from foreman.slices import at_once
+from foreman.unstreamed import unstreamed as in_slices
+
+
+def unstreamed(lines: list[bytes]) -> bytes:
+    return at_once(in_slices(lines))
+
 
 #: What differs from one answer to the next.
 MEASURED = (
@@ -120,3 +126,13 @@ def test_whatever_comes_gives_an_answer_or_a_plain_refusal(lines: list[bytes]) -
         unstreamed(lines)
     except ValueError as problem:
         assert type(problem) is ValueError  # noqa: PT017
+
+
+def test_many_lines_are_put_together_in_slices() -> None:
+    line = '{"message":{"role":"assistant","content":"é<\u2028"},"done":false}'.encode()
+    last = b'{"message":{"role":"assistant","content":""},"done":true}'
+    slices = in_slices([*[line] * 20_000, last])
+    assert sum(1 for _ in slices) > 10
+    made = unstreamed([*[line] * 20_000, last])
+    assert json.loads(made)["message"]["content"] == "é<\u2028" * 20_000
+    assert made.count(rb"\u003c") == made.count(rb"\u2028") == 20_000

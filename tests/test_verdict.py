@@ -10,12 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman import errors
+from foreman import errors, verdict
 from foreman.errors import Why
 from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Mishap, Usage
 from foreman.ndjson import Kind, cutter_for, kind_for
+from foreman.slices import at_once
 from foreman.store.rows import usage_from, usage_text
-from foreman.verdict import Heard, Success, judge, remains
+from foreman.verdict import Heard, Success, remains
+
+
+def judge(one: Heard) -> Success | Mishap:
+    return at_once(verdict.judge(one))
+
 
 LINE = b'{"model":"m","message":{"role":"assistant","content":"a"},"done":false}\n'
 LAST = b'{"model":"m","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","eval_count":2}\n'
@@ -265,7 +271,8 @@ def recorded(name: str) -> Heard:
         ("embed-single", "success"),
         ("embeddings-legacy", "success"),
         ("v1-embeddings", "success"),
-        ("chat-stream-repetition", "truncated"),
+        ("v0.33.0-rc2/chat-stream-repetition", "truncated"),
+        ("chat-stream-repetition-long", "target_error"),
         ("crash-midstream-chat", "target_error"),
         ("crash-midstream-generate", "target_error"),
         ("load-failure-chat", "target_error"),
@@ -283,3 +290,40 @@ def recorded(name: str) -> Heard:
 )
 def test_recorded_answers_come_to_what_they_are(name: str, came_to: str) -> None:
     assert outcome(recorded(name)) == came_to
+
+
+def test_the_end_of_a_large_stream_of_events_tells_and_its_beginning_too() -> None:
+    start = b'event: message_start\ndata: {"type":"message_start","usage":{"input_tokens":5}}\n\n'
+    delta = b'event: content_block_delta\ndata: {"type":"content_block_delta"}\n\n'
+    end = b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":9}}\n\n'
+    stop = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    one = heard(200, start, *[delta] * 50_000, end, stop, kind="sse", endpoint="/v1/messages")
+    found = judge(one)
+    assert isinstance(found, Success)
+    assert found.usage.completion_tokens == 9
+    assert isinstance(judge(heard(200, start, *[delta] * 50_000, end, kind="sse")), Mishap)
+
+
+@pytest.mark.parametrize(
+    ("filler", "whole"),
+    [(b'"a"', True), (b'"' + rb"\n" * 8_000_000 + b'"', True), (b"[" + b"0," * 400_000 + b"0]", True), (b'"' + rb"\n" * 8_000_000, False)],
+)  # fmt: skip
+def test_a_large_answer_in_one_piece_is_looked_at_in_slices(filler: bytes, whole: bool) -> None:
+    body = (
+        b'{"object":"chat.completion","choices":[{"text":%b}],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+        % filler
+    )
+    slices = verdict.judge(heard(200, *(body[at : at + 65536] for at in range(0, len(body), 65536)), kind="other"))
+    if len(body) > 10_000_000:
+        next(slices)
+    found = at_once(slices)
+    assert isinstance(found, Success) == whole
+    if isinstance(found, Success):
+        assert (found.usage.prompt_tokens, found.usage.completion_tokens) == (3, 4)
+
+
+def test_a_line_in_parts_is_judged_whole() -> None:
+    long = b'{"model":"m","message":{"content":"' + b"a" * 9_000_000 + b'"},"done":true,"eval_count":2}\n'
+    found = judge(heard(200, LINE, *(long[at : at + 65536] for at in range(0, len(long), 65536)), b"\n", b" \n"))
+    assert isinstance(found, Success)
+    assert found.usage.completion_tokens == 2

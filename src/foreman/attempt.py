@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -76,6 +77,7 @@ class Attempt:
     _stopped: errors.ForemanError | None = field(default=None, init=False)
     _failed: Mishap | None = field(default=None, init=False)
     _overruled: Mishap | None = field(default=None, init=False)
+    _judged: Success | Mishap | None = field(default=None, init=False)
     _bytes: int = field(default=0, init=False)
     _kept: int = field(default=0, init=False)
     _keepings: int = field(default=0, init=False)
@@ -131,6 +133,15 @@ class Attempt:
             if self._keeping is not None:
                 self._keeping.cancel()
                 self._keeping = None
+        if self._failed is None and self._stopped is None:
+            await self._judge(inference.cooperator)
+
+    async def _judge(self, turns: Cooperator) -> None:
+        try:
+            self._judged = await in_turns(turns, judge(self.heard))
+        except Exception as problem:  # noqa: BLE001 - likewise
+            self._log.failure("judging the answer to job {job} failed", job=self.claim.job.id)
+            self.fail(problem)
 
     def outcome(self) -> Success | Mishap | errors.Cancelled | errors.Draining:
         """What it came to."""
@@ -146,7 +157,8 @@ class Attempt:
             return self._overruled
         if isinstance(self.heard.problem, ModelMissing):
             return Mishap("model_missing", str(self.heard.problem))
-        return judge(self.heard)
+        assert self._judged is not None
+        return self._judged
 
     def remains(self, mishap: Mishap) -> Sequence[Artifact]:
         """What is kept of it when ``mishap`` was what it came to."""

@@ -10,15 +10,17 @@ from foreman import decoding
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
-#: How much of it is repeated, in characters.
-LONGEST = 2000
+#: How much of it is repeated, in characters; and of a body up to which size the sentence is looked for, in bytes.
+LONGEST, MOST_BYTES = 2000, 256 * 1024
 
 
 def said(body: bytes) -> str:
     """The sentence in the body of an error; of what is no JSON, the text itself."""
     try:
-        value = decoding.decode(_decoder, body)
+        value = decoding.decode(_decoder, body) if len(body) <= MOST_BYTES else None
     except ValueError:
+        value = None
+    if value is None:
         return body[:LONGEST].decode("utf-8", "replace").strip()
     error = value.get("error", value) if isinstance(value, dict) else value
     return str(error.get("message", error) if isinstance(error, dict) else error)[:LONGEST]

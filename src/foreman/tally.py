@@ -93,6 +93,9 @@ class _Value(msgspec.Struct):
     total_duration: Any = None
 
 
+#: The names of those fields.
+MEMBERS = _Value.__struct_fields__
+
 _value_decoder = msgspec.json.Decoder(_Value)
 _usage_decoder = msgspec.json.Decoder(_Usage)
 _details_decoder = msgspec.json.Decoder(_Details)

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from foreman import decoding
+from foreman.slices import Slices
 
+T = TypeVar("T")
 _Members = dict[str, Raw]
 _decoder = msgspec.json.Decoder(_Members)
 _text_decoder = msgspec.json.Decoder(str | None)
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _items_decoder = msgspec.json.Decoder(list[Raw] | None)
+
+#: How much is done at once, in bytes; and what a value costs beside its own, in the same unit.
+_SLICE, _VALUE_COST = 512 * 1024, 400
 
 #: Which members come in parts: texts, and lists.
 _TEXTS = ("response", "content", "thinking")
@@ -30,38 +36,62 @@ _BEHIND = {
 }
 
 
-def unstreamed(lines: Sequence[bytes]) -> bytes:
+def unstreamed(lines: Sequence[bytes]) -> Slices[bytes]:
     """The answer of ``/api/chat`` or ``/api/generate`` in one piece.
 
     :param lines: all lines of a whole stream, the last with ``"done":true``.
     :raises ValueError: when a line is no JSON object.
     """
     try:
-        objects = [decoding.decode(_decoder, line) for line in lines]
-        whole = _joined(objects)
-        messages = [decoding.decode(_decoder, one["message"]) for one in objects if "message" in one]
+        objects = yield from _decoded(_decoder, lines)
+        whole = yield from _joined(objects)
+        messages = yield from _decoded(_decoder, [one["message"] for one in objects if "message" in one])
         if messages:
-            whole["message"] = Raw(msgspec.json.encode(_joined(messages)))
+            whole["message"] = Raw(msgspec.json.encode((yield from _joined(messages))))
     except (IndexError, RecursionError) as problem:
         raise ValueError(str(problem)) from None
-    return _as_go(_as_utf8(msgspec.json.encode(whole)))
+    return (yield from _written(msgspec.json.encode(whole)))
 
 
-def _joined(parts: Sequence[_Members]) -> _Members:
+def _decoded(decoder: msgspec.json.Decoder[T], values: Sequence[bytes | Raw]) -> Slices[list[T]]:
+    found, done = [], 0
+    for value in values:
+        found.append(decoding.decode(decoder, value))
+        done += len(value) + _VALUE_COST
+        if done >= _SLICE:
+            done = 0
+            yield
+    return found
+
+
+def _joined(parts: Sequence[_Members]) -> Slices[_Members]:
     whole = dict(parts[-1])
     for name in _TEXTS:
-        texts = [decoding.decode(_text_decoder, part[name]) or "" for part in parts if name in part]
+        texts = yield from _decoded(_text_decoder, [part[name] for part in parts if name in part])
         if texts and (name in whole or any(texts)):
-            whole = _with(whole, name, Raw(_as_go(msgspec.json.encode("".join(texts)))))
+            whole = _with(whole, name, Raw((yield from _encoded([text or "" for text in texts]))))
     for name in _LISTS:
-        items = [item for part in parts if name in part for item in _items(part[name])]
+        lists = yield from _decoded(_items_decoder, [part[name] for part in parts if name in part])
+        items = [item for some in lists for item in some or ()]
         if items:
             whole = _with(whole, name, Raw(b"[" + b",".join(map(bytes, items)) + b"]"))
     return whole
 
 
-def _items(raw: Raw) -> list[Raw]:
-    return decoding.decode(_items_decoder, raw) or []
+def _encoded(texts: Sequence[str]) -> Slices[bytes]:
+    """The JSON string of all ``texts``, one behind the other."""
+    pieces = [b'"']
+    waiting: list[str] = []
+    size = 0
+    for text in texts:
+        waiting.append(text)
+        size += len(text)
+        if size >= _SLICE:
+            pieces.append(msgspec.json.encode("".join(waiting))[1:-1])
+            waiting, size = [], 0
+            yield
+    pieces.append(msgspec.json.encode("".join(waiting))[1:])
+    return b"".join(pieces)
 
 
 def _with(members: _Members, name: str, value: Raw) -> _Members:
@@ -76,6 +106,19 @@ def _with(members: _Members, name: str, value: Raw) -> _Members:
         if other == before:
             made[name] = value
     return made
+
+
+def _written(text: bytes) -> Slices[bytes]:
+    """``text`` as Go writes it, and in UTF-8."""
+    pieces, start = [], 0
+    while start < len(text):
+        end = start + _SLICE
+        while end < len(text) and end < start + _SLICE + 3 and text[end] & 0xC0 == 0x80:
+            end += 1  # within a character
+        pieces.append(_as_go(_as_utf8(text[start:end])))
+        start = end
+        yield
+    return b"".join(pieces)
 
 
 def _as_utf8(text: bytes) -> bytes:

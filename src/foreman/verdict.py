@@ -6,20 +6,25 @@ from collections.abc import Sequence
 
 import msgspec
 from attrs import define, field
+from msgspec import Raw
 
-from foreman import errors
+from foreman import errors, gojson
+from foreman.asked import is_quickly_decoded
 from foreman.foreign import LOOKED_AT, Origin, names_missing_model, origin
 from foreman.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
 from foreman.ndjson import Kind
 from foreman.said import said
+from foreman.slices import Slices
 from foreman.store.statements.shared import Artifact
-from foreman.tally import Tally, tally
+from foreman.tally import MEMBERS, Tally, tally
 from foreman.unstreamed import unstreamed
 
 #: Failures that came before the target had taken the request.
 _UNREACHED = frozenset({"refused", "timeout", "dns", "tls"})
 _STATUS_CLASSES: dict[int, ErrorClass] = {401: "unauthorized", 403: "unauthorized", 429: "busy", 503: "busy"}
 
+#: What is looked at in any case, in bytes; and how much decoding of more is done at once, as of ``is_quickly_decoded``.
+_LARGE, _DECODING = 64 * 1024, 20_000_000
 #: How a transcription may come that is not JSON (contract 1.4).
 _TEXTS = frozenset({"text/plain", "text/vtt", "application/x-subrip"})
 
@@ -63,8 +68,8 @@ class Success:
     usage: Usage
 
 
-def judge(heard: Heard) -> Success | Mishap:
-    """Whether there is an answer; a success has its whole and its end."""
+def judge(heard: Heard) -> Slices[Success | Mishap]:
+    """Whether there is an answer; a success has its whole and its end. A large one is looked at in slices."""
     if heard.status is None:
         return _unanswered(heard.problem)
     if not 200 <= heard.status < 300:
@@ -74,16 +79,17 @@ def judge(heard: Heard) -> Success | Mishap:
         return Mishap("silent" if silent else "truncated", str(heard.problem))
     if heard.problem is not None:
         return Mishap("target_error", str(heard.problem))
-    told = tally(heard.kind, _end(heard))
+    end = yield from _end(heard)
+    told = tally(heard.kind, end)
     if told.error:
-        return Mishap("target_error", said(_end(heard)))
+        return Mishap("target_error", said(end))
     is_foreign = heard.origin() == "foreign"
     if is_foreign and told.done:
         return Mishap("target_error", f"{heard.status}: this is no answer of Ollama's: {said(b''.join(heard.pieces))}")
     if is_foreign or not (told.done or _is_text(heard)):
         return Mishap("truncated", "the target's answer ended without its end marker")
     try:
-        return Success(_artifacts(heard), _usage(told))
+        return Success((yield from _artifacts(heard)), _usage(told))
     except ValueError as problem:
         return Mishap("target_error", f"the target's stream cannot be read: {problem}")
 
@@ -124,21 +130,57 @@ def _refused(heard: Heard) -> Mishap:
     return Mishap(by_status, text, retry_after=heard.retry_after)
 
 
-def _artifacts(heard: Heard) -> list[Artifact]:
+def _artifacts(heard: Heard) -> Slices[list[Artifact]]:
     body = b"".join(heard.pieces)
     if heard.kind != "ndjson" or not heard.in_lines:
         return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
     lines = [line for line in body.split(b"\n") if line.strip()]  # of a very long line the pieces are parts
     return [
-        Artifact(RESPONSE, "application/json; charset=utf-8", unstreamed(lines)),
+        Artifact(RESPONSE, "application/json; charset=utf-8", (yield from unstreamed(lines))),
         Artifact(STREAM, heard.content_type or LINES, body),
     ]
 
 
-def _end(heard: Heard) -> bytes:
-    """The part of the body that tells how it ended."""
-    body = b"".join(heard.pieces)
-    return body.rstrip().rpartition(b"\n")[2] if heard.kind == "ndjson" else body
+def _end(heard: Heard) -> Slices[bytes]:
+    """The part of the body that tells how it ended: of a large one not all of it."""
+    if heard.kind == "sse":
+        return b"".join(_first_and_last(heard.pieces))
+    end = _last_line(heard.pieces) if heard.kind == "ndjson" else b"".join(heard.pieces)
+    if len(end) <= _LARGE or (yield from is_quickly_decoded(end, _DECODING)):
+        return end
+    try:
+        members = (yield from gojson.members_in_slices(end, MEMBERS)).spans
+    except ValueError:
+        return end[-_LARGE:]
+    told = {name: Raw(end[slice(*spans[-1])]) for name, spans in members.items()}
+    return msgspec.json.encode({name: value for name, value in told.items() if len(value) <= _LARGE})
+
+
+def _last_line(pieces: Sequence[bytes]) -> bytes:
+    """The last line with anything in it; of a very long line the pieces are parts."""
+    last: list[bytes] = []
+    for piece in reversed(pieces):
+        if piece.endswith(b"\n") and any(part.strip() for part in last):
+            break
+        last.append(piece)
+    return b"".join(reversed(last)).rstrip().rpartition(b"\n")[2]
+
+
+def _first_and_last(pieces: Sequence[bytes]) -> Sequence[bytes]:
+    """The events at the beginning, which may tell of the prompt, and those at the end."""
+    first, at = [], 0
+    room = _LARGE
+    while at < len(pieces) and room > 0:
+        first.append(pieces[at])
+        room -= len(pieces[at])
+        at += 1
+    last, room = [], _LARGE
+    for piece in reversed(pieces[at:]):
+        last.append(piece)
+        room -= len(piece)
+        if room <= 0:
+            break
+    return [*first, *reversed(last)]
 
 
 def _is_text(heard: Heard) -> bool:
