@@ -129,6 +129,7 @@ _CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]++)(?=[/?
 _ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])?(?::[0-9]*+)?(?=[/?]|\Z)", re.IGNORECASE)
 #: How often a credential may be percent-encoded and still be found.
 _MOST_ESCAPED = 3
+_LONGEST_ESCAPED = 4096
 #: Without these a path leads where its first segment says.
 _ROUNDABOUT = re.compile(rb"[%\\]|/[./]")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -274,6 +275,8 @@ def _hides_credential(decoded: bytes) -> bool:
     """
     if decoded.startswith((b"/api/", b"/v1/")) and not _ROUNDABOUT.search(decoded):
         return False
+    if b"%" in decoded and len(decoded) > _LONGEST_ESCAPED:
+        return True  # no route is like that, and to look for a credential would take long
     for _ in range(_MOST_ESCAPED):
         once_more = unquote_to_bytes(decoded)
         if once_more == decoded:

@@ -17,6 +17,8 @@ _FIT_FOR_A_PATH = re.compile(rb"[A-Za-z0-9._~-]{16,}")
 _SHORTEST_SOUGHT = 8
 #: How many parts of an address are looked at, and how often each may be percent-encoded.
 _MOST_PARTS, _MOST_ESCAPED = 256, 3
+#: One that is longer is decoded once: more would take long, and nobody's token is in there by mistake.
+_LONGEST_DECODED = 8192
 _SEPARATORS = re.compile(rb"[/?&=;\\]")
 _WORD = re.compile(rb"[A-Za-z0-9._~-]+")
 #: These are read here, and never reach the target as they are.
@@ -102,6 +104,8 @@ def _spellings(address: bytes) -> Iterator[bytes]:
         if decoded == address:
             return
         yield decoded
+        if len(address) > _LONGEST_DECODED:
+            return
         address = decoded
 
 
