@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -821,3 +822,22 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
 )
 def test_how_long_something_is_has_one_unit(seconds: float, text: str) -> None:
     assert brief(seconds) == text
+
+
+@pytest.mark.parametrize("zone", ["XXX-14", "XXX+12"])
+def test_the_ends_of_time_are_shown_in_every_zone_or_said_not_to_be(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now(UTC)
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        for text in ("9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z"):
+            moment = when.read(text)
+            assert moment is not None
+            assert f"{when.local(moment):%m-%d}" in {text[5:10], "12-31", "01-01"}
+        for text in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
+            with pytest.raises(ValueError, match="is a day or a time that there is not"):
+                when.to_come(text, now)
+        for text in ("9999-12-31 23:59", "0001-01-01 00:01"):
+            with contextlib.suppress(ValueError):  # it depends on the zone whether there is such a moment
+                assert when.written(when.to_come(text, now)).endswith("Z")
+    time.tzset()

@@ -44,6 +44,14 @@ def read(text: object) -> datetime | None:
     return moment if moment.tzinfo is not None else None
 
 
+def local(moment: datetime) -> datetime:
+    """``moment`` in the time zone of this machine; where that would lead out of the years that there are, as it is."""
+    try:
+        return moment.astimezone()
+    except (OverflowError, ValueError):
+        return moment
+
+
 def _moment(text: str, now: datetime, direction: int) -> datetime:
     try:
         moment = _read(text, now, direction)
@@ -67,7 +75,9 @@ def _read(text: str, now: datetime, direction: int) -> datetime:
     if _DATE.fullmatch(text):
         try:
             moment = datetime.fromisoformat(text.upper())
-        except ValueError:
+            moment = moment if moment.tzinfo is not None else moment.astimezone()
+            moment.astimezone(UTC)  # where foreman has it
+        except (ValueError, OverflowError):
             raise ValueError("is a day or a time that there is not") from None
-        return moment if moment.tzinfo is not None else moment.astimezone()
+        return moment
     raise ValueError("is not a moment, such as 22:30, '2026-11-28 22:30', 2026-11-28T22:30:00Z or 10m")

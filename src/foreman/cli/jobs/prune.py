@@ -14,7 +14,7 @@ from foreman.cli.asking import Unanswered, json_option, url_option
 from foreman.cli.explained import ASKING_ENDS, FAILED, Explained
 from foreman.cli.jobs.filters import States
 from foreman.cli.options import Written
-from foreman.cli.when import gone_by, written
+from foreman.cli.when import gone_by, local, written
 
 if TYPE_CHECKING:
     from foreman.cli.remote import Foreman
@@ -77,7 +77,7 @@ def _ask(states: tuple[str, ...], before: datetime | None) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("nobody can be asked here whether to remove them: --yes")
     what = "have ended" if "ended" in states else f"are {' or '.join(states)}"
-    when = f" since before {before.astimezone():%Y-%m-%d %H:%M}" if before else ""
+    when = f" since before {local(before):%Y-%m-%d %H:%M}" if before else ""
     if not click.confirm(f"Remove all jobs that {what}{when}, with their answers?", err=True):
         raise SystemExit(FAILED)
 

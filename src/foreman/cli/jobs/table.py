@@ -12,7 +12,7 @@ from rich.text import Text
 
 from foreman.cli.jobs.words import STYLES, brief, end_of, note, since, timing, tries, trouble
 from foreman.cli.look import Column, human_size, objects, plain, table
-from foreman.cli.when import read
+from foreman.cli.when import local, read
 
 _LIST = (
     Column("ID"),
@@ -118,7 +118,7 @@ def show_artifacts(artifacts: Sequence[Mapping[str, Any]], console: Console, now
 def event_line(event: Mapping[str, Any]) -> Text:
     """What has happened to a job, in one line."""
     moment = read(event.get("at"))
-    at = plain(event.get("at")) if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+    at = plain(event.get("at")) if moment is None else f"{local(moment):%Y-%m-%d %H:%M:%S}"
     kind = plain(event.get("type"))
     line = Text.assemble((at, "dim"), "  ", (f"{kind:9}", STYLES.get(kind, "")))
     if event.get("attempt"):
@@ -157,7 +157,7 @@ def _moment(text: object, now: datetime) -> str:
         return plain(text)
     ago = (now - moment).total_seconds()
     told = f"{brief(ago)} ago" if ago >= 0 else f"in {brief(-ago)}"
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({told})"
+    return f"{local(moment):%Y-%m-%d %H:%M:%S} ({told})"
 
 
 def _used(usage: Mapping[str, Any]) -> str:
