@@ -103,6 +103,24 @@ def test_a_full_disk_refuses_jobs_by_name_loses_none_and_is_over_when_there_is_r
         assert intact(disk / "jobs.db")
 
 
+def test_what_is_deleted_on_a_full_disk_makes_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "32m") as disk, target(tmp_path, rate=0) as simulator:
+        settings = {"db_path": str(disk / "jobs.db"), "disk_reserve": "1"}
+        with foreman(tmp_path, simulator.url, **settings) as daemon:
+            large = json.loads(hand_over(daemon, "x" * 5_000_000, run_at="2100-01-01T00:00:00Z").body)["id"]
+            assert daemon.ask("POST", f"/jobs/{large}/cancel").status == 200
+            with pytest.raises(OSError, match="No space left"):
+                fill(disk / "filler")
+            with (disk / "filler").open("r+b") as file:
+                file.truncate((disk / "filler").stat().st_size - 1_000_000)
+            assert daemon.ask("DELETE", f"/jobs/{large}").status == 204
+            assert states(daemon) == {}
+            until(lambda: hand_over(daemon, "there is room again").status == 201, "there is room")
+            daemon.signal(signal.SIGTERM)
+            daemon.ended()
+        assert intact(disk / "jobs.db")
+
+
 def test_an_answer_that_does_not_fit_on_the_disk_waits_until_it_does(tmp_path: Path) -> None:
     with small_disk(tmp_path, "8m") as disk, target(tmp_path, rate=30) as simulator:
         settings = {"db_path": str(disk / "jobs.db"), "disk_reserve": "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from attrs import define, field
 from ulid import ULID
@@ -18,8 +19,10 @@ from foreman.store.statements import by_hand, enqueue, prune, running, sweep
 from foreman.store.statements.enqueue import Enqueued
 from foreman.store.statements.prune import Forgotten
 from foreman.store.statements.running import Claim
-from foreman.store.statements.shared import Artifact, ArtifactFile
-from foreman.store.trouble import Condition
+from foreman.store.statements.shared import Artifact, ArtifactFile, Transaction
+from foreman.store.trouble import Condition, StoreUnavailable
+
+T = TypeVar("T")
 
 
 @define(eq=False)
@@ -132,7 +135,7 @@ class Store:
         :raises shared.WrongState:
         """
         self._deleted = True
-        await self.database.write(lambda tx: by_hand.delete(tx, id_))
+        await self._delete(lambda tx: by_hand.delete(tx, id_))
 
     async def put_artifact(
         self, id_: str, artifact: Artifact | ArtifactFile, most_bytes: int | None = None
@@ -163,14 +166,23 @@ class Store:
 
     async def prune(self, state: State, before: int) -> int:
         """Forget some of the jobs that ended in ``state`` before ``before``; how many, 0 when none is left."""
-        count = await self.database.write(lambda tx: prune.prune(tx, state, before))
+        count = await self._delete(lambda tx: prune.prune(tx, state, before))
         self._deleted = self._deleted or count > 0
         return count
 
     async def forget(self, state: State, before: int, owner: str | None, after: str) -> Forgotten:
         """Forget some of the jobs of ``owner``, None for everybody's, likewise; the next step goes on behind ``after``."""
         self._deleted = True
-        return await self.database.write(lambda tx: prune.forget(tx, state, before, owner, after))
+        return await self._delete(lambda tx: prune.forget(tx, state, before, owner, after))
+
+    async def _delete(self, step: Callable[[Transaction], T]) -> T:
+        """Run a step that deletes; where there is no room to overwrite what it deletes, it makes some first."""
+        try:
+            return await self.database.write(step)
+        except StoreUnavailable as problem:
+            if problem.condition != "full":
+                raise
+        return await self.database.write(lambda tx: prune.without_overwriting(tx, step))
 
     async def note_clock(self, wall: int, calm: int) -> None:
         """Write down that the wall clock says ``wall`` (milliseconds), and has gone evenly for ``calm`` seconds."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from attrs import frozen
 
 from foreman.job import State
 from foreman.store.rows import first_id
 from foreman.store.statements.shared import Transaction
+
+T = TypeVar("T")
 
 #: How many a step forgets: each takes its payload, artifacts and events with it.
 BATCH = 100
@@ -77,6 +80,19 @@ def _delete(tx: Transaction, ids: Sequence[str]) -> int:
     tx.cursor.executemany(DELETE, [(id_,) for id_ in chosen])
     tx.changed.update(chosen)
     return len(chosen)
+
+
+def without_overwriting(tx: Transaction, step: Callable[[Transaction], T]) -> T:
+    """Run ``step``, which deletes, on a disk that is full: overwriting takes as much room in the log as what is deleted.
+
+    Its pages are given back to the disk by ``opening.shrink`` instead, as those that an older foreman left.
+    """
+    tx.cursor.execute("PRAGMA secure_delete = FAST").fetchone()
+    try:
+        tx.cursor.execute("DELETE FROM meta WHERE key = 'clean'")
+        return step(tx)
+    finally:
+        tx.cursor.execute("PRAGMA secure_delete = ON").fetchone()
 
 
 def note_clock(tx: Transaction, wall: int, calm: int) -> None:
