@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 from click import UsageError
+from werkzeug.exceptions import HTTPException
 
 from foreman import (
     addresses,
@@ -38,8 +39,10 @@ from foreman.simulator import names as simulated_names
 from foreman.simulator.refusals import Malformed, Refused
 from foreman.slices import at_once
 from foreman.web import credentials, framing, guards
+from foreman.web.api import Api
 from foreman.web.jobs import artifacts, asking, fields, following, listing, moments, reading, routes
 from foreman.web.jobs.problems import Flaws
+from foreman.web.jobs.routes import JobsApi
 
 #: From the first size to the second the work may grow a little more than the input does, which is by this factor.
 SIZES = ((4096, 16 * 1024), (16 * 1024, 64 * 1024))
@@ -131,6 +134,14 @@ def followed(data: bytes) -> None:
         read(line)
 
 
+def routed(app: Any, prefix: str) -> Callable[[bytes], object]:
+    def read(data: bytes) -> None:
+        with contextlib.suppress(HTTPException):
+            app.url_map.bind("foreman").match(f"/{prefix}{data.decode('latin-1')}", "GET")
+
+    return read
+
+
 GUARDS = guards.Guards(frozenset({"*.example.com", "a*"}), ("https://*.example.com", "app://*"), "here")
 
 #: Each reader with what stands before and behind the worst of it; many begin to look only there.
@@ -154,6 +165,9 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "the server in a target": (framing.authority, ((b"http://", b""), (b"http://", b"/"))),
     "a request-target": (way_of, ((b"/", b""), (b"/k/", b""), (b"/k/", b"/api"), (b"http://", b"\x01"), (b"http://[", b"]/"),
                                   (b"/jobs/", b"/artifacts/x"), (b"/api/tags?", b""), (b"/api/../", b"?\xff"))),
+    "a route of jobs": (routed(JobsApi.app, "jobs/"), ((b"a/artifacts/", b""), (b"", b"/events"))),
+    "a route": (routed(Api.app, ""), ((b"-/", b""), (b"queue/", b""))),
+    "the head of an answer": (lambda value: headers.to_target([(b"Connection", value)], host=b"h", token=None, length=1), ()),
     "a credential": (lambda value: credentials.credential(value, [], []), ()),
     "Authorization": (lambda value: credentials.credential(None, [value], [value]), ((b"Bearer ", b""), (b"Basic ", b"="))),
     "a token": (lambda value: tokens.Tokens((tokens.Holder("a", b"x" * 32),)).who(value), ()),
