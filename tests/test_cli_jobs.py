@@ -26,7 +26,8 @@ from foreman.cli.explained import FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT
 from foreman.cli.jobs import COMMANDS, command, following, waiting
 from foreman.cli.jobs.ends import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED, NOT_ENDED
 from foreman.cli.jobs.progress import Progress
-from foreman.cli.jobs.words import brief, embeddings_of, text_of
+from foreman.cli.jobs.table import show_list
+from foreman.cli.jobs.words import brief, embeddings_of, note, text_of
 from foreman.cli.main import cli
 from foreman.cli.tables import Seen, show
 from pretended import (
@@ -841,3 +842,11 @@ def test_the_ends_of_time_are_shown_in_every_zone_or_said_not_to_be(zone: str, m
             with contextlib.suppress(ValueError):  # it depends on the zone whether there is such a moment
                 assert when.written(when.to_come(text, now)).endswith("Z")
     time.tzset()
+
+
+def test_a_job_of_a_list_that_cannot_be_shown_says_so() -> None:
+    odd = {"id": "01KBTWZ5M0XJ3Q9V7D2E8R4A6C", "state": "queued", "unreadable": "it cannot be shown"}
+    assert note(odd) == "it cannot be shown"
+    out = io.StringIO()
+    show_list([odd], Console(file=out, width=120), datetime.now(UTC))
+    assert "it cannot be shown" in out.getvalue()

@@ -73,6 +73,8 @@ def tries(job: Mapping[str, Any]) -> str:
 
 def note(job: Mapping[str, Any]) -> str:
     """What else is to be known: its place, what went wrong, its metadata."""
+    if "unreadable" in job:
+        return plain(job["unreadable"])
     parts = []
     if isinstance(job.get("position"), int):
         parts.append(f"place {job['position']}")
