@@ -107,5 +107,5 @@ def run(words: list[str], how: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    results = [run(case["words"], case["how"]) for case in json.load(sys.stdin)]
-    print(json.dumps(results))
+    results = [run(case["words"], case["how"]) for case in json.load(sys.stdin.buffer)]
+    sys.stdout.buffer.write(json.dumps(results).encode())

@@ -84,7 +84,9 @@ def pretended() -> Iterator[Pretended]:
         "POST /jobs": [Said(201, ended)],
         "DELETE /jobs": [Said(body={"deleted": 1})],
         f"GET /jobs/{FIRST}": [Said(body=ended)],
-        f"GET /jobs/{FIRST}/stream": [Said(content_type="text/event-stream", pieces=[event({"response": "Hello"}, "1-1")])],
+        f"GET /jobs/{FIRST}/stream": [
+            Said(content_type="text/event-stream", pieces=[event({"response": "Hello"}, "1-1")])
+        ],
         f"GET /jobs/{FIRST}/events": [Said(pieces=lines({"id": 1, "event": "created"}))],
         f"POST /jobs/{FIRST}/cancel": [Said(body=ended)],
         f"POST /jobs/{FIRST}/retry": [Said(body=ended)],
@@ -144,7 +146,7 @@ VARIABLES: dict[str, dict[str, str]] = {
     "no folder for temporary files": {"TMPDIR": "/nonexistent"},
     "no home": {"HOME": ""},
     "an address without a scheme": {"FOREMAN_URL": "box.invalid"},
-    "an address with a password": {"FOREMAN_URL": "http://bob:secret@127.0.0.1:1"},
+    "an address with a password": {"FOREMAN_URL": "http://bob:hunter2@127.0.0.1:1"},
     "an address with a path": {"FOREMAN_URL": "http://127.0.0.1:1/base/"},
     "a port that is none": {"FOREMAN_URL": "http://127.0.0.1:99999"},
     "port 0": {"FOREMAN_URL": "http://127.0.0.1:0"},
@@ -182,7 +184,7 @@ async def test_whatever_the_variables_say_a_command_ends_with_a_status_and_a_sen
         assert result.exit_code in STATUSES, (name, said)
         assert isinstance(result.exception, SystemExit | None), (name, result.exception)
         assert "unexpected error" not in said, (name, said)
-        assert "secret" not in said, (name, said)
+        assert "hunter2" not in said, (name, said)
         assert not result.exit_code or said.strip(), name
     monkeypatch.undo()
     time.tzset()
@@ -204,7 +206,7 @@ def test_an_address_is_made_one_that_can_be_asked(given: str, asked: str) -> Non
 
 def test_a_password_in_an_address_is_not_repeated() -> None:
     with pytest.raises(click.UsageError) as refused:
-        usable("http://bob:secret@box/path")
+        usable("http://bob:hunter2@box/path")
     assert "http://***@box/path" in str(refused.value)
     assert "FOREMAN_TOKEN" in str(refused.value)
 
@@ -288,9 +290,8 @@ def results(pretended: Pretended, folder: Path, *how: str, **environ: str) -> li
     """What came of every command that begins so."""
     cases = [(name, one) for one in how for name in TYPED]
     given = json.dumps([{"words": words_of(name, folder), "how": one} for name, one in cases])
-    environment = clean_environment(
-        {"FOREMAN_URL": pretended.url, "FOREMAN_TARGET_URL": pretended.url, "HOME": str(folder), **environ}
-    )
+    environment = clean_environment({"url": pretended.url, "target_url": pretended.url})
+    environment |= {"HOME": str(folder), **environ}
     program = [sys.executable, forked.__file__]
     run = subprocess.run(program, input=given.encode(), env=environment, capture_output=True, check=True, timeout=300)
     return [(name, one, result) for (name, one), result in zip(cases, json.loads(run.stdout), strict=True)]
@@ -318,7 +319,7 @@ def test_whatever_a_process_begins_with_it_ends_with_a_status_and_a_sentence(
         if how == "stdout-closed" and printed:
             assert (status, "standard output is closed" in said) == (1, True), (name, result)
         if how == "reader-left" and printed:
-            assert (status, said) == (141, plain[name]["err"]), (name, result)
+            assert (status, said in {"", plain[name]["err"]}) == (141, True), (name, result)
         if how in {"stderr-closed", "stderr-full"} and name != "token new":
             assert (status, bool(result["out"])) == (plain[name]["status"], printed), (name, how, result)
 
@@ -343,12 +344,14 @@ def test_whatever_the_encoding_of_the_streams_is_there_is_no_traceback(
 
 
 def test_output_into_a_pipe_that_does_not_block_is_whole(pretended: Pretended) -> None:
-    pretended.instead[f"GET /jobs/{FIRST}/artifacts/response"] = [Said(body=b"x" * 1_000_000, content_type="text/plain")]
+    pretended.instead[f"GET /jobs/{FIRST}/artifacts/response"] = [
+        Said(body=b"x" * 1_000_000, content_type="text/plain")
+    ]
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     program = subprocess.Popen(
         [SCRIPTS / "foreman", "jobs", "get", FIRST],
-        env=clean_environment({"FOREMAN_URL": pretended.url}),
+        env=clean_environment({"url": pretended.url}),
         stdout=writer,
     )
     os.close(writer)
@@ -366,7 +369,7 @@ def test_a_signal_while_an_answer_is_awaited_ends_a_command_quietly(
     pretended.health = Said(pieces=[b" "], stays=30)
     program = subprocess.Popen(
         [SCRIPTS / "foreman", "ps"],
-        env=clean_environment({"FOREMAN_URL": pretended.url}),
+        env=clean_environment({"url": pretended.url}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -474,5 +477,3 @@ async def test_a_list_of_pages_without_end_is_given_up(foreman: Commands, preten
     result = await foreman("jobs", "--all")
     assert result.exit_code == 1
     assert "lists the same jobs again" in result.stderr
-
-

@@ -23,7 +23,9 @@ _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 #: So many digits of its digest name a token among those of its holder.
 _ID_LENGTH = 8
 
-_FILE_HEAD = "# foreman's tokens: name, SHA-256 of the token, role (user, or admin: may manage models), when it was made\n"
+_FILE_HEAD = (
+    "# foreman's tokens: name, SHA-256 of the token, role (user, or admin: may manage models), when it was made\n"
+)
 
 
 @frozen

@@ -66,7 +66,7 @@ def _output_lost(problem: OutputLost) -> int:
         return READER_LEFT
     if problem.errno == errno.EBADF:
         return _say("standard output is closed: nothing can be printed")
-    return _say(f"standard output cannot be written: {problem.strerror}")
+    return _say(f"standard output cannot be written: {problem.reason}")
 
 
 def _of_system(problem: OSError) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from attrs import frozen
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+#: Narrower than this nothing can be read, and wider than this no terminal is; in columns.
+_NARROWEST, _WIDEST = 20, 1000
 _FOREVER = 100 * 365 * 86400.0
 _AGES = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
 
@@ -33,9 +36,17 @@ class Column:
 
 def console() -> Console:
     """Where people read: colours and the width of the terminal, if it is one (and NO_COLOR is not set)."""
-    # A pipe has no width: nothing needs to be cut to fit it.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-    return Console(width=width, highlight=False)
+    return Console(width=width_of(sys.stdout), highlight=False)
+
+
+def width_of(stream: TextIO) -> int:
+    """How many columns there are: as COLUMNS says, or as the terminal does."""
+    chosen = os.environ.get("COLUMNS", "")
+    if chosen.isdecimal() and len(chosen) < 10 and int(chosen):
+        return min(max(int(chosen), _NARROWEST), _WIDEST)
+    if stream.isatty():
+        return max(shutil.get_terminal_size().columns, _NARROWEST)
+    return 200  # a pipe has no width: nothing needs to be cut to fit it
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]]) -> Table:

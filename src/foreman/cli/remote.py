@@ -107,7 +107,7 @@ class Foreman:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
-        limit: int = LARGEST_ANSWER,
+        limit: int | None = None,
     ) -> Answer:
         """The whole answer, within ``patience`` seconds.
 
@@ -115,7 +115,7 @@ class Foreman:
         """
 
         async def asking() -> Answer:
-            return await self._whole(await self._head(method, path, body, headers or {}), limit)
+            return await self._whole(await self._head(method, path, body, headers or {}), limit or LARGEST_ANSWER)
 
         return await plainly(self.url, asking(), self.clock, patience)
 

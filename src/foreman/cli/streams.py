@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class OutputLost(OSError):
-    """Standard output cannot be written: its reader has left, the disk is full, or it was closed from the start."""
+class OutputLost(Exception):  # noqa: N818 - what happened, as in errors.py
+    """Standard output cannot be written: its reader has left, the disk is full, or it was closed from the start.
+
+    It is no OSError, since click and rich catch some of those, and end the process in ways of their own.
+
+    :ivar errno: what the system says; :ivar reason: the same in words.
+    """
+
+    def __init__(self, errno: int | None, reason: str | None) -> None:
+        super().__init__(errno, reason)
+        self.errno = errno
+        self.reason = reason
 
 
 class _Output(io.FileIO):

@@ -77,7 +77,9 @@ async def look(foreman: Foreman, filters: Filters) -> tuple[list[Job], str | Non
         seen |= fresh
         found += jobs
         if len(found) > _MOST:
-            raise Unanswered(FAILED, f"there are more than {_MOST:,} jobs: choose some with --since, --state or --limit")
+            raise Unanswered(
+                FAILED, f"there are more than {_MOST:,} jobs: choose some with --since, --state or --limit"
+            )
         if not filters.everything and len(found) >= filters.limit:
             # A page may be larger than what is left; what is cut off is found behind the last one shown.
             path = path if len(found) == filters.limit else f"{filters.path()}&before={found[filters.limit - 1]['id']}"

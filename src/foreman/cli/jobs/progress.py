@@ -15,6 +15,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from foreman.cli.jobs.words import STYLES, end_of, timing, trouble
+from foreman.cli.look import width_of
 
 #: As many jobs have a line of their own.
 _LINES = 8
@@ -78,7 +79,12 @@ def progress() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield shown
         return
-    with Live(shown, console=Console(stderr=True, highlight=False), transient=True, refresh_per_second=8) as live:
+    with Live(
+        shown,
+        console=Console(stderr=True, width=width_of(sys.stderr), highlight=False),
+        transient=True,
+        refresh_per_second=8,
+    ) as live:
         shown._live = live  # noqa: SLF001 - its own
         yield shown
 
