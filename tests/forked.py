@@ -18,10 +18,6 @@ from pathlib import Path
 # What the commands import when they run; not the reactor, of which each process needs one of its own.
 import treq  # noqa: F401
 
-import foreman.cli.checks
-import foreman.cli.jobs.answers
-import foreman.cli.remote
-import foreman.store.backup
 from foreman.cli.main import main
 
 #: No command takes so long, in seconds.

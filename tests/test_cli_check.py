@@ -153,6 +153,19 @@ async def test_a_target_that_is_no_ollama_is_told_so(simulator: Any) -> None:
     assert (await looked(settings(port)))["target"].state == "bad"
 
 
+@ensureDeferred
+async def test_a_page_of_something_else_is_told_in_one_bounded_line(simulator: Any) -> None:
+    target, port = simulator
+    page = "<html>\n<script>\x1b[31m" + "welcome to the router\n" * 1000
+    target.misbehave("5xx", route="*", times=0, status=404, text=page)
+    found = (await looked(settings(port)))["target"]
+    assert found.state == "bad"
+    assert "answered 404" in found.text
+    assert len(found.text) < 500
+    assert "\n" not in found.text
+    assert "\x1b" not in found.text
+
+
 @pytest.mark.parametrize(
     ("model", "state"), [("nomic-embed-text", "ok"), ("mxbai-embed-large", "bad"), ("no-such/thing", "bad")]
 )
@@ -248,6 +261,15 @@ def test_too_few_descriptors_are_noted_with_what_will_be() -> None:
 
 
 # -- how it is told
+
+
+def test_what_was_chosen_is_shown_before_what_is_default() -> None:
+    paper = io.StringIO()
+    show(effective({"FOREMAN_LOG_FORMAT": "json"}, {"turns": "2"}), [], Console(file=paper, width=120))
+    names = [line.split()[0] for line in paper.getvalue().splitlines()[1:]]
+    assert names[:3] == ["FOREMAN_TURNS", "FOREMAN_LOG_FORMAT", "FOREMAN_LISTEN"]
+    assert len(names) == len(SETTINGS)
+
 
 FOUND = [
     Finding("target", "ok", "http://127.0.0.1:11434 is Ollama 0.33.0 with 12 models, 1 loaded"),

@@ -24,7 +24,7 @@ from foreman.cli.asking import token_from, usable
 from foreman.cli.explained import Explained
 from foreman.cli.main import cli
 from foreman.cli.streams import OutputLost
-from pretended import FIRST, Commands, Pretended, Said, commands, event, job, lines, serving
+from pretended import FIRST, Asked, Commands, Pretended, Said, commands, event, job, lines, serving
 from processes import SCRIPTS, clean_environment
 
 #: A line for each command; FOLDER is one of the test's own. Those that stay are tried in test_cli.py and below.
@@ -257,7 +257,8 @@ async def test_two_keys_that_are_no_text_do_not_become_one_job(foreman: Commands
 @ensureDeferred
 async def test_a_file_may_have_a_name_that_is_no_text(foreman: Commands, pretended: Pretended, tmp_path: Path) -> None:
     path = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.txt")
-    Path(path).write_text("What is this?")
+    with open(path, "w", encoding="utf-8") as file:  # noqa: ASYNC230, PTH123 - pathlib is not for coroutines
+        file.write("What is this?")
     result = await foreman("submit", "--model", "m", "--file", path)
     assert result.exit_code == 0, result.output
     (asked,) = [one for one in pretended.asked if one.method == "POST"]
@@ -355,7 +356,7 @@ def test_output_into_a_pipe_that_does_not_block_is_whole(pretended: Pretended) -
         stdout=writer,
     )
     os.close(writer)
-    with open(reader, "rb") as output:
+    with os.fdopen(reader, "rb") as output:
         assert len(output.read()) == 1_000_000
     assert program.wait(30) == 0
 
@@ -445,8 +446,11 @@ async def test_whatever_answers_a_command_ends_with_one_sentence(
     foreman: Commands, pretended: Pretended, what: str, healthy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("foreman.cli.jobs.waiting.OUTAGE", 0.05)
-    health = pretended.health
-    pretended.answer = lambda asked: health if healthy and asked.path == "/healthz" else ODD_ANSWERS[what]  # type: ignore[method-assign]
+
+    def answer(_: Pretended, asked: Asked) -> Said:
+        return pretended.health if healthy and asked.path == "/healthz" else ODD_ANSWERS[what]
+
+    monkeypatch.setattr(Pretended, "answer", answer)
     for name in TYPED:
         if name.startswith(("jobs", "ps", "models", "cancel", "submit")):
             result = await foreman(*words_of(name, tmp_path))

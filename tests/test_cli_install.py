@@ -138,6 +138,39 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert "Traceback" not in run.stderr
 
 
+@on_linux
+def test_it_is_removed_again_and_settings_stay(tmp_path: Path) -> None:
+    assert "is not there" in install(tmp_path, "--remove").stdout
+    install(tmp_path)
+    folder = tmp_path / ".config/systemd/user"
+    wants = folder / "default.target.wants"
+    wants.mkdir()
+    (wants / "foreman.service").symlink_to(folder / "foreman.service")
+    run = install(tmp_path, "--remove")
+    assert run.returncode == 0, run.stderr
+    assert f"removed {folder}/foreman.service" in run.stdout
+    assert "systemctl --user stop foreman" in run.stdout.partition("Next:")[2]
+    assert not (folder / "foreman.service").exists()
+    assert list(wants.iterdir()) == []
+    assert (tmp_path / ".config/foreman/foreman.env").exists()
+
+
+@on_linux
+def test_somebody_elses_file_of_that_name_is_only_removed_by_force(tmp_path: Path) -> None:
+    unit = tmp_path / ".config/systemd/user/foreman.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\nExecStart=/bin/true\n")
+    refused = install(tmp_path, "--remove")
+    assert (refused.returncode, unit.exists(), "--force" in refused.stderr) == (1, True, True)
+    assert install(tmp_path, "--remove", "--force").returncode == 0
+    assert not unit.exists()
+
+
+def test_a_program_in_a_checkout_is_noted() -> None:
+    (warning,) = install_service.warnings(Path("/home/al/foreman/.venvs/run/bin/foreman"), None, system=False)
+    assert "is in a checkout" in warning
+
+
 def test_a_program_that_others_cannot_reach_is_noted_for_the_system(tmp_path: Path) -> None:
     closed = tmp_path / "home"
     closed.mkdir(mode=0o700)

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from foreman.cli import when
 from foreman.cli.explained import FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND, Explained
-from foreman.cli.jobs import COMMANDS, command, following, waiting
+from foreman.cli.jobs import COMMANDS, command, following, hints, waiting
 from foreman.cli.jobs.ends import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED, NOT_ENDED
 from foreman.cli.jobs.progress import Progress
 from foreman.cli.jobs.table import show_list
@@ -38,6 +38,7 @@ from pretended import (
     Pretended,
     Said,
     commands,
+    event,
     job,
     lines,
     problem,
@@ -96,7 +97,9 @@ def test_every_example_is_of_options_that_there_are(name: str) -> None:
             words = shlex.split(typed)
             one = named(words.pop(0)) if words and words[0] in COMMANDS else command
             one.make_context("x", [*words], resilient_parsing=True)
-            assert {word for word in words if word.startswith("-")} <= {name for one in one.params for name in one.opts}
+            assert {word for word in words if word.startswith("-")} <= {
+                name for one in one.params for name in [*one.opts, *one.secondary_opts]
+            }
 
 
 def test_every_exit_status_is_one_of_the_group_s_page_and_no_two_mean_the_same() -> None:
@@ -461,20 +464,70 @@ async def test_following_the_history_goes_on_where_it_broke_off(foreman: Command
     assert asked == [None, "4", "4"]
 
 
+@pytest.mark.parametrize("count", [2, 5000])
+def test_who_leaves_many_jobs_is_told_how_to_find_them_and_not_every_id(count: int) -> None:
+    ids = [f"01KBTX{number:020d}" for number in range(count)]
+    context = click.Context(named("wait"))
+    hint = hints.command_for_many("wait", ids, context)
+    if count == 2:
+        assert hint == "foreman jobs wait 000000 000001"
+    else:
+        assert hint == "foreman jobs list --state active --all"
+        named("list").make_context("list", shlex.split(hint)[3:])
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("wiat", "did you mean wait?"), ("1XES2H", "foreman jobs show 1XES2H")])
+@ensureDeferred
+async def test_a_slip_of_the_pen_is_told_from_an_id(foreman: Commands, typed: str, meant: str) -> None:
+    result = await foreman("jobs", typed)
+    assert result.exit_code == 2
+    assert meant in result.stderr
+
+
 # -- get and artifacts
 
 
 @ensureDeferred
-async def test_an_answer_comes_as_it_is_to_a_pipe_and_as_words_to_a_person(
+async def test_an_answer_comes_as_its_words_and_as_it_is_where_that_is_wished(
     foreman: Commands, pretended: Pretended
 ) -> None:
     raw = b'{"message": {"content":"Hell\xc3\xb6"} ,"done":true}\n'
-    pretended.artifacts[FIRST, "response"] = Said(body=raw)
-    assert (await foreman("jobs", "get", FIRST)).stdout_bytes == raw
+    pretended.artifacts[FIRST, "response"] = pretended.artifacts[FIRST, "mine"] = Said(body=raw)
+    assert (await foreman("jobs", "get", FIRST)).stdout == "Hellö\n"
+    assert (await foreman("jobs", "get", FIRST, "--raw")).stdout_bytes == raw
+    assert (await foreman("jobs", "get", FIRST, "mine")).stdout_bytes == raw
     assert (await foreman("jobs", "get", FIRST, "--text")).stdout == "Hellö\n"
     foreman.terminals = {"<stdout>"}
     assert (await foreman("jobs", "get", FIRST)).stdout == "Hellö\n"
     assert '"done": true' in (await foreman("jobs", "get", FIRST, "--raw")).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        ("Hell\u00f6\n\u2603", "Hell\u00f6\n\u2603\n"),
+        ("one line\n", "one line\n"),
+        ("half \ud83d, whole \ud83d\ude00", "half \ufffd, whole \U0001f600\n"),
+    ],
+)
+@ensureDeferred
+async def test_waiting_following_and_fetching_write_the_same_bytes(
+    foreman: Commands, pretended: Pretended, tmp_path: Path, words: str, written: str
+) -> None:
+    pretended.artifacts[FIRST, "response"] = Said(body={"message": {"content": words}})
+    pretended.instead["POST /jobs"] = [Said(201, job(FIRST, "succeeded"))]
+    pieces = [event({"message": {"content": words}}, "1-1")]
+    pretended.streams = [Said(content_type="text/event-stream", pieces=pieces)] * 2
+    for typed in (
+        ["submit", "--model", "m", "--wait", "Hello"],
+        ["submit", "--model", "m", "--follow", "Hello"],
+        ["jobs", "follow", FIRST],
+        ["jobs", "get", FIRST],
+    ):
+        result = await foreman(*typed)
+        assert (result.exit_code, result.stdout_bytes) == (0, written.encode()), typed
+    await foreman("jobs", "get", FIRST, "-o", str(tmp_path / "file"))
+    assert (tmp_path / "file").read_bytes() == written.encode()
 
 
 @ensureDeferred

@@ -9,6 +9,18 @@ from typing import Literal
 Why = Literal["refused", "timeout", "dns", "tls", "reset", "garbage", "silence", "status"]
 
 
+#: As much of somebody else's words as goes into a sentence, in characters.
+_LONGEST = 300
+
+
+def one_line(text: object, longest: int = _LONGEST) -> str:
+    """Text in one line that a terminal only prints; where it is longer than ``longest``, its beginning."""
+    whole = str(text)
+    line = " ".join(whole[: longest + 1].split())
+    cut = line if len(whole) <= longest else f"{line[:longest].rstrip()}…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
+
+
 class ForemanError(Exception):
     """What foreman itself says went wrong; ``str()`` is a sentence for the person who reads it."""
 
@@ -50,11 +62,12 @@ class ConnectionError(TargetError):  # noqa: A001 - the field's word; always use
 class HTTPError(TargetError):
     """The target answered with a status that is not a success.
 
-    :ivar status: the HTTP status; :ivar text: Ollama's own words where it gave any.
+    :ivar status: the HTTP status; :ivar text: Ollama's own words where it gave any, or a whole page where something else
+        answers; ``str()`` has only its beginning.
     """
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"the target answered {status}: {text}")
+        super().__init__(f"the target answered {status}: {one_line(text)}")
         self.status = status
         self.text = text
 

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import msgspec
 from twisted.logger import ILogObserver, LogEvent, formatEvent, formatTime, textFileLogObserver
 from twisted.python.failure import Failure
+from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -29,8 +30,6 @@ def twistd_observer() -> ILogObserver:
     name = twistd_options.get("logfile") or ("-" if twistd_options.get("nodaemon") else "twistd.log")
     if name == "-":
         return JSONObserver(sys.stdout)
-    from twisted.python.logfile import LogFile
-
     file = LogFile.fromFullPath(name)
     if not signal.getsignal(signal.SIGUSR1):  # nobody has asked for it
         signal.signal(signal.SIGUSR1, lambda _number, _frame: file.rotate())

@@ -9,6 +9,8 @@ from urllib.parse import quote, urlsplit
 
 import click
 
+from foreman.errors import one_line
+
 url_option = click.option(
     "--url",
     envvar="FOREMAN_URL",
@@ -24,7 +26,7 @@ _EXAMPLE = "http://127.0.0.1:8080"
 #: What stands in a path as it is: what is escaped already stays so.
 _OF_PATH = "/%:@!$&'()*+,;=~-._"
 #: The longest sentence, and the longest reason that a foreman gives, in characters: others write into them.
-_LONGEST, _LONGEST_REASON = 2_000, 500
+LONGEST, LONGEST_REASON = 2_000, 500
 
 
 class Unanswered(Exception):
@@ -34,7 +36,7 @@ class Unanswered(Exception):
     """
 
     def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(one_line(sentence))
+        super().__init__(one_line(sentence, LONGEST))
         self.status = status
 
 
@@ -106,17 +108,9 @@ def token_from(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def one_line(text: object, longest: int = _LONGEST) -> str:
-    """Text in one line that a terminal only prints; where it is longer than ``longest``, its beginning."""
-    whole = str(text)
-    cut = whole if len(whole) <= longest else f"{whole[:longest]}…"
-    line = " ".join(cut.splitlines())
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
-
-
 def said(body: object) -> str:
     """The words of an error in any family's shape, or of a problem (RFC 9457), with a colon in front."""
     error = (body.get("error") or body.get("detail")) if isinstance(body, dict) else None
     if isinstance(error, dict):
         error = error.get("message")
-    return f": {one_line(error, _LONGEST_REASON)}" if isinstance(error, str) else ""
+    return f": {one_line(error, LONGEST_REASON)}" if isinstance(error, str) else ""

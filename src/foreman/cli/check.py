@@ -45,7 +45,7 @@ _FINDINGS = (Column("CHECK"), Column(""), Column("FOUND", wraps=True))
 @setting_options
 @json_option
 def command(*, as_json: bool, **options: str | None) -> None:
-    """Show every setting and where it comes from, and tell whether foreman would work here with them, now.
+    """Show every setting and where it comes from, those first that were chosen, and tell whether foreman would work here with them, now.
 
     Does the target answer, with which version and how many models? Is the port free? Who may come in? Is the clock right,
     and are there descriptors enough? It takes the options of foreman serve. No secret is shown.
@@ -83,8 +83,9 @@ def as_value(settings: Sequence[Effective], found: Sequence[Finding], problems: 
 
 
 def show(settings: Sequence[Effective], found: Sequence[Finding], console: Console) -> None:
-    """Print it as tables; what was chosen stands out from what is default."""
-    chosen = [(one, "dim" if one.is_default else "") for one in settings]
+    """Print it as tables: first what was chosen, then what is default."""
+    ordered = sorted(settings, key=lambda one: one.is_default)
+    chosen = [(one, "dim" if one.is_default else "") for one in ordered]
     rows = [[Text(plain(text), style) for text in (one.variable, one.value, one.source)] for one, style in chosen]
     console.print(table(_SETTINGS, rows))
     if found:

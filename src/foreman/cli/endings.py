@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
-import click
 from click.exceptions import Abort, ClickException
 
-from foreman.cli.asking import one_line
+from foreman.cli.asking import LONGEST
 from foreman.cli.explained import FAILED, WELL
-from foreman.cli.streams import OutputLost, abandon_output
+from foreman.cli.streams import OutputLost, abandon_output, say
+from foreman.errors import one_line
 
 #: How a shell counts what a signal ended: 128 and the number of the signal.
 INTERRUPTED, READER_LEFT = 128 + signal.SIGINT, 128 + signal.SIGPIPE
@@ -80,7 +82,7 @@ def _unexpected(problem: Exception) -> str:
         traceback.print_exc()
     where = traceback.extract_tb(problem.__traceback__)
     ours = [frame for frame in where if f"{os.sep}foreman{os.sep}" in frame.filename] or where
-    place = f" ({os.path.basename(ours[-1].filename)}, line {ours[-1].lineno})" if ours else ""
+    place = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
     return (
         f"unexpected error: {type(problem).__name__}: {problem}{place}; "
         "please report it; with PYTHONDEVMODE=1 it has a traceback"
@@ -88,12 +90,10 @@ def _unexpected(problem: Exception) -> str:
 
 
 def _say(sentence: str) -> int:
-    click.echo(f"foreman: {one_line(sentence)}", err=True)
+    say(f"foreman: {one_line(sentence, LONGEST)}")
     return FAILED
 
 
 def _flush() -> None:
-    try:
+    with contextlib.suppress(ValueError):  # a stream that a test has closed
         sys.stdout.flush()
-    except ValueError:  # a stream that a test has closed
-        pass

@@ -24,13 +24,19 @@ from foreman.spellings import seconds
 class Plan:
     """What is written where, and what a person types then.
 
-    :ivar file: what the supervisor reads; :ivar settings: the file with the environment.
+    :ivar file: what the supervisor reads; :ivar settings: the file with the environment; :ivar undoing: what a person
+        types after the file was removed, so that what runs stops.
     """
 
     file: Path
     text: str
     settings: Path
     steps: tuple[str, ...]
+    undoing: tuple[str, ...]
+
+
+#: What stands in every file that this command has written.
+_MARK = "foreman install-service"
 
 
 @click.command(
@@ -42,16 +48,18 @@ class Plan:
         "foreman install-service --token-file ~/.config/foreman/token",
         "sudo /opt/foreman/bin/foreman install-service --system",
         "foreman install-service --print | less",
+        "foreman install-service --remove",
     ],
     ends={
-        WELL: "it is written, or was already",
-        FAILED: "it cannot be written, or was changed by hand",
+        WELL: "it is written, or was already; with --remove: it is gone",
+        FAILED: "it cannot be written or removed, or was changed by hand",
         MISUSED: "misused",
     },
 )
 @click.option("--system", is_flag=True, help="For the system, not for you alone; needs root. Linux only.")
 @click.option("--print", "only_print", is_flag=True, help="Print the file, and write nothing.")
-@click.option("--force", is_flag=True, help="Write over a file that has something else in it.")
+@click.option("--force", is_flag=True, help="Write over, or remove, a file that has something else in it.")
+@click.option("--remove", is_flag=True, help="Remove the file; settings and jobs stay.")
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -66,7 +74,9 @@ class Plan:
     show_envvar=True,
     help="How long running answers may take at the end; the supervisor waits 10 s longer.",
 )
-def command(*, system: bool, only_print: bool, force: bool, token_file: Path | None, drain_timeout: float) -> None:
+def command(
+    *, system: bool, only_print: bool, force: bool, remove: bool, token_file: Path | None, drain_timeout: float
+) -> None:
     """Write the file by which systemd (Linux) or launchd (macOS) runs this foreman, and a file for its settings.
 
     Nothing is started: what to type for that is said at the end. A file that has something else in it is left alone.
@@ -82,6 +92,9 @@ def command(*, system: bool, only_print: bool, force: bool, token_file: Path | N
         raise click.UsageError(str(problem)) from None
     if only_print:
         click.echo(made.text, nl=False)
+        return
+    if remove:
+        _remove(made, force=force)
         return
     _write(made, force=force)
     for warning in warnings(program, token, system=system):
@@ -113,8 +126,13 @@ def plan(
     service = Service(program, settings, drain, token)
     if platform == "linux":
         folder = Path("/etc/systemd/system") if system else mine / "systemd" / "user"
+        control = "systemctl" if system else "systemctl --user"
         return Plan(
-            folder / "foreman.service", unit(service, system=system), settings, _systemd_steps(service, system=system)
+            folder / "foreman.service",
+            unit(service, system=system),
+            settings,
+            _systemd_steps(service, system=system),
+            (f"{control} stop foreman", f"{control} daemon-reload"),
         )
     if platform != "darwin":
         raise ValueError(f"neither systemd nor launchd is known on {platform}")
@@ -123,7 +141,8 @@ def plan(
     library = home / "Library"
     text = plist(service, library / "Logs" / "foreman.log")
     file = library / "LaunchAgents" / f"{LABEL}.plist"
-    return Plan(file, text, settings, _launchd_steps(service, file))
+    undoing = (f"launchctl bootout gui/$(id -u)/{LABEL}     # stops it",)
+    return Plan(file, text, settings, _launchd_steps(service, file), undoing)
 
 
 def _systemd_steps(service: Service, *, system: bool) -> tuple[str, ...]:
@@ -148,6 +167,28 @@ def _launchd_steps(service: Service, file: Path) -> tuple[str, ...]:
         f"{service.command} ps",
         f"launchctl kickstart -k gui/$(id -u)/{LABEL}     # after each change",
     )
+
+
+def _remove(made: Plan, *, force: bool) -> None:
+    """Remove what the supervisor reads, if it is foreman's; what is a person's own stays."""
+    try:
+        text = made.file.read_text("utf-8") if made.file.exists() else None
+        if text is None:
+            click.echo(f"{made.file} is not there")
+            return
+        if _MARK not in text and not force:
+            raise click.ClickException(f"{made.file} was not written by foreman install-service; --force removes it")
+        made.file.unlink()
+        # What "systemctl enable" has left: without the file it cannot be disabled any more.
+        for folder in made.file.parent.glob("*.target.wants"):
+            if (link := folder / made.file.name).is_symlink():
+                link.unlink()
+    except OSError as problem:
+        raise click.ClickException(f"{made.file} cannot be removed: {problem.strerror}") from None
+    click.echo(f"removed {made.file}; {made.settings} and the jobs are left as they are")
+    click.echo("\nNext:")
+    for step in made.undoing:
+        click.echo(f"  {step}")
 
 
 def _write(made: Plan, *, force: bool) -> None:
@@ -180,6 +221,11 @@ def _write(made: Plan, *, force: bool) -> None:
 def warnings(program: Path, token: Path | None, *, system: bool) -> list[str]:
     """What will keep the service from starting, in sentences."""
     found = []
+    if ".venvs" in program.parts:
+        found.append(
+            f"{program} is in a checkout: it goes when the checkout goes, and changes when that does; "
+            "docs/running.md says how to install foreman on its own"
+        )
     closed = [folder for folder in program.resolve().parents if not folder.stat().st_mode & 0o001] if system else []
     if closed:
         found.append(

@@ -102,7 +102,7 @@ def show(models: Models, console: Console, now: datetime) -> None:
     :param now: against which expiry is told, with a time zone.
     """
     for sentence in warnings(models.health):
-        console.print(Text(sentence, style="bold yellow"), soft_wrap=True)
+        console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
     rows = sorted(as_values(models), key=lambda model: (model["loaded"] is None, plain(model["name"])))
     if not rows:
         console.print(Text("the target has no model; get one with: ollama pull llama3.2:3b", style="yellow"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,10 +95,8 @@ def with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
 
     # A command says what went wrong itself. Without an observer the log would go to standard error, with tracebacks.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=not sys.flags.dev_mode)
-    try:
+    with suppress(SystemExit):  # react always ends the process
         react(lambda reactor: Deferred.fromCoroutine(do(reactor)))
-    except SystemExit:  # react always ends the process
-        pass
     if failed:
         raise failed[0]
     if not found:

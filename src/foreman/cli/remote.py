@@ -26,6 +26,7 @@ from foreman import characters
 from foreman.cli.asking import Unanswered, Unreached, said, token_from, usable
 from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN
 from foreman.cli.options import ended_by, with_reactor
+from foreman.cli.streams import say
 from foreman.cli.taking import Line, TooLarge, take_lines, take_whole
 
 T = TypeVar("T")
@@ -258,15 +259,15 @@ def answer_of(
         try:
             return await asking
         except Unanswered as problem:
-            click.echo(f"foreman {command}: {problem}", err=True)
+            say(f"foreman {command}: {problem}")
             raise SystemExit(problem.status) from None
         except CancelledError:
             if not stopped:
                 raise
             if sentence := interrupted():
-                # Behind the ^C that a terminal shows.
-                start = "\n" if sys.stderr.isatty() else ""
-                click.echo(f"{start}foreman {command}: {sentence}", err=True)
+                if sys.stderr.isatty():
+                    click.echo(err=True)  # behind the ^C that it shows
+                say(f"foreman {command}: {sentence}")
             raise SystemExit(ended_by(reactor)) from None
         finally:
             if not stopped:

@@ -25,7 +25,7 @@ def command(form: str | None) -> None:
         click.echo(as_markdown(), nl=False)
     else:
         rows = [[setting.variable, setting.default, setting.help] for setting in SETTINGS]
-        console().print(table([Column("SETTING"), Column("DEFAULT", wraps=True), Column("MEANING", wraps=True)], rows))
+        console().print(table([Column("SETTING"), Column("DEFAULT"), Column("MEANING", wraps=True)], rows))
 
 
 def as_environment() -> str:

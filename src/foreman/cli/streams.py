@@ -6,7 +6,9 @@ import contextlib
 import io
 import os
 import select
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class OutputLost(Exception):  # noqa: N818 - what happened, as in errors.py
+class OutputLost(Exception):
     """Standard output cannot be written: its reader has left, the disk is full, or it was closed from the start.
 
     It is no OSError, since click and rich catch some of those, and end the process in ways of their own.
@@ -74,6 +76,14 @@ def tell(text: str) -> None:
     """Print what is good to know, in a program that goes on where it cannot be printed."""
     with contextlib.suppress(OutputLost):
         click.echo(text)
+
+
+def say(sentence: str) -> None:
+    """Print a sentence on standard error; in a terminal between words that it would break."""
+    if sys.stderr.isatty():
+        width = min(max(shutil.get_terminal_size().columns, 20), 100)
+        sentence = textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(sentence, err=True)
 
 
 def abandon_output() -> None:

@@ -213,9 +213,10 @@ async def _post(foreman: Foreman, body: bytes) -> Job:
         raise Unreached(problem.status, sentence) from None
     if answer.status not in {200, 201}:
         raise refused(foreman, answer, "foreman does not take it")
+    job = as_job(foreman, answer)
     if answer.status == 200 or answer.header("Idempotency-Replayed") == "true":
         click.echo("foreman submit: this key has its job already, which is not handed over again", err=True)
-    return as_job(foreman, answer)
+    return job
 
 
 def _say(job: Mapping[str, Any], context: click.Context) -> None:

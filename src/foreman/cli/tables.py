@@ -69,10 +69,10 @@ def show(seen: Seen, console: Console, now: datetime) -> None:
             f"  {len(running)} of {plain(seen.queue.get('turns'))} turns taken, {len(waiting)} waiting, "
             f"{plain(embedding.get('running'))} of {plain(embedding.get('cap'))} embeddings",
         ),
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,
     )
     for sentence in warnings(seen.health):
-        console.print(Text(sentence, style="bold yellow"), soft_wrap=True)
+        console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
     if running or waiting:
         console.print()
         console.print(table(_CALLERS, [*map(_running, running), *map(_waiting, waiting)]))
@@ -107,10 +107,10 @@ def _show_jobs(jobs: object, console: Console) -> None:
     }
     told = [f"{count} {name}" for name, count in counts.items() if isinstance(count, int) and count]
     if told:
-        console.print(Text(f"jobs: {', '.join(told)}; see foreman jobs"), soft_wrap=True)
+        console.print(Text(f"jobs: {', '.join(told)}; see foreman jobs"), soft_wrap=not console.is_terminal)
     if store not in {"ok", "off", None}:
         sentence = _STORE.get(str(store), f"the store of the jobs is not well: {plain(store)}")
-        console.print(Text(sentence, style="bold yellow"), soft_wrap=True)
+        console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
 
 
 def _running(row: Mapping[str, Any]) -> list[str | Text]:

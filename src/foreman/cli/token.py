@@ -19,7 +19,7 @@ from foreman.cli.asking import json_option
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
 from foreman.cli.lazy import did_you_mean
 from foreman.cli.options import absolute
-from foreman.cli.streams import OutputLost
+from foreman.cli.streams import OutputLost, say
 from foreman.tokens import Holder, check_name, digest, read_file, without_holder, write_file
 
 _file = click.option(
@@ -87,12 +87,11 @@ def new(name: str, path: Path, *, admin: bool) -> None:
         with _locked(path):
             _write(path, without_holder(_read(path), name, holder.id))
         raise
-    click.echo(f"This is the token of {name} ({holder.id}); it is not shown again. {_TAKEN_OVER}", err=True)
+    say(f"This is the token of {name} ({holder.id}); it is not shown again. {_TAKEN_OVER}")
     for one in others:
-        click.echo(
+        say(
             f"{name} has another token, of {_day(one) or 'an unknown day'}; when it is no longer used: "
-            f"foreman token revoke {name} --id {one.id}",
-            err=True,
+            f"foreman token revoke {name} --id {one.id}"
         )
 
 
@@ -143,7 +142,7 @@ def revoke(name: str, id_: str | None, path: Path) -> None:
         _write(path, without_holder(text, name, id_.lower() if id_ is not None else None))
     count = "The token" if len(gone) == 1 else f"{len(gone)} tokens"
     left = f", {len(held) - len(gone)} left" if len(held) > len(gone) else ""
-    click.echo(f"{count} of {name} {'is' if len(gone) == 1 else 'are'} revoked{left}. {_TAKEN_OVER}", err=True)
+    say(f"{count} of {name} {'is' if len(gone) == 1 else 'are'} revoked{left}. {_TAKEN_OVER}")
 
 
 def _value(holder: Holder) -> dict[str, Any]:

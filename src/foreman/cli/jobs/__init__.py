@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -34,7 +35,8 @@ class _Jobs(Explained, LazyGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.helps and re.fullmatch(r"[0-9A-Za-z]{4,26}", args[0]):
+        likely = bool(args) and bool(get_close_matches(args[0], self.helps))
+        if args and args[0] not in self.helps and not likely and re.fullmatch(r"[0-9A-Za-z]{4,26}", args[0]):
             name = args[0]
             ctx.fail(f"there is no command {name!r}; of a job with this id tells: foreman jobs show {name}")
         return super().resolve_command(ctx, args)

@@ -12,7 +12,7 @@ from foreman.cli.asking import Unanswered
 from foreman.cli.explained import FAILED, NOT_FOUND
 from foreman.cli.jobs.api import Job, no_such_job, path_of, refused
 from foreman.cli.jobs.following import Words, follow
-from foreman.cli.jobs.words import at_terminal, embeddings_of, end_of, prose, sentence, text_of
+from foreman.cli.jobs.words import at_terminal, embeddings_of, end_of, lines_of, prose, sentence, text_of, utf8
 from foreman.cli.look import objects, plain
 from foreman.cli.remote import Answer, Foreman
 
@@ -51,11 +51,16 @@ async def print_answer(foreman: Foreman, job: Job) -> None:
     terminal = at_terminal()
     words = text_of(answer.body)
     if words is not None:
-        click.echo(prose(words) if terminal else words)
+        print_words(words, terminal=terminal)
     elif terminal and (number := embeddings_of(answer.body)):
         click.echo(f"{number}; print them with: foreman jobs get {end_of(job)} | cat")
     else:
         print_bytes(answer, terminal=terminal)
+
+
+def print_words(words: str, *, terminal: bool) -> None:
+    """Print the words of an answer: in a terminal what it can print, elsewhere all of them, in UTF-8."""
+    click.echo(prose(lines_of(words)) if terminal else utf8(lines_of(words)), nl=False)
 
 
 def print_bytes(answer: Answer, *, terminal: bool) -> None:

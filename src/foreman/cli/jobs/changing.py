@@ -10,6 +10,7 @@ import click
 from foreman.cli.asking import Unanswered, Unreached
 from foreman.cli.explained import NOT_ALLOWED
 from foreman.cli.jobs.ends import highest
+from foreman.cli.streams import say
 
 if TYPE_CHECKING:
     from foreman.cli.remote import Foreman
@@ -49,7 +50,7 @@ async def each(
         except Unanswered as problem:
             if isinstance(problem, Unreached) or problem.status == NOT_ALLOWED:
                 raise
-            click.echo(f"foreman {command}: {problem}", err=True)
+            say(f"foreman {command}: {problem}")
             statuses.append(problem.status)
     return highest(statuses)
 

@@ -18,7 +18,7 @@ from foreman.cli.jobs.api import Job, as_job, path_of
 from foreman.cli.jobs.ends import has_ended
 from foreman.cli.jobs.progress import Progress, progress
 from foreman.cli.jobs.waiting import ALONE, LOOKED_AT, Patience, until
-from foreman.cli.jobs.words import at_terminal, piece_of, prose
+from foreman.cli.jobs.words import at_terminal, piece_of, prose, utf8
 from foreman.cli.remote import Answer, Foreman
 
 #: So long nothing may come before it is tried on a new connection, in seconds; nothing is lost by that.
@@ -77,7 +77,7 @@ class Words:
             if self._thinks:
                 click.echo("\n")
                 self._thinks = False
-            click.echo(prose(words) if self._terminal else words, nl=False)
+            click.echo(prose(words) if self._terminal else utf8(words), nl=False)
             self.written = True
         if thinking or words:
             self._ends_line = (words or thinking).endswith("\n")

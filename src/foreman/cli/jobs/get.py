@@ -10,7 +10,7 @@ import click
 from foreman.cli.asking import Unanswered, url_option
 from foreman.cli.explained import FAILED, Explained
 from foreman.cli.jobs.ends import FINDING_ENDS
-from foreman.cli.jobs.words import at_terminal, prose, text_of
+from foreman.cli.jobs.words import at_terminal, lines_of, text_of, utf8
 
 if TYPE_CHECKING:
     from foreman.cli.remote import Answer, Foreman
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     cls=Explained,
     short_help="Print a job's answer, or another of its artifacts.",
     examples=[
-        "foreman jobs get 1XES2H                   # in a terminal just the words",
-        "foreman jobs get 1XES2H --text > poem.txt",
-        "foreman jobs get 1XES2H | jq .eval_count",
+        "foreman jobs get 1XES2H > poem.txt",
+        "foreman jobs get 1XES2H --raw | jq .eval_count",
         "foreman jobs get 1XES2H error",
         "foreman jobs get 1XES2H stream --output stream.ndjson",
     ],
@@ -40,13 +39,15 @@ def command(id_: str, name: str, url: str, output: Path | None, *, as_text: bool
     """Print the artifact NAME of the job ID: response where none is named, otherwise stream, error, partial, or one of
     yours; foreman jobs artifacts lists them.
 
-    In a terminal an answer is printed as its words, elsewhere as it is.
+    An answer is printed as its words, as foreman submit --wait prints it; with --raw as it is, byte for byte. What has no
+    words, and every other artifact, is printed as it is.
     """
     from foreman.cli.remote import answer_of
 
     async def get(foreman: Foreman) -> None:
         to_person = output is None and at_terminal()
-        write(await find(foreman, id_, name), output, as_text=as_text, to_person=to_person)
+        chosen = False if as_text is None and name != "response" else as_text
+        write(await find(foreman, id_, name), output, as_text=chosen, to_person=to_person)
 
     answer_of("jobs get", url, get, patience=None)
 
@@ -54,21 +55,21 @@ def command(id_: str, name: str, url: str, output: Path | None, *, as_text: bool
 def write(answer: Answer, output: Path | None, *, as_text: bool | None, to_person: bool) -> None:
     """Write an artifact to a file, or print it.
 
-    :param as_text: None for words only where a person reads them and there are some.
+    :param as_text: None for words only where there are some.
     :raises asking.Unanswered: if there are no words, or it cannot be written.
     """
-    from foreman.cli.jobs.answers import print_bytes
+    from foreman.cli.jobs.answers import print_bytes, print_words
 
-    words = None if as_text is False or (as_text is None and not to_person) else text_of(answer.body)
+    words = None if as_text is False else text_of(answer.body)
     if words is None and as_text:
         raise Unanswered(FAILED, "it has no words to print; print all of it with --raw")
     if output is not None:
         try:
-            output.write_bytes(answer.content if words is None else f"{words}\n".encode())
+            output.write_bytes(answer.content if words is None else utf8(lines_of(words)))
         except OSError as problem:
             raise Unanswered(FAILED, f"{output} cannot be written: {problem.strerror}") from None
     elif words is not None:
-        click.echo(prose(words) if to_person else words)
+        print_words(words, terminal=to_person)
     else:
         print_bytes(answer, terminal=to_person)
 

@@ -10,6 +10,16 @@ from click.core import ParameterSource
 
 from foreman.cli.tables import SHOWN_OF_ID
 
+#: More ids than this are not printed again: a list finds them.
+_FEW = 8
+
+
+def command_for_many(what: str, ids: Sequence[str], context: click.Context | None = None) -> str:
+    """As ``command_for``, but where there are many jobs the command that lists those that have not ended."""
+    if len(ids) <= _FEW:
+        return command_for(what, ids, context)
+    return f"{command_for('list', (), context)} --state active --all"
+
 
 def command_for(what: str, ids: Sequence[str], context: click.Context | None = None) -> str:
     """The command that does ``what`` with these jobs, at the foreman that this one asks.

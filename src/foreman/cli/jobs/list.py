@@ -51,11 +51,14 @@ def run(url: str, filters: Filters, *, as_json: bool) -> None:
     if not jobs:
         some = filters != Filters()
         hint = "no job is like that" if some else "there are no jobs; hand one over with: foreman submit"
-        paper.print(Text(hint, style="dim"), soft_wrap=True)
+        paper.print(Text(hint, style="dim"), soft_wrap=not paper.is_terminal)
         return
     show_list(jobs, paper, datetime.now(UTC))
     if more:
-        paper.print(Text(f"the newest {len(jobs)}; there are more: --limit, --all", style="dim"), soft_wrap=True)
+        paper.print(
+            Text(f"the newest {len(jobs)}; there are more: --limit, --all", style="dim"),
+            soft_wrap=not paper.is_terminal,
+        )
 
 
 async def look(foreman: Foreman, filters: Filters) -> tuple[list[Job], str | None]:

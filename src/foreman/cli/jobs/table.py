@@ -144,7 +144,7 @@ def _short(path: str) -> str:
 
 
 def _line(console: Console, name: str, value: Text) -> None:
-    console.print(Text.assemble((f"{name:12}  ", "bold"), value), soft_wrap=True)
+    console.print(Text.assemble((f"{name:12}  ", "bold"), value), soft_wrap=not console.is_terminal)
 
 
 def _place(job: Mapping[str, Any]) -> str:

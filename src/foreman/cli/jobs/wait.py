@@ -12,7 +12,7 @@ import click
 from foreman.cli.asking import json_option, url_option
 from foreman.cli.explained import Explained
 from foreman.cli.jobs.ends import WAITING_ENDS, highest, status_of
-from foreman.cli.jobs.hints import command_for
+from foreman.cli.jobs.hints import command_for_many
 from foreman.cli.jobs.words import sentence
 from foreman.cli.options import Written
 from foreman.spellings import seconds
@@ -45,7 +45,7 @@ def command(ids: tuple[str, ...], url: str, timeout: float | None, *, as_json: b
     """
     from foreman.cli.remote import answer_of
 
-    back = f"waiting is over, they go on; come back with: {command_for('wait', ids)}"
+    back = f"waiting is over, they go on; come back with: {command_for_many('wait', ids)}"
     jobs = answer_of(
         "jobs wait", url, lambda foreman: wait(foreman, ids, timeout), patience=None, interrupted=lambda: back
     )

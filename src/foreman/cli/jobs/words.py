@@ -164,6 +164,17 @@ def prose(text: str) -> str:
     )
 
 
+def lines_of(words: str) -> str:
+    """Words as they are printed whole: with a newline at their end, as those that were followed."""
+    return words if words.endswith("\n") else f"{words}\n"
+
+
+def utf8(words: str) -> bytes:
+    """Words as they are written into a file; half a surrogate, which JSON can escape, is no character."""
+    whole = words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole.encode("utf-8")
+
+
 def at_terminal() -> bool:
     """Whether a person reads what is printed."""
     return sys.stdout.isatty()
