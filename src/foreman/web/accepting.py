@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 #: About so many connections are accepted in one turn of the reactor (Twisted adds 20 to what it has reached): then those
 #: that are there are read first, so that a newcomer is heard before the next thousand come.
-ACCEPTED_AT_ONCE = 64
+ACCEPTED_AT_ONCE = 32
 #: How often it is logged that none can be accepted, in seconds.
 BETWEEN_LINES = 60.0
 

@@ -32,7 +32,7 @@ BODIES_LOOKED_AT = 2048
 BETWEEN_LOOKS = 0.25
 #: A connection that has had no whole head for less than this keeps its place, unless those are the half of all: what it
 #: asks may not have been read yet. In seconds.
-YOUNG = 1.0
+YOUNG = 0.1
 #: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
 #: to notice that it left, and nobody pipelines this much.
 PIPELINED_BYTES = 64 * 1024
@@ -74,8 +74,8 @@ class Connections:
     """All connections.
 
     A new one that finds all places taken gets the place of one that does nothing useful: first of one that lingers, then
-    of one that has no whole head of a request, the oldest of the address with the most connections, then of one whose
-    body comes slowly, then of one that takes its last answer slowly. Requests that are answered keep their places. One
+    of one that has no whole head of a request, the oldest of the address with the most connections, or of one whose body
+    comes slowly, whichever are more, then of one that takes its last answer slowly. Requests that are answered keep their places. One
     address may have seven eighths of all places.
 
     :ivar most: places; :ivar open: whoever is there, those on standby and those told to go included.
@@ -177,8 +177,12 @@ class Connections:
 
     def _victim(self, newcomer: Door, own: str | None) -> Door | None:
         """Who goes, so that ``newcomer`` has a place; ``own``: only connections of this address may."""
+        # The more of the one kind there are, the less any of them is worth: were the few quiet ones taken first among
+        # thousands of slow bodies, none of them would live long enough to be read.
+        bodies_first = len(self._others[Stage.BODY]) > len(self._quiet[newcomer.address])
         return (
             self._first(Stage.LINGERING, own)
+            or (self._slowest_body(own) if bodies_first else None)
             or self._oldest_quiet(newcomer, own)
             or self._slowest_body(own)
             or self._first(Stage.CLOSING, own)
