@@ -283,6 +283,11 @@ def test_no_way_of_escaping_opens_ollamas_own_proxy(written: list[str], data: st
     assert way(b"POST", b"/" + escaped.encode()) is CLOSED
 
 
+def test_a_path_of_countless_segments_is_not_read_for_ollamas_own_proxy() -> None:
+    for path in (b"/codex" * 10_000, b"/../api/./codes" * 4_000 + b"/codex", b"/%25" * 10_000 + b"/codex"):
+        assert way(b"POST", path) is CLOSED
+
+
 def test_the_targets_own_path_counts_for_what_nobody_reaches() -> None:
     assert way(b"POST", b"/codex/api/chat", b"/api") is CLOSED
     assert way(b"POST", b"/api/codex/api/chat", b"/ollama") is CLOSED
