@@ -240,9 +240,12 @@ def test_no_body_is_refused_with_ollamas_text(blank: bytes) -> None:
             read(path, blank)
 
 
-@pytest.mark.parametrize("path", STRICT)
+IMAGES = ["/v1/images/generations", "/v1/images/edits"]
+
+
+@pytest.mark.parametrize("path", STRICT + IMAGES)
 @pytest.mark.parametrize("blank", [b"", b" ", b"\r\n\t "])
-def test_an_empty_body_of_responses_is_ollamas_to_refuse_and_takes_no_turn(path: str, blank: bytes) -> None:
+def test_an_empty_body_of_responses_or_images_is_ollamas_to_refuse_and_takes_no_turn(path: str, blank: bytes) -> None:
     assert read(path, blank) == Asked(None, stream=False)
     assert read(path, zstandard.compress(blank), b"zstd") == Asked(None, stream=False)
 
@@ -277,6 +280,13 @@ def test_what_only_some_ollamas_read_of_responses_is_left_to_them(path: str, bod
 def test_a_body_of_responses_tells_its_model(path: str, body: bytes) -> None:
     assert read(path, body) == Asked("m", stream=False)
     assert read(path, zstandard.compress(body), b"zstd") == Asked("m", stream=False)
+
+
+@pytest.mark.parametrize("path", IMAGES)
+def test_a_request_for_an_image_tells_its_model(path: str) -> None:
+    assert read(path, b'{"MODEL":"m","prompt":"a cat","stream":true}') == Asked("m", stream=False)
+    assert not read(path, b'{"model":"m","prompt":"a ').sure
+    assert not read(path, b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x--').sure
 
 
 def test_only_the_route_that_streams_listens_to_stream() -> None:

@@ -171,3 +171,8 @@ def test_a_request_that_foreman_sent_is_known_again(via: bytes) -> None:
 @pytest.mark.parametrize("via", [b"", b"1.1 mead", b"1.1 some", b"1.1 foreman-me", b"1.1 me.example"])
 def test_a_request_of_somebody_else_is_not_taken_for_foremans(via: bytes) -> None:
     assert not has_passed([via], b"me")
+
+
+def test_what_connection_names_does_not_stay_in_via_either() -> None:
+    raw = [(b"Via", b"1.0 fred"), (b"Connection", b"close, VIA")]
+    assert [value for name, value in asked(raw) if name == b"Via"] == [b"1.1 foreman"]

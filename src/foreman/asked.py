@@ -66,6 +66,8 @@ _CHAT, _GENERATE, _TRANSCRIPTIONS = "/api/chat", "/api/generate", "/v1/audio/tra
 _ONE_VALUE = frozenset({_CHAT, _GENERATE, "/api/embed", "/api/embeddings"})
 #: From v0.34 on Ollama reads these more strictly than all others, and words its refusals in another way (contract 2.0).
 _STRICT = frozenset({"/v1/responses", "/v1/responses/compact"})
+#: Of these an empty body and half a one are Ollama's to refuse; not every version has the last two.
+_LEFT_TO_OLLAMA = _STRICT | {"/v1/images/generations", "/v1/images/edits"}
 #: Routes that stream unless told otherwise.
 _STREAMING = frozenset({_CHAT, _GENERATE, "/api/pull", "/api/push", "/api/create"})
 #: Routes that stream when asked to. In the first lot a null takes back what an earlier duplicate said (in Go a pointer).
@@ -141,11 +143,11 @@ def read_in_slices(
             found, length = _values(body, members), members.end
         return _judge(path, found, length)
     except gojson.Empty:
-        if path in _STRICT:
+        if path in _LEFT_TO_OLLAMA:
             return Asked(None, stream=False)  # without a model it takes no turn to be refused
         raise BadBody("EOF" if path.startswith("/v1/") else "missing request body") from None
     except gojson.Truncated:
-        if path in _STRICT:
+        if path in _LEFT_TO_OLLAMA:
             return _unsure(path)
         raise BadBody("unexpected EOF") from None
     except gojson.Unreadable:

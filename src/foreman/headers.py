@@ -57,7 +57,7 @@ def to_target(
     crossing = [
         (b"Host", host),
         *_crossing(raw, _NOT_FOR_THE_TARGET, _NOT_FOR_THE_TARGET_BEGINNINGS),
-        (b"Via", b", ".join([*(value for name, value in raw if name.lower() == b"via" and _is_one_line(value)), via])),
+        (b"Via", b", ".join((*_said_of_the_way(raw), via))),
         (b"Accept-Encoding", b"identity"),
     ]
     if token is not None:
@@ -70,6 +70,12 @@ def to_target(
 def to_client(raw: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
     """The headers of an answer on their way to the client; CORS is foreman's own, so the target's is dropped."""
     return _crossing(raw, _HOP_BY_HOP, (b"proxy-", b"access-control-"))
+
+
+def _said_of_the_way(raw: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+    if not any(name.lower() == b"via" for name, _ in raw):
+        return []
+    return [value for name, value in _crossing(raw, _HOP_BY_HOP, ()) if name.lower() == b"via" and value]
 
 
 def has_passed(via: Iterable[bytes], mark: bytes) -> bool:
