@@ -18,6 +18,7 @@ from foreman.unstreamed import unstreamed as in_slices
 def unstreamed(lines: list[bytes]) -> bytes:
     return at_once(in_slices(lines))
 
+
 BAD = {
     "half of an emoji": (b"\\ud83d", "\ufffd"),
     "the other half": (b"\\ude00", "\ufffd"),

@@ -168,7 +168,9 @@ def scanned(received: bytes) -> list[Any]:
     return [json.loads(line) for line in [*lines, *([rest] if rest else [])]]
 
 
-@pytest.mark.parametrize("agent", [b"ollama/0.34.4 (amd64 linux) Go/go1.26.0", b"Ollama/0.0.0 (arm64 darwin) Go/go1.27"])
+@pytest.mark.parametrize(
+    "agent", [b"ollama/0.34.4 (amd64 linux) Go/go1.26.0", b"Ollama/0.0.0 (arm64 darwin) Go/go1.27"]
+)
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
 def test_ollamas_own_client_can_be_interrupted_while_it_waits(path: str, agent: bytes) -> None:
     with doorstep() as step:

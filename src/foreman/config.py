@@ -185,7 +185,9 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
             values[setting.attribute] = setting.parse(value or setting.default)
         except ValueError as problem:
             shown = setting.shown(text)
-            problems.append(f"{said}: {'' if shown in {MASK, ''} else _short(repr(shown)) + ' '}{_short(str(problem), _LONGEST_PROBLEM)}")
+            problems.append(
+                f"{said}: {'' if shown in {MASK, ''} else _short(repr(shown)) + ' '}{_short(str(problem), _LONGEST_PROBLEM)}"
+            )
     # The types were checked by each setting's own parser.
     config = evolve(Config(), **values)  # type: ignore[arg-type]
     if config.db_path is None and "db_path" in values:
