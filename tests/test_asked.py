@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman import asked, gojson
-from foreman.asked import MOST_UNPACKED, Asked, Errand, read, read_in_slices
+from foreman import body_values, gojson
+from foreman.asked import Asked, Errand, read, read_in_slices
+from foreman.body_values import MOST_UNPACKED
 from foreman.errors import BadBody
 
 CHAT, GENERATE = "/api/chat", "/api/generate"
@@ -592,7 +593,7 @@ def test_a_body_of_many_values_is_not_decoded_at_once(monkeypatch: pytest.Monkey
     def decode(_: object) -> object:
         raise AssertionError("decoded at once")
 
-    monkeypatch.setattr(asked, "_decode_ordinary", decode)
+    monkeypatch.setattr(body_values, "_decode_ordinary", decode)
     many = b'{"model":"m","options":[' + b"[]," * 1_400_000 + b"0]}"
     monkeypatch.setattr(gojson, "MAX_STEPS", 1000)
     assert not read(CHAT, many).sure

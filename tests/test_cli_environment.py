@@ -215,7 +215,7 @@ def test_a_token_is_one_that_a_header_can_carry() -> None:
     assert token_from({"FOREMAN_TOKEN": " mine\n", "FOREMAN_AUTH_TOKEN": "theirs"}) == "mine"
     assert token_from({"FOREMAN_AUTH_TOKEN": "theirs"}) == "theirs"
     assert token_from({"FOREMAN_TOKEN": " "}) is None
-    with pytest.raises(click.UsageError, match="FOREMAN_TOKEN may only"):
+    with pytest.raises(click.UsageError, match="FOREMAN_TOKEN: may only"):
         token_from({"FOREMAN_TOKEN": "m\u00edne"})
 
 

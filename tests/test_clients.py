@@ -66,6 +66,13 @@ def locked(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield daemon
 
 
+@pytest.fixture(scope="module")
+def guessed_at(kind: type[Peer], simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreman]:
+    """Likewise, one for each library: of one address only some unknown tokens are answered with 401."""
+    with foreman(tmp_path_factory.mktemp("guessed"), simulator.url, auth_token=TOKEN) as daemon:
+        yield daemon
+
+
 # -- the clients, each asked in the ways that all of them have
 
 
@@ -325,9 +332,9 @@ def test_a_missing_model_is_the_librarys_own_exception_with_ollamas_text(peer: P
 
 @pytest.mark.parametrize("token", [None, "not-the-right-token"])
 def test_without_the_right_token_there_is_the_librarys_own_exception(
-    kind: type[Peer], locked: Foreman, simulator: Target, ask: Ask, token: str | None
+    kind: type[Peer], guessed_at: Foreman, simulator: Target, ask: Ask, token: str | None
 ) -> None:
-    with at(kind, locked.url, token) as peer, pytest.raises(TYPES[401], match="token") as caught:
+    with at(kind, guessed_at.url, token) as peer, pytest.raises(TYPES[401], match="token") as caught:
         ask(peer, MODEL, "a stranger asks")
     assert status_of(caught.value) == 401
     assert not simulator.asked("a stranger asks")

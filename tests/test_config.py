@@ -12,9 +12,9 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import endpoints
+from twisted.internet import endpoints as twisted_endpoints
 
-from foreman import addresses, spellings
+from foreman import addresses, endpoints, spellings
 from foreman.config import SETTINGS, Config, Setting, TargetAddress, load, warnings
 from foreman.errors import ConfigError
 
@@ -210,7 +210,7 @@ def test_a_listener_for_others_needs_a_token_or_leave_to_be_open_and_both_cures_
     ],
 )
 def test_host_and_port_become_an_endpoint_description_and_a_description_stays(text: str, description: str) -> None:
-    assert addresses.endpoint(text) == description
+    assert endpoints.endpoint(text) == description
 
 
 TWICE = ["tcp:8080:interface=127.0.0.1:interface=0.0.0.0", "tcp:8080:127.0.0.1:interface=0.0.0.0", "tcp:8080:port=9090"]
@@ -235,12 +235,12 @@ def test_a_field_that_stands_twice_is_refused_since_twisted_takes_the_last(text:
 )  # fmt: skip
 def test_an_endpoint_is_read_as_twisted_reads_it(kind: str, parts: list[str]) -> None:
     try:
-        description = addresses.endpoint(":".join([kind, *parts]))
+        description = endpoints.endpoint(":".join([kind, *parts]))
     except ValueError:
         return
-    first, *args = endpoints._parse(description)[0]
-    named = endpoints._parse(description)[1]
-    if not addresses.is_private(description) or first in ("unix", "haproxy"):
+    first, *args = twisted_endpoints._parse(description)[0]
+    named = twisted_endpoints._parse(description)[1]
+    if not endpoints.is_private(description) or first in ("unix", "haproxy"):
         return
     interface = named.get("interface")
     if interface is None:
@@ -269,7 +269,7 @@ def test_what_cannot_be_listened_on_is_refused(text: str) -> None:
     ],
 )
 def test_where_a_client_on_this_machine_finds_foreman(listen: str, url: str | None) -> None:
-    assert addresses.url_of(addresses.endpoint(listen)) == url
+    assert endpoints.url_of(endpoints.endpoint(listen)) == url
 
 
 @pytest.mark.parametrize(
@@ -325,12 +325,12 @@ def test_foreman_is_started_in_front_of_somebody_else(listen: str, target: str) 
 
 
 def test_an_address_of_this_machine_is_known_where_foreman_listens_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "_is_of_this_machine", lambda address: str(address) == "192.0.2.7")
+    monkeypatch.setattr(endpoints, "_is_of_this_machine", lambda address: str(address) == "192.0.2.7")
     target = addresses.target("http://192.0.2.7:8080")
-    assert addresses.leads_back("tcp:8080", target)
-    assert addresses.leads_back("tcp6:8080:interface=\\:\\:", target)
-    assert not addresses.leads_back("tcp:8080:interface=127.0.0.1", target)
-    assert not addresses.leads_back("tcp:8080", addresses.target("http://192.0.2.8:8080"))
+    assert endpoints.leads_back("tcp:8080", target)
+    assert endpoints.leads_back("tcp6:8080:interface=\\:\\:", target)
+    assert not endpoints.leads_back("tcp:8080:interface=127.0.0.1", target)
+    assert not endpoints.leads_back("tcp:8080", addresses.target("http://192.0.2.8:8080"))
 
 
 # -- secrets
@@ -588,10 +588,10 @@ def test_any_text_is_a_target_or_a_problem_in_words(text: str) -> None:
 @given(st.text(max_size=40))
 def test_any_text_is_somewhere_to_listen_or_a_problem_in_words(text: str) -> None:
     try:
-        description = addresses.endpoint(text)
+        description = endpoints.endpoint(text)
     except ValueError:
         return
-    assert addresses.is_private(description) in {True, False}
+    assert endpoints.is_private(description) in {True, False}
     assert ":" in description
 
 
@@ -600,7 +600,7 @@ def test_a_listener_is_private_when_its_address_is_loopback(
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
 ) -> None:
     written = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
-    assert addresses.is_private(addresses.endpoint(written)) == ip.is_loopback
+    assert endpoints.is_private(endpoints.endpoint(written)) == ip.is_loopback
 
 
 def test_a_credential_in_the_path_of_a_target_is_not_shown() -> None:

@@ -68,6 +68,8 @@ def test_every_recorded_answer_to_an_inference_may_be_ollamas() -> None:
     for name in set(golden.names()) - {"chat-expect-other"}:  # foreman expects nothing of the target
         recording = golden.load(name)
         request, said = recording["request"], recording["response"]
+        if said["status_line"] is None:  # whoever recorded it had left
+            continue
         path = request["path"].partition("?")[0]
         if path in INFERENCES and request["method"] == "POST":
             seen.add(path)

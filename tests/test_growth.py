@@ -17,6 +17,8 @@ from werkzeug.exceptions import HTTPException
 from foreman import (
     addresses,
     asked,
+    body_values,
+    endpoints,
     forms,
     go_duration,
     gojson,
@@ -24,6 +26,7 @@ from foreman import (
     lanes,
     names,
     ndjson,
+    paths,
     spellings,
     splice,
     tally,
@@ -102,7 +105,7 @@ def in_pieces(cutter: Callable[[], ndjson.Cutter], size: int) -> Callable[[bytes
 
 
 def way_of(target: bytes) -> object:
-    _, rest = lanes.take_prefix(lanes.origin_form(target))
+    _, rest = paths.take_prefix(paths.origin_form(target))
     return lanes.way(b"GET", rest)
 
 
@@ -191,7 +194,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
         (b'{"model":"m","keep_alive":', b"}"), (b'{"model":"m","messages":[', b"]}"), (b'{"model":"m","messages":[', b"x]}"),
         (b'{"model":"m","x":"', b""), (b'{"model":"m","', b'":1}'), (b'{"model":"m","x":1', b"}"), (b'{"a":1}', b""))),
     "a duration of Go's": (of_text(go_duration.nanoseconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
-    "a compressed body": (lambda body: at_once(asked.unpack_in_slices(body)), ((b"\x28\xb5\x2f\xfd", b""),)),
+    "a compressed body": (lambda body: at_once(body_values.unpack_in_slices(body)), ((b"\x28\xb5\x2f\xfd", b""),)),
     "a body, with care": (lambda body: gojson.members(body, ("model", "stream")), (
         (b'{"model":"', b'"}'), (b'{"x":[', b"]}"), (b'{"x":1', b"}"), (b'{"x":1.', b"x}"), (b'{"', b'":1}'), (b'{"a":1,', b"x"))),
     "a body whose stream is set": (lambda body: at_once(splice.with_stream(body, stream=True)), ((b'{"a":"', b'"}'), (b"{", b"}"))),
@@ -215,8 +218,8 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "a setting that is a list of origins": (of_text(spellings.origins), ((b"a", b""), (b"a://", b" x"))),
     "a setting that is a token": (of_text(spellings.token), ()),
     "an address of a target": (of_text(addresses.target), ((b"http://", b""), (b"http://[", b"]"))),
-    "an address to listen on": (of_text(addresses.endpoint), ((b"[", b"]:1"), (b"tcp:1:interface=", b""))),
-    "what an endpoint says": (of_text(addresses.is_private), ((b"tcp:1:interface=", b""),)),
+    "an address to listen on": (of_text(endpoints.endpoint), ((b"[", b"]:1"), (b"tcp:1:interface=", b""))),
+    "what an endpoint says": (of_text(endpoints.is_private), ((b"tcp:1:interface=", b""),)),
     "a moment that is typed": (of_text(lambda text: when.to_come(text, datetime.now(UTC))), ((b"+", b"x"), (b"1", b"x"),
                                                                                                     (b"2026-11-28 22:00:00.", b"Z"))),
     "a payload that is typed": (payloads.whole, ((b'{"a":"', b'"}'),)),

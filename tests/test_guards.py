@@ -382,6 +382,7 @@ FOR_OTHERS = {
 #: A page cannot set these (Fetch Standard, forbidden request-header), or need not ask to.
 SET_BY_THE_BROWSER = {
     "access-control-request-headers", "connection", "content-length", "cookie", "expect", "host", "origin", "transfer-encoding",
+    "via",
 }  # fmt: skip
 WEB = Path(foreman.web.__file__).parent
 

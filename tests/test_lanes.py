@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.lanes import CLOSED, Lane, Redirect, Refusal, Way, allowed_methods, origin_form, take_prefix, way
+from foreman.lanes import CLOSED, Lane, Redirect, Refusal, Way, allowed_methods, way
+from foreman.paths import origin_form, take_prefix
 
 NOT_FOUND = Refusal(404, "404 page not found")
 BAD_REQUEST = Refusal(400, "400 Bad Request")

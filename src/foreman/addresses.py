@@ -1,37 +1,16 @@
-"""Read where the target is, and where foreman listens."""
+"""Where the target is, read as Ollama reads ``OLLAMA_HOST``."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 
 from attrs import frozen
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OLLAMA_PORT = 11434
-_LAST_PORT = 65535
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
-_LISTEN = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*):(?P<port>[0-9]+)")
-#: The fields of Twisted's endpoints, in the order in which they may stand without their names.
-_FIELDS = {
-    "tcp": ("port", "interface", "backlog"),
-    "tcp6": ("port", "backlog", "interface"),
-    "ssl": (
-        "port",
-        "privateKey",
-        "certKey",
-        "sslmethod",
-        "interface",
-        "backlog",
-        "extraCertChain",
-        "dhParameters",
-    ),
-    "tls": ("path", "port", "backlog", "interface"),
-    "unix": ("address", "mode", "backlog", "lockfile"),
-    "stdio": (),
-}
-_WITH_INTERFACE = frozenset({"tcp", "tcp6", "ssl", "tls"})
+LAST_PORT = 65535
+HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")
 #: What is shown of a credential in the path of a target that is itself a foreman.
 _CREDENTIAL = re.compile(r"/k/[^/]+")
 
@@ -98,7 +77,7 @@ def target(text: str) -> TargetAddress:
 def _split(text: str) -> tuple[str, str]:
     """Host and port; an IPv6 address may stand without brackets where it has no port."""
     bare = text.strip("[]")
-    if _is_ip(bare):
+    if is_ip(bare):
         return bare, ""
     if text.startswith("["):
         host, _, port = text[1:].partition("]")
@@ -110,20 +89,21 @@ def _split(text: str) -> tuple[str, str]:
 def _host(text: str) -> str:
     if not text:
         return "127.0.0.1"
-    if _is_ip(text):
+    if is_ip(text):
         return str(ipaddress.ip_address(text))
-    if not _NAME.fullmatch(text):
+    if not HOST_NAME.fullmatch(text):
         raise ValueError(f"has {text!r}, which is not the name of a host")
     return text
 
 
 def _port(text: str, default: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > _LAST_PORT:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > LAST_PORT:
         return default
     return int(text)
 
 
-def _is_ip(text: str) -> bool:
+def is_ip(text: str) -> bool:
+    """Whether it is an IP address without a zone."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -131,195 +111,10 @@ def _is_ip(text: str) -> bool:
     return "%" not in str(address)
 
 
-def endpoint(text: str) -> str:
-    """Where to listen, as a Twisted endpoint description; ``host:port`` becomes one, anything else stays as it is.
-
-    No host is every IPv4 address of the machine.
-
-    :raises ValueError: with a phrase that says what is wrong.
-    """
-    match = _LISTEN.fullmatch(text)
-    if match is None or match["host"].lower() in _FIELDS:
-        if ":" not in text:
-            raise ValueError("is neither host:port nor an endpoint description, such as tcp:8080:interface=127.0.0.1")
-        return _checked(text)
-    host, port = match["host"].strip("[]"), int(match["port"])
-    if port > _LAST_PORT:
-        raise ValueError(f"has a port above {_LAST_PORT}")
-    if _is_ip(host) and ":" in host:
-        return f"tcp6:{port}:interface={host.replace(':', chr(92) + ':')}"
-    if host in {"", "*"}:
-        return f"tcp:{port}"
-    if host == "localhost":
-        host = "127.0.0.1"
-    if not _NAME.fullmatch(host):
-        raise ValueError(f"has {host!r}, which is not an address of this machine")
-    return f"tcp:{port}:interface={host}"
-
-
-def url_of(description: str) -> str | None:
-    """Where a client on this machine finds an HTTP endpoint; None where that is no URL, or not known before."""
-    kind, fields = _read(description)
-    port, interface = fields.get("port", ""), fields.get("interface", "::" if kind == "tcp6" else "")
-    if kind not in {"tcp", "tcp6"} or not _is_port(port) or int(port) == 0:
-        return None
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(interface)  # noqa: S104 - it is read, not bound
-    if host is None:
-        host = f"[{interface}]" if ":" in interface else interface
-    return f"http://{host}:{port}"
-
-
-def is_private(description: str) -> bool:
-    """Whether only this machine can connect to the endpoint: loopback, a Unix socket, or standard input.
-
-    It is read as Twisted reads it. What cannot be told (a name of a host, an inherited descriptor, a plugin's endpoint) is
-    not.
-    """
-    kind, fields = _read(description)
-    if kind == "haproxy":
-        return is_private(description.partition(":")[2])
-    if kind in {"unix", "stdio"}:
-        return True
-    return kind in _WITH_INTERFACE and is_loopback(fields.get("interface", ""))
-
-
-def leads_back(description: str, target: TargetAddress) -> bool:
-    """Whether a request to ``target`` would arrive where foreman listens.
-
-    Names are looked up, and addresses held against those of this machine, only where the ports are the same.
-
-    :param description: of the endpoint on which foreman listens; what is not TCP, or not known before, is not the target.
-    """
-    if description.startswith("haproxy:"):
-        return leads_back(description.partition(":")[2], target)
-    kind, fields = _read(description)
-    port, interface = fields.get("port", ""), fields.get("interface", "")
-    if kind not in _WITH_INTERFACE or not _is_port(port) or not 0 < int(port) == target.port:
-        return False
-    listening = _look_up(interface) if interface else {ipaddress.IPv4Address(0)}
-    everywhere = {address.version for address in listening if address.is_unspecified}
-    if 6 in everywhere:
-        everywhere.add(4)  # such a socket takes IPv4 too
-    for address in _look_up(target.host):
-        reached = _LOOPBACK[address.version] if address.is_unspecified else address
-        if reached in listening or (reached.version in everywhere and _is_of_this_machine(reached)):
-            return True
-    return False
-
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-#: Where a connection to "every address" goes.
-_LOOPBACK: dict[int, _Address] = {4: ipaddress.IPv4Address("127.0.0.1"), 6: ipaddress.IPv6Address("::1")}
-
-
-def _look_up(host: str) -> set[_Address]:
-    """The addresses of a name or of an address; none where they cannot be found."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return set()
-    addresses = {ipaddress.ip_address(str(one[4][0]).partition("%")[0]) for one in found}
-    return {getattr(address, "ipv4_mapped", None) or address for address in addresses}
-
-
-def _is_of_this_machine(address: _Address) -> bool:
-    """Whether the address belongs to an interface of this machine: only such a one can be bound."""
-    if address.is_loopback:
-        return True
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
-    except OSError:
-        return False
-    return True
-
-
 def is_loopback(host: str) -> bool:
     """Whether a host, as an address or as ``localhost``, is this machine by its loopback interface."""
-    if not _is_ip(host):
+    if not is_ip(host):
         return host == "localhost"
     address = ipaddress.ip_address(host)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
-
-
-def _checked(description: str) -> str:
-    """An endpoint description in which nothing is doubtful; its kind in lower case, as Twisted wants it.
-
-    :raises ValueError: with a phrase that says what is wrong.
-    """
-    kind, fields = _read(description)
-    if kind in _WITH_INTERFACE and not _is_port(fields.get("port", "443" if kind == "tls" else "")):
-        raise ValueError(f"has no port from 0 to {_LAST_PORT}")
-    if not re.fullmatch(r"[0-9]{1,9}", fields.get("backlog", "50")):
-        raise ValueError("has a backlog that is not a whole number")
-    if kind == "unix" and not fields.get("address"):
-        raise ValueError("has no path of a socket")
-    if kind == "unix" and not re.fullmatch(r"0?[0-7]{3}", fields.get("mode", "666")):
-        raise ValueError("has a mode that is not three octal digits, such as 660")
-    if kind == "haproxy":
-        return f"haproxy:{_checked(description.partition(':')[2])}"
-    return kind + description[len(kind) :]
-
-
-def _is_port(text: str) -> bool:
-    return re.fullmatch(r"[0-9]{1,5}", text) is not None and int(text) <= _LAST_PORT
-
-
-def _read(description: str) -> tuple[str, dict[str, str]]:
-    """Kind and fields of an endpoint description, read as ``twisted.internet.endpoints`` does; of kinds that are not known
-    here, the fields with names.
-
-    :raises ValueError: for what Twisted could not read, or where a field stands twice: Twisted would take the last.
-    """
-    first, *parts = _split_description(description)
-    kind = first[0].lower()
-    if len(first) == 2 or description.partition(":")[0].lower() != kind:
-        raise ValueError("does not begin with the kind of an endpoint, such as tcp:8080")
-    names = _FIELDS.get(kind)
-    fields: dict[str, str] = {}
-    for number, part in enumerate(parts):
-        if len(part) == 2:
-            name, value = part
-        elif names is None:
-            continue
-        elif number < len(names) and all(len(before) == 1 for before in parts[:number]):
-            name, value = names[number], part[0]
-        else:
-            raise ValueError(f"has {part[0]!r} where no field may stand without its name")
-        if names is not None and name not in names:
-            raise ValueError(f"has a field {name!r}, which an endpoint {kind}: does not have")
-        if name in fields:
-            raise ValueError(f"has {name} twice")
-        fields[name] = value
-    return kind, fields
-
-
-def _split_description(description: str) -> list[list[str]]:
-    """The parts between colons, each as its value, or as its name and its value; a backslash takes the meaning away from
-    what follows it.
-    """
-    parts: list[list[str]] = [[]]
-    text: list[str] = []
-
-    def end() -> None:
-        parts[-1].append("".join(text))
-        text.clear()
-
-    characters = iter(description)
-    for character in characters:
-        if character == ":":
-            end()
-            parts.append([])
-        elif character == "=" and not parts[-1]:
-            end()
-        elif character == "\\":
-            escaped = next(characters, None)
-            if escaped is None:
-                raise ValueError("ends in a backslash that escapes nothing")
-            text.append(escaped)
-        else:
-            text.append(character)
-    end()
-    return parts

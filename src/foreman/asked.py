@@ -1,38 +1,18 @@
-"""What a request body asks for, read as Go reads it (contract 2.0, 2.6, 2.7).
-
-An ordinary body is read by ``msgspec``, which takes the last of duplicates as Go does. Whatever it does not know, a key
-in another spelling among them, is left to ``gojson``.
-"""
+"""What a request body asks for, read as Go reads it (contract 2.0, 2.6, 2.7)."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
-import msgspec
-import zstandard
 from attrs import evolve, field, frozen
-from msgspec import Raw
 
 from foreman import forms, go_duration, gojson
+from foreman.body_values import LONGEST, Found, Values, unpack_in_slices, values_in_slices
 from foreman.errors import BadBody
-from foreman.gojson import Body, Members
+from foreman.gojson import Body
 from foreman.slices import Slices, at_once
-
-#: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
-MOST_UNPACKED = 20 * 1024 * 1024
-#: The largest window of compressed data that Ollama's decoder takes.
-_LARGEST_WINDOW = 8 * 1024 * 1024
-#: How much of a body is unpacked, or looked at, at once, in bytes. What is no larger is always decoded at once: 3 ms.
-_PIECE = 1024 * 1024
-#: What decoding costs, in nanoseconds: each byte, escape and value; and how much of it may be done at once.
-_BYTE_COST, _ESCAPE_COST, _VALUE_COST = 0.25, 2, 8
-_QUICK_COST = 10_000_000
-#: A name has at most some 600 bytes (contract 2.8); what is far longer need not be repeated in errors and logs.
-_LONGEST = 8_000
 
 
 class Errand(Enum):
@@ -76,35 +56,11 @@ _CAN_STREAM = _STREAM_UNSET_BY_NULL | {"/v1/chat/completions", "/v1/completions"
 #: Routes that still take the old key of the model.
 _NAMED = frozenset({"/api/show", "/api/pull", "/api/push", "/api/create", "/api/delete"})
 
-_NEEDED = ("model", "name", "stream", "keep_alive", "messages", "prompt")
-#: What clients send besides, so that it does not surprise: contract 2.1, 2.2, 2.5, 2.9.
-_USUAL = (
-    "format options tools think truncate shift logprobs top_logprobs suffix system template context raw images "
-    "input dimensions encoding_format insecure username password files adapters parameters quantize source destination "
-    "verbose stream_options temperature top_p top_k max_tokens max_completion_tokens max_output_tokens stop "
-    "stop_sequences n seed user presence_penalty frequency_penalty logit_bias response_format tool_choice "
-    "parallel_tool_calls reasoning reasoning_effort metadata store service_tier instructions include text "
-    "previous_response_id truncation thinking best_of echo prompt_cache_key safety_identifier verbosity functions "
-    "function_call modalities audio prediction background conversation max_tool_calls output_config context_management "
-    "mcp_servers container cache_control license quantization remote_host renderer parser"
-).split()
-_ABSENT = Raw()
-_Ordinary = msgspec.defstruct(
-    "_Ordinary", [(name, Raw, _ABSENT) for name in (*_NEEDED, *_USUAL)], forbid_unknown_fields=True
-)
-_decode_ordinary: Callable[[Body], Any] = msgspec.json.Decoder(_Ordinary).decode
-
-#: White space of JSON; and how many bytes of it are looked through where there is hardly ever any.
-_BLANK, _NEAR = b" \t\r\n", 1000
 _NULL, _EMPTY = b"null", b'""'
 _FLAGS = {b"true": True, b"false": False}
-#: Where null unsets what an earlier duplicate said (a pointer or a slice in Go), and not where it changes nothing.
-_UNSET_BY_NULL = frozenset({"keep_alive", "messages"})
 _QUOTE, _BRACKET = b'"['
 _NO_ITEMS = re.compile(rb"\[[ \t\r\n]*+\]")
-#: The values of the needed members, duplicates in their order, each as far as _LONGEST bytes.
-_Found = dict[str, list[bytes]]
-_Values = list[bytes] | None
+_All = list[bytes] | None
 
 
 class _Mismatch(ValueError):
@@ -134,14 +90,10 @@ def read_in_slices(
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):
             body = yield from unpack_in_slices(body)
-        found = yield from _ordinary(body)
-        length = yield from _length_without_blanks(body)
-        if found is None:
-            members = yield from gojson.members_in_slices(body, _NEEDED)
-            if path in _STRICT and not (length == members.end and _names_model_plainly(body, members)):
-                return _unsure(path)
-            found, length = _values(body, members), members.end
-        return _judge(path, found, length)
+        values = yield from values_in_slices(body)
+        if path in _STRICT and not values.is_plain:
+            return _unsure(path)
+        return _judge(path, values)
     except gojson.Empty:
         if path in _LEFT_TO_OLLAMA:
             return Asked(None, stream=False)  # without a model it takes no turn to be refused
@@ -158,97 +110,16 @@ def _unsure(path: str) -> Asked:
     return Asked(None, path in _STREAMING, sure=False)
 
 
-def unpack_in_slices(body: Body) -> Slices[bytes]:
-    """A body without its zstd compression, as far as Ollama unpacks.
-
-    :raises gojson.Unreadable: when it cannot be unpacked, or is larger than that.
-    """
-    pieces: list[bytes] = []
-    left = MOST_UNPACKED
-    reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(
-        memoryview(body), read_across_frames=True
-    )
+def _judge(path: str, values: Values) -> Asked:
+    read = values.length if path in _ONE_VALUE else None
     try:
-        while piece := reader.read(_PIECE):
-            pieces.append(piece)
-            left -= len(piece)
-            if left < 0:
-                raise gojson.Unreadable
-            yield
-    except zstandard.ZstdError:
-        raise gojson.Unreadable from None
-    return b"".join(pieces)
-
-
-def _ordinary(body: Body) -> Slices[_Found | None]:
-    """The needed values, or None where this reader cannot be sure of them, or would take too long at once."""
-    if len(body) > _PIECE and not (yield from is_quickly_decoded(body)):
-        return None
-    try:
-        values = _decode_ordinary(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    found: _Found = {}
-    for name in _NEEDED:
-        raw = getattr(values, name)
-        if raw is not _ABSENT:
-            value = bytes(raw) if len(raw) <= _LONGEST else bytes(memoryview(raw)[:_LONGEST])
-            if value == _NULL and name not in _UNSET_BY_NULL:
-                return None  # an earlier duplicate would count
-            found[name] = [value]
-    return found
-
-
-def is_quickly_decoded(body: Body, limit: int = _QUICK_COST) -> Slices[bool]:
-    """Whether ``msgspec`` reads a body in some ``limit`` nanoseconds, judged by what its work is made of."""
-    cost = len(body) * _BYTE_COST
-    for start in range(0, len(body), _PIECE):
-        if cost > limit:
-            return False
-        piece = bytes(body[start : start + _PIECE])
-        cost += piece.count(b"\\") * _ESCAPE_COST
-        cost += (piece.count(b",") + piece.count(b"[") + piece.count(b"{")) * _VALUE_COST
-        yield
-    return cost <= limit
-
-
-def _names_model_plainly(body: Body, members: Members) -> bool:
-    """Whether an object has ``model``, and in exactly this spelling."""
-    spans = members.spans.get("model", ())
-    keys = [bytes(body[max(0, start - _NEAR) : start]).rstrip(_BLANK) for start, _ in spans]
-    return bool(keys) and all(key.endswith(b":") and key[:-1].rstrip(_BLANK).endswith(b'"model"') for key in keys)
-
-
-def _values(body: Body, members: Members) -> _Found:
-    return {
-        name: [bytes(body[start : min(end, start + _LONGEST)]) for start, end in spans]
-        for name, spans in members.spans.items()
-    }
-
-
-def _length_without_blanks(body: Body) -> Slices[int]:
-    """The length of a body without the white space at its end."""
-    end = len(body)
-    while end:
-        start = max(0, end - _PIECE)
-        kept = bytes(body[start:end]).rstrip(_BLANK)
-        if kept:
-            return start + len(kept)
-        end = start
-        yield
-    return 0
-
-
-def _judge(path: str, found: _Found, length: int) -> Asked:
-    read = length if path in _ONE_VALUE else None
-    try:
-        asked = _meaning(path, found)
+        asked = _meaning(path, values.found)
     except _Mismatch:
         asked = _unsure(path)
     return evolve(asked, length=read)
 
 
-def _meaning(path: str, found: _Found) -> Asked:
+def _meaning(path: str, found: Found) -> Asked:
     model = _text(found.get("model"))
     name = _text(found.get("name")) if path in _NAMED else ""
     named = model or name
@@ -256,7 +127,7 @@ def _meaning(path: str, found: _Found) -> Asked:
     return Asked(named if named.strip() else None, _stream(path, found.get("stream")), _errand(path, found))
 
 
-def _errand(path: str, found: _Found) -> Errand:
+def _errand(path: str, found: Found) -> Errand:
     if path == _CHAT:
         idle = not _has_items(found.get("messages"))
     elif path == _GENERATE:
@@ -271,7 +142,7 @@ def _errand(path: str, found: _Found) -> Errand:
     return Errand.UNLOAD if at_once else Errand.LOAD
 
 
-def _stream(path: str, values: _Values) -> bool:
+def _stream(path: str, values: _All) -> bool:
     if path not in _CAN_STREAM:
         return False
     stream = by_default = path in _STREAMING
@@ -285,18 +156,18 @@ def _stream(path: str, values: _Values) -> bool:
     return stream
 
 
-def _text(values: _Values) -> str:
+def _text(values: _All) -> str:
     last = _last_string(values)
-    if len(last) >= _LONGEST:
+    if len(last) >= LONGEST:
         raise _Mismatch
     return gojson.text(last)
 
 
-def _says_something(values: _Values) -> bool:
+def _says_something(values: _All) -> bool:
     return _last_string(values) != _EMPTY
 
 
-def _last_string(values: _Values) -> bytes:
+def _last_string(values: _All) -> bytes:
     last = _EMPTY
     for value in values or ():
         if value[0] == _QUOTE:
@@ -306,7 +177,7 @@ def _last_string(values: _Values) -> bytes:
     return last
 
 
-def _has_items(values: _Values) -> bool:
+def _has_items(values: _All) -> bool:
     some = False
     for value in values or ():
         if value[0] == _BRACKET:
@@ -320,7 +191,7 @@ def _has_items(values: _Values) -> bool:
 
 def _is_zero(keep_alive: bytes) -> bool:
     """Whether a ``keep_alive`` is less than a nanosecond and not negative, which means for ever (contract 2.6)."""
-    if len(keep_alive) >= _LONGEST:
+    if len(keep_alive) >= LONGEST:
         raise _Mismatch
     if keep_alive[0] == _QUOTE:
         try:

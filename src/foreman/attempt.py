@@ -12,7 +12,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors, lanes
-from foreman.asked import Asked, unpack_in_slices
+from foreman.asked import Asked
+from foreman.body_values import unpack_in_slices
 from foreman.cooperate import in_turns
 from foreman.deadline import Deadline
 from foreman.gate import Turn

@@ -12,7 +12,8 @@ from attrs import Attribute, evolve, field, fields, frozen
 
 from foreman import spellings
 from foreman.addresses import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
-from foreman.addresses import endpoint, is_private, leads_back, target
+from foreman.addresses import target
+from foreman.endpoints import endpoint, is_private, leads_back
 from foreman.errors import ConfigError
 from foreman.permissions import written_by_anybody
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from enum import Enum
 from typing import Literal
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 
 from foreman.closed import is_closed
+from foreman.paths import AS_SENT, BAD_ESCAPE, clean, escape, hides_credential, to_ascii
 
 Family = Literal["ollama", "openai", "anthropic", "foreman"]
 
@@ -125,14 +126,6 @@ _OWN = frozenset({"/healthz", "/queue", "/openapi.json"})
 _MANAGED = ("/api/blobs", "/api/user", "/api/experimental", "/api/usage", "/api/config", "/metrics")
 #: Routes that some versions of Ollama lack. What is nearly such a path is the target's to redirect.
 _OF_SOME_VERSIONS = frozenset({"/v1/responses/compact", "/v1/images/generations", "/v1/images/edits"})
-_CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]++)(?=[/?]|\Z)")
-_ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])?(?::[0-9]*+)?(?=[/?]|\Z)", re.IGNORECASE)
-#: How often a credential may be percent-encoded and still be found.
-_MOST_ESCAPED = 3
-_LONGEST_ESCAPED = 4096
-#: Without these a path leads where its first segment says.
-_ROUNDABOUT = re.compile(rb"[%\\]|/[./]")
-_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: What may not stand in a request line's target (RFC 9112 section 3.2): blanks, control bytes, a fragment.
 _FOREIGN = re.compile(rb"[\x00-\x20\x7f#]")
@@ -145,41 +138,12 @@ CLOSED = Refusal(
 _TOO_LONG = Refusal(414, "414 URI Too Long")
 #: A redirect repeats the target twice, and escapes it; no route of Ollama's is nearly as long. In bytes.
 _LONGEST_REDIRECTED = 4096
-#: Bytes that Go's ``url.EscapedPath`` leaves as they were sent, and those that it writes plainly itself.
-_AS_SENT = re.compile(rb"[A-Za-z0-9\-._~$&+,/:;=@%!'()*\[\]]*")
-_PLAIN = "$&+,/:;=@"
-#: Other bytes than ASCII, in the spelling of Go's ``http.Redirect``.
-_ESCAPES = {byte: f"%{byte:02x}" for byte in range(0x80, 0x100)}
-
-
-def origin_form(target: bytes) -> bytes:
-    """A request-target without the ``http://host`` that one in absolute form begins with (RFC 9112 section 3.2)."""
-    absolute = _ABSOLUTE.match(target)
-    if absolute is None:
-        return target
-    rest = target[absolute.end() :]
-    return rest if rest.startswith(b"/") else b"/" + rest
-
-
-def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
-    """Take the credential ``/k/<token>`` off a request-target in origin form.
-
-    :return: the token or None, and the target without it.
-    """
-    match = _CREDENTIAL.match(target)
-    if match is None:
-        return None, target
-    rest, token = target[match.end() :], match[1]
-    # A bad escape makes it unfit in any case, and many of them are slow to decode.
-    return token if _BAD_ESCAPE.search(token) else unquote_to_bytes(token), rest if rest.startswith(
-        b"/"
-    ) else b"/" + rest
 
 
 def way(method: bytes, target: bytes, base: bytes = b"") -> Way | Redirect | Refusal:
     """Decide on a request.
 
-    :param target: the request-target as sent, in origin form, after ``take_prefix``; :param base: what goes in front of
+    :param target: the request-target as sent, in origin form, after ``paths.take_prefix``; :param base: what goes in front of
         it on the way to the target.
     """
     if is_closed(base + target):
@@ -191,17 +155,17 @@ def way(method: bytes, target: bytes, base: bytes = b"") -> Way | Redirect | Ref
     if _FOREIGN.search(target) or not target.startswith(b"/"):
         return _BAD_REQUEST
     raw, question, query = target.partition(b"?")
-    if _BAD_ESCAPE.search(raw):
+    if BAD_ESCAPE.search(raw):
         return _BAD_REQUEST
     decoded = unquote_to_bytes(raw)
-    escaped = raw if _AS_SENT.fullmatch(raw) else _escape(decoded)
-    if _hides_credential(decoded):
+    escaped = raw if AS_SENT.fullmatch(raw) else escape(decoded)
+    if hides_credential(decoded):
         return _NOT_FOUND
-    if (clean := _clean(escaped)) != escaped:
+    if (cleaned := clean(escaped)) != escaped:
         if len(target) > _LONGEST_REDIRECTED:
             return _TOO_LONG
-        return Redirect(307, _escape(clean) + _to_ascii(question + query if query else b""))
-    return _way(method.decode("latin-1"), decoded, _to_ascii(question + query))
+        return Redirect(307, escape(cleaned) + to_ascii(question + query if query else b""))
+    return _way(method.decode("latin-1"), decoded, to_ascii(question + query))
 
 
 def way_behind_prefix(method: bytes, target: bytes, base: bytes = b"") -> tuple[Way | Redirect | Refusal, bytes]:
@@ -254,36 +218,18 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
         return _BAD_REQUEST
     if _CONTROL.search(path):
         return _BAD_REQUEST
-    if _clean(decoded) != decoded:
+    if clean(decoded) != decoded:
         # Escaped dot segments or slashes: Ollama has no such route, something between may think otherwise.
         return _NOT_FOUND
     if path.endswith("/") and path != "/" and not is_of_jobs(path) and _is_one_slash_off(method, path[:-1]):
         if len(decoded) + len(query) > _LONGEST_REDIRECTED:
             return _TOO_LONG
-        return Redirect(301 if method == "GET" else 307, _escape(decoded[:-1]) + query)
+        return Redirect(301 if method == "GET" else 307, escape(decoded[:-1]) + query)
     return Way(_lane(method, path), _family(path), path)
 
 
 def _is_one_slash_off(method: str, path: str) -> bool:
     return method in allowed_methods(path) and path not in _OF_SOME_VERSIONS
-
-
-def _hides_credential(decoded: bytes) -> bool:
-    """Whether a path is ``/k/<token>`` in a spelling that ``take_prefix`` does not take, or behind another credential.
-
-    Such a token would reach the target and the log. Ollama has no route below ``/k/``.
-    """
-    if decoded.startswith((b"/api/", b"/v1/")) and not _ROUNDABOUT.search(decoded):
-        return False
-    if b"%" in decoded and len(decoded) > _LONGEST_ESCAPED:
-        return True  # no route is like that, and to look for a credential would take long
-    for _ in range(_MOST_ESCAPED):
-        once_more = unquote_to_bytes(decoded)
-        if once_more == decoded:
-            break
-        decoded = once_more
-    clean = _clean(b"/" + decoded.replace(b"\\", b"/"))
-    return clean[1:].partition(b"/")[0].decode("utf-8", "replace").casefold() == "k" and clean.count(b"/") > 1
 
 
 def _lane(method: str, path: str) -> Lane:
@@ -301,25 +247,3 @@ def _family(path: str) -> Family:
     if is_of_jobs(path) or path == "/openapi.json":
         return "foreman"
     return "openai" if path.startswith("/v1/") else "ollama"
-
-
-def _clean(path: bytes) -> bytes:
-    """A rooted path without empty segments and dot segments; a slash at its end stays (Go's ``http.cleanPath``)."""
-    if b"//" not in path and b"/." not in path:
-        return path
-    kept: list[bytes] = []
-    for segment in path.split(b"/"):
-        if segment == b"..":
-            del kept[-1:]
-        elif segment not in {b"", b"."}:
-            kept.append(segment)
-    return b"/" + b"/".join(kept) + (b"/" if kept and path.endswith(b"/") else b"")
-
-
-def _escape(path: bytes) -> bytes:
-    """A path as Go writes it into a ``Location``."""
-    return quote_from_bytes(path, safe=_PLAIN).encode("ascii")
-
-
-def _to_ascii(query: bytes) -> bytes:
-    return query if query.isascii() else query.decode("latin-1").translate(_ESCAPES).encode("ascii")

@@ -9,7 +9,7 @@ from attrs import define, field
 from msgspec import Raw
 
 from foreman import errors, gojson
-from foreman.asked import is_quickly_decoded
+from foreman.body_values import is_quickly_decoded
 from foreman.foreign import LOOKED_AT, Origin, names_missing_model, origin
 from foreman.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
 from foreman.ndjson import Kind

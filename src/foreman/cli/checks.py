@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - what addTimeout raises
+from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - what ``within`` raises
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
-from foreman.addresses import is_private, url_of
 from foreman.cli.asking import Unanswered
 from foreman.cli.findings import Finding
 from foreman.cli.remote import Foreman, agent, answered
 from foreman.config import Config
+from foreman.deadline import within
+from foreman.endpoints import is_private, url_of
 from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
 from foreman.ollama.client import TargetClient
@@ -78,8 +79,7 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Fi
         cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
         return Finding("target", "bad", detail + cure)
     try:
-        asking = Deferred.fromCoroutine(client.version())
-        version = await asking.addTimeout(POLL_PATIENCE, reactor)
+        version = await within(Deferred.fromCoroutine(client.version()), POLL_PATIENCE, reactor)
     except (TargetAway, HTTPError, KeyError, TimeoutError) as problem:
         return Finding("target", "bad", f"{url} lists models, but not its version: {problem}")
     text = (

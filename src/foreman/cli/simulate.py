@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from foreman import addresses
+from foreman import endpoints
 from foreman.cli.explained import Explained
 from foreman.cli.options import Written, choose_reactor
 from foreman.cli.streams import tell
@@ -41,7 +41,7 @@ def _version(text: str) -> str:
 )
 @click.option(
     "--listen",
-    type=Written("ADDRESS", addresses.endpoint),
+    type=Written("ADDRESS", endpoints.endpoint),
     default="127.0.0.1:11434",
     help="Where: host:port, or a Twisted endpoint description.",
 )

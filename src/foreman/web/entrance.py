@@ -22,11 +22,10 @@ from foreman.lanes import (
     is_of_jobs,
     is_own,
     is_whole_route,
-    origin_form,
-    take_prefix,
     way,
     way_behind_prefix,
 )
+from foreman.paths import origin_form, take_prefix
 from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, redirect_reply

@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from foreman import asked, errors, names
 from foreman.asked import Asked, Errand
+from foreman.body_values import is_quickly_decoded
 from foreman.job import JobLane, NewJob
 from foreman.lanes import Lane, Way, way
 from foreman.ollama.stock import Standing
@@ -25,7 +26,7 @@ from foreman.web.jobs.shown import Models
 MOST_BESIDE = 256 * 1024
 #: What an array of jobs may have where its jobs are not larger by themselves, in bytes.
 MOST_IN_ARRAY = 64 * 1024 * 1024
-#: How much decoding of a body is done at once, as of ``asked.is_quickly_decoded``: 30 ms.
+#: How much decoding of a body is done at once, as of ``is_quickly_decoded``: 30 ms.
 _DECODING = 30_000_000
 #: How many small jobs are read at once, and how many bytes of a large one: a few milliseconds.
 _AT_ONCE, _LARGE = 20, 1024 * 1024
@@ -73,7 +74,7 @@ class Reader:
         :raises Problem: with all that is wrong.
         """
         self.check_size(body[:BEGINNING], len(body))
-        if not (yield from asked.is_quickly_decoded(body, _DECODING)):
+        if not (yield from is_quickly_decoded(body, _DECODING)):
             raise Problem(
                 413, "the JSON of the body has too many values or escapes for its size; hand over fewer jobs at once"
             )

@@ -82,7 +82,7 @@ PRUNE: list[Schema] = [
 WAIT = query(
     "wait",
     f"Answer when it has ended, or after so many seconds; more than {LONGEST_WAIT:g} are {LONGEST_WAIT:g}.",
-    {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT},
+    {"type": "number", "minimum": 0},
 )
 FOLLOW = query("follow", "`0`: tell what has happened so far, and end.", {"type": "string", "enum": ["0", "1"]})
 _EVENT_ID: Schema = {"type": "string", "pattern": "^[0-9]{1,18}$"}

@@ -1,0 +1,164 @@
+"""The values of the members of a request body that matter: by a quick reader, or by a careful one (ADR-0008).
+
+An ordinary body is read by ``msgspec``, which takes the last of duplicates as Go does. Whatever it does not know, a key
+in another spelling among them, is left to ``gojson``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import zstandard
+from attrs import frozen
+from msgspec import Raw
+
+from foreman import gojson
+from foreman.gojson import Body, Members
+from foreman.slices import Slices
+
+#: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
+MOST_UNPACKED = 20 * 1024 * 1024
+#: The largest window of compressed data that Ollama's decoder takes.
+_LARGEST_WINDOW = 8 * 1024 * 1024
+#: How much of a body is unpacked, or looked at, at once, in bytes. What is no larger is always decoded at once: 3 ms.
+_PIECE = 1024 * 1024
+#: What decoding costs, in nanoseconds: each byte, escape and value; and how much of it may be done at once.
+_BYTE_COST, _ESCAPE_COST, _VALUE_COST = 0.25, 2, 8
+_QUICK_COST = 10_000_000
+#: A name has at most some 600 bytes (contract 2.8); what is far longer need not be repeated in errors and logs.
+LONGEST = 8_000
+NEEDED = ("model", "name", "stream", "keep_alive", "messages", "prompt")
+#: What clients send besides, so that it does not surprise: contract 2.1, 2.2, 2.5, 2.9.
+_USUAL = (
+    "format options tools think truncate shift logprobs top_logprobs suffix system template context raw images "
+    "input dimensions encoding_format insecure username password files adapters parameters quantize source destination "
+    "verbose stream_options temperature top_p top_k max_tokens max_completion_tokens max_output_tokens stop "
+    "stop_sequences n seed user presence_penalty frequency_penalty logit_bias response_format tool_choice "
+    "parallel_tool_calls reasoning reasoning_effort metadata store service_tier instructions include text "
+    "previous_response_id truncation thinking best_of echo prompt_cache_key safety_identifier verbosity functions "
+    "function_call modalities audio prediction background conversation max_tool_calls output_config context_management "
+    "mcp_servers container cache_control license quantization remote_host renderer parser"
+).split()
+_ABSENT = Raw()
+_Ordinary = msgspec.defstruct(
+    "_Ordinary", [(name, Raw, _ABSENT) for name in (*NEEDED, *_USUAL)], forbid_unknown_fields=True
+)
+_decode_ordinary: Callable[[Body], Any] = msgspec.json.Decoder(_Ordinary).decode
+
+#: White space of JSON; and how many bytes of it are looked through where there is hardly ever any.
+_BLANK, _NEAR = b" \t\r\n", 1000
+_NULL = b"null"
+#: Where null unsets what an earlier duplicate said (a pointer or a slice in Go), and not where it changes nothing.
+_UNSET_BY_NULL = frozenset({"keep_alive", "messages"})
+#: The values of the needed members, duplicates in their order, each as far as LONGEST bytes.
+Found = dict[str, list[bytes]]
+
+
+@frozen
+class Values:
+    """What was found.
+
+    :ivar found: the values by folded name; :ivar length: of the JSON object, in bytes; :ivar is_plain: ``model`` is there,
+        in exactly this spelling, and nothing but white space stands behind the object.
+    """
+
+    found: Found
+    length: int
+    is_plain: bool
+
+
+def values_in_slices(body: Body) -> Slices[Values]:
+    """The needed values of the object with which a body begins.
+
+    :raises gojson.Empty, gojson.Truncated, gojson.Unreadable: as ``gojson.members`` does.
+    """
+    found = yield from _ordinary(body)
+    length = yield from _length_without_blanks(body)
+    if found is not None:
+        return Values(found, length, is_plain=True)
+    members = yield from gojson.members_in_slices(body, NEEDED)
+    is_plain = length == members.end and _names_model_plainly(body, members)
+    return Values(_values(body, members), members.end, is_plain)
+
+
+def unpack_in_slices(body: Body) -> Slices[bytes]:
+    """A body without its zstd compression, as far as Ollama unpacks.
+
+    :raises gojson.Unreadable: when it cannot be unpacked, or is larger than that.
+    """
+    pieces: list[bytes] = []
+    left = MOST_UNPACKED
+    reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(
+        memoryview(body), read_across_frames=True
+    )
+    try:
+        while piece := reader.read(_PIECE):
+            pieces.append(piece)
+            left -= len(piece)
+            if left < 0:
+                raise gojson.Unreadable
+            yield
+    except zstandard.ZstdError:
+        raise gojson.Unreadable from None
+    return b"".join(pieces)
+
+
+def _ordinary(body: Body) -> Slices[Found | None]:
+    """The needed values, or None where this reader cannot be sure of them, or would take too long at once."""
+    if len(body) > _PIECE and not (yield from is_quickly_decoded(body)):
+        return None
+    try:
+        values = _decode_ordinary(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    found: Found = {}
+    for name in NEEDED:
+        raw = getattr(values, name)
+        if raw is not _ABSENT:
+            value = bytes(raw) if len(raw) <= LONGEST else bytes(memoryview(raw)[:LONGEST])
+            if value == _NULL and name not in _UNSET_BY_NULL:
+                return None  # an earlier duplicate would count
+            found[name] = [value]
+    return found
+
+
+def is_quickly_decoded(body: Body, limit: int = _QUICK_COST) -> Slices[bool]:
+    """Whether ``msgspec`` reads a body in some ``limit`` nanoseconds, judged by what its work is made of."""
+    cost = len(body) * _BYTE_COST
+    for start in range(0, len(body), _PIECE):
+        if cost > limit:
+            return False
+        piece = bytes(body[start : start + _PIECE])
+        cost += piece.count(b"\\") * _ESCAPE_COST
+        cost += (piece.count(b",") + piece.count(b"[") + piece.count(b"{")) * _VALUE_COST
+        yield
+    return cost <= limit
+
+
+def _names_model_plainly(body: Body, members: Members) -> bool:
+    """Whether an object has ``model``, and in exactly this spelling."""
+    spans = members.spans.get("model", ())
+    keys = [bytes(body[max(0, start - _NEAR) : start]).rstrip(_BLANK) for start, _ in spans]
+    return bool(keys) and all(key.endswith(b":") and key[:-1].rstrip(_BLANK).endswith(b'"model"') for key in keys)
+
+
+def _values(body: Body, members: Members) -> Found:
+    return {
+        name: [bytes(body[start : min(end, start + LONGEST)]) for start, end in spans]
+        for name, spans in members.spans.items()
+    }
+
+
+def _length_without_blanks(body: Body) -> Slices[int]:
+    """The length of a body without the white space at its end."""
+    end = len(body)
+    while end:
+        start = max(0, end - _PIECE)
+        kept = bytes(body[start:end]).rstrip(_BLANK)
+        if kept:
+            return start + len(kept)
+        end = start
+        yield
+    return 0

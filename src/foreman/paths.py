@@ -1,0 +1,84 @@
+"""The path of a request as Go's and Ollama's routers read it, and the credential that may stand in front of it."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+_CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]++)(?=[/?]|\Z)")
+_ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])?(?::[0-9]*+)?(?=[/?]|\Z)", re.IGNORECASE)
+#: How often a credential may be percent-encoded and still be found.
+_MOST_ESCAPED = 3
+_LONGEST_ESCAPED = 4096
+#: Without these a path leads where its first segment says.
+_ROUNDABOUT = re.compile(rb"[%\\]|/[./]")
+BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+#: Bytes that Go's ``url.EscapedPath`` leaves as they were sent, and those that it writes plainly itself.
+AS_SENT = re.compile(rb"[A-Za-z0-9\-._~$&+,/:;=@%!'()*\[\]]*")
+_PLAIN = "$&+,/:;=@"
+#: Other bytes than ASCII, in the spelling of Go's ``http.Redirect``.
+_ESCAPES = {byte: f"%{byte:02x}" for byte in range(0x80, 0x100)}
+
+
+def origin_form(target: bytes) -> bytes:
+    """A request-target without the ``http://host`` that one in absolute form begins with (RFC 9112 section 3.2)."""
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        return target
+    rest = target[absolute.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
+    """Take the credential ``/k/<token>`` off a request-target in origin form.
+
+    :return: the token or None, and the target without it.
+    """
+    match = _CREDENTIAL.match(target)
+    if match is None:
+        return None, target
+    rest, token = target[match.end() :], match[1]
+    if not BAD_ESCAPE.search(token):  # one makes it unfit in any case, and many of them are slow to decode
+        token = unquote_to_bytes(token)
+    return token, rest if rest.startswith(b"/") else b"/" + rest
+
+
+def hides_credential(decoded: bytes) -> bool:
+    """Whether a path is ``/k/<token>`` in a spelling that ``take_prefix`` does not take, or behind another credential.
+
+    Such a token would reach the target and the log. Ollama has no route below ``/k/``.
+    """
+    if decoded.startswith((b"/api/", b"/v1/")) and not _ROUNDABOUT.search(decoded):
+        return False
+    if b"%" in decoded and len(decoded) > _LONGEST_ESCAPED:
+        return True  # no route is like that, and to look for a credential would take long
+    for _ in range(_MOST_ESCAPED):
+        once_more = unquote_to_bytes(decoded)
+        if once_more == decoded:
+            break
+        decoded = once_more
+    cleaned = clean(b"/" + decoded.replace(b"\\", b"/"))
+    return cleaned[1:].partition(b"/")[0].decode("utf-8", "replace").casefold() == "k" and cleaned.count(b"/") > 1
+
+
+def clean(path: bytes) -> bytes:
+    """A rooted path without empty segments and dot segments; a slash at its end stays (Go's ``http.cleanPath``)."""
+    if b"//" not in path and b"/." not in path:
+        return path
+    kept: list[bytes] = []
+    for segment in path.split(b"/"):
+        if segment == b"..":
+            del kept[-1:]
+        elif segment not in {b"", b"."}:
+            kept.append(segment)
+    return b"/" + b"/".join(kept) + (b"/" if kept and path.endswith(b"/") else b"")
+
+
+def escape(path: bytes) -> bytes:
+    """A path as Go writes it into a ``Location``."""
+    return quote_from_bytes(path, safe=_PLAIN).encode("ascii")
+
+
+def to_ascii(query: bytes) -> bytes:
+    """A query as Go writes it into a ``Location``."""
+    return query if query.isascii() else query.decode("latin-1").translate(_ESCAPES).encode("ascii")
