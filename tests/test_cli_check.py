@@ -91,6 +91,15 @@ def test_a_file_that_is_no_store_is_named_and_left_alone(tmp_path: Path) -> None
     assert path.read_text().startswith("a letter")
 
 
+def test_a_folder_that_may_not_be_entered_is_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", closed)
+    found = checks.store(Config(db_path=tmp_path / "foreman.db"))
+    assert (found.state, "Permission denied" in found.text) == ("bad", True)
+
+
 # -- the target
 
 

@@ -19,7 +19,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 import forked
-from foreman.cli import check, endings
+from foreman.cli import check, endings, remote
 from foreman.cli.asking import token_from, usable
 from foreman.cli.explained import Explained
 from foreman.cli.main import cli
@@ -101,9 +101,7 @@ def pretended() -> Iterator[Pretended]:
 @pytest.fixture
 def foreman(monkeypatch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
     made = commands(monkeypatch, pretended)
-    from foreman.cli import remote
-
-    monkeypatch.setattr(check, "with_reactor", remote.with_reactor)
+    monkeypatch.setattr(check, "with_reactor", vars(remote)["with_reactor"])
     monkeypatch.setenv("FOREMAN_TARGET_URL", pretended.url)
     return made
 

@@ -64,7 +64,7 @@ def test_the_wheel_has_the_package_the_plugin_the_types_and_the_licence_and_noth
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any("dropin.cache" in name or "__pycache__" in name for name in names)
     assert f"\nVersion: {PROJECT['project']['version']}\n" in metadata
-    assert {"foreman = foreman.cli.main:main", "ollama-foreman = foreman.cli.main:main"} <= set(
+    assert {"foreman = foreman.cli.entry:main", "ollama-foreman = foreman.cli.entry:main"} <= set(
         entry_points.splitlines()
     )
     assert f"\nName: {DISTRIBUTION}\n" in metadata

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - what ``within`` raises
@@ -164,8 +165,14 @@ def store(config: Config) -> Finding:
     assert path is not None
     try:
         check_library()
+        return _store_at(path)
     except StoreUnavailable as problem:
         return Finding("store", "bad", str(problem))
+    except OSError as problem:  # a folder that may not be entered, or the working directory is gone
+        return Finding("store", "bad", f"{path} cannot be used: {problem.strerror or problem}")
+
+
+def _store_at(path: Path) -> Finding:
     there = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         text = f"{there} cannot be written to, so that no jobs would be taken; FOREMAN_DB_PATH says where to keep them"

@@ -5,7 +5,7 @@ That keeps ``foreman --help`` quick, and lets ``foreman serve`` choose a reactor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -47,9 +47,10 @@ class _Commands(LazyGroup):
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """As click does, but every command ends as ``endings`` says."""
+        run: Callable[..., Any] = super().main
 
         def work() -> Any:
-            return super(_Commands, self).main(*args, standalone_mode=False, **extra)
+            return run(*args, standalone_mode=False, **extra)
 
         return endings.end(work) if standalone_mode else work()
 
