@@ -273,6 +273,20 @@ async def test_an_escape_of_half_a_pair_stays_what_it_is(foreman: Commands, pret
     assert rb'"const": "\ud800"' in asked.body
 
 
+@ensureDeferred
+async def test_json_that_is_nested_without_end_is_refused(foreman: Commands, tmp_path: Path) -> None:
+    deep = '{"a":' * 20_000 + "1" + "}" * 20_000
+    (tmp_path / "deep").write_text(deep)
+    for words in (
+        ["--schema", deep],
+        ["--option", f"a={deep}"],
+        ["--endpoint", "/api/chat", "--payload", str(tmp_path / "deep")],
+    ):
+        result = await foreman("submit", *(["--model", "m", "Hello"] if "--endpoint" not in words else []), *words)
+        assert result.exit_code == 2, result.output[-300:]
+        assert "unexpected error" not in result.output
+
+
 @pytest.mark.parametrize("text", ["0001-01-01", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00"])
 @ensureDeferred
 async def test_a_moment_at_the_end_of_the_calendar_is_no_traceback(foreman: Commands, text: str) -> None:
@@ -378,6 +392,19 @@ def test_a_signal_while_an_answer_is_awaited_ends_a_command_quietly(
     out, err = program.communicate(timeout=30)
     pretended.release()
     assert (program.returncode, out, err) == (status, b"", b"")
+
+
+def test_ctrl_c_while_foreman_is_imported_is_no_traceback() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'foreman.cli.main': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from foreman.cli.entry import main; main()"
+    )
+    run = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, check=False, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGINT, b"", b"")
 
 
 # -- how a command ends

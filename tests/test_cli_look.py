@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from foreman.cli import look
+from foreman.cli.look import width_of
+from foreman.cli.streams import say
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -73,3 +76,34 @@ def test_when_a_model_goes(seconds: float, text: str) -> None:
 )
 def test_a_time_that_cannot_be_read_is_not_shown(expires_at: str, text: str) -> None:
     assert look.until(expires_at, NOW) == text
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"),
+    [("80", 80), ("140", 140), ("0", 200), ("1", 20), ("wide", 200), ("9" * 9, 1000), ("9" * 5000, 200)],
+)
+def test_a_width_that_cannot_be_is_not_taken(monkeypatch: pytest.MonkeyPatch, columns: str, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert width_of(io.StringIO()) == width
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_a_sentence_breaks_between_words_in_a_terminal_and_stays_one_line_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    sentence = "foreman ps: " + "a word of a sentence that goes on, " * 8 + "--with-a-long-option-at-its-end"
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for paper in (Terminal(), io.StringIO()):
+        monkeypatch.setattr("sys.stderr", paper)
+        say(sentence)
+        text = paper.getvalue()
+        assert text.split() == sentence.split()
+        if paper.isatty():
+            assert max(map(len, text.splitlines())) <= columns
+        else:
+            assert text == f"{sentence}\n"

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from foreman.config import SETTINGS, Config, load
-from foreman.errors import ConfigError
+from foreman.errors import ConfigError, one_line
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Written(click.ParamType[object]):
         try:
             return self._parse(value) if isinstance(value, str) else value
         except ValueError as problem:
-            self.fail(f"{value!r} {problem}", param, ctx)
+            self.fail(f"{one_line(repr(value))} {problem}", param, ctx)
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         """A variable holds one value, blanks or not, also for an option that may be given several times."""

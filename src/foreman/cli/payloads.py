@@ -85,7 +85,9 @@ def option(text: str) -> tuple[str, Any]:
     try:
         # What is no JSON, though Python reads it, would not be read at the other end.
         return name, json.loads(value, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError:
         return name, value
 
 
