@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import zstandard
 from twisted.internet.error import ConnectionLost
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
 
 import golden
 from conftest import LoggedFailures
 from doorstep import Caller, Doorstep, Heard, doorstep, sized
+from foreman.logs import observer
 from wire import Response, request
 
 CHAT = request("POST", "/api/chat", b'{"model":"m","messages":[{"role":"user","content":"a secret prompt"}]}')
@@ -63,6 +65,26 @@ def test_the_root_says_what_ollamas_says(step: Doorstep) -> None:
 
 
 # /healthz
+
+
+@pytest.mark.parametrize(
+    ("path", "level"), [("/healthz", LogLevel.debug), ("/queue", LogLevel.info), ("/", LogLevel.info)]
+)
+def test_probes_of_healthz_are_logged_at_debug_and_all_else_at_info(step: Doorstep, path: str, level: Any) -> None:
+    with capturedLogs() as events:
+        ask(step, "GET", path)
+        step.turn()
+    assert [event["log_level"] for event in events if event.get("route") == path] == [level]
+
+
+def test_what_is_logged_at_debug_is_shown_to_who_asks_for_it() -> None:
+    for level, shown in (("info", 1), ("debug", 2)):
+        for kind in ("text", "json"):
+            stream = StringIO()
+            log = Logger(observer=observer(kind, stream, level))
+            log.debug("a probe")
+            log.info("an answer")
+            assert len(stream.getvalue().splitlines()) == shown
 
 
 def test_all_is_well(step: Doorstep) -> None:

@@ -294,6 +294,21 @@ def test_a_model_that_loads_shows_how_long_it_usually_takes() -> None:
     assert "3.2 s of usually 12 s" in text
 
 
+def test_a_turn_that_takes_longer_than_usual_says_so() -> None:
+    late = {**QUEUE["running"][0], "overtime": True}
+    unknown = {**QUEUE["waiting"][0], "estimate": None}
+    text = drawn_ps(Seen("http://127.0.0.1:8080", WELL, QUEUE | {"running": [late], "waiting": [unknown]}, LOADED), 80)
+    assert "3.2 s, longer than usual" in text
+    assert "0 s" not in text.replace("2.0 s", "")
+
+
+@pytest.mark.parametrize("models_", [None, []])
+def test_nothing_is_called_known_that_never_was(models_: list[Any] | None) -> None:
+    text = drawn_ps(Seen("http://127.0.0.1:8080", AWAY, QUEUE, models_), 200)
+    assert ("its models are the last that were known" in text) == (models_ is not None)
+    assert ("its models are not known yet" in text) == (models_ is None)
+
+
 def test_what_is_not_known_has_no_column() -> None:
     unknown = {**QUEUE["waiting"][0], "estimate": None}
     text = drawn_ps(Seen("http://127.0.0.1:8080", WELL, QUEUE | {"waiting": [unknown]}, LOADED), 80)

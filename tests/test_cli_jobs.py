@@ -638,9 +638,9 @@ async def test_a_bad_character_in_a_line_or_an_answer_is_printed_as_a_replacemen
     pretended.streams = [Said(content_type="text/event-stream", pieces=[b"id: 1-1\ndata: " + line + b"\n\n"])]
     pretended.artifacts[FIRST, "response"] = Said(body=line)
     words = "Hel\0lo!\n" if bad == b"\x00" else "Hel\ufffdlo!\n"
-    for command in (("jobs", "follow", FIRST), ("jobs", "get", "--text", FIRST)):
-        result = await foreman(*command)
-        assert (result.exit_code, result.stdout) == (0, words), command
+    for typed in (("jobs", "follow", FIRST), ("jobs", "get", "--text", FIRST)):
+        result = await foreman(*typed)
+        assert (result.exit_code, result.stdout) == (0, words), typed
 
 
 @ensureDeferred

@@ -59,10 +59,38 @@ def test_behind_somebody_of_whom_nothing_is_known_nothing_is_said() -> None:
     assert Line(None, "quick").outlook.place_of(Line(None).tickets[0]) == Place(0, None)
 
 
-def test_a_turn_that_takes_longer_than_usual_is_about_to_end() -> None:
-    line = Line("quick", "quick")
+def test_behind_a_turn_that_takes_longer_than_usual_nothing_is_said() -> None:
+    line = Line("quick", "quick", "quick")
+    (turn,) = line.gate.running
+    line.clock.advance(9)
+    assert not line.outlook.is_overtime(turn)
+    assert line.outlook.place_of(line.tickets[2]) == Place(2, Range(11.0, 11.0))
     line.clock.advance(1000)
-    assert line.outlook.place_of(line.tickets[1]) == Place(1, Range(0.0, 0.0))
+    assert line.outlook.is_overtime(turn)
+    assert [line.outlook.place_of(ticket) for ticket in line.tickets[1:]] == [Place(1, None), Place(2, None)]
+
+
+def test_beside_a_turn_that_takes_longer_than_usual_the_others_say_how_long_it_takes_at_most() -> None:
+    line = Line("quick", "slow", "quick", turns=2)
+    line.clock.advance(20)
+    assert line.outlook.place_of(line.tickets[2]) == Place(1, Range(0.0, 40.0))
+    line.clock.advance(100)
+    assert line.outlook.place_of(line.tickets[2]) == Place(1, None)
+
+
+def test_a_turn_that_had_to_load_its_model_has_the_time_of_the_load_besides() -> None:
+    line = Line("quick", "quick")
+    line.outlook._estimates.learn("quick", Answered(40.0, load=30.0))
+    (turn,) = line.gate.running
+    turn.cold = True
+    line.clock.advance(25)
+    for names in (set(), {"quick"}):  # while it loads, and when it has loaded
+        line.loaded.names = names
+        line.clock.advance(1)
+        assert not line.outlook.is_overtime(turn)
+    assert line.outlook.place_of(line.tickets[1]) == Place(1, Range(13.0, 13.0))
+    line.clock.advance(14)
+    assert line.outlook.is_overtime(turn)
 
 
 def test_with_several_turns_the_first_to_end_counts() -> None:

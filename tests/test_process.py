@@ -316,6 +316,16 @@ def test_the_log_for_machines_is_one_object_a_line_and_has_no_secret_either(tmp_
     assert all(answers[0][name] > 0 for name in ("tokens_in", "tokens_out", "rate"))
 
 
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_probes_are_in_the_log_of_who_asks_for_them(tmp_path: Path, level: str) -> None:
+    with target(tmp_path) as simulator, foreman(tmp_path, simulator.url, log_level=level) as daemon:
+        assert daemon.get("/healthz") == WELL
+        daemon.get("/queue")
+        lines = daemon.log_lines("outcome=")
+    assert any("foreman /queue " in line for line in lines)
+    assert any("foreman /healthz " in line for line in lines) == (level == "debug")
+
+
 def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) -> None:
     def ps(*options: str) -> subprocess.CompletedProcess[str]:
         command = [SERVE[0], "ps", "--url", daemon.url, *options]

@@ -73,6 +73,7 @@ SHOWN_ELSEWHERE = {
         "test_process.py",
         "test_the_log_for_machines_is_one_object_a_line_and_has_no_secret_either",
     ),
+    "FOREMAN_LOG_LEVEL": ("test_process.py", "test_probes_are_in_the_log_of_who_asks_for_them"),
 }
 
 CHAT = {"model": "llama3.2:3b", "messages": [{"role": "user", "content": "hi"}], "stream": False}

@@ -17,7 +17,8 @@ class Turn:
 
     :ivar ticket: whose turn it is; :ivar since: when it began, in seconds of the clock;
     :ivar answering: the target has begun to answer; :ivar ended_at: when it was released;
-    :ivar kept: its asker has left, but the model that it loads is wanted.
+    :ivar kept: its asker has left, but the model that it loads is wanted; :ivar cold: its model was not loaded when it
+        began.
     """
 
     ticket: Ticket
@@ -26,6 +27,7 @@ class Turn:
     answering: bool = False
     ended_at: float | None = None
     kept: bool = False
+    cold: bool = False
 
     def release(self) -> None:
         """Pass the turn on; a second call does nothing."""

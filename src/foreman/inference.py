@@ -203,6 +203,8 @@ class Inference:
     async def _relay(
         self, question: Question, head: bytes, asker: Asker, record: Record, turn: Turn | None, work: Work
     ) -> None:
+        if turn is not None and record.model is not None:
+            turn.cold = not self.inventory.is_running(record.model)
         work.pending = self._answer_to(question, head, turn, work)
         answer = await work.pending
         try:

@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 import msgspec
-from twisted.logger import ILogObserver, LogEvent, formatEvent, formatTime, textFileLogObserver
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    formatTime,
+    textFileLogObserver,
+)
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
@@ -16,9 +25,14 @@ from zope.interface import implementer
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def observer(log_format: str, stream: TextIO) -> ILogObserver:
-    """The observer for ``FOREMAN_LOG_FORMAT`` (``text`` or ``json``) that writes to ``stream``."""
-    return JSONObserver(stream) if log_format == "json" else textFileLogObserver(stream)
+def observer(log_format: str, stream: TextIO, level: str = "info") -> ILogObserver:
+    """The observer for ``FOREMAN_LOG_FORMAT`` (``text`` or ``json``) that writes to ``stream``.
+
+    :param level: the least that is written, as of ``FOREMAN_LOG_LEVEL``.
+    """
+    writes: ILogObserver = JSONObserver(stream) if log_format == "json" else textFileLogObserver(stream)
+    least = LogLevelFilterPredicate(LogLevel.levelWithName(level))
+    return FilteringLogObserver(writes, [least])
 
 
 #: The options of the ``twistd`` that this process is: it makes its observer by a name, and passes nothing to it.

@@ -85,21 +85,32 @@ class Outlook:
         waiting = (*self._gate.waiting, *self._gate.waiting_jobs)
         return any(ticket.model is not None and same_model(ticket.model, model) for ticket in waiting)
 
+    def is_overtime(self, turn: Turn) -> bool:
+        """Whether ``turn`` has taken longer than usual, so that nobody knows when it will end."""
+        left = self._left(turn)
+        return left is not None and left.high <= 0
+
     def _until_free(self) -> Range | None:
-        """Until the first running turn ends."""
+        """Until the first running turn ends; None where it is not known of one of them, or all have taken too long."""
         running = self._gate.running
         if len(running) < self._gate.turns:
             return Range(0.0, 0.0)
         left = [self._left(turn) for turn in running]
         known = [one for one in left if one is not None]
-        if len(known) < len(left):
+        in_time = [one for one in known if one.high > 0]
+        if len(known) < len(left) or not in_time:
             return None
-        return min(known, key=lambda one: one.high)
+        first = min(in_time, key=lambda one: one.high)
+        return first if len(in_time) == len(left) else Range(0.0, first.high)
 
     def _left(self, turn: Turn) -> Range | None:
+        """How long ``turn`` will usually go on; 0 to 0 where it has taken longer than usual."""
         usual = self.usual(turn.ticket)
         if usual is None:
             return None
+        load = self.usual_load(turn.ticket)
+        if turn.cold and load is not None and self.state_of(turn) != "loading":
+            usual += Range(load, load)  # it has loaded since
         took = self._clock.seconds() - turn.since
         return Range(max(0.0, usual.low - took), max(0.0, usual.high - took))
 

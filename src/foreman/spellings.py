@@ -151,6 +151,13 @@ def text_or_json(text: str) -> str:
     return text
 
 
+def info_or_debug(text: str) -> str:
+    """One of the words ``info`` and ``debug``."""
+    if text not in {"info", "debug"}:
+        raise ValueError("is neither info nor debug")
+    return text
+
+
 def space_or_object(text: str) -> str:
     """One of the fillers."""
     if text not in {"space", "object"}:

@@ -160,7 +160,9 @@ def run(config: Config) -> None:
 
     from foreman.logs import observer
 
-    globalLogBeginner.beginLoggingTo([observer(config.log_format, sys.stdout)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo(
+        [observer(config.log_format, sys.stdout, config.log_level)], redirectStandardIO=False
+    )
     running: Any = reactor
     foreman = _or_exit(config)
     with _listening(config.listen):

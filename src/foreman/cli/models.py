@@ -101,7 +101,7 @@ def show(models: Models, console: Console, now: datetime) -> None:
 
     :param now: against which expiry is told, with a time zone.
     """
-    for sentence in warnings(models.health):
+    for sentence in warnings(models.health, models_known=True):
         console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
     rows = sorted(as_values(models), key=lambda model: (model["loaded"] is None, plain(model["name"])))
     if not rows:

@@ -71,7 +71,7 @@ def show(seen: Seen, console: Console, now: datetime) -> None:
         ),
         soft_wrap=not console.is_terminal,
     )
-    for sentence in warnings(seen.health):
+    for sentence in warnings(seen.health, models_known=seen.models is not None):
         console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
     if running or waiting:
         console.print()
@@ -81,15 +81,16 @@ def show(seen: Seen, console: Console, now: datetime) -> None:
     console.print(_loaded(seen.models, now))
 
 
-def warnings(health: Mapping[str, Any]) -> list[str]:
-    """What is not well, in sentences."""
+def warnings(health: Mapping[str, Any], *, models_known: bool) -> list[str]:
+    """What is not well, in sentences; ``models_known``: foreman has reached its target once."""
     since = f" since {plain(health['since'])}" if health.get("since") else ""
     reason = f" ({plain(health['reason'])})" if health.get("reason") else ""
     found = []
     if health.get("status") != "ok":
         found.append(f"foreman is {plain(health.get('status'))} and takes nothing new")
     if health.get("degraded"):
-        found.append(f"the target cannot be reached{since}{reason}; its models are the last that were known")
+        known = "its models are the last that were known" if models_known else "its models are not known yet"
+        found.append(f"the target cannot be reached{since}{reason}; {known}")
     elif reason:
         found.append(f"not all is well{since}{reason}")
     return found
@@ -117,6 +118,8 @@ def _running(row: Mapping[str, Any]) -> list[str | Text]:
     state = plain(row.get("state"))
     usual = duration(row.get("usual_load"))
     lasted = duration(row.get("seconds")) + (f" of usually {usual}" if usual else "")
+    if row.get("overtime") is True:
+        lasted += ", longer than usual"
     job = plain(row.get("job"))[-SHOWN_OF_ID:]
     return ["▶", *_who(row), Text(state, style="green" if state == "answering" else "yellow"), lasted, "", job]
 

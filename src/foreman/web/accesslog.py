@@ -7,7 +7,7 @@ from math import inf
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from foreman.errors import shortened
 from foreman.lanes import Way
@@ -88,7 +88,8 @@ class AccessLog:
             f" rate={'-' if rate is None else f'{rate:.1f}/s'} outcome={record.outcome!r}"
             f"{f' ({detail})' if detail else ''} id={record.id or '-'}"
         )
-        self._log.info(
+        self._log.emit(
+            LogLevel.debug if _is_probe(record) else LogLevel.info,
             "{_line}",
             _line=line,
             lane=record.lane,
@@ -106,6 +107,11 @@ class AccessLog:
             detail=detail,
             id=record.id,
         )
+
+
+def _is_probe(record: Record) -> bool:
+    """Whether a supervisor asked how foreman is, which many do every few seconds; a refusal is none."""
+    return record.route == "/healthz" and record.status in (200, 503)
 
 
 def _seconds(value: float | None) -> str:

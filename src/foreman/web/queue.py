@@ -37,7 +37,8 @@ class QueueView:
         for turn in inference.gate.running:
             state = inference.outlook.state_of(turn)
             job = turn.ticket.id if turn.ticket.is_job else None
-            entry = {**self._entry(turn.ticket, now - turn.since), "state": state, "job": job}
+            overtime = inference.outlook.is_overtime(turn)
+            entry = {**self._entry(turn.ticket, now - turn.since), "state": state, "overtime": overtime, "job": job}
             if state == "loading":
                 entry["usual_load"] = _rounded(inference.outlook.usual_load(turn.ticket))
             running.append(entry)

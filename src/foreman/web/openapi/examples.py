@@ -69,6 +69,7 @@ QUEUE: dict[str, Any] = {
             "since": "2026-11-24T03:01:41.171Z",
             "seconds": 3.2,
             "state": "answering",
+            "overtime": False,
             "job": None,
         }
     ],

@@ -241,6 +241,7 @@ SCHEMAS: dict[str, Schema] = {
                     {
                         **_QUEUED,
                         "state": {"type": "string", "enum": ["loading", "reading", "answering"]},
+                        "overtime": {"type": "boolean", "description": "It has taken longer than usual."},
                         "job": or_null(TEXT, "The job that has this turn."),
                         "usual_load": or_null(SECONDS, "How long this model usually loads."),
                     },
