@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from attrs import define
@@ -54,7 +55,8 @@ def settings(target_port: int, **variables: str) -> Config:
         "drain_timeout": "0",
         **variables,
     }
-    return load({f"FOREMAN_{name.upper()}": value for name, value in given.items()})
+    state = {name: os.environ[name] for name in ("XDG_STATE_HOME",) if name in os.environ}
+    return load(state | {f"FOREMAN_{name.upper()}": value for name, value in given.items()})
 
 
 async def start_foreman(target_port: int, **variables: str) -> RunningForeman:

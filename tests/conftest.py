@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -21,6 +24,10 @@ hypothesis.settings.register_profile("foreman", deadline=None)
 # For whoever looks for what a hundred examples have not shown: HYPOTHESIS_PROFILE=thorough make test
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "foreman"))
+
+# The jobs of whoever runs the tests are not theirs: neither written, nor in the way when another version has written them.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="foreman-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 #: How often the reactor may turn for what a test has told to stop, but has not seen stop.
 _LAST_TURNS = 30

@@ -234,7 +234,7 @@ class Child:
 
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """The environment for a child: without settings of whoever runs the tests, with ``settings`` as FOREMAN_* instead."""
-    left_out = ("FOREMAN_", "COLUMNS", "XDG_STATE_HOME", "STATE_DIRECTORY")
+    left_out = ("FOREMAN_", "COLUMNS", "STATE_DIRECTORY")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return environment | {"PYTHONUNBUFFERED": "1"} | {f"FOREMAN_{k.upper()}": v for k, v in settings.items()}
 
