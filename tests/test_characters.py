@@ -36,7 +36,7 @@ BAD = {
 def test_a_bad_character_is_replaced_and_all_else_stays(name: str) -> None:
     raw, text = BAD[name]
     data = b'{"a":["x%by",1.5,true,null],"b":"\xc3\xa9"}' % raw
-    value = {"a": [f"x{text}y", 1.5, True, None], "b": "é"}
+    value: Any = {"a": [f"x{text}y", 1.5, True, None], "b": "é"}
     assert characters.read(data) == value
     assert decoding.decode(msgspec.json.Decoder(Any), data) == value
     assert json.loads(characters.repaired(data)) == value

@@ -165,14 +165,14 @@ def store(config: Config) -> Finding:
     assert path is not None
     try:
         check_library()
-        return _store_at(path)
+        return _store_at(path, config.disk_reserve)
     except StoreUnavailable as problem:
         return Finding("store", "bad", str(problem))
     except OSError as problem:  # a folder that may not be entered, or the working directory is gone
         return Finding("store", "bad", f"{path} cannot be used: {problem.strerror or problem}")
 
 
-def _store_at(path: Path) -> Finding:
+def _store_at(path: Path, reserve: int) -> Finding:
     there = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         text = f"{there} cannot be written to, so that no jobs would be taken; FOREMAN_DB_PATH says where to keep them"
@@ -187,7 +187,7 @@ def _store_at(path: Path) -> Finding:
     for sentence in loose(path):
         return Finding("store", "note", sentence)
     free = shutil.disk_usage(there).free
-    if free < config.disk_reserve:
+    if free < reserve:
         text = f"{path}: the disk has {free} bytes left, less than FOREMAN_DISK_RESERVE: no jobs would be taken"
         return Finding("store", "bad", text)
     if free < _LITTLE_ROOM:
