@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
@@ -85,6 +84,8 @@ def _host(name: str) -> str:
     :raises ValueError: when it is none.
     """
     if ":" in name:
+        import ipaddress
+
         return f"[{ipaddress.IPv6Address(name.replace('%25', '%', 1))}]"
     ascii_name = name.encode("idna").decode("ascii")
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", ascii_name):

@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -78,6 +77,8 @@ def _of_system(problem: OSError) -> str:
 
 def _unexpected(problem: Exception) -> str:
     """What to say of a defect: what it is, and where, so that a report is of use without a traceback."""
+    import traceback
+
     if sys.flags.dev_mode:
         traceback.print_exc()
     where = traceback.extract_tb(problem.__traceback__)
