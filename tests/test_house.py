@@ -93,7 +93,14 @@ GROUND_LIBRARIES = {"attrs", "attr", "msgspec", "ulid", "zstandard", "foreman", 
 APART = "foreman.simulator"
 
 #: Longer than 300 lines, each with its reason.
-LONG: dict[str, str] = {}
+LONG: dict[str, str] = {
+    "foreman.attempt": "one try of a job, from its request to what came of it",
+    "foreman.config": "the table of all settings, and what contradicts what",
+    "foreman.store.database": "one file from opening to closing, and all its conditions",
+    "foreman.web.door": "the phases of one connection",
+    "foreman.web.jobs.routes": "every route of jobs",
+    "foreman.worker": "one loop, and what it does with each job",
+}
 LONGEST = 300
 
 #: Whose modules may import what; everybody else has not heard of it.

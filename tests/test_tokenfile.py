@@ -112,8 +112,10 @@ def test_a_bad_file_leaves_the_tokens_and_is_said_once(watched: Watched, text: s
         watched.clock.pump([1.0] * 10)
         assert watched.taken == []
         assert [formatEvent(event) for event in events] == [
-            "FOREMAN_TOKENS_FILE: has no name, SHA-256 in hex, role (user or admin) and, if at all, time "
-            "(2026-11-28T12:00:00Z) in line 1; the tokens stay as they were"
+            (
+                "FOREMAN_TOKENS_FILE: has no name, SHA-256 in hex, role (user or admin) and, if at all, time "
+                "(2026-11-28T12:00:00Z) in line 1; the tokens stay as they were"
+            )
         ]
         watched.path.write_text(write_file([BOB]))
         watched.clock.pump([1.0] * 10)
