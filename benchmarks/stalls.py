@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 AIM = 50.0
 MIB = 1024 * 1024
 HEAD = 60_000
-MODELS = 5_000
+#: How many models the target has, and how many of them are loaded.
+MODELS, LOADED = 5_000, 64
 
 
 # the target
 
 
-def _models() -> bytes:
+def _models(count: int) -> bytes:
     details = {
         "format": "gguf",
         "family": "llama",
@@ -50,7 +51,7 @@ def _models() -> bytes:
         "models": [
             {"name": f"m{number}:latest", "model": f"m{number}:latest", "modified_at": "2026-01-01T00:00:00Z", "size": 1,
              "digest": f"{number:064x}", "details": details, "expires_at": "2027-01-01T00:00:00Z", "size_vram": 1}
-            for number in range(MODELS)
+            for number in range(count)
         ]
     }).encode()  # fmt: skip
 
@@ -75,7 +76,7 @@ ANSWERS: dict[str, tuple[str, Callable[[], Iterator[bytes]]]] = {
 }
 
 
-async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, models: bytes) -> None:
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lists: dict[bytes, bytes]) -> None:
     with suppress(OSError, asyncio.IncompleteReadError):
         head = await reader.readuntil(b"\r\n\r\n")
         path = head.split(b" ", 2)[1]
@@ -88,8 +89,8 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mod
             left -= len(piece)
         name = next((name for name in reversed(ANSWERS) if f'"{name}"'.encode() in start), "m0")
         kind, pieces = ANSWERS[name]
-        if path in {b"/api/tags", b"/api/ps"}:
-            kind, pieces = "application/json", lambda: iter([models])
+        if path in lists:
+            kind, pieces = "application/json", lambda: iter([lists[path]])
         elif path == b"/api/version":
             kind, pieces = "application/json", lambda: iter([b'{"version":"0.34.4"}'])
         writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
@@ -103,10 +104,10 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mod
 
 def target() -> int:
     """A pretended Ollama with huge answers, in a thread of this process; its port."""
-    port, models = free_port(), _models()
+    port, lists = free_port(), {b"/api/tags": _models(MODELS), b"/api/ps": _models(LOADED)}
 
     async def serve() -> None:
-        await (await asyncio.start_server(partial(_serve, models=models), HERE, port)).serve_forever()
+        await (await asyncio.start_server(partial(_serve, lists=lists), HERE, port)).serve_forever()
 
     threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()
     return port

@@ -247,7 +247,7 @@ def started(
     name = f"{Path(command[0]).name}-{time.monotonic_ns()}"
     log = folder / f"{name}.log"
     # Each its own jobs: a store belongs to one foreman at a time.
-    environment = {"XDG_STATE_HOME": str(folder / f"{name}.state")} | clean_environment(settings or {})
+    environment = clean_environment(settings or {}) | {"XDG_STATE_HOME": str(folder / f"{name}.state")}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

@@ -59,6 +59,7 @@ class _Model:
     prompts: deque[float] = field(factory=lambda: deque(maxlen=ANSWERS))
     lengths: deque[int] = field(factory=lambda: deque(maxlen=ANSWERS))
     rates: deque[float] = field(factory=lambda: deque(maxlen=ANSWERS))
+    load: float | None = None
 
 
 @define(eq=False)
@@ -77,6 +78,7 @@ class Estimates:
         load = answered.load if answered.load is not None and answered.load >= REAL_LOAD else 0.0
         if load:
             seen.loads.append(load)
+            seen.load = median(seen.loads)
         seen.answers.append(max(0.0, answered.seconds - load))
         if answered.prompt_seconds:
             seen.prompts.append(answered.prompt_seconds)
@@ -84,10 +86,14 @@ class Estimates:
             seen.lengths.append(answered.tokens)
             seen.rates.append(answered.tokens / answered.token_seconds)
 
+    def load_times(self) -> dict[str, float]:
+        """How long each model usually takes to load, in seconds, by its canonical name, as far as that is known."""
+        return {model: seen.load for model, seen in self._models.items() if seen.load is not None}
+
     def load_time(self, model: str) -> float | None:
         """How long the model usually takes to load, in seconds."""
         seen = self._models.get(canonical(model))
-        return median(seen.loads) if seen is not None and seen.loads else None
+        return None if seen is None else seen.load
 
     def answer_time(self, model: str, *, loaded: bool) -> Range | None:
         """How long a chat with the model usually takes from its turn to its end; None where too little is known."""

@@ -134,9 +134,9 @@ class Inference:
         finally:
             self._active.discard(work)
 
-    def usual_load(self, model: str) -> float | None:
-        """How long the model usually takes to load, in seconds; None where that is not known."""
-        return self._estimates.load_time(model)
+    def usual_loads(self) -> dict[str, float]:
+        """How long models usually take to load, in seconds, by their canonical names, as far as that is known."""
+        return self._estimates.load_times()
 
     def overdue(self, limit: float) -> float | None:
         """Since when the oldest turn has waited for its first byte, if that is longer than ``limit`` seconds."""

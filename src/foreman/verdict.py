@@ -79,17 +79,20 @@ def judge(heard: Heard) -> Slices[Success | Mishap]:
         return Mishap("silent" if silent else "truncated", str(heard.problem))
     if heard.problem is not None:
         return Mishap("target_error", str(heard.problem))
-    end = yield from _end(heard)
+    body = b"".join(heard.pieces)
+    if len(body) > _LARGE:
+        yield
+    end = yield from _end(heard, body)
     told = tally(heard.kind, end)
     if told.error:
         return Mishap("target_error", said(end))
     is_foreign = heard.origin() == "foreign"
     if is_foreign and told.done:
-        return Mishap("target_error", f"{heard.status}: this is no answer of Ollama's: {said(b''.join(heard.pieces))}")
+        return Mishap("target_error", f"{heard.status}: this is no answer of Ollama's: {said(body)}")
     if is_foreign or not (told.done or _is_text(heard)):
         return Mishap("truncated", "the target's answer ended without its end marker")
     try:
-        return Success((yield from _artifacts(heard)), _usage(told))
+        return Success((yield from _artifacts(heard, body)), _usage(told))
     except ValueError as problem:
         return Mishap("target_error", f"the target's stream cannot be read: {problem}")
 
@@ -130,22 +133,23 @@ def _refused(heard: Heard) -> Mishap:
     return Mishap(by_status, text, retry_after=heard.retry_after)
 
 
-def _artifacts(heard: Heard) -> Slices[list[Artifact]]:
-    body = b"".join(heard.pieces)
+def _artifacts(heard: Heard, body: bytes) -> Slices[list[Artifact]]:
     if heard.kind != "ndjson" or not heard.in_lines:
         return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
     lines = [line for line in body.split(b"\n") if line.strip()]  # of a very long line the pieces are parts
+    if len(body) > _LARGE:
+        yield
     return [
         Artifact(RESPONSE, "application/json; charset=utf-8", (yield from unstreamed(lines))),
         Artifact(STREAM, heard.content_type or LINES, body),
     ]
 
 
-def _end(heard: Heard) -> Slices[bytes]:
+def _end(heard: Heard, body: bytes) -> Slices[bytes]:
     """The part of the body that tells how it ended: of a large one not all of it."""
     if heard.kind == "sse":
         return b"".join(_first_and_last(heard.pieces))
-    end = _last_line(heard.pieces) if heard.kind == "ndjson" else b"".join(heard.pieces)
+    end = _last_line(heard.pieces) if heard.kind == "ndjson" else body
     if len(end) <= _LARGE or (yield from is_quickly_decoded(end, _DECODING)):
         return end
     try:

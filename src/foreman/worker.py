@@ -197,10 +197,7 @@ class Worker:
     def _bonuses(self, lane: JobLane) -> Callable[[str], int | None]:
         """How far each model's jobs go before others, as things are now: a function that any thread may call."""
         stock = self._inference.inventory.stock()
-        loads = {}
-        for name in {model.name for model in stock.running}:
-            with suppress(errors.InvalidName):
-                loads[names.parse(name).key] = self._inference.usual_load(name) or 0.0
+        loads = self._inference.usual_loads()
 
         def bonus_of(model: str) -> int | None:
             try:
@@ -211,7 +208,7 @@ class Worker:
                 return None
             if lane != "gate" or not stock.is_running(model):
                 return 0
-            load = loads.get(names.parse(model).key, 0.0)
+            load = loads.get(names.canonical(model), 0.0)
             return round(1000 * min(max(BONUS_LOADS * load, LEAST_BONUS), MOST_BONUS))
 
         return bonus_of
