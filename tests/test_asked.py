@@ -603,3 +603,8 @@ def test_what_is_packed_is_unpacked_in_slices() -> None:
     packed = zstandard.compress(b'{"model":"m","input":"' + b"a" * (MOST_UNPACKED - 100) + b'"}')
     slices = read_in_slices("/v1/responses", packed, b"zstd")
     assert sum(1 for _ in slices) >= 20
+
+
+def test_a_duration_that_nobody_writes_is_left_to_ollama() -> None:
+    assert not read(CHAT, b'{"model":"m","keep_alive":"' + b"1ns" * 400 + b'"}').sure
+    assert read(CHAT, b'{"model":"m","keep_alive":"' + b"1ns" * 300 + b'"}').sure

@@ -27,8 +27,10 @@ def outcome(body: Body) -> Outcome:
             name: [bytes(body[start:end]) for start, end in spans]
             for name, spans in members(body, WANTED).spans.items()
         }
-    except (Empty, Truncated, Unreadable) as problem:
+    except (Empty, Truncated) as problem:
         return type(problem)
+    except Unreadable:
+        return Unreadable
 
 
 # --- the slow reader ---
@@ -317,6 +319,15 @@ def test_strings_and_blanks_of_any_length_are_passed_over(letter: bytes, length:
     assert outcome(body[: body.rindex(b"}")]) is Truncated
     assert outcome(body[: body.rindex(b'"')]) is Truncated
     assert outcome(body[: body.rindex(b'"')] + b"\x00") is Unreadable
+
+
+def test_a_member_that_stands_there_again_and_again_is_not_read() -> None:
+    def body(count: int) -> bytes:
+        return b"{" + b",".join([b'"model":"m"'] * count) + b"}"
+
+    assert outcome(body(64)) == {"model": [b'"m"'] * 64}
+    with pytest.raises(gojson.TooIntricate):
+        members(body(65), WANTED)
 
 
 def test_the_end_of_the_object_is_known() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import golden
 from foreman.slices import at_once
+from foreman.unstreamed import LONGEST_LINE
 from foreman.unstreamed import unstreamed as in_slices
 
 
@@ -136,3 +137,9 @@ def test_many_lines_are_put_together_in_slices() -> None:
     made = unstreamed([*[line] * 20_000, last])
     assert json.loads(made)["message"]["content"] == "é<\u2028" * 20_000
     assert made.count(rb"\u003c") == made.count(rb"\u2028") == 20_000
+
+
+def test_a_line_that_nobody_could_read_is_refused() -> None:
+    long = b'{"message":{"role":"assistant","content":"' + b"a" * LONGEST_LINE + b'"},"done":true}'
+    with pytest.raises(ValueError, match="a line has"):
+        unstreamed([long])

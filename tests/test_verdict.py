@@ -322,6 +322,27 @@ def test_a_large_answer_in_one_piece_is_looked_at_in_slices(filler: bytes, whole
         assert (found.usage.prompt_tokens, found.usage.completion_tokens) == (3, 4)
 
 
+@pytest.mark.parametrize(
+    ("behind", "tokens"),
+    [(b',"total_duration":5,"load_duration":1,"prompt_eval_count":7}', 7), (b',"usage":{"prompt_tokens":7,"total_tokens":7}}', 7),
+     (b"}", None), (b',"x":{"y":[1]}}', None)],
+)  # fmt: skip
+def test_embeddings_with_more_numbers_than_are_looked_at_are_whole(behind: bytes, tokens: int | None) -> None:
+    body = b'{"model":"m","embeddings":[[' + b"-0.1234567," * 2_500_000 + b"0]]" + behind
+    found = judge(heard(200, body, kind="other", in_lines=False))
+    assert isinstance(found, Success)
+    assert found.usage.prompt_tokens == tokens
+
+
+def test_many_lines_and_a_large_refusal_are_judged_in_slices() -> None:
+    slices = verdict.judge(heard(200, *[LINE] * 50_000, LAST))
+    assert sum(1 for _ in slices) > 20
+    large = heard(500, *[b"x" * 65536] * 500, kind="other", content_type="text/html")
+    found = judge(large)
+    assert isinstance(found, Mishap)
+    assert len(found.message) < 3000
+
+
 def test_a_line_in_parts_is_judged_whole() -> None:
     long = b'{"model":"m","message":{"content":"' + b"a" * 9_000_000 + b'"},"done":true,"eval_count":2}\n'
     found = judge(heard(200, LINE, *(long[at : at + 65536] for at in range(0, len(long), 65536)), b"\n", b" \n"))

@@ -63,6 +63,10 @@ _NO_ITEMS = re.compile(rb"\[[ \t\r\n]*+\]")
 _All = list[bytes] | None
 
 
+#: Nobody writes a longer ``keep_alive``, in bytes.
+_LONGEST_DURATION = 1000
+
+
 class _Mismatch(ValueError):
     """A value that Ollama refuses, or too long a one."""
 
@@ -191,7 +195,7 @@ def _has_items(values: _All) -> bool:
 
 def _is_zero(keep_alive: bytes) -> bool:
     """Whether a ``keep_alive`` is less than a nanosecond and not negative, which means for ever (contract 2.6)."""
-    if len(keep_alive) >= LONGEST:
+    if len(keep_alive) > _LONGEST_DURATION:
         raise _Mismatch
     if keep_alive[0] == _QUOTE:
         try:

@@ -101,6 +101,15 @@ class Attempt:
 
     async def run(self, inference: Inference, turn: Turn | None) -> None:
         """Ask the target in ``turn``, and hear it out; what came of it is told by ``outcome``."""
+        try:
+            await self._ask(inference, turn)
+        finally:
+            if turn is not None and not turn.kept:
+                turn.release()  # before anything is judged or written down: the target is not to idle meanwhile
+        if self._failed is None and self._stopped is None:
+            await self._judge(inference.cooperator)
+
+    async def _ask(self, inference: Inference, turn: Turn | None) -> None:
         preparing = self.work.pending = Deferred.fromCoroutine(in_turns(inference.cooperator, self._question()))
         try:
             question = await preparing
@@ -125,8 +134,6 @@ class Attempt:
             self._log.failure("running job {job} failed", job=self.claim.job.id)
             self.fail(problem)
         finally:
-            if turn is not None and not turn.kept:
-                turn.release()  # before anything is written down: the target is not to idle meanwhile
             deadline.clear()
             if self._bell is not None:
                 self._bell.cancel()
@@ -134,8 +141,6 @@ class Attempt:
             if self._keeping is not None:
                 self._keeping.cancel()
                 self._keeping = None
-        if self._failed is None and self._stopped is None:
-            await self._judge(inference.cooperator)
 
     async def _judge(self, turns: Cooperator) -> None:
         try:

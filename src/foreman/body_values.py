@@ -27,6 +27,8 @@ _PIECE = 1024 * 1024
 #: What decoding costs, in nanoseconds: each byte, escape and value; and how much of it may be done at once.
 _BYTE_COST, _ESCAPE_COST, _VALUE_COST = 0.25, 2, 8
 _QUICK_COST = 10_000_000
+#: The same for what is decoded as a whole or not at all: the JSON of jobs, and the answers to them.
+DECODED_AT_ONCE = 20_000_000
 #: A name has at most some 600 bytes (contract 2.8); what is far longer need not be repeated in errors and logs.
 LONGEST = 8_000
 NEEDED = ("model", "name", "stream", "keep_alive", "messages", "prompt")
@@ -60,8 +62,8 @@ Found = dict[str, list[bytes]]
 class Values:
     """What was found.
 
-    :ivar found: the values by folded name; :ivar length: of the JSON object, in bytes; :ivar is_plain: ``model`` is there,
-        in exactly this spelling, and nothing but white space stands behind the object.
+    :ivar found: the values by folded name; :ivar length: of the JSON object, in bytes; :ivar is_plain: ``model``, where it
+        is there, has exactly this spelling, and nothing but white space stands behind the object.
     """
 
     found: Found

@@ -24,6 +24,8 @@ Body = bytes | memoryview | mmap.mmap
 
 #: How many values are looked at before giving up: 1.5 s of work in all, in slices.
 MAX_STEPS = 1_000_000
+#: How often a wanted member may stand in an object.
+MAX_DUPLICATES = 64
 #: The work of one slice, in bytes of a string without escapes: 1 to 4 ms.
 SLICE = 256 * 1024
 #: What one step costs, in the same unit.
@@ -81,6 +83,10 @@ class Unreadable(ValueError):
     """Not JSON, or no object, or too intricate to be read here."""
 
 
+class TooIntricate(Unreadable):
+    """There is too much in it to be read here: too many values, too deep, or one member too often."""
+
+
 @frozen
 class Members:
     """What was found of an object.
@@ -124,7 +130,10 @@ def members_in_slices(body: Body, wanted: Collection[str]) -> Slices[Members]:
         start = yield from scanner.skip_blanks(at)
         at = yield from scanner.skip_value(start)
         if name in wanted:
-            found.setdefault(name, []).append((start, at))
+            spans = found.setdefault(name, [])
+            spans.append((start, at))
+            if len(spans) > MAX_DUPLICATES:
+                raise TooIntricate
         due = _NEXT_KEY
     return Members(found, separator.end())
 
@@ -185,7 +194,7 @@ class _Scanner:
                 yield
             value = yield from self.match(_VALUE, at)
             if self._steps > MAX_STEPS or (len(in_object) == _MAX_DEPTH and (value[1] or value[2])):
-                raise Unreadable
+                raise TooIntricate
             at = value.end()
             if value[1] is not None:
                 key = yield from self.match(_FIRST_KEY, at)

@@ -6,7 +6,7 @@ The last line has every member in its place; what came in parts is put together 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -24,6 +24,11 @@ _items_decoder = msgspec.json.Decoder(list[Raw] | None)
 
 #: How much is done at once, in bytes; and what a value costs beside its own, in the same unit.
 _SLICE, _VALUE_COST = 512 * 1024, 400
+#: How much is written anew at once, in bytes; where nothing of it is UTF-8, that takes some milliseconds.
+_WRITTEN = 32 * 1024
+_ITEMS_AT_ONCE = 1000
+#: The longest line, in bytes; Ollama's own client takes 8 MB.
+LONGEST_LINE = 16 * 1024 * 1024
 
 #: Which members come in parts: texts, and lists.
 _TEXTS = ("response", "content", "thinking")
@@ -36,16 +41,16 @@ _BEHIND = {
 }
 
 
-def unstreamed(lines: Sequence[bytes]) -> Slices[bytes]:
+def unstreamed(lines: Iterable[bytes]) -> Slices[bytes]:
     """The answer of ``/api/chat`` or ``/api/generate`` in one piece.
 
     :param lines: all lines of a whole stream, the last with ``"done":true``.
-    :raises ValueError: when a line is no JSON object.
+    :raises ValueError: when a line is no JSON object, or longer than ``LONGEST_LINE``.
     """
     try:
         objects = yield from _decoded(_decoder, lines)
         whole = yield from _joined(objects)
-        messages = yield from _decoded(_decoder, [one["message"] for one in objects if "message" in one])
+        messages = yield from _decoded(_decoder, (one.get("message") for one in objects))
         if messages:
             whole["message"] = Raw(msgspec.json.encode((yield from _joined(messages))))
     except (IndexError, RecursionError) as problem:
@@ -53,11 +58,16 @@ def unstreamed(lines: Sequence[bytes]) -> Slices[bytes]:
     return (yield from _written(msgspec.json.encode(whole)))
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], values: Sequence[bytes | Raw]) -> Slices[list[T]]:
+def _decoded(decoder: msgspec.json.Decoder[T], values: Iterable[bytes | Raw | None]) -> Slices[list[T]]:
+    """What ``decoder`` makes of ``values``; None is passed over."""
     found, done = [], 0
     for value in values:
-        found.append(decoding.decode(decoder, value))
-        done += len(value) + _VALUE_COST
+        done += _VALUE_COST
+        if value is not None:
+            if len(value) > LONGEST_LINE:
+                raise ValueError(f"a line has {len(value)} bytes")
+            found.append(decoding.decode(decoder, value))
+            done += len(value)
         if done >= _SLICE:
             done = 0
             yield
@@ -67,25 +77,29 @@ def _decoded(decoder: msgspec.json.Decoder[T], values: Sequence[bytes | Raw]) ->
 def _joined(parts: Sequence[_Members]) -> Slices[_Members]:
     whole = dict(parts[-1])
     for name in _TEXTS:
-        texts = yield from _decoded(_text_decoder, [part[name] for part in parts if name in part])
+        texts = yield from _decoded(_text_decoder, (part.get(name) for part in parts))
         if texts and (name in whole or any(texts)):
-            whole = _with(whole, name, Raw((yield from _encoded([text or "" for text in texts]))))
+            whole = _with(whole, name, Raw((yield from _encoded(texts))))
     for name in _LISTS:
-        lists = yield from _decoded(_items_decoder, [part[name] for part in parts if name in part])
-        items = [item for some in lists for item in some or ()]
+        lists = yield from _decoded(_items_decoder, (part.get(name) for part in parts))
+        items: list[bytes] = []
+        for some in lists:
+            items += map(bytes, some or ())
+            if len(items) % _ITEMS_AT_ONCE == 0:
+                yield
         if items:
-            whole = _with(whole, name, Raw(b"[" + b",".join(map(bytes, items)) + b"]"))
+            whole = _with(whole, name, Raw(b"[" + b",".join(items) + b"]"))
     return whole
 
 
-def _encoded(texts: Sequence[str]) -> Slices[bytes]:
+def _encoded(texts: Sequence[str | None]) -> Slices[bytes]:
     """The JSON string of all ``texts``, one behind the other."""
     pieces = [b'"']
     waiting: list[str] = []
     size = 0
     for text in texts:
-        waiting.append(text)
-        size += len(text)
+        waiting.append(text or "")
+        size += len(text or "") + 1
         if size >= _SLICE:
             pieces.append(msgspec.json.encode("".join(waiting))[1:-1])
             waiting, size = [], 0
@@ -112,8 +126,8 @@ def _written(text: bytes) -> Slices[bytes]:
     """``text`` as Go writes it, and in UTF-8."""
     pieces, start = [], 0
     while start < len(text):
-        end = start + _SLICE
-        while end < len(text) and end < start + _SLICE + 3 and text[end] & 0xC0 == 0x80:
+        end = start + _WRITTEN
+        while end < len(text) and end < start + _WRITTEN + 3 and text[end] & 0xC0 == 0x80:
             end += 1  # within a character
         pieces.append(_as_go(_as_utf8(text[start:end])))
         start = end

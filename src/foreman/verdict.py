@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from attrs import define, field
 from msgspec import Raw
 
 from foreman import errors, gojson
-from foreman.body_values import is_quickly_decoded
+from foreman.body_values import DECODED_AT_ONCE, is_quickly_decoded
 from foreman.foreign import LOOKED_AT, Origin, names_missing_model, origin
 from foreman.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
 from foreman.ndjson import Kind
-from foreman.said import said
+from foreman.said import MOST_BYTES, said
 from foreman.slices import Slices
 from foreman.store.statements.shared import Artifact
 from foreman.tally import MEMBERS, Tally, tally
@@ -23,8 +23,8 @@ from foreman.unstreamed import unstreamed
 _UNREACHED = frozenset({"refused", "timeout", "dns", "tls"})
 _STATUS_CLASSES: dict[int, ErrorClass] = {401: "unauthorized", 403: "unauthorized", 429: "busy", 503: "busy"}
 
-#: What is looked at in any case, in bytes; and how much decoding of more is done at once, as of ``is_quickly_decoded``.
-_LARGE, _DECODING = 64 * 1024, 20_000_000
+#: What is looked at in any case, in bytes.
+_LARGE = 64 * 1024
 #: How a transcription may come that is not JSON (contract 1.4).
 _TEXTS = frozenset({"text/plain", "text/vtt", "application/x-subrip"})
 
@@ -47,17 +47,33 @@ class Heard:
     in_lines: bool = True
     endpoint: str = ""
 
+    def beginning(self, size: int) -> bytes:
+        """The body, or a beginning of it that is longer than ``size`` bytes."""
+        found, left = [], size
+        for piece in self.pieces:
+            found.append(piece)
+            left -= len(piece)
+            if left < 0:
+                break
+        return b"".join(found)
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines with anything in them. The pieces are lines; of a very long one they are parts."""
+        parts: list[bytes] = []
+        for piece in self.pieces:
+            parts.append(piece)
+            if piece.endswith(b"\n"):
+                line, parts = piece if len(parts) == 1 else b"".join(parts), []
+                if not line.isspace():
+                    yield from (line,) if line.count(b"\n") == 1 else filter(bytes.strip, line.split(b"\n"))
+        if any(part.strip() for part in parts):
+            yield b"".join(parts)
+
     def origin(self) -> Origin:
         """Whose answer it is, as far as it shows."""
         if self.status is None:
             return "ollama"
-        beginning, size = [], 0
-        for piece in self.pieces:
-            beginning.append(piece)
-            size += len(piece)
-            if size > LOOKED_AT:
-                break
-        return origin(self.endpoint, self.status, self.content_type, b"".join(beginning))
+        return origin(self.endpoint, self.status, self.content_type, self.beginning(LOOKED_AT))
 
 
 @define
@@ -126,8 +142,9 @@ def _unanswered(problem: errors.ForemanError | None) -> Mishap:
 
 def _refused(heard: Heard) -> Mishap:
     status = heard.status or 0
-    text = f"{status}: {said(b''.join(heard.pieces))}"
-    if names_missing_model(status, b"".join(heard.pieces)):
+    body = heard.beginning(MOST_BYTES)
+    text = f"{status}: {said(body)}"
+    if names_missing_model(status, body):
         return Mishap("model_missing", text)
     by_status = _STATUS_CLASSES.get(status, "target_error" if status >= 500 else "refused")
     return Mishap(by_status, text, retry_after=heard.retry_after)
@@ -136,11 +153,8 @@ def _refused(heard: Heard) -> Mishap:
 def _artifacts(heard: Heard, body: bytes) -> Slices[list[Artifact]]:
     if heard.kind != "ndjson" or not heard.in_lines:
         return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
-    lines = [line for line in body.split(b"\n") if line.strip()]  # of a very long line the pieces are parts
-    if len(body) > _LARGE:
-        yield
     return [
-        Artifact(RESPONSE, "application/json; charset=utf-8", (yield from unstreamed(lines))),
+        Artifact(RESPONSE, "application/json; charset=utf-8", (yield from unstreamed(heard.lines()))),
         Artifact(STREAM, heard.content_type or LINES, body),
     ]
 
@@ -150,14 +164,28 @@ def _end(heard: Heard, body: bytes) -> Slices[bytes]:
     if heard.kind == "sse":
         return b"".join(_first_and_last(heard.pieces))
     end = _last_line(heard.pieces) if heard.kind == "ndjson" else body
-    if len(end) <= _LARGE or (yield from is_quickly_decoded(end, _DECODING)):
+    if len(end) <= _LARGE or (yield from is_quickly_decoded(end, DECODED_AT_ONCE)):
         return end
     try:
         members = (yield from gojson.members_in_slices(end, MEMBERS)).spans
+    except gojson.TooIntricate:
+        return _behind_last_list(end[-_LARGE:])
     except ValueError:
         return end[-_LARGE:]
     told = {name: Raw(end[slice(*spans[-1])]) for name, spans in members.items()}
     return msgspec.json.encode({name: value for name, value in told.items() if len(value) <= _LARGE})
+
+
+def _behind_last_list(tail: bytes) -> bytes:
+    """The members behind the numbers of an answer that has too many to be read here, as an object."""
+    if not tail.rstrip().endswith((b"}", b"]")):
+        return tail
+    members = b"{" + tail.rpartition(b"]")[2].strip(b" \t\r\n,")
+    try:
+        msgspec.json.decode(members, type=dict[str, Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return b"{}"
+    return members
 
 
 def _last_line(pieces: Sequence[bytes]) -> bytes:

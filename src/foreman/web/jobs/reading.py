@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from foreman import asked, errors, names
 from foreman.asked import Asked, Errand
-from foreman.body_values import is_quickly_decoded
+from foreman.body_values import DECODED_AT_ONCE, is_quickly_decoded
 from foreman.job import JobLane, NewJob
 from foreman.lanes import Lane, Way, way
 from foreman.ollama.stock import Standing
@@ -26,8 +26,6 @@ from foreman.web.jobs.shown import Models
 MOST_BESIDE = 256 * 1024
 #: What an array of jobs may have where its jobs are not larger by themselves, in bytes.
 MOST_IN_ARRAY = 64 * 1024 * 1024
-#: How much decoding of a body is done at once, as of ``is_quickly_decoded``: 30 ms.
-_DECODING = 30_000_000
 #: How many small jobs are read at once, and how many bytes of a large one: a few milliseconds.
 _AT_ONCE, _LARGE = 20, 1024 * 1024
 PASSED = "has passed already"
@@ -74,13 +72,12 @@ class Reader:
         :raises Problem: with all that is wrong.
         """
         self.check_size(body[:BEGINNING], len(body))
-        if not (yield from is_quickly_decoded(body, _DECODING)):
+        if not (yield from is_quickly_decoded(body, DECODED_AT_ONCE)):
             raise Problem(
                 413, "the JSON of the body has too many values or escapes for its size; hand over fewer jobs at once"
             )
-        body = body.strip(_BLANKS)
         flaws, late = Flaws(), Flaws()
-        if not body.startswith(_BRACKET):
+        if not body[:BEGINNING].lstrip(_BLANKS).startswith(_BRACKET):
             members = fields.members_of(body)
             if members is None:
                 raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
