@@ -18,6 +18,7 @@ import golden
 from foreman import body_values, gojson
 from foreman.asked import Asked, Errand, read, read_in_slices
 from foreman.body_values import MOST_UNPACKED
+from foreman.budget import Budget
 from foreman.errors import BadBody
 
 CHAT, GENERATE = "/api/chat", "/api/generate"
@@ -608,3 +609,25 @@ def test_what_is_packed_is_unpacked_in_slices() -> None:
 def test_a_duration_that_nobody_writes_is_left_to_ollama() -> None:
     assert not read(CHAT, b'{"model":"m","keep_alive":"' + b"1ns" * 400 + b'"}').sure
     assert read(CHAT, b'{"model":"m","keep_alive":"' + b"1ns" * 300 + b'"}').sure
+
+
+def test_what_all_packed_bodies_become_is_bounded_and_given_back() -> None:
+    bomb = zstandard.compress(b'{"model":"m","input":"' + b"a" * 4_000_000 + b'"}')
+    room = Budget(10_000_000)
+    readings = [read_in_slices("/v1/responses", bomb, b"zstd", room=room) for _ in range(20)]
+    found: list[Asked] = []
+    while readings:
+        for reading in list(readings):
+            try:
+                next(reading)
+            except StopIteration as finished:
+                readings.remove(reading)
+                found.append(finished.value)
+        assert room.used <= 10_000_000 + 20 * 1024 * 1024
+    assert room.used == 0
+    assert 1 <= sum(asked.sure for asked in found) < 20
+    left = read_in_slices("/v1/responses", bomb, b"zstd", room=room)
+    next(left)
+    left.close()
+    assert room.used == 0
+    assert read("/v1/responses", bomb, b"zstd").model == "m"

@@ -9,7 +9,8 @@ from enum import Enum
 from attrs import evolve, field, frozen
 
 from foreman import forms, go_duration, gojson
-from foreman.body_values import LONGEST, Found, Values, unpack_in_slices, values_in_slices
+from foreman.body_values import LONGEST, MOST_UNPACKED, Found, Values, unpack_in_slices, values_in_slices
+from foreman.budget import Budget
 from foreman.errors import BadBody
 from foreman.gojson import Body
 from foreman.slices import Slices, at_once
@@ -79,11 +80,17 @@ def read(
 
 
 def read_in_slices(
-    path: str, body: Body, encoding: bytes | None = None, content_type: bytes | None = None, query: bytes = b""
+    path: str,
+    body: Body,
+    encoding: bytes | None = None,
+    content_type: bytes | None = None,
+    query: bytes = b"",
+    room: Budget | None = None,
 ) -> Slices[Asked]:
     """Find out what a body asks for.
 
-    :param path: as in ``lanes.Way``; :param encoding: the ``Content-Encoding``; :param query: of the request, raw.
+    :param path: as in ``lanes.Way``; :param encoding: the ``Content-Encoding``; :param query: of the request, raw;
+    :param room: for all compressed bodies that are read, which are unpacked meanwhile.
     :raises BadBody: where there is no JSON or only the beginning of some, with Ollama's text. Other bodies that cannot
         be read are Ollama's to refuse, and are not ``sure``.
     """
@@ -93,8 +100,9 @@ def read_in_slices(
         return Asked(model, stream=False) if model else _unsure(path)
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):
-            body = yield from unpack_in_slices(body)
-        values = yield from values_in_slices(body)
+            values = yield from _packed_values(body, Budget(MOST_UNPACKED) if room is None else room)
+        else:
+            values = yield from values_in_slices(body)
         if path in _STRICT and not values.is_plain:
             return _unsure(path)
         return _judge(path, values)
@@ -108,6 +116,14 @@ def read_in_slices(
         raise BadBody("unexpected EOF") from None
     except gojson.Unreadable:
         return _unsure(path)
+
+
+def _packed_values(body: Body, room: Budget) -> Slices[Values]:
+    unpacked = yield from unpack_in_slices(body, room)
+    try:
+        return (yield from values_in_slices(unpacked))
+    finally:
+        room.give(len(unpacked))
 
 
 def _unsure(path: str) -> Asked:

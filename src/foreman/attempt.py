@@ -13,7 +13,8 @@ from twisted.python.failure import Failure
 
 from foreman import errors, lanes
 from foreman.asked import Asked
-from foreman.body_values import unpack_in_slices
+from foreman.body_values import MOST_UNPACKED, unpack_in_slices
+from foreman.budget import Budget
 from foreman.cooperate import in_turns
 from foreman.deadline import Deadline
 from foreman.gate import Turn
@@ -110,7 +111,9 @@ class Attempt:
             await self._judge(inference.cooperator)
 
     async def _ask(self, inference: Inference, turn: Turn | None) -> None:
-        preparing = self.work.pending = Deferred.fromCoroutine(in_turns(inference.cooperator, self._question()))
+        preparing = self.work.pending = Deferred.fromCoroutine(
+            in_turns(inference.cooperator, self._question(), len(self.claim.payload))
+        )
         try:
             question = await preparing
         except ValueError as problem:
@@ -144,7 +147,7 @@ class Attempt:
 
     async def _judge(self, turns: Cooperator) -> None:
         try:
-            self._judged = await in_turns(turns, judge(self.heard))
+            self._judged = await in_turns(turns, judge(self.heard), self._bytes)
         except Exception as problem:  # noqa: BLE001 - likewise
             self._log.failure("judging the answer to job {job} failed", job=self.claim.job.id)
             self.fail(problem)
@@ -204,7 +207,7 @@ class Attempt:
         body, encoding = claim.payload, claim.content_encoding
         wants_stream = claim.job.endpoint in FOLLOWED
         if claim.stream != wants_stream:
-            plain = (yield from unpack_in_slices(body)) if encoding == "zstd" else body
+            plain = (yield from unpack_in_slices(body, Budget(MOST_UNPACKED))) if encoding == "zstd" else body
             body, encoding = (yield from with_stream(plain, stream=wants_stream)), None
         headers = [(b"Content-Type", claim.content_type.encode("latin-1"))]
         if encoding is not None:

@@ -6,7 +6,7 @@ in another spelling among them, is left to ``gojson``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -15,11 +15,14 @@ from attrs import frozen
 from msgspec import Raw
 
 from foreman import gojson
+from foreman.budget import Budget
 from foreman.gojson import Body, Members
 from foreman.slices import Slices
 
 #: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
 MOST_UNPACKED = 20 * 1024 * 1024
+#: What all bodies may have together that are unpacked to be read, in bytes; a small one can become 20 MiB.
+ROOM = 64 * 1024 * 1024
 #: The largest window of compressed data that Ollama's decoder takes.
 _LARGEST_WINDOW = 8 * 1024 * 1024
 #: How much of a body is unpacked, or looked at, at once, in bytes. What is no larger is always decoded at once: 3 ms.
@@ -85,26 +88,36 @@ def values_in_slices(body: Body) -> Slices[Values]:
     return Values(_values(body, members), members.end, is_plain)
 
 
-def unpack_in_slices(body: Body) -> Slices[bytes]:
+def unpack_in_slices(body: Body, room: Budget) -> Slices[bytes]:
     """A body without its zstd compression, as far as Ollama unpacks.
 
-    :raises gojson.Unreadable: when it cannot be unpacked, or is larger than that.
+    :param room: for all bodies that are unpacked; what is returned is counted, for the caller to give back.
+    :raises gojson.Unreadable: when it cannot be unpacked, is larger than that, or there is no room.
     """
-    pieces: list[bytes] = []
-    left = MOST_UNPACKED
+    taken = 0
+    try:
+        pieces = []
+        for piece in _unpacked(body):
+            taken += len(piece)
+            if not room.take(len(piece)) or taken > MOST_UNPACKED:
+                raise gojson.Unreadable  # noqa: TRY301 - what was taken is given back below
+            pieces.append(piece)
+            yield
+        return b"".join(pieces)
+    except BaseException:
+        room.give(taken)
+        raise
+
+
+def _unpacked(body: Body) -> Iterator[bytes]:
     reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(
         memoryview(body), read_across_frames=True
     )
     try:
         while piece := reader.read(_PIECE):
-            pieces.append(piece)
-            left -= len(piece)
-            if left < 0:
-                raise gojson.Unreadable
-            yield
+            yield piece
     except zstandard.ZstdError:
         raise gojson.Unreadable from None
-    return b"".join(pieces)
 
 
 def _ordinary(body: Body) -> Slices[Found | None]:

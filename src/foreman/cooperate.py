@@ -18,16 +18,23 @@ def cooperator(clock: IReactorTime) -> Cooperator:
     return Cooperator(lambda: lambda: True, lambda turn: clock.callLater(0, turn))
 
 
-async def in_turns(turns: Cooperator, slices: Slices[Result]) -> Result:
-    """The result of ``slices``: of one that is all there is at once, of more in later turns of the reactor.
+#: Of an input up to ``SMALL`` bytes the first slice is done at once; ``LARGE`` stands for any that is larger.
+SMALL = 64 * 1024
+LARGE = SMALL + 1
 
-    What is left of them is dropped when this is cancelled.
+
+async def in_turns(turns: Cooperator, slices: Slices[Result], size: int) -> Result:
+    """The result of ``slices``, in later turns of the reactor; what is left of them is dropped when this is cancelled.
+
+    :param size: of what is worked on, in bytes. Of a small one the first slice, most often all there is, is done at once;
+        many large ones that come in one turn of the reactor would otherwise do a slice each in it.
     """
-    try:
-        next(slices)
-    except StopIteration as finished:
-        result: Result = finished.value
-        return result
+    if size <= SMALL:
+        try:
+            next(slices)
+        except StopIteration as finished:
+            result: Result = finished.value
+            return result
     results: list[Result] = []
 
     def work() -> Slices[None]:

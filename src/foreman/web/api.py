@@ -15,7 +15,9 @@ from twisted.web.iweb import IRequest
 
 from foreman import errors
 from foreman.asked import Asked, Errand
-from foreman.cooperate import in_turns
+from foreman.body_values import ROOM
+from foreman.budget import Budget
+from foreman.cooperate import LARGE, SMALL, in_turns
 from foreman.headers import to_client
 from foreman.inference import Inference
 from foreman.lanes import Lane
@@ -58,6 +60,7 @@ class Api:
     _store: Store | None = None
     draining: bool = False
     _queue: QueueView = field(init=False)
+    _room: Budget = field(factory=lambda: Budget(ROOM), init=False)
     app = Klein()
     _log = Logger()
 
@@ -141,11 +144,12 @@ class Api:
     @app.route("/v1/embeddings", methods=["POST"])
     def infer(self, request: Visit) -> HandOver:
         """Chats take turns; embeddings pass beside them."""
-        reading = read_body(request)
-        try:
-            next(reading)
-        except StopIteration as finished:  # as for nearly every body
-            return HandOver(self._run(request, finished.value))
+        reading = read_body(request, self._room)
+        if request.content.length <= SMALL and not request.headers_named(b"content-encoding"):
+            try:
+                next(reading)
+            except StopIteration as finished:  # as for nearly every body
+                return HandOver(self._run(request, finished.value))
         return HandOver(self._read_and_run(request, reading))
 
     @app.route("/", methods=None)
@@ -156,7 +160,7 @@ class Api:
 
     async def _read_and_run(self, request: Visit, reading: Slices[Asked]) -> None:
         try:
-            wanted = await in_turns(self._inference.cooperator, reading)
+            wanted = await in_turns(self._inference.cooperator, reading, LARGE)
         except CancelledError:
             way = request.way
             record = Record(request.id, request.caller, way.path, way.lane.value, request.began_at)

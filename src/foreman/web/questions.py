@@ -7,14 +7,17 @@ from typing import BinaryIO
 
 from foreman import asked
 from foreman.asked import Asked
+from foreman.budget import Budget
 from foreman.ollama.body import FileBody
 from foreman.question import Question
 from foreman.slices import Slices
 from foreman.web.visit import Visit
 
 
-def read_body(request: Visit) -> Slices[Asked]:
+def read_body(request: Visit, room: Budget) -> Slices[Asked]:
     """What the body of a request asks for.
+
+    :param room: for all compressed bodies that are read.
 
     :raises errors.BadBody: where Ollama would refuse it at once.
     """
@@ -23,9 +26,9 @@ def read_body(request: Visit) -> Slices[Asked]:
     query = request.target.partition(b"?")[2]
     body = request.body()
     if isinstance(body, bytes):
-        return (yield from asked.read_in_slices(request.way.path, body, encoding, content_type, query))
+        return (yield from asked.read_in_slices(request.way.path, body, encoding, content_type, query, room))
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return (yield from asked.read_in_slices(request.way.path, view, encoding, content_type, query))
+        return (yield from asked.read_in_slices(request.way.path, view, encoding, content_type, query, room))
 
 
 def question(request: Visit, wanted: Asked | None) -> Question:

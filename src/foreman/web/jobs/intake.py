@@ -62,8 +62,8 @@ class Intake:
         key = asking.header_key(visit)
         reader = Reader(visit.caller, key, self._store.now(), self._limits.max_payload)
         reader.check_size(_beginning(visit), visit.content.length)
-        body = await self._in_turns(read_whole(visit))
-        new, is_array = await self._in_turns(reader.read(body))
+        body = await self._in_turns(read_whole(visit), visit.content.length)
+        new, is_array = await self._in_turns(reader.read(body), len(body))
         enqueued = await self._enqueue(new, "/{}" if is_array else "")
         jobs = await self._shown(enqueued)
         headers = _replayed(enqueued)
@@ -87,7 +87,7 @@ class Intake:
         flaw = reading.flaw_of(wanted)
         if flaw is not None:
             raise flawed([flaw])
-        payload = (await self._in_turns(read_whole(visit)))[: wanted.length]
+        payload = (await self._in_turns(read_whole(visit), length))[: wanted.length]
         job = reading.new_job(path, payload, wanted, visit.caller, asking.header_key(visit))
         encoding = asking.header(visit, b"content-encoding", "identity")
         described = reading.as_sent(
@@ -96,14 +96,14 @@ class Intake:
             None if encoding.lower() == "identity" else encoding,
             asking.kept_headers(visit),
         )
-        job = await self._in_turns(described)
+        job = await self._in_turns(described, length)
         (enqueued,) = await self._enqueue([job], None)
         headers = [_location(visit, enqueued.id), (b"Preference-Applied", b"respond-async"), *_replayed([enqueued])]
         (shown,) = await self._shown([enqueued])
         return json_reply(200 if enqueued.replayed else 202, shown, headers)
 
-    async def _in_turns(self, slices: Slices[Result]) -> Result:
-        return await in_turns(self._cooperator, slices)
+    async def _in_turns(self, slices: Slices[Result], size: int) -> Result:
+        return await in_turns(self._cooperator, slices, size)
 
     def _check_open(self) -> None:
         if self._waking.closed:
