@@ -55,6 +55,8 @@ class Line:
     lost: bool = False
     #: The most that waited in here at once, either way.
     most_held: int = 0
+    #: Twisted's name: with more than this to send, the producer is paused; bytes.
+    bufferSize: int = FULL
     _producer: Any = None
     _streaming: bool = False
     _producer_paused: bool = False
@@ -105,7 +107,12 @@ class Line:
             self._to_send.clear()
             self.clock.callLater(0, self._flush)
             self.on_write()
-        elif len(self._to_send) > FULL and self._producer is not None and self._streaming and not self._producer_paused:
+        elif (
+            len(self._to_send) > self.bufferSize
+            and self._producer is not None
+            and self._streaming
+            and not self._producer_paused
+        ):
             self._producer_paused = True
             self._producer.pauseProducing()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,6 +16,7 @@ from twisted.web.server import Request
 from zope.interface import provider
 
 from foreman import errors
+from foreman.deadline import Deadline
 from foreman.headers import RawHeaders
 from foreman.lanes import Lane
 from foreman.web.answers import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
@@ -23,6 +24,7 @@ from foreman.web.connections import ALWAYS_ANSWERED, TOO_MANY, Stage
 from foreman.web.findings import Findings
 from foreman.web.guards import joined
 from foreman.web.held import HeldBody, NotHeld
+from foreman.web.sending import PIECE, Sending
 from foreman.web.upload import Upload
 
 if TYPE_CHECKING:
@@ -56,14 +58,15 @@ class Visit(Findings, Request):
     _bodiless: bool
     _sized: bool
     _broken: bool
-    __slots__ = ("_bodiless", "_broken", "_sized", "_work", "kind")
+    _is_sending: bool
+    __slots__ = ("_bodiless", "_broken", "_is_sending", "_sized", "_work", "kind")
 
     def __init__(self, channel: Door, *_: object) -> None:
         Findings.__init__(self)
         Request.__init__(self, channel, parsePOSTFormSubmission=False)
         self.clientproto, self.kind = b"HTTP/1.1", "other"
         self.prepath, self.postpath = [], []
-        self._bodiless = self._sized = self._broken = False
+        self._bodiless = self._sized = self._broken = self._is_sending = False
         self._work = None
 
     # what arrives
@@ -187,8 +190,19 @@ class Visit(Findings, Request):
         length = [] if reply.status in NO_BODY_CODES else [(b"Content-Length", b"%d" % len(reply.body))]
         date = (b"Date", self.http_date())
         self.begin(reply.status, PHRASES.get(reply.status, b""), [*reply.headers, date, *length], "other")
+        if len(reply.body) > PIECE and not (self._bodiless or self._disconnected):
+            factory = self.channel.factory
+            cast("Any", self.channel.transport).bufferSize = PIECE
+            self._is_sending = True
+            Sending(self, reply.body, Deadline(factory.clock), factory.config.stall_timeout).start()
+            return
         if reply.body:
             self.write(reply.body)
+        self.finish()
+
+    def sent(self) -> None:
+        """The last piece of ``answer`` has been sent."""
+        self._is_sending = False
         self.finish()
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: str) -> None:
@@ -267,8 +281,8 @@ class Visit(Findings, Request):
             self.channel.loseConnection()
 
     def finish(self) -> None:
-        """The answer is whole; one that was broken off stays unfinished, whoever calls this."""
-        if not self._broken and not self._disconnected:
+        """The answer is whole; one that was broken off, or is still being sent, stays unfinished, whoever calls this."""
+        if not (self._broken or self._disconnected or self._is_sending):
             super().finish()
 
     def set_producer(self, producer: IPushProducer | None) -> None:

@@ -1,0 +1,77 @@
+"""A whole answer of foreman's own on its way to its reader: one who does not read it holds a piece of it, not all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from foreman import errors
+from foreman.deadline import Deadline
+
+if TYPE_CHECKING:
+    from foreman.web.visit import Visit
+
+#: How much is handed to the connection at once, and how much that it has not sent yet pauses it, in bytes.
+PIECE = 16 * 1024
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class Sending:
+    """Sends ``body``, which many readers may share, and ends the answer.
+
+    :ivar patience: how long the reader may take nothing, in seconds.
+    """
+
+    _visit: Visit
+    _body: bytes
+    _stall: Deadline
+    _patience: float
+    _at: int = field(default=0, init=False)
+    _paused: bool = field(default=False, init=False)
+    _over: bool = field(default=False, init=False)
+
+    def start(self) -> None:
+        """Begin, behind the head of the answer."""
+        self._visit.set_producer(self)
+        self._send()
+
+    def pauseProducing(self) -> None:
+        """The connection is full."""
+        self._paused = True
+        if not self._over:
+            self._stall.set(self._patience, self._stalled)
+
+    def resumeProducing(self) -> None:
+        """The connection is empty."""
+        self._paused = False
+        self._stall.clear()
+        self._send()
+
+    def stopProducing(self) -> None:
+        """The reader is gone."""
+        self._over = True
+        self._stall.clear()
+
+    def _send(self) -> None:
+        while not (self._paused or self._over):
+            if self._at >= len(self._body):
+                self._end()
+                self._visit.sent()
+                return
+            piece = self._body[self._at : self._at + PIECE]
+            self._at += PIECE
+            self._visit.write(piece)
+
+    def _stalled(self) -> None:
+        self._end()
+        text = f"the reader took nothing for {self._patience:g} s"
+        self._visit.break_off(errors.ReaderStalled(text), between_pieces=False)
+
+    def _end(self) -> None:
+        self._over = True
+        self._stall.clear()
+        self._visit.set_producer(None)
