@@ -107,3 +107,11 @@ def test_a_sentence_breaks_between_words_in_a_terminal_and_stays_one_line_elsewh
             assert max(map(len, text.splitlines())) <= columns
         else:
             assert text == f"{sentence}\n"
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), float("inf"), float("nan"), 1e300])
+def test_a_number_that_nothing_has_is_not_shown(number: float) -> None:
+    assert look.human_size(number) == ""
+    assert look.duration(number) == ""
+    assert isinstance(look.processor(number, 1), str)
+    assert isinstance(look.processor(1, number), str)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.web.credentials import UnfitCredential, credential
+from foreman.web.credentials import UnfitCredential, credential, without_copies
 
 TOKEN = b"correct-horse-battery"
 
@@ -104,3 +104,15 @@ def test_no_header_can_upset_it(authorization: list[bytes], api_key: list[bytes]
     except UnfitCredential:
         return
     assert given_one is None or given_one != b""
+
+
+def test_what_repeats_the_token_is_left_out_whatever_it_is_called() -> None:
+    needed = [(b"Host", TOKEN), (b"Content-Length", b"2"), (b"Authorization", b"Bearer " + TOKEN)]
+    copies = [
+        (b"Content-Type", b"application/json; x=" + TOKEN),
+        (b"Content-Encoding", TOKEN),
+        (b"Referer", b"http://x/?k=" + TOKEN),
+        (TOKEN, b"1"),
+    ]
+    assert without_copies([*needed, *copies, (b"Accept", b"*/*")], TOKEN) == [*needed, (b"Accept", b"*/*")]
+    assert without_copies(copies, b"short") == copies

@@ -98,6 +98,7 @@ LONG: dict[str, str] = {
     "foreman.config": "the table of all settings, and what contradicts what",
     "foreman.store.database": "one file from opening to closing, and all its conditions",
     "foreman.web.door": "the phases of one connection",
+    "foreman.web.visit": "one request and its answer",
     "foreman.web.jobs.routes": "every route of jobs",
     "foreman.worker": "one loop, and what it does with each job",
 }

@@ -73,9 +73,13 @@ def objects(value: object) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, Sequence) else []
 
 
+#: What lasts longer is no duration, in seconds.
+_ENDLESS = 1e12
+
+
 def human_size(count: object) -> str:
     """Bytes as Ollama's own ``ps`` shows them: decimal, from ten on cut to a whole number; nothing for what is no size."""
-    if not isinstance(count, int):
+    if not isinstance(count, int) or count.bit_length() > 64:
         return ""
     value, unit = float(count), "B"
     for larger in ("KB", "MB", "GB", "TB"):
@@ -99,7 +103,7 @@ def processor(size: object, in_gpu: object) -> str:
 
 def duration(seconds: object) -> str:
     """How long something has lasted: ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``; nothing for what is no number."""
-    if not isinstance(seconds, int | float):
+    if not isinstance(seconds, int | float) or not abs(seconds) < _ENDLESS:
         return ""
     if seconds < 10:
         return f"{max(seconds, 0.0):.1f} s"

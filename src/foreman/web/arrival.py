@@ -26,6 +26,12 @@ class Arrival:
     _bytes: int = field(default=0, init=False)
     _lately: int = field(default=0, init=False)
     _held_up: float = field(default=0.0, init=False)
+    _asked_at: float = field(init=False)
+    _bytes_then: int = field(default=0, init=False)
+    _rate: float = field(default=inf, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._asked_at = self.began_at
 
     def add(self, count: int) -> None:
         """``count`` bytes have come."""
@@ -33,11 +39,17 @@ class Arrival:
         self._lately += count
 
     def rate(self, now: float) -> float:
-        """Bytes a second so far; infinite where its client is not to blame: at its beginning, and while the target is slow."""
-        age = now - self.began_at
-        if age < YOUNG or (self.upload is not None and self.upload.paused):
+        """Bytes a second since it was asked before, or at the beginning, if that is some time ago; else what it said then.
+
+        Infinite where its client is not to blame: at the beginning, and while the target is slow. A body that began fast is
+        not fast for that.
+        """
+        if self.upload is not None and self.upload.paused:
             return inf
-        return self._bytes / age
+        if now - self._asked_at >= YOUNG:
+            self._rate = (self._bytes - self._bytes_then) / (now - self._asked_at)
+            self._asked_at, self._bytes_then = now, self._bytes
+        return self._rate
 
     def problem(self, limit: float, silence: float) -> tuple[int, str] | None:
         """Judge the last ``limit`` seconds, and begin the next; asked once after each.

@@ -25,9 +25,7 @@ _WORD = re.compile(rb"[A-Za-z0-9._~-]+")
 _READ_HERE = frozenset({
     b"authorization",
     b"connection",
-    b"content-encoding",
     b"content-length",
-    b"content-type",
     b"expect",
     b"host",
     b"transfer-encoding",
@@ -91,9 +89,15 @@ def without_copies(headers: RawHeaders, credential: bytes) -> RawHeaders:
 
     Clients send it under several names (``Api-Key``), and as a part of others (``Referer``).
     """
-    if len(credential) < _SHORTEST_SOUGHT or not any(credential in value for _, value in headers):
+    if len(credential) < _SHORTEST_SOUGHT or not any(
+        credential in value or credential in name for name, value in headers
+    ):
         return headers
-    return [pair for pair in headers if credential not in pair[1] or pair[0].lower() in _READ_HERE]
+    return [
+        (name, value)
+        for name, value in headers
+        if not (credential in name or (credential in value and name.lower() not in _READ_HERE))
+    ]
 
 
 def _spellings(address: bytes) -> Iterator[bytes]:

@@ -1,0 +1,19 @@
+"""How fast the body of a request arrives."""
+
+from __future__ import annotations
+
+from math import inf
+
+from foreman.web.arrival import YOUNG, Arrival
+
+
+def test_a_body_that_began_fast_is_slow_once_it_trickles() -> None:
+    body = Arrival(100.0, None)
+    body.add(8_000_000)
+    assert body.rate(100.5) == inf
+    assert body.rate(110.0) == 800_000
+    body.add(2000)
+    assert body.rate(110.5) == 800_000  # too soon to tell
+    assert body.rate(110.0 + YOUNG) == 2000 / YOUNG
+    body.add(500_000)
+    assert body.rate(112.0 + YOUNG) == 250_000
