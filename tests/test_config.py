@@ -372,6 +372,21 @@ def test_a_file_that_is_missing_empty_or_not_text_is_a_problem_and_so_is_a_secre
     assert "FOREMAN_AUTH_TOKEN_FILE" in problem
 
 
+@pytest.mark.parametrize("variable", ["FOREMAN_AUTH_TOKEN_FILE", "FOREMAN_TOKENS_FILE", "FOREMAN_DB_PATH"])
+def test_a_path_that_leads_nowhere_is_a_problem_of_its_setting(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (problem,) = problems({variable: "~nobody-of-this-name/x"})
+    assert problem.startswith(variable.removesuffix("_FILE") if variable.startswith("FOREMAN_AUTH") else variable)
+    assert "names a home directory that is not known" in problem
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    (problem,) = problems({variable: "x"})
+    assert "is a relative path, and the working directory is gone" in problem
+
+
 def test_one_token_cannot_be_the_users_and_the_admins() -> None:
     (problem,) = problems({"FOREMAN_AUTH_TOKEN": "same-for-both", "FOREMAN_ADMIN_TOKEN": "same-for-both"})
     assert problem.startswith("FOREMAN_ADMIN_TOKEN:")

@@ -237,10 +237,14 @@ def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
         return text
     if text:
         raise ValueError(f"is given twice, by {setting.variable}_FILE too")
-    if (why := written_by_anybody(Path(file).expanduser())) is not None:
+    try:
+        path = spellings.path(file)
+    except ValueError as problem:
+        raise ValueError(f"cannot be taken from {file!r}, which {problem}") from None
+    if (why := written_by_anybody(path)) is not None:
         raise ValueError(f"cannot be taken from {file!r}: {why}")
     try:
-        text = spellings.unquoted(spellings.read_text(spellings.path(file)))
+        text = spellings.unquoted(spellings.read_text(path))
     except ValueError as problem:
         raise ValueError(f"in the file {file!r}: {problem}") from None
     if not text:

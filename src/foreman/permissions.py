@@ -14,7 +14,10 @@ def written_by_anybody(path: Path) -> str | None:
     Looked at are the file and every folder on the way to it, by the name that was given and, where links lead elsewhere,
     by that of the file itself. In a folder with the sticky bit, such as ``/tmp``, nobody replaces what is another's.
     """
-    absolute, real = path.absolute(), Path(os.path.realpath(path))
+    try:
+        absolute, real = path.absolute(), Path(os.path.realpath(path))
+    except OSError:
+        return None  # a relative path, and the working directory is gone: whoever reads the file will hear of it
     for one in dict.fromkeys((real, *real.parents, *absolute.parents)):
         try:
             mode = one.stat().st_mode

@@ -177,9 +177,14 @@ def model(text: str) -> str:
 def path(text: str) -> Path:
     """The path of a file, which need not be there; ``~`` is a home directory."""
     try:
-        return Path(text).expanduser()
+        file = Path(text).expanduser()
     except RuntimeError:
         raise ValueError("names a home directory that is not known; write the whole path") from None
+    try:
+        file.absolute()
+    except OSError:
+        raise ValueError("is a relative path, and the working directory is gone; write the whole path") from None
+    return file
 
 
 def token(text: str) -> str:
