@@ -58,6 +58,17 @@ def test_a_link_in_a_folder_of_everybodys_is_not_safe(secret: Path, tmp_path: Pa
     assert str(secret.parent) in str(written_by_anybody(link))
 
 
+def test_a_relative_path_without_a_working_directory_is_left_to_whoever_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert written_by_anybody(Path("x")) is None
+    assert list(loose(Path("x"))) == []
+
+
 @pytest.mark.parametrize("where", ["file", "folder"])
 def test_tokens_that_everybody_may_write_let_nobody_in(secret: Path, where: str) -> None:
     (secret if where == "file" else secret.parent).chmod(0o777)
@@ -92,7 +103,9 @@ def test_a_database_that_others_could_change_or_read_is_told_of(tmp_path: Path) 
     assert "can be changed by others" in changed
     assert f"chmod 600 {path}" in read
     found = checks.store(Config(db_path=path))
-    assert (found.state, found.text) == ("note", changed)
+    assert (found.state, found.text) == ("note", f"{changed}; and {read}")
+    found = checks.store(Config(db_path=path, disk_reserve=2**62))
+    assert (found.state, found.text.startswith(f"{path}: the disk has "), found.text.endswith(read)) == ("bad", True, True)
     with capturedLogs() as events:
         database = Database(None, path, "second", lambda: 0.0, Bells())
         database.open()

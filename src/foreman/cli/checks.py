@@ -184,14 +184,13 @@ def _store_at(path: Path, reserve: int) -> Finding:
             return Finding("store", "note", f"a foreman keeps its jobs in {path} already")
         except (StoreRefused, StoreUnavailable) as problem:
             return Finding("store", "bad", str(problem))
-    for sentence in loose(path):
-        return Finding("store", "note", sentence)
-    free = shutil.disk_usage(there).free
+    free, said = shutil.disk_usage(there).free, list(loose(path))
     if free < reserve:
-        text = f"{path}: the disk has {free} bytes left, less than FOREMAN_DISK_RESERVE: no jobs would be taken"
-        return Finding("store", "bad", text)
-    if free < _LITTLE_ROOM:
-        return Finding("store", "note", f"{path}: the disk has only {free // 10**6} MB left for jobs")
+        said.insert(0, f"{path}: the disk has {free} bytes left, less than FOREMAN_DISK_RESERVE: no jobs would be taken")
+    elif free < _LITTLE_ROOM:
+        said.insert(0, f"{path}: the disk has only {free // 10**6} MB left for jobs")
+    if said:
+        return Finding("store", "bad" if free < reserve else "note", "; and ".join(said))
     return Finding("store", "ok", f"jobs are kept in {path}" if path.exists() else f"jobs will be kept in {path}")
 
 
