@@ -15,7 +15,8 @@ from foreman.config import Config
 from foreman.spellings import Unreadable, read_tokens
 from foreman.tokens import Holder, Tokens, digest
 
-#: Between two looks, in seconds: so long may a token that was revoked still open the door.
+#: Between two looks, in seconds. A token that was revoked is accepted for so long at most; for twice as long where the
+#: file was edited in place (see ``TokenFile.look``).
 BETWEEN_LOOKS = 1.0
 
 
@@ -49,7 +50,7 @@ def tokens_of(config: Config) -> Tokens:
 
 @define(eq=False)
 class TokenFile:
-    """Looks at the file while foreman runs, so that ``foreman token revoke`` counts at once.
+    """Looks at the file while foreman runs, so that ``foreman token revoke`` counts within a second.
 
     :ivar take: is given the tokens when the file was read.
     """

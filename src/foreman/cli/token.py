@@ -35,8 +35,8 @@ _file = click.option(
 _ENDS = {WELL: "done", FAILED: "it cannot be done; the reason is told", MISUSED: "the command was written wrongly"}
 #: What foreman does by itself, and where it does not see the file change.
 _TAKEN_OVER = (
-    "A running foreman that reads this file takes it over within seconds; one that was given a copy of it "
-    "(systemd's LoadCredential) after a restart."
+    "A running foreman that reads this file notices the change within a second; one that was given a copy of it "
+    "(systemd's LoadCredential) does after a restart."
 )
 
 
