@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from foreman import DISTRIBUTION
+from foreman.store.opening import OLDEST_SQLITE
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -91,12 +92,24 @@ def test_the_oldest_python_that_is_promised_is_tested_and_named_alike_everywhere
     assert PROJECT["project"]["requires-python"] == f">={oldest}"
     jobs = yaml.safe_load((ROOT / ".gitea" / "workflows" / "ci.yaml").read_text("utf-8"))["jobs"]
     assert any(f'= "Python {oldest}"' in step.get("run", "") for step in jobs["test-oldest"]["steps"])
-    assert all(isinstance(version, str) for version in jobs["test"]["strategy"]["matrix"]["python"])
+    combinations = jobs["test"]["strategy"]["matrix"]["include"]
+    assert all(isinstance(one["python"], str) and one["os"] for one in combinations)
     for page in ("README.md", "CONTRIBUTING.md", "docs/running.md", "Makefile"):
         named = set(re.findall(r"Python (3\.11[.0-9]*) or newer", (ROOT / page).read_text("utf-8")))
         named |= set(re.findall(r"needs Python (3\.11[.0-9]*) ", (ROOT / page).read_text("utf-8")))
         assert named == {oldest}, page
     assert PROJECT["project"]["name"] == DISTRIBUTION
+
+
+def test_the_oldest_sqlite_that_is_promised_is_tested_beside_the_newest() -> None:
+    test = yaml.safe_load((ROOT / ".gitea" / "workflows" / "ci.yaml").read_text("utf-8"))["jobs"]["test"]
+    matrix = test["strategy"]["matrix"]
+    # With a list beside it, an entry of "include" may be merged into a combination that is there, and make no job.
+    assert list(matrix) == ["include"]
+    oldest = ".".join(map(str, OLDEST_SQLITE[:2]))
+    tested = {(one["python"], one.get("sqlite")) for one in matrix["include"]}
+    assert {("3.11", None), ("3.11", oldest)} <= tested
+    assert any(step.get("if") == "matrix.sqlite" and "sqlite_version" in step["run"] for step in test["steps"])
 
 
 def test_the_command_from_the_wheel_tells_its_version(installed: Path, tmp_path: Path) -> None:
