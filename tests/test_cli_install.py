@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from foreman.cli import install_service
 from foreman.cli.install_service import plan
@@ -164,6 +165,41 @@ def test_somebody_elses_file_of_that_name_is_only_removed_by_force(tmp_path: Pat
     assert (refused.returncode, unit.exists(), "--force" in refused.stderr) == (1, True, True)
     assert install(tmp_path, "--remove", "--force").returncode == 0
     assert not unit.exists()
+
+
+@on_linux
+def test_printing_and_removing_exclude_each_other(tmp_path: Path) -> None:
+    install(tmp_path)
+    run = install(tmp_path, "--remove", "--print")
+    assert (run.returncode, run.stdout, "give one of them" in run.stderr) == (2, "", True)
+    assert (tmp_path / ".config/systemd/user/foreman.service").exists()
+
+
+@on_linux
+@pytest.mark.parametrize("option", ["--remove", "--force"])
+def test_a_file_that_is_not_text_is_somebody_elses(tmp_path: Path, option: str) -> None:
+    unit = tmp_path / ".config/systemd/user/foreman.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_bytes(b"[Service]\n# \xff\xfe\n")
+    refused = install(tmp_path, *({option} - {"--force"}))
+    assert (refused.returncode, "--force" in refused.stderr, "unexpected" in refused.stderr) == (1, True, False)
+    assert unit.read_bytes() == b"[Service]\n# \xff\xfe\n"
+    assert install(tmp_path, *{option, "--force"}).returncode == 0
+    assert not unit.exists() or unit.read_bytes() != b"[Service]\n# \xff\xfe\n"
+
+
+@on_linux
+def test_it_is_removed_although_the_program_is_not_installed_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path)
+    monkeypatch.setattr(install_service, "this_command", lambda: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert "is not installed" in CliRunner().invoke(install_service.command, []).output
+    run = CliRunner().invoke(install_service.command, ["--remove"])
+    assert run.exit_code == 0, run.output
+    assert not (tmp_path / ".config/systemd/user/foreman.service").exists()
 
 
 def test_a_program_in_a_checkout_is_noted() -> None:

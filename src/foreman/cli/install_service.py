@@ -53,7 +53,7 @@ _MARK = "foreman install-service"
     ends={
         WELL: "it is written, or was already; with --remove: it is gone",
         FAILED: "it cannot be written or removed, or was changed by hand",
-        MISUSED: "misused",
+        MISUSED: "the command was written wrongly",
     },
 )
 @click.option("--system", is_flag=True, help="For the system, not for you alone; needs root. Linux only.")
@@ -81,9 +81,15 @@ def command(
 
     Nothing is started: what to type for that is said at the end. A file that has something else in it is left alone.
     """
+    if remove and only_print:
+        raise click.UsageError("--print shows the file that would be written, and --remove writes none: give one of them")
     program = this_command()
     if program is None:
-        raise click.ClickException("the foreman command is not installed: there is no file that a supervisor could run")
+        if not remove:
+            raise click.ClickException(
+                "the foreman command is not installed: there is no file that a supervisor could run"
+            )
+        program = Path("foreman")  # for --remove the text of the file, which names the program, is not used
     token = None if token_file is None else absolute(token_file)
     try:
         home = Path("/") if system else absolute(Path("~"))
@@ -169,10 +175,15 @@ def _launchd_steps(service: Service, file: Path) -> tuple[str, ...]:
     )
 
 
+def _text(file: Path) -> str | None:
+    """What is written in ``file``, None where it is not there; bytes that are no UTF-8 are replaced."""
+    return file.read_text("utf-8", errors="replace") if file.exists() else None
+
+
 def _remove(made: Plan, *, force: bool) -> None:
     """Remove what the supervisor reads, if it is foreman's; what is a person's own stays."""
     try:
-        text = made.file.read_text("utf-8") if made.file.exists() else None
+        text = _text(made.file)
         if text is None:
             click.echo(f"{made.file} is not there")
             return
@@ -194,7 +205,7 @@ def _remove(made: Plan, *, force: bool) -> None:
 def _write(made: Plan, *, force: bool) -> None:
     """Write both files; the settings only where there are none yet, since they are the person's own."""
     try:
-        there = made.file.read_text("utf-8") if made.file.exists() else None
+        there = _text(made.file)
         if there == made.text:
             click.echo(f"{made.file} is there already, as it would be written")
         elif there is not None and not force:
