@@ -156,6 +156,21 @@ async def test_a_target_that_wants_a_token_is_told_so(simulator: Any) -> None:
 
 
 @ensureDeferred
+async def test_what_a_target_says_is_not_taken_for_its_status(simulator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def asked(client: Any) -> str:
+        return "; asked whether it is a circle"
+
+    target, port = simulator
+    monkeypatch.setattr(checks, "_circle", asked)
+    target.misbehave("5xx", route="*", times=0, status=500, text="answered 401, answered 503, 508 models")
+    found = await looked(settings(port))
+    assert found["target"].state == "bad"
+    assert found["target"].text.endswith("508 models")
+    target.misbehave("5xx", route="*", times=0, status=503, text="busy")
+    assert (await looked(settings(port)))["target"].text.endswith("asked whether it is a circle")
+
+
+@ensureDeferred
 async def test_a_target_that_is_no_ollama_is_told_so(simulator: Any) -> None:
     target, port = simulator
     target.misbehave("garbage", route="*", times=0)

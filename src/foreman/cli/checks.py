@@ -73,11 +73,10 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Fi
     url = client.address.shown
     await inventory.refresh()
     if inventory.degraded is not None:
-        detail = f"{url}: {inventory.degraded.detail}"
-        refused = "answered 401" in detail or "answered 403" in detail
-        if "answered 503" in detail or "508" in detail:
+        detail, status = f"{url}: {inventory.degraded.detail}", inventory.degraded.status
+        if status in {503, 508}:
             detail += await _circle(client)
-        cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
+        cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if status in {401, 403} else ""
         return Finding("target", "bad", detail + cure)
     try:
         version = await within(Deferred.fromCoroutine(client.version()), POLL_PATIENCE, reactor)

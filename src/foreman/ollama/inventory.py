@@ -37,12 +37,14 @@ _MOST_NAMED = 5
 class Degraded:
     """The target does not answer.
 
-    :ivar reason: one word of ``errors.Why``; :ivar detail: a sentence; :ivar since: seconds of the clock.
+    :ivar reason: one word of ``errors.Why``; :ivar detail: a sentence; :ivar since: seconds of the clock;
+    :ivar status: the HTTP status of its answer, None where it gave none.
     """
 
     reason: errors.Why
     detail: str
     since: float
+    status: int | None = None
 
 
 @define(eq=False)
@@ -184,7 +186,7 @@ class Inventory:
         if isinstance(problem, errors.ConnectionError):
             self.target_failed(problem)
         elif isinstance(problem, errors.HTTPError):
-            self.target_failed(errors.ConnectionError("status", str(problem)))
+            self.target_failed(errors.ConnectionError("status", str(problem)), problem.status)
         elif not isinstance(problem, CancelledError):
             self._log.failure("asking the target failed", reason)
             self.target_failed(errors.ConnectionError("garbage", reason.getErrorMessage()))
@@ -261,12 +263,15 @@ class Inventory:
         self._answered = True
         self.on_recovery()
 
-    def target_failed(self, problem: errors.ConnectionError) -> None:
-        """Somebody could not reach the target."""
+    def target_failed(self, problem: errors.ConnectionError, status: int | None = None) -> None:
+        """Somebody could not reach the target.
+
+        :param status: the HTTP status of its answer where it gave one.
+        """
         since = self.degraded.since if self.degraded is not None else self._clock.seconds()
         if self.degraded is None or self.degraded.reason != problem.why:
             self._log.warn("degraded: {detail}", detail=str(problem))
-        self.degraded = Degraded(problem.why, str(problem), since)
+        self.degraded = Degraded(problem.why, str(problem), since, status)
 
     # names
 
