@@ -185,7 +185,9 @@ def _store_at(path: Path, reserve: int) -> Finding:
             return Finding("store", "bad", str(problem))
     free, said = shutil.disk_usage(there).free, list(loose(path))
     if free < reserve:
-        said.insert(0, f"{path}: the disk has {free} bytes left, less than FOREMAN_DISK_RESERVE: no jobs would be taken")
+        said.insert(
+            0, f"{path}: the disk has {free} bytes left, less than FOREMAN_DISK_RESERVE: no jobs would be taken"
+        )
     elif free < _LITTLE_ROOM:
         said.insert(0, f"{path}: the disk has only {free // 10**6} MB left for jobs")
     if said:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from foreman import errors, names
 from foreman.deadline import within
 from foreman.ollama.client import TargetClient
-from foreman.ollama.listing import THERE, Listing, list_at
+from foreman.ollama.listing import THERE, Degraded, Listing, list_at
 from foreman.ollama.rivals import Rivals
 from foreman.ollama.stock import Standing, Stock, installed_of
 from foreman.ollama.wire import Installed, Listed, Running
@@ -31,20 +31,6 @@ REFRESH_PATIENCE = 0.25
 LOOK_PATIENCE = 2.0
 #: How many names are told that cannot be read.
 _MOST_NAMED = 5
-
-
-@frozen
-class Degraded:
-    """The target does not answer.
-
-    :ivar reason: one word of ``errors.Why``; :ivar detail: a sentence; :ivar since: seconds of the clock;
-    :ivar status: the HTTP status of its answer, None where it gave none.
-    """
-
-    reason: errors.Why
-    detail: str
-    since: float
-    status: int | None = None
 
 
 @define(eq=False)

@@ -29,6 +29,20 @@ _READERS: dict[str, tuple[Callable[[bytes], Listed[Any]], float]] = {
 
 
 @frozen
+class Degraded:
+    """The target does not answer.
+
+    :ivar reason: one word of ``errors.Why``; :ivar detail: a sentence; :ivar since: seconds of the clock;
+    :ivar status: the HTTP status of its answer, None where it gave none.
+    """
+
+    reason: errors.Why
+    detail: str
+    since: float
+    status: int | None = None
+
+
+@frozen
 class Listing:
     """One answer of the target, as it came.
 
