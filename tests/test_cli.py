@@ -101,6 +101,13 @@ def test_a_command_that_is_not_there_is_answered_with_those_that_are() -> None:
     assert "serve" in result.output.replace("'sreve'", "")
 
 
+def test_a_wrong_name_within_a_group_is_answered_with_those_that_are_like_it() -> None:
+    result = CliRunner().invoke(cli, ["token", "revok"])
+    assert (result.exit_code, "there is no command 'revok'; did you mean revoke?" in result.stderr) == (2, True)
+    result = CliRunner().invoke(cli, ["token", "x"])
+    assert "there is no command 'x'; there are list, new, revoke" in result.stderr
+
+
 def test_serve_names_every_wrong_setting_on_a_line_of_its_own() -> None:
     run = foreman("serve", "--turns", "0", "--poll-interval", "soon", FOREMAN_LISTEN=":8080", FOREMAN_TURN="2")
     assert run.returncode == 2

@@ -10,7 +10,20 @@ import click
 from click.shell_completion import CompletionItem
 
 
-class LazyGroup(click.Group):
+class Suggesting(click.Group):
+    """A group that answers a wrong name with the names that are like it."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but without importing every command for its suggestions."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            ctx.fail(did_you_mean(args[0], known))
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(Suggesting):
     """A group of commands, each imported when it is used.
 
     :param package: where they are: each is the ``command`` of the module of its name, with underscores for dashes.
@@ -31,14 +44,6 @@ class LazyGroup(click.Group):
         command = import_module(f"{self.package}.{name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but a wrong name is answered without importing every command for its suggestions."""
-        if args and args[0] not in self.helps and not args[0].startswith("-"):
-            ctx.fail(did_you_mean(args[0], list(self.helps)))
-        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
         """As click does, but without importing every command for its help."""

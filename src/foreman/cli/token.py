@@ -17,7 +17,7 @@ import click
 
 from foreman.cli.asking import json_option
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
-from foreman.cli.lazy import did_you_mean
+from foreman.cli.lazy import Suggesting
 from foreman.cli.options import absolute
 from foreman.cli.streams import OutputLost, say
 from foreman.tokens import Holder, check_name, digest, read_file, without_holder, write_file
@@ -40,18 +40,7 @@ _TAKEN_OVER = (
 )
 
 
-class _Tokens(click.Group):
-    """The group of what can be done with tokens."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            ctx.fail(did_you_mean(args[0], list(self.commands)))
-        return super().resolve_command(ctx, args)
-
-
-@click.group("token", cls=_Tokens, short_help="Make, list and revoke named tokens.")
+@click.group("token", cls=Suggesting, short_help="Make, list and revoke named tokens.")
 def command() -> None:
     """Named tokens: who has one may come in, and appears by name in logs and queue."""
 
