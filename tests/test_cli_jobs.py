@@ -889,7 +889,7 @@ def test_the_ends_of_time_are_shown_in_every_zone_or_said_not_to_be(zone: str, m
             assert moment is not None
             assert f"{when.local(moment):%m-%d}" in {text[5:10], "12-31", "01-01"}
         for text in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
-            with pytest.raises(ValueError, match="is a day or a time that there is not"):
+            with pytest.raises(ValueError, match="is a day or a time that does not exist"):
                 when.to_come(text, now)
         for text in ("9999-12-31 23:59", "0001-01-01 00:01"):
             with contextlib.suppress(ValueError):  # it depends on the zone whether there is such a moment

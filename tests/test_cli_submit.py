@@ -172,7 +172,7 @@ async def test_a_payload_is_handed_over_byte_for_byte(foreman: Commands, pretend
         ("--model m --image nowhere.png x", "--image: nowhere.png cannot be read"),
         ("--model m --priority 10 x", "--priority"),
         ("--model m --at soon x", "'soon' is not a moment"),
-        ("--model m --at 2026-02-30 x", "a day or a time that there is not"),
+        ("--model m --at 2026-02-30 x", "a day or a time that does not exist"),
         ("--model m --at 500d x", "longer than a year"),
         ("--model m --meta run x", "is not KEY=VALUE"),
         ("--model m --option =3 x", "is not KEY=VALUE"),

@@ -11,6 +11,8 @@ _DELAY = re.compile(r"\+?((?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+)")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ Tt]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[+-]\d\d:\d\d)?)?")
 
+_NO_SUCH_MOMENT = "is a day or a time that does not exist"
+
 
 def to_come(text: str, now: datetime) -> datetime:
     """A moment to come: a delay counts from ``now`` on, and a time of day is its next one.
@@ -55,9 +57,9 @@ def local(moment: datetime) -> datetime:
 def _moment(text: str, now: datetime, direction: int) -> datetime:
     try:
         moment = _read(text, now, direction)
-        written(moment)  # and as foreman reads it: there is no year 0 or 10000 in UTC
+        written(moment)  # as foreman reads it: there is no year 0 or 10000 in UTC
     except OverflowError:
-        raise ValueError("is beyond the calendar") from None
+        raise ValueError(_NO_SUCH_MOMENT) from None
     return moment
 
 
@@ -75,9 +77,7 @@ def _read(text: str, now: datetime, direction: int) -> datetime:
     if _DATE.fullmatch(text):
         try:
             moment = datetime.fromisoformat(text.upper())
-            moment = moment if moment.tzinfo is not None else moment.astimezone()
-            moment.astimezone(UTC)  # where foreman has it
-        except (ValueError, OverflowError):
-            raise ValueError("is a day or a time that there is not") from None
-        return moment
+            return moment if moment.tzinfo is not None else moment.astimezone()
+        except ValueError:
+            raise ValueError(_NO_SUCH_MOMENT) from None
     raise ValueError("is not a moment, such as 22:30, '2026-11-28 22:30', 2026-11-28T22:30:00Z or 10m")
