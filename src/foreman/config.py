@@ -14,7 +14,7 @@ from foreman import spellings
 from foreman.addresses import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
 from foreman.addresses import target
 from foreman.endpoints import endpoint, is_private, leads_back
-from foreman.errors import ConfigError
+from foreman.errors import ConfigError, shortened
 from foreman.permissions import written_by_anybody
 
 T = TypeVar("T")
@@ -187,9 +187,8 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
             values[setting.attribute] = setting.parse(value or setting.default)
         except ValueError as problem:
             shown = setting.shown(text)
-            problems.append(
-                f"{said}: {'' if shown in {MASK, ''} else _short(repr(shown)) + ' '}{_short(str(problem), _LONGEST_PROBLEM)}"
-            )
+            quoted = "" if shown in {MASK, ""} else f"{shortened(repr(shown), _LONGEST_SHOWN)} "
+            problems.append(f"{said}: {quoted}{shortened(str(problem), _LONGEST_PROBLEM)}")
     # The types were checked by each setting's own parser.
     config = evolve(Config(), **values)  # type: ignore[arg-type]
     if config.db_path is None and "db_path" in values:
@@ -222,11 +221,6 @@ def _home(environ: Mapping[str, str]) -> Path:
         return Path(environ.get("HOME") or "~").expanduser()
     except RuntimeError:  # a container's user, most often
         raise ValueError("there is no default: HOME is not set, and this user has no home directory") from None
-
-
-def _short(text: str, longest: int = _LONGEST_SHOWN) -> str:
-    """The beginning of a text that may be of any length."""
-    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
@@ -306,7 +300,7 @@ def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
         if variable == "FOREMAN_PORT" and environ[variable].startswith(("tcp://", "udp://")):
             continue  # Kubernetes again
         if len(variable) > _LONGEST_SHOWN or not variable.isprintable():
-            yield f"{_short(repr(variable))}: is not a setting of foreman"
+            yield f"{shortened(repr(variable), _LONGEST_SHOWN)}: is not a setting of foreman"
             continue
         # Without what all names share, which would make every name look like every other.
         words = {name.removeprefix(_PREFIX): name for name in sorted(known)}

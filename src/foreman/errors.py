@@ -96,11 +96,11 @@ class ReaderStalled(ForemanError):
 MOST_REPEATED = 80
 
 
-def excerpt(text: str, most: int = MOST_REPEATED) -> str:
-    """``text`` in quotes for a sentence: its beginning where it is longer than ``most`` characters."""
-    return repr(text) if len(text) <= most else f"{text[:most]!r}…"
-
-
 def shortened(text: str, most: int) -> str:
     """``text``, or its beginning where it is longer than ``most`` characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def excerpt(text: str, most: int = MOST_REPEATED) -> str:
+    """``text`` in quotes for a sentence, ``shortened`` to ``most`` characters."""
+    return repr(shortened(text, most))
