@@ -17,6 +17,7 @@ from ulid import ULID
 import wire
 from bench import listen, port_of, reactor, settings
 from foreman import names
+from foreman.cooperate import cooperator
 from foreman.job import Ending, Job, JobError, Mishap, after
 from foreman.ollama.stock import Standing
 from foreman.output import Output
@@ -171,7 +172,7 @@ async def jobbench(
     database.start()
     worker, models = PlayedWorker(), PlayedModels()
     log = AccessLog(reactor)
-    api = JobsApi(reactor, store, worker, models, log, limits, lambda: is_open)
+    api = JobsApi(reactor, store, worker, models, log, limits, lambda: is_open, cooperator(reactor))
     holders = (
         Holder("alice", digest(ALICE)), Holder("bob", digest(BOB)), Holder("root", digest(ADMIN), admin=True),
     )  # fmt: skip

@@ -20,6 +20,7 @@ from ulid import ULID
 
 import wire
 from bench import RunningForeman, listen, port_of, settings, start_foreman
+from doorstep import doorstep
 from foreman import service as service_module
 from foreman.gate import Gate
 from foreman.inference import Inference
@@ -437,3 +438,8 @@ def test_who_may_come_in_is_what_the_settings_name(tmp_path: Path) -> None:
         ("token", False),
         ("admin", True),
     ]
+
+
+def test_large_bodies_of_jobs_take_turns_with_those_of_all_other_requests() -> None:
+    with doorstep() as step:
+        assert step.service._jobs._intake._cooperator is step.service.inference.cooperator

@@ -110,6 +110,7 @@ class Foreman(Service):
             self._access_log,
             limits,
             sees_all=lambda: not self._entrance.tokens.required,
+            cooperator=self.inference.cooperator,
         )
         self.api = Api(
             reactor,

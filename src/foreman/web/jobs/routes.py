@@ -10,6 +10,7 @@ from attrs import define, field
 from klein import Klein
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
@@ -17,7 +18,6 @@ from twisted.web.resource import IResource
 
 from foreman import errors
 from foreman.asked import Asked
-from foreman.cooperate import cooperator
 from foreman.job import Job
 from foreman.record import Outcome, Record
 from foreman.store.statements.shared import WrongState
@@ -45,7 +45,8 @@ _SURPRISE = "foreman failed to answer this; its log says why"
 class JobsApi:
     """The routes.
 
-    :ivar models: the inventory; :ivar sees_all: whether everybody sees all jobs, since no token is required.
+    :ivar models: the inventory; :ivar sees_all: whether everybody sees all jobs, since no token is required;
+    :ivar cooperator: where the reading of large bodies takes turns with all other work of that kind.
     """
 
     _clock: IReactorTime
@@ -55,6 +56,7 @@ class JobsApi:
     _access_log: AccessLog
     _limits: JobLimits
     _sees_all: Callable[[], bool]
+    _cooperator: Cooperator
     _listed: Listed = field(init=False)
     _readers: Readers = field(factory=Readers, init=False)
     _waking: Waking = field(init=False)
@@ -66,7 +68,7 @@ class JobsApi:
     def __attrs_post_init__(self) -> None:
         self._listed = Listed(self._models)
         self._waking = Waking(self._clock)
-        self._intake = Intake(self._store, self._models, self._waking, self._limits, cooperator(self._clock))
+        self._intake = Intake(self._store, self._models, self._waking, self._limits, self._cooperator)
         patience = self._limits.stall_timeout
         self._following = Following(self._clock, self._store, self._worker, self._waking, self._readers, patience)
 
