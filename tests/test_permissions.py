@@ -105,7 +105,11 @@ def test_a_database_that_others_could_change_or_read_is_told_of(tmp_path: Path) 
     found = checks.store(Config(db_path=path))
     assert (found.state, found.text) == ("note", f"{changed}; and {read}")
     found = checks.store(Config(db_path=path, disk_reserve=2**62))
-    assert (found.state, found.text.startswith(f"{path}: the disk has "), found.text.endswith(read)) == ("bad", True, True)
+    assert (found.state, found.text.startswith(f"{path}: the disk has "), found.text.endswith(read)) == (
+        "bad",
+        True,
+        True,
+    )
     with capturedLogs() as events:
         database = Database(None, path, "second", lambda: 0.0, Bells())
         database.open()

@@ -82,7 +82,9 @@ def command(
     Nothing is started: what to type for that is said at the end. A file that has something else in it is left alone.
     """
     if remove and only_print:
-        raise click.UsageError("--print shows the file that would be written, and --remove writes none: give one of them")
+        raise click.UsageError(
+            "--print shows the file that would be written, and --remove writes none: give one of them"
+        )
     program = this_command()
     if program is None:
         if not remove:
