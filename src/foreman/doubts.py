@@ -19,8 +19,9 @@ PAUSE, LONGEST_PAUSE = 30.0, 480.0
 
 #: What it comes to whatever the answer is.
 _NOT_OF_THE_ANSWER = frozenset({"expired", "too_large"})
-#: What costs the job no attempt, and is tried again in any case. So is what a gateway says of a target that it cannot
-#: reach or that takes too long; each time may have cost the target a whole answer, so that these are counted.
+#: What is tried again in any case and counts as no attempt, so that nothing has to be overruled. What a gateway says of a
+#: target that it cannot reach or that takes too long is not overruled either, but does count as an attempt: each time may
+#: have cost the target a whole answer.
 _HARMLESS = frozenset({"busy", "unauthorized"})
 
 

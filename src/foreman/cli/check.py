@@ -45,7 +45,7 @@ _FINDINGS = (Column("CHECK"), Column(""), Column("FOUND", wraps=True))
 @setting_options
 @json_option
 def command(*, as_json: bool, **options: str | None) -> None:
-    """Show every setting and where it comes from, those first that were chosen, and tell whether foreman would work here with them, now.
+    """Show every setting and where it comes from, the ones you have set first. Then test whether foreman would work here.
 
     Does the target answer, with which version and how many models? Is the port free? Who may come in? Is the clock right,
     and are there descriptors enough? It takes the options of foreman serve. No secret is shown.

@@ -69,8 +69,8 @@ def check_waiting(waiting: int, most: int, owners: Iterable[str], tx: Transactio
         held, _bytes = held_by(tx, owner)
         if not is_fair(held - 1, most - waiting + 1, most):
             raise TooManyJobs(
-                f"too many of your jobs would wait: {held}; of {most} (FOREMAN_MAX_JOBS) a caller may have {SHARE} times "
-                "as many as are left, and the last few are for callers who have none"
+                f"you would have {held} jobs waiting; one caller may have at most {SHARE}/{SHARE + 1} of FOREMAN_MAX_JOBS "
+                f"({most}), less when others wait too"
             )
 
 

@@ -137,8 +137,8 @@ def check_room(tx: Transaction, owners: Iterable[str], room: int | None, added: 
         _waiting, held = held_by(tx, owner)
         if held and not is_fair(held, left):
             raise TooMuchStored(
-                f"your jobs and artifacts would have {held} bytes, and {left} would be left on the disk of the job store: a "
-                f"caller may have {SHARE} times as many as are left for all; delete some jobs"
+                f"your jobs and artifacts would take {held} bytes, and leave {left} for jobs on the disk; one caller may take "
+                f"at most {SHARE} times as many bytes as are left; delete some jobs"
             )
 
 
