@@ -25,6 +25,9 @@ PAGES: list[tuple[int, Any, bytes]] = [
     (413, HTML, b"<html>413 Request Entity Too Large</html>"),
     (502, HTML, b"<html>502 Bad Gateway</html>"),
     (502, JSON, b'{"error":"bad gateway"}'),
+    (400, JSON, b'{"error":"bad gateway upstream"}'),
+    (418, JSON, b'{"error":{"message":"teapot"}}'),
+    (500, JSON, b'{"error":"upstream connect error"}'),
     (504, HTML, b"<html>504 Gateway Time-out</html>"),
     (521, HTML, b"<html>Web server is down</html>"),
     (200, HTML, b"<html>please sign in</html>"),
@@ -166,3 +169,46 @@ async def test_a_chat_that_gets_a_page_makes_the_inventory_ask_but_not_each_of_a
     shop.work.ask()
     shop.target.calls[-1].begin(404, HTML).say(b"<html>").end()
     assert shop.inference.inventory.degraded is not None
+
+
+@ensureDeferred
+async def test_a_mistake_of_a_job_fails_it_at_once_and_many_of_the_same_ask_the_target_once_a_second(
+    shop: Shop,  # noqa: F811
+) -> None:
+    shop.start()
+    ids = await shop.hand_over(*[new() for _ in range(20)], new("/api/embed"))
+    await shop.asked(2)
+    asked = shop.target.questions
+    left = {call.head: call for call in shop.target.calls}
+    left[b"POST /api/embed"].begin(400, JSON).say(b'{"error":"invalid option"}').end()
+    assert (await shop.becomes(ids[20], "failed")).attempt == 1
+    call = left[b"POST /api/chat"]
+    for number, id_ in enumerate(ids[:20], 3):
+        call.begin(400, JSON).say(b'{"error":"invalid option"}').end()
+        job = await shop.becomes(id_, "failed")
+        assert job.error is not None
+        assert (job.attempt, job.error.message) == (1, "400: invalid option")
+        if number < 22:
+            call = await shop.asked(number)
+    assert shop.target.questions == asked + 1
+    assert shop.inference.inventory.held == {}
+
+
+@ensureDeferred
+async def test_another_refusal_than_before_makes_foreman_ask_however_young_the_lists_are(
+    shop: Shop,  # noqa: F811
+) -> None:
+    shop.start()
+    first, second = await shop.hand_over(new(), new())
+    (await shop.asked()).begin(400, JSON).say(b'{"error":"invalid option"}').end()
+    await shop.becomes(first, "failed")
+    call = await shop.asked(2)
+    shop.target.problem = errors.HTTPError(400, "bad gateway upstream")
+    call.begin(400, JSON).say(b'{"error":"bad gateway upstream"}').end()
+    job = await shop.becomes(second, "queued")
+    assert (job.attempt, job.outages) == (0, 0)
+    shop.target.problem = None
+    await shop.wait(2)
+    await shop.inference.inventory.refresh()
+    (await shop.asked(3)).begin().say(LAST).end()
+    await shop.becomes(second, "succeeded")

@@ -45,6 +45,7 @@ INFERENCES = (
         (400, JSON, b'{"error":"invalid model name"}', "ollama"),
         (400, JSON, b'{"error":{"message":"no","type":"invalid_request_error"}}', "ollama"),
         (500, JSON, b'{"error":"\\ud83d"}', "ollama"),
+        (418, JSON, b'{"error":"teapot"}', "perhaps"),
         (500, JSON, b'{"error":{"code":5}}', "foreign"),
         (500, JSON, b"[" * 100_000, "foreign"),
         (200, HTML, b"<html>sign in</html>", "foreign"),
@@ -87,7 +88,7 @@ def test_every_recorded_answer_to_an_inference_may_be_ollamas() -> None:
         (200, b"application/json", False), (200, b"application/x-ndjson", False), (200, b"", False),
         (200, b"text/html; charset=utf-8", True), (404, b"application/json; charset=utf-8", False),
         (404, b"text/plain", True), (308, b"application/json", True), (502, b"application/json", True),
-        (500, b"application/json", False), (525, b"", True),
+        (500, b"application/json", False), (525, b"", True), (418, b"application/json", True),
     ],
 )  # fmt: skip
 def test_the_head_alone_is_a_reason_to_ask_the_target(status: int, content_type: bytes, doubtful: bool) -> None:

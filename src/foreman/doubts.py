@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from foreman import errors
 from foreman.attempt import Attempt
-from foreman.foreign import OF_GATEWAYS
+from foreman.foreign import LOOKED_AT, OF_GATEWAYS
 from foreman.job import MOST_BREAKS, JobLane, Mishap
-from foreman.ollama.inventory import Inventory
+from foreman.ollama.inventory import FRESH, Inventory
+from foreman.verdict import Heard
 
 #: So many foreign answers in a row stop a lane, although the target lists its models.
 ENOUGH = 3
 #: How long a lane then stands still before one more job is tried, in seconds: doubled each time, up to the longest.
 PAUSE, LONGEST_PAUSE = 30.0, 480.0
+#: How many refusals are remembered that came while the target listed its models.
+_MOST_REMEMBERED = 64
 
 #: What it comes to whatever the answer is.
 _NOT_OF_THE_ANSWER = frozenset({"expired", "too_large"})
@@ -38,11 +43,17 @@ class _Lane:
 
 @define(eq=False)
 class Doubts:
-    """Looks into each answer before its job is judged by it."""
+    """Looks into each answer before its job is judged by it.
+
+    A gateway can refuse in the very form that Ollama has, so that the target is asked at every refusal by which a job would
+    lose a try. It is not asked again for a second where it lists its models and the same refusal is repeated: that is how
+    a thousand jobs with the same mistake come back.
+    """
 
     _clock: IReactorTime
     _inventory: Inventory
     _lanes: dict[JobLane, _Lane] = field(factory=dict, init=False)
+    _believed: dict[bytes, float] = field(factory=dict, init=False)
     _log = Logger()
 
     def pause(self, lane: JobLane) -> float:
@@ -55,15 +66,14 @@ class Doubts:
         lane, heard = attempt.claim.job.lane, attempt.heard
         if heard.status is None:
             return
-        origin = heard.origin()
-        if origin == "ollama":
+        origin, outcome = heard.origin(), attempt.outcome()
+        if origin == "ollama" and not _costs_a_try(heard, outcome):
             self._clear(lane)
             return
-        outcome = attempt.outcome()
         if not isinstance(outcome, Mishap) or outcome.error_class in _NOT_OF_THE_ANSWER:
             return
         told = f"{heard.status}, {outcome.message.removeprefix(f'{heard.status}: ')}"
-        if not await self._inventory.refresh():
+        if not await self._is_there(heard):
             self._clear(lane)
             degraded = self._inventory.degraded
             if degraded is None:  # foreman stops, and asks nobody any more
@@ -71,12 +81,26 @@ class Doubts:
             else:
                 attempt.overrule(Mishap("unreachable", f"{degraded.detail}; the answer to this job was {told}"))
             return
-        if origin == "foreign":
+        if origin == "ollama":
+            self._clear(lane)
+        elif origin == "foreign":
             self._count(lane, heard.status)
             spared = outcome.error_class in _HARMLESS or heard.status in OF_GATEWAYS
             if attempt.claim.job.outages < MOST_BREAKS and not spared:
                 text = f"not Ollama's own answer, although Ollama is there: {told}"
                 attempt.overrule(Mishap("unreachable", text, reached=True))
+
+    async def _is_there(self, heard: Heard) -> bool:
+        """Whether the target lists its models; asks it, unless it did when the same was heard just now."""
+        now = self._clock.seconds()
+        mark = sha256(b"%d " % (heard.status or 0) + heard.beginning(LOOKED_AT)).digest()
+        if now < self._believed.get(mark, float("-inf")):
+            return True
+        is_there = await self._inventory.refresh()
+        self._believed = {one: until for one, until in self._believed.items() if now < until} if is_there else {}
+        if is_there and len(self._believed) < _MOST_REMEMBERED:
+            self._believed[mark] = now + FRESH
+        return is_there
 
     def _count(self, lane: JobLane, status: int) -> None:
         seen = self._lanes.setdefault(lane, _Lane())
@@ -98,3 +122,9 @@ class Doubts:
     def _clear(self, lane: JobLane) -> None:
         if self._lanes.pop(lane, None) is not None:
             self._inventory.hold(lane, None)
+
+
+def _costs_a_try(heard: Heard, outcome: object) -> bool:
+    """Whether the answer is a refusal that ends the job, or is counted against it."""
+    refused = heard.status is not None and heard.status >= 400 and isinstance(outcome, Mishap)
+    return refused and outcome.error_class in {"refused", "target_error"}

@@ -15,6 +15,8 @@ Origin = Literal["ollama", "perhaps", "foreign"]
 
 #: Statuses by which gateways say that they cannot reach what is behind them.
 OF_GATEWAYS = frozenset({502, 504, *range(520, 600)})
+#: Statuses with which Ollama refuses an inference, and whoever runs its cloud models (contract 1.5).
+_OF_OLLAMA = frozenset({400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 499, 500, 501, 503})
 #: Refusals that tell of the size of the request, whoever gives them.
 _OF_SIZE = frozenset({413, 414, 431})
 #: Pages and JSON of proxies are small; of a larger answer only the beginning is looked at, in bytes.
@@ -42,7 +44,7 @@ def is_doubtful(status: int, content_type: bytes) -> bool:
     media = content_type.partition(b";")[0].strip().lower()
     if 200 <= status < 300:
         return media == b"text/html"
-    return status < 400 or status in OF_GATEWAYS or not _is_json(media.decode("latin-1"))
+    return status not in _OF_OLLAMA or not _is_json(media.decode("latin-1"))
 
 
 def origin(endpoint: str, status: int, content_type: str, body: bytes) -> Origin:
@@ -82,7 +84,7 @@ def _of_refusal(status: int, media: str, body: bytes) -> Origin:
     if status < 400:
         return "foreign"
     if _is_json(media) and _error(body) is not None:
-        sure = status not in OF_GATEWAYS and (status != 404 or names_missing_model(status, body))
+        sure = status in _OF_OLLAMA and (status != 404 or names_missing_model(status, body))
         return "ollama" if sure else "perhaps"
     if status in _OF_SIZE or _is_of_go(status, media, body):
         return "perhaps"
