@@ -24,6 +24,7 @@ from twisted.logger import capturedLogs
 from doorstep import doorstep
 from foreman.cli.streams import OutputLost
 from foreman.cli.token import command
+from foreman.spellings import LARGEST_FILE
 from foreman.tokens import Holder, Tokens, check_name, digest, read_file, without_holder, write_file
 from processes import SCRIPTS
 from wire import request
@@ -146,6 +147,9 @@ def test_a_name_may_have_two_tokens_while_one_replaces_the_other() -> None:
 def test_managing_is_for_admins_as_soon_as_there_is_one() -> None:
     assert not Tokens((ALICE,), required=True).has_admin
     assert Tokens((ALICE, BOSS), required=True).has_admin
+    after = Tokens((ALICE,), required=True).after(Tokens((ALICE, BOSS), required=True))
+    assert (after.has_admin, after.only_admins_manage) == (False, True)
+    assert not Tokens((ALICE,), required=True).after(Tokens((ALICE,), required=True)).only_admins_manage
 
 
 # foreman token
@@ -262,16 +266,94 @@ def test_a_bad_name_is_refused(run: Callable[..., Result], name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_nobody_else_may_read_the_file(run: Callable[..., Result], tmp_path: Path, umask: int) -> None:
+def test_nobody_else_may_read_a_new_file(run: Callable[..., Result], tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         run("new", "alice")
-        (tmp_path / "tokens").chmod(0o644)
-        run("new", "bob")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "tokens").stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [tmp_path / "tokens"]
+
+
+@pytest.mark.parametrize(("mode", "kept"), [(0o640, 0o640), (0o644, 0o644), (0o600, 0o600), (0o666, 0o664)])
+def test_who_reads_the_file_reads_it_after_a_change(
+    run: Callable[..., Result], tmp_path: Path, mode: int, kept: int
+) -> None:
+    """A daemon of another user would otherwise go on with a token that was revoked."""
+    path = tmp_path / "tokens"
+    for arguments in (("new", "alice"), ("new", "bob"), ("revoke", "alice")):
+        if path.exists():
+            path.chmod(mode)
+        assert run(*arguments).exit_code == 0
+    assert stat.S_IMODE(path.stat().st_mode) == kept
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_the_owner_and_the_group_of_the_file_stay(run: Callable[..., Result], tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    run("new", "alice")
+    os.chown(path, 1234, 4321)
+    path.chmod(0o640)
+    run("revoke", "alice")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 4321, 0o640)
+
+
+@pytest.mark.parametrize("call", ["fchmod", "fchown"])
+def test_a_file_whose_owner_cannot_be_kept_is_left_as_it_is(
+    run: Callable[..., Result], tmp_path: Path, call: str
+) -> None:
+    path = tmp_path / "tokens"
+    run("new", "alice")
+    before = path.read_bytes()
+    made = os.fstat
+    with (
+        patch(f"foreman.cli.token.os.{call}", side_effect=PermissionError(1, "Operation not permitted")),
+        patch("foreman.cli.token.os.fstat", lambda file: os.stat_result((*made(file)[:4], 99, 99, *made(file)[6:]))),
+    ):
+        result = run("revoke", "alice")
+    assert (result.exit_code, "belongs to another user" in result.stderr) == (1, True)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "zeros", "large"])
+@pytest.mark.parametrize("arguments", [("list",), ("new", "alice"), ("revoke", "alice")])
+def test_what_is_no_file_or_has_no_end_is_refused(
+    run: Callable[..., Result], tmp_path: Path, kind: str, arguments: tuple[str, ...]
+) -> None:
+    path = tmp_path / "tokens"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "zeros":
+        path = Path("/dev/zero")
+    else:
+        path.write_bytes(b"#" * (LARGEST_FILE + 1))
+    result = run(*arguments, FOREMAN_TOKENS_FILE=str(path))
+    assert (result.exit_code, str(path) in result.stderr) == (1, True)
+
+
+def test_quotation_marks_around_the_variable_do_not_count(run: Callable[..., Result], tmp_path: Path) -> None:
+    assert run("new", "alice", FOREMAN_TOKENS_FILE=f' "{tmp_path}/quoted" ').exit_code == 0
+    assert (tmp_path / "quoted").exists()
+    odd = run("list", FOREMAN_TOKENS_FILE='"/x')
+    assert (odd.exit_code, "FOREMAN_TOKENS_FILE" in odd.stderr, "quotation mark" in odd.stderr) == (2, True, True)
+    assert run("list", FOREMAN_TOKENS_FILE='""').exit_code == 2
+
+
+def test_the_last_admin_is_revoked_by_force_only(run: Callable[..., Result]) -> None:
+    run("new", "bob")
+    run("new", "boss", "--admin")
+    run("new", "boss", "--admin")
+    first = json.loads(run("list", "--json").stdout)["tokens"][1]["id"]
+    assert run("revoke", "boss", "--id", first).exit_code == 0
+    refused = run("revoke", "boss")
+    assert (refused.exit_code, "the last admin" in refused.stderr) == (1, True)
+    assert listed(run) == [("bob", "user"), ("boss", "admin")]
+    forced = run("revoke", "boss", "--force")
+    assert (forced.exit_code, "no admin in the file any more" in forced.stderr) == (0, True)
+    assert listed(run) == [("bob", "user")]
 
 
 def test_the_file_behind_a_link_is_written_not_the_link(run: Callable[..., Result], tmp_path: Path) -> None:
@@ -340,6 +422,31 @@ def test_a_running_foreman_takes_new_tokens_over_and_forgets_revoked_ones(
         run("revoke", "alice")
         step.service.reload()
         assert (status_of(step, alice), status_of(step, bob)) == (401, 200)
+
+
+def test_without_its_last_admin_a_running_foreman_lets_nobody_manage(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    bob, boss = run("new", "bob").stdout.strip(), run("new", "boss", "--admin").stdout.strip()
+
+    def deleted(step: Any, token: str) -> Any:
+        return step.ask_once(request("DELETE", "/api/delete", b'{"model":"m"}', headers=[("X-Api-Key", token)]))
+
+    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+        assert deleted(step, bob).status == 403
+        for _ in range(2):
+            run("revoke", "boss", "--force")
+            step.service.reload()
+            answer = deleted(step, bob)
+            assert (answer.status, b"the last one was taken away" in answer.body) == (403, True)
+            assert (deleted(step, boss).status, status_of(step, bob)) == (401, 200)
+        new = run("new", "chief", "--admin").stdout.strip()
+        step.service.reload()
+        assert (deleted(step, bob).status, deleted(step, new).status) == (403, 200)
+    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+        run("revoke", "chief", "--force")
+        step.service.reload()
+        assert deleted(step, bob).status == 403
 
 
 def test_a_running_foreman_notices_by_itself(run: Callable[..., Result], tmp_path: Path) -> None:

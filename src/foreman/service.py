@@ -183,7 +183,11 @@ class Foreman(Service):
 
     def _take_tokens(self, tokens: Tokens) -> None:
         """From now on ``tokens`` open the door; what is under way for others ends."""
-        self._entrance.tokens = tokens
+        tokens = self._entrance.tokens = tokens.after(self._entrance.tokens)
+        if tokens.only_admins_manage and not tokens.has_admin:
+            self._log.warn(
+                "there is no admin any more: nobody manages models until there is one, or foreman is restarted"
+            )
         ended = end_revoked(self.doors.open, tokens, self._stop_request, self._access_log)
         self._log.info(
             "{count} tokens are known now{ended}",

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from hashlib import sha256
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -121,11 +121,12 @@ def _words(line: str) -> list[str]:
 class Tokens:
     """All tokens that open the door; a name may have several, so that a new one can replace an old one step by step.
 
-    :ivar required: whether one is asked for at all.
+    :ivar required: whether one is asked for at all; :ivar had_admin: whether there was an admin since foreman started.
     """
 
     holders: tuple[Holder, ...] = ()
     required: bool = False
+    had_admin: bool = False
     _digests: frozenset[bytes] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -133,8 +134,17 @@ class Tokens:
 
     @property
     def has_admin(self) -> bool:
-        """Whether managing models is for admins alone: it is as soon as there is one."""
+        """Whether there is an admin."""
         return any(holder.admin for holder in self.holders)
+
+    @property
+    def only_admins_manage(self) -> bool:
+        """Whether managing models is for admins alone: it is as soon as there is one, and stays so without any."""
+        return self.had_admin or self.has_admin
+
+    def after(self, before: Tokens) -> Tokens:
+        """These tokens, taken over by a foreman that had those ``before``."""
+        return evolve(self, had_admin=before.only_admins_manage)
 
     def who(self, credential: bytes) -> Holder | None:
         """Whose ``credential`` is. It is compared with every token, always, so that the time tells nothing."""

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
 from foreman.cli.launchd import LABEL, plist
-from foreman.cli.options import Written, absolute
+from foreman.cli.options import FromVariable, Written, absolute
 from foreman.cli.service import Service, this_command
 from foreman.cli.settings import as_environment
 from foreman.cli.systemd import unit
@@ -67,6 +67,7 @@ _MARK = "foreman install-service"
 )
 @click.option(
     "--drain-timeout",
+    cls=FromVariable,
     type=Written("DURATION", seconds),
     envvar="FOREMAN_DRAIN_TIMEOUT",
     default="30s",

@@ -13,6 +13,7 @@ import click
 
 from foreman.config import SETTINGS, Config, load
 from foreman.errors import ConfigError, one_line
+from foreman.spellings import unquoted
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
@@ -38,6 +39,18 @@ class Written(click.ParamType[object]):
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         """A variable holds one value, blanks or not, also for an option that may be given several times."""
         return [rv]
+
+
+class FromVariable(click.Option):
+    """An option whose variable is read as every setting is: blanks and quotation marks around the value do not count."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The text of the variable, None where it says nothing; a usage error where it cannot be read."""
+        text = super().resolve_envvar_value(ctx)
+        try:
+            return None if text is None else unquoted(text) or None
+        except ValueError as problem:
+            raise click.UsageError(f"{self.envvar}: {one_line(repr(text))} {problem}", ctx) from None
 
 
 def setting_options(function: F) -> F:

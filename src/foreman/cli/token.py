@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,13 +19,15 @@ import click
 from foreman.cli.asking import json_option
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
 from foreman.cli.lazy import Suggesting
-from foreman.cli.options import absolute
+from foreman.cli.options import FromVariable, absolute
 from foreman.cli.streams import OutputLost, say
+from foreman.spellings import LARGEST_FILE, read_text
 from foreman.tokens import Holder, check_name, digest, read_file, without_holder, write_file
 
 _file = click.option(
     "--file",
     "path",
+    cls=FromVariable,
     envvar="FOREMAN_TOKENS_FILE",
     show_envvar=True,
     required=True,
@@ -111,27 +114,48 @@ def list_(path: Path, *, as_json: bool) -> None:
 @command.command(
     "revoke",
     cls=Explained,
-    examples=["foreman token revoke alice", "foreman token revoke alice --id 1f3b9c04     # one of several"],
+    examples=[
+        "foreman token revoke alice",
+        "foreman token revoke alice --id 1f3b9c04     # one of several",
+        "foreman token revoke boss --force     # although no admin is left",
+    ],
     ends=_ENDS,
 )
 @click.argument("name")
 @click.option("--id", "id_", metavar="ID", help="Only this one of NAME's tokens; foreman token list shows it.")
+@click.option("--force", is_flag=True, help="Also where no admin would be left.")
 @_file
-def revoke(name: str, id_: str | None, path: Path) -> None:
-    """Take the tokens of NAME away: all of them, or one by its ID."""
+def revoke(name: str, id_: str | None, path: Path, *, force: bool) -> None:
+    """Take the tokens of NAME away: all of them, or one by its ID.
+
+    The last token of an admin is taken away with --force only: without an admin everybody with a token manages models.
+    """
     with _locked(path):
         text = _read(path)
-        held = [one for one in _holders(text, path) if one.name == name]
+        holders = _holders(text, path)
+        held = [one for one in holders if one.name == name]
         gone = [one for one in held if id_ is None or one.id == id_.lower()]
         if not held:
             raise click.ClickException(f"{name} has no token in {path}")
         if not gone:
             ids = ", ".join(one.id for one in held)
             raise click.ClickException(f"{name} has no token with the id {id_}; there are: {ids}")
+        is_last = any(one.admin for one in gone) and not any(one.admin for one in holders if one not in gone)
+        if is_last and not force:
+            raise click.ClickException(
+                f"{name} is the last admin in {path}: without one, everybody with a token manages models when foreman is "
+                "started again, unless FOREMAN_ADMIN_TOKEN is set; make another admin first (foreman token new NAME "
+                "--admin), or use --force. Nothing was changed"
+            )
         _write(path, without_holder(text, name, id_.lower() if id_ is not None else None))
     count = "The token" if len(gone) == 1 else f"{len(gone)} tokens"
     left = f", {len(held) - len(gone)} left" if len(held) > len(gone) else ""
     say(f"{count} of {name} {'is' if len(gone) == 1 else 'are'} revoked{left}. {_TAKEN_OVER}")
+    if is_last:
+        say(
+            "There is no admin in the file any more: a foreman that runs lets nobody manage models, and one that is started "
+            "again everybody with a token, unless FOREMAN_ADMIN_TOKEN is set."
+        )
 
 
 def _value(holder: Holder) -> dict[str, Any]:
@@ -163,13 +187,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
-    except FileNotFoundError:
-        return ""
-    except OSError as problem:
-        raise click.ClickException(f"{path} cannot be read: {problem.strerror}") from None
-    except UnicodeDecodeError:
-        raise click.ClickException(f"{path} is not text") from None
+        return read_text(path, again=True) if os.path.lexists(path) else ""
+    except ValueError as problem:
+        raise click.ClickException(f"{path} {problem}") from None
 
 
 def _holders(text: str, path: Path) -> tuple[Holder, ...]:
@@ -180,17 +200,16 @@ def _holders(text: str, path: Path) -> tuple[Holder, ...]:
 
 
 def _write(path: Path, text: str) -> None:
-    # Written beside and moved into place, so that a daemon that reloads never sees half a file. Its owner stays: the
-    # daemon may be somebody else than whoever calls this.
+    # Written beside and moved into place, so that a daemon that reloads never sees half a file.
+    if len(text.encode()) > LARGEST_FILE:
+        raise click.ClickException(f"{path} would be larger than {LARGEST_FILE} bytes, and foreman reads no more")
     try:
         descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as problem:
         raise click.ClickException(f"{path} cannot be written: {problem.strerror}") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                owner = path.stat()
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            _keep_access(path, file.fileno())
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -201,3 +220,25 @@ def _write(path: Path, text: str) -> None:
     except BaseException:  # ctrl-C
         Path(beside).unlink(missing_ok=True)
         raise
+
+
+def _keep_access(path: Path, new: int) -> None:
+    """Give the file ``new`` the owner, group and mode of the one at ``path``, if it is there.
+
+    A daemon that runs as another user reads it by these: one that could not read it any more would go on with the tokens
+    that it knows, revoked ones among them.
+    """
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        return
+    made = os.fstat(new)
+    try:
+        if (before.st_uid, before.st_gid) != (made.st_uid, made.st_gid):
+            os.fchown(new, before.st_uid, before.st_gid)
+        os.fchmod(new, stat.S_IMODE(before.st_mode) & ~stat.S_IWOTH)
+    except PermissionError:
+        raise click.ClickException(
+            f"{path} belongs to another user or group (uid {before.st_uid}, gid {before.st_gid}), which a new file would "
+            "not, so that foreman might be unable to read it: run this as its owner, or as root. Nothing was changed"
+        ) from None

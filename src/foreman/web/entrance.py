@@ -44,6 +44,13 @@ _OUT_OF_PLACE = Refusal(
     400,
     "a token stands in this address, where programs between write it down; send it as a header, or once as /k/<token>",
 )
+_FOR_ADMINS = (
+    "managing models, and what Ollama tells of its use and its settings, is for admins here (FOREMAN_ADMIN_TOKEN)"
+)
+_NO_ADMIN_LEFT = (
+    "managing models is for admins here, and the token of the last one was taken away; make another with foreman token new "
+    "NAME --admin, or start foreman again without an admin, so that everybody may"
+)
 
 
 @define(eq=False)
@@ -210,9 +217,8 @@ class Entrance:
             visit.way = evolve(visit.way, path="-")
             return self._refuse(visit, _OUT_OF_PLACE.status, _OUT_OF_PLACE.text)
         visit.raw_headers = without_copies(visit.raw_headers, given)
-        if visit.way.lane is Lane.MANAGEMENT and self.tokens.has_admin and not holder.admin:
-            text = "managing models, and what Ollama tells of its use and its settings, is for admins here"
-            return self._refuse(visit, 403, f"{text} (FOREMAN_ADMIN_TOKEN)")
+        if visit.way.lane is Lane.MANAGEMENT and self.tokens.only_admins_manage and not holder.admin:
+            return self._refuse(visit, 403, _FOR_ADMINS if self.tokens.has_admin else _NO_ADMIN_LEFT)
         return None
 
     def _slow_down(self, visit: Visit) -> Reply | None:
