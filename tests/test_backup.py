@@ -173,3 +173,16 @@ def test_a_copy_is_put_back_where_a_symbolic_link_points_to(tmp_path: Path) -> N
     assert link.is_symlink()
     assert old == tmp_path / "real" / "jobs.db.before-restore-x"
     opened(path).release()
+
+
+def test_what_was_there_keeps_its_name_whoever_restores_in_the_same_second(tmp_path: Path) -> None:
+    path, copy = tmp_path / "jobs.db", tmp_path / "copy.db"
+    opened(path).release()
+    back_up(path, copy)
+    with closing(writing(path)) as connection:
+        ids = set(hand_over(connection, 3))
+    kept = [restore(copy, path, "now")[1] for _ in range(3)]
+    assert kept == [tmp_path / f"jobs.db.before-restore-now{ending}" for ending in ("", "-2", "-3")]
+    assert [ids_in(old) for old in kept if old is not None] == [ids, set(), set()]
+    (tmp_path / "jobs.db.before-restore-now-4-wal").touch()
+    assert restore(copy, path, "now")[1] == tmp_path / "jobs.db.before-restore-now-5"

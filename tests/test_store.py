@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -405,6 +407,34 @@ async def test_a_log_that_cannot_be_written_into_the_file_is_the_end(
     assert [type(one) for one in outcomes] == [list, StoreUnavailable, StoreUnavailable]
     assert store.condition == "broken"
     assert served.rows() == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "condition"),
+    [
+        (errno.ENOTDIR, "broken"), (errno.ENOENT, "broken"), (errno.EIO, "broken"), (errno.ESTALE, "broken"),
+        (errno.EACCES, "unwritable"),
+    ],
+)  # fmt: skip
+@ensureDeferred
+async def test_a_file_whose_name_leads_nowhere_is_written_no_more(
+    served: Served, monkeypatch: pytest.MonkeyPatch, code: int, condition: str
+) -> None:
+    """Such as one whose folder was replaced by a file, or is on a server of files that is gone."""
+    store = served.store()
+    await store.enqueue([new()])
+    found = Path.stat
+
+    def fails(path: Path, **more: Any) -> os.stat_result:
+        if path.name.endswith(("-wal", store.database.path.name)):
+            raise OSError(code, os.strerror(code), str(path))
+        return found(path, **more)
+
+    monkeypatch.setattr(Path, "stat", fails)
+    assert isinstance(await outcome(store.enqueue([new()])), StoreUnavailable)
+    assert store.condition == condition
+    monkeypatch.undo()
+    assert isinstance(await outcome(store.enqueue([new()])), StoreUnavailable) is (condition == "broken")
 
 
 @ensureDeferred

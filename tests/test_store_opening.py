@@ -27,8 +27,8 @@ from twisted.internet.task import Clock, deferLater
 from foreman.cli import checks
 from foreman.config import Config
 from foreman.job import NewJob
+from foreman.store import backup, locking, opening
 from foreman.store import database as database_module
-from foreman.store import locking, opening
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.statements import enqueue, running
@@ -140,8 +140,8 @@ def test_a_file_with_two_names_belongs_to_one_foreman(tmp_path: Path) -> None:
     path, other = tmp_path / "jobs.sqlite", tmp_path / "elsewhere" / "other.sqlite"
     make(path)
     other.parent.mkdir()
-    other.hardlink_to(path)
     lock = opening.open_database(path, "first", NOW).lock
+    other.hardlink_to(path)
     assert "another foreman uses the jobs" in opened_elsewhere(other)
     with closing(sqlite3.connect(path)) as connection:  # what SQLite opens and closes does not give it up
         opening.configure(connection)
@@ -156,7 +156,63 @@ def test_a_file_with_two_names_belongs_to_one_foreman(tmp_path: Path) -> None:
     assert "by another name" in opened_elsewhere(other)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    path.unlink()
     assert opened_elsewhere(other) == ""
+
+
+def test_a_file_with_two_names_is_not_opened_looked_at_or_copied(tmp_path: Path) -> None:
+    """After a crash its log is beside one of them: by the other, jobs would be missing, and the file would be damaged."""
+    path, other = tmp_path / "jobs.sqlite", tmp_path / "elsewhere" / "other.sqlite"
+    make(path)
+    backup.back_up(path, tmp_path / "copy")
+    other.parent.mkdir()
+    other.hardlink_to(path)
+    before = {one: one.read_bytes() for one in sorted(tmp_path.rglob("*")) if one.is_file()}
+    for name in (path, other):
+        for use in (
+            lambda name=name: opening.open_database(name, "second", NOW),
+            lambda name=name: opening.examine(name),
+            lambda name=name: backup.back_up(name, tmp_path / "another"),
+            lambda name=name: backup.restore(tmp_path / "copy", name, "now"),
+        ):
+            with pytest.raises(StoreUnavailable, match=r"has 2 names \(hard links\).*find / -xdev") as raised:
+                use()
+            assert raised.value.condition == "broken"
+        found = checks.store(Config(db_path=name))
+        assert (found.state, "2 names" in found.text) == ("bad", True)
+    after = {one: one.read_bytes() for one in sorted(tmp_path.rglob("*")) if one.is_file()}
+    assert {one: after[one] for one in before} == before
+    assert {one.name for one in after.keys() - before.keys()} <= {"jobs.sqlite.lock", "other.sqlite.lock"}
+    other.unlink()
+    opening.open_database(path, "second", NOW).lock.release()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts")
+def test_a_file_that_is_mounted_by_itself_is_not_opened(tmp_path: Path) -> None:
+    path, folder = tmp_path / "jobs.sqlite", tmp_path / "else where"
+    make(path)
+    folder.mkdir()
+    (folder / "other.sqlite").touch()
+    if subprocess.run(["mount", "--bind", path, folder / "other.sqlite"], capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(StoreUnavailable, match="mounted by itself"):
+            opening.open_database(folder / "other.sqlite", "second", NOW)
+    finally:
+        subprocess.run(["umount", folder / "other.sqlite"], check=True)
+    opening.open_database(path, "second", NOW).lock.release()
+
+
+def test_what_sqlite_finds_damaged_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    make(path, 50)
+    with path.open("r+b") as file:
+        file.seek(2 * 4096)
+        file.write(b"\xff" * 4096)
+    for look in (lambda: opening.open_database(path, "second", NOW), lambda: backup.verify(path)):
+        with pytest.raises(StoreRefused, match="damaged") as raised:
+            look()
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there are no locks of open files")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from foreman.store.locking import real, take_lock
+from foreman.errors import one_line
+from foreman.store.locking import check_names, real, take_lock
 from foreman.store.opening import APPLICATION_ID, migrations, naming
 from foreman.store.trouble import StoreRefused
 
@@ -39,6 +40,8 @@ def back_up(path: Path, copy: Path) -> Content:
         raise StoreRefused(f"there are no jobs at {path}")
     if copy.exists():
         raise StoreRefused(f"{copy} is there already; choose another name")
+    with naming(path):
+        check_names(real(path))
     with naming(copy):
         unfinished = copy.with_name(f"{copy.name}.unfinished")
         unfinished.unlink(missing_ok=True)
@@ -77,7 +80,7 @@ def verify(copy: Path) -> Content:
                 raise StoreRefused(f"{copy} was written by a newer foreman (schema {version})")
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if found != "ok" or connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
-                raise StoreRefused(f"{copy} is damaged: {found}")
+                raise StoreRefused(f"{copy} is damaged: {one_line(found)}")
             (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()
             (active,) = connection.execute("SELECT count(*) FROM jobs WHERE finished_at IS NULL").fetchone()
     except sqlite3.DatabaseError as problem:
@@ -88,7 +91,7 @@ def verify(copy: Path) -> Content:
 def restore(copy: Path, path: Path, now: str) -> tuple[Content, Path | None]:
     """Put a verified copy in the place of the database at ``path``, which no foreman may be using.
 
-    :param now: for the name under which what was there is kept.
+    :param now: for the name under which what was there is kept; where that is taken, a number comes behind it.
     :return: what the copy holds, and where the old database is now, None where there was none.
     :raises StoreRefused: when the copy cannot be used, or a foreman runs.
     :raises StoreUnavailable: when it cannot be written.
@@ -98,6 +101,7 @@ def restore(copy: Path, path: Path, now: str) -> tuple[Content, Path | None]:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = take_lock(path)
         try:
+            check_names(path)
             incoming = path.with_name(f"{path.name}.incoming")
             incoming.unlink(missing_ok=True)
             os.close(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -105,7 +109,7 @@ def restore(copy: Path, path: Path, now: str) -> tuple[Content, Path | None]:
                 source.execute("VACUUM INTO ?", (str(incoming),))
             verify(incoming)
             _sync(incoming)
-            old = _put_aside(path, path.with_name(f"{path.name}.before-restore-{now}"))
+            old = _put_aside(path, f"{path.name}.before-restore-{now}")
             incoming.rename(path)
             _sync(path.parent)
         finally:
@@ -113,12 +117,19 @@ def restore(copy: Path, path: Path, now: str) -> tuple[Content, Path | None]:
     return content, old
 
 
-def _put_aside(path: Path, old: Path) -> Path | None:
-    """Give a database and what belongs to it another name; the log of changes first, which without it says nothing."""
+def _put_aside(path: Path, name: str) -> Path | None:
+    """Give a database and what belongs to it another name; the log of changes first, which without it says nothing.
+
+    :param name: of the file from then on; where something has that name already, a number comes behind it.
+    """
     if not path.exists():
         for ending in _BESIDE:
             path.with_name(path.name + ending).unlink(missing_ok=True)
         return None
+    old, number = path.with_name(name), 1
+    while any(os.path.lexists(old.with_name(old.name + ending)) for ending in (*_BESIDE, "")):
+        number += 1
+        old = path.with_name(f"{name}-{number}")
     for ending in (*_BESIDE, ""):
         part = path.with_name(path.name + ending)
         if part.exists():

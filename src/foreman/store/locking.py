@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import define, field
 
-from foreman.store.trouble import StoreInUse
+from foreman.store.trouble import StoreInUse, StoreUnavailable
 
 #: The byte that is locked of the database itself: far behind what SQLite locks or writes (its files end at 2**48).
 _BYTE = 2**62
@@ -64,6 +64,45 @@ class Lock:
 def real(path: Path) -> Path:
     """The file that ``path`` means: where it is a symbolic link, SQLite keeps its log beside what that points to."""
     return Path(os.path.realpath(path))
+
+
+def check_names(path: Path) -> None:
+    """See that the database at ``path`` has no other name; it need not be there.
+
+    SQLite keeps its log of changes beside the name by which a file was opened. By another name a crash would leave the log
+    out of sight: jobs would be missing, and what is then written damages the file.
+
+    :param path: as ``real`` gives it.
+    :raises StoreUnavailable: when it has several hard links, or is mounted by itself.
+    """
+    try:
+        links = path.stat().st_nlink
+    except FileNotFoundError:
+        return
+    if links > 1:
+        why = f"{path} has {links} names (hard links)"
+        cure = f"keep the name that foreman used until now, remove the others (find / -xdev -samefile {path})"
+    elif _is_mounted(path):
+        why, cure = f"{path} is a file that is mounted by itself", "mount the folder that it is in"
+    else:
+        return
+    raise StoreUnavailable(
+        "broken",
+        f"there is no job store: {why}, and SQLite would look for its log beside the wrong one after a crash, so that jobs "
+        f"would be lost; stop foreman, {cure}, and start foreman again",
+    )
+
+
+def _is_mounted(file: Path) -> bool:
+    """Whether a file is itself a place where something is mounted, as far as the system tells."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return False
+    name = os.fsencode(file)
+    for character in b"\\ \t\n":  # as proc(5) writes them
+        name = name.replace(bytes((character,)), b"\\%03o" % character)
+    return any(line.split(b" ", 5)[4:5] == [name] for line in mounts.split(b"\n"))
 
 
 def take_lock(path: Path) -> Lock:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from attrs import frozen
 
+from foreman.errors import one_line
 from foreman.names import canonical
-from foreman.store.locking import Lock, real, take_lock
+from foreman.store.locking import Lock, check_names, real, take_lock
 from foreman.store.rows import group_key_of
 from foreman.store.statements.running import rescue
 from foreman.store.statements.shared import Transaction
@@ -64,6 +65,7 @@ def open_database(path: Path, boot: str, now: int) -> Opened:
         try:
             _make_file(path)
             lock.take_file(path)
+            check_names(path)
             return _open(path, lock, boot, now)
         except BaseException:
             lock.release()
@@ -80,6 +82,7 @@ def examine(path: Path) -> None:
         path = real(path)
         lock = take_lock(path)
         try:
+            check_names(path)
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
                 _version(connection, path)
                 if path.stat().st_size <= CHECKED_FIRST:
@@ -248,7 +251,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise StoreRefused(
-            f"{path} is damaged ({found}); it is left as it is: put a backup in its place, or name another file with "
+            f"{path} is damaged ({one_line(found)}); it is left as it is: put a backup in its place, or name another file with "
             "FOREMAN_DB_PATH"
         )
 

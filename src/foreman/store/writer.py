@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -240,11 +241,18 @@ class Writer:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file has this name; None where none has."""
+    """Which file has this name; None where none has.
+
+    :raises StoreUnavailable: when the system cannot say it.
+    """
     try:
         found = path.stat()
-    except FileNotFoundError:
-        return None
+    except OSError as problem:
+        if problem.errno in {errno.ENOENT, errno.ENOTDIR}:
+            return None
+        # EIO and ESTALE come of a disk, or a server of files, that is gone; rights may be given back.
+        condition: Condition = "unwritable" if problem.errno in {errno.EACCES, errno.EPERM} else "broken"
+        raise unavailable(condition, f"{path}: {problem.strerror}") from None
     return found.st_dev, found.st_ino
 
 
