@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,38 @@ def test_a_relative_path_without_a_working_directory_is_left_to_whoever_reads_it
     gone.rmdir()
     assert written_by_anybody(Path("x")) is None
     assert list(loose(Path("x"))) == []
+
+
+def test_every_link_on_the_way_is_looked_at(secret: Path, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "second").symlink_to("../folder")
+    (tmp_path / "first").symlink_to(tmp_path / "open" / "second" / "tokens")
+    (tmp_path / "loop").symlink_to("loop")
+    assert written_by_anybody(tmp_path / "first") is None
+    (tmp_path / "open").chmod(0o777)
+    assert f"may write {tmp_path / 'open'} " in str(written_by_anybody(tmp_path / "first"))
+    assert written_by_anybody(tmp_path / "folder" / ".." / "folder" / "tokens") is None
+    assert written_by_anybody(tmp_path / "loop") is None  # reading it will fail
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize("whose", ["file", "link", "folder"])
+def test_in_a_folder_of_everybodys_a_file_that_another_user_has_made_is_not_trusted(
+    tmp_path: Path, secret: Path, whose: str
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "folder").mkdir()
+    (shared / "link").symlink_to(secret)
+    for path in (shared / "file", shared / "folder" / "file"):
+        path.touch(0o600)
+    path = {"file": shared / "file", "link": shared / "link", "folder": shared / "folder" / "file"}[whose]
+    assert written_by_anybody(path) is None
+    os.chown(shared / whose, 1234, 1234, follow_symlinks=False)
+    assert f"{shared / whose} belongs to another user (uid 1234)" in str(written_by_anybody(path))
+    shared.chmod(0o755)
+    assert written_by_anybody(path) is None
 
 
 @pytest.mark.parametrize("where", ["file", "folder"])
