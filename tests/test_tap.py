@@ -110,14 +110,17 @@ def test_a_log_that_twistds_own_options_choose_stays(
     assert dict(runner) == chosen
 
 
-def test_a_pid_file_of_a_killed_process_with_the_same_number_is_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [str(os.getpid()), "", "\n"])
+def test_a_pid_file_that_is_empty_or_of_a_killed_process_with_the_same_number_is_removed(
+    tmp_path: Path, content: str
+) -> None:
     file = tmp_path / "twistd.pid"
-    file.write_text(str(os.getpid()))
+    file.write_text(content)
     forget_own_pid(str(file))
     assert not file.exists()
 
 
-@pytest.mark.parametrize("content", ["1", "", "none", "9" * 5000])
+@pytest.mark.parametrize("content", ["1", "none", "9" * 5000])
 def test_a_pid_file_of_another_process_is_left_to_twistd(tmp_path: Path, content: str) -> None:
     file = tmp_path / "twistd.pid"
     file.write_text(content)

@@ -82,14 +82,15 @@ def choose_log(runner: Any, log_format: str) -> None:
 
 
 def forget_own_pid(pidfile: str | None) -> None:
-    """Remove a pid file that has the number of this process: it is left from one that was killed.
+    """Remove a pid file that is empty, or has the number of this process: it is left from one that was killed.
 
     The first process of a container always has the same number, so that ``twistd`` would take itself for another one
-    that runs already, and never start again.
+    that runs already, and never start again. An empty one is what a full disk or a loss of power leaves.
     """
     with contextlib.suppress(OSError, ValueError, TypeError):
         path = Path(pidfile or "")
-        if path.is_file() and int(path.read_bytes()[:32]) == os.getpid():
+        content = path.read_bytes()[:32].strip() if path.is_file() else b"none"
+        if not content or int(content) == os.getpid():
             path.unlink()
 
 
