@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import plistlib
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -118,6 +121,66 @@ def test_printing_writes_nothing(tmp_path: Path) -> None:
     assert "TimeoutStopSec=130" in run.stdout
     assert f"LoadCredential=auth-token:{Path.cwd() / 'token'}" in run.stdout
     assert not list(tmp_path.iterdir())
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (b"a\nExecStartPre=/bin/touch owned", "line break"), (b"a\r", "line break"), (b"caf\xe9", "not UTF-8"),
+        (b"a ", "ends with a blank"), (b"a'", "quotation mark"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("options", [(), ("--print",), ("--system", "--print")])
+def test_a_file_with_a_name_that_a_unit_cannot_have_is_refused(
+    tmp_path: Path, name: bytes, why: str, options: tuple[str, ...]
+) -> None:
+    run = install(tmp_path, *options, "--token-file", "/tmp/" + os.fsdecode(name))
+    assert (run.returncode, run.stdout) == (2, "")
+    assert why in run.stderr
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="give it another one"):
+        plan("darwin", HOME, {}, PROGRAM, 30, Path("/tmp/" + os.fsdecode(name)), system=False)
+
+
+@on_linux
+def test_a_disk_that_is_full_leaves_no_part_of_a_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = plan("linux", tmp_path, {}, PROGRAM, 30, None, system=False)
+    made.file.parent.mkdir(parents=True)
+    made.file.write_text("of before")
+    monkeypatch.setattr(os, "fsync", full)
+    for force, path in ((True, made.file), (False, made.settings)):
+        if not force:
+            made.file.write_text(made.text)
+        before = made.file.read_text()
+        with pytest.raises(click.ClickException) as raised:
+            install_service._write(made, force=force)
+        assert raised.value.message == f"{path} cannot be written: No space left on device"
+        assert [file for file in tmp_path.rglob("*") if file.is_file()] == [made.file]
+        assert made.file.read_text() == before
+
+
+@on_linux
+def test_a_link_that_leads_nowhere_is_there_and_is_removed_by_force(tmp_path: Path) -> None:
+    unit = tmp_path / ".config/systemd/user/foreman.service"
+    unit.parent.mkdir(parents=True)
+    unit.symlink_to("/nowhere/foreman.service")
+    refused = install(tmp_path, "--remove")
+    assert refused.returncode == 1
+    assert f"{unit} is a link to /nowhere/foreman.service, which is not there" in refused.stderr
+    removed = install(tmp_path, "--remove", "--force")
+    assert (removed.returncode, f"removed {unit}" in removed.stdout) == (0, True)
+    assert not unit.is_symlink()
+
+
+@on_linux
+def test_quotation_marks_around_the_variable_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREMAN_DRAIN_TIMEOUT", '"2m"')
+    run = CliRunner().invoke(install_service.command, ["--print"], env={"HOME": str(tmp_path)})
+    assert (run.exit_code, "TimeoutStopSec=130" in run.stdout) == (0, True)
 
 
 @on_linux

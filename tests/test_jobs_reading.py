@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from foreman.job import NewJob
 from foreman.slices import at_once
-from foreman.web.jobs import moments, reading
+from foreman.web.jobs import fields, moments, reading
 from foreman.web.jobs.asking import header_key, kept_headers, wants_job
 from foreman.web.jobs.fields import ENDPOINTS, FIELDS
 from foreman.web.jobs.problems import MOST_NAMED, Problem, problem_reply
@@ -92,6 +92,13 @@ def test_what_is_missing_or_unknown_is_named_and_all_at_once() -> None:
     assert places(prioritty=1, priority=11, max_attempts=0) == ["/max_attempts", "/prioritty", "/priority"]
     (unknown,) = [detail for pointer, detail in flaws({**JOB, "prioritty": 1}) if pointer == "/prioritty"]
     assert "priority" in unknown
+
+
+@pytest.mark.parametrize("name", ["`x", "a`b", "x`", "``"])
+def test_a_name_with_backticks_is_told_as_it_is(name: str) -> None:
+    """Of a large job too, of whose members not all are looked at."""
+    body = json.dumps({"endpoint": "/api/chat", "payload": "x" * 200_000, name: 1}).encode()
+    assert set(fields.members_of(body) or ()) == {"endpoint", "payload", name}
 
 
 def test_a_deadline_comes_after_the_beginning() -> None:

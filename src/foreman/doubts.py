@@ -126,5 +126,6 @@ class Doubts:
 
 def _costs_a_try(heard: Heard, outcome: object) -> bool:
     """Whether the answer is a refusal that ends the job, or is counted against it."""
-    refused = heard.status is not None and heard.status >= 400 and isinstance(outcome, Mishap)
-    return refused and outcome.error_class in {"refused", "target_error"}
+    if heard.status is None or heard.status < 400 or not isinstance(outcome, Mishap):
+        return False
+    return outcome.error_class in {"refused", "target_error"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from foreman.cli.options import FromVariable, Written, absolute
 from foreman.cli.service import Service, this_command
 from foreman.cli.settings import as_environment
 from foreman.cli.systemd import unit
-from foreman.spellings import seconds
+from foreman.errors import one_line
+from foreman.spellings import seconds, unquoted
 
 
 @frozen
@@ -132,6 +134,8 @@ def plan(
     chosen = environ.get("XDG_CONFIG_HOME", "")
     mine = Path(chosen) if chosen.startswith("/") else home / ".config"
     settings = (Path("/etc") if system else mine) / "foreman" / "foreman.env"
+    for path in (program, settings) if token is None else (program, settings, token):
+        _check(path)
     service = Service(program, settings, drain, token)
     if platform == "linux":
         folder = Path("/etc/systemd/system") if system else mine / "systemd" / "user"
@@ -187,10 +191,13 @@ def _remove(made: Plan, *, force: bool) -> None:
     """Remove what the supervisor reads, if it is foreman's; what is a person's own stays."""
     try:
         text = _text(made.file)
-        if text is None:
+        if text is None and made.file.is_symlink() and not force:
+            leads = f"{made.file} is a link to {made.file.readlink()}, which is not there"
+            raise click.ClickException(f"{leads}; --force removes it")
+        if text is None and not made.file.is_symlink():
             click.echo(f"{made.file} is not there")
             return
-        if _MARK not in text and not force:
+        if text is not None and _MARK not in text and not force:
             raise click.ClickException(f"{made.file} was not written by foreman install-service; --force removes it")
         made.file.unlink()
         # What "systemctl enable" has left: without the file it cannot be disabled any more.
@@ -207,6 +214,7 @@ def _remove(made: Plan, *, force: bool) -> None:
 
 def _write(made: Plan, *, force: bool) -> None:
     """Write both files; the settings only where there are none yet, since they are the person's own."""
+    writing = made.file
     try:
         there = _text(made.file)
         if there == made.text:
@@ -216,20 +224,50 @@ def _write(made: Plan, *, force: bool) -> None:
             click.echo("\n".join(lines))
             raise click.ClickException(f"{made.file} has something else in it; --force writes over it")
         else:
-            made.file.parent.mkdir(parents=True, exist_ok=True)
-            made.file.write_text(made.text, "utf-8")
+            _put(made.file, made.text, 0o644)
             click.echo(f"wrote {made.file}")
+        writing = made.settings
         if made.settings.exists():
             click.echo(f"{made.settings} has your settings; it is left as it is")
         else:
             made.settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            made.settings.write_text(as_environment(), "utf-8")
-            made.settings.chmod(0o600)
+            _put(made.settings, as_environment(), 0o600)
             click.echo(f"wrote {made.settings}, with every setting commented out")
-    except PermissionError as problem:
-        raise click.ClickException(f"{problem.filename} cannot be written; --system needs root (sudo)") from None
+    except PermissionError:
+        raise click.ClickException(f"{writing} cannot be written; --system needs root (sudo)") from None
     except OSError as problem:
-        raise click.ClickException(f"{problem.filename} cannot be written: {problem.strerror}") from None
+        raise click.ClickException(f"{writing} cannot be written: {problem.strerror}") from None
+
+
+def _put(file: Path, text: str, mode: int) -> None:
+    """Write ``text`` beside ``file``, and move it into its place: whoever reads it never sees a part of it."""
+    file = Path(os.path.realpath(file))  # a link stays what it is
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as new:
+            os.fchmod(new.fileno(), mode)
+            new.write(text)
+            new.flush()
+            os.fsync(new.fileno())
+        Path(beside).replace(file)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def _check(path: Path) -> None:
+    """Whether a supervisor's file can name ``path``, and foreman read it there.
+
+    :raises ValueError: with a sentence, when it is not text, would begin another line, or does not mean itself.
+    """
+    text = str(path)
+    try:
+        why = "" if unquoted(text) == text else "ends with a blank or a line break"
+    except ValueError as problem:
+        why = str(problem)
+    if why:
+        raise ValueError(f"the name of the file {one_line(ascii(text))} {why}; give it another one")
 
 
 def warnings(program: Path, token: Path | None, *, system: bool) -> list[str]:

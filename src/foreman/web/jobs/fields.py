@@ -160,8 +160,8 @@ def _given(job: msgspec.Struct) -> dict[str, Raw]:
 
 
 def _unknown_in(problem: msgspec.ValidationError) -> str:
-    """The name that msgspec found to be unknown."""
-    return str(problem).partition("`")[2].partition("`")[0] or "?"
+    """The name that msgspec found to be unknown: it stands between the first and the last backtick, and may have some."""
+    return str(problem).partition("`")[2].rpartition("`")[0]
 
 
 def endpoint(value: Any) -> str:
