@@ -177,6 +177,34 @@ def test_a_link_that_leads_nowhere_is_there_and_is_removed_by_force(tmp_path: Pa
 
 
 @on_linux
+def test_nothing_is_made_where_a_link_leads_and_no_device_is_replaced(tmp_path: Path) -> None:
+    unit = tmp_path / ".config/systemd/user/foreman.service"
+    unit.parent.mkdir(parents=True)
+    unit.symlink_to(tmp_path / "nowhere" / "foreman.service")
+    assert "cannot be written: No such file" in install(tmp_path, "--force").stderr
+    assert not (tmp_path / "nowhere").exists()
+    unit.unlink()
+    os.mkfifo(tmp_path / "pipe")
+    unit.symlink_to(tmp_path / "pipe")
+    made = plan("linux", tmp_path, {}, PROGRAM, 30, None, system=False)
+    with pytest.raises(OSError, match="not a regular file"):
+        install_service._put(made.file, made.text, 0o644)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / ".config", tmp_path / "pipe"]
+
+
+@on_linux
+def test_a_link_to_a_file_stays_one(tmp_path: Path) -> None:
+    unit, real = tmp_path / ".config/systemd/user/foreman.service", tmp_path / "dotfiles.service"
+    unit.parent.mkdir(parents=True)
+    real.write_text("old")
+    unit.symlink_to(real)
+    assert install(tmp_path, "--force").returncode == 0
+    assert unit.is_symlink()
+    assert "foreman serve" in real.read_text()
+
+
+@on_linux
 def test_quotation_marks_around_the_variable_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOREMAN_DRAIN_TIMEOUT", '"2m"')
     run = CliRunner().invoke(install_service.command, ["--print"], env={"HOME": str(tmp_path)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 import tempfile
@@ -70,7 +71,7 @@ _MARK = "foreman install-service"
 @click.option(
     "--drain-timeout",
     cls=FromVariable,
-    type=Written("DURATION", seconds),
+    type=Written("DURATION", lambda text: seconds(unquoted(text))),
     envvar="FOREMAN_DRAIN_TIMEOUT",
     default="30s",
     show_default=True,
@@ -241,8 +242,10 @@ def _write(made: Plan, *, force: bool) -> None:
 
 def _put(file: Path, text: str, mode: int) -> None:
     """Write ``text`` beside ``file``, and move it into its place: whoever reads it never sees a part of it."""
-    file = Path(os.path.realpath(file))  # a link stays what it is
     file.parent.mkdir(parents=True, exist_ok=True)
+    file = Path(os.path.realpath(file))  # a link stays what it is
+    if file.exists() and not file.is_file():  # systemctl mask makes a link to /dev/null
+        raise OSError(errno.EINVAL, f"{file} is not a regular file")
     descriptor, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as new:
