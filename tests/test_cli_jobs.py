@@ -704,6 +704,30 @@ async def test_jobs_are_cancelled_and_one_that_cannot_be_keeps_no_other_from_it(
     assert f"{FIRST} is not cancelled (409: it has ended already: succeeded)" in result.stderr
 
 
+@pytest.mark.parametrize("name", ALL)
+@ensureDeferred
+async def test_an_empty_id_is_a_usage_error_and_nothing_is_asked(
+    foreman: Commands, pretended: Pretended, name: str
+) -> None:
+    for empty in ("", "  "):
+        result = await foreman("jobs", name, empty)
+        assert result.exit_code == MISUSED
+        assert "the ID is empty" in result.stderr
+    assert pretended.asked == []
+
+
+@pytest.mark.parametrize("name", ["jobs cancel", "jobs retry", "jobs rm", "cancel"])
+@ensureDeferred
+async def test_what_changes_something_wants_four_characters_of_an_id(
+    foreman: Commands, pretended: Pretended, name: str
+) -> None:
+    result = await foreman(*name.split(), FIRST[-3:])
+    assert result.exit_code == MISUSED
+    assert "give at least the last 4 characters of the ID" in result.stderr
+    assert (await foreman(*name.split(), "")).exit_code == MISUSED
+    assert pretended.asked == []
+
+
 @ensureDeferred
 async def test_a_job_tries_again(foreman: Commands, pretended: Pretended) -> None:
     pretended.jobs[SECOND]["state"] = "discarded"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import click
@@ -19,6 +20,30 @@ url_option = click.option(
     help="Where foreman is. Its token is taken from FOREMAN_TOKEN, or else from FOREMAN_AUTH_TOKEN.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
+
+#: The fewest characters of an id that a command which changes something takes: fewer are more likely a mistake.
+FEWEST_OF_ID = 4
+
+
+class Id(click.ParamType[str]):
+    """An id, whole or its last characters; never empty, which is what a variable of a shell is that was not set.
+
+    :param changes: the command changes something, so that it takes no fewer than ``FEWEST_OF_ID`` characters.
+    """
+
+    name = "id"
+
+    def __init__(self, *, changes: bool = False) -> None:
+        self._changes = changes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The id without blanks around it; a usage error for one that is too short."""
+        id_ = str(value).strip()
+        if not id_:
+            self.fail("the ID is empty", param, ctx)
+        if self._changes and len(id_) < FEWEST_OF_ID:
+            self.fail(f"{id_!r} is too short: give at least the last {FEWEST_OF_ID} characters of the ID", param, ctx)
+        return id_
 
 
 _EXAMPLE = "http://127.0.0.1:8080"

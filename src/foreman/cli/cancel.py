@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import click
 
-from foreman.cli.asking import Unanswered, said, url_option
+from foreman.cli.asking import Id, Unanswered, said, url_option
 from foreman.cli.explained import ASKING_ENDS, FAILED, NOT_FOUND, Explained
 from foreman.cli.look import objects, plain
 
@@ -26,7 +26,7 @@ _WHOLE = re.compile(r"[0-9A-Za-z]{26}")
     examples=["foreman cancel YPS1XE", "foreman cancel 01M85QHVFK3YAWY26YPS1XES2H"],
     ends=ASKING_ENDS | {NOT_FOUND: "there is no such request (any more), or it is somebody else's"},
 )
-@click.argument("id_", metavar="ID")
+@click.argument("id_", type=Id(changes=True), metavar="ID")
 @url_option
 def command(id_: str, url: str) -> None:
     """Cancel the request ID, whether it waits or runs: its caller gets an error, and the turn passes on.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from foreman.cli.asking import json_option, url_option
+from foreman.cli.asking import Id, json_option, url_option
 from foreman.cli.explained import Explained
 from foreman.cli.jobs.ends import FINDING_ENDS
 from foreman.cli.look import console, objects
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     examples=["foreman jobs artifacts 1XES2H", "foreman jobs get 1XES2H error"],
     ends=FINDING_ENDS,
 )
-@click.argument("id_", metavar="ID")
+@click.argument("id_", type=Id(), metavar="ID")
 @url_option
 @json_option
 def command(id_: str, url: str, *, as_json: bool) -> None:

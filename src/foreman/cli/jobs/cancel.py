@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from foreman.cli.asking import url_option
+from foreman.cli.asking import Id, url_option
 from foreman.cli.explained import FAILED, Explained
 from foreman.cli.jobs.changing import change_each
 from foreman.cli.jobs.ends import FINDING_ENDS
@@ -19,7 +19,7 @@ from foreman.cli.jobs.ends import FINDING_ENDS
     examples=["foreman jobs cancel 1XES2H", "foreman jobs cancel 1XES2H 7D2E8R"],
     ends=FINDING_ENDS | {FAILED: "foreman does not answer, or a job's state does not allow it"},
 )
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", type=Id(changes=True), metavar="ID...", nargs=-1, required=True)
 @url_option
 def command(ids: tuple[str, ...], url: str) -> None:
     """Cancel each job ID, whether it waits or runs: it does not run any more."""

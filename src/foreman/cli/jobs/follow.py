@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from foreman.cli.asking import url_option
+from foreman.cli.asking import Id, url_option
 from foreman.cli.explained import Explained
 from foreman.cli.jobs.ends import WAITING_ENDS, status_of
 from foreman.cli.jobs.hints import command_for
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     examples=["foreman jobs follow 1XES2H"],
     ends=WAITING_ENDS,
 )
-@click.argument("id_", metavar="ID")
+@click.argument("id_", type=Id(), metavar="ID")
 @url_option
 def command(id_: str, url: str) -> None:
     """Print the words of the job ID as they come, from the first on; where the connection breaks, it goes on behind.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from foreman.cli.asking import Unanswered, url_option
+from foreman.cli.asking import Id, Unanswered, url_option
 from foreman.cli.explained import FAILED, Explained
 from foreman.cli.jobs.ends import FINDING_ENDS
 from foreman.cli.jobs.words import at_terminal, lines_of, text_of, utf8
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     ],
     ends=FINDING_ENDS,
 )
-@click.argument("id_", metavar="ID")
+@click.argument("id_", type=Id(), metavar="ID")
 @click.argument("name", default="response")
 @click.option("--text/--raw", "as_text", default=None, help="Just the words of an answer, or all of it, byte for byte.")
 @click.option(

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import click
 
-from foreman.cli.asking import json_option, url_option
+from foreman.cli.asking import Id, json_option, url_option
 from foreman.cli.explained import Explained
 from foreman.cli.jobs.ends import FINDING_ENDS
 from foreman.cli.jobs.hints import command_for
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     examples=["foreman jobs logs 1XES2H", "foreman jobs logs -f 1XES2H"],
     ends=FINDING_ENDS | {130: "ctrl-C"},
 )
-@click.argument("id_", metavar="ID")
+@click.argument("id_", type=Id(), metavar="ID")
 @click.option("-f", "--follow", "follows", is_flag=True, help="Go on until it has ended.")
 @url_option
 @json_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from foreman.cli.asking import Unanswered, url_option
+from foreman.cli.asking import Id, Unanswered, url_option
 from foreman.cli.explained import FAILED, Explained
 from foreman.cli.jobs.changing import each
 from foreman.cli.jobs.ends import FINDING_ENDS
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     examples=["foreman jobs rm 1XES2H", "foreman jobs rm --force 1XES2H 7D2E8R"],
     ends=FINDING_ENDS | {FAILED: "foreman does not answer, or a job has not ended yet"},
 )
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", type=Id(changes=True), metavar="ID...", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Cancel it first where it has not ended yet.")
 @url_option
 def command(ids: tuple[str, ...], url: str, *, force: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from foreman.cli.asking import json_option, url_option
+from foreman.cli.asking import Id, json_option, url_option
 from foreman.cli.explained import Explained
 from foreman.cli.jobs.ends import FINDING_ENDS
 from foreman.cli.look import console
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     examples=["foreman jobs show 1XES2H", "foreman jobs show 1XES2H --json | jq .usage"],
     ends=FINDING_ENDS,
 )
-@click.argument("id_", metavar="ID")
+@click.argument("id_", type=Id(), metavar="ID")
 @url_option
 @json_option
 def command(id_: str, url: str, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from foreman.cli.asking import json_option, url_option
+from foreman.cli.asking import Id, json_option, url_option
 from foreman.cli.explained import Explained
 from foreman.cli.jobs.ends import WAITING_ENDS, highest, status_of
 from foreman.cli.jobs.hints import command_for_many
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     ],
     ends=WAITING_ENDS,
 )
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", type=Id(), metavar="ID...", nargs=-1, required=True)
 @click.option(
     "--timeout", type=Written("DURATION", seconds), metavar="DURATION", help="Not longer than this, such as 30s or 2h."
 )
