@@ -331,7 +331,7 @@ async def test_the_end_of_an_id_must_be_of_one_job_however_far_back(foreman: Com
     assert (await foreman("jobs", "show", "8R4A6C")).stdout.startswith(FIRST)
     assert [asked.query.get("limit") for asked in pretended.asked if asked.path == "/jobs"] == ["200"] * 3
     assert (await foreman("jobs", "rm", "8R4A6C", "nowhere")).exit_code == NOT_FOUND
-    ambiguous = await foreman("jobs", "cancel", "42")
+    ambiguous = await foreman("jobs", "show", "42")
     assert re.search(r"5 jobs have an id that ends with 42: 01KBTX9999\d+, ", ambiguous.stderr)
     assert pretended.paths("DELETE") == pretended.paths("POST") == []
 
@@ -767,7 +767,9 @@ async def test_a_person_is_asked_before_jobs_are_pruned_and_a_script_must_say_th
     foreman: Commands, pretended: Pretended
 ) -> None:
     pretended.instead["DELETE /jobs"] = [Said(body={"deleted": 2})]
-    assert (await foreman("jobs", "prune")).exit_code == MISUSED
+    unasked = await foreman("jobs", "prune")
+    assert unasked.exit_code == MISUSED
+    assert "add --yes to remove the jobs without a question" in unasked.stderr
     foreman.terminals = {"<stdin>", "<stderr>"}
     no = await foreman("jobs", "prune", "--state", "failed", stdin="n\n")
     assert (no.exit_code, no.stdout) == (FAILED, "")

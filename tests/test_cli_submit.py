@@ -426,6 +426,6 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(pretended: Preten
         out, err = process.communicate(timeout=60)
     pretended.release()
     assert (process.returncode, out) == (130, "")
-    assert err.strip() == "foreman submit: the job goes on; come back with: foreman jobs wait XES2HA"
+    assert err.strip() == "foreman submit: the job goes on; come back with: foreman jobs follow XES2HA"
     assert pretended.paths("DELETE") == []
     assert [path for path in pretended.paths("POST") if path != "/jobs"] == []

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from click.exceptions import Abort, ClickException
+import click
+from click.exceptions import Abort, ClickException, NoArgsIsHelpError, UsageError
 
 from foreman.cli.asking import LONGEST
 from foreman.cli.explained import FAILED, WELL
@@ -43,8 +44,7 @@ def _status(work: Callable[[], object]) -> int:
     try:
         status = work()
     except ClickException as problem:
-        problem.show()
-        return problem.exit_code
+        return _refused(problem)
     except Abort as problem:
         if isinstance(problem.__cause__, KeyboardInterrupt):  # click has ended the line of the ^C
             return INTERRUPTED
@@ -59,6 +59,17 @@ def _status(work: Callable[[], object]) -> int:
         return _say(_unexpected(problem))
     # Outside of its standalone mode click returns the status of ctx.exit().
     return status if isinstance(status, int) else WELL
+
+
+def _refused(problem: ClickException) -> int:
+    """Say what click, or a command, has against how it was called; the exit status."""
+    if isinstance(problem, NoArgsIsHelpError):  # it is the help
+        problem.show()
+        return problem.exit_code
+    if isinstance(problem, UsageError) and problem.ctx is not None:
+        click.echo(f"{problem.ctx.get_usage()}\nTry '{problem.ctx.command_path} --help' for help.\n", err=True)
+    _say(problem.format_message())
+    return problem.exit_code
 
 
 def _output_lost(problem: OutputLost) -> int:

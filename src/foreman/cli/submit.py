@@ -166,7 +166,8 @@ def command(
     def interrupted() -> str:
         if taken.job is None:
             return "whether the job was taken is not known; foreman jobs tells"
-        return f"the job goes on; come back with: {command_for('wait', [str(taken.job['id'])], context)}"
+        back = "wait" if as_json else "follow"  # the one prints the job, the other its answer
+        return f"the job goes on; come back with: {command_for(back, [str(taken.job['id'])], context)}"
 
     job = answer_of(
         "submit", url, lambda foreman: hand_over(foreman, body, manner, taken), patience=None, interrupted=interrupted
