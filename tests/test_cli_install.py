@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from foreman.cli import install_service
-from foreman.cli.install_service import plan
+from foreman.cli.install_service import kept, plan
 from foreman.cli.service import this_command
 from foreman.cli.settings import as_environment
 from processes import SCRIPTS, clean_environment
@@ -111,6 +111,38 @@ def test_a_file_that_was_changed_is_only_overwritten_by_force(tmp_path: Path) ->
     assert "RestartSec=60" in unit.read_text()
     assert install(tmp_path, "--force").returncode == 0
     assert unit.read_text() == before
+
+
+@on_linux
+def test_options_that_are_not_given_again_stay_as_they_were(tmp_path: Path) -> None:
+    token = tmp_path / 'my "50%" token'
+    token.write_text("correct-horse-battery")
+    assert install(tmp_path, "--token-file", str(token), "--drain-timeout", "2m").returncode == 0
+    unit = tmp_path / ".config/systemd/user/foreman.service"
+    before = unit.read_text()
+    again = install(tmp_path)
+    assert (again.returncode, again.stderr.partition("note:")[0]) == (0, "")
+    assert "is there already" in again.stdout
+    changed = install(tmp_path, "--drain-timeout", "1m")
+    assert changed.returncode == 0
+    assert unit.read_text() == before.replace("=120s", "=60s").replace("=130", "=70")
+    unit.write_text(before + "\n# mine\n")
+    assert install(tmp_path).returncode == 1
+    assert install(tmp_path, "--force").returncode == 0
+    assert unit.read_text() == before
+
+
+@pytest.mark.parametrize(("platform", "system"), [("linux", False), ("linux", True), ("darwin", False)])
+@pytest.mark.parametrize("token", [None, Path('/a \\ "b" & <c> 50%/token')], ids=["no token", "an odd token"])
+def test_the_options_are_read_from_the_file_that_was_written(
+    tmp_path: Path, platform: str, system: bool, token: Path | None
+) -> None:
+    file = tmp_path / "file"
+    file.write_text(plan(platform, HOME, {}, PROGRAM, 90.5, token, system=system).text, "utf-8")
+    assert kept(file, platform) == (token, 90.5)
+    file.write_text("[Service]\nEnvironment=FOREMAN_AUTH_TOKEN_FILE=/mine\n")
+    assert kept(file, platform) == (None, None)
+    assert kept(tmp_path / "nowhere", platform) == (None, None)
 
 
 @on_linux

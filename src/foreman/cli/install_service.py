@@ -12,7 +12,9 @@ from pathlib import Path
 
 import click
 from attrs import frozen
+from click.core import ParameterSource
 
+from foreman.cli import launchd, systemd
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
 from foreman.cli.launchd import LABEL, plist
 from foreman.cli.options import FromVariable, Written, absolute
@@ -66,7 +68,7 @@ _MARK = "foreman install-service"
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file with a token that every caller must have.",
+    help="A file with a token that every caller must have; where it is not given, the one of the file that is there stays.",
 )
 @click.option(
     "--drain-timeout",
@@ -83,7 +85,8 @@ def command(
 ) -> None:
     """Write the file by which systemd (Linux) or launchd (macOS) runs this foreman, and a file for its settings.
 
-    Nothing is started: what to type for that is said at the end. A file that has something else in it is left alone.
+    Nothing is started: what to type for that is said at the end. A file that has something else in it is left alone. An
+    option that is not given stays as it was when the file was written; --remove first to begin anew.
     """
     if remove and only_print:
         raise click.UsageError(
@@ -100,6 +103,15 @@ def command(
     try:
         home = Path("/") if system else absolute(Path("~"))
         made = plan(sys.platform, home, os.environ, program, drain_timeout, token, system=system)
+        kept_token, kept_drain = kept(made.file, sys.platform)
+        before = plan(
+            sys.platform, home, os.environ, program, kept_drain or drain_timeout, kept_token, system=system
+        ).text
+        token = token or kept_token
+        source = click.get_current_context().get_parameter_source("drain_timeout")
+        if source == ParameterSource.DEFAULT and kept_drain is not None:
+            drain_timeout = kept_drain
+        made = plan(sys.platform, home, os.environ, program, drain_timeout, token, system=system)
     except ValueError as problem:
         raise click.UsageError(str(problem)) from None
     if only_print:
@@ -108,7 +120,7 @@ def command(
     if remove:
         _remove(made, force=force)
         return
-    _write(made, force=force)
+    _write(made, before, force=force)
     for warning in warnings(program, token, system=system):
         click.echo(f"note: {warning}", err=True)
     click.echo("\nNext:")
@@ -157,6 +169,21 @@ def plan(
     file = library / "LaunchAgents" / f"{LABEL}.plist"
     undoing = (f"launchctl bootout gui/$(id -u)/{LABEL}     # stops it",)
     return Plan(file, text, settings, _launchd_steps(service, file), undoing)
+
+
+def kept(file: Path, platform: str) -> tuple[Path | None, float | None]:
+    """The file with a token and the seconds of drain with which ``file`` was written before; None for what is not known."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeError):
+        return None, None
+    if _MARK not in text:
+        return None, None
+    token, drain = launchd.given(text) if platform == "darwin" else systemd.given(text)
+    try:
+        return Path(token) if token else None, seconds(drain) if drain else None
+    except ValueError:
+        return Path(token) if token else None, None
 
 
 def _systemd_steps(service: Service, *, system: bool) -> tuple[str, ...]:
@@ -213,17 +240,21 @@ def _remove(made: Plan, *, force: bool) -> None:
         click.echo(f"  {step}")
 
 
-def _write(made: Plan, *, force: bool) -> None:
-    """Write both files; the settings only where there are none yet, since they are the person's own."""
+def _write(made: Plan, before: str, *, force: bool) -> None:
+    """Write both files; the settings only where there are none yet, since they are the person's own.
+
+    :param before: what the command would write with the options it was given before: such a file nobody has changed.
+    """
     writing = made.file
     try:
         there = _text(made.file)
         if there == made.text:
             click.echo(f"{made.file} is there already, as it would be written")
-        elif there is not None and not force:
+        elif there not in {None, before} and not force:
+            assert there is not None
             lines = difflib.unified_diff(there.splitlines(), made.text.splitlines(), "there", "would be", "", "", 1, "")
             click.echo("\n".join(lines))
-            raise click.ClickException(f"{made.file} has something else in it; --force writes over it")
+            raise click.ClickException(f"{made.file} has something else in it, as shown; --force writes over it")
         else:
             _put(made.file, made.text, 0o644)
             click.echo(f"wrote {made.file}")

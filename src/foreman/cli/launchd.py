@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import plistlib
 from pathlib import Path
 from string import Template
 from xml.sax.saxutils import escape
@@ -81,3 +82,12 @@ def plist(service: Service, log: Path) -> str:
         patience=math.ceil(service.patience),
         log=escape(str(log)),
     )
+
+
+def given(text: str) -> tuple[str | None, str | None]:
+    """The file with a token, and the drain timeout, with which a property list was written; None for what it lacks."""
+    try:
+        variables = plistlib.loads(text.encode())["EnvironmentVariables"]
+        return variables.get("FOREMAN_AUTH_TOKEN_FILE"), variables.get("FOREMAN_DRAIN_TIMEOUT")
+    except Exception:  # noqa: BLE001 - plistlib fails in as many ways as XML does
+        return None, None

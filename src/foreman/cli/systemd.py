@@ -100,6 +100,20 @@ def unit(service: Service, *, system: bool) -> str:
     )
 
 
+def given(text: str) -> tuple[str | None, str | None]:
+    """The file with a token, and the drain timeout, with which a ``foreman.service`` was written; None for what it lacks."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key == "LoadCredential" and value.startswith("auth-token:"):
+            found["token"] = value.removeprefix("auth-token:").replace("%%", "%")
+        elif key == "Environment":
+            name, _, value = _unquoted(value).partition("=")
+            # In a unit of the system the variable has the name of the credential, which LoadCredential explains.
+            found.setdefault({"FOREMAN_AUTH_TOKEN_FILE": "token", "FOREMAN_DRAIN_TIMEOUT": "drain"}.get(name, ""), value)
+    return found.get("token"), found.get("drain")
+
+
 def _token(service: Service, *, system: bool) -> str:
     """How the token comes in: a file of root's as a credential, a file of one's own as it is."""
     path = service.token or service.settings.with_name("token")
@@ -122,3 +136,10 @@ def _word(text: str) -> str:
     """One word of a line that systemd reads as words: quoted where it has to be (systemd.service(5))."""
     escaped = _path(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"' if any(character in " \t'\"\\;" for character in text) else escaped
+
+
+def _unquoted(word: str) -> str:
+    """What ``_word`` was made from."""
+    if word.startswith('"'):
+        word = word[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+    return word.replace("%%", "%")
