@@ -226,6 +226,12 @@ async def test_every_question_carries_the_token(served: Served) -> None:
     assert {token for _, token in served.asked} == {"Bearer mine"}
 
 
+def test_a_unix_socket_is_refused_with_a_way_to_ask_it() -> None:
+    for url in ("unix:/run/foreman.sock", "unix:///run/foreman.sock:mode=660"):
+        with pytest.raises(click.UsageError, match=r"cannot connect to a Unix socket.*curl --unix-socket"):
+            asking.usable(url)
+
+
 @pytest.mark.parametrize("url", ["ftp://box", "http://", "http://box:port"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(click.UsageError, match="is not the address of a foreman"):

@@ -214,6 +214,13 @@ def test_a_command_that_asks_gets_its_answer(words: tuple[str, ...], served: Ser
     assert expected[words[0]] in said[words]
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_loop_that_starts_several_chats_runs_as_it_stands(served: Served) -> None:
+    (loop,) = blocks("bash", README)
+    text = served.there(loop).replace(".venvs/run/bin/foreman", shlex.join(FOREMAN))
+    assert f"{served.free}  " in run(["sh", "-c", text], FOREMAN_URL=f"http://{served.free}")
+
+
 #: Those about jobs, in their order.
 ABOUT_JOBS = [one for one in of_program("foreman") if one.words[1] in {"submit", "jobs"}]
 

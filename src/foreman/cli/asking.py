@@ -79,6 +79,11 @@ def usable(url: str) -> str:
         url = unquoted(url)
     except ValueError as problem:
         raise click.UsageError(f"the address of a foreman {problem}") from None
+    if url.startswith(("unix:", "http+unix:")):
+        raise click.UsageError(
+            "foreman's commands cannot connect to a Unix socket, only to http://host:port; "
+            "curl can: curl --unix-socket /run/foreman.sock http://localhost/queue"
+        )
     url = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
         parts = urlsplit(url)
