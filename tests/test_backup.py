@@ -11,13 +11,14 @@ from click.testing import CliRunner
 from ulid import ULID
 
 from foreman.cli.main import cli
+from foreman.cli.stored import counted
 from foreman.job import NewJob
 from foreman.store.backup import back_up, restore, verify
 from foreman.store.locking import Lock
 from foreman.store.opening import configure, open_database
 from foreman.store.statements import enqueue, running
 from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import StoreRefused
+from foreman.store.trouble import StoreRefused, StoreUnavailable
 
 NOW = 1_800_000_000_000
 
@@ -156,12 +157,41 @@ def test_the_commands_tell_what_they_did_and_what_they_could_not(tmp_path: Path)
     opened(path).release()
     done = CliRunner().invoke(cli, ["backup", str(copy)], env=environment)
     assert done.exit_code == 0
-    assert "0 jobs, 0 of which have not ended" in done.stdout
+    assert "copy.db: no jobs (" in done.stdout
     back = CliRunner().invoke(cli, ["restore", str(copy)], env=environment)
     assert back.exit_code == 0, back.output
     assert "what was there is in" in back.stdout
     nowhere = CliRunner().invoke(cli, ["backup", str(tmp_path / "not" / "there.db")], env=environment)
     assert nowhere.exit_code == 1
+    assert f"there is no folder {tmp_path / 'not'}; make it first" in nowhere.stderr
+
+
+def test_a_copy_that_cannot_be_written_is_named_and_not_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, copy = tmp_path / "jobs.db", tmp_path / "copy.db"
+    opened(path).release()
+
+    def denied(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("foreman.store.backup.os.open", denied)
+    with pytest.raises(StoreUnavailable) as refused:
+        back_up(path, copy)
+    assert str(refused.value) == f"the copy {copy} cannot be written: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "active", "words"),
+    [
+        (0, 0, "no jobs"),
+        (1, 0, "1 job, all ended"),
+        (7, 0, "7 jobs, all ended"),
+        (7, 2, "7 jobs, 2 of them not ended yet"),
+    ],
+)
+def test_jobs_are_counted_in_words(jobs: int, active: int, words: str) -> None:
+    assert counted(jobs, active) == words
 
 
 def test_a_copy_is_put_back_where_a_symbolic_link_points_to(tmp_path: Path) -> None:

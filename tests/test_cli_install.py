@@ -189,7 +189,7 @@ def test_a_disk_that_is_full_leaves_no_part_of_a_file_behind(tmp_path: Path, mon
             made.file.write_text(made.text)
         before = made.file.read_text()
         with pytest.raises(click.ClickException) as raised:
-            install_service._write(made, force=force)
+            install_service._write(made, "", force=force)
         assert raised.value.message == f"{path} cannot be written: No space left on device"
         assert [file for file in tmp_path.rglob("*") if file.is_file()] == [made.file]
         assert made.file.read_text() == before

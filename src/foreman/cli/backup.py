@@ -9,7 +9,7 @@ import click
 
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
 from foreman.cli.look import human_size
-from foreman.cli.stored import database, db_path_option
+from foreman.cli.stored import counted, database, db_path_option
 
 
 @click.command(
@@ -29,7 +29,7 @@ from foreman.cli.stored import database, db_path_option
 @click.argument("copy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @db_path_option
 def command(copy: Path, db_path: str | None) -> None:
-    """Copy the jobs and their artifacts to FILE, which must not be there yet.
+    """Copy the jobs and their artifacts to FILE, which must not be there yet; its folder must be.
 
     The copy is of one moment, and holds whatever was acknowledged before it. A running foreman goes on meanwhile. FILE
     appears when every page of it has been looked at. Put it back with foreman restore.
@@ -44,4 +44,4 @@ def command(copy: Path, db_path: str | None) -> None:
         click.echo(f"foreman backup: {problem}", err=True)
         raise SystemExit(FAILED) from None
     size = human_size(content.bytes)
-    click.echo(f"{copy}: {content.jobs} jobs, {content.active} of which have not ended ({size}), verified")
+    click.echo(f"{copy}: {counted(content.jobs, content.active)} ({size}), verified")

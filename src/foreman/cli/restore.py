@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
-from foreman.cli.stored import database, db_path_option
+from foreman.cli.stored import counted, database, db_path_option
 
 
 @click.command(
@@ -40,6 +40,6 @@ def command(copy: Path, db_path: str | None) -> None:
     except (StoreRefused, StoreUnavailable) as problem:
         click.echo(f"foreman restore: {problem}", err=True)
         raise SystemExit(FAILED) from None
-    click.echo(f"{path}: {content.jobs} jobs, {content.active} of which have not ended")
+    click.echo(f"{path}: {counted(content.jobs, content.active)}")
     if old is not None:
         click.echo(f"what was there is in {old} now")

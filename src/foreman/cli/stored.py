@@ -27,3 +27,11 @@ def database(environ: Mapping[str, str], option: str | None) -> Path:
     path = configure(concerned, {"db_path": option}).db_path
     assert path is not None
     return path
+
+
+def counted(jobs: int, active: int) -> str:
+    """How many jobs there are, and how many of them have not ended."""
+    if not jobs:
+        return "no jobs"
+    many = "1 job" if jobs == 1 else f"{jobs} jobs"
+    return f"{many}, {f'{active} of them not ended yet' if active else 'all ended'}"

@@ -6,8 +6,10 @@ All of this blocks, and is for commands; a running foreman is not disturbed by a
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from attrs import frozen
@@ -15,7 +17,7 @@ from attrs import frozen
 from foreman.errors import one_line
 from foreman.store.locking import check_names, real, take_lock
 from foreman.store.opening import APPLICATION_ID, migrations, naming
-from foreman.store.trouble import StoreRefused
+from foreman.store.trouble import StoreRefused, StoreUnavailable, named
 
 #: What belongs to a database beside its file.
 _BESIDE = ("-wal", "-shm")
@@ -40,9 +42,11 @@ def back_up(path: Path, copy: Path) -> Content:
         raise StoreRefused(f"there are no jobs at {path}")
     if copy.exists():
         raise StoreRefused(f"{copy} is there already; choose another name")
+    if not copy.parent.is_dir():
+        raise StoreRefused(f"there is no folder {copy.parent}; make it first: mkdir -p {shlex.quote(str(copy.parent))}")
     with naming(path):
         check_names(real(path))
-    with naming(copy):
+    with _naming_copy(path, copy):
         unfinished = copy.with_name(f"{copy.name}.unfinished")
         unfinished.unlink(missing_ok=True)
         # Made first, so that it is nobody else's to read; SQLite takes an empty file for a new database.
@@ -61,6 +65,19 @@ def back_up(path: Path, copy: Path) -> Content:
             unfinished.unlink(missing_ok=True)
             raise
     return content
+
+
+@contextmanager
+def _naming_copy(path: Path, copy: Path) -> Iterator[None]:
+    """Name what keeps ``path`` from being copied to ``copy``: most often the place of the copy, not the database."""
+    try:
+        yield
+    except sqlite3.Error as problem:
+        condition = named(problem) or "unwritable"
+        why = "there is no room for the copy" if condition == "full" else "the jobs cannot be copied"
+        raise StoreUnavailable(condition, f"{why}: from {path} to {copy}: {problem}") from None
+    except OSError as problem:
+        raise StoreUnavailable("unwritable", f"the copy {copy} cannot be written: {problem.strerror}") from None
 
 
 def verify(copy: Path) -> Content:
