@@ -19,8 +19,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from foreman.cli.demo import what_to_type
 from foreman.cli.explained import ASKING_ENDS, Explained
 from foreman.cli.main import COMMANDS, cli
+from foreman.config import load
 from foreman.simulator.misbehave import What
 from processes import free_port
 
@@ -213,6 +215,32 @@ def test_demo_serves_in_front_of_the_simulator_and_says_what_to_type() -> None:
             assert json.loads(answer.read().splitlines()[-1])["done"] is True
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("variable", "token", "named", "in_path"),
+    [
+        ("FOREMAN_AUTH_TOKEN", "correct-horse-battery", "FOREMAN_AUTH_TOKEN", True),
+        ("FOREMAN_AUTH_TOKEN", "short-token", "FOREMAN_AUTH_TOKEN", False),
+        ("FOREMAN_AUTH_TOKEN", "correct,horse,battery", "FOREMAN_AUTH_TOKEN", False),
+        ("FOREMAN_ADMIN_TOKEN", "correct-horse-battery", "FOREMAN_TOKEN", True),
+    ],
+)
+def test_what_demo_says_to_type_works_where_a_token_is_asked_for(
+    variable: str, token: str, named: str, in_path: bool
+) -> None:
+    said = what_to_type(load({variable: token}, {}), simulated=True)
+    assert f"  export {named}=" in said
+    assert said.count(f'-H "Authorization: Bearer ${named}"') == 2
+    assert (f"/k/${named} ollama run" in said) is in_path
+    assert ("ollama run" in said) is in_path
+    assert token not in said
+
+
+def test_demo_says_nothing_of_tokens_where_none_is_asked_for() -> None:
+    said = what_to_type(load({}, {}), simulated=True)
+    assert "TOKEN" not in said
+    assert "  OLLAMA_HOST=http://127.0.0.1:8080 ollama run llama3.2:3b\n" in said
 
 
 def test_demo_leaves_a_target_that_was_named_as_it_is() -> None:

@@ -45,7 +45,7 @@ def command(**options: str | None) -> None:
             # Jobs for models that only the simulator has are nothing for the foreman that is used in earnest.
             config = evolve(config, db_path=state_folder(os.environ) / "demo.db")
     # run() listens before the reactor begins to turn, so that this is not said where listening failed.
-    reactor.callWhenRunning(lambda: tell(_what_to_type(config, simulated=simulated)))
+    reactor.callWhenRunning(lambda: tell(what_to_type(config, simulated=simulated)))
     run(config)
 
 
@@ -70,22 +70,39 @@ def _simulator(reactor: Any) -> TargetAddress:
     return TargetAddress("http", "127.0.0.1", port.getHost().port)
 
 
-def _what_to_type(config: Config, *, simulated: bool) -> str:
+def what_to_type(config: Config, *, simulated: bool) -> str:
+    """The lines to type next, without any token: they name the variable of the shell that holds it."""
     target = f"the built-in simulator ({config.target.shown})" if simulated else config.target.shown
     url = url_of(config.listen)
     if url is None:
         return f"\nforeman listens on {config.listen}, in front of {target}. Ctrl-C stops it.\n"
-    token = ' -H "Authorization: Bearer $FOREMAN_AUTH_TOKEN"' if config.auth_token else ""
-    prefix = "/k/$FOREMAN_AUTH_TOKEN" if config.auth_token else ""
+    variable, secret = _token(config)
+    token, first = "", ""
+    prefix: str | None = ""
+    if variable:
+        from foreman.web.credentials import fits_a_path
+
+        token = f' -H "Authorization: Bearer ${variable}"'
+        first = f"\n  export {variable}=…     # the token that foreman asks for\n"
+        prefix = f"/k/${variable}" if secret is None or fits_a_path(secret) else None
+    ollama = "" if prefix is None else f"  OLLAMA_HOST={url}{prefix} ollama run {_MODEL}\n"
     chat = f'{{"model": "{_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     return f"""
 foreman is at {url}, in front of {target}. In another terminal:
-
+{first}
   curl {url}/api/tags{token}
   curl {url}/api/chat{token} -d '{chat}'
-  OLLAMA_HOST={url}{prefix} ollama run {_MODEL}
-  FOREMAN_URL={url} {sys.argv[0]} ps
+{ollama}  FOREMAN_URL={url} {sys.argv[0]} ps
   FOREMAN_URL={url} {sys.argv[0]} submit --model {_MODEL} --wait "Write a poem"
 
 Ctrl-C stops {"both" if simulated else "foreman"}.
 """
+
+
+def _token(config: Config) -> tuple[str, str | None]:
+    """The variable from which whoever asks takes a token, empty where none is needed; and the token, as far as it is known."""
+    if config.auth_token:
+        return "FOREMAN_AUTH_TOKEN", config.auth_token
+    if config.admin_token:
+        return "FOREMAN_TOKEN", config.admin_token
+    return ("FOREMAN_TOKEN" if config.tokens_file is not None else ""), None

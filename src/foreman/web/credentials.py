@@ -58,6 +58,11 @@ def credential(prefix: bytes | None, authorization: Iterable[bytes], api_key: It
     return given.pop() if given else None
 
 
+def fits_a_path(token: str) -> bool:
+    """Whether a token may stand in the path: ``/k/TOKEN/…``."""
+    return _FIT_FOR_A_PATH.fullmatch(token.encode()) is not None
+
+
 def _from_authorization(value: bytes) -> bytes | None:
     scheme, _, rest = value.strip().partition(b" ")
     rest = rest.strip()
