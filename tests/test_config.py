@@ -257,6 +257,24 @@ def test_what_cannot_be_listened_on_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("http://127.0.0.1:43083", "is a URL; write only host:port"),
+        ("https://box", "is a URL; write only host:port"),
+        ("127.0.0.1:80a", "is neither host:port with a number as its port"),
+        ("localhost:80a", "is neither host:port with a number as its port"),
+        ("box.lan:", "is neither host:port with a number as its port"),
+        ("haproxy:127.0.0.1:80a", "is neither host:port with a number as its port"),
+        ("box:80a", "is neither host:port nor an endpoint of Twisted's own"),
+    ],
+)
+def test_a_mistake_in_an_address_is_not_taken_for_a_port_that_others_reach(text: str, words: str) -> None:
+    (problem,) = problems({"FOREMAN_LISTEN": text})
+    assert words in problem
+    assert "can be reached from other machines" not in problem
+
+
+@pytest.mark.parametrize(
     ("listen", "url"),
     [
         ("127.0.0.1:8080", "http://127.0.0.1:8080"),

@@ -13,7 +13,7 @@ from attrs import Attribute, evolve, field, fields, frozen
 from foreman import spellings
 from foreman.addresses import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
 from foreman.addresses import target
-from foreman.endpoints import endpoint, is_private, leads_back
+from foreman.endpoints import endpoint, is_known, is_private, leads_back
 from foreman.errors import ConfigError, shortened
 from foreman.permissions import written_by_anybody
 
@@ -255,8 +255,11 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
     if sound("listen", "auth_token", "admin_token", "tokens_file", "allow_open"):
         closed = config.auth_token or config.admin_token or config.tokens_file
         if not (closed or config.allow_open or is_private(config.listen)):
+            can = "can be reached from other machines"
+            if not is_known(config.listen):
+                can = "is neither host:port nor an endpoint of Twisted's own, so that it could be reached from anywhere,"
             yield (
-                f"FOREMAN_LISTEN: {config.listen!r} can be reached from other machines and no token is required; "
+                f"FOREMAN_LISTEN: {config.listen!r} {can} and no token is required; "
                 "set FOREMAN_AUTH_TOKEN, or FOREMAN_ALLOW_OPEN=1 if everybody may use it"
             )
     if sound("listen", "target") and leads_back(config.listen, config.target):

@@ -27,6 +27,10 @@ _FIELDS = {
     "unix": ("address", "mode", "backlog", "lockfile"),
     "stdio": (),
 }
+#: How the kind of an endpoint looks that a plugin of Twisted makes: a word, and no address.
+_KIND = re.compile(r"[a-z][a-z0-9_+-]*")
+#: Kinds whose fields are not known here, but which come with Twisted.
+_OTHERS = frozenset({"haproxy", "systemd"})
 _WITH_INTERFACE = frozenset({"tcp", "tcp6", "ssl", "tls"})
 
 
@@ -39,6 +43,8 @@ def endpoint(text: str) -> str:
     """
     match = _LISTEN.fullmatch(text)
     if match is None or match["host"].lower() in _FIELDS:
+        if "://" in text:
+            raise ValueError("is a URL; write only host:port, such as 127.0.0.1:8080")
         if ":" not in text:
             raise ValueError("is neither host:port nor an endpoint description, such as tcp:8080:interface=127.0.0.1")
         return _checked(text)
@@ -80,6 +86,11 @@ def is_private(description: str) -> bool:
     if kind in {"unix", "stdio"}:
         return True
     return kind in _WITH_INTERFACE and is_loopback(fields.get("interface", ""))
+
+
+def is_known(description: str) -> bool:
+    """Whether the endpoint is of a kind that comes with Twisted; others need a plugin."""
+    return _read(description)[0] in _FIELDS.keys() | _OTHERS
 
 
 def leads_back(description: str, target: TargetAddress) -> bool:
@@ -140,6 +151,8 @@ def _checked(description: str) -> str:
     :raises ValueError: with a phrase that says what is wrong.
     """
     kind, fields = _read(description)
+    if kind == "localhost" or not _KIND.fullmatch(kind):
+        raise ValueError("is neither host:port with a number as its port, nor an endpoint description of Twisted")
     if kind in _WITH_INTERFACE and not _is_port(fields.get("port", "443" if kind == "tls" else "")):
         raise ValueError(f"has no port from 0 to {LAST_PORT}")
     if not re.fullmatch(r"[0-9]{1,9}", fields.get("backlog", "50")):
