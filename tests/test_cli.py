@@ -174,7 +174,7 @@ def get(url: str) -> Any:
 
 def test_simulate_pretends_to_be_an_ollama_with_the_models_it_was_told() -> None:
     with staying("simulate", "--listen", "127.0.0.1:0", "--models", "llama3.2:3b, mine:latest") as process:
-        port = line_with(process, r"listens on .*port=(\d+)")
+        port = line_with(process, r"listens on http://[\d.]+:(\d+) with")
         names = {model["name"] for model in get(f"http://127.0.0.1:{port}/api/tags")["models"]}
         assert names == {"llama3.2:3b", "mine:latest"}
         process.send_signal(signal.SIGINT)
@@ -184,7 +184,7 @@ def test_simulate_pretends_to_be_an_ollama_with_the_models_it_was_told() -> None
 def test_simulate_is_told_by_the_environment_what_goes_wrong() -> None:
     what = '{"what": "5xx", "times": 0, "route": "/api/tags", "text": "out of order"}'
     with staying("simulate", "--listen", "127.0.0.1:0", SIMULATOR_MISBEHAVE=what) as process:
-        port = line_with(process, r"listens on .*port=(\d+)")
+        port = line_with(process, r"listens on http://[\d.]+:(\d+) with")
         for _ in range(2):
             with pytest.raises(urllib.error.HTTPError, match="500") as refused:
                 get(f"http://127.0.0.1:{port}/api/tags")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import pytest
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import succeed
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
 from bench import settings
 from foreman.errors import ConfigError
-from foreman.listening import port_for, refuse_strangers
+from foreman.listening import port_for, refuse_strangers, why_not
 from foreman.service import Foreman
 
 reactor: Any = installed_reactor
@@ -88,3 +91,37 @@ def test_what_cannot_be_listened_on_is_one_sentence(listen: str) -> None:
     (problem,) = caught.value.problems
     assert problem.startswith(f"FOREMAN_LISTEN: {listen!r} cannot be used: ")
     assert "\n" not in problem
+
+
+def refused(number: int) -> CannotListenError:
+    return CannotListenError("127.0.0.1", 8080, OSError(number, os.strerror(number)))
+
+
+@pytest.mark.parametrize(
+    ("listen", "problem", "sentence"),
+    [
+        (
+            "tcp:8080:interface=127.0.0.1",
+            refused(errno.EADDRINUSE),
+            "127.0.0.1:8080: Address already in use; another program listens there; FOREMAN_LISTEN=127.0.0.1:9090",
+        ),
+        ("tcp:80", refused(errno.EACCES), "127.0.0.1:80: Permission denied; a port below 1024"),
+        ("tcp:80:interface=192.0.2.7", refused(errno.EADDRNOTAVAIL), "this machine has no such address"),
+        (
+            "unix:/nowhere/foreman.sock",
+            FileNotFoundError(2, "No such file or directory", "1234", None, "/nowhere/foreman.sock.lock"),
+            "unix:/nowhere/foreman.sock: the folder of the socket is not there; make it",
+        ),
+        (
+            "unix:/run/foreman.sock",
+            CannotListenError(None, "/run/foreman.sock", "Cannot acquire lock"),  # type: ignore[arg-type]
+            "unix:/run/foreman.sock: the socket is in use; another program listens there",
+        ),
+        ("nonsense:1", ValueError("Unknown endpoint type: 'nonsense'"), "nonsense:1: Unknown endpoint type: 'nonsense';"),
+    ],
+)
+def test_a_port_that_cannot_be_opened_is_told_with_what_to_do(listen: str, problem: Exception, sentence: str) -> None:
+    said = why_not(listen, problem)
+    assert sentence in said
+    assert "FOREMAN_LISTEN" in said
+    assert "Errno" not in said

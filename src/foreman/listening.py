@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.application import strports
 from twisted.application.internet import StreamServerEndpointService
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 
 from foreman.addresses import is_loopback
+from foreman.endpoints import url_of
 from foreman.errors import ConfigError
 
 #: How many may come at once. With Twisted's 50, the system lets the next ones wait a second before it tries again.
@@ -25,6 +28,30 @@ def port_for(listen: str, factory: IProtocolFactory, reactor: Any) -> StreamServ
     except Exception as problem:
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise ConfigError([f"FOREMAN_LISTEN: {listen!r} cannot be used: {reason}"]) from problem
+
+
+def why_not(listen: str, problem: Exception) -> str:
+    """What to say where nobody can listen at ``listen``, an endpoint description: where, why, and what to do.
+
+    :param problem: what Twisted raised.
+    """
+    url = url_of(listen)
+    where = listen if url is None else url.removeprefix("http://")
+    cause: object = problem.socketError if isinstance(problem, CannotListenError) else problem
+    number = getattr(cause, "errno", None)
+    reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    cure = "FOREMAN_LISTEN chooses another place"
+    if number == errno.EADDRINUSE:
+        cure = "another program listens there; FOREMAN_LISTEN=127.0.0.1:9090, for example, chooses another port"
+    elif number == errno.EADDRNOTAVAIL:
+        cure = "this machine has no such address; FOREMAN_LISTEN=127.0.0.1:8080 is one for this machine alone"
+    elif number == errno.ENOENT and listen.startswith("unix:"):
+        reason, cure = "the folder of the socket is not there", "make it, or choose another with FOREMAN_LISTEN"
+    elif number == errno.EACCES and url is not None:
+        cure = "a port below 1024 needs a right of its own; FOREMAN_LISTEN chooses another"
+    elif listen.startswith("unix:") and "lock" in reason.lower():
+        reason, cure = "the socket is in use", "another program listens there; FOREMAN_LISTEN chooses another"
+    return f"{where}: {' '.join(reason.split())}; {cure}"
 
 
 def with_backlog(listen: str) -> str:

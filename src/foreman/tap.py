@@ -126,8 +126,12 @@ class _Started(MultiService):
 def _listening(listen: str) -> Iterator[None]:
     try:
         yield
+    except ConfigError as problem:  # the port was open, and strangers could have come in
+        raise CannotListen(f"foreman: {problem}") from None
     except Exception as problem:  # noqa: BLE001 - whatever keeps the port from opening is told in one line
-        raise CannotListen(f"foreman cannot listen on {listen}: {problem}") from None
+        from foreman.listening import why_not
+
+        raise CannotListen(f"foreman cannot listen on {why_not(listen, problem)}") from None
 
 
 def service_from(config: Config) -> Foreman:

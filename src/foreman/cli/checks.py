@@ -23,6 +23,7 @@ from foreman.deadline import within
 from foreman.endpoints import is_private, url_of
 from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
+from foreman.listening import why_not
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
@@ -123,10 +124,9 @@ async def port(reactor: Any, listen: str) -> Finding:
         url = url_of(listen)
         if url is not None and (health := await _foreman_at(reactor, url)):
             return Finding("port", "note", f"a foreman listens on {listen} already, and says {health}")
-        reason = getattr(problem.socketError, "strerror", None) or problem.socketError
-        return Finding("port", "bad", f"{listen}: {str(reason).lower()}; FOREMAN_LISTEN says where to listen")
+        return Finding("port", "bad", why_not(listen, problem))
     except Exception as problem:  # noqa: BLE001 - plugins and files of keys fail in ways of their own
-        return Finding("port", "bad", f"{listen}: {problem}")
+        return Finding("port", "bad", why_not(listen, problem))
     await listening.stopListening()
     return Finding("port", "ok", f"{listen} is free")
 

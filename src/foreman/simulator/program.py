@@ -34,7 +34,7 @@ def run(settings: Settings, reactor: Any, where: str, say: Callable[[str], objec
 
     def listens(result: tuple[Simulator, IListeningPort]) -> None:
         simulator, port = result
-        say(f"the simulator listens on {port.getHost()} with {', '.join(simulator.installed)}")
+        say(f"the simulator listens on {_shown(port.getHost())} with {', '.join(simulator.installed)}")
 
     def failed(failure: Failure) -> None:
         nonlocal outcome
@@ -49,3 +49,11 @@ def run(settings: Settings, reactor: Any, where: str, say: Callable[[str], objec
     reactor.callWhenRunning(begin)
     reactor.run()
     return outcome
+
+
+def _shown(address: Any) -> str:
+    """An address of Twisted's as people write it."""
+    host = getattr(address, "host", None)
+    if host is None:
+        return str(getattr(address, "name", address))
+    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
