@@ -38,14 +38,16 @@ class Options(usage.Options):
     config: Config
 
     def postOptions(self) -> None:
-        """Read the settings.
+        """Read the settings; those that cannot be used end the process with their list, and status 2 as ``foreman serve``.
 
-        :raises usage.UsageError: with every problem at once.
+        A ``usage.UsageError`` would be followed, or preceded, by more than a hundred lines of options.
         """
         try:
             self.config = load(os.environ, {name: value for name, value in self.items() if value is not None})
-        except ConfigError as problem:
-            raise usage.UsageError(str(problem)) from None
+        except ConfigError as error:
+            for problem in error.problems:
+                sys.stderr.write(f"foreman: {problem}\n")
+            raise SystemExit(2) from None
         runner: Any = getattr(self, "parent", None)
         if runner is not None:
             choose_log(runner, self.config.log_format)
