@@ -676,7 +676,7 @@ def test_stopping_breaks_off_what_runs_in_whatever_phase_it_is() -> None:
         assert isinstance(each.problem, errors.Draining)
     for each in (streaming, slow):
         assert isinstance(each.asker.ending, errors.Draining)
-        assert each.record.outcome == "refused"
+        assert each.record.outcome == "stopped"
     assert all(each.is_over for each in work.target.calls)
     work.check_nothing_is_left()
 

@@ -286,8 +286,10 @@ def test_whole_framing_passes_its_last_line_on_whatever_it_is(answering: Answeri
     [
         (errors.ConnectionError("silence", "it said nothing"), "target failed"),
         (errors.ReaderStalled("it took nothing"), "client left"),
-        (errors.Draining("foreman is stopping"), "refused"),
-        (errors.Cancelled("cancelled by hand"), "refused"),
+        (errors.Draining("foreman is stopping"), "stopped"),
+        (errors.Cancelled("cancelled by hand"), "cancelled"),
+        (errors.Revoked("the token of this request was revoked"), "cancelled"),
+        (errors.QueueFull("512 chats wait already"), "refused"),
     ],
 )
 def test_who_is_to_blame_for_a_broken_answer(answering: Answering, problem: errors.ForemanError, outcome: str) -> None:

@@ -87,7 +87,7 @@ def test_who_waits_for_a_turn_is_sent_away_and_the_next_goes_on(step: Doorstep, 
     assert (answer.status, answer.header("WWW-Authenticate")) == (401, 'Bearer realm="foreman"')
     assert [one.caller for one in step.service.inference.gate.waiting] == ["alice.2"]
     said = [formatEvent(event) for event in events]
-    assert any("caller=alice status=401" in line and "'refused'" in line for line in said), said
+    assert any("caller=alice status=401" in line and "'cancelled'" in line for line in said), said
     assert any("requests that were ended, since their token was revoked: 1" in line for line in said)
     first.leave()
     third.leave()

@@ -6,8 +6,21 @@ from typing import Literal
 
 from attrs import define
 
+from foreman import errors
+
 #: How a request ended; the words of the log.
-Outcome = Literal["complete", "incomplete", "client left", "target failed", "refused"]
+Outcome = Literal["complete", "incomplete", "client left", "target failed", "cancelled", "stopped", "refused"]
+
+
+def outcome_of(problem: errors.ForemanError) -> Outcome:
+    """How a request ended that ``problem`` has ended."""
+    if isinstance(problem, errors.ReaderStalled):
+        return "client left"
+    if isinstance(problem, errors.TargetError):
+        return "target failed"
+    if isinstance(problem, errors.Cancelled | errors.Revoked):
+        return "cancelled"
+    return "stopped" if isinstance(problem, errors.Draining) else "refused"
 
 
 @define(eq=False)

@@ -26,7 +26,7 @@ from foreman.budget import Budget
 from foreman.deadline import Deadline
 from foreman.ndjson import Cutter
 from foreman.ollama.connection import Answer
-from foreman.record import Outcome
+from foreman.record import Outcome, outcome_of
 from foreman.tally import Tally
 
 #: An unstreamed answer up to this many bytes is kept until its end, to know whether it is one whole JSON value.
@@ -254,7 +254,7 @@ class Relay(Protocol):
         self._reader.break_off(problem, between_pieces=between)
         if not self.answered.called:
             self.answered.callback(None)
-        self.sent.callback(_blamed(problem))
+        self.sent.callback(outcome_of(problem))
 
     def _target(self) -> IPushProducer:
         return cast("IPushProducer", self.transport)
@@ -279,9 +279,3 @@ class Relay(Protocol):
 
     def _stalled(self) -> None:
         self.give_up(errors.ReaderStalled(f"the reader took nothing for {self._limits.stall:g} s"))
-
-
-def _blamed(problem: errors.ForemanError) -> Outcome:
-    if isinstance(problem, errors.ReaderStalled):
-        return "client left"
-    return "target failed" if isinstance(problem, errors.TargetError) else "refused"

@@ -22,7 +22,7 @@ from foreman.headers import to_client
 from foreman.inference import Inference
 from foreman.lanes import Lane
 from foreman.ollama.listing import Listing
-from foreman.record import Record
+from foreman.record import Record, outcome_of
 from foreman.schedule import Ticket
 from foreman.slices import Slices
 from foreman.store.store import Store
@@ -194,7 +194,7 @@ class Api:
             if request.refusal is not None:  # its body could not be read to the end
                 record.outcome, record.status = "refused", request.refusal.status
         except errors.ForemanError as problem:
-            record.outcome = "target failed" if isinstance(problem, errors.TargetError) else "refused"
+            record.outcome = outcome_of(problem)
             record.detail = str(problem)
             record.status = client.fail(problem, self._retry_after)
         except Exception:  # noqa: BLE001 - whatever it was, the client is told that something was

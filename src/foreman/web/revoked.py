@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from foreman import errors
-from foreman.record import Record
+from foreman.record import Record, outcome_of
 from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.door import Door
@@ -48,6 +48,6 @@ def _end(
         if visit.startedWriting:
             way = visit.way
             record = Record(visit.id, visit.caller, way.path, way.lane.value, visit.began_at, status=visit.code)
-            record.outcome, record.detail = "refused", str(problem)
+            record.outcome, record.detail = outcome_of(problem), str(problem)
             access_log.write(record)
         visit.turn_away(problem)
