@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from pytest_twisted import ensureDeferred
 from rich.console import Console
 from twisted.internet.defer import maybeDeferred
@@ -22,6 +23,7 @@ from twisted.protocols.portforward import ProxyFactory
 from ulid import ULID
 
 from bench import listen, port_of, reactor, settings, start_foreman
+from foreman import addresses
 from foreman.cli import checks
 from foreman.cli.check import as_value, show
 from foreman.cli.effective import effective
@@ -185,10 +187,30 @@ async def test_a_page_of_something_else_is_told_in_one_bounded_line(simulator: A
     target.misbehave("5xx", route="*", times=0, status=404, text=page)
     found = (await looked(settings(port)))["target"]
     assert found.state == "bad"
-    assert "answered 404" in found.text
+    assert "answered 404 with a web page" in found.text
+    assert "<" not in found.text
     assert len(found.text) < 500
     assert "\n" not in found.text
     assert "\x1b" not in found.text
+
+
+@ensureDeferred
+async def test_a_path_in_the_address_of_the_target_is_said_to_be_too_much(simulator: Any) -> None:
+    _, port = simulator
+    config = evolve(settings(port), target=addresses.target(f"http://127.0.0.1:{port}/v1"))
+    found = (await looked(config))["target"]
+    assert found.state == "bad"
+    assert found.text.endswith("Ollama's own address has no path: leave out /v1")
+
+
+@ensureDeferred
+async def test_a_target_that_is_another_foreman_is_noted(simulator: Any) -> None:
+    _, port = simulator
+    foreman = await start_foreman(port)
+    found = (await looked(settings(foreman.port)))["target"]
+    assert found.state == "note"
+    assert "it is a foreman itself" in found.text
+    await foreman.stop()
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,11 @@ def refused(number: int) -> CannotListenError:
             CannotListenError(None, "/run/foreman.sock", "Cannot acquire lock"),  # type: ignore[arg-type]
             "unix:/run/foreman.sock: the socket is in use; another program listens there",
         ),
-        ("nonsense:1", ValueError("Unknown endpoint type: 'nonsense'"), "nonsense:1: Unknown endpoint type: 'nonsense';"),
+        (
+            "nonsense:1",
+            ValueError("Unknown endpoint type: 'nonsense'"),
+            "nonsense:1: Unknown endpoint type: 'nonsense';",
+        ),
     ],
 )
 def test_a_port_that_cannot_be_opened_is_told_with_what_to_do(listen: str, problem: Exception, sentence: str) -> None:

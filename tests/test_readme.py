@@ -134,7 +134,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         return f"127.0.0.1:{wait_for(lambda: re.search(pattern, log.read_text()))[1]}"
 
     try:
-        target = start("simulator", r"listens on http://[\d.]+:(\d+) with", "simulate", "--rate", "0", "--load-time", "0")
+        target = start(
+            "simulator", r"listens on http://[\d.]+:(\d+) with", "simulate", "--rate", "0", "--load-time", "0"
+        )
         serve = ("serve", "--target-url", target, "--poll-interval", "1s")
         free = start("free", r"starting on (\d+)", *serve)
         closed = start("closed", r"starting on (\d+)", *serve, FOREMAN_AUTH_TOKEN=TOKEN)

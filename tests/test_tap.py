@@ -72,7 +72,9 @@ def test_a_port_that_is_taken_is_one_sentence_and_a_status(tmp_path: Path, taken
     assert not (tmp_path / "twistd.pid").exists()
 
 
-@pytest.mark.parametrize("words", [["twist", "foreman"], ["twistd", "--nodaemon", "foreman"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [["twist", "foreman"], ["twistd", "--nodaemon", "foreman"]], ids=lambda words: words[0]
+)
 def test_a_wrong_setting_is_told_without_the_list_of_options(tmp_path: Path, words: list[str]) -> None:
     status, out, err = run(tmp_path, *words, listen="127.0.0.1:0", turns="0", buffer="x")
     assert (status, out) == (2, "")

@@ -10,11 +10,13 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - what ``within`` raises
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
+from foreman import characters
 from foreman.cli.asking import Unanswered
 from foreman.cli.findings import Finding
 from foreman.cli.remote import Foreman, agent, answered
@@ -27,7 +29,7 @@ from foreman.listening import why_not
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
-from foreman.ollama.listing import POLL_PATIENCE
+from foreman.ollama.listing import POLL_PATIENCE, THERE
 from foreman.ollama.stock import Standing
 from foreman.permissions import loose
 from foreman.store.opening import check_library, examine
@@ -74,10 +76,17 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Fi
     url = client.address.shown
     await inventory.refresh()
     if inventory.degraded is not None:
-        detail, status = f"{url}: {inventory.degraded.detail}", inventory.degraded.status
+        detail, status = f"{url}: {_without_page(inventory.degraded.detail)}", inventory.degraded.status
+        refused = status in {401, 403}
         if status in {503, 508}:
             detail += await _circle(client)
-        cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if status in {401, 403} else ""
+        cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
+        if inventory.degraded.reason in THERE:
+            if await _foreman_as_target(reactor, client):
+                cure += "; it is a foreman itself: give the address of Ollama"
+            elif client.address.path and not refused:
+                path = client.address.shown.removeprefix(evolve(client.address, path="").url)
+                cure += f"; Ollama's own address has no path: leave out {path}"
         return Finding("target", "bad", detail + cure)
     try:
         version = await within(Deferred.fromCoroutine(client.version()), POLL_PATIENCE, reactor)
@@ -86,8 +95,30 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Fi
     text = (
         f"{url} is Ollama {version} with {_counted(len(inventory.installed), 'model')}, {len(inventory.running)} loaded"
     )
+    if await _foreman_as_target(reactor, client):
+        return Finding(
+            "target", "note", f"{text}; but it is a foreman itself, in front of that Ollama: requests wait twice"
+        )
     missing = "".join(f"; it gives no list at {path}: {why}" for path, why in inventory.missing.items())
     return Finding("target", "ok" if inventory.installed and not missing else "note", text + missing)
+
+
+def _without_page(detail: str) -> str:
+    """What the inventory says of the target, without the page that something else than Ollama answers."""
+    begin, _, page = detail.partition(": ")
+    if begin.startswith("the target answered ") and page.lstrip().startswith("<"):
+        return f"{begin} with a web page, as Ollama does not; is it something else?"
+    return detail
+
+
+async def _foreman_as_target(reactor: Any, client: TargetClient) -> bool:
+    """Whether the target answers ``/healthz`` as foreman does; Ollama has no such route."""
+    try:
+        _, body = await within(Deferred.fromCoroutine(client.fetch(b"GET", "/healthz")), POLL_PATIENCE, reactor)
+        health = characters.read(body)
+    except (TargetAway, HTTPError, TimeoutError, ValueError, RecursionError):
+        return False
+    return isinstance(health, dict) and {"status", "degraded"} <= health.keys()
 
 
 async def _circle(client: TargetClient) -> str:

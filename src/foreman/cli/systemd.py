@@ -110,7 +110,9 @@ def given(text: str) -> tuple[str | None, str | None]:
         elif key == "Environment":
             name, _, value = _unquoted(value).partition("=")
             # In a unit of the system the variable has the name of the credential, which LoadCredential explains.
-            found.setdefault({"FOREMAN_AUTH_TOKEN_FILE": "token", "FOREMAN_DRAIN_TIMEOUT": "drain"}.get(name, ""), value)
+            found.setdefault(
+                {"FOREMAN_AUTH_TOKEN_FILE": "token", "FOREMAN_DRAIN_TIMEOUT": "drain"}.get(name, ""), value
+            )
     return found.get("token"), found.get("drain")
 
 

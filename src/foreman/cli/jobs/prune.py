@@ -75,7 +75,9 @@ def command(states: tuple[str, ...], before: datetime | None, url: str, *, yes: 
 
 def _ask(states: tuple[str, ...], before: datetime | None) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError("there is no terminal to confirm the removal in; add --yes to remove the jobs without a question")
+        raise click.UsageError(
+            "there is no terminal to confirm the removal in; add --yes to remove the jobs without a question"
+        )
     what = "have ended" if "ended" in states else f"are {' or '.join(states)}"
     when = f" since before {local(before):%Y-%m-%d %H:%M}" if before else ""
     if not click.confirm(f"Remove all jobs that {what}{when}, with their answers?", err=True):
