@@ -17,8 +17,13 @@ from typing import Any, TypeVar
 import click
 import pytest
 from attrs import define, field
+from OpenSSL import SSL
 from pytest_twisted import ensureDeferred
 from rich.console import Console
+from service_identity import VerificationError
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseNeverReceived
 
 from bench import reactor
 from foreman.cli import asking, cancel, models, ps, remote, tables
@@ -230,6 +235,28 @@ def test_a_unix_socket_is_refused_with_a_way_to_ask_it() -> None:
     for url in ("unix:/run/foreman.sock", "unix:///run/foreman.sock:mode=660"):
         with pytest.raises(click.UsageError, match=r"cannot connect to a Unix socket.*curl --unix-socket"):
             asking.usable(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem", "sentence"),
+    [
+        ("https://box", SSL.Error([("SSL routines", "", "certificate verify failed")]), "in SSL_CERT_FILE"),
+        ("https://box", SSL.Error([("SSL routines", "", "wrong version number")]), "is its address http:// instead"),
+        ("https://box", SSL.Error([("SSL routines", "", "no shared cipher")]), "TLS failed: [('SSL routines'"),
+        ("https://box", VerificationError(errors=[]), "certificate is for another name"),
+        ("http://box", ConnectionDone(), "if it wants TLS, its address begins with https://"),
+        ("https://box", ConnectionDone(), "Connection was closed cleanly"),
+    ],
+)
+@ensureDeferred
+async def test_what_is_wrong_with_tls_is_told_in_words(url: str, problem: Exception, sentence: str) -> None:
+    async def asking() -> None:
+        raise ResponseNeverReceived([Failure(problem)])
+
+    with pytest.raises(Unanswered) as caught:
+        await remote.plainly(url, asking(), None, None)
+    assert sentence in str(caught.value)
+    assert caught.value.status == FAILED
 
 
 @pytest.mark.parametrize("url", ["ftp://box", "http://", "http://box:port"])

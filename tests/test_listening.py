@@ -114,7 +114,7 @@ def refused(number: int) -> CannotListenError:
         ),
         (
             "unix:/run/foreman.sock",
-            CannotListenError(None, "/run/foreman.sock", "Cannot acquire lock"),  # type: ignore[arg-type]
+            CannotListenError(None, "/run/foreman.sock", "Cannot acquire lock"),
             "unix:/run/foreman.sock: the socket is in use; another program listens there",
         ),
         (

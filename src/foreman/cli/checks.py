@@ -81,6 +81,8 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Fi
         if status in {503, 508}:
             detail += await _circle(client)
         cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
+        if inventory.degraded.reason == "reset" and client.address.scheme == "http":
+            cure = "; if it wants TLS, its address begins with https://"
         if inventory.degraded.reason in THERE:
             if await _foreman_as_target(reactor, client):
                 cure += "; it is a foreman itself: give the address of Ollama"

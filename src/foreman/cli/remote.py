@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
@@ -15,9 +14,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
+    ConnectionDone,
     ConnectionRefusedError,  # noqa: A004 - Twisted's word
     DNSLookupError,
 )
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, FileBodyProducer, RequestTransmissionFailed, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
@@ -28,6 +29,7 @@ from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN
 from foreman.cli.options import ended_by, with_reactor
 from foreman.cli.streams import say
 from foreman.cli.taking import Line, TooLarge, take_lines, take_whole
+from foreman.ollama.reasons import is_tls, tls_in_words
 
 T = TypeVar("T")
 
@@ -203,7 +205,7 @@ async def plainly(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience
             raise Unreached(FAILED, f"{url} did not answer within {patience:.0f} s") from None
         if unwanted or isinstance(problem, CancelledError):
             raise CancelledError from None
-        raise Unreached(FAILED, f"{url} cannot be asked: {_reason(problem)}") from None
+        raise Unreached(FAILED, f"{url} cannot be asked: {_reason(problem, url)}") from None
     finally:
         if limit is not None and limit.active():
             limit.cancel()
@@ -276,7 +278,11 @@ def answer_of(
     return with_reactor(ask)
 
 
-def _reason(problem: BaseException) -> str:
-    with suppress(AttributeError, IndexError):
-        return str(problem.reasons[0].getErrorMessage())  # type: ignore[attr-defined]
-    return str(problem) or type(problem).__name__
+def _reason(problem: BaseException, url: str) -> str:
+    causes = getattr(problem, "reasons", None) or [Failure(problem)]
+    cause: BaseException = causes[0].value
+    if is_tls(cause):
+        return f"TLS failed: {tls_in_words(cause)}"
+    if isinstance(cause, ConnectionDone) and url.startswith("http://"):
+        return "it closed the connection without an answer; if it wants TLS, its address begins with https://"
+    return str(causes[0].getErrorMessage()) or type(cause).__name__

@@ -13,7 +13,7 @@ def broken_off(reason: Failure) -> errors.ConnectionError:
     if reason.check(error.ConnectionDone):
         return errors.ConnectionError("reset", "the target closed the connection without an answer")
     if _is_tls(reason):
-        return errors.ConnectionError("tls", f"TLS with the target failed: {reason.getErrorMessage()}")
+        return errors.ConnectionError("tls", f"TLS with the target failed: {tls_in_words(reason.value)}")
     return errors.ConnectionError("reset", "the target broke the connection without an answer")
 
 
@@ -26,9 +26,29 @@ def unreachable(reason: Failure) -> errors.ConnectionError:
     if reason.check(error.DNSLookupError):
         return errors.ConnectionError("dns", f"the target's name cannot be resolved: {reason.getErrorMessage()}")
     if _is_tls(reason):
-        return errors.ConnectionError("tls", f"TLS with the target failed: {reason.getErrorMessage()}")
+        return errors.ConnectionError("tls", f"TLS with the target failed: {tls_in_words(reason.value)}")
     return errors.ConnectionError("refused", f"the target cannot be reached: {reason.getErrorMessage()}")
 
 
 def _is_tls(reason: Failure) -> bool:
-    return type(reason.value).__module__.startswith(("OpenSSL", "service_identity"))
+    return is_tls(reason.value)
+
+
+def is_tls(problem: BaseException | None) -> bool:
+    """Whether it is TLS that failed, and not the connection below it."""
+    return type(problem).__module__.startswith(("OpenSSL", "service_identity"))
+
+
+def tls_in_words(problem: BaseException | None) -> str:
+    """What OpenSSL, or the check of the name, has against the other side, and what to do."""
+    if type(problem).__module__.startswith("service_identity"):
+        return "its certificate is for another name than the one in the address"
+    said = str(problem)
+    if "certificate verify failed" in said:
+        return (
+            "its certificate is not trusted here; if it is self-signed, or of an authority of your own, name a file with "
+            "that certificate (PEM) in SSL_CERT_FILE"
+        )
+    if any(words in said for words in ("wrong version number", "record layer", "unknown protocol", "http request")):
+        return "what answers there does not speak TLS; is its address http:// instead of https://?"
+    return said
