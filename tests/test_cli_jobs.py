@@ -179,12 +179,10 @@ async def test_a_foreman_without_jobs_is_said_to_be_one(foreman: Commands, prete
 # -- the list
 
 
-@pytest.mark.parametrize("width", [80, 140])
 @ensureDeferred
-async def test_the_list_fits_the_terminal_a_line_for_each_job(foreman: Commands, width: int) -> None:
-    result = await foreman("jobs", COLUMNS=str(width))
-    rows = result.stdout.splitlines()
-    assert all(len(row) <= width for row in rows)
+async def test_the_list_fits_the_terminal_a_line_for_each_job(foreman: Commands) -> None:
+    rows = (await foreman("jobs", COLUMNS="140")).stdout.splitlines()
+    assert all(len(row) <= 140 for row in rows)
     assert len(rows) == 4
     assert rows[0].split() == "ID STATE MODEL ENDPOINT AGE TIME TRIES NOTE".split()
     third, second, first = (row.split() for row in rows[1:])
@@ -193,10 +191,34 @@ async def test_the_list_fits_the_terminal_a_line_for_each_job(foreman: Commands,
     assert first[:2] == ["8R4A6C", "succeeded"]
     assert "ran 3.2 s" in rows[3]
     assert "2/5" in rows[1]
-    assert ("/v1/chat/completions" if width == 140 else "v1/chat") in rows[2]
-    if width == 140:
-        assert "target_error: llama runner" in rows[1]
-        assert "run=nightly" in rows[2]
+    assert "/v1/chat/completions" in rows[2]
+    assert "target_error: llama runner" in rows[1]
+    assert "run=nightly" in rows[2]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 99])
+@ensureDeferred
+async def test_in_a_narrow_terminal_a_long_note_stands_below_its_job(foreman: Commands, width: int) -> None:
+    rows = (await foreman("jobs", COLUMNS=str(width))).stdout.splitlines()
+    assert all(len(row) <= width for row in rows)
+    assert len(rows) == 6
+    assert rows[2].startswith("        target_er")
+    assert rows[4].strip() == "run=nightly"
+    if width >= 80:
+        assert rows[0].split() == "ID STATE MODEL ENDPOINT AGE TIME TRIES".split()
+        assert rows[2].strip() == f"{GONE['class']}: {GONE['message']}"
+        assert rows[1].split()[:3] == ["XES2HA", "scheduled", "llama3.2:3b"]
+        assert "2/5" in rows[1]
+        assert "v1/chat" in rows[3]
+        assert "ran 3.2 s" in rows[5]
+
+
+@ensureDeferred
+async def test_in_a_narrow_terminal_short_notes_keep_their_column(foreman: Commands, pretended: Pretended) -> None:
+    pretended.jobs = {FIRST: job(FIRST, position=7)}
+    head, row = (await foreman("jobs", COLUMNS="80")).stdout.splitlines()
+    assert head.split()[-1] == "NOTE"
+    assert row.rstrip().endswith("place 7")
 
 
 @ensureDeferred

@@ -153,8 +153,8 @@ class Config:
     keep_cancelled: float = _setting("3d", spellings.seconds, "the same for those that were cancelled")
     keep_failed: float = _setting("30d", spellings.seconds, "the same for those that failed or were discarded")
     disk_reserve: int = _setting("256MiB", spellings.size, "free room on the disk below which no jobs are taken: 507")
-    log_format: str = _setting("text", spellings.text_or_json, "text, or json")
-    log_level: str = _setting("info", spellings.info_or_debug, "info, or debug: probes of /healthz, too")
+    log_format: str = _setting("text", spellings.text_or_json, "form of the log: text, or json")
+    log_level: str = _setting("info", spellings.info_or_debug, "how much is logged: info, or debug (also probes of /healthz)")
 
 
 def _row(attribute: Attribute[object]) -> Setting:

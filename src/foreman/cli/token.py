@@ -60,7 +60,8 @@ def command() -> None:
 def new(name: str, path: Path, *, admin: bool) -> None:
     """Make a token for NAME and print it, once: only its digest is kept.
 
-    Where NAME has a token already, it is another one: both are valid until one of them is revoked.
+    Where NAME has a token already, it is another one: both are valid until one of them is revoked. A foreman that was
+    given a copy of the file (systemd's LoadCredential) knows a new token after a restart.
     """
     try:
         check_name(name)
@@ -79,7 +80,7 @@ def new(name: str, path: Path, *, admin: bool) -> None:
         with _locked(path):
             _write(path, without_holder(_read(path), name, holder.id))
         raise
-    say(f"This is the token of {name} ({holder.id}); it is not shown again. {_TAKEN_OVER}")
+    say(f"This is the token of {name} ({holder.id}); it is not shown again. A running foreman knows it within seconds.")
     for one in others:
         say(
             f"{name} has another token, of {_day(one) or 'an unknown day'}; when it is no longer used: "

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from foreman.cli.jobs.words import STYLES, brief, end_of, note, since, timing, tries, trouble
 from foreman.cli.look import Column, human_size, objects, plain, table
+from foreman.cli.tables import SHOWN_OF_ID
 from foreman.cli.when import local, read
 
 _LIST = (
@@ -34,6 +35,8 @@ _ARTIFACTS = (
 )
 #: From so many columns on there is room for whole paths.
 _WIDE = 100
+#: In a narrower terminal, a longer note stands in a line of its own, in characters.
+_SHORT_NOTE = 12
 #: In this order, and as they are called here.
 _FIELDS = {
     "endpoint": "endpoint",
@@ -57,9 +60,11 @@ def show_list(jobs: Sequence[Mapping[str, Any]], console: Console, now: datetime
     :param now: against which ages are told, with a time zone.
     """
     narrow = console.width < _WIDE
+    notes = [note(job) for job in jobs]
+    apart = narrow and any(len(text) > _SHORT_NOTE for text in notes)
     differ = len({job.get("owner") for job in jobs}) > 1
     rows = []
-    for job in jobs:
+    for job, text in zip(jobs, notes, strict=True):
         created = since(job.get("created_at"), now)
         row: list[str | Text] = [
             end_of(job),
@@ -70,10 +75,20 @@ def show_list(jobs: Sequence[Mapping[str, Any]], console: Console, now: datetime
             timing(job, now),
             tries(job),
             _cut(plain(job.get("owner")) if differ else ""),
-            _cut(note(job)),
+            "" if apart else _cut(text),
         ]
         rows.append(row)
-    console.print(table(_LIST, rows))
+    listed = table(_LIST, rows)
+    if not apart:
+        console.print(listed)
+        return
+    # No column of the list wraps, so that each of its rows is one line, and what is to be noted fits below it.
+    head, *lines = console.render_lines(listed, pad=False)
+    for line, text in zip([head, *lines], ["", *notes], strict=True):
+        console.print(Text.assemble(*((part.text, part.style or "") for part in line)), no_wrap=True, crop=False)
+        if text:
+            shown = Text(f"{'':{SHOWN_OF_ID + 2}}{text}", style="dim")
+            console.print(shown, no_wrap=True, overflow="ellipsis")
 
 
 def show_job(job: Mapping[str, Any], console: Console, now: datetime) -> None:
