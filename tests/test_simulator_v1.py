@@ -219,3 +219,4 @@ def test_the_program_says_where_it_listens_or_why_it_cannot() -> None:
     assert said[0].endswith(" with a:latest, b:latest")
     assert program.run(Settings(), MemoryReactorClock(), "nonsense:1", said.append) == 1
     assert said[1].startswith("the simulator cannot listen at nonsense:1: ")
+    assert said[1].endswith("; --listen chooses another place")

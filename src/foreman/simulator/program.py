@@ -39,7 +39,10 @@ def run(settings: Settings, reactor: Any, where: str, say: Callable[[str], objec
     def failed(failure: Failure) -> None:
         nonlocal outcome
         outcome = 1
-        say(f"the simulator cannot listen at {where}: {failure.getErrorMessage()}")
+        # Twisted's own sentence repeats the place, and has the number of the error.
+        cause = getattr(failure.value, "socketError", failure.value)
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        say(f"the simulator cannot listen at {where}: {reason}; --listen chooses another place")
         reactor.stop()
 
     def begin() -> None:
