@@ -422,6 +422,17 @@ async def test_models_are_listed_with_what_they_take_and_can_the_loaded_ones_fir
     assert "completion, tools, thinking" in text
 
 
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_what_a_model_can_stands_below_it_where_the_terminal_is_narrow(width: int) -> None:
+    able = [model | {"capabilities": ["completion", "vision", "tools", "thinking"]} for model in INSTALLED]
+    found = Models("http://127.0.0.1:8080", WELL, able, LOADED)
+    lines = printed(lambda console: models.show(found, console, NOW), width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) == 1 + 2 * len(INSTALLED)
+    assert all(line.startswith("  completion, vis") for line in lines[2::2])
+    assert width < 80 or lines[2].strip() == "completion, vision, tools, thinking"
+
+
 @ensureDeferred
 async def test_models_for_scripts_tell_the_same_in_the_targets_order(served: Served) -> None:
     values = models.as_values(await ask(served.url, models.look))

@@ -62,6 +62,20 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]]) -> Ta
     return made
 
 
+def print_table(console: Console, made: Table, below: Sequence[str], indent: int) -> None:
+    """Print a table in which no column wraps, so that each row is one line.
+
+    :param below: for each row what stands in a line of its own below it, after ``indent`` blanks; none for a plain table.
+    """
+    if not below:
+        console.print(made)
+        return
+    for line, text in zip(console.render_lines(made, pad=False), ["", *below], strict=True):
+        console.print(Text.assemble(*((part.text, part.style or "") for part in line)), no_wrap=True, crop=False)
+        if text:
+            console.print(Text(f"{'':{indent}}{text}", style="dim"), no_wrap=True, overflow="ellipsis")
+
+
 def plain(value: object) -> str:
     """Text that a terminal only prints: a caller chooses the name of a model, and could choose escape codes."""
     text = "" if value is None else str(value)

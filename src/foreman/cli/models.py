@@ -14,7 +14,7 @@ from rich.text import Text
 
 from foreman.cli.asking import Unanswered, json_option, said, url_option
 from foreman.cli.explained import ASKING_ENDS, FAILED, Explained
-from foreman.cli.look import Column, console, human_size, objects, plain, processor, table, until
+from foreman.cli.look import Column, console, human_size, objects, plain, print_table, processor, table, until
 from foreman.cli.tables import warnings
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ _COLUMNS = (
     Column("LOADED"),
     Column("UNTIL"),
 )
+#: Of the row of a model: where a list is that may be too long for the terminal, and then stands below the model.
+_CAPABILITIES = 3
 
 
 @frozen
@@ -109,7 +111,14 @@ def show(models: Models, console: Console, now: datetime) -> None:
         return
     # A name is there to be copied: it is only broken where its length leaves nothing for the rest.
     name = Column("NAME", wraps=max(len(plain(model["name"])) for model in rows) > _LONG_NAME)
-    console.print(table([name, *_COLUMNS], [_row(model, now) for model in rows]))
+    cells = [_row(model, now) for model in rows]
+    below: list[str] = []
+    needed = console.measure(table([name, *_COLUMNS], cells), options=console.options.update(width=1000)).maximum
+    if needed > console.width and not name.wraps:
+        below = [str(row[_CAPABILITIES]) for row in cells]
+        for row in cells:
+            row[_CAPABILITIES] = ""
+    print_table(console, table([name, *_COLUMNS], cells), below, indent=2)
 
 
 def _row(model: Mapping[str, Any], now: datetime) -> list[str | Text]:

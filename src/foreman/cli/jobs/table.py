@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from foreman.cli.jobs.words import STYLES, brief, end_of, note, since, timing, tries, trouble
-from foreman.cli.look import Column, human_size, objects, plain, table
+from foreman.cli.look import Column, human_size, objects, plain, print_table, table
 from foreman.cli.tables import SHOWN_OF_ID
 from foreman.cli.when import local, read
 
@@ -78,17 +78,7 @@ def show_list(jobs: Sequence[Mapping[str, Any]], console: Console, now: datetime
             "" if apart else _cut(text),
         ]
         rows.append(row)
-    listed = table(_LIST, rows)
-    if not apart:
-        console.print(listed)
-        return
-    # No column of the list wraps, so that each of its rows is one line, and what is to be noted fits below it.
-    head, *lines = console.render_lines(listed, pad=False)
-    for line, text in zip([head, *lines], ["", *notes], strict=True):
-        console.print(Text.assemble(*((part.text, part.style or "") for part in line)), no_wrap=True, crop=False)
-        if text:
-            shown = Text(f"{'':{SHOWN_OF_ID + 2}}{text}", style="dim")
-            console.print(shown, no_wrap=True, overflow="ellipsis")
+    print_table(console, table(_LIST, rows), notes if apart else (), SHOWN_OF_ID + 2)
 
 
 def show_job(job: Mapping[str, Any], console: Console, now: datetime) -> None:
