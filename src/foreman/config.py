@@ -154,7 +154,9 @@ class Config:
     keep_failed: float = _setting("30d", spellings.seconds, "the same for those that failed or were discarded")
     disk_reserve: int = _setting("256MiB", spellings.size, "free room on the disk below which no jobs are taken: 507")
     log_format: str = _setting("text", spellings.text_or_json, "form of the log: text, or json")
-    log_level: str = _setting("info", spellings.info_or_debug, "how much is logged: info, or debug (also probes of /healthz)")
+    log_level: str = _setting(
+        "info", spellings.info_or_debug, "how much is logged: info, or debug (also probes of /healthz)"
+    )
 
 
 def _row(attribute: Attribute[object]) -> Setting:
@@ -257,7 +259,9 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
         if not (closed or config.allow_open or is_private(config.listen)):
             can = "can be reached from other machines"
             if not is_known(config.listen):
-                can = "is neither host:port nor an endpoint of Twisted's own, so that it could be reached from anywhere,"
+                can = (
+                    "is neither host:port nor an endpoint of Twisted's own, so that it could be reached from anywhere,"
+                )
             yield (
                 f"FOREMAN_LISTEN: {config.listen!r} {can} and no token is required; "
                 "set FOREMAN_AUTH_TOKEN, or FOREMAN_ALLOW_OPEN=1 if everybody may use it"
