@@ -694,6 +694,20 @@ def test_a_request_can_be_cancelled_by_its_id_by_whoever_may() -> None:
     work.check_nothing_is_left()
 
 
+def test_a_request_that_is_cancelled_or_stopped_while_its_model_is_looked_for_takes_no_turn() -> None:
+    work = Work()
+    work.target.slow = True
+    cancelled, stopped = work.ask(model="nope"), work.ask(model="gone")
+    assert work.inference.cancel("0", lambda _: True)
+    assert isinstance(cancelled.problem, errors.Cancelled)
+    work.inference.stop()
+    assert isinstance(stopped.problem, errors.Draining)
+    work.target.answer()
+    work.target.answer()
+    assert work.target.calls == []
+    work.check_nothing_is_left()
+
+
 # over real sockets
 
 

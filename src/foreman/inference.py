@@ -90,7 +90,8 @@ class Inference:
         work, turn = Work(ticket.id, ticket.caller), None
         self._active.add(work)
         try:
-            gate = await self._gate_for(question)
+            work.pending = Deferred.fromCoroutine(self._gate_for(question))  # which may ask the target for its models
+            gate = await work.pending
             # Prepared before the turn, so that the target does not idle meanwhile.
             head = self._head(question)
             question = evolve(question, headers=[])  # the head has them, and thousands may wait
