@@ -7,15 +7,17 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate
+from twisted.python.reflect import namedAny
 from twisted.python.usage import Options as Runner
 
-from foreman import logs
 from foreman.tap import Options, forget_own_pid
 from processes import SCRIPTS, clean_environment, free_port
 
@@ -106,13 +108,44 @@ def test_a_log_file_of_twistd_has_the_format_too(tmp_path: Path) -> None:
     assert any("listens on" in line["message"] for line in lines((tmp_path / "twistd.log").read_text()))
 
 
+@pytest.mark.parametrize("level", ["info", "debug"])
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("runner", ["twistd", "twist"])
+def test_the_level_of_the_log_counts_under_every_runner(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    runner: str,
+    log_format: str,
+    level: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", [runner, "foreman", f"--log-format={log_format}", f"--log-level={level}"])
+    monkeypatch.setenv("FOREMAN_DB_PATH", str(tmp_path / "foreman.db"))
+    options = Options()
+    parent: Any = Runner()
+    parent.subCommand = "foreman"
+    parent |= {"nodaemon": True} if runner == "twistd" else {"fileLogObserverFactory": None, "logLevel": LogLevel.info}
+    options.parent = parent
+    options.parseOptions(sys.argv[2:])
+    if runner == "twistd":
+        writes = namedAny(parent["logger"])()
+    else:  # as twist puts them together
+        predicate = LogLevelFilterPredicate(defaultLogLevel=parent["logLevel"])
+        writes = FilteringLogObserver(parent["fileLogObserverFactory"](sys.stdout), [predicate])
+    for each in (LogLevel.debug, LogLevel.info):
+        writes({"log_time": 0.0, "log_level": each, "log_namespace": "n", "log_format": f"an event of {each.name}"})
+    told = capsys.readouterr().out.splitlines()
+    assert [line.startswith("{") for line in told] == [log_format == "json"] * len(told)
+    expected = ["debug", "info"] if level == "debug" else ["info"]
+    assert [word for word in ("debug", "info") if any(f"an event of {word}" in line for line in told)] == expected
+
+
 @pytest.mark.parametrize("chosen", [{"logger": "somebody.elses"}, {"syslog": True}])
 def test_a_log_that_twistds_own_options_choose_stays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("FOREMAN_LOG_FORMAT", "json")
     monkeypatch.setenv("FOREMAN_DB_PATH", str(tmp_path / "foreman.db"))
-    monkeypatch.setattr(logs, "twistd_options", {})
     runner = Runner()
     runner.update(chosen)
     options = Options()

@@ -35,19 +35,32 @@ def observer(log_format: str, stream: TextIO, level: str = "info") -> ILogObserv
     return FilteringLogObserver(writes, [least])
 
 
-#: The options of the ``twistd`` that this process is: it makes its observer by a name, and passes nothing to it.
-twistd_options: Mapping[str, Any] = {}
+#: The options of the ``twistd`` that this process is, the format and the level: it makes its observer by a name, and passes
+#: nothing to it.
+_twistd: tuple[Mapping[str, Any], str, str] = ({}, "text", "info")
+
+
+def for_twistd(options: Mapping[str, Any], log_format: str, level: str) -> str:
+    """Choose how ``twistd`` writes its log.
+
+    :param options: its own, read when it begins to log; :param log_format, level: as for ``observer``.
+    :return: the name by which it finds what makes its observer.
+    """
+    global _twistd  # noqa: PLW0603 - there is one log in a process
+    _twistd = (options, log_format, level)
+    return f"{__name__}.{twistd_observer.__name__}"
 
 
 def twistd_observer() -> ILogObserver:
-    """The JSON observer that writes where ``twistd`` writes its log; SIGUSR1 begins a new file, as there."""
-    name = twistd_options.get("logfile") or ("-" if twistd_options.get("nodaemon") else "twistd.log")
+    """The observer that writes where ``twistd`` writes its log; SIGUSR1 begins a new file, as there."""
+    options, log_format, level = _twistd
+    name = options.get("logfile") or ("-" if options.get("nodaemon") else "twistd.log")
     if name == "-":
-        return JSONObserver(sys.stdout)
-    file = LogFile.fromFullPath(name)
+        return observer(log_format, sys.stdout, level)
+    file: Any = LogFile.fromFullPath(name)
     if not signal.getsignal(signal.SIGUSR1):  # nobody has asked for it
         signal.signal(signal.SIGUSR1, lambda _number, _frame: file.rotate())
-    return JSONObserver(file)
+    return observer(log_format, file, level)
 
 
 @implementer(ILogObserver)

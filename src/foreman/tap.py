@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ class Options(usage.Options):
             raise SystemExit(2) from None
         runner: Any = getattr(self, "parent", None)
         if runner is not None:
-            choose_log(runner, self.config.log_format)
+            choose_log(runner, self.config.log_format, self.config.log_level)
             forget_own_pid(runner.get("pidfile"))
 
 
@@ -68,19 +69,24 @@ def service_from_environment() -> IService:
     return _Started(_or_exit(config), config.listen)
 
 
-def choose_log(runner: Any, log_format: str) -> None:
-    """Let ``twistd`` or ``twist`` write the log as FOREMAN_LOG_FORMAT says, unless its own options choose.
+def choose_log(runner: Any, log_format: str, level: str) -> None:
+    """Let ``twistd`` or ``twist`` write the log as FOREMAN_LOG_FORMAT and FOREMAN_LOG_LEVEL say, unless its own options choose.
 
     :param runner: their options, which are changed.
     """
+    from twisted.logger import LogLevel
+
     from foreman import logs
 
     if "fileLogObserverFactory" in runner:  # twist, which does not tell an option that was given from its default
-        if not any(word.startswith("--log-format") for word in sys.argv):
-            runner["fileLogObserverFactory"] = lambda stream: logs.observer(log_format, stream)
-    elif log_format == "json" and not runner.get("logger") and not runner.get("syslog"):
-        logs.twistd_options = runner
-        runner["logger"] = f"{logs.__name__}.{logs.twistd_observer.__name__}"
+        given = list(takewhile(lambda word: word != runner.subCommand, sys.argv[1:]))
+        if not any(word.startswith("--log-format") for word in given):
+            # twist itself leaves out what is below its level.
+            runner["fileLogObserverFactory"] = lambda stream: logs.observer(log_format, stream, "debug")
+        if not any(word.startswith("--log-level") for word in given):
+            runner["logLevel"] = LogLevel.levelWithName(level)
+    elif not runner.get("logger") and not runner.get("syslog"):
+        runner["logger"] = logs.for_twistd(runner, log_format, level)
 
 
 def forget_own_pid(pidfile: str | None) -> None:
