@@ -15,6 +15,7 @@ from bench import listen, port_of, start_foreman
 from foreman import errors, names
 from foreman.ollama.rivals import BELIEVED, LOADING, Rivals
 from foreman.ollama.wire import Running
+from foreman.schedule import Ticket
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.scheduler import Scheduler
 from foreman.swaps import AT_MOST, HOLD, LOOK, TOGETHER
@@ -268,6 +269,61 @@ def test_how_many_wait_is_bounded() -> None:
     assert isinstance(askings[3].problem, errors.QueueFull)
     made.inference.close()
     assert all(isinstance(asking.problem, errors.Draining) for asking in askings[:3])
+
+
+def held(made: Work, caller: str, model: str = "embed") -> list[Any]:
+    """What comes of an embedding of ``caller``: a turn, or a failure."""
+    results: list[Any] = []
+    ticket = Ticket("an id", caller, model, "/api/embed", 0.0)
+    made.inference.enter(made.inference.embeddings, ticket).addBoth(results.append)
+    return results
+
+
+def test_of_those_that_wait_for_chats_one_caller_has_a_share(work: Work) -> None:
+    work.inference.embeddings.max_queue = 16
+    work.ask()
+    greedy = [held(work, "greedy") for _ in range(30)]
+    refused = [one for one in greedy if one]
+    assert all(one[0].check(errors.QueueFull) for one in refused)
+    assert 0 < len(refused) < 30
+    assert held(work, "other") == []
+
+
+def test_those_that_wait_for_chats_and_those_that_wait_for_a_turn_share_one_bound(work: Work) -> None:
+    embeddings = work.inference.embeddings
+    embeddings.max_queue = 16
+    work.ask()
+    running = [held(work, "someone", "other") for _ in range(8)]
+    waiting = [held(work, f"{number}", "other") for number in range(8)]
+    others = [held(work, f"{number + 8}") for number in range(9)]
+    assert all(len(one) == 1 for one in running)
+    assert [len(one) for one in waiting] == [0] * 8
+    assert [len(one) for one in others] == [0] * 8 + [1]
+    assert others[8][0].check(errors.QueueFull)
+    work.target.calls[0].begin().say(LAST).end()
+    wait(work, 1)  # nobody who has waited loses its place on the way to the turns
+    assert [len(one) for one in others[:8]] == [0] * 8
+    assert (len(embeddings.waiting), embeddings.held) == (16, {})
+    for one in running:
+        one[0].release()
+    work.turn()
+    assert [len(one) for one in waiting] == [1] * 8
+
+
+def test_an_embedding_that_waits_for_chats_is_told_where_it_stands(work: Work) -> None:
+    work.ask()
+    askings = [embedding(work) for _ in range(3)]
+    for number, asking in enumerate(askings, 1):
+        assert asking.asker.place is not None
+        assert asking.asker.place().position == number
+    askings[0].leave()
+    work.clock.advance(1)
+    assert askings[2].asker.place is not None
+    assert askings[2].asker.place().position == 2
+    work.target.calls[0].begin().say(LAST).end()
+    wait(work, 2)
+    assert askings[2].asker.place().position == 0
+    assert work.inference.embeddings.held == {}
 
 
 def test_a_model_that_was_loaded_for_a_request_makes_foreman_look_what_had_to_go(work: Work) -> None:

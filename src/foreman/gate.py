@@ -44,12 +44,14 @@ class Gate:
     nothing. A turn is always handed over in a fresh reactor turn: a DeferredLock runs the next holder inside
     ``release`` and overflows the stack at about 110 quick holders (Twisted #9304).
 
-    :ivar turns: how many may run at once; :ivar max_queue: how many may wait.
+    :ivar turns: how many may run at once; :ivar max_queue: how many may wait;
+    :ivar held: who waits for something else before it enters, in order; they count among those that wait here.
     """
 
     _clock: IReactorTime
     turns: int
     max_queue: int
+    held: dict[Ticket, None] = field(factory=dict, init=False)
     _lock: DeferredLock | DeferredSemaphore = field(init=False)
     _room: dict[Ticket, Deferred[Turn]] = field(factory=dict, init=False)
     _jobs: dict[Ticket, Deferred[Turn]] = field(factory=dict, init=False)
@@ -68,8 +70,8 @@ class Gate:
 
     @property
     def waiting(self) -> list[Ticket]:
-        """The people who wait, in the order of arrival."""
-        return list(self._room)
+        """The people who wait, in the order of arrival; behind them those who are held before they enter."""
+        return [*self._room, *self.held]
 
     @property
     def waiting_jobs(self) -> list[Ticket]:
@@ -82,22 +84,31 @@ class Gate:
         return list(self._running)
 
     def enter(self, ticket: Ticket) -> Deferred[Turn]:
-        """Wait for a turn. Cancelling leaves the room at once.
+        """Wait for a turn. Cancelling leaves the room at once. Who was held before has a place already.
 
         :raises errors.QueueFull: as the Deferred's failure, when nobody may wait any more, or the caller has its share of the
             places (``budget.is_fair``); jobs are not counted.
         :raises errors.Draining: likewise, once the gate is closed.
         """
         turn: Deferred[Turn] = Deferred(lambda _: self._leave(ticket))
+        had_place = self.held.pop(ticket, self) is None
         if self._closed:
             turn.errback(errors.Draining("foreman is stopping; try again soon"))
-        elif not ticket.is_job and not self.has_free_turn and not self._has_place_for(ticket.caller):
+        elif not (ticket.is_job or had_place or self.has_free_turn or self.has_place_for(ticket.caller)):
             turn.errback(errors.QueueFull("server busy, please try again.  maximum pending requests exceeded"))
         else:
             (self._jobs if ticket.is_job else self._room)[ticket] = turn
             if not self._handing_over:
                 self._hand_over()
         return turn
+
+    def has_place_for(self, caller: str) -> bool:
+        """Whether one more request of ``caller`` may wait."""
+        waiting = len(self._room) + len(self.held)
+        free = self.max_queue - waiting
+        if is_fair(waiting, free, self.max_queue):  # whoever they are
+            return True
+        return is_fair(sum(ticket.caller == caller for ticket in self.waiting), free, self.max_queue)
 
     def now(self) -> float:
         """Seconds of the gate's clock."""
@@ -110,12 +121,6 @@ class Gate:
         for turn in room.values():
             if not turn.called:  # an earlier one, on hearing it, may have made this one leave
                 turn.errback(errors.Draining("foreman is stopping; try again soon"))
-
-    def _has_place_for(self, caller: str) -> bool:
-        free = self.max_queue - len(self._room)
-        if is_fair(len(self._room), free, self.max_queue):  # whoever they are
-            return True
-        return is_fair(sum(ticket.caller == caller for ticket in self._room), free, self.max_queue)
 
     def _leave(self, ticket: Ticket) -> None:
         self._room.pop(ticket, None)

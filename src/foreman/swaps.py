@@ -19,9 +19,10 @@ from foreman.schedule import Ticket
 
 #: How long an embedding waits at most, in seconds.
 HOLD = 15.0
-#: For how long others of the same model may follow those that have waited, once one of them is answered, in seconds; and
-#: however long that takes.
-TOGETHER, AT_MOST = 5.0, 60.0
+#: Others of the same model may follow those that have waited until so many seconds after the first answer to one of them.
+TOGETHER = 5.0
+#: They may follow for so many seconds at most, whether one is answered or not.
+AT_MOST = 60.0
 #: How often it is looked whether the chats are over, in seconds.
 LOOK = 0.25
 #: How many of the chats that wait are looked at.
@@ -30,7 +31,7 @@ _NEXT = 16
 
 @define(eq=False)
 class Swaps:
-    """Where embeddings wait for chats, before they enter their own line, which bounds how many wait here, too."""
+    """Where embeddings wait for chats, before they enter their own gate, which counts them among those that wait there."""
 
     _clock: IReactorTime
     _rivals: Rivals
@@ -42,24 +43,17 @@ class Swaps:
 
     async def turn_for(self, ticket: Ticket) -> Turn:
         """Wait for a turn of an embedding; raises as ``Gate.enter``."""
-        await self.enter(ticket.model)
-        return await self._embeddings.enter(ticket)
-
-    def enter(self, model: str | None) -> Deferred[None]:
-        """Wait until an embedding with ``model`` may go on; cancelling ends the waiting.
-
-        :raises errors.QueueFull: as the Deferred's failure, when too many wait.
-        """
-        entered: Deferred[None] = Deferred(self._forget)
-        if model is None or not self._has_to_wait(model):
-            entered.callback(None)
-        elif len(self._waiting) >= self._embeddings.max_queue:
-            entered.errback(errors.QueueFull("server busy, please try again.  maximum pending requests exceeded"))
-        else:
-            self._waiting[entered] = (model, self._clock.seconds())
-            if self._look is None:
-                self._look = self._clock.callLater(LOOK, self._looks)
-        return entered
+        model, held = ticket.model, self._embeddings.held
+        try:
+            if model is not None and self._has_to_wait(model):
+                if not ticket.is_job:
+                    if not self._embeddings.has_place_for(ticket.caller):
+                        raise errors.QueueFull("server busy, please try again.  maximum pending requests exceeded")
+                    held[ticket] = None
+                await self._until_free(model)
+            return await self._embeddings.enter(ticket)
+        finally:
+            held.pop(ticket, None)
 
     def answered(self, model: str | None) -> None:
         """The target has begun to answer an embedding with ``model``."""
@@ -74,6 +68,14 @@ class Swaps:
         for entered in waiting:
             if not entered.called:
                 entered.callback(None)
+
+    def _until_free(self, model: str) -> Deferred[None]:
+        """Wait until an embedding with ``model`` may go on; cancelling ends the waiting."""
+        entered: Deferred[None] = Deferred(self._forget)
+        self._waiting[entered] = (model, self._clock.seconds())
+        if self._look is None:
+            self._look = self._clock.callLater(LOOK, self._looks)
+        return entered
 
     def _has_to_wait(self, model: str) -> bool:
         now = self._clock.seconds()
