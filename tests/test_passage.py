@@ -72,6 +72,20 @@ def test_a_full_room_refuses_and_waiting_has_its_end() -> None:
     assert crossing.is_empty()
 
 
+def test_a_pause_of_foreman_is_no_waiting() -> None:
+    crossing = Crossing(places=1, share=1, patience=30)
+    (held,) = crossing.enter()
+    waiting = crossing.enter("bob")
+    crossing.clock.advance(3600)
+    crossing.clock.advance(0)
+    assert waiting == []
+    held.release()
+    crossing.clock.advance(0)
+    assert len(waiting) == 1
+    waiting[0].release()
+    assert crossing.is_empty()
+
+
 def test_who_leaves_while_it_waits_takes_no_place() -> None:
     crossing = Crossing(places=1, share=1)
     (held,) = crossing.enter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -10,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman import errors
 from foreman.asked import Errand
+from foreman.deadline import Deadline
 from foreman.lanes import Lane
 from foreman.question import Question
 
@@ -47,7 +49,7 @@ class Passage:
     room: int
     patience: float
     _inside: Counter[str] = field(factory=Counter, init=False)
-    _waiting: dict[Deferred[Pass], tuple[str, IDelayedCall]] = field(factory=dict, init=False)
+    _waiting: dict[Deferred[Pass], tuple[str, Deadline]] = field(factory=dict, init=False)
     _waiting_of: Counter[str] = field(factory=Counter, init=False)
     _calls: IDelayedCall | None = field(default=None, init=False)
 
@@ -72,7 +74,9 @@ class Passage:
         elif len(self._waiting) >= self.room or self._waiting_of[caller] >= max(1, self.room // 2):
             entered.errback(_crowded())
         else:
-            self._waiting[entered] = (caller, self._clock.callLater(self.patience, self._give_up, entered))
+            limit = Deadline(self._clock)
+            limit.set(self.patience, partial(self._give_up, entered))
+            self._waiting[entered] = (caller, limit)
             self._waiting_of[caller] += 1
         return entered
 
@@ -99,10 +103,9 @@ class Passage:
                 entered.callback(self._take(caller))
 
     def _forget(self, entered: Deferred[Pass]) -> None:
-        caller, timer = self._waiting.pop(entered)
+        caller, limit = self._waiting.pop(entered)
         _count_down(self._waiting_of, caller)
-        if timer.active():
-            timer.cancel()
+        limit.clear()
 
     def _give_up(self, entered: Deferred[Pass]) -> None:
         self._forget(entered)
