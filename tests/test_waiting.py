@@ -19,7 +19,7 @@ from foreman.record import Record
 from foreman.web.answers import Reply
 from foreman.web.asker import Client
 from foreman.web.visit import Visit
-from foreman.web.waiting import Notices, WaitingView
+from foreman.web.waiting import AFTER_PAUSE, Notices, WaitingView
 from wire import request
 
 
@@ -277,6 +277,25 @@ def test_a_failure_before_the_notice_has_a_status_and_behind_it_the_error_form()
     assert early.told.headers["Retry-After"] == "30"
     assert late.client.fail(problem, retry_after=30) == 200
     assert late.told.ending is problem
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_error_that_came_during_a_pause_of_foreman_keeps_its_status(stream: bool) -> None:
+    waiting = Waiting(stream=stream)
+    waiting.pass_time(3)
+    waiting.clock.advance(3600)
+    assert not waiting.told.startedWriting  # what has arrived is read after this
+    waiting.hear(b'{"error":"no"}', status=500)
+    assert waiting.told.status == 500
+
+
+def test_after_a_pause_of_foreman_the_first_sign_of_life_comes_soon() -> None:
+    waiting = Waiting()
+    waiting.clock.advance(3600)
+    waiting.clock.advance(AFTER_PAUSE)
+    assert waiting.told.body == b" "
+    waiting.client.stop_waiting()
+    assert waiting.clock.getDelayedCalls() == []
 
 
 def test_time_that_passed_before_the_request_stood_in_line_counts() -> None:

@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman.asked import Asked
+from foreman.deadline import Deadline
 from foreman.headers import RawHeaders
 from foreman.ndjson import Kind
 from foreman.outlook import Place
@@ -23,6 +24,10 @@ from foreman.web.visit import Visit
 
 #: Between two fillers, in seconds; half of the shortest patience that is known (ollama4j gives up after 10 s).
 BETWEEN_FILLERS = 10.0
+
+#: How long the first sign of life waits after a pause of foreman itself, in seconds: what the target has sent meanwhile
+#: may be an error, whose status is lost once the answer is begun.
+AFTER_PAUSE = 0.5
 
 #: How the User-Agent of Ollama's own client in Go begins, which the ``ollama`` command uses. When it is interrupted, it
 #: takes spaces that are not followed by a line yet for a line, and fails; ``ollama run`` ends with its conversation.
@@ -35,8 +40,8 @@ STREAM_HEADERS: RawHeaders = [(b"X-Accel-Buffering", b"no"), (b"Cache-Control", 
 class Notices:
     """When waiting is shown, and how; seconds, 0 for never.
 
-    :ivar after: of a stream, and 0 is for all; :ivar after_unary: of an unstreamed answer; :ivar objects: whole NDJSON objects with empty
-        content instead of spaces, for clients that parse chunk by chunk.
+    :ivar after: for a stream; 0 turns every notice off; :ivar after_unary: for an unstreamed answer;
+    :ivar objects: whole NDJSON objects with empty content instead of spaces, for clients that parse chunk by chunk.
     """
 
     after: float
@@ -63,9 +68,11 @@ class WaitingView:
     _objects: bool = field(init=False)
     begun: bool = field(default=False, init=False)
     _place: Callable[[], Place] = field(default=lambda: Place(0, None), init=False)
+    _grace: Deadline = field(init=False)
     _timer: IDelayedCall | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._grace = Deadline(self._clock, AFTER_PAUSE)
         # Now, since the visit forgets its headers while it waits.
         self._objects = self._notices.objects or any(
             name.lower() == b"user-agent" and value.lower().startswith(_OLLAMA)
@@ -85,10 +92,11 @@ class WaitingView:
         after = self._notices.grace(stream=self._asked.stream)
         if after:
             waited = self._clock.seconds() - self._visit.began_at
-            self._timer = self._clock.callLater(max(0.0, after - waited), self._begin)
+            self._grace.set(max(0.0, after - waited), self._begin)
 
     def stop(self) -> None:
         """The answer begins, or there will be none."""
+        self._grace.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
