@@ -300,6 +300,20 @@ def test_embeddings_are_told_where_they_stand() -> None:
         assert asking.asker.place() == Place(number, None)
 
 
+def test_who_waits_for_a_place_at_a_cloud_model_is_told_where_it_stands() -> None:
+    work = Work()
+    cloud = work.inference.passages.cloud
+    askings = [work.ask(model="x:cloud") for _ in range(cloud.share + 2)]
+    for asking, number in ((askings[0], 0), (askings[-2], 1), (askings[-1], 2)):
+        assert asking.asker.place is not None
+        assert asking.asker.place() == Place(number, None)
+    work.target.calls[0].begin().say(LAST).end()
+    work.turn()
+    assert askings[-1].asker.place is not None
+    assert askings[-1].asker.place() == Place(1, None)
+    assert work.ask("/api/show").asker.place is None
+
+
 def test_a_thousand_quick_chats_pass_in_order_without_deep_recursion() -> None:
     work = Work()
     askings = [work.ask(messages=[{"role": "user", "content": str(number)}]) for number in range(1000)]
@@ -353,7 +367,9 @@ def test_what_needs_no_turn_never_waits(path: str, more: dict[str, Any]) -> None
     work.ask()
     passing = work.ask(path, **more)
     assert len(work.target.calls) == 2
-    assert passing.asker.place is None
+    is_elsewhere = more.get("model", "llama3") not in {"llama3", ""}  # such a model may take its time
+    assert (passing.asker.place is not None) == is_elsewhere
+    assert passing.asker.place is None or passing.asker.place() == Place(0, None)
     work.target.calls[1].begin().say(LAST).end()
     assert passing.results == [None]
     assert passing.record.turn_at is None

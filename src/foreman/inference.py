@@ -101,13 +101,14 @@ class Inference:
                 turn = await work.pending
                 record.turn_at = self._clock.seconds()
             else:
-                work.pending = self.passages.of(question).enter(ticket.caller)
+                passage = self.passages.of(question)
+                work.pending = passage.enter(ticket.caller)
+                if passage is self.passages.cloud:
+                    asker.waits(partial(passage.place_of, work.pending))
                 work.passed = await work.pending
             await self._relay(question, head, asker, record, turn, work)
-        except CancelledError:
-            if work.why_stopped is not None:
-                raise work.why_stopped from None
-            raise
+        except CancelledError as left:
+            raise work.why_stopped or left from None
         finally:
             if turn is not None and not turn.kept:
                 turn.release()
@@ -128,10 +129,8 @@ class Inference:
         record.turn_at = self._clock.seconds()
         try:
             await self._relay(question, self._head(question), asker, record, turn, work)
-        except CancelledError:
-            if work.why_stopped is not None:
-                raise work.why_stopped from None
-            raise
+        except CancelledError as left:
+            raise work.why_stopped or left from None
         finally:
             self._active.discard(work)
 

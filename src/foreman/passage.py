@@ -13,6 +13,7 @@ from foreman import errors
 from foreman.asked import Errand
 from foreman.deadline import Deadline
 from foreman.lanes import Lane
+from foreman.outlook import Place
 from foreman.question import Question
 
 #: Requests that move a model, which takes minutes to hours.
@@ -79,6 +80,12 @@ class Passage:
             self._waiting[entered] = (caller, limit)
             self._waiting_of[caller] += 1
         return entered
+
+    def place_of(self, entered: Deferred[Pass]) -> Place:
+        """Where the one stands to whom ``enter`` gave ``entered``; nobody can say how long it will wait."""
+        if entered not in self._waiting:
+            return Place(0, None)
+        return Place(1 + list(self._waiting).index(entered), None)
 
     def _has_place(self, caller: str) -> bool:
         return self.inside < self.places and self._inside[caller] < self.share
