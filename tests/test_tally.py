@@ -56,6 +56,23 @@ def test_the_last_object_of_a_chat_tells_what_it_cost(kind: Kind) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ("ndjson", line(**CHAT_END)),
+        ("other", line(**CHAT_END)),
+        ("sse", b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\ndata: [DONE]\n\n'),
+        ("sse", b'data: {"type":"response.completed","response":{"usage":{"input_tokens":1}}}\n\n'),
+    ],
+    ids=["ndjson", "other", "sse", "responses"],
+)
+def test_nothing_of_an_ordinary_answer_is_repaired(monkeypatch: pytest.MonkeyPatch, answer: tuple[Kind, bytes]) -> None:
+    repaired: list[bytes] = []
+    monkeypatch.setattr("foreman.decoding.repaired", lambda data: repaired.append(data) or data)
+    assert tally(*answer).done
+    assert repaired == []
+
+
 @pytest.mark.parametrize("kind", ["ndjson", "other"])
 def test_a_chat_that_broke_off_by_itself_is_not_done(kind: Kind) -> None:
     assert not tally(kind, line(**CHAT_END | {"done": False})).done

@@ -190,6 +190,8 @@ def _cached(details: Raw) -> Any:
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
+    if not len(data):  # a member that is not there; nothing of it could be repaired
+        return None
     try:
         return decoding.decode(decoder, data)
     except ValueError:
