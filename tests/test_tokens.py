@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,32 @@ def test_a_name_may_have_two_tokens_while_one_replaces_the_other() -> None:
     assert [after.still_has(one) for one in (old, new)] == [False, True]
     assert not Tokens((Holder("alice", new.digest),), required=True).still_has(new)
     assert (both.knows(b"the-old-one"), after.knows(b"the-old-one")) == (True, False)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_token_that_stands_twice_opens_the_door_for_as_much_as_the_better_of_both(turned: bool) -> None:
+    user, admin = Holder("alice", digest("shared")), Holder("bob", digest("shared"), admin=True)
+    tokens = Tokens((admin, user) if turned else (user, admin), required=True)
+    assert tokens.still_has(user)
+    assert tokens.still_has(admin)
+
+
+def test_whether_a_request_keeps_its_token_is_known_without_a_look_at_all_tokens() -> None:
+    walks = 0
+
+    class Counted(tuple[Holder, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[Holder]:
+            nonlocal walks
+            walks += 1
+            return super().__iter__()
+
+    tokens = Tokens(Counted((ALICE, BOSS)), required=True)
+    before = walks
+    assert tokens.still_has(BOSS)
+    assert tokens.knows(b"alice's token")
+    assert walks == before
 
 
 def test_managing_is_for_admins_as_soon_as_there_is_one() -> None:

@@ -127,10 +127,15 @@ class Tokens:
     holders: tuple[Holder, ...] = ()
     required: bool = False
     had_admin: bool = False
-    _digests: frozenset[bytes] = field(init=False, repr=False, eq=False)
+    _is_admin: dict[bytes, bool] = field(init=False, repr=False, eq=False)
 
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_digests", frozenset(holder.digest for holder in self.holders))
+    @_is_admin.default
+    def _roles(self) -> dict[bytes, bool]:
+        """By the digest of each token: whether it is one of an admin."""
+        roles: dict[bytes, bool] = {}
+        for holder in self.holders:
+            roles[holder.digest] = roles.get(holder.digest, False) or holder.admin
+        return roles
 
     @property
     def has_admin(self) -> bool:
@@ -157,8 +162,9 @@ class Tokens:
 
     def knows(self, text: bytes) -> bool:
         """Whether ``text`` is one of the tokens; for what is not given as a credential, and may be anything."""
-        return sha256(text).digest() in self._digests
+        return sha256(text).digest() in self._is_admin
 
     def still_has(self, holder: Holder) -> bool:
         """Whether the token of ``holder`` still opens the door, and for as much as before."""
-        return any(one.digest == holder.digest and one.admin >= holder.admin for one in self.holders)
+        is_admin = self._is_admin.get(holder.digest)
+        return is_admin is not None and is_admin >= holder.admin
