@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,3 +130,11 @@ def test_a_port_that_cannot_be_opened_is_told_with_what_to_do(listen: str, probl
     assert sentence in said
     assert "FOREMAN_LISTEN" in said
     assert "Errno" not in said
+
+
+@pytest.mark.parametrize("listen", ["tcp:0:127.0.0.1:50", "unix:{}:660:50", "haproxy:tcp:0:127.0.0.1:50"])
+def test_a_backlog_may_stand_without_its_name(tmp_path: Path, listen: str) -> None:
+    port = port_for(listen.format(tmp_path / "socket"), Factory(), reactor)
+    port.privilegedStartService()
+    opened: Any = port._waitingForPort
+    opened.result.stopListening()

@@ -22,9 +22,10 @@ import wire
 from bench import RunningForeman, listen, port_of, settings, start_foreman
 from doorstep import doorstep
 from foreman import service as service_module
+from foreman.endpoints import with_backlog
 from foreman.gate import Gate
 from foreman.inference import Inference
-from foreman.listening import BACKLOG, with_backlog
+from foreman.listening import BACKLOG
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.warmer import Warmer
 from foreman.service import Foreman
@@ -148,12 +149,19 @@ def test_a_port_that_is_taken_ends_the_start() -> None:
         ("tcp6:8080:interface=\\:\\:1", f"tcp6:8080:interface=\\:\\:1:backlog={BACKLOG}"),
         ("ssl:8443:privateKey=k.pem", f"ssl:8443:privateKey=k.pem:backlog={BACKLOG}"),
         ("unix:/run/foreman.sock:mode=660", f"unix:/run/foreman.sock:mode=660:backlog={BACKLOG}"),
+        ("tls:/etc/keys:8443", f"tls:/etc/keys:8443:backlog={BACKLOG}"),
+        ("haproxy:tcp:8080", f"haproxy:tcp:8080:backlog={BACKLOG}"),
         ("tcp:8080:backlog=5", "tcp:8080:backlog=5"),
+        ("tcp:8080:127.0.0.1:5", "tcp:8080:127.0.0.1:5"),
+        ("tcp6:8080:5", "tcp6:8080:5"),
+        ("unix:/run/foreman.sock:660:5", "unix:/run/foreman.sock:660:5"),
+        ("unix:/run/a\\:backlog\\=1:660", f"unix:/run/a\\:backlog\\=1:660:backlog={BACKLOG}"),
+        ("haproxy:tcp:8080:backlog=5", "haproxy:tcp:8080:backlog=5"),
         ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
     ],
 )
 def test_those_who_come_at_once_find_room(listen_: str, described: str) -> None:
-    assert with_backlog(listen_) == described
+    assert with_backlog(listen_, BACKLOG) == described
 
 
 @pytest_twisted.ensureDeferred

@@ -93,6 +93,18 @@ def is_known(description: str) -> bool:
     return _read(description)[0] in _FIELDS.keys() | _OTHERS
 
 
+def with_backlog(description: str, backlog: int) -> str:
+    """The endpoint description with room for ``backlog`` connections that come at once, unless it says how many.
+
+    :raises ValueError: for what Twisted could not read.
+    """
+    kind, fields = _read(description)
+    if kind == "haproxy":
+        return f"haproxy:{with_backlog(description.partition(':')[2], backlog)}"
+    is_open = "backlog" in _FIELDS.get(kind, ()) and "backlog" not in fields
+    return f"{description}:backlog={backlog}" if is_open else description
+
+
 def leads_back(description: str, target: TargetAddress) -> bool:
     """Whether a request to ``target`` would arrive where foreman listens.
 

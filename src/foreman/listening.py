@@ -11,7 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 
 from foreman.addresses import is_loopback
-from foreman.endpoints import url_of
+from foreman.endpoints import url_of, with_backlog
 from foreman.errors import ConfigError
 
 #: How many may come at once. With Twisted's 50, the system lets the next ones wait a second before it tries again.
@@ -24,7 +24,7 @@ def port_for(listen: str, factory: IProtocolFactory, reactor: Any) -> StreamServ
     :raises ConfigError: when Twisted, a plugin or a file of keys refuses it.
     """
     try:
-        return strports.service(with_backlog(listen), factory, reactor=reactor)
+        return strports.service(with_backlog(listen, BACKLOG), factory, reactor=reactor)
     except Exception as problem:
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise ConfigError([f"FOREMAN_LISTEN: {listen!r} cannot be used: {reason}"]) from problem
@@ -52,12 +52,6 @@ def why_not(listen: str, problem: Exception) -> str:
     elif listen.startswith("unix:") and "lock" in reason.lower():
         reason, cure = "the socket is in use", "another program listens there; FOREMAN_LISTEN chooses another"
     return f"{where}: {' '.join(reason.split())}; {cure}"
-
-
-def with_backlog(listen: str) -> str:
-    """The endpoint description ``listen`` with room for those who come at once, unless it says how much there is."""
-    counts = listen.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in listen
-    return f"{listen}:backlog={BACKLOG}" if counts else listen
 
 
 def refuse_strangers(port: StreamServerEndpointService, listen: str) -> None:
