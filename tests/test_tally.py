@@ -68,7 +68,12 @@ def test_the_last_object_of_a_chat_tells_what_it_cost(kind: Kind) -> None:
 )
 def test_nothing_of_an_ordinary_answer_is_repaired(monkeypatch: pytest.MonkeyPatch, answer: tuple[Kind, bytes]) -> None:
     repaired: list[bytes] = []
-    monkeypatch.setattr("foreman.decoding.repaired", lambda data: repaired.append(data) or data)
+
+    def repair(data: bytes) -> bytes:
+        repaired.append(data)
+        return data
+
+    monkeypatch.setattr("foreman.decoding.repaired", repair)
     assert tally(*answer).done
     assert repaired == []
 

@@ -154,7 +154,7 @@ def test_a_log_that_twistds_own_options_choose_stays(
     assert dict(runner) == chosen
 
 
-@pytest.mark.parametrize("content", [str(os.getpid()), "", "\n"])
+@pytest.mark.parametrize("content", [str(os.getpid()), "", "\n"], ids=["own", "empty", "blank"])
 def test_a_pid_file_that_is_empty_or_of_a_killed_process_with_the_same_number_is_removed(
     tmp_path: Path, content: str
 ) -> None:
