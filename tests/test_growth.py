@@ -56,6 +56,8 @@ TOO_MUCH = 2 * FACTOR
 #: Below this much CPU time nothing is measured but noise, in seconds: the square of what it is at 64 kB takes far longer.
 NOISE = 0.005
 TRIES = 3
+#: The most CPU time for 64 kB before anybody has shown a token, in seconds; the worst input takes less than half of it.
+BEFORE_A_TOKEN = 0.025
 
 UNITS = (
     b" ", b"\t", b",", b";", b":", b"=", b"&", b"/", b"\\", b'"', b"'", b"[", b"]", b"{", b"(", b"<", b"-", b"+", b".",
@@ -174,6 +176,8 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "the head of an answer": (lambda value: headers.to_target([(b"Connection", value)], host=b"h", token=None, length=1), ()),
     "a credential": (lambda value: credentials.credential(value, [], []), ()),
     "Authorization": (lambda value: credentials.credential(None, [value], [value]), ((b"Bearer ", b""), (b"Basic ", b"="))),
+    "an address with somebody's token": (lambda value: credentials.stands_in(value, lambda _: False), ((b"/x?", b""),)),
+    "an address with the token of its request": (lambda value: credentials.contains(value, b"x" * 32), ((b"/x?", b""),)),
     "a token": (lambda value: tokens.Tokens((tokens.Holder("a", b"x" * 32),)).who(value), ()),
     "a file of tokens": (of_text(tokens.read_file), ((b"a ", b" user"), (b"# ", b"\nx"))),
     "the query of a list": (of_query(lambda visit: listing.page(visit, sees_all=True)), (
@@ -235,6 +239,12 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "the simulator: Origin": (of_text(router._origin_allowed), ((b"http://localhost:", b""),)),
     "the simulator: Host": (of_text(lambda text: router._address_allowed(router._host_name(text))), ((b"[", b"]"),)),
 }  # fmt: skip
+#: Those that look at a request before it has shown a token.
+TO_STRANGERS = (
+    "a request-target", "an address with somebody's token", "an address with the token of its request", "a credential",
+    "Authorization", "Connection", "Host", "Host that is allowed", "Origin", "Content-Length", "a header", "a trailer",
+    "the server in a target", "a token",
+)  # fmt: skip
 #: What says that an input is none; anything else is a mistake of the reader.
 REFUSALS: tuple[type[Exception], ...] = (
     ForemanError,
@@ -286,6 +296,22 @@ def test_the_work_of_a_reader_grows_no_faster_than_its_input(name: str) -> None:
         for before, behind in ((b"", b""), *around)
         for unit in UNITS
         if not is_in_proportion(read, lambda size: before + unit * (size // len(unit)) + behind)  # noqa: B023
+    ]
+    assert not too_much
+
+
+@pytest.mark.parametrize("name", TO_STRANGERS)
+def test_what_a_stranger_sends_never_holds_up_the_others(name: str) -> None:
+    read, around = READERS[name]
+
+    def is_too_much(data: bytes) -> bool:
+        return all(work(read, data) > BEFORE_A_TOKEN for _ in range(5))
+
+    too_much = [
+        (before, unit, behind)
+        for before, behind in ((b"", b""), *around)
+        for unit in UNITS
+        if is_too_much(before + unit * (64 * 1024 // len(unit)) + behind)
     ]
     assert not too_much
 

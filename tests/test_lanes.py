@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import golden
 from foreman.lanes import CLOSED, Lane, Redirect, Refusal, Way, allowed_methods, way
-from foreman.paths import origin_form, take_prefix
+from foreman.paths import origin_form, take_prefix, unescape
 
 NOT_FOUND = Refusal(404, "404 page not found")
 BAD_REQUEST = Refusal(400, "400 Bad Request")
@@ -163,6 +163,11 @@ def test_no_way_of_writing_a_path_changes_its_lane(path: str, data: st.DataObjec
     found = way(b"POST", written.encode())
     assert isinstance(found, Way)
     assert (found.lane, found.path) == (lane("POST", path), path)
+
+
+@given(st.one_of(st.binary(max_size=40), st.lists(st.sampled_from([b"%", b"4", b"a", b"F", b"g", b"/"])).map(b"".join)))
+def test_percent_encoding_is_decoded_as_the_standard_library_does(text: bytes) -> None:
+    assert unescape(text) == unquote_to_bytes(text)
 
 
 def test_a_nearly_right_path_is_redirected_as_recorded() -> None:

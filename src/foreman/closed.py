@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from urllib.parse import unquote_to_bytes
+
+from foreman.paths import unescape
 
 #: How often a path is unescaped: Ollama does it once, a proxy in front of it perhaps once more.
 _PASSES = 4
@@ -31,7 +32,7 @@ def is_closed(path: bytes) -> bool:
             return True
         if b"%" not in path:
             return False
-        path = unquote_to_bytes(path)
+        path = unescape(path)
     return _names_codex(path)
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from enum import Enum
 from typing import Literal
-from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 
 from foreman.closed import is_closed
-from foreman.paths import AS_SENT, BAD_ESCAPE, clean, escape, hides_credential, to_ascii
+from foreman.paths import AS_SENT, BAD_ESCAPE, clean, escape, hides_credential, to_ascii, unescape
 
 Family = Literal["ollama", "openai", "anthropic", "foreman"]
 
@@ -157,7 +156,7 @@ def way(method: bytes, target: bytes, base: bytes = b"") -> Way | Redirect | Ref
     raw, question, query = target.partition(b"?")
     if BAD_ESCAPE.search(raw):
         return _BAD_REQUEST
-    decoded = unquote_to_bytes(raw)
+    decoded = unescape(raw)
     escaped = raw if AS_SENT.fullmatch(raw) else escape(decoded)
     if hides_credential(decoded):
         return _NOT_FOUND

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from itertools import product
+from urllib.parse import quote_from_bytes
 
 _CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]++)(?=[/?]|\Z)")
 _ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])?(?::[0-9]*+)?(?=[/?]|\Z)", re.IGNORECASE)
@@ -13,6 +14,10 @@ _LONGEST_ESCAPED = 4096
 #: Without these a path leads where its first segment says.
 _ROUNDABOUT = re.compile(rb"[%\\]|/[./]")
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_BYTES = {
+    (high + low).encode("ascii"): bytes.fromhex(high + low) for high, low in product("0123456789abcdefABCDEF", repeat=2)
+}
 #: Bytes that Go's ``url.EscapedPath`` leaves as they were sent, and those that it writes plainly itself.
 AS_SENT = re.compile(rb"[A-Za-z0-9\-._~$&+,/:;=@%!'()*\[\]]*")
 _PLAIN = "$&+,/:;=@"
@@ -38,9 +43,15 @@ def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
     if match is None:
         return None, target
     rest, token = target[match.end() :], match[1]
-    if not BAD_ESCAPE.search(token):  # one makes it unfit in any case, and many of them are slow to decode
-        token = unquote_to_bytes(token)
-    return token, rest if rest.startswith(b"/") else b"/" + rest
+    return unescape(token), rest if rest.startswith(b"/") else b"/" + rest
+
+
+def unescape(text: bytes) -> bytes:
+    """Decode percent-encoding once; a ``%`` without two hexadecimal digits behind it stays.
+
+    ``urllib.parse.unquote_to_bytes`` gives the same result, but takes 20 ms and more for 64 kB of ``%``.
+    """
+    return _ESCAPE.sub(lambda escape: _BYTES[escape[1]], text)
 
 
 def hides_credential(decoded: bytes) -> bool:
@@ -53,7 +64,7 @@ def hides_credential(decoded: bytes) -> bool:
     if b"%" in decoded and len(decoded) > _LONGEST_ESCAPED:
         return True  # no route is like that, and to look for a credential would take long
     for _ in range(_MOST_ESCAPED):
-        once_more = unquote_to_bytes(decoded)
+        once_more = unescape(decoded)
         if once_more == decoded:
             break
         decoded = once_more

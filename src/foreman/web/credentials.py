@@ -6,9 +6,9 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator
-from urllib.parse import unquote_to_bytes
 
 from foreman.headers import RawHeaders
+from foreman.paths import unescape
 
 #: What may stand in front of a path. A short one would be found by chance, and other bytes change on their way: programs
 #: escape, fold and cut paths. A token that does not look like this opens the door as a header only.
@@ -109,7 +109,7 @@ def _spellings(address: bytes) -> Iterator[bytes]:
     """An address as it was sent, and percent-decoded as often as that changes it, within a bound."""
     yield address
     for _ in range(_MOST_ESCAPED):
-        decoded = unquote_to_bytes(address)
+        decoded = unescape(address)
         if decoded == address:
             return
         yield decoded
