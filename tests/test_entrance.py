@@ -483,6 +483,39 @@ def test_a_known_token_in_the_wrong_place_does_not_reach_the_log(closed: Doorste
     assert TOKEN not in said
 
 
+@pytest.mark.parametrize(
+    ("method", "address"),
+    [
+        ("OPTIONS", "/api/chat?x={}"),
+        ("OPTIONS", "/v1/models/{}"),
+        ("GET", "/v1/messagesfoo?x={}"),
+        ("GET", "/%76%31/messages?x={}"),
+        ("GET", "/v1/messages/{}"),
+        ("GET", "/jobs/{}"),
+        ("GET", "/queue/{}"),
+        ("POST", "/api/blobs/{}"),
+        ("GET", "//api/version?x={}"),
+        ("GET", "/k%2f{}/api/version"),
+        ("GET", "/healthz/{}"),
+        ("GET", "/?x={}"),
+        ("GET", "/healthz?x={}"),
+        ("OPTIONS", "/healthz?x={}"),
+    ],
+)
+@pytest.mark.parametrize("origin", [None, "https://evil.example", "http://localhost"])
+@pytest.mark.parametrize("given", [[], [bearer("another-wrong-token-here")]])
+def test_nobody_can_try_tokens_in_an_address(
+    method: str, address: str, origin: str | None, given: list[tuple[str, str]]
+) -> None:
+    headers = [*given, *([("Origin", origin)] if origin else [])]
+    answers = []
+    for guess in (TOKEN, WRONG):
+        with doorstep(auth_token=TOKEN) as step:
+            sent = request(method, address.replace("{}", guess), headers=headers, host="localhost")
+            answers.append(step.ask_once(sent, method))
+    assert answers[0] == answers[1]
+
+
 def test_the_log_names_the_route_of_whoever_was_refused(closed: Doorstep) -> None:
     with capturedLogs() as events:
         ask(closed, "GET", "/api/version")

@@ -68,22 +68,26 @@ class Entrance:
     new_id: Callable[[], ULID]
     access_log: AccessLog
     mark: bytes = b""
+    _base: bytes = field(init=False)
     _brake: Brake = field(factory=Brake, init=False)
     _date: bytes = field(default=b"", init=False)
     _date_second: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._base = self.config.target.path.encode("ascii")
 
     def decide(self, visit: Visit) -> Reply | None:
         """Look at the head of a request, note on ``visit`` what it says, and refuse it where it must not come in.
 
         :return: what to answer instead, or None to let it in.
         """
-        found = self.welcome(visit)
+        found, is_misplaced = self.welcome(visit)
         reply = (
             self._check_framing(visit)
             or self._check_loop(visit)
             or self._check_tunnel(visit, found)
             or self._check_names(visit, found)
-            or self._check_token(visit, found)
+            or self._check_token(visit, found, is_misplaced)
             or self._check_path(visit, found)
             or self._check_expectation(visit)
         )
@@ -91,12 +95,12 @@ class Entrance:
             visit.doubtful = True  # what follows is meant for a tunnel
         return reply
 
-    @property
-    def _base(self) -> bytes:
-        return self.config.target.path.encode("ascii")
+    def welcome(self, visit: Visit) -> tuple[Way | Redirect | Refusal, bool]:
+        """Give a request its id and its way, and its caller a name until a token gives it another.
 
-    def welcome(self, visit: Visit) -> Way | Redirect | Refusal:
-        """Give a request its id and its way, and its caller a name until a token gives it another."""
+        :return: the decision on its address, and whether somebody's token stands in there. Then the log does not name its path,
+            but nothing else that its client sees may depend on that before it has shown a token: it could try tokens.
+        """
         visit.id = str(self.new_id())
         visit.caller = str(getattr(visit.client, "host", "") or "local")
         prefix, visit.target = take_prefix(origin_form(visit.uri))
@@ -105,10 +109,12 @@ class Entrance:
             found, visit.target = way_behind_prefix(visit.method, visit.target, self._base)
         else:
             found = way(visit.method, visit.target, self._base)
-        if self.tokens.required and stands_in(_seen_by_others(found, visit.target), self.tokens.knows):
-            found = _OUT_OF_PLACE
         visit.way = found if isinstance(found, Way) else Way(Lane.FOREMAN, _family(visit.target), "-")
-        return found
+        seen = _seen_by_others(found, visit.target)
+        is_misplaced = self.tokens.required and stands_in(seen, self.tokens.knows)
+        if is_misplaced:
+            visit.way = evolve(visit.way, path="-")
+        return found, is_misplaced
 
     def _refuse(self, visit: Visit, status: int, message: str) -> Reply:
         return error_reply(visit.family, status, message, visit.request_id)
@@ -188,7 +194,7 @@ class Entrance:
         if not origins or not origins[0]:
             return None
         is_preflight = visit.method == b"OPTIONS" and found is not CLOSED
-        allow = _allow(visit.way.path) if is_preflight else []
+        allow = _allow(found.path) if is_preflight and isinstance(found, Way) else []
         if len(origins) > 1 or not self.guards.origin_allowed(origins[0], host):
             return Reply(403, allow, b"")
         if is_preflight and not same_origin(origins[0], host):
@@ -197,7 +203,7 @@ class Entrance:
         visit.extra_headers = self.guards.cors_headers(origins[0], host)
         return None
 
-    def _check_token(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
+    def _check_token(self, visit: Visit, found: Way | Redirect | Refusal, is_misplaced: bool) -> Reply | None:
         if not self.tokens.required:
             return None
         if visit.way.path in _OPEN_PATHS and visit.method in (b"GET", b"HEAD"):
@@ -213,7 +219,7 @@ class Entrance:
         if holder is None:
             return self._slow_down(visit) or self._unauthorized(visit, "this token is not known here")
         visit.caller, visit.holder = holder.name, holder
-        if contains(_seen_by_others(found, visit.target), given):
+        if is_misplaced or contains(_seen_by_others(found, visit.target), given):
             visit.way = evolve(visit.way, path="-")
             return self._refuse(visit, _OUT_OF_PLACE.status, _OUT_OF_PLACE.text)
         visit.raw_headers = without_copies(visit.raw_headers, given)
