@@ -247,6 +247,29 @@ def test_health_is_told_where_all_places_are_taken() -> None:
         assert other.line.lost
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request("POST", "/"),
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_one_too_many_is_answered_only_where_it_costs_nothing(sent: bytes) -> None:
+    with doorstep(max_connections="2") as step:
+        full(step, 2)
+        asked = len(step.target.asked)
+        caller = step.call()
+        caller.send(sent)
+        assert statuses(caller) == [503]
+        for _ in range(60):
+            caller.send(b"x")
+            step.wait(1)
+        assert caller.line.lost
+        assert len(step.target.asked) == asked
+
+
 def test_one_too_many_that_says_nothing_is_gone_soon() -> None:
     with doorstep(max_connections="2") as step:
         full(step, 2)
@@ -290,6 +313,32 @@ def test_what_is_sent_ahead_is_counted_and_given_back() -> None:
         assert connections._heads > 10_000
         caller.leave()
         assert connections._heads == 0
+
+
+def long_get(connection: str = "keep-alive") -> bytes:
+    return request("GET", "/api/version", headers=[("X-Long", "x" * 60_000), ("Connection", connection)])
+
+
+def test_a_head_is_no_longer_counted_when_its_request_is_answered() -> None:
+    with doorstep() as step:
+        connections = step.service.doors.connections
+        caller = step.call()
+        for answered in range(1, 4):
+            caller.send(long_get())
+            assert (statuses(caller), connections._heads) == ([200] * answered, 0)
+        slow = step.call(takes=False)
+        slow.send(long_get("close"))
+        assert not slow.closed
+        assert connections._heads == 0
+
+
+def test_idle_connections_whose_heads_were_long_leave_room_for_others() -> None:
+    with doorstep() as step:
+        for _ in range(HEADS_IN_ALL // 60_000 + 3):
+            caller = step.call()
+            caller.send(long_get())
+            assert statuses(caller) == [200]
+            assert not caller.closed
 
 
 def test_files_that_wait_for_the_target_are_counted() -> None:

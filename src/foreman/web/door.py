@@ -195,6 +195,7 @@ class Door(HTTPChannel):
             if self.paused:
                 self._networkProducer.pauseProducing()
         super().requestDone(request)
+        self._count_held()
 
     # Twisted tells how fast the client reads
 
@@ -306,5 +307,6 @@ class Door(HTTPChannel):
     def _count_held(self) -> None:
         upload = self.requests[-1].upload if self.in_body and self.requests else None
         ahead = self._pipelined if upload is None else upload.waiting
-        count = len(self._buffer) + max(self._receivedHeaderSize, self._head_size) + ahead
+        head = max(self._receivedHeaderSize, self._head_size) if self.requests else 0
+        count = len(self._buffer) + head + ahead
         self.factory.connections.count_held(self, count)
