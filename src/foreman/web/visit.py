@@ -86,7 +86,7 @@ class Visit(Findings, Request):
         self.content.is_slow = self._is_slow
         if refusal is not None:
             self.refusal = refusal
-        elif self.channel.stage is Stage.STANDBY and self.way.path not in ALWAYS_ANSWERED:
+        elif self.channel.stage is Stage.STANDBY and not self._is_probe(length):
             self.refuse(503, TOO_MANY)
         if self.refusal is not None or length == 0:
             return
@@ -298,6 +298,10 @@ class Visit(Findings, Request):
         if self.content is not None:
             self.content.close()  # before the next request needs its place
         super()._cleanup()
+
+    def _is_probe(self, length: int | None) -> bool:
+        """Whether it is answered on standby: without a body, and by foreman itself."""
+        return self.way.path in ALWAYS_ANSWERED and self.method in (b"GET", b"HEAD") and length == 0
 
     def _is_slow(self) -> bool:
         return self.channel.factory.connections.is_slow(self.channel)
