@@ -171,6 +171,27 @@ def test_memory_has_a_bound_of_its_own_and_gives_way_to_files() -> None:
     assert (bodies.used, bodies.in_memory, bodies.in_files) == (0, 0, 0)
 
 
+def test_where_memory_is_full_a_body_of_any_size_goes_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foreman.web.held.MEMORY_IN_ALL", 1000)
+    bodies = Bodies(10_000, 10_000, files=2)
+    held = [HeldBody(1000, bodies) for _ in range(5)]
+    for body in held[:2]:
+        body.add(b"x" * 500)
+    for body in held[2:4]:
+        body.add(b"ab")
+        body.add(b"c")
+        assert (body.in_file, read(body)) == (True, b"abc")
+    with pytest.raises(NotHeld, match="memory") as refused:
+        held[4].add(b"x")
+    assert (refused.value.status, "FOREMAN_BODY_BUDGET" in str(refused.value)) == (503, False)
+    held[0].close()
+    held[4].add(b"x")
+    assert not held[4].in_file
+    for body in held:
+        body.close()
+    assert (bodies.used, bodies.in_memory, bodies.in_files) == (0, 0, 0)
+
+
 def test_a_body_that_is_closed_takes_nothing_more() -> None:
     bodies = Bodies(100, 100)
     body = HeldBody(100, bodies)

@@ -1,4 +1,4 @@
-"""The body of a request while it arrives and waits: in memory while it is small, in a file without a name beyond that."""
+"""The body of a request while it arrives and waits: in memory while it is small and memory is free, else in a file without a name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ MEMORY_IN_ALL = 64 * 1024 * 1024
 MADE_AT_ONCE = 1024 * 1024
 #: The most requests that are refused at once to make room: each takes a third of a millisecond.
 REFUSED_AT_ONCE = 32
+FULL = "the request bodies that wait take up all of the memory and of the files that there are for them"
+#: How many files there may be depends on that setting, see ``web.site``.
+NO_FILE = "too many large request bodies are waiting in files"
 TOO_SLOW = "the body came slowly, and others wait for its room; try again soon"
 
 
@@ -84,7 +87,7 @@ class Bodies:
 
         :raises NotHeld: when there is no room; then they are not counted.
         """
-        fits_memory = body.in_file or self.in_memory + count <= MEMORY_IN_ALL
+        fits_memory = body.in_file or self.has_memory(count)
         if not (fits_memory and self._fits(body, count)) and body.is_slow():
             raise NotHeld(503, TOO_SLOW)
         if not self._fits(body, count):
@@ -100,8 +103,10 @@ class Bodies:
         if not fits_memory:
             enough_memory = MEMORY_IN_ALL - max(count, MADE_AT_ONCE)
             self._drop_slow(body, lambda: self.in_memory <= enough_memory, lambda one: 0 if one.in_file else one.length)
-        if not self._fits(body, count) or (not body.in_file and self.in_memory + count > MEMORY_IN_ALL):
+        if not self._fits(body, count):
             raise NotHeld(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
+        if not (body.in_file or self.has_memory(count)):
+            raise NotHeld(503, f"{FULL}; try again soon")
         self.used += count
         self._of[body.caller] += count
         if not body.in_file:
@@ -117,6 +122,10 @@ class Bodies:
             self.in_files -= 1
         else:
             self.in_memory -= body.length
+
+    def has_memory(self, count: int) -> bool:
+        """Whether ``count`` bytes more may be in memory."""
+        return self.in_memory + count <= MEMORY_IN_ALL
 
     def open_file(self, body: HeldBody) -> BinaryIO | None:
         """A file for ``body``, which is in memory so far; None: too many are in files already.
@@ -187,7 +196,9 @@ class HeldBody:
             self.expect(length)
         try:
             if not self.in_file and (
-                length > IN_MEMORY or (length > IN_CROWDED_MEMORY and self._bodies.in_memory > MEMORY_CROWDED)
+                length > IN_MEMORY
+                or (length > IN_CROWDED_MEMORY and self._bodies.in_memory > MEMORY_CROWDED)
+                or not self._bodies.has_memory(len(data))
             ):
                 self._move(needed=length > IN_MEMORY)
             self._bodies.take(self, len(data))
@@ -219,7 +230,7 @@ class HeldBody:
         file = self._bodies.open_file(self)
         if file is None:
             if needed:
-                raise NotHeld(503, "too many large request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
+                raise NotHeld(503, f"{NO_FILE}; try again soon (FOREMAN_MAX_CONNECTIONS)")
             return
         try:
             _write(file, cast("BytesIO", self._content).getvalue())
