@@ -79,3 +79,20 @@ def test_beyond_a_bound_nothing_more_is_read_and_nothing_is_reset_yet() -> None:
     assert transport.told == ["half close", "pause"]
     clock.advance(1)
     assert transport.told == ["half close", "pause", "close"]
+
+
+def test_what_comes_in_small_pieces_costs_no_timer_each() -> None:
+    clock, _transport, linger = lingering(ITCPTransport)
+    timers = clock.getDelayedCalls()
+    for _ in range(100):
+        linger.drop(b"x")
+    assert clock.getDelayedCalls() == timers
+
+
+def test_what_comes_after_the_end_puts_nothing_off() -> None:
+    clock, transport, linger = lingering(ITCPTransport)
+    clock.advance(SILENCE)
+    for _ in range(2):
+        clock.advance(SILENCE / 2)
+        linger.drop(b"x")
+    assert transport.told == ["half close", "close", "reset"]

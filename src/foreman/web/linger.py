@@ -31,6 +31,7 @@ class Linger:
     _deadline: Deadline
     _until: float = field(init=False)
     _dropped: int = field(default=0, init=False)
+    _is_over: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._until = self._clock.seconds() + AT_MOST
@@ -44,15 +45,18 @@ class Linger:
 
     def drop(self, data: bytes) -> None:
         """The client has sent more."""
-        left = self._until - self._clock.seconds()
+        if self._is_over:
+            return
+        now = self._clock.seconds()
         self._dropped += len(data)
         if self._dropped > MOST_BYTES:
             self._transport.pauseProducing()
-            self._deadline.set(max(0.0, left), self._end)
+            self._deadline.set(max(0.0, self._until - now), self._end)
         else:
-            self._deadline.set(max(0.0, min(SILENCE, left)), self._end)
+            self._deadline.heard_at = min(now, self._until - SILENCE)  # so that it is over at ``_until`` at the latest
 
     def _end(self) -> None:
+        self._is_over = True
         # If it has not even taken the answer it never will.
         self._deadline.set(SILENCE, self._transport.abortConnection)
         self._transport.loseConnection()
