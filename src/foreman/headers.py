@@ -30,7 +30,6 @@ _NOT_FOR_THE_TARGET = _HOP_BY_HOP | {
     b"cookie",
     b"origin",
     b"prefer",
-    b"via",
     b"forwarded",
     b"x-real-ip",
 }
@@ -54,10 +53,11 @@ def to_target(
     :param length: of the body in bytes; None sends no Content-Length.
     :param via: what foreman adds to ``Via`` (RFC 9110 section 7.6.3), behind what the client's proxies have said there.
     """
+    said: list[bytes] = []
     crossing = [
         (b"Host", host),
-        *_crossing(raw, _NOT_FOR_THE_TARGET, _NOT_FOR_THE_TARGET_BEGINNINGS),
-        (b"Via", b", ".join((*_said_of_the_way(raw), via))),
+        *_crossing(raw, _NOT_FOR_THE_TARGET, _NOT_FOR_THE_TARGET_BEGINNINGS, said),
+        (b"Via", b", ".join((*filter(None, said), via))),
         (b"Accept-Encoding", b"identity"),
     ]
     if token is not None:
@@ -72,28 +72,30 @@ def to_client(raw: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
     return _crossing(raw, _HOP_BY_HOP, (b"proxy-", b"access-control-"))
 
 
-def _said_of_the_way(raw: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
-    if not any(name.lower() == b"via" for name, _ in raw):
-        return []
-    return [value for name, value in _crossing(raw, _HOP_BY_HOP, ()) if name.lower() == b"via" and value]
-
-
 def has_passed(via: Iterable[bytes], mark: bytes) -> bool:
     """Whether a request with these values of ``Via`` was sent by the foreman whose pseudonym is ``mark``."""
     return any(mark in value and mark in value.replace(b",", b" ").split() for value in via)
 
 
 def _crossing(
-    raw: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes], beginnings: tuple[bytes, ...]
+    raw: Sequence[tuple[bytes, bytes]],
+    dropped: frozenset[bytes],
+    beginnings: tuple[bytes, ...],
+    via: list[bytes] | None = None,
 ) -> RawHeaders:
+    """Those of ``raw`` that go on; the values of ``Via`` go into ``via`` instead, where that is given."""
     names = [name.lower() for name, _ in raw]
     if b"connection" in names:
         dropped |= _named_by_connection(zip(names, raw, strict=True))
-    return [
-        pair
-        for name, pair in zip(names, raw, strict=True)
-        if name not in dropped and not name.startswith(beginnings) and _is_one_line(pair[1])
-    ]
+    crossing: RawHeaders = []
+    for name, pair in zip(names, raw, strict=True):
+        if name in dropped or name.startswith(beginnings) or not _is_one_line(pair[1]):
+            continue
+        if via is not None and name == b"via":
+            via.append(pair[1])
+        else:
+            crossing.append(pair)
+    return crossing
 
 
 def _named_by_connection(named: Iterable[tuple[bytes, tuple[bytes, bytes]]]) -> frozenset[bytes]:

@@ -50,6 +50,6 @@ class Brake:
             self._log.warn(
                 "{count} requests with unknown tokens were told to wait, the last one from {address}",
                 count=self._unsaid,
-                address=address or "a local socket",
+                address=address,
             )
             self._unsaid, self._said_at = 0, now

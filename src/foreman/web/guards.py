@@ -123,7 +123,7 @@ class Guards:
         :param own_address: the address that the client connected to.
         """
         name = _name_in(header.decode("latin-1"))
-        if self.is_local_name(header) or name == own_address.lower():
+        if self._is_local(name) or name == own_address.lower():
             return True
         if any(_is_host(pattern, name) for pattern in self.hosts):
             return True
@@ -135,7 +135,9 @@ class Guards:
 
     def is_local_name(self, header: bytes) -> bool:
         """Whether a ``Host`` header has one of the names, not of the addresses, that Ollama takes for this machine."""
-        name = _name_in(header.decode("latin-1"))
+        return self._is_local(_name_in(header.decode("latin-1")))
+
+    def _is_local(self, name: str) -> bool:
         return name in ("", "localhost", self.hostname.lower()) or name.endswith(_LOCAL_SUFFIXES)
 
     def origin_allowed(self, origin: bytes, host: bytes) -> bool:
@@ -207,14 +209,14 @@ def origin_pattern(pattern: str) -> Pattern:
             return lambda origin: origin == pattern
         return lambda origin: _surrounded(before, origin, after) is not None
     before, after = before.lower(), after.lower()
-    form = re.compile(_star_of(host, after) if star else "")
+    if not star:
+        return lambda origin: origin == before
+    form = re.compile(_star_of(host, after))
 
     def matches(origin: str) -> bool:
         between = _surrounded(before, origin, after) if len(origin) <= _LONGEST_ORIGIN else None
         return between is not None and form.fullmatch(between) is not None
 
-    if not star:
-        return lambda origin: origin == before
     return matches
 
 
