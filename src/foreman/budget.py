@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import define
 
-#: A caller may have so many times what is left for all.
+#: A caller may hold up to seven times as much as is still free.
 SHARE = 7
 #: The last of so many parts is for callers who have nothing yet.
 LAST_PART = 16
