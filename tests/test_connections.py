@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from doorstep import Caller, Doorstep, doorstep
 from foreman.web.arrival import Arrival
 from foreman.web.connections import (
+    CROWDED_SILENCE,
     HEADS_IN_ALL,
     MOST_LINGERING,
     ORDINARY,
     SLOW,
+    UNCOUNTED,
     Connections,
     Stage,
     address_of,
@@ -157,6 +163,68 @@ def test_the_address_with_the_most_connections_makes_room_for_the_others() -> No
     crowd.come(5, "new")
     assert told(few) == [[]] * 10
     assert told(many) == [["503"]] * 5 + [[]] * 65
+
+
+def test_the_address_with_the_most_connections_is_always_the_one_with_the_most_now() -> None:
+    crowd = Crowded(95)
+    most, many = crowd.come(55, "most"), crowd.come(40, "many")
+    crowd.clock.advance(2)
+    for number in range(40):
+        crowd.come(1, f"new {number}", Stage.BUSY)
+    left = [sum(not one.told for one in doors) for doors in (most, many)]
+    assert sorted(left) == [27, 28]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["come", "left", *Stage]), st.integers(0, 30), st.sampled_from("abcd"))))
+def test_addresses_are_counted_right_whatever_their_connections_do(steps: list[tuple[Any, int, str]]) -> None:
+    crowd = Crowded(16)
+    doors: list[Any] = []
+    for what, number, address in steps:
+        if what == "come" or not doors:
+            doors += crowd.come(1, address)
+        elif what == "left":
+            crowd.connections.left(doors.pop(number % len(doors)))
+        elif what not in UNCOUNTED:
+            crowd.connections.move(doors[number % len(doors)], what)
+        crowd.clock.advance(0.2)
+        counts = Counter(door.address for door in doors if door.stage not in UNCOUNTED)
+        quiet = {door.address for door in doors if door.stage is Stage.QUIET}
+        found = {count: set(alike) for count, alike in crowd.connections._by_count.items()}
+        assert found == {
+            count: {one for one in quiet if counts[one] == count} for count in {counts[one] for one in quiet}
+        }
+
+
+def test_a_slow_body_that_is_found_for_one_address_may_make_room_for_another() -> None:
+    crowd = Crowded(16)
+    others, mine = crowd.come(2, "other", Stage.BODY), crowd.come(14, "mine", Stage.BODY)
+    crowd.clock.advance(2)
+    crowd.come(1, "mine", Stage.BUSY)
+    assert (told(others), told(mine)) == ([[], []], [["503"]] + [[]] * 13)
+    crowd.come(1, "third", Stage.BUSY)
+    assert (told(others), told(mine)) == ([["503"], []], [["503"]] + [[]] * 13)
+
+
+def test_a_connection_that_is_gone_is_forgotten() -> None:
+    crowd = Crowded(16)
+    doors = crowd.come(8, "a", Stage.BODY) + crowd.come(8, "b", Stage.BODY)
+    crowd.clock.advance(2)
+    crowd.come(1, "c", Stage.BUSY)
+    assert doors[-1] in crowd.connections._slow
+    for door in doors:
+        crowd.connections.left(door)
+    assert not crowd.connections._slow
+
+
+def test_each_connection_that_was_refused_is_counted_once() -> None:
+    crowd = Crowded(16)
+    crowd.come(8, "a", Stage.BUSY)
+    crowd.come(8, "b", Stage.BUSY)
+    with capturedLogs() as events:
+        crowd.come(40, "c")
+        crowd.clock.advance(CROWDED_SILENCE)
+        crowd.come(1)
+    assert sum(event["sent_away"] for event in events) == 41
 
 
 def test_those_that_linger_are_bounded() -> None:

@@ -11,7 +11,7 @@ from foreman.web.upload import Upload
 #: The least that a body must bring on average, bytes a second (blobs: anything at all).
 BODY_RATE = 1000
 #: A body is not called slow before it has had this long to arrive, in seconds.
-YOUNG = 1.0
+TIME_TO_BEGIN = 1.0
 
 
 @define(eq=False)
@@ -46,7 +46,7 @@ class Arrival:
         """
         if self.upload is not None and self.upload.paused:
             return inf
-        if now - self._asked_at >= YOUNG:
+        if now - self._asked_at >= TIME_TO_BEGIN:
             self._rate = (self._bytes - self._bytes_then) / (now - self._asked_at)
             self._asked_at, self._bytes_then = now, self._bytes
         return self._rate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from enum import Enum
 from ipaddress import ip_address
 from itertools import islice
@@ -30,23 +30,13 @@ MOST_LINGERING = 256
 SLOW = 64 * 1024
 BODIES_LOOKED_AT = 2048
 BETWEEN_LOOKS = 0.25
-#: A connection that has had no whole head for less than this keeps its place, unless those are the half of all: what it
-#: asks may not have been read yet. In seconds.
-YOUNG = 0.1
-#: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
-#: to notice that it left, and nobody pipelines this much.
-PIPELINED_BYTES = 64 * 1024
+#: A connection keeps its place for this long after it was accepted or its last answer ended, in seconds: the request that it
+#: sends may not have been read yet. The limit does not hold where one address has more than half of all places like that.
+TIME_FOR_A_HEAD = 0.1
 #: What all connections may hold of heads, of requests sent ahead, and of files that wait for the target, in bytes; a
 #: connection that holds less than ``ORDINARY`` is not at fault for it.
 HEADS_IN_ALL = 32 * 1024 * 1024
 ORDINARY = 4 * 1024
-
-
-#: Paths that are answered on standby: supervisors and probes ask for them.
-ALWAYS_ANSWERED = ("/", "/healthz")
-TOO_MANY = "too many connections; try again soon (FOREMAN_MAX_CONNECTIONS)"
-#: How long a connection on standby, and one that was told to go, may take to go, in seconds.
-HASTE = 2.0
 
 
 class Stage(Enum):
@@ -87,9 +77,11 @@ class Connections:
     _taken: int = field(default=0, init=False)
     _at: Counter[str] = field(factory=Counter, init=False)
     _quiet: dict[str, OrderedDict[Door, None]] = field(factory=dict, init=False)
+    #: The addresses in ``_quiet`` by their number of connections; there are at most as many numbers as the root of twice ``most``.
+    _by_count: dict[int, OrderedDict[str, None]] = field(factory=dict, init=False)
     _others: dict[Stage, OrderedDict[Door, None]] = field(init=False)
-    _heaviest: str | None = field(default=None, init=False)
-    _slow: deque[Door] = field(factory=deque, init=False)
+    #: Those whose bodies came slowly when they were last looked at, the slowest first.
+    _slow: dict[Door, None] = field(factory=dict, init=False)
     _look_again_at: float = field(default=-inf, init=False)
     _heads: int = field(default=0, init=False)
     _sent_away: int = field(default=0, init=False)
@@ -110,7 +102,7 @@ class Connections:
         """Give ``door`` a place, or put it on standby."""
         self.open.add(door)
         self._taken += 1
-        self._at[door.address] += 1
+        self._count_at(door.address, 1)
         self._put(door, Stage.QUIET)
         over_share = self._at[door.address] > self.most - self.most // 8
         if not (over_share or self._taken > self.most):
@@ -143,7 +135,8 @@ class Connections:
         """Close the connection of ``door``, in words where an answer can still be given."""
         if door.stage not in UNCOUNTED:
             self._count_out(door)
-        self._say_crowded()
+        if door.stage is not Stage.STANDBY:  # it was counted when it came
+            self._say_crowded()
         if door.stage in (Stage.LINGERING, Stage.CLOSING, Stage.STANDBY):
             self._take_out(door)
             door.stage = Stage.GONE
@@ -177,8 +170,9 @@ class Connections:
 
     def _victim(self, newcomer: Door, own: str | None) -> Door | None:
         """Who goes, so that ``newcomer`` has a place; ``own``: only connections of this address may."""
-        # The more of the one kind there are, the less any of them is worth: were the few quiet ones taken first among
-        # thousands of slow bodies, none of them would live long enough to be read.
+        # Slow bodies go first where there are more of them than of quiet connections of the newcomer's address. If quiet ones
+        # always went first, thousands of slow bodies would keep their places, and new connections would be closed before
+        # their requests are read.
         bodies_first = len(self._others[Stage.BODY]) > len(self._quiet[newcomer.address])
         return (
             self._first(Stage.LINGERING, own)
@@ -192,25 +186,34 @@ class Connections:
         return next((door for door in self._others[stage] if own is None or door.address == own), None)
 
     def _oldest_quiet(self, newcomer: Door, own: str | None) -> Door | None:
-        address = own if own is not None else self._heaviest
-        if address not in self._quiet or self._at[address] < self._at[newcomer.address]:
-            address = self._heaviest = max(self._quiet, key=self._at.__getitem__)
+        address = own if own is not None else next(iter(self._by_count[max(self._by_count)]))
         alike = self._quiet[address]
         oldest = next(iter(alike))
-        if self._clock.seconds() - oldest.quiet_since < YOUNG and len(alike) <= self.most // 2:
+        if self._clock.seconds() - oldest.quiet_since < TIME_FOR_A_HEAD and len(alike) <= self.most // 2:
             return None
         return oldest if oldest is not newcomer else None
 
     def _slowest_body(self, own: str | None) -> Door | None:
-        now = self._clock.seconds()
-        if not self._slow and now >= self._look_again_at:
+        found, now = self._known_slow(own), self._clock.seconds()
+        if found is None and now >= self._look_again_at:
             self._look_again_at = now + BETWEEN_LOOKS
-            self._slow.extend(self.slow_bodies())
-        while self._slow:
-            door = self._slow.popleft()
-            if self.is_slow(door) and (own is None or door.address == own):
-                return door
-        return None
+            self._slow = dict.fromkeys(self.slow_bodies())
+            found = self._known_slow(own)
+        return found
+
+    def _known_slow(self, own: str | None) -> Door | None:
+        faster: list[Door] = []
+        found = None
+        for door in self._slow:
+            if own is not None and door.address != own:
+                continue
+            if self.is_slow(door):
+                found = door
+                break
+            faster.append(door)
+        for door in faster:
+            del self._slow[door]
+        return found
 
     # what is held beside bodies
 
@@ -227,20 +230,38 @@ class Connections:
 
     def _count_out(self, door: Door) -> None:
         self._taken -= 1
-        self._at[door.address] -= 1
-        if not self._at[door.address]:
-            del self._at[door.address]
+        self._count_at(door.address, -1)
+
+    def _count_at(self, address: str, more: int) -> None:
+        if address in self._quiet:
+            self._take_from_count(address)
+        self._at[address] += more
+        if address in self._quiet:
+            self._by_count.setdefault(self._at[address], OrderedDict())[address] = None
+        if not self._at[address]:
+            del self._at[address]
+
+    def _take_from_count(self, address: str) -> None:
+        count = self._at[address]
+        alike = self._by_count[count]
+        del alike[address]
+        if not alike:
+            del self._by_count[count]
 
     def _put(self, door: Door, stage: Stage) -> None:
         self._take_out(door)
         door.stage = stage
         if stage is Stage.QUIET:
             door.quiet_since = self._clock.seconds()
-            self._quiet.setdefault(door.address, OrderedDict())[door] = None
+            if door.address not in self._quiet:
+                self._quiet[door.address] = OrderedDict()
+                self._by_count.setdefault(self._at[door.address], OrderedDict())[door.address] = None
+            self._quiet[door.address][door] = None
         elif stage is not Stage.BUSY:
             self._others[stage][door] = None
 
     def _take_out(self, door: Door) -> None:
+        self._slow.pop(door, None)
         if door.stage is not Stage.QUIET:
             if door.stage is not Stage.BUSY:
                 self._others[door.stage].pop(door, None)
@@ -249,6 +270,7 @@ class Connections:
         if alike is not None:
             alike.pop(door, None)
             if not alike:
+                self._take_from_count(door.address)
                 del self._quiet[door.address]
 
     def _say_crowded(self) -> None:

@@ -14,7 +14,8 @@ from twisted.web.http import HTTPChannel
 
 from foreman.deadline import Deadline
 from foreman.web.arrival import Arrival
-from foreman.web.connections import HASTE, PIPELINED_BYTES, TOO_MANY, UNCOUNTED, Stage
+from foreman.web.connections import UNCOUNTED, Stage
+from foreman.web.findings import TOO_MANY
 from foreman.web.framing import (
     CONTROL_BYTES,
     Chunks,
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 #: The whole head of a request; Go allows 1 MiB, real ones with many cookies stay under 16 kB.
 HEAD_BYTES = 64 * 1024
 HEAD_LINES = 100
+#: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
+#: to notice that it left, and nobody pipelines this much.
+PIPELINED_BYTES = 64 * 1024
+#: How long a connection on standby, and one that was told to go, may take to go, in seconds.
+HASTE = 2.0
 
 
 class Door(HTTPChannel):

@@ -10,6 +10,9 @@ from foreman.tokens import Holder
 from foreman.web.answers import Reply
 from foreman.web.upload import Upload
 
+#: Paths that are answered on standby, where all places for connections are taken: supervisors and probes ask for them.
+ALWAYS_ANSWERED = ("/", "/healthz")
+TOO_MANY = "too many connections; try again soon (FOREMAN_MAX_CONNECTIONS)"
 _UNREAD = Way(Lane.FOREMAN, "ollama", "-")
 _NONE: RawHeaders = []  # shared by all that have none: replaced, never added to
 

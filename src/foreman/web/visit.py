@@ -20,8 +20,8 @@ from foreman.deadline import Deadline
 from foreman.headers import RawHeaders
 from foreman.lanes import Lane
 from foreman.web.answers import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
-from foreman.web.connections import ALWAYS_ANSWERED, TOO_MANY, Stage
-from foreman.web.findings import Findings
+from foreman.web.connections import Stage
+from foreman.web.findings import ALWAYS_ANSWERED, TOO_MANY, Findings
 from foreman.web.guards import joined
 from foreman.web.held import HeldBody, NotHeld
 from foreman.web.sending import PIECE, Sending
@@ -84,9 +84,10 @@ class Visit(Findings, Request):
         refusal = factory.entrance.decide(self)
         self.content.caller = self.caller
         self.content.is_slow = self._is_slow
+        is_probe = length == 0 and method in (b"GET", b"HEAD") and self.way.path in ALWAYS_ANSWERED
         if refusal is not None:
             self.refusal = refusal
-        elif self.channel.stage is Stage.STANDBY and not self._is_probe(length):
+        elif self.channel.stage is Stage.STANDBY and not is_probe:
             self.refuse(503, TOO_MANY)
         if self.refusal is not None or length == 0:
             return
@@ -298,10 +299,6 @@ class Visit(Findings, Request):
         if self.content is not None:
             self.content.close()  # before the next request needs its place
         super()._cleanup()
-
-    def _is_probe(self, length: int | None) -> bool:
-        """Whether it is answered on standby: without a body, and by foreman itself."""
-        return self.way.path in ALWAYS_ANSWERED and self.method in (b"GET", b"HEAD") and length == 0
 
     def _is_slow(self) -> bool:
         return self.channel.factory.connections.is_slow(self.channel)
