@@ -83,7 +83,7 @@ def test_beyond_a_bound_nothing_more_is_read_and_nothing_is_reset_yet() -> None:
 
 def test_what_comes_in_small_pieces_costs_no_timer_each() -> None:
     clock, _transport, linger = lingering(ITCPTransport)
-    timers = clock.getDelayedCalls()
+    timers = list(clock.getDelayedCalls())
     for _ in range(100):
         linger.drop(b"x")
     assert clock.getDelayedCalls() == timers
