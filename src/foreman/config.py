@@ -113,9 +113,7 @@ class Config:
     turns: int = _setting("1", spellings.count, "chats at once at the target")
     embed_cap: int = _setting("8", spellings.count, "embeddings at once at the target")
     max_queue: int = _setting("512", spellings.count, "chats that may wait; beyond: 503")
-    wait_notice: float = _setting(
-        "5s", spellings.seconds, "a stream that waits longer sees that it waits; 0: nobody sees it"
-    )
+    wait_notice: float = _setting("5s", spellings.seconds, "a stream that waits longer is told that it waits; 0: never")
     wait_notice_unary: float = _setting("240s", spellings.seconds, "the same for an answer in one piece; 0: never")
     wait_filler: str = _setting(
         "space", spellings.space_or_object, "what is sent meanwhile on NDJSON: space, or object"
@@ -154,9 +152,7 @@ class Config:
     keep_failed: float = _setting("30d", spellings.seconds, "the same for those that failed or were discarded")
     disk_reserve: int = _setting("256MiB", spellings.size, "free room on the disk below which no jobs are taken: 507")
     log_format: str = _setting("text", spellings.text_or_json, "form of the log: text, or json")
-    log_level: str = _setting(
-        "info", spellings.info_or_debug, "how much is logged: info, or debug (also probes of /healthz)"
-    )
+    log_level: str = _setting("info", spellings.info_or_debug, "info, or debug, which logs probes of /healthz too")
 
 
 def _row(attribute: Attribute[object]) -> Setting:
@@ -274,7 +270,7 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
     if sound("listen", "auth_token", "admin_token") and not is_private(config.listen):
         for variable in _short_tokens(config):
             yield (
-                f"{variable}: has fewer than {SHORTEST_TOKEN} characters, so that others could find it by trying; "
+                f"{variable}: has fewer than {SHORTEST_TOKEN} characters, so that others could guess it; "
                 f"{config.listen!r} can be reached from other machines"
             )
     if sound("auth_token", "admin_token") and config.auth_token and config.auth_token == config.admin_token:
@@ -288,7 +284,7 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
 def warnings(config: Config) -> Iterator[str]:
     """What can be used but should not be, in the same form as a problem."""
     for variable in _short_tokens(config):
-        yield f"{variable}: has fewer than {SHORTEST_TOKEN} characters, so that others could find it by trying"
+        yield f"{variable}: has fewer than {SHORTEST_TOKEN} characters, so that others could guess it"
 
 
 def _short_tokens(config: Config) -> Iterator[str]:

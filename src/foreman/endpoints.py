@@ -202,7 +202,7 @@ def _read(description: str) -> tuple[str, dict[str, str]]:
         elif number < len(names) and all(len(before) == 1 for before in parts[:number]):
             name, value = names[number], part[0]
         else:
-            raise ValueError(f"has {part[0]!r} where no field may stand without its name")
+            raise ValueError(f"has {part[0]!r} which needs the name of a field in front of it")
         if names is not None and name not in names:
             raise ValueError(f"has a field {name!r}, which an endpoint {kind}: does not have")
         if name in fields:

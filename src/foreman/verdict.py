@@ -104,7 +104,7 @@ def judge(heard: Heard) -> Slices[Success | Mishap]:
         return Mishap("target_error", said(end))
     is_foreign = heard.origin() == "foreign"
     if is_foreign and told.done:
-        return Mishap("target_error", f"{heard.status}: this is no answer of Ollama's: {said(body)}")
+        return Mishap("target_error", f"{heard.status}: this is not an answer of Ollama's: {said(body)}")
     if is_foreign or not (told.done or _is_text(heard)):
         return Mishap("truncated", "the target's answer ended without its end marker")
     try:

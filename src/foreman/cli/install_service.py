@@ -56,14 +56,16 @@ _MARK = "foreman install-service"
         "foreman install-service --remove",
     ],
     ends={
-        WELL: "it is written, or was already; with --remove: it is gone",
+        WELL: "the file is written, or was there already; with --remove: it is removed",
         FAILED: "it cannot be written or removed, or was changed by hand",
         MISUSED: "the command was written wrongly",
     },
 )
 @click.option("--system", is_flag=True, help="For the system, not for you alone; needs root. Linux only.")
 @click.option("--print", "only_print", is_flag=True, help="Print the file, and write nothing.")
-@click.option("--force", is_flag=True, help="Write over, or remove, a file that has something else in it.")
+@click.option(
+    "--force", is_flag=True, help="Overwrite or remove a file that was changed, or that foreman did not write."
+)
 @click.option("--remove", is_flag=True, help="Remove the file; settings and jobs stay.")
 @click.option(
     "--token-file",
@@ -309,7 +311,7 @@ def warnings(program: Path, token: Path | None, *, system: bool) -> list[str]:
     found = []
     if ".venvs" in program.parts:
         found.append(
-            f"{program} is in a checkout: it goes when the checkout goes, and changes when that does; "
+            f"{program} is in a checkout: if that is removed or changed, so is the program; "
             "docs/running.md says how to install foreman on its own"
         )
     closed = [folder for folder in program.resolve().parents if not folder.stat().st_mode & 0o001] if system else []

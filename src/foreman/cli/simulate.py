@@ -23,7 +23,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _version(text: str) -> str:
     if not re.fullmatch(r"v?[0-9]{1,6}\.[0-9]{1,6}(?:[.-][0-9A-Za-z.-]{1,40})?", text):
-        raise ValueError("is no version, such as 0.33.0")
+        raise ValueError("is not a version, such as 0.33.0")
     return text.removeprefix("v")
 
 

@@ -35,7 +35,7 @@ _file = click.option(
     callback=lambda _context, _parameter, path: absolute(path).resolve(),
     help="The file of tokens.",
 )
-_ENDS = {WELL: "done", FAILED: "it cannot be done; the reason is told", MISUSED: "the command was written wrongly"}
+_ENDS = {WELL: "done", FAILED: "it failed; the reason is printed", MISUSED: "the command was written wrongly"}
 #: What foreman does by itself, and where it does not see the file change.
 _TAKEN_OVER = (
     "A running foreman that reads this file notices the change within a second; one that was given a copy of it "

@@ -54,7 +54,7 @@ class FewWords:
         now = self._clock.seconds()
         if self._said_at is None or now - self._said_at >= BETWEEN_LINES:
             self._log.warn(
-                "connections cannot be accepted: {why} (closed for that since this was last said: {closed}); see ulimit -n",
+                "connections cannot be accepted: {why} ({closed} were closed for it since the last such line); see ulimit -n",
                 why=formatEvent(event),
                 closed=self._closed,
             )

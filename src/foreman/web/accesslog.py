@@ -58,7 +58,7 @@ class AccessLog:
     def _tell_left_out(self) -> None:
         left_out, self._refusals = self._refusals - REFUSALS, 0
         if left_out > 0:
-            self._log.warn("{count} more requests were refused, too many for a line each", count=left_out)
+            self._log.warn("{count} more requests were refused, and are not logged one by one", count=left_out)
 
     def flush(self) -> None:
         """Write what waits, all of it."""

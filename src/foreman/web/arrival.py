@@ -62,7 +62,7 @@ class Arrival:
         self._held_up = self._held_up + limit if held_up and not lately else 0.0
         least = 1 if self.upload is not None else BODY_RATE * limit
         if self._held_up >= silence:
-            return 502, f"the target took nothing of this body for {self._held_up:g} s"
+            return 502, f"the target read nothing of this body for {self._held_up:g} s"
         if lately >= least or held_up:
             return None
         return 408, f"the body came too slowly: less than {least:g} bytes in {limit:g} s"

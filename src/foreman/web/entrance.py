@@ -42,11 +42,9 @@ if TYPE_CHECKING:
 _OPEN_PATHS = ("/", "/healthz")
 _OUT_OF_PLACE = Refusal(
     400,
-    "a token stands in this address, where programs between write it down; send it as a header, or once as /k/<token>",
+    "this address has a token where proxies may log it; send it as a header, or once as /k/<token>",
 )
-_FOR_ADMINS = (
-    "managing models, and what Ollama tells of its use and its settings, is for admins here (FOREMAN_ADMIN_TOKEN)"
-)
+_FOR_ADMINS = "only admins may manage models here, and see Ollama's use and settings (FOREMAN_ADMIN_TOKEN)"
 _NO_ADMIN_LEFT = (
     "managing models is for admins here, and the token of the last one was taken away; make another with foreman token new "
     "NAME --admin, or start foreman again without an admin, so that everybody may"
@@ -233,7 +231,7 @@ class Entrance:
         if not wait:
             return None
         visit.doubtful = True  # each guess costs a connection
-        text = "this token is not known here, and too many such have come from your address; try again later"
+        text = "this token is not known here, and too many unknown tokens came from your address; try again later"
         retry = [(b"Retry-After", b"%d" % wait)]
         return error_reply(visit.family, 429, text, visit.request_id, headers=retry)
 

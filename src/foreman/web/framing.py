@@ -94,7 +94,7 @@ class Chunks(_ChunkedTransferDecoder):
             line = bytes(self._buffer[:end])
             extensions = line[len(line.partition(b";")[0]) :]
             if _EXTENSIONS.fullmatch(extensions) is None:
-                raise _MalformedChunkedDataError("what stands behind the size of a chunk is no extension")
+                raise _MalformedChunkedDataError("what follows the size of a chunk is not an extension")
         return super()._dataReceived_CHUNK_LENGTH()
 
 

@@ -25,7 +25,7 @@ REFUSED_AT_ONCE = 32
 FULL = "the request bodies that wait take up all of the memory and of the files that there are for them"
 #: How many files there may be depends on that setting, see ``web.site``.
 NO_FILE = "too many large request bodies are waiting in files"
-TOO_SLOW = "the body came slowly, and others wait for its room; try again soon"
+TOO_SLOW = "the body came too slowly, and others wait for its place; try again soon"
 
 
 class NotHeld(Exception):

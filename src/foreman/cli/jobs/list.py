@@ -81,7 +81,7 @@ async def look(foreman: Foreman, filters: Filters) -> tuple[list[Job], str | Non
         found += jobs
         if len(found) > _MOST:
             raise Unanswered(
-                FAILED, f"there are more than {_MOST:,} jobs: choose some with --since, --state or --limit"
+                FAILED, f"there are more than {_MOST:,} jobs: choose fewer with --since, --state or --limit"
             )
         if not filters.everything and len(found) >= filters.limit:
             # A page may be larger than what is left; what is cut off is found behind the last one shown.

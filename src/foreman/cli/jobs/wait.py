@@ -45,7 +45,7 @@ def command(ids: tuple[str, ...], url: str, timeout: float | None, *, as_json: b
     """
     from foreman.cli.remote import answer_of
 
-    back = f"waiting is over, they go on; come back with: {command_for_many('wait', ids)}"
+    back = f"no longer waiting; the jobs go on. To wait again: {command_for_many('wait', ids)}"
     jobs = answer_of(
         "jobs wait", url, lambda foreman: wait(foreman, ids, timeout), patience=None, interrupted=lambda: back
     )

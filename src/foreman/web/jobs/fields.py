@@ -82,7 +82,7 @@ class Fields:
     def __attrs_post_init__(self) -> None:
         known = ", ".join(FIELDS)
         for name in (name for name in self.members if name not in FIELDS):
-            self.wrong(_escaped(shortened(name, MOST_REPEATED)), f"is no field of a job; there are {known}")
+            self.wrong(_escaped(shortened(name, MOST_REPEATED)), f"is not a field of a job; there are {known}")
 
     @property
     def sound(self) -> bool:

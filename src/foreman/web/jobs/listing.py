@@ -67,7 +67,7 @@ def parameters(visit: Visit, known: Sequence[str], *, beginnings: tuple[str, ...
     for name, value in pairs:
         if name not in known and not name.startswith(beginnings or ("\0",)):
             there = ", ".join([*known, *(f"{beginning}NAME" for beginning in beginnings)]) or "none here"
-            raise Problem(400, f"{errors.excerpt(name)} is no parameter; there are {there}")
+            raise Problem(400, f"{errors.excerpt(name)} is not a parameter; there are {there}")
         if name in found:
             raise Problem(400, f"{name}: is given more than once")
         found[name] = value
@@ -124,7 +124,9 @@ def _states(text: str | None) -> tuple[State, ...]:
         elif word in {"active", "ended"}:
             states |= dict.fromkeys(ACTIVE if word == "active" else ENDED)
         else:
-            raise Problem(400, f"state: {errors.excerpt(word)} is none; there are {', '.join(STATES)}, active, ended")
+            raise Problem(
+                400, f"state: {errors.excerpt(word)} is not a state; there are {', '.join(STATES)}, active, ended"
+            )
     return tuple(states)
 
 
