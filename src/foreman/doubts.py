@@ -94,7 +94,7 @@ class Doubts:
         """Whether the target lists its models; asks it, unless it did when the same was heard just now."""
         now = self._clock.seconds()
         mark = sha256(b"%d " % (heard.status or 0) + heard.beginning(LOOKED_AT)).digest()
-        if now < self._believed.get(mark, float("-inf")):
+        if self._inventory.degraded is None and now < self._believed.get(mark, float("-inf")):
             return True
         is_there = await self._inventory.refresh()
         self._believed = {one: until for one, until in self._believed.items() if now < until} if is_there else {}
