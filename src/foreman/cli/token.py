@@ -80,7 +80,9 @@ def new(name: str, path: Path, *, admin: bool) -> None:
         with _locked(path):
             _write(path, without_holder(_read(path), name, holder.id))
         raise
-    say(f"This is the token of {name} ({holder.id}); it is not shown again. A running foreman knows it within seconds.")
+    say(
+        f"This is the token of {name} ({holder.id}); it is not shown again. A running foreman knows it within a second."
+    )
     for one in others:
         say(
             f"{name} has another token, of {_day(one) or 'an unknown day'}; when it is no longer used: "
