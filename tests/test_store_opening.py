@@ -430,34 +430,6 @@ async def test_a_store_that_could_not_be_opened_is_tried_again_until_it_can(tmp_
     await database.stop()
 
 
-@ensureDeferred
-async def test_tries_to_open_that_fail_close_no_descriptor_of_the_file_that_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "jobs.sqlite"
-    make(path)
-    database = Database(reactor, path, "second", lambda: NOW / 1000, Bells())
-
-    def fails(*_: Any) -> None:
-        raise StoreUnavailable("full", "the disk is full")
-
-    with monkeypatch.context() as full:
-        full.setattr(opening, "_open", fails)
-        database.open()
-        database.start()
-        await database._try_again()
-        locks = database._lock
-        assert locks is not None
-        released: list[locking.Lock] = []
-        full.setattr(locking.Lock, "release", released.append)
-        for _ in range(3):
-            await database._try_again()
-        assert (database._lock, released) == (locks, [])
-        assert await database.read(lambda cursor: cursor.execute("SELECT count(*) FROM jobs").fetchone()[0]) == 3
-    await database.stop()
-    assert opened_elsewhere(path) == ""
-
-
 # schemas
 
 

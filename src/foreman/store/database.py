@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from foreman.permissions import loose
 from foreman.store import looks, opening, readonly
 from foreman.store.bells import Bells
-from foreman.store.locking import Lock, real, take_lock
+from foreman.store.locking import real
 from foreman.store.looks import READERS, Looks
 from foreman.store.opening import Opened
 from foreman.store.statements.shared import Transaction
@@ -59,9 +59,6 @@ class Database:
     bells: Bells
     _reserve: int = 0
     _opened: Opened | None = field(default=None, init=False)
-    #: Kept from one try to the next: to release it closes the file, which gives up the locks of the readers' connections.
-    _lock: Lock | None = field(default=None, init=False)
-    _is_trying: bool = field(default=False, init=False)
     _problem: StoreUnavailable = field(factory=lambda: unavailable("off", ""), init=False)
     _writer: Writer | None = field(default=None, init=False)
     _writing: ConnectionPool | None = field(default=None, init=False)
@@ -197,8 +194,6 @@ class Database:
         if self._opened is not None:
             self._opened.lock.release()
             self._opened = None
-        elif not self._is_trying:
-            self._release()
 
     def _stop_reading(self) -> None:
         if self._looks is not None:
@@ -237,31 +232,16 @@ class Database:
         )
 
     def _try_again(self) -> Deferred[None]:
-        self._is_trying = True
-        opened: Deferred[Opened] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._open_again)
+        opened: Deferred[Opened] = deferToThreadPool(
+            self._reactor, self._reactor.getThreadPool(), opening.open_database, self.path, self.boot, self.now()
+        )
         return opened.addCallbacks(self._opened_late, self._still_closed)
-
-    def _open_again(self) -> Opened:
-        """In a thread: try to open it with the lock that is kept."""
-        opening.check_library()
-        with opening.naming(self.path):
-            if self._lock is None:
-                opening.make_folder(self.path.parent)
-                self._lock = take_lock(self.path)
-        return opening.open_database(self.path, self.boot, self.now(), self._lock)
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
     def _opened_late(self, opened: Opened) -> None:
         assert self._reopening is not None
-        self._is_trying = False
         if not self._reopening.running:  # foreman stopped meanwhile
-            self._release()
+            opened.lock.release()
             return
-        self._lock = None  # it is the opened database's from here on
         self._reopening.stop()
         self._opened = opened
         self._stop_reading()  # what has only been read until now
@@ -270,9 +250,6 @@ class Database:
         self.bells.ring(frozenset(), True)
 
     def _still_closed(self, failure: Failure) -> None:
-        self._is_trying = False
-        if self._reopening is not None and not self._reopening.running:  # foreman stopped meanwhile
-            self._release()
         problem = failure.value
         if isinstance(problem, StoreUnavailable):
             self._problem = problem

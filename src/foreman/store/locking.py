@@ -35,13 +35,8 @@ class Lock:
 
         :raises StoreInUse: when a foreman uses it by another name; this lock stays as it is.
         """
-        if _OPEN_FILE_LOCK is None:
+        if _OPEN_FILE_LOCK is None or self._file is not None:
             return
-        if self._file is not None:
-            if os.path.samestat(os.fstat(self._file), path.stat()):
-                return
-            os.close(self._file)  # of a file that was replaced meanwhile
-            self._file = None
         try:
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:

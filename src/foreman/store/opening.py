@@ -50,10 +50,10 @@ class Opened:
     checked: bool
 
 
-def open_database(path: Path, boot: str, now: int, lock: Lock | None = None) -> Opened:
+def open_database(path: Path, boot: str, now: int) -> Opened:
     """Make the database at ``path`` ready for ``boot``, a ULID of this start.
 
-    :param now: milliseconds since the epoch; :param lock: the lock of ``path``, if it is held; it stays held on failure.
+    :param now: milliseconds since the epoch.
     :raises StoreRefused: when it is another foreman's, a newer one's, something else, or damaged.
     :raises StoreUnavailable: when it cannot be written now.
     """
@@ -61,15 +61,14 @@ def open_database(path: Path, boot: str, now: int, lock: Lock | None = None) -> 
     with naming(path):
         path = real(path)
         make_folder(path.parent)
-        held = take_lock(path) if lock is None else lock
+        lock = take_lock(path)
         try:
             _make_file(path)
-            held.take_file(path)
+            lock.take_file(path)
             check_names(path)
-            return _open(path, held, boot, now)
+            return _open(path, lock, boot, now)
         except BaseException:
-            if lock is None:
-                held.release()
+            lock.release()
             raise
 
 
