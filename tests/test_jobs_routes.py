@@ -136,25 +136,6 @@ async def test_the_jobs_of_a_model_are_listed_in_any_spelling_of_its_name(bench:
 
 
 @told
-async def test_what_a_caller_asks_of_the_store_is_looked_up_in_its_turn_and_never_refused(bench: JobBench) -> None:
-    asked: list[tuple[str, str | None, bool]] = []
-    read = Database.read
-
-    def seen(database: Database, look: Any, *arguments: Any, caller: str | None = None, patient: bool = False) -> Any:
-        asked.append((look.__name__, caller, patient))
-        return read(database, look, *arguments, caller=caller, patient=patient)
-
-    with patch.object(Database, "read", seen):
-        array = await bench.ask("POST", "/jobs", [{**CHAT, "idempotency_key": "a"}, {**CHAT, "idempotency_key": "b"}])
-        await bench.ask("GET", f"/jobs/{value(array)['jobs'][0]['id']}/artifacts/response")
-    assert {one for one in asked if one[0] in {"keyed", "jobs_whole", "artifact"}} >= {
-        ("keyed", "alice", True),
-        ("jobs_whole", "alice", True),
-        ("artifact", "alice", True),
-    }
-
-
-@told
 async def test_an_array_with_mistakes_is_refused_whole_and_all_are_named(bench: JobBench) -> None:
     bad = [
         CHAT,
