@@ -776,21 +776,6 @@ async def test_a_mistake_of_foremans_own_leaves_no_job_running_for_ever(
     assert len(logged_failures.take(ZeroDivisionError, RuntimeError)) == 2
 
 
-@pytest_twisted.ensureDeferred
-async def test_a_mistake_while_an_answer_is_looked_into_leaves_no_job_running_for_ever(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
-) -> None:
-    shop.start()
-    monkeypatch.setattr("foreman.doubts.Doubts.look_into", lambda *_: 1 / 0)
-    (id_,) = await shop.hand_over(new(max_attempts=1))
-    (await shop.asked()).begin().say(LAST).end()
-    job = await shop.becomes(id_, "discarded")
-    assert job.error is not None
-    assert job.error.error_class == "target_error"
-    assert shop.inference.gate.running == []
-    assert len(logged_failures.take(ZeroDivisionError)) == 1
-
-
 # ending it
 
 

@@ -233,11 +233,7 @@ class Worker:
                 attempt.stop(errors.Draining("foreman is stopping"))
             else:
                 await attempt.run(self._inference, turn)
-                try:
-                    await self._doubts.look_into(attempt)
-                except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
-                    self._log.failure("looking into the answer to job {job} failed", job=job.id)
-                    attempt.fail(problem)
+                await self._doubts.look_into(attempt)
             await self._settle(attempt)
         finally:
             del self._running[job.id]
