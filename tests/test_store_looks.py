@@ -109,31 +109,6 @@ def test_too_many_looks_of_one_caller_and_of_all_are_sent_away() -> None:
     assert "patient" not in bench.answers
 
 
-def test_patient_looks_send_nobody_away() -> None:
-    bench = Bench()
-    for number in range(MOST_WAITING + 50):
-        bench.ask(f"a{number}", "alice", patient=True)
-    for number in range(MOST_WAITING_OF_ONE):
-        bench.ask(f"list{number}", "alice")
-    bench.ask("b0", "bob")
-    bench.ask("c0", "carol")
-    assert not bench.answers
-    bench.ask("one too many", "alice")
-    assert isinstance(bench.answers["one too many"], TooManyLooks)
-
-
-def test_a_look_that_ran_or_whose_caller_left_makes_room_for_another() -> None:
-    bench = Bench()
-    for _round in range(3):
-        asked = [bench.ask(f"a{number}", "alice") for number in range(MOST_WAITING_OF_ONE + 1)]
-        assert not any(isinstance(answer, TooManyLooks) for answer in bench.answers.values())
-        for one in asked[-10:]:
-            one.cancel()
-        while bench.pool.running:
-            bench.pool.end(next(iter(bench.pool.running)))
-        bench.answers.clear()
-
-
 def test_what_has_waited_for_too_long_is_sent_away_and_not_run() -> None:
     bench = Bench()
     bench.ask("a0", "alice")
