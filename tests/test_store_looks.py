@@ -109,6 +109,32 @@ def test_too_many_looks_of_one_caller_and_of_all_are_sent_away() -> None:
     assert "patient" not in bench.answers
 
 
+def test_looks_that_are_never_sent_away_take_no_place_from_those_that_may_be() -> None:
+    bench = Bench()
+    for number in range(MOST_WAITING + 10):
+        bench.ask(f"a{number}", "alice", patient=True)
+    asked = [bench.ask(f"list{number}", "alice") for number in range(MOST_WAITING_OF_ONE + 1)]
+    assert [name for name, answer in bench.answers.items() if isinstance(answer, TooManyLooks)] == [
+        f"list{MOST_WAITING_OF_ONE}"
+    ]
+    bench.ask("b0", "bob")
+    bench.ask("c0", "carol")
+    assert bench.pool.begun == ["a0", "b0"]
+    assert "c0" not in bench.answers
+    # Whoever leaves, and whose turn it is, makes room for the next one.
+    asked[0].cancel()
+    bench.ask("again", "alice")
+    assert "again" not in bench.answers
+    while bench.pool.running:
+        bench.pool.end(next(iter(bench.pool.running)))
+    assert bench.answers["again"] == "seen again"
+    for number in range(MOST_WAITING_OF_ONE + 1):  # one of them runs
+        bench.ask(f"later{number}", "alice")
+    assert not any(
+        isinstance(bench.answers.get(f"later{number}"), TooManyLooks) for number in range(MOST_WAITING_OF_ONE + 1)
+    )
+
+
 def test_what_has_waited_for_too_long_is_sent_away_and_not_run() -> None:
     bench = Bench()
     bench.ask("a0", "alice")

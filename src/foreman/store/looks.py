@@ -6,7 +6,7 @@ keep another's waiting, and one reader is always left to foreman. A look whose c
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 #: How many looks run at once; how many of them those of callers, and those of one caller.
 READERS, OF_CALLERS, OF_ONE_CALLER = 3, 2, 1
-#: How many looks of callers may wait, and how many of one caller; beyond, who comes is sent away.
+#: How many looks of callers may wait, and how many of one caller; beyond, who comes is sent away. Patient looks do not count.
 MOST_WAITING, MOST_WAITING_OF_ONE = 256, 32
 #: What has waited longer than this is sent away instead of run, in seconds.
 LONGEST_WAIT = 10.0
@@ -61,6 +61,8 @@ class Looks:
     _own: deque[Look] = field(factory=deque, init=False)
     #: By caller, in the order in which they have their turn.
     _waiting: dict[str, deque[Look]] = field(factory=dict, init=False)
+    #: How many of these may be sent away, by caller: patient ones take no place from them.
+    _impatient: Counter[str] = field(factory=Counter, init=False)
     _running: list[Look] = field(factory=list, init=False)
     _refusal: StoreUnavailable | None = field(default=None, init=False)
 
@@ -89,6 +91,7 @@ class Looks:
             done.errback(TooManyLooks())
         else:
             self._waiting.setdefault(caller, deque()).append(look)
+            self._count(look, 1)
             self._next()
         return done
 
@@ -98,15 +101,20 @@ class Looks:
         left = [*self._own, *(look for looks in self._waiting.values() for look in looks)]
         self._own.clear()
         self._waiting.clear()
+        self._impatient.clear()
         for look in left:
             if not look.done.called:  # an earlier one, on hearing it, may have made this one leave
                 look.done.errback(refusal)
 
     def _is_full_for(self, caller: str) -> bool:
-        return (
-            len(self._waiting.get(caller, ())) >= MOST_WAITING_OF_ONE
-            or sum(len(looks) for looks in self._waiting.values()) >= MOST_WAITING
-        )
+        return self._impatient[caller] >= MOST_WAITING_OF_ONE or self._impatient.total() >= MOST_WAITING
+
+    def _count(self, look: Look, change: int) -> None:
+        """``look`` has begun to wait (1), or waits no more (-1)."""
+        if look.caller is not None and not look.patient:
+            self._impatient[look.caller] += change
+            if not self._impatient[look.caller]:
+                del self._impatient[look.caller]
 
     def _leave(self, look: Look) -> None:
         look.is_gone = True
@@ -115,6 +123,7 @@ class Looks:
         looks = self._own if look.caller is None else self._waiting.get(look.caller)
         if looks is not None and look in looks:
             looks.remove(look)
+            self._count(look, -1)
             if look.caller is not None and not looks:
                 del self._waiting[look.caller]
 
@@ -139,6 +148,7 @@ class Looks:
             return None
         looks = self._waiting.pop(caller)
         look = looks.popleft()
+        self._count(look, -1)
         if looks:
             self._waiting[caller] = looks  # behind all others
         return look
