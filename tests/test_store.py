@@ -25,6 +25,7 @@ from foreman.store import opening
 from foreman.store import writer as writer_module
 from foreman.store.bells import Bells
 from foreman.store.database import Database
+from foreman.store.looks import Looks
 from foreman.store.queries import Filter
 from foreman.store.statements import enqueue
 from foreman.store.statements.enqueue import KeyReused
@@ -524,6 +525,24 @@ async def test_a_look_that_takes_too_long_is_given_up_and_the_next_is_not(
     assert store.condition == "ok"
     for _ in range(4):
         assert (await store.counts()).queued == 1
+
+
+@ensureDeferred
+async def test_what_a_caller_asks_waits_in_its_own_queue(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = served.store()
+    callers: list[tuple[str | None, bool]] = []
+    look = Looks.look
+
+    def seen(self: Looks, work: Any, arguments: Any, caller: str | None = None, *, patient: bool = False) -> Any:
+        callers.append((caller, patient))
+        return look(self, work, arguments, caller, patient=patient)
+
+    monkeypatch.setattr(Looks, "look", seen)
+    (taken,) = await store.enqueue([new(owner="alice", idempotency_key="k")])
+    assert await store.keyed("alice", ["k", "other"]) == {"k": "f"}
+    assert [job and job.id for job in await store.several([taken.id, "gone"], "alice")] == [taken.id, None]
+    assert await store.artifact(taken.id, "response", "alice") is None
+    assert callers == [("alice", True)] * 3
 
 
 @ensureDeferred

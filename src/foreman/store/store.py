@@ -211,13 +211,13 @@ class Store:
         """The job, with all that belongs to it but its blobs."""
         return await self._gathered.get(id_)
 
-    async def several(self, ids: Sequence[str]) -> list[Job | None]:
-        """Likewise those of ``ids``, in that order, in one look; None for each that is not there."""
-        return await self.database.read(queries.jobs_whole, ids)
+    async def several(self, ids: Sequence[str], caller: str = "") -> list[Job | None]:
+        """Likewise those of ``ids``, in that order, in one look; None for each that is not there; ``caller`` asks."""
+        return await self.database.read(queries.jobs_whole, ids, caller=caller, patient=True)
 
     async def keyed(self, owner: str, keys: Sequence[str]) -> dict[str, str]:
-        """The fingerprints of those jobs of ``owner`` that have one of ``keys``, by key."""
-        return await self.database.read(queries.keyed, owner, keys)
+        """The fingerprints of those jobs of ``owner`` that have one of ``keys``, by key; ``owner`` asks."""
+        return await self.database.read(queries.keyed, owner, keys, caller=owner, patient=True)
 
     async def page(self, wanted: Filter, before: str | None, limit: int, caller: str = "") -> list[Job]:
         """Up to ``limit`` jobs that are older than the one with the id ``before``, newest first.
@@ -231,9 +231,9 @@ class Store:
         """What happened to the job after the event ``after``; ``caller`` asks."""
         return await self.database.read(queries.events, id_, after, limit, caller=caller, patient=True)
 
-    async def artifact(self, id_: str, name: str) -> Stored | None:
-        """What is known of an artifact."""
-        return await self.database.read(blobs.artifact, id_, name)
+    async def artifact(self, id_: str, name: str, caller: str = "") -> Stored | None:
+        """What is known of an artifact; ``caller`` asks."""
+        return await self.database.read(blobs.artifact, id_, name, caller=caller, patient=True)
 
     async def piece(self, stored: Stored, start: int, stop: int, caller: str) -> bytes:
         """The bytes of an artifact from ``start`` to before ``stop``, which ``caller`` reads.

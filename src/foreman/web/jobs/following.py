@@ -265,7 +265,7 @@ class Following:
 
     async def _rest(self, feed: Feed, tail: Tail, job: Job) -> None:
         succeeded = job.state == "succeeded"
-        found = await self._store.artifact(job.id, STREAM if succeeded else PARTIAL)
+        found = await self._store.artifact(job.id, STREAM if succeeded else PARTIAL, feed.visit.caller)
         if found is not None and found.attempt != tail.heard:
             with self._readers.one_more(feed.visit.caller):
                 await tail.stored(found.attempt, feed.pieces(self._store, found))

@@ -144,7 +144,11 @@ class Intake:
         jobs: Sequence[Job | None]
         try:
             # One by one they come from many requests at once, which share a look.
-            jobs = [await self._store.get(ids[0])] if len(ids) == 1 else await self._store.several(ids)
+            jobs = (
+                [await self._store.get(ids[0])]
+                if len(ids) == 1
+                else await self._store.several(ids, enqueued[0].job.owner)
+            )
         except StoreUnavailable:  # they have been committed, and their caller is to know
             jobs = [one.job for one in enqueued]
         # One that is gone already was deleted by somebody else meanwhile.

@@ -153,7 +153,7 @@ class JobsApi:
     async def artifact(self, request: Visit, id: str, name: str) -> None:  # noqa: A002
         """One of these, as a download."""
         job = await self._owned(request, id)
-        found = await self._store.artifact(job.id, name)
+        found = await self._store.artifact(job.id, name, request.caller)
         if found is None:
             raise Problem(404, f"this job has no artifact {errors.excerpt(name)}")
         patience = self._limits.stall_timeout
