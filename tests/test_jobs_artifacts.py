@@ -8,21 +8,27 @@ from contextlib import contextmanager
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 from typing import Any, ClassVar
 from unittest.mock import patch
 
 import pytest
 import pytest_twisted
 from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 import wire
 from bench import bytes_of, reactor
 from foreman.store.blobs import Stored
+from foreman.store.database import Database
+from foreman.store.statements import by_hand
 from foreman.store.statements.by_hand import MOST_ARTIFACTS
-from foreman.store.statements.shared import ArtifactFile
+from foreman.store.statements.shared import Artifact, ArtifactFile, TooMuchStored
 from foreman.store.store import Store
+from foreman.web.jobs import artifacts
 from foreman.web.jobs.pieces import MOST_OF_ONE, PIECE, PIECE_OF_LINES
+from foreman.web.visit import Visit
 from jobbench import ADMIN, BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
 
 DATA = bytes(range(256)) * 4
@@ -326,6 +332,104 @@ async def test_an_upload_whose_file_is_gone_stores_nothing(tmp_path: Path) -> No
                 assert await bench.store.artifact(id_, "notes.txt") is None
             else:
                 raise AssertionError("stored")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_is_stored_whole_although_its_request_closes_its_body(tmp_path: Path) -> None:
+    received = artifacts.received
+
+    def left(visit: Visit, name: str) -> Artifact | ArtifactFile:
+        artifact = received(visit, name)
+        visit.content.close()
+        return artifact
+
+    async with jobbench(tmp_path) as bench:
+        data = bytes(range(256)) * 8_000
+        with patch.object(artifacts, "received", left):
+            path = await kept(bench, data=data)
+        assert (await bench.ask("GET", path)).body == data
+
+
+class Held(BytesIO):
+    """A file of which one read waits until the test lets it go on."""
+
+    def __init__(self, data: bytes, passes: int) -> None:
+        super().__init__(data)
+        self.passes, self.begun, self.goes_on, self.taken = passes, Event(), Event(), 0
+
+    def seek(self, *position: int) -> int:
+        self.passes -= 1
+        return super().seek(*position)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.passes == 0:
+            self.begun.set()
+            self.goes_on.wait(20)
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("passes", [1, 2])
+async def test_the_file_of_a_client_who_leaves_stays_open_while_a_thread_reads_it(tmp_path: Path, passes: int) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        data = b"x" * 300_000
+        file = Held(data, passes)
+        asked = Deferred.fromCoroutine(bench.store.put_artifact(id_, ArtifactFile("notes.txt", "text/plain", file)))
+        asked.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        await until(file.begun.is_set)
+        asked.cancel()
+        await asked
+        assert not file.closed
+        file.goes_on.set()
+        await until(lambda: file.closed)
+        assert file.taken == passes * len(data)
+        stored = await bench.store.put_artifact(id_, Artifact("other", "text/plain", b""))
+        assert stored[1]
+        assert (await bench.store.artifact(id_, "notes.txt") is None) == (passes == 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_upload_of_a_client_who_left_before_it_was_stored_is_closed_at_once(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        first = Held(b"x" * 1000, 2)
+        storing = Deferred.fromCoroutine(bench.store.put_artifact(id_, ArtifactFile("first", "text/plain", first)))
+        await until(first.begun.is_set)
+        second = ArtifactFile("second", "text/plain", BytesIO(b"y" * 1000))
+        asked = Deferred.fromCoroutine(bench.store.put_artifact(id_, second))
+        asked.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        await until(lambda: second._measured is not None)
+        await deferLater(reactor, 0.01)  # it waits for the writer now
+        asked.cancel()
+        assert second._file.closed
+        first.goes_on.set()
+        await storing
+        await bench.store.put_artifact(id_, Artifact("other", "text/plain", b""))
+        assert await bench.store.artifact(id_, "second") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_that_is_refused_is_not_copied_into_the_store(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        id_ = await bench.submit()
+        data = b"x" * 300_000
+        await bench.store.put_artifact(id_, Artifact("notes.txt", "text/plain", data))
+        with patch.object(by_hand, "put", side_effect=AssertionError("copied")):
+            for most, room, refusal in (
+                (2 * len(data) - 1, 10**12, by_hand.TooLargeTogether),
+                (None, 0, TooMuchStored),
+            ):
+                with patch.object(Database, "check_room", return_value=room):
+                    for artifact in (Artifact("more", "text/plain", data), ArtifactFile("more", "", BytesIO(data))):
+                        with pytest.raises(refusal):
+                            await bench.store.put_artifact(id_, artifact, most)
+        # What takes the place of an older one counts only by how much it is larger.
+        file = ArtifactFile("notes.txt", "text/plain", BytesIO(data))
+        assert not (await bench.store.put_artifact(id_, file, len(data)))[1]
+        assert await bytes_of(bench.store, id_, "notes.txt") == data
 
 
 @pytest_twisted.ensureDeferred

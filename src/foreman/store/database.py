@@ -127,6 +127,11 @@ class Database:
         done: Deferred[T] = self._writing.runWithConnection(work)
         return done.addErrback(self._unreadable)
 
+    def in_thread(self, work: Callable[[], T]) -> Deferred[T]:
+        """Run ``work``, which needs no database, in a thread. Cancelling the Deferred does not end it."""
+        done: Deferred[T] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+        return done
+
     def check_room(self) -> int | None:
         """See that there is room for more than what is under way.
 

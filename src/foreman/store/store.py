@@ -142,16 +142,24 @@ class Store:
     ) -> tuple[ArtifactInfo, bool]:
         """Keep an artifact with a job; what is known of it, and whether it is new.
 
+        A file is closed at the end, and at once when this is cancelled; then nothing is kept, unless it is under way.
+
         :param most_bytes: that those of the job may have together.
         :raises shared.WrongState: when the job is gone.
         :raises by_hand.TooManyArtifacts, by_hand.TooLargeTogether, shared.TooMuchStored:
         """
-        room = self.database.check_room()
-        self._deleted = True  # it may take the place of another
         is_large = isinstance(artifact, ArtifactFile)
-        return await self.database.write(
-            lambda tx: by_hand.put_by_hand(tx, id_, artifact, most_bytes, room), is_large=is_large
-        )
+        try:
+            if isinstance(artifact, ArtifactFile):  # nobody else is to wait for this
+                await self.database.in_thread(artifact.measure)
+            room = self.database.check_room()
+            self._deleted = True  # it may take the place of another
+            return await self.database.write(
+                lambda tx: by_hand.put_by_hand(tx, id_, artifact, most_bytes, room), is_large=is_large
+            )
+        finally:
+            if isinstance(artifact, ArtifactFile):
+                artifact.close()
 
     async def sweep(self) -> int | None:
         """Queue what is due, discard what has expired; when the next will be, milliseconds since the epoch."""

@@ -102,10 +102,14 @@ def put_by_hand(
     count, size = tx.cursor.execute(OTHERS, (id_, artifact.name, *sorted(jobs.OWN_ARTIFACTS))).fetchone()
     if count >= MOST_ARTIFACTS:
         raise TooManyArtifacts(f"a job may have {MOST_ARTIFACTS} artifacts of yours; replace one, or use another job")
-    info, is_new = put(tx, id_, artifact, job.fence)
-    if most_bytes is not None and size + info.bytes > most_bytes:
+    # Before anything is copied: what is refused is not to keep others from writing.
+    new = len(artifact.data) if isinstance(artifact, Artifact) else artifact.measure()[0]
+    if most_bytes is not None and size + new > most_bytes:
         raise TooLargeTogether(
-            f"your artifacts of a job may have {most_bytes} bytes together, and these would have {size + info.bytes}"
+            f"your artifacts of a job may have {most_bytes} bytes together, and these would have {size + new}"
         )
-    check_room(tx, [job.owner], room, info.bytes)
-    return info, is_new
+    old = tx.cursor.execute(
+        "SELECT coalesce(sum(bytes), 0) FROM artifacts WHERE job_id = ? AND name = ?", (id_, artifact.name)
+    ).fetchone()[0]
+    check_room(tx, [job.owner], room, new, to_come=new - old)
+    return put(tx, id_, artifact, job.fence)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
+from threading import Lock
 from typing import BinaryIO
 
 from attrs import define, field, frozen
@@ -44,13 +46,61 @@ class Artifact:
     data: bytes
 
 
-@frozen
+@define(eq=False)
 class ArtifactFile:
-    """A named, typed blob that is in a file, from its beginning to its end."""
+    """A named, typed blob that is in a file, from its beginning to its end.
+
+    One thread reads the file, and another may close it meanwhile: it stays open until it is no longer read, so that the
+    number of its descriptor does not come to mean another file.
+    """
 
     name: str
     type: str
-    file: BinaryIO
+    _file: BinaryIO
+    _measured: tuple[int, str] | None = field(default=None, init=False)
+    _lock: Lock = field(factory=Lock, init=False)
+    _is_read: bool = field(default=False, init=False)
+    _is_closed: bool = field(default=False, init=False)
+
+    @contextmanager
+    def reading(self) -> Iterator[BinaryIO]:
+        """The file, at its beginning, for one thread.
+
+        :raises ValueError: when it has been closed.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise ValueError("the file of an artifact was closed before it was stored")
+            self._is_read = True
+        try:
+            self._file.seek(0)
+            yield self._file
+        finally:
+            with self._lock:
+                self._is_read = False
+                if self._is_closed:
+                    self._file.close()
+
+    def measure(self) -> tuple[int, str]:
+        """How many bytes it has, and their SHA-256; the first time this reads the whole file.
+
+        :raises ValueError: when it has been closed.
+        """
+        if self._measured is None:
+            digest, size = sha256(), 0
+            with self.reading() as file:
+                while data := file.read(_PIECE):
+                    digest.update(data)
+                    size += len(data)
+            self._measured = size, digest.hexdigest()
+        return self._measured
+
+    def close(self) -> None:
+        """Close the file, as soon as no thread reads it."""
+        with self._lock:
+            self._is_closed = True
+            if not self._is_read:
+                self._file.close()
 
 
 #: How much of a file is in memory at once, in bytes.
@@ -124,10 +174,11 @@ def held_by(tx: Transaction, owner: str) -> tuple[int, int]:
     return (0, 0) if row is None else (row[0], row[1])
 
 
-def check_room(tx: Transaction, owners: Iterable[str], room: int | None, added: int) -> None:
+def check_room(tx: Transaction, owners: Iterable[str], room: int | None, added: int, to_come: int = 0) -> None:
     """Whether the bytes of each of ``owners``, the new ones included, are its share of the disk at most.
 
-    :param room: bytes that were left there for jobs, None where nobody knows; :param added: how many came since.
+    :param room: bytes that were left there for jobs, None where nobody knows; :param added: how many came since;
+    :param to_come: how many bytes more each of ``owners`` will have than the database counts now.
     :raises TooMuchStored: if not.
     """
     if room is None:
@@ -135,7 +186,8 @@ def check_room(tx: Transaction, owners: Iterable[str], room: int | None, added: 
     left = max(0, room - added)
     for owner in owners:
         _waiting, held = held_by(tx, owner)
-        if held and not is_fair(held, left):
+        held += to_come
+        if held > 0 and not is_fair(held, left):
             raise TooMuchStored(
                 f"your jobs and artifacts would take {held} bytes, and leave {left} for jobs on the disk; one caller may take "
                 f"at most {SHARE} times as many bytes as are left; delete some jobs"
@@ -152,7 +204,7 @@ def put(tx: Transaction, id_: str, artifact: Artifact | ArtifactFile, fence: int
         size, digest = len(artifact.data), sha256(artifact.data).hexdigest()
         value, data = "?", artifact.data
     else:
-        size, digest = _measured(artifact.file)
+        size, digest = artifact.measure()
         value, data = "zeroblob(?)", size
     known = tx.cursor.execute(
         "SELECT bytes FROM artifacts WHERE job_id = ? AND name = ?", (id_, artifact.name)
@@ -167,7 +219,7 @@ def put(tx: Transaction, id_: str, artifact: Artifact | ArtifactFile, fence: int
     if rows:
         add_bytes(tx, id_, size - (0 if known is None else known[0]))
     if isinstance(artifact, ArtifactFile) and rows:
-        _fill(tx, rows[0][0], artifact.file, size)
+        _fill(tx, rows[0][0], artifact, size)
     return ArtifactInfo(artifact.name, artifact.type, size, digest, tx.now), known is None
 
 
@@ -177,20 +229,9 @@ def add_bytes(tx: Transaction, id_: str, count: int) -> None:
         tx.cursor.execute("UPDATE jobs SET bytes = bytes + ? WHERE id = ?", (count, id_))
 
 
-def _measured(file: BinaryIO) -> tuple[int, str]:
-    """How many bytes a file has, and their digest."""
-    file.seek(0)
-    digest, size = sha256(), 0
-    while data := file.read(_PIECE):
-        digest.update(data)
-        size += len(data)
-    return size, digest.hexdigest()
-
-
-def _fill(tx: Transaction, row: int, file: BinaryIO, size: int) -> None:
+def _fill(tx: Transaction, row: int, artifact: ArtifactFile, size: int) -> None:
     """Write a file into an artifact that has its size already."""
-    file.seek(0)
-    with tx.cursor.connection.blobopen("artifacts", "data", row) as blob:
+    with artifact.reading() as file, tx.cursor.connection.blobopen("artifacts", "data", row) as blob:
         while size > 0:
             data = file.read(min(_PIECE, size))
             if not data:

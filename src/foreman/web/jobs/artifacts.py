@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import quote
 
@@ -31,18 +32,32 @@ _RANGE = re.compile(
 )
 
 
-def received(visit: Visit, name: str, most: int) -> Artifact | ArtifactFile:
-    """The artifact that a request brings; a large one stays in its file.
+def check_received(visit: Visit, name: str, most: int) -> None:
+    """Whether the artifact that a request brings can be kept.
 
     :param most: how many bytes it may have.
-    :raises Problem: for what cannot be kept.
+    :raises Problem: where it cannot.
     """
     check_name(name)
-    type_, length = kept_type(visit), visit.content.length
+    kept_type(visit)
+    length = visit.content.length
     if length > most:
         raise Problem(413, f"an artifact may have {most} bytes, and this has {length} (FOREMAN_MAX_ARTIFACT)")
-    body = visit.body()
-    return Artifact(name, type_, body) if isinstance(body, bytes) else ArtifactFile(name, type_, body)
+
+
+def received(visit: Visit, name: str) -> Artifact | ArtifactFile:
+    """The artifact that a request brings; a large one stays in its file, which whoever asks for it closes.
+
+    :raises Problem: for what cannot be kept.
+    """
+    type_, body = kept_type(visit), visit.body()
+    if isinstance(body, bytes):
+        return Artifact(name, type_, body)
+    try:  # the request closes its own when its client leaves, whoever reads it
+        file = os.fdopen(os.dup(body.fileno()), "rb", buffering=0)
+    except OSError as problem:
+        raise Problem(503, f"this cannot be kept now: {problem.strerror}; try again soon") from None
+    return ArtifactFile(name, type_, file)
 
 
 def check_name(name: str) -> None:

@@ -164,8 +164,9 @@ class JobsApi:
     async def keep(self, request: Visit, id: str, name: str) -> None:  # noqa: A002
         """Keep one of the caller's with it."""
         most = self._limits.max_artifact
-        artifact = artifacts.received(request, name, most)
+        artifacts.check_received(request, name, most)
         job = await self._owned(request, id)
+        artifact = artifacts.received(request, name)
         info, is_new = await self._changing(
             job.id, self._store.put_artifact(job.id, artifact, artifacts.OF_A_JOB * most)
         )
