@@ -19,7 +19,8 @@ from ulid import ULID
 from bench import bytes_of
 from conftest import LoggedFailures
 from foreman import errors
-from foreman.attempt import Bounds
+from foreman.attempt import Attempt, Bounds
+from foreman.doubts import Doubts
 from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.lanes import Lane, Way, way
 from foreman.store.bells import Bells
@@ -774,6 +775,23 @@ async def test_a_mistake_of_foremans_own_leaves_no_job_running_for_ever(
     assert "a mistake" in job.error.message
     assert shop.inference.gate.running == []
     assert len(logged_failures.take(ZeroDivisionError, RuntimeError)) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_mistake_while_an_answer_is_looked_into_leaves_no_job_running(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
+) -> None:
+    async def broken(_self: Doubts, _attempt: Attempt) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    shop.start()
+    monkeypatch.setattr(Doubts, "look_into", broken)
+    (id_,) = await shop.hand_over(new(max_attempts=1))
+    (await shop.asked()).begin().say(LAST).end()
+    job = await shop.becomes(id_, "discarded")
+    assert job.error is not None
+    assert "a mistake" in job.error.message
+    assert len(logged_failures.take(ZeroDivisionError)) == 1
 
 
 # ending it

@@ -233,11 +233,18 @@ class Worker:
                 attempt.stop(errors.Draining("foreman is stopping"))
             else:
                 await attempt.run(self._inference, turn)
-                await self._doubts.look_into(attempt)
+                await self._look_into(attempt)
             await self._settle(attempt)
         finally:
             del self._running[job.id]
             attempt.end()
+
+    async def _look_into(self, attempt: Attempt) -> None:
+        try:
+            await self._doubts.look_into(attempt)
+        except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
+            self._log.failure("looking into the answer to job {job} failed", job=attempt.claim.job.id)
+            attempt.fail(problem)
 
     async def _settle(self, attempt: Attempt) -> None:
         """Write down what became of it, as often as it takes."""
