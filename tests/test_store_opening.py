@@ -23,17 +23,20 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.threads import deferToThread
 
 from foreman.cli import checks
 from foreman.config import Config
 from foreman.job import NewJob
 from foreman.store import backup, locking, opening
 from foreman.store import database as database_module
+from foreman.store import looks as looks_module
 from foreman.store.bells import Bells
 from foreman.store.database import Database
+from foreman.store.looks import READERS
 from foreman.store.statements import enqueue, running
 from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import StoreRefused, StoreUnavailable
+from foreman.store.trouble import StoreRefused, StoreUnavailable, TookTooLong
 
 reactor: Any = installed_reactor
 NOW = 1_700_000_000_000
@@ -428,6 +431,89 @@ async def test_a_store_that_could_not_be_opened_is_tried_again_until_it_can(tmp_
     assert await database.write(lambda tx: tx.now) == NOW
     assert not database._reopening.running
     await database.stop()
+
+
+@ensureDeferred
+async def test_the_locks_of_readers_outlive_the_tries_to_open_a_store_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.sqlite"
+    make(path)
+    whole = opening._open
+
+    def full(*_: Any) -> Any:
+        problem = sqlite3.OperationalError("database or disk is full")
+        problem.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise problem
+
+    monkeypatch.setattr(opening, "_open", full)
+    database = Database(reactor, path, "second", lambda: NOW / 1000, Bells())
+    database.open()
+    database.start()
+    assert database.condition == "full"
+    count = "SELECT count(*) FROM jobs"
+    assert await database.read(lambda cursor: cursor.execute(count).fetchone()) == (3,)
+    # To close any descriptor of a file gives up all locks that the process has of it.
+    close, closed = os.close, []
+
+    def closing_(file: int) -> None:
+        if os.path.samestat(os.fstat(file), path.stat()):
+            closed.append(file)
+        close(file)
+
+    monkeypatch.setattr(os, "close", closing_)
+    for _ in range(3):
+        await database._try_again()
+        assert database.condition == "full"
+    assert closed == []
+    with pytest.raises(StoreRefused, match="another foreman"):
+        opening.open_database(path, "third", NOW)
+    assert closed == []
+    # A look that takes too long is not the disk's fault; one that waits when the store opens is to be asked again.
+    monkeypatch.setattr(looks_module, "PATIENCE", 0.05)
+    for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    problem = await database.read(lambda cursor: cursor.execute(for_ever).fetchall()).addErrback(
+        lambda failure: failure.value
+    )
+    assert isinstance(problem, TookTooLong)
+    monkeypatch.setattr(opening, "_open", whole)
+    opened: Any = await deferToThread(database._open_again, NOW)
+    monkeypatch.setattr(looks_module, "PATIENCE", 5.0)
+    looks = [
+        database.read(lambda cursor: cursor.execute(for_ever).fetchall()).addErrback(lambda failure: failure.value)
+        for _ in range(READERS + 2)
+    ]
+    database._opened_late(opened)
+    outcomes = [await look for look in looks]
+    assert {outcome.condition for outcome in outcomes} == {"ok"}
+    assert sum("ask once more" in str(outcome) for outcome in outcomes) == 2
+    assert database.condition == "ok"
+    assert await database.write(lambda tx: tx.now) == NOW
+    await database.stop()
+    opening.open_database(path, "third", NOW).lock.release()
+
+
+@ensureDeferred
+async def test_a_store_that_could_not_be_opened_gives_its_lock_back_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.sqlite"
+    make(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(opening, "_open", lambda *_: os.open(tmp_path / "none", os.O_RDONLY))
+        for is_trying in (False, True):
+            database = Database(reactor, path, "second", lambda: NOW / 1000, Bells())
+            database.open()
+            database.start()
+            trying = database._try_again()
+            if is_trying:
+                await database.stop()
+                await trying
+            else:
+                await trying
+                await database.stop()
+            assert database._lock is None
+    opening.open_database(path, "third", NOW).lock.release()
 
 
 # schemas

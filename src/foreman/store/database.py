@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from twisted.python.failure import Failure
 from foreman.permissions import loose
 from foreman.store import looks, opening, readonly
 from foreman.store.bells import Bells
-from foreman.store.locking import real
+from foreman.store.locking import Lock, real
 from foreman.store.looks import READERS, Looks
 from foreman.store.opening import Opened
 from foreman.store.statements.shared import Transaction
@@ -65,6 +66,9 @@ class Database:
     _reading: ConnectionPool | None = field(default=None, init=False)
     _looks: Looks | None = field(default=None, init=False)
     _reopening: LoopingCall | None = field(default=None, init=False)
+    #: Of the tries to open it: kept from one to the next, since to close the file would give up the readers' locks of it.
+    _lock: Lock | None = field(default=None, init=False)
+    _is_trying: bool = field(default=False, init=False)
     _ill_since: float | None = field(default=None, init=False)
     _room_seen_at: float = field(default=float("-inf"), init=False)
     _room: int | None = field(default=None, init=False)
@@ -195,10 +199,14 @@ class Database:
             if not broken:
                 await self._writing.runWithConnection(opening.empty_log).addErrback(self._log_problem)
             self._writing.close()
+        if self._reading is not None:
+            self._problem = unavailable("off", "foreman is stopping")
         self._stop_reading()
         if self._opened is not None:
             self._opened.lock.release()
             self._opened = None
+        elif not self._is_trying:
+            self._give_lock_back()
 
     def _stop_reading(self) -> None:
         if self._looks is not None:
@@ -237,24 +245,39 @@ class Database:
         )
 
     def _try_again(self) -> Deferred[None]:
-        opened: Deferred[Opened] = deferToThreadPool(
-            self._reactor, self._reactor.getThreadPool(), opening.open_database, self.path, self.boot, self.now()
-        )
-        return opened.addCallbacks(self._opened_late, self._still_closed)
+        self._is_trying = True
+        return self.in_thread(partial(self._open_again, self.now())).addCallbacks(self._opened_late, self._still_closed)
+
+    def _open_again(self, now: int) -> Opened:  # in a thread
+        self._lock = self._lock or opening.take_name(self.path)
+        return opening.open_database(self.path, self.boot, now, self._lock)
+
+    def _give_lock_back(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _opened_late(self, opened: Opened) -> None:
         assert self._reopening is not None
+        self._is_trying = False
         if not self._reopening.running:  # foreman stopped meanwhile
-            opened.lock.release()
+            self._give_lock_back()
             return
         self._reopening.stop()
+        self._lock = None  # it is that of ``opened`` now
         self._opened = opened
+        # Whoever waits for a look is to ask again: it was not run, and what was wrong before is wrong no more.
+        self._problem = StoreUnavailable("ok", "the job store can be written again; ask once more")
         self._stop_reading()  # what has only been read until now
         self._serve(opened)
         self._log.info("the job store can be used now")
         self.bells.ring(frozenset(), True)
 
     def _still_closed(self, failure: Failure) -> None:
+        self._is_trying = False
+        if self._reopening is not None and not self._reopening.running:  # foreman stopped meanwhile
+            self._give_lock_back()
+            return
         problem = failure.value
         if isinstance(problem, StoreUnavailable):
             self._problem = problem
@@ -278,7 +301,7 @@ class Database:
         if not isinstance(problem, sqlite3.Error):
             return failure
         if is_interrupt(problem):
-            if self._writer is None:  # foreman stops
+            if self._looks is None:  # foreman stops
                 raise self._problem from None
             raise TookTooLong(looks.PATIENCE) from None
         refusal = unavailable(named(problem) or "unwritable", problem)

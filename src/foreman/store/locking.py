@@ -35,23 +35,26 @@ class Lock:
 
         :raises StoreInUse: when a foreman uses it by another name; this lock stays as it is.
         """
-        if _OPEN_FILE_LOCK is None or self._file is not None:
+        if _OPEN_FILE_LOCK is None:
             return
         try:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if self._file is not None and not os.path.samestat(os.fstat(self._file), path.stat()):
+                os.close(self._file)  # another file has the name now
+                self._file = None
+            # Once opened it stays so until ``release``, also where it cannot be locked.
+            if self._file is None:
+                self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return  # SQLite will say what is wrong with it
         try:
-            lock_byte(file)
+            lock_byte(self._file)
         except OSError as problem:
-            os.close(file)
             if problem.errno in _TAKEN:
                 raise StoreInUse(
                     f"another foreman uses the jobs in {path} by another name of this file; stop it, or give this one a "
                     "file of its own with FOREMAN_DB_PATH"
                 ) from None
-            return  # a file system that has no such locks; the one by name is there
-        self._file = file
+            # Else it is a file system that has no such locks; the one by name is there.
 
     def release(self) -> None:
         """Give it back."""
@@ -105,9 +108,10 @@ def _is_mounted(file: Path) -> bool:
     return any(line.split(b" ", 5)[4:5] == [name] for line in mounts.split(b"\n"))
 
 
-def take_lock(path: Path) -> Lock:
+def take_lock(path: Path, *, only_name: bool = False) -> Lock:
     """Keep other foremen away from the database at ``path``, which need not be there yet.
 
+    :param only_name: do not open the file itself; ``Lock.take_file`` does it later.
     :raises StoreInUse: when one has it.
     """
     file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -120,7 +124,7 @@ def take_lock(path: Path) -> Lock:
         ) from None
     lock = Lock(file)
     try:
-        if path.exists():
+        if path.exists() and not only_name:
             lock.take_file(path)
     except BaseException:
         lock.release()

@@ -50,10 +50,10 @@ class Opened:
     checked: bool
 
 
-def open_database(path: Path, boot: str, now: int) -> Opened:
+def open_database(path: Path, boot: str, now: int, lock: Lock | None = None) -> Opened:
     """Make the database at ``path`` ready for ``boot``, a ULID of this start.
 
-    :param now: milliseconds since the epoch.
+    :param now: milliseconds since the epoch; :param lock: of ``take_name``, which stays taken whatever happens.
     :raises StoreRefused: when it is another foreman's, a newer one's, something else, or damaged.
     :raises StoreUnavailable: when it cannot be written now.
     """
@@ -61,15 +61,27 @@ def open_database(path: Path, boot: str, now: int) -> Opened:
     with naming(path):
         path = real(path)
         make_folder(path.parent)
-        lock = take_lock(path)
+        taken = take_lock(path) if lock is None else lock
         try:
             _make_file(path)
-            lock.take_file(path)
+            taken.take_file(path)
             check_names(path)
-            return _open(path, lock, boot, now)
+            return _open(path, taken, boot, now)
         except BaseException:
-            lock.release()
+            if lock is None:
+                taken.release()
             raise
+
+
+def take_name(path: Path) -> Lock:
+    """Lock the database at ``path`` by its name alone, without opening it.
+
+    :raises StoreInUse, StoreUnavailable: as ``open_database`` would.
+    """
+    with naming(path):
+        path = real(path)
+        make_folder(path.parent)
+        return take_lock(path, only_name=True)
 
 
 def examine(path: Path) -> None:
