@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -325,6 +326,44 @@ async def test_what_an_older_foreman_deleted_is_in_no_file_any_more(attic: Attic
 
     await database.aside(as_it_was)
     assert holds(attic.store) == {"jobs.db"}
+    await attic.clean()
+    assert holds(attic.store) == set()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_round_ends_where_no_room_can_be_given_back(attic: Attic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "LEAST_FREE_PAGES", 10)
+    database = attic.store.database
+    await attic.keep("succeeded", 20, size=100_000)
+
+    def vacuum(connection: Any) -> Any:
+        connection.execute("PRAGMA auto_vacuum = NONE").fetchone()
+        connection.execute("VACUUM")
+        return connection.execute("PRAGMA auto_vacuum").fetchone()
+
+    assert await database.aside(vacuum) == (0,)
+    attic.wall[0] += 8 * DAY
+    assert await attic.store.prune("succeeded", attic.store.now()) == 20
+    for _ in range(2):
+        assert not await attic.store.shrink()
+    await database.aside(lambda connection: connection.execute("DELETE FROM meta WHERE key = 'clean'"))
+    assert not await attic.store.shrink()
+    await attic.clean()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_log_is_emptied_although_no_room_can_be_given_back(
+    attic: Attic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Any) -> bool:
+        problem = sqlite3.OperationalError("database or disk is full")
+        problem.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise problem
+
+    monkeypatch.setattr(opening, "shrink", full)
+    for id_ in await hand_over_secrets(attic):
+        await attic.store.delete(id_)
+    assert holds(attic.store) == {"jobs.db-wal"}
     await attic.clean()
     assert holds(attic.store) == set()
 

@@ -124,6 +124,7 @@ class Housekeeping:
             while count := await self._store.prune(state, before):
                 forgotten += count
                 await deferLater(self._clock, BREATH)
+        await self._store.empty_log()  # on a full disk this makes the room that the next needs
         while await self._store.shrink():
             await deferLater(self._clock, BREATH)
         await self._store.empty_log()

@@ -150,9 +150,10 @@ readable = partial(str, encoding="utf-8", errors="replace")
 def shrink(connection: sqlite3.Connection) -> bool:
     """Give a few of the pages that nothing uses back to the disk, where they are many.
 
-    All of them, once, where an older foreman made them: what they held was not overwritten then.
+    All of them, once, where an older foreman made them: what they held was not overwritten then. In a file without
+    incremental auto-vacuum (one that was made from a dump) none can be given back.
 
-    :return: whether there may be more.
+    :return: whether there may be more that can.
     """
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -163,7 +164,8 @@ def shrink(connection: sqlite3.Connection) -> bool:
         return False
     # Stepped to its end, which ``execute`` would not do.
     connection.executescript(f"PRAGMA incremental_vacuum({FREED_AT_ONCE})")
-    return True
+    (left,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return bool(left < free)
 
 
 def is_current(connection: sqlite3.Connection) -> bool:
