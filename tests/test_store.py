@@ -27,7 +27,7 @@ from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.looks import Looks
 from foreman.store.queries import Filter
-from foreman.store.statements import enqueue
+from foreman.store.statements import by_hand, enqueue
 from foreman.store.statements.enqueue import KeyReused
 from foreman.store.statements.shared import Artifact, Transaction, WrongState
 from foreman.store.store import Store
@@ -475,6 +475,31 @@ async def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(served: 
     await store.enqueue([new()])
     assert store.condition == "ok"
     assert served.rows() == acknowledged + 1
+
+
+@ensureDeferred
+async def test_deleting_on_a_full_disk_does_not_fail_again_and_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = served.store()
+    ids = [one.id for one in await store.enqueue([new() for _ in range(3)])]
+    for id_ in ids:
+        await store.cancel(id_)
+    plain: list[str] = []
+
+    def delete(tx: Transaction, id_: str) -> None:
+        if tx.cursor.execute("PRAGMA secure_delete").fetchone() == (1,):  # it overwrites, for which there is no room
+            plain.append(id_)
+            fail_with(sqlite3.SQLITE_FULL)(tx)
+        by_hand_delete(tx, id_)
+
+    by_hand_delete = by_hand.delete
+    monkeypatch.setattr(by_hand, "delete", delete)
+    for id_ in ids:
+        await store.delete(id_)
+    assert plain == ids[:1]
+    assert store.condition == "ok"
+    assert served.rows() == 0
 
 
 @ensureDeferred

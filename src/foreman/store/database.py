@@ -90,6 +90,11 @@ class Database:
         return condition
 
     @property
+    def is_out_of_room(self) -> bool:
+        """Whether the last that was to be written did not fit on the disk."""
+        return self._writer is not None and self._writer.condition == "full"
+
+    @property
     def ill_since(self) -> float:
         """Since when ``condition`` is not ok, as far as anybody looked; now, while it is; seconds of the clock."""
         return float(self._reactor.seconds()) if self._ill_since is None else self._ill_since
@@ -102,6 +107,10 @@ class Database:
     def now(self) -> int:
         """Milliseconds since the epoch."""
         return int(self._wall_clock() * 1000)
+
+    def seconds(self) -> float:
+        """Seconds of the clock, which only goes forward."""
+        return float(self._reactor.seconds())
 
     def write(self, step: Callable[[Transaction], T], *, is_large: bool = False) -> Deferred[T]:
         """Run ``step`` within the next commit; see ``Writer.write``."""

@@ -24,6 +24,9 @@ from foreman.store.trouble import Condition, StoreUnavailable
 
 T = TypeVar("T")
 
+#: For how long after the disk was full what is deleted is not overwritten at once, in seconds.
+SPARED = 60.0
+
 
 @define(eq=False)
 class Store:
@@ -39,6 +42,7 @@ class Store:
     _max_jobs: int
     _last_id: int = field(default=0, init=False)
     _deleted: bool = field(default=True, init=False)
+    _spared_until: float = field(default=float("-inf"), init=False)
     _gathered: Gathered[Job | None] = field(init=False)
     _counted: Gathered[Counts] = field(init=False)
 
@@ -185,11 +189,16 @@ class Store:
 
     async def _delete(self, step: Callable[[Transaction], T]) -> T:
         """Run a step that deletes; where there is no room to overwrite what it deletes, it makes some first."""
-        try:
-            return await self.database.write(step)
-        except StoreUnavailable as problem:
-            if problem.condition != "full":
-                raise
+        # Where the disk was full just now, a try would fail, and with it all steps of others in the same commit.
+        if self.database.is_out_of_room:
+            self._spared_until = self.database.seconds() + SPARED
+        if self.database.seconds() >= self._spared_until:
+            try:
+                return await self.database.write(step)
+            except StoreUnavailable as problem:
+                if problem.condition != "full":
+                    raise
+            self._spared_until = self.database.seconds() + SPARED
         return await self.database.write(lambda tx: prune.without_overwriting(tx, step))
 
     async def note_clock(self, wall: int, calm: int) -> None:
@@ -202,7 +211,9 @@ class Store:
 
     async def shrink(self) -> bool:
         """Give some of the room that nothing uses back to the disk; whether there may be more of it."""
-        return await self.database.aside(opening.shrink)
+        more = await self.database.aside(opening.shrink)
+        self._deleted = self._deleted or more  # the log has what was moved
+        return more
 
     async def empty_log(self) -> None:
         """See that what was deleted since the last time, or by the foreman before, is in no file any more."""
