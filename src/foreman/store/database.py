@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from foreman.permissions import loose
 from foreman.store import looks, opening, readonly
 from foreman.store.bells import Bells
-from foreman.store.locking import Lock, real
+from foreman.store.locking import Lock, real, take_lock
 from foreman.store.looks import READERS, Looks
 from foreman.store.opening import Opened
 from foreman.store.statements.shared import Transaction
@@ -37,8 +37,6 @@ from foreman.store.writer import Writer
 
 T = TypeVar("T")
 
-#: Of a reader's pages, in KiB: what it goes through most often; whole artifacts pass through it.
-READER_CACHE = 16_384
 #: What is known of the room on the disk is used for so long, in seconds: to look takes as long as to hand a job over.
 ROOM_FRESH = 0.25
 #: How often a database that could not be opened is tried again, in seconds.
@@ -228,7 +226,9 @@ class Database:
 
     def _serve(self, opened: Opened) -> None:
         self._writing = self._pool(1, opening.configure)
-        self._reading = self._pool(READERS + 1, _configure_reader)  # one more to look through a large file at the start
+        self._reading = self._pool(
+            READERS + 1, readonly.configure_reader
+        )  # one more to look through a large file at the start
         self._writing.start()
         self._reading.start()
         self._looks = Looks(self._reading, self._reactor)
@@ -258,7 +258,10 @@ class Database:
         return self.in_thread(partial(self._open_again, self.now())).addCallbacks(self._opened_late, self._still_closed)
 
     def _open_again(self, now: int) -> Opened:  # in a thread
-        self._lock = self._lock or opening.take_name(self.path)
+        if self._lock is None:
+            with opening.naming(self.path):
+                opening.make_folder(self.path.parent)
+                self._lock = take_lock(self.path, only_name=True)
         return opening.open_database(self.path, self.boot, now, self._lock)
 
     def _give_lock_back(self) -> None:
@@ -329,12 +332,3 @@ class Database:
         if self._writer is None:
             raise self._problem
         raise self._writer.refusal()
-
-
-# in a thread of the database
-
-
-def _configure_reader(connection: sqlite3.Connection) -> None:
-    opening.configure(connection)
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute(f"PRAGMA cache_size = -{READER_CACHE}")

@@ -53,7 +53,7 @@ class Opened:
 def open_database(path: Path, boot: str, now: int, lock: Lock | None = None) -> Opened:
     """Make the database at ``path`` ready for ``boot``, a ULID of this start.
 
-    :param now: milliseconds since the epoch; :param lock: of ``take_name``, which stays taken whatever happens.
+    :param now: milliseconds since the epoch; :param lock: of ``take_lock``, which stays taken whatever happens.
     :raises StoreRefused: when it is another foreman's, a newer one's, something else, or damaged.
     :raises StoreUnavailable: when it cannot be written now.
     """
@@ -71,17 +71,6 @@ def open_database(path: Path, boot: str, now: int, lock: Lock | None = None) -> 
             if lock is None:
                 taken.release()
             raise
-
-
-def take_name(path: Path) -> Lock:
-    """Lock the database at ``path`` by its name alone, without opening it.
-
-    :raises StoreInUse, StoreUnavailable: as ``open_database`` would.
-    """
-    with naming(path):
-        path = real(path)
-        make_folder(path.parent)
-        return take_lock(path, only_name=True)
 
 
 def examine(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that cannot be written for now, since the disk is full or read-only, can be read."""
+"""Connections that only read; also jobs that cannot be written for now, since the disk is full or read-only, can be read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from twisted.enterprise.adbapi import ConnectionPool
 
 from foreman.store import opening
 from foreman.store.looks import READERS
+
+#: Of a reader's pages, in KiB: what it goes through most often; whole artifacts pass through it.
+READER_CACHE = 16_384
 
 
 def pool_for(reactor: Any, path: Path) -> ConnectionPool | None:
@@ -27,7 +30,7 @@ def pool_for(reactor: Any, path: Path) -> ConnectionPool | None:
             continue
         pool = ConnectionPool(
             "sqlite3", address, uri=True, isolation_level=None, check_same_thread=False, cp_min=READERS, cp_max=READERS,
-            cp_noisy=False, cp_reactor=reactor, cp_openfun=_configure,
+            cp_noisy=False, cp_reactor=reactor, cp_openfun=configure_reader,
         )  # fmt: skip
         pool.start()
         return pool
@@ -44,12 +47,15 @@ def _addresses(path: Path) -> list[str]:
     return [address] if has_log else [address, f"{address}&immutable=1"]
 
 
-def _configure(connection: sqlite3.Connection) -> None:
+def configure_reader(connection: sqlite3.Connection) -> None:
+    """What every connection that reads needs; also where nothing can be written."""
     connection.text_factory = opening.readable
     for pragma in (
         f"busy_timeout = {opening.PATIENCE_MS}",
-        "cache_size = -65536",
+        f"cache_size = -{READER_CACHE}",
         "temp_store = MEMORY",
+        "mmap_size = 0",
+        "trusted_schema = OFF",
         "query_only = ON",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchone()
