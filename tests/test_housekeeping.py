@@ -16,7 +16,7 @@ from twisted.internet.task import Clock, deferLater
 from ulid import ULID
 
 from bench import settings
-from foreman.housekeeping import AWAY, CALM, EVERY, ClockWatch, Housekeeping
+from foreman.housekeeping import AWAY, CALM, EVERY, NOTE_EVERY, ClockWatch, Housekeeping
 from foreman.job import Ending, State
 from foreman.service import keeping
 from foreman.store import opening
@@ -240,6 +240,26 @@ async def test_a_short_restart_does_not_begin_the_wait_anew(attic: Attic) -> Non
     await watched.housekeeping.stop()
     attic.wall[0] += AWAY / 2
     assert await ClockWatch(Clock(), attic.store).calm() >= CALM
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_time_away_counts_from_the_end_and_not_from_the_last_note(attic: Attic) -> None:
+    watched = Watched(attic)
+    await watched.begin()
+    await watched.pass_time(2 * CALM + NOTE_EVERY - 2 * EVERY)
+    await watched.housekeeping.stop()
+    noted = await attic.store.noted_clock()
+    assert noted is not None
+    assert attic.wall[0] - noted[0] / 1000 < 1
+    attic.wall[0] += AWAY - 30
+    assert await ClockWatch(Clock(), attic.store).calm() >= 2 * CALM
+    # A step since the last look is not hidden by the note at the end.
+    await watched.begin()
+    await watched.pass_time(2 * EVERY)
+    before = await attic.store.noted_clock()
+    attic.wall[0] += DAY
+    await watched.housekeeping.stop()
+    assert await attic.store.noted_clock() == before
 
 
 @pytest_twisted.ensureDeferred

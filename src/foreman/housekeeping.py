@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -66,6 +67,15 @@ class ClockWatch:
             self._noted_at = now
         return calm
 
+    async def note(self) -> None:
+        """Write down the time, and how long the wall clock has gone evenly until the last look; for the end.
+
+        :raises StoreUnavailable:
+        """
+        wall, now = self._store.now() / 1000, self._clock.seconds()
+        if self._offset is not None and abs(wall - now - self._offset) <= STEP:
+            await self._store.note_clock(round(wall * 1000), round(now - self._calm_since))
+
     async def _calm_before(self, wall: float) -> float:
         """How long it had gone evenly when foreman stopped, if it has not been away for longer than AWAY."""
         noted = await self._store.noted_clock()
@@ -108,6 +118,8 @@ class Housekeeping:
         if self._round is not None:
             self._round.cancel()
             await self._round
+        with suppress(StoreUnavailable):  # the next start waits again, then
+            await self._watch.note()
 
     def _go_round(self) -> Deferred[None]:
         self._round = Deferred.fromCoroutine(self._clean())
