@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from twisted.internet.task import Clock, deferLater
 from ulid import ULID
 
 from bench import settings
-from foreman.housekeeping import AWAY, CALM, EVERY, NOTE_EVERY, ClockWatch, Housekeeping
+from foreman.housekeeping import AWAY, CALM, COPIES_KEPT, EVERY, NOTE_EVERY, ClockWatch, Housekeeping
 from foreman.job import Ending, State
 from foreman.service import keeping
 from foreman.store import opening
@@ -386,6 +387,23 @@ async def test_the_log_is_emptied_although_no_room_can_be_given_back(
     assert holds(attic.store) == {"jobs.db-wal"}
     await attic.clean()
     assert holds(attic.store) == set()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_copy_that_an_update_left_is_deleted_after_a_week(attic: Attic) -> None:
+    path = attic.store.database.path
+    copy = path.with_name(f"{path.name}.before-2")
+    others = [path.with_name(path.name + end) for end in (".before-restore-x", ".before-", ".before-2x", "-before-2")]
+    for file in (copy, *others):
+        file.write_bytes(SECRET)
+        os.utime(file, (attic.wall[0], attic.wall[0]))
+    attic.wall[0] += COPIES_KEPT - 10
+    await attic.clean()
+    assert copy.exists()
+    attic.wall[0] += 20
+    await attic.clean()
+    assert not copy.exists()
+    assert all(file.exists() for file in others)
 
 
 @pytest_twisted.ensureDeferred

@@ -566,11 +566,13 @@ def test_an_older_file_is_brought_up_to_date_and_kept_as_it_was(
     make(path, 7)
     scripts = opening.migrations()
     monkeypatch.setattr(opening, "migrations", lambda: [*scripts, ANOTHER])
-    opening.open_database(path, "second", NOW).lock.release()
+    opened = opening.open_database(path, "second", NOW)
+    opened.lock.release()
     assert ask(path, "PRAGMA user_version") == NEWEST + 1
     assert ask(path, "SELECT a FROM more") == "new"
     assert ask(path, "SELECT count(*) FROM jobs") == 7
     backup = tmp_path / f"jobs.sqlite.before-{NEWEST + 1}"
+    assert opened.copy == backup
     assert mode(backup) == 0o600
     assert ask(backup, "PRAGMA user_version") == NEWEST
     assert ask(backup, "SELECT count(*) FROM jobs") == 7

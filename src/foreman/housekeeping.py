@@ -27,6 +27,9 @@ STEP = 10.0
 #: How often the time is written down, and how long foreman may have been away for the calm before to count, in seconds.
 NOTE_EVERY, AWAY = 600.0, 900.0
 
+#: For how long the copy is kept that was made before the schema was changed, in seconds: it holds prompts and answers.
+COPIES_KEPT = 7 * 86_400.0
+
 
 @define(eq=False)
 class ClockWatch:
@@ -129,6 +132,8 @@ class Housekeeping:
     async def _clean(self) -> None:
         forgotten = 0
         calm, now = await self._watch.calm(), self._store.now()
+        if calm >= self._patience:
+            await self._drop_copies(now - round(COPIES_KEPT * 1000))
         for state, seconds in self._keep.items():
             if calm < min(seconds, self._patience):
                 continue
@@ -142,6 +147,13 @@ class Housekeeping:
         await self._store.empty_log()
         if forgotten:
             self._log.info("{count} jobs that ended long ago are forgotten", count=forgotten)
+
+    async def _drop_copies(self, before: int) -> None:
+        try:
+            for path in await self._store.drop_copies(before):
+                self._log.info("{path}, the jobs as an older foreman left them, is deleted", path=path)
+        except OSError as problem:  # whatever else there is to do is done
+            self._log.warn("an old copy of the jobs cannot be deleted: {problem}", problem=problem)
 
     def _failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError, StoreUnavailable):  # the store has said so itself

@@ -134,6 +134,21 @@ def restore(copy: Path, path: Path, now: str) -> tuple[Content, Path | None]:
     return content, old
 
 
+def drop_copies(path: Path, before: float) -> list[Path]:
+    """Delete the copies that were made of the database at ``path`` before its schema was changed; blocks.
+
+    :param before: only those made before this, seconds since the epoch.
+    :return: those that are gone.
+    """
+    gone: list[Path] = []
+    for copy in path.parent.iterdir():
+        number = copy.name.removeprefix(f"{path.name}.before-")
+        if number != copy.name and number.isascii() and number.isdigit() and copy.stat().st_mtime < before:
+            copy.unlink()
+            gone.append(copy)
+    return gone
+
+
 def _put_aside(path: Path, name: str) -> Path | None:
     """Give a database and what belongs to it another name; the log of changes first, which without it says nothing.
 

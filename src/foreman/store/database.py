@@ -233,6 +233,8 @@ class Database:
         self._reading.start()
         self._looks = Looks(self._reading, self._reactor)
         self._writer = Writer(self._writing, self.path, self.boot, self.now, self.bells.ring)
+        if opened.copy is not None:
+            self._log.info("the jobs as the older foreman left them are kept in {copy} for a week", copy=opened.copy)
         if opened.rescued:
             self._log.warn("{count} jobs were running when foreman ended; they run again", count=opened.rescued)
         if not opened.checked:

@@ -42,12 +42,14 @@ FREED_AT_ONCE = 500
 class Opened:
     """A database that is ready.
 
-    :ivar rescued: how many jobs were running when foreman died; :ivar checked: whether the whole file was looked through.
+    :ivar rescued: how many jobs were running when foreman died; :ivar checked: whether the whole file was looked through;
+    :ivar copy: of the file as it was before its schema was changed, None where that was not needed.
     """
 
     lock: Lock
     rescued: int
     checked: bool
+    copy: Path | None
 
 
 def open_database(path: Path, boot: str, now: int, lock: Lock | None = None) -> Opened:
@@ -209,7 +211,7 @@ def _open(path: Path, lock: Lock, boot: str, now: int) -> Opened:
         if version == 0:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         configure(connection)
-        _migrate(connection, path, version)
+        copy = _migrate(connection, path, version)
         cursor = connection.cursor()
         cursor.execute("BEGIN IMMEDIATE")
         cursor.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
@@ -220,7 +222,7 @@ def _open(path: Path, lock: Lock, boot: str, now: int) -> Opened:
         )
         rescued = rescue(Transaction(cursor, now), boot)
         cursor.execute("COMMIT")
-        return Opened(lock, rescued, checked)
+        return Opened(lock, rescued, checked, copy)
 
 
 def _make_file(path: Path) -> None:
@@ -278,8 +280,8 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
-    scripts = migrations()
+def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> Path | None:
+    scripts, backup = migrations(), None
     if 0 < version < len(scripts):
         backup = path.with_name(f"{path.name}.before-{len(scripts)}")
         _make_file(backup)
@@ -296,3 +298,4 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
             f"PRAGMA user_version = {number};\nCOMMIT;"
         )
     connection.execute("PRAGMA foreign_keys = ON")
+    return backup

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from attrs import define, field
 from ulid import ULID
 
 from foreman.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJob, State, Usage
-from foreman.store import blobs, opening, queries
+from foreman.store import backup, blobs, opening, queries
 from foreman.store.bells import Bells
 from foreman.store.blobs import Stored
 from foreman.store.database import Database
@@ -208,6 +210,13 @@ class Store:
     async def noted_clock(self) -> tuple[int, int] | None:
         """What was written down last, by this foreman or the one before; None where nothing was."""
         return await self.database.read(queries.noted_clock)
+
+    async def drop_copies(self, before: int) -> list[Path]:
+        """Delete what older foremen left before ``before``, milliseconds since the epoch; which files those were.
+
+        :raises OSError: when one cannot be deleted.
+        """
+        return await self.database.in_thread(partial(backup.drop_copies, self.database.path, before / 1000))
 
     async def shrink(self) -> bool:
         """Give some of the room that nothing uses back to the disk; whether there may be more of it."""
