@@ -142,8 +142,12 @@ class Housekeeping:
                 forgotten += count
                 await deferLater(self._clock, BREATH)
         await self._store.empty_log()  # on a full disk this makes the room that the next needs
-        while await self._store.shrink():
-            await deferLater(self._clock, BREATH)
+        try:
+            while await self._store.shrink():
+                await deferLater(self._clock, BREATH)
+        except StoreUnavailable:  # the disk is full, and the log may have what is left of a change that did not fit
+            await self._store.empty_log()
+            raise
         await self._store.empty_log()
         if forgotten:
             self._log.info("{count} jobs that ended long ago are forgotten", count=forgotten)
