@@ -56,8 +56,7 @@ def open_database(path: Path, boot: str, now: int, lock: Lock | None = None) -> 
     """Make the database at ``path`` ready for ``boot``, a ULID of this start.
 
     :param now: milliseconds since the epoch; :param lock: of ``take_lock``, which stays taken whatever happens.
-    :raises StoreRefused: when it is another foreman's, a newer one's, something else, or damaged.
-    :raises StoreUnavailable: when it cannot be written now.
+    :raises StoreRefused: when it is in use, of a newer foreman, not foreman's, or damaged; StoreUnavailable: when not writable.
     """
     check_library()
     with naming(path):
