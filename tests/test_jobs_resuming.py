@@ -49,7 +49,7 @@ class Memory:
         seen: Job = await self._look(lambda: self.job)
         return seen
 
-    async def artifact(self, _: str, name: str) -> Stored | None:
+    async def artifact(self, _: str, name: str, _caller: str = "") -> Stored | None:
         seen: Stored | None = await self._look(lambda: self.kept[name][0] if name in self.kept else None)
         return seen
 

@@ -44,6 +44,8 @@ def is_doubtful(status: int, content_type: bytes) -> bool:
     media = content_type.partition(b";")[0].strip().lower()
     if 200 <= status < 300:
         return media == b"text/html"
+    if status == 508:  # a foreman has found a loop, and a question of foreman's would go round it, too
+        return False
     return status not in _OF_OLLAMA or not _is_json(media.decode("latin-1"))
 
 
