@@ -6,12 +6,11 @@ small, in seconds, for a day in a few minutes; 0 leaves that as it is. The setti
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 from pathlib import Path
 
+from benchmarks.answering import answer_signals
 from foreman.cli.options import choose_reactor, configure
 
 
@@ -27,15 +26,10 @@ def main(file: Path, every: float) -> None:
 
     ticker = Ticker(reactor)
 
-    def tell(*_: object) -> None:
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(ticker.take()))
-        unfinished.rename(file)
-
     if every:
         housekeeping.EVERY = every
     reactor.callWhenRunning(ticker.start)  # type: ignore[attr-defined]
-    signal.signal(signal.SIGUSR1, tell)
+    answer_signals(file, ticker.take)
     run(config)
 
 

@@ -7,9 +7,7 @@ machine do not count. The settings are those of the environment.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -17,6 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from benchmarks.answering import answer_signals
 from foreman.cli.options import choose_reactor, configure
 
 #: A turn this long is looked into, in seconds; and how often.
@@ -76,13 +75,8 @@ def main(file: Path) -> None:
 
     turns = Turns(reactor)
 
-    def tell(*_: object) -> None:
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(turns.take()))
-        unfinished.rename(file)
-
     threading.Thread(target=turns.watch, daemon=True).start()
-    signal.signal(signal.SIGUSR1, tell)
+    answer_signals(file, turns.take)
     run(config)
 
 
