@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import click
@@ -104,16 +105,14 @@ def command(
     token = None if token_file is None else absolute(token_file)
     try:
         home = Path("/") if system else absolute(Path("~"))
-        made = plan(sys.platform, home, os.environ, program, drain_timeout, token, system=system)
-        kept_token, kept_drain = kept(made.file, sys.platform)
-        before = plan(
-            sys.platform, home, os.environ, program, kept_drain or drain_timeout, kept_token, system=system
-        ).text
-        token = token or kept_token
+        planned = partial(plan, sys.platform, home, os.environ, program, system=system)
+        kept_token, kept_drain = kept(planned(drain_timeout, token).file, sys.platform)
+        before = planned(kept_drain or drain_timeout, kept_token).text
         source = click.get_current_context().get_parameter_source("drain_timeout")
         if source == ParameterSource.DEFAULT and kept_drain is not None:
             drain_timeout = kept_drain
-        made = plan(sys.platform, home, os.environ, program, drain_timeout, token, system=system)
+        token = token or kept_token
+        made = planned(drain_timeout, token)
     except ValueError as problem:
         raise click.UsageError(str(problem)) from None
     if only_print:

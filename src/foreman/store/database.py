@@ -226,9 +226,8 @@ class Database:
 
     def _serve(self, opened: Opened) -> None:
         self._writing = self._pool(1, opening.configure)
-        self._reading = self._pool(
-            READERS + 1, readonly.configure_reader
-        )  # one more to look through a large file at the start
+        # One more than look, to look through a large file at the start.
+        self._reading = self._pool(READERS + 1, readonly.configure_reader)
         self._writing.start()
         self._reading.start()
         self._looks = Looks(self._reading, self._reactor)
