@@ -38,13 +38,16 @@ from foreman.cli import payloads, when
 from foreman.cli.jobs import following as cli_following
 from foreman.errors import ForemanError
 from foreman.simulator import fields as simulated_fields
-from foreman.simulator import golang, router
+from foreman.simulator import golang as simulated_json
 from foreman.simulator import names as simulated_names
+from foreman.simulator import router
 from foreman.simulator.refusals import Malformed, Refused
 from foreman.slices import at_once
-from foreman.web import credentials, framing, guards
+from foreman.web import credentials, guards
+from foreman.web import framing as http_syntax
 from foreman.web.api import Api
-from foreman.web.jobs import artifacts, asking, fields, following, listing, moments, reading, routes
+from foreman.web.jobs import artifacts, asking, fields, following, listing, moments, reading
+from foreman.web.jobs import routes as jobs_routes
 from foreman.web.jobs.problems import Flaws
 from foreman.web.jobs.routes import JobsApi
 
@@ -162,15 +165,15 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "Range": (of_header(b"range", lambda visit: artifacts._part(visit, b"", 10)), ((b"bytes", b"x"), (b"bytes=", b"x"))),
     "If-Range": (of_header(b"if-range", lambda visit: artifacts._part(visit, b"", 10)), ()),
     "Content-Type of an artifact": (of_header(b"content-type", artifacts.kept_type), ()),
-    "Connection": (lambda value: framing.says_close([value]), ((b"", b"close"),)),
+    "Connection": (lambda value: http_syntax.says_close([value]), ((b"", b"close"),)),
     "Connection on the way": (lambda value: headers.to_client([(b"Connection", value), (b"A", b"b")]), ()),
-    "Host": (lambda value: framing.field_problem(b"host", value), ((b"[", b"]"), (b"[", b"x"), (b"a", b":x"), (b"[::1%", b""))),
+    "Host": (lambda value: http_syntax.field_problem(b"host", value), ((b"[", b"]"), (b"[", b"x"), (b"a", b":x"), (b"[::1%", b""))),
     "Host that is allowed": (lambda value: GUARDS.host_allowed(value, "::1"), ((b"[", b"]"), (b"a", b".example.com"))),
     "Origin": (lambda value: GUARDS.origin_allowed(value, b"h"), ((b"https://", b".example.com"), (b"http://localhost:", b"x"))),
-    "Content-Length": (lambda value: framing.field_problem(b"content-length", value), ()),
-    "a header": (lambda value: framing.field_problem(b"x", value), ((b"\xc3\xa9", b""),)),
-    "a trailer": (framing.is_trailer, ((b"a", b": b"), (b"a:", b""))),
-    "the server in a target": (framing.authority, ((b"http://", b""), (b"http://", b"/"))),
+    "Content-Length": (lambda value: http_syntax.field_problem(b"content-length", value), ()),
+    "a header": (lambda value: http_syntax.field_problem(b"x", value), ((b"\xc3\xa9", b""),)),
+    "a trailer": (http_syntax.is_trailer, ((b"a", b": b"), (b"a:", b""))),
+    "the server in a target": (http_syntax.authority, ((b"http://", b""), (b"http://", b"/"))),
     "a request-target": (way_of, ((b"/", b""), (b"/k/", b""), (b"/k/", b"/api"), (b"http://", b"\x01"), (b"http://[", b"]/"),
                                   (b"/jobs/", b"/artifacts/x"), (b"/api/tags?", b""), (b"/api/../", b"?\xff"))),
     "a route of jobs": (routed(JobsApi.app, "jobs/"), ((b"a/artifacts/", b""), (b"", b"/events"))),
@@ -187,7 +190,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
         (b"model=", b""))),
     "the query of a pruning": (of_query(lambda visit: listing.pruned(visit, 0)), ((b"state=ended&ended_before=", b""),)),
     "an id": (of_text(listing.ulid), ()),
-    "seconds to wait": (of_text(routes._seconds), ((b"1.", b"x"), (b"1e", b""))),
+    "seconds to wait": (of_text(jobs_routes._seconds), ((b"1.", b"x"), (b"1e", b""))),
     "a moment": (of_text(moments.read), ((b"2026-11-28T22:00:00.", b"Z"), (b"2026-11-28T22:00:00", b""))),
     "the name of an artifact": (of_text(artifacts.check_name), ()),
     "a Content-Type with a boundary": (form_with, ((b"multipart/form-data", b""), (b"multipart/form-data; boundary=", b"x"),
@@ -233,7 +236,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "an option that is typed": (of_text(payloads.option), ((b"a=", b""), (b'a={"b":"', b'"}'))),
     "an address that is typed": (of_text(cli_asking.usable), ((b"http://", b""), (b"http://[", b"]"))),
     "events that are followed": (followed, ((b"data: ", b"\n\n"),)),
-    "the simulator: a body": (golang.loads, ((b'{"a":"', b'"}'), (b"[", b"]"), (b'{"a":1', b"}"), (b'{"a":"', b""))),
+    "the simulator: a body": (simulated_json.loads, ((b'{"a":"', b'"}'), (b"[", b"]"), (b'{"a":1', b"}"), (b'{"a":"', b""))),
     "the simulator: a duration": (of_text(simulated_fields.duration), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
     "the simulator: an image": (of_text(simulated_fields.check_base64), ()),
     "the simulator: a model": (of_text(simulated_names.read), ((b"", b":cloud"),)),

@@ -34,7 +34,7 @@ def heard(status: int | None = 200, *pieces: bytes, kind: Kind = "ndjson", **mor
     return Heard(status=status, kind=kind, pieces=list(pieces), **{"content_type": types[kind], **more})
 
 
-def outcome(one: Heard) -> str:
+def class_of(one: Heard) -> str:
     """``success``, or the class of the mishap."""
     found = judge(one)
     return "success" if isinstance(found, Success) else found.error_class
@@ -133,7 +133,7 @@ def test_a_refusal_is_judged_by_its_status_whether_or_not_it_came_whole(
     ],
 )
 def test_a_success_has_its_whole_and_its_end(one: Heard, came_to: str) -> None:
-    assert outcome(one) == came_to
+    assert class_of(one) == came_to
 
 
 def test_a_stream_becomes_the_answer_and_its_lines() -> None:
@@ -159,9 +159,9 @@ def test_a_transcription_is_called_a_stream_and_stays_as_it_came(body: bytes) ->
     assert isinstance(found, Success)
     (response,) = found.artifacts
     assert (response.name, response.type, response.data) == (RESPONSE, "application/x-ndjson", body)
-    assert outcome(heard(200, b"\n", in_lines=False)) == "truncated"
-    assert outcome(heard(200, b'{"error":"crashed"}\n', in_lines=False)) == "target_error"
-    assert outcome(heard(200, b"spoken", in_lines=False, problem=broken("reset"))) == "truncated"
+    assert class_of(heard(200, b"\n", in_lines=False)) == "truncated"
+    assert class_of(heard(200, b'{"error":"crashed"}\n', in_lines=False)) == "target_error"
+    assert class_of(heard(200, b"spoken", in_lines=False, problem=broken("reset"))) == "truncated"
 
 
 def test_a_whole_answer_stays_byte_for_byte() -> None:
@@ -289,7 +289,7 @@ def recorded(name: str) -> Heard:
     ],
 )
 def test_recorded_answers_come_to_what_they_are(name: str, came_to: str) -> None:
-    assert outcome(recorded(name)) == came_to
+    assert class_of(recorded(name)) == came_to
 
 
 def test_the_end_of_a_large_stream_of_events_tells_and_its_beginning_too() -> None:
