@@ -17,7 +17,6 @@ from ulid import ULID
 import wire
 from bench import listen, port_of, reactor, settings
 from foreman import names
-from foreman.cooperate import cooperator
 from foreman.job import Ending, Job, JobError, Mishap, after
 from foreman.ollama.stock import Standing
 from foreman.output import Output
@@ -27,6 +26,7 @@ from foreman.store.statements.running import Claim
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
 from foreman.tokens import Holder, Tokens, digest
+from foreman.util.cooperator import cooperator
 from foreman.web.accesslog import AccessLog
 from foreman.web.entrance import Entrance
 from foreman.web.guards import Guards

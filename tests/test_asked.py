@@ -18,8 +18,8 @@ import golden
 from foreman import body_values, gojson
 from foreman.asked import Asked, Errand, read, read_in_slices
 from foreman.body_values import MOST_UNPACKED
-from foreman.budget import Budget
 from foreman.errors import BadBody
+from foreman.util.byte_budget import Budget
 
 CHAT, GENERATE = "/api/chat", "/api/generate"
 V1 = ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/embeddings"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.budget import Budget, is_fair
+from foreman.util.byte_budget import Budget, is_fair
 
 
 def test_a_budget_is_full_only_beyond_its_limit() -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman import characters, decoding, said
-from foreman.slices import at_once
 from foreman.unstreamed import unstreamed as in_slices
+from foreman.util.slices import at_once
 
 
 def unstreamed(lines: list[bytes]) -> bytes:

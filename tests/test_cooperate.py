@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from foreman.cooperate import LARGE, cooperator, in_turns
-from foreman.slices import Slices, at_once
+from foreman.util.cooperator import LARGE, cooperator, in_turns
+from foreman.util.slices import Slices, at_once
 
 
 class Work:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from foreman.crowd import Crowd
+from foreman.util.tracked_set import Crowd
 
 
 class Told:

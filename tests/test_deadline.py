@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noq
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from foreman.deadline import MOST_PAUSES, PAUSE, Deadline, within
+from foreman.util.deadline import MOST_PAUSES, PAUSE, Deadline, within
 
 
 def test_what_is_due_happens_once() -> None:

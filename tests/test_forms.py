@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from foreman import forms
 from foreman.forms import MOST_BYTES, MOST_PARTS
 from foreman.gojson import Body
-from foreman.slices import at_once
+from foreman.util.slices import at_once
 
 TYPE = b"multipart/form-data; boundary=X"
 

@@ -32,7 +32,6 @@ from foreman import (
     tally,
     tokens,
 )
-from foreman.budget import Budget
 from foreman.cli import asking as cli_asking
 from foreman.cli import payloads, when
 from foreman.cli.jobs import following as cli_following
@@ -42,11 +41,13 @@ from foreman.simulator import golang as simulated_json
 from foreman.simulator import names as simulated_names
 from foreman.simulator import router
 from foreman.simulator.refusals import Malformed, Refused
-from foreman.slices import at_once
+from foreman.util import timestamps
+from foreman.util.byte_budget import Budget
+from foreman.util.slices import at_once
 from foreman.web import credentials, guards
 from foreman.web import framing as http_syntax
 from foreman.web.api import Api
-from foreman.web.jobs import artifacts, asking, fields, following, listing, moments, reading
+from foreman.web.jobs import artifacts, asking, fields, following, listing, reading
 from foreman.web.jobs import routes as jobs_routes
 from foreman.web.jobs.problems import Flaws
 from foreman.web.jobs.routes import JobsApi
@@ -191,7 +192,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "the query of a pruning": (of_query(lambda visit: listing.pruned(visit, 0)), ((b"state=ended&ended_before=", b""),)),
     "an id": (of_text(listing.ulid), ()),
     "seconds to wait": (of_text(jobs_routes._seconds), ((b"1.", b"x"), (b"1e", b""))),
-    "a moment": (of_text(moments.read), ((b"2026-11-28T22:00:00.", b"Z"), (b"2026-11-28T22:00:00", b""))),
+    "a moment": (of_text(timestamps.read), ((b"2026-11-28T22:00:00.", b"Z"), (b"2026-11-28T22:00:00", b""))),
     "the name of an artifact": (of_text(artifacts.check_name), ()),
     "a Content-Type with a boundary": (form_with, ((b"multipart/form-data", b""), (b"multipart/form-data; boundary=", b"x"),
                                                    (b'multipart/form-data; boundary="', b'"'), (b"multipart/form-data;a=b", b"\x01"))),

@@ -24,7 +24,6 @@ import golden
 import wire
 from bench import RunningForeman, listen, port_of, start_foreman
 from foreman import asked, errors
-from foreman.budget import Budget
 from foreman.gate import Gate
 from foreman.inference import RETRY_PAUSE, Inference
 from foreman.lanes import Way, way
@@ -35,6 +34,7 @@ from foreman.record import Record
 from foreman.relay import Limits
 from foreman.schedule import Ticket
 from foreman.simulator import Settings, Simulator
+from foreman.util.byte_budget import Budget
 from test_inventory import FakeTarget as ListingTarget
 
 reactor: Any = installed_reactor

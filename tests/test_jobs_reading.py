@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from foreman.job import NewJob
-from foreman.slices import at_once
-from foreman.web.jobs import fields, moments, reading
+from foreman.util import timestamps
+from foreman.util.slices import at_once
+from foreman.web.jobs import fields, reading
 from foreman.web.jobs.asking import header_key, kept_headers, wants_job
 from foreman.web.jobs.fields import ENDPOINTS, FIELDS
 from foreman.web.jobs.problems import MOST_NAMED, Problem, problem_reply
@@ -64,8 +65,8 @@ def test_what_is_said_is_taken() -> None:
         metadata={"a": "", "b" * 64: "c" * 512}, idempotency_key="k" * 255,
     )  # fmt: skip
     assert (job.priority, job.max_attempts, job.idempotency_key) == (0, 100, "k" * 255)
-    assert moments.shown(job.run_at) == "2026-11-29T12:00:00.000Z"
-    assert moments.shown(job.deadline) == "2026-11-29T18:30:00.500Z"
+    assert timestamps.shown(job.run_at) == "2026-11-29T12:00:00.000Z"
+    assert timestamps.shown(job.deadline) == "2026-11-29T18:30:00.500Z"
     assert job.metadata == {"a": "", "b" * 64: "c" * 512}
 
 
@@ -357,26 +358,26 @@ def test_a_key_may_be_quoted_and_must_be_one() -> None:
 
 @given(st.integers(-62_135_596_800_000, 253_402_300_799_999))
 def test_a_moment_is_read_as_it_is_shown(moment: int) -> None:
-    assert moments.read(moments.shown(moment) or "") == moment
+    assert timestamps.read(timestamps.shown(moment) or "") == moment
 
 
 @given(st.text())
 def test_no_text_breaks_the_reader_of_moments(text: str) -> None:
-    assert moments.read(text) is None
+    assert timestamps.read(text) is None
 
 
 def test_moments_at_the_ends_of_time_are_moments_or_none() -> None:
-    assert moments.read("0001-01-01T00:00:00Z") == moments.EARLIEST
-    assert moments.read("9999-12-31T23:59:59.999999Z") == moments.LATEST
+    assert timestamps.read("0001-01-01T00:00:00Z") == timestamps.EARLIEST
+    assert timestamps.read("9999-12-31T23:59:59.999999Z") == timestamps.LATEST
     # There is no year 0 and no year 10000 to show them in.
-    assert moments.read("0001-01-01T00:00:00+23:59") is None
-    assert moments.read("9999-12-31T23:59:59.999999-23:59") is None
-    assert moments.read("0000-01-01T00:00:00Z") is None
+    assert timestamps.read("0001-01-01T00:00:00+23:59") is None
+    assert timestamps.read("9999-12-31T23:59:59.999999-23:59") is None
+    assert timestamps.read("0000-01-01T00:00:00Z") is None
 
 
-@pytest.mark.parametrize("moment", [-(2**63), moments.EARLIEST - 1, -1, 0, moments.LATEST + 1, 2**63 - 1])
+@pytest.mark.parametrize("moment", [-(2**63), timestamps.EARLIEST - 1, -1, 0, timestamps.LATEST + 1, 2**63 - 1])
 def test_every_moment_that_a_row_can_hold_is_shown(moment: int) -> None:
-    assert moments.read(moments.shown(moment) or "") == min(max(moment, moments.EARLIEST), moments.LATEST)
+    assert timestamps.read(timestamps.shown(moment) or "") == min(max(moment, timestamps.EARLIEST), timestamps.LATEST)
 
 
 def test_models_are_looked_for_once_for_all() -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 import pytest_twisted
 
-from foreman.web.jobs import moments
+from foreman.util import timestamps
 from foreman.web.jobs.shown import job_value
 from jobbench import CHAT, JobBench, jobbench, pointers
 from test_jobs_routes import told, value
@@ -29,7 +29,7 @@ async def test_a_moment_that_could_not_be_shown_is_refused(bench: JobBench) -> N
 
 @told
 async def test_what_an_older_foreman_took_and_could_not_show_is_shown(bench: JobBench) -> None:
-    (one,) = await bench.store.enqueue([new(owner="alice", run_at=moments.LATEST + 1)])
+    (one,) = await bench.store.enqueue([new(owner="alice", run_at=timestamps.LATEST + 1)])
     assert value(await bench.ask("GET", f"/jobs/{one.id}"))["run_at"] == "9999-12-31T23:59:59.999Z"
     assert [job["id"] for job in value(await bench.ask("GET", "/jobs"))["jobs"]] == [one.id]
 

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.task import Clock
 from zope.interface import directlyProvides
 
-from foreman.deadline import Deadline
+from foreman.util.deadline import Deadline
 from foreman.web.linger import AT_MOST, MOST_BYTES, SILENCE, Linger
 
 

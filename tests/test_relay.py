@@ -14,10 +14,10 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
 from foreman import errors
-from foreman.budget import Budget
 from foreman.ndjson import LONGEST_LINE, Kind, cutter_for
 from foreman.relay import KEPT_WHOLE, LastPieces, Limits, Relay
 from foreman.tally import tally
+from foreman.util.byte_budget import Budget
 
 LINE = b'{"done":false,"message":{"content":"word"}}\n'
 LAST = b'{"done":true,"prompt_eval_count":3,"eval_count":2,"eval_duration":500000000}\n'

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman import asked, gojson
-from foreman.slices import at_once
 from foreman.splice import with_stream as in_slices
+from foreman.util.slices import at_once
 
 #: Spellings that Go takes for ``stream``, and some that it does not.
 SAME = ("stream", "Stream", "STREAM", "sTrEaM", "\\u0073tream", "ſtream", "strea\\u006d")

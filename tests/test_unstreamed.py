@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.slices import at_once
 from foreman.unstreamed import LONGEST_LINE
 from foreman.unstreamed import unstreamed as in_slices
+from foreman.util.slices import at_once
 
 
 def unstreamed(lines: list[bytes]) -> bytes:

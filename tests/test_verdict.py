@@ -14,8 +14,8 @@ from foreman import errors, verdict
 from foreman.errors import Why
 from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Mishap, Usage
 from foreman.ndjson import Kind, cutter_for, kind_for
-from foreman.slices import at_once
 from foreman.store.rows import usage_from, usage_text
+from foreman.util.slices import at_once
 from foreman.verdict import Heard, Success, remains
 
 

@@ -10,10 +10,10 @@ from attrs import evolve, field, frozen
 
 from foreman import forms, go_duration, gojson
 from foreman.body_values import LONGEST, MOST_UNPACKED, Found, Values, unpack_in_slices, values_in_slices
-from foreman.budget import Budget
 from foreman.errors import BadBody
 from foreman.gojson import Body
-from foreman.slices import Slices, at_once
+from foreman.util.byte_budget import Budget
+from foreman.util.slices import Slices, at_once
 
 
 class Errand(Enum):

@@ -14,9 +14,6 @@ from twisted.python.failure import Failure
 from foreman import errors, lanes
 from foreman.asked import Asked
 from foreman.body_values import MOST_UNPACKED, unpack_in_slices
-from foreman.budget import Budget
-from foreman.cooperate import in_turns
-from foreman.deadline import Deadline
 from foreman.gate import Turn
 from foreman.headers import RawHeaders
 from foreman.inference import Inference
@@ -27,12 +24,15 @@ from foreman.outlook import Place
 from foreman.output import Output
 from foreman.question import ModelMissing, Question
 from foreman.record import Record
-from foreman.slices import Slices
 from foreman.splice import with_stream
 from foreman.store.statements.running import Claim, Stale
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
+from foreman.util.byte_budget import Budget
+from foreman.util.cooperator import in_turns
+from foreman.util.deadline import Deadline
+from foreman.util.slices import Slices
 from foreman.verdict import Heard, Success, judge, remains
 from foreman.work import Work
 

@@ -15,9 +15,9 @@ from attrs import frozen
 from msgspec import Raw
 
 from foreman import gojson
-from foreman.budget import Budget
 from foreman.gojson import Body, Members
-from foreman.slices import Slices
+from foreman.util.byte_budget import Budget
+from foreman.util.slices import Slices
 
 #: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
 MOST_UNPACKED = 20 * 1024 * 1024

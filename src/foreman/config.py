@@ -15,7 +15,7 @@ from foreman.addresses import TargetAddress as TargetAddress  # noqa: PLC0414 - 
 from foreman.addresses import target
 from foreman.endpoints import endpoint, is_known, is_private, leads_back
 from foreman.errors import ConfigError, shortened
-from foreman.permissions import written_by_anybody
+from foreman.util.file_permissions import written_by_anybody
 
 T = TypeVar("T")
 

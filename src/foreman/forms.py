@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from foreman.gojson import Body
-from foreman.slices import Slices
+from foreman.util.slices import Slices
 
 #: Parts that are looked at, and bytes that a value may have.
 MOST_PARTS = 64

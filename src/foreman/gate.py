@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
-from foreman.budget import is_fair
 from foreman.schedule import Ticket, next_up
+from foreman.util.byte_budget import is_fair
 
 
 @define(eq=False)

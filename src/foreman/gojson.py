@@ -18,7 +18,7 @@ from collections.abc import Collection
 
 from attrs import define, field, frozen
 
-from foreman.slices import Slices, at_once
+from foreman.util.slices import Slices, at_once
 
 Body = bytes | memoryview | mmap.mmap
 

@@ -12,10 +12,7 @@ from twisted.internet.task import Cooperator, deferLater
 
 from foreman import errors
 from foreman.asked import Errand
-from foreman.budget import Budget
 from foreman.coldload import ColdLoad
-from foreman.cooperate import cooperator
-from foreman.crowd import Crowd
 from foreman.estimates import Answered, Estimates
 from foreman.foreign import is_doubtful
 from foreman.gate import Gate, Turn
@@ -34,6 +31,9 @@ from foreman.relay import LastPieces, Limits, Relay
 from foreman.schedule import Ticket
 from foreman.swaps import Swaps
 from foreman.tally import MARKED, Tally, tally
+from foreman.util.byte_budget import Budget
+from foreman.util.cooperator import cooperator
+from foreman.util.tracked_set import Crowd
 from foreman.work import Work
 
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.

@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman import errors
 from foreman.asked import Errand
-from foreman.deadline import Deadline
 from foreman.lanes import Lane
 from foreman.outlook import Place
 from foreman.question import Question
+from foreman.util.deadline import Deadline
 
 #: Requests that move a model, which takes minutes to hours.
 _TRANSFERS = ("/api/pull", "/api/push", "/api/create")

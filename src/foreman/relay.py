@@ -22,12 +22,12 @@ from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from foreman import errors
-from foreman.budget import Budget
-from foreman.deadline import Deadline
 from foreman.ndjson import Cutter
 from foreman.ollama.connection import Answer
 from foreman.record import Outcome, outcome_of
 from foreman.tally import Tally
+from foreman.util.byte_budget import Budget
+from foreman.util.deadline import Deadline
 
 #: An unstreamed answer up to this many bytes is kept until its end, to know whether it is one whole JSON value.
 KEPT_WHOLE = 1024 * 1024

@@ -14,9 +14,7 @@ from ulid import ULID
 from foreman import errors
 from foreman.attempt import Bounds
 from foreman.banner import Banner
-from foreman.budget import Budget
 from foreman.config import Config
-from foreman.deadline import Deadline
 from foreman.gate import Gate
 from foreman.housekeeping import Housekeeping
 from foreman.inference import Inference
@@ -33,6 +31,8 @@ from foreman.store.store import Store
 from foreman.timetable import Timetable
 from foreman.tokenfile import TokenFile, tokens_of
 from foreman.tokens import Tokens
+from foreman.util.byte_budget import Budget
+from foreman.util.deadline import Deadline
 from foreman.web.accesslog import AccessLog
 from foreman.web.api import Api
 from foreman.web.entrance import Entrance

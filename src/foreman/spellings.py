@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from foreman import names
 from foreman.errors import InvalidName
-from foreman.permissions import written_by_anybody
 from foreman.tokens import Holder, read_file
+from foreman.util.file_permissions import written_by_anybody
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from foreman import gojson
-from foreman.slices import Slices
+from foreman.util.slices import Slices
 
 _MEMBER = "stream"
 _OPENING = re.compile(rb"[ \t\r\n]*+\{")

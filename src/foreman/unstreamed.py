@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from foreman import decoding
-from foreman.slices import Slices
+from foreman.util.slices import Slices
 
 T = TypeVar("T")
 _Members = dict[str, Raw]

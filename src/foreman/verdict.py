@@ -14,10 +14,10 @@ from foreman.foreign import LOOKED_AT, Origin, names_missing_model, origin
 from foreman.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
 from foreman.ndjson import Kind
 from foreman.said import MOST_BYTES, said
-from foreman.slices import Slices
 from foreman.store.statements.shared import Artifact
 from foreman.tally import MEMBERS, Tally, tally
 from foreman.unstreamed import unstreamed
+from foreman.util.slices import Slices
 
 #: Failures that came before the target had taken the request.
 _UNREACHED = frozenset({"refused", "timeout", "dns", "tls"})

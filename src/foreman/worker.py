@@ -15,7 +15,6 @@ from twisted.logger import Logger
 
 from foreman import errors, names
 from foreman.attempt import Attempt, Bounds
-from foreman.crowd import Crowd
 from foreman.doubts import Doubts
 from foreman.gate import Gate, Turn
 from foreman.inference import Inference
@@ -27,6 +26,7 @@ from foreman.store.statements.running import Claim, Stale
 from foreman.store.statements.shared import WrongState
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
+from foreman.util.tracked_set import Crowd
 from foreman.verdict import Success, until_then
 
 LANES: tuple[JobLane, ...] = ("gate", "embedding")

@@ -21,7 +21,6 @@ from foreman.cli.asking import Unanswered
 from foreman.cli.findings import Finding
 from foreman.cli.remote import Foreman, agent, answered
 from foreman.config import Config
-from foreman.deadline import within
 from foreman.endpoints import is_private, url_of
 from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
@@ -31,10 +30,11 @@ from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.listing import POLL_PATIENCE, THERE
 from foreman.ollama.stock import Standing
-from foreman.permissions import loose
 from foreman.store.opening import check_library, examine
 from foreman.store.trouble import StoreInUse, StoreRefused, StoreUnavailable
 from foreman.tap import fitting, raise_descriptor_limit
+from foreman.util.deadline import within
+from foreman.util.file_permissions import loose
 
 #: No clock is right that shows a time before this code was written.
 _WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)

@@ -24,7 +24,7 @@ from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
 from foreman.config import TargetAddress
-from foreman.deadline import within
+from foreman.util.deadline import within
 
 #: A silent connection is probed after a minute, and given up after eight probes in two more: as patient as Go's clients.
 _KEEPALIVE = [

@@ -16,12 +16,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors, names
-from foreman.deadline import within
 from foreman.ollama.client import TargetClient
 from foreman.ollama.listing import THERE, Degraded, Listing, list_at
 from foreman.ollama.rivals import Rivals
 from foreman.ollama.stock import Standing, Stock, installed_of
 from foreman.ollama.wire import Installed, Listed, Running
+from foreman.util.deadline import within
 
 #: A list younger than this is served as it is, in seconds.
 FRESH = 1.0

@@ -17,7 +17,6 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from foreman.permissions import loose
 from foreman.store import looks, opening, readonly
 from foreman.store.bells import Bells
 from foreman.store.locking import Lock, real, take_lock
@@ -34,6 +33,7 @@ from foreman.store.trouble import (
     unavailable,
 )
 from foreman.store.writer import Writer
+from foreman.util.file_permissions import loose
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from foreman.crowd import Crowd
 from foreman.store.statements.shared import Transaction
 from foreman.store.trouble import Condition, StoreUnavailable, named, unavailable
+from foreman.util.tracked_set import Crowd
 
 T = TypeVar("T")
 Step = Callable[[Transaction], Any]

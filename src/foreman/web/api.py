@@ -16,16 +16,16 @@ from twisted.web.iweb import IRequest
 from foreman import errors
 from foreman.asked import Asked, Errand
 from foreman.body_values import ROOM
-from foreman.budget import Budget
-from foreman.cooperate import LARGE, SMALL, in_turns
 from foreman.headers import to_client
 from foreman.inference import Inference
 from foreman.lanes import Lane
 from foreman.ollama.listing import Listing
 from foreman.record import Record, outcome_of
 from foreman.schedule import Ticket
-from foreman.slices import Slices
 from foreman.store.store import Store
+from foreman.util.byte_budget import Budget
+from foreman.util.cooperator import LARGE, SMALL, in_turns
+from foreman.util.slices import Slices
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, failure_reply, json_reply
 from foreman.web.asker import Client

@@ -13,7 +13,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from foreman.crowd import Crowd
+from foreman.util.tracked_set import Crowd
 
 if TYPE_CHECKING:
     from foreman.web.door import Door

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
-from foreman.deadline import Deadline
+from foreman.util.deadline import Deadline
 from foreman.web.arrival import Arrival
 from foreman.web.connections import UNCOUNTED, Stage
 from foreman.web.findings import TOO_MANY

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime, ISSLTransport, ITCPTransport
 
-from foreman.deadline import Deadline
+from foreman.util.deadline import Deadline
 
 #: How long nothing may come before the connection is closed, and how long it stays at most, in seconds (nginx: 5 and 30).
 SILENCE = 2.0

@@ -7,10 +7,10 @@ from typing import BinaryIO
 
 from foreman import asked
 from foreman.asked import Asked
-from foreman.budget import Budget
 from foreman.ollama.body import FileBody
 from foreman.question import Question
-from foreman.slices import Slices
+from foreman.util.byte_budget import Budget
+from foreman.util.slices import Slices
 from foreman.web.visit import Visit
 
 

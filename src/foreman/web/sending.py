@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from foreman import errors
-from foreman.deadline import Deadline
+from foreman.util.deadline import Deadline
 
 if TYPE_CHECKING:
     from foreman.web.visit import Visit

@@ -15,10 +15,10 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman.asked import Asked
-from foreman.deadline import Deadline
 from foreman.headers import RawHeaders
 from foreman.ndjson import Kind
 from foreman.outlook import Place
+from foreman.util.deadline import Deadline
 from foreman.web.answers import go_json
 from foreman.web.visit import Visit
 

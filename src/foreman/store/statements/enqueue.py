@@ -8,11 +8,11 @@ import msgspec
 from attrs import evolve, frozen
 
 from foreman import names
-from foreman.budget import SHARE, is_fair
 from foreman.errors import ForemanError
 from foreman.job import Job, NewJob, State, sort_key
 from foreman.store.rows import group_key_of, job_of
 from foreman.store.statements.shared import Transaction, add_waiting, check_room, held_by, tell
+from foreman.util.byte_budget import SHARE, is_fair
 
 
 @frozen

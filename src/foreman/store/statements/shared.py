@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 from attrs import define, field, frozen
 
-from foreman.budget import SHARE, is_fair
 from foreman.errors import ForemanError
 from foreman.job import ArtifactInfo, Job, JobError, State
 from foreman.store.rows import job_of
+from foreman.util.byte_budget import SHARE, is_fair
 
 
 @define(eq=False)

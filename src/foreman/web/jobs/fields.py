@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from foreman.errors import MOST_REPEATED, shortened
 from foreman.job import PRIORITIES
-from foreman.web.jobs import moments
+from foreman.util import timestamps
 from foreman.web.jobs.asking import KEY_LENGTH
 from foreman.web.jobs.problems import Flaw, Flaws, Problem
 
@@ -187,9 +187,9 @@ def attempts(value: Any) -> int:
 
 def moment(value: Any) -> int:
     """A moment, in milliseconds since the epoch."""
-    read = moments.read(value) if isinstance(value, str) else None
+    read = timestamps.read(value) if isinstance(value, str) else None
     if read is None:
-        raise _Wrong(moments.MUST_BE)
+        raise _Wrong(timestamps.MUST_BE)
     return read
 
 

@@ -10,14 +10,14 @@ from twisted.internet.task import Cooperator
 
 from foreman import errors
 from foreman.asked import Asked
-from foreman.cooperate import in_turns
 from foreman.headers import RawHeaders
 from foreman.job import Job, NewJob
 from foreman.question import ModelMissing
-from foreman.slices import Slices
 from foreman.store.statements.enqueue import Enqueued, KeyReused
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
+from foreman.util.cooperator import in_turns
+from foreman.util.slices import Slices
 from foreman.web.answers import Reply, json_reply
 from foreman.web.jobs import asking, reading
 from foreman.web.jobs.problems import Flaw, Problem, flawed

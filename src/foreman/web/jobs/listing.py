@@ -13,7 +13,7 @@ from ulid import ULID
 from foreman import errors
 from foreman.job import ACTIVE, ENDED, STATES, JobLane, State
 from foreman.store.queries import Filter
-from foreman.web.jobs import moments
+from foreman.util import timestamps
 from foreman.web.jobs.problems import Problem
 from foreman.web.visit import Visit
 
@@ -139,9 +139,9 @@ def _lane(text: str | None) -> JobLane | None:
 def _moment(asked: Mapping[str, str], name: str) -> int | None:
     if name not in asked:
         return None
-    read = moments.read(_LOST_PLUS.sub("+", asked[name]))
+    read = timestamps.read(_LOST_PLUS.sub("+", asked[name]))
     if read is None:
-        raise Problem(400, f"{name}: {moments.MUST_BE}")
+        raise Problem(400, f"{name}: {timestamps.MUST_BE}")
     return read
 
 

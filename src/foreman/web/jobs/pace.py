@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from foreman import errors
-from foreman.deadline import Deadline
+from foreman.util.deadline import Deadline
 
 
 @implementer(IPushProducer)

@@ -15,7 +15,7 @@ from foreman.body_values import DECODED_AT_ONCE, is_quickly_decoded
 from foreman.job import JobLane, NewJob
 from foreman.lanes import Lane, Way, way
 from foreman.ollama.stock import Standing
-from foreman.slices import Slices
+from foreman.util.slices import Slices
 from foreman.web.jobs import fields
 from foreman.web.jobs.asking import one_key
 from foreman.web.jobs.fields import MOST_JOBS, Fields

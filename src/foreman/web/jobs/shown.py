@@ -12,7 +12,7 @@ from foreman import errors
 from foreman.job import ArtifactInfo, Job, JobError
 from foreman.ollama.stock import Standing
 from foreman.store.queries import Event
-from foreman.web.jobs import moments
+from foreman.util import timestamps
 from foreman.web.jobs.waking import Waking
 
 #: Of so many jobs the log tells that they cannot be shown.
@@ -59,14 +59,14 @@ def job_value(job: Job, models: Models) -> dict[str, Any]:
         "owner": job.owner,
         "priority": job.priority,
         "metadata": dict(job.metadata),
-        "run_at": moments.shown(job.run_at),
-        "deadline": moments.shown(job.deadline),
+        "run_at": timestamps.shown(job.run_at),
+        "deadline": timestamps.shown(job.deadline),
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
         "idempotency_key": job.idempotency_key,
-        "created_at": moments.shown(job.created_at),
-        "started_at": moments.shown(job.started_at),
-        "finished_at": moments.shown(job.finished_at),
+        "created_at": timestamps.shown(job.created_at),
+        "started_at": timestamps.shown(job.started_at),
+        "finished_at": timestamps.shown(job.finished_at),
         "position": job.position,
         "error": _error(job, models),
         "usage": None
@@ -108,7 +108,7 @@ def artifact_value(info: ArtifactInfo) -> dict[str, Any]:
         "type": info.type,
         "bytes": info.bytes,
         "sha256": info.sha256,
-        "created_at": moments.shown(info.created_at),
+        "created_at": timestamps.shown(info.created_at),
     }
 
 
@@ -116,7 +116,7 @@ def event_value(event: Event) -> dict[str, Any]:
     """Something that happened to a job."""
     return {
         "id": event.id,
-        "at": moments.shown(event.at),
+        "at": timestamps.shown(event.at),
         "type": event.type,
         "attempt": event.attempt,
         "error": event.error,

@@ -8,7 +8,7 @@ from typing import TypeVar
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator, TaskFinished
 
-from foreman.slices import Slices
+from foreman.util.slices import Slices
 
 Result = TypeVar("Result")
 
