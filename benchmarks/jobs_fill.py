@@ -18,7 +18,7 @@ from ulid import ULID
 
 from benchmarks.tools import MODEL
 from foreman.job import sort_key
-from foreman.names import canonical
+from foreman.protocol.model_names import canonical
 from foreman.store import opening
 from foreman.store.rows import group_key_of
 

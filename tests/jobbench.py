@@ -16,10 +16,10 @@ from ulid import ULID
 
 import wire
 from bench import listen, port_of, reactor, settings
-from foreman import names
 from foreman.job import Ending, Job, JobError, Mishap, after
 from foreman.ollama.stock import Standing
 from foreman.output import Output
+from foreman.protocol import model_names
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.statements.running import Claim
@@ -82,7 +82,7 @@ class PlayedModels:
     held: dict[str, str] = field(factory=dict)
 
     def find(self, typed: str) -> Standing:
-        name = names.parse(typed)
+        name = model_names.parse(typed)
         if name.is_cloud or name.model == "cloudy":
             return Standing.CLOUD
         return Standing.INSTALLED if name.model in self.installed else Standing.MISSING

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
-from foreman.lanes import Lane, Way
+from foreman.protocol.routes import Lane, Way
 from foreman.record import Record
 from foreman.web.accesslog import PERIOD, REFUSALS, AccessLog
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman import errors
-from foreman.lanes import Family
+from foreman.protocol.routes import Family
 from foreman.question import ModelMissing
 from foreman.web.answers import (
     PHRASES,

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman import body_values, gojson
-from foreman.asked import Asked, Errand, read, read_in_slices
-from foreman.body_values import MOST_UNPACKED
 from foreman.errors import BadBody
+from foreman.protocol import body_values, go_json
+from foreman.protocol.body_values import MOST_UNPACKED
+from foreman.protocol.request_body import Asked, Errand, read, read_in_slices
 from foreman.util.byte_budget import Budget
 
 CHAT, GENERATE = "/api/chat", "/api/generate"
@@ -596,7 +596,7 @@ def test_a_body_of_many_values_is_not_decoded_at_once(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(body_values, "_decode_ordinary", decode)
     many = b'{"model":"m","options":[' + b"[]," * 1_400_000 + b"0]}"
-    monkeypatch.setattr(gojson, "MAX_STEPS", 1000)
+    monkeypatch.setattr(go_json, "MAX_STEPS", 1000)
     assert not read(CHAT, many).sure
 
 

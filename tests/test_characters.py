@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman import characters, decoding, said
-from foreman.unstreamed import unstreamed as in_slices
+from foreman.protocol import decoding, error_text, lenient_json
+from foreman.protocol.aggregate import unstreamed as in_slices
 from foreman.util.slices import at_once
 
 
@@ -37,16 +37,16 @@ def test_a_bad_character_is_replaced_and_all_else_stays(name: str) -> None:
     raw, text = BAD[name]
     data = b'{"a":["x%by",1.5,true,null],"b":"\xc3\xa9"}' % raw
     value: Any = {"a": [f"x{text}y", 1.5, True, None], "b": "é"}
-    assert characters.read(data) == value
+    assert lenient_json.read(data) == value
     assert decoding.decode(msgspec.json.Decoder(Any), data) == value
-    assert json.loads(characters.repaired(data)) == value
+    assert json.loads(lenient_json.repaired(data)) == value
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_json_stays_none(name: str) -> None:
     for data in (b"", b"{", b'{"a":"%b"' % BAD[name][0], b'{"a":1}x%b' % BAD[name][0], b"[" * 100_000):
         with pytest.raises(ValueError, match=r"."):
-            characters.read(data)
+            lenient_json.read(data)
         with pytest.raises(ValueError, match=r"."):
             decoding.decode(msgspec.json.Decoder(Any), data)
 
@@ -54,7 +54,7 @@ def test_what_is_no_json_stays_none(name: str) -> None:
 @given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_sound_json_is_read_as_it_is(value: Any) -> None:
     for ascii_ in (True, False):
-        assert characters.read(json.dumps(value, ensure_ascii=ascii_)) == value
+        assert lenient_json.read(json.dumps(value, ensure_ascii=ascii_)) == value
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -74,8 +74,8 @@ def test_lines_with_a_bad_character_are_put_together(name: str, member: str) -> 
 @pytest.mark.parametrize("name", BAD)
 def test_the_words_of_an_error_are_found_beside_a_bad_character(name: str) -> None:
     raw, text = BAD[name]
-    assert said.said(b'{"error":"it broke %b"}' % raw) == f"it broke {text}"
-    assert said.said(b'{"error":{"message":"it broke %b"}}' % raw) == f"it broke {text}"
+    assert error_text.said(b'{"error":"it broke %b"}' % raw) == f"it broke {text}"
+    assert error_text.said(b'{"error":{"message":"it broke %b"}}' % raw) == f"it broke {text}"
 
 
 def test_a_value_that_is_too_large_to_be_repaired_is_refused_at_once() -> None:

@@ -24,7 +24,7 @@ from twisted.internet.task import deferLater
 import golden
 import wire
 from bench import RunningForeman, listen, port_of, start_foreman
-from foreman.lanes import _FREE_ROUTES, _ROUTES, Lane
+from foreman.protocol.routes import _FREE_ROUTES, _ROUTES, Lane
 from foreman.simulator import Settings, Simulator
 
 reactor: Any = installed_reactor

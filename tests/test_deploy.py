@@ -26,7 +26,7 @@ from foreman.cli.service import Service
 from foreman.cli.systemd import unit
 from foreman.config import SETTINGS, load
 from foreman.errors import ConfigError
-from foreman.paths import take_prefix
+from foreman.protocol.request_path import take_prefix
 from foreman.web.credentials import credential
 from processes import clean_environment, free_port, started, until
 

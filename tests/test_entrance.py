@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent, capturedLogs, eventAsJSON, formatEvent
 
 from doorstep import Doorstep, doorstep
-from foreman.lanes import Redirect, way_behind_prefix
+from foreman.protocol.routes import Redirect, way_behind_prefix
 from foreman.tokens import Holder, digest, write_file
 from foreman.web.credentials import stands_in
 from wire import Response, request

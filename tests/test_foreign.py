@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import golden
-from foreman.foreign import Origin, is_doubtful, names_missing_model, origin
 from foreman.job import FOLLOWED
+from foreman.protocol.answer_origin import Origin, is_doubtful, names_missing_model, origin
 
 JSON, HTML, TEXT = "application/json; charset=utf-8", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 INFERENCES = (

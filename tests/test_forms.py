@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman import forms
-from foreman.forms import MOST_BYTES, MOST_PARTS
-from foreman.gojson import Body
+from foreman.protocol import multipart
+from foreman.protocol.go_json import Body
+from foreman.protocol.multipart import MOST_BYTES, MOST_PARTS
 from foreman.util.slices import at_once
 
 TYPE = b"multipart/form-data; boundary=X"
 
 
 def field(name: str, body: Body, content_type: bytes) -> str | None:
-    return at_once(forms.field(name, body, content_type))
+    return at_once(multipart.field(name, body, content_type))
 
 
 def part(name: bytes, value: bytes, *more: bytes) -> bytes:
@@ -126,7 +126,7 @@ def test_a_large_file_is_searched_in_slices(more: int, blanks: bytes) -> None:
     audio = part(b'"file"; filename="a.wav"', b"a" * (3 * 1024 * 1024 - more))
     body = form(audio, part(b'"model"', b"m").replace(b"--X\r\n", b"--X" + blanks + b"\r\n"))
     assert field("model", body, TYPE) == "m"
-    assert sum(1 for _ in forms.field("model", body, TYPE)) >= 2
+    assert sum(1 for _ in multipart.field("model", body, TYPE)) >= 2
 
 
 @given(st.binary(max_size=60), st.binary(max_size=30))

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman import gojson
-from foreman.gojson import SLICE, Body, Empty, Truncated, Unreadable, members, members_in_slices, text
+from foreman.protocol import go_json
+from foreman.protocol.go_json import SLICE, Body, Empty, Truncated, Unreadable, members, members_in_slices, text
 
 WANTED = ("model", "stream", "keep_alive", "messages", "name", "prompt")
 
@@ -299,7 +299,7 @@ def test_a_mapped_file_and_a_view_are_read_like_bytes() -> None:
 
 
 def test_no_more_than_so_many_values_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gojson, "MAX_STEPS", 50)
+    monkeypatch.setattr(go_json, "MAX_STEPS", 50)
 
     def body(values: int) -> bytes:
         return b'{"model":"m","x":[' + b",".join([b"1"] * (values - 2)) + b"]}"
@@ -326,7 +326,7 @@ def test_a_member_that_stands_there_again_and_again_is_not_read() -> None:
         return b"{" + b",".join([b'"model":"m"'] * count) + b"}"
 
     assert outcome(body(64)) == {"model": [b'"m"'] * 64}
-    with pytest.raises(gojson.TooIntricate):
+    with pytest.raises(go_json.TooIntricate):
         members(body(65), WANTED)
 
 

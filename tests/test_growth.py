@@ -14,28 +14,25 @@ from attrs import frozen
 from click import UsageError
 from werkzeug.exceptions import HTTPException
 
-from foreman import (
-    addresses,
-    asked,
-    body_values,
-    endpoints,
-    forms,
-    go_duration,
-    gojson,
-    headers,
-    lanes,
-    names,
-    ndjson,
-    paths,
-    spellings,
-    splice,
-    tally,
-    tokens,
-)
+from foreman import addresses, endpoints, spellings, tokens
 from foreman.cli import asking as cli_asking
 from foreman.cli import payloads, when
 from foreman.cli.jobs import following as cli_following
 from foreman.errors import ForemanError
+from foreman.protocol import (
+    body_values,
+    framing,
+    go_duration,
+    go_json,
+    headers,
+    model_names,
+    multipart,
+    request_body,
+    request_path,
+    routes,
+    stream_flag,
+    usage,
+)
 from foreman.simulator import fields as simulated_fields
 from foreman.simulator import golang as simulated_json
 from foreman.simulator import names as simulated_names
@@ -103,7 +100,7 @@ def of_text(read: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda data: read(data.decode("latin-1"))
 
 
-def in_pieces(cutter: Callable[[], ndjson.Cutter], size: int) -> Callable[[bytes], object]:
+def in_pieces(cutter: Callable[[], framing.Cutter], size: int) -> Callable[[bytes], object]:
     def read(data: bytes) -> None:
         cut = cutter()
         for start in range(0, len(data), size):
@@ -114,16 +111,16 @@ def in_pieces(cutter: Callable[[], ndjson.Cutter], size: int) -> Callable[[bytes
 
 
 def way_of(target: bytes) -> object:
-    _, rest = paths.take_prefix(paths.origin_form(target))
-    return lanes.way(b"GET", rest)
+    _, rest = request_path.take_prefix(request_path.origin_form(target))
+    return routes.way(b"GET", rest)
 
 
 def form_with(content_type: bytes) -> object:
-    return at_once(forms.field("model", b"--X\r\n\r\n", content_type))
+    return at_once(multipart.field("model", b"--X\r\n\r\n", content_type))
 
 
 def described_form(content_type: bytes) -> object:
-    job = reading.new_job("/api/chat", b"x" * 64, asked.Asked("m", stream=False), "alice", None)
+    job = reading.new_job("/api/chat", b"x" * 64, request_body.Asked("m", stream=False), "alice", None)
     return at_once(reading.as_sent(job, "multipart/form-data; " + content_type.decode("latin-1"), None, []))
 
 
@@ -197,18 +194,18 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "a Content-Type with a boundary": (form_with, ((b"multipart/form-data", b""), (b"multipart/form-data; boundary=", b"x"),
                                                    (b'multipart/form-data; boundary="', b'"'), (b"multipart/form-data;a=b", b"\x01"))),
     "the boundary of a job's form": (described_form, ((b"boundary=", b""), (b'boundary="', b'"'))),
-    "a form": (lambda body: at_once(forms.field("model", body, b"multipart/form-data; boundary=X")), (
+    "a form": (lambda body: at_once(multipart.field("model", body, b"multipart/form-data; boundary=X")), (
         (b"--X\r\n", b""), (b"--X\r\n\r\n", b"\r\n--X--"), (b"--X\r\nContent-Disposition: form-data", b"\r\n\r\nx\r\n--X--"),
         (b"--X\r\nContent-Disposition: form-data; name=model\r\n\r\n", b"\r\n--X--"), (b"--X", b"\r\n"))),
-    "a body": (lambda body: asked.read("/api/chat", body), (
+    "a body": (lambda body: request_body.read("/api/chat", body), (
         (b'{"model":"', b'"}'), (b'{"model":"m","keep_alive":"', b'"}'), (b'{"MODEL":"m","keep_alive":"', b's"}'),
         (b'{"model":"m","keep_alive":', b"}"), (b'{"model":"m","messages":[', b"]}"), (b'{"model":"m","messages":[', b"x]}"),
         (b'{"model":"m","x":"', b""), (b'{"model":"m","', b'":1}'), (b'{"model":"m","x":1', b"}"), (b'{"a":1}', b""))),
     "a duration of Go's": (of_text(go_duration.nanoseconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
     "a compressed body": (lambda body: at_once(body_values.unpack_in_slices(body, Budget(1 << 30))), ((b"\x28\xb5\x2f\xfd", b""),)),
-    "a body, with care": (lambda body: gojson.members(body, ("model", "stream")), (
+    "a body, with care": (lambda body: go_json.members(body, ("model", "stream")), (
         (b'{"model":"', b'"}'), (b'{"x":[', b"]}"), (b'{"x":1', b"}"), (b'{"x":1.', b"x}"), (b'{"', b'":1}'), (b'{"a":1,', b"x"))),
-    "a body whose stream is set": (lambda body: at_once(splice.with_stream(body, stream=True)), ((b'{"a":"', b'"}'), (b"{", b"}"))),
+    "a body whose stream is set": (lambda body: at_once(stream_flag.with_stream(body, stream=True)), ((b'{"a":"', b'"}'), (b"{", b"}"))),
     "a job": (job, ((b"{", b"}"), (b"[", b"]"), (b"[{", b"}]"), (b'{"endpoint":"/api/chat","payload":{', b"}}"),
                     (b'{"endpoint":"/api/chat","payload":{"model":"', b'"}}'), (b'{"run_at":"', b'"}'), (b'{"', b'":1}'))),
     "a priority": (member(fields.priority), ((b"1", b""), (b"1.", b""), (b'"', b'"'))),
@@ -216,13 +213,13 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "a run_at": (member(fields.moment), ((b'"', b'"'), (b'"2026-11-28T22:00:00.', b'Z"'))),
     "a key": (member(fields.key), ((b'"', b'"'),)),
     "an endpoint": (member(fields.endpoint), ((b'"', b'"'),)),
-    "the name of a model": (of_text(names.parse.__wrapped__), ((b"", b":cloud"), (b"a/", b"/b"), (b"", b":local:cloud"))),
-    "lines, whole": (in_pieces(ndjson.LineCutter, 1 << 20), ()),
-    "lines, in small pieces": (in_pieces(ndjson.LineCutter, 7), ()),
-    "events, in small pieces": (in_pieces(ndjson.EventCutter, 7), ((b"data: ", b"\n\n"),)),
-    "the last event": (lambda data: tally.tally("sse", data), ((b"data: ", b"\n\n"), (b'data: {"usage":', b"}\n\n"))),
-    "the last line": (lambda data: tally.tally("ndjson", data), ((b'{"done":true,"eval_count":1', b"}"), (b'{"text":"', b'"}'))),
-    "the kind of an answer": (ndjson.kind_for, ()),
+    "the name of a model": (of_text(model_names.parse.__wrapped__), ((b"", b":cloud"), (b"a/", b"/b"), (b"", b":local:cloud"))),
+    "lines, whole": (in_pieces(framing.LineCutter, 1 << 20), ()),
+    "lines, in small pieces": (in_pieces(framing.LineCutter, 7), ()),
+    "events, in small pieces": (in_pieces(framing.EventCutter, 7), ((b"data: ", b"\n\n"),)),
+    "the last event": (lambda data: usage.tally("sse", data), ((b"data: ", b"\n\n"), (b'data: {"usage":', b"}\n\n"))),
+    "the last line": (lambda data: usage.tally("ndjson", data), ((b'{"done":true,"eval_count":1', b"}"), (b'{"text":"', b'"}'))),
+    "the kind of an answer": (framing.kind_for, ()),
     "a setting that is a duration": (of_text(spellings.seconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
     "a setting that is a size": (of_text(spellings.size), ((b"1", b"MiB!"),)),
     "a setting that is a list of hosts": (of_text(spellings.host_names), ()),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.headers import RawHeaders, has_passed, to_client, to_target
+from foreman.protocol.headers import RawHeaders, has_passed, to_client, to_target
 
 HOST = b"127.0.0.1:11434"
 

@@ -23,12 +23,13 @@ from twisted.web.client import ResponseDone, ResponseFailed
 import golden
 import wire
 from bench import RunningForeman, listen, port_of, start_foreman
-from foreman import asked, errors
+from foreman import errors
 from foreman.gate import Gate
 from foreman.inference import RETRY_PAUSE, Inference
-from foreman.lanes import Way, way
 from foreman.ollama.inventory import Inventory
 from foreman.outlook import Place
+from foreman.protocol import request_body
+from foreman.protocol.routes import Way, way
 from foreman.question import ModelMissing, Question
 from foreman.record import Record
 from foreman.relay import Limits
@@ -158,7 +159,7 @@ class Asking:
         self.asker = asker
         found = way(b"POST", path.encode())
         assert isinstance(found, Way)
-        wanted = asked.read(path, body, None, b"application/json", b"")
+        wanted = request_body.read(path, body, None, b"application/json", b"")
         question = Question(b"POST", path.encode(), [], body, len(body), found, wanted)
         id_ = str(len(work.askings))
         self.record = Record(id_, "someone", path, found.lane.value, work.clock.seconds(), wanted.model)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.lanes import CLOSED, Lane, Redirect, Refusal, Way, allowed_methods, way
-from foreman.paths import origin_form, take_prefix, unescape
+from foreman.protocol.request_path import origin_form, take_prefix, unescape
+from foreman.protocol.routes import CLOSED, Lane, Redirect, Refusal, Way, allowed_methods, way
 
 NOT_FOUND = Refusal(404, "404 page not found")
 BAD_REQUEST = Refusal(400, "400 Bad Request")

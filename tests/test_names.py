@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman.errors import InvalidName
-from foreman.names import ModelName, canonical, parse
+from foreman.protocol.model_names import ModelName, canonical, parse
 
 OLLAMA = "registry.ollama.ai"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.ndjson import LONGEST_LINE, Cutter, EventCutter, LineCutter, PassCutter, cutter_for, kind_for
+from foreman.protocol.framing import LONGEST_LINE, Cutter, EventCutter, LineCutter, PassCutter, cutter_for, kind_for
 
 #: Bytes that other readers take for the end of a line.
 NO_NEWLINES = ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c", "\x1d", "\x1e", "\r"]
@@ -157,7 +157,7 @@ def test_what_is_too_long_is_said_once_and_known_to_be_unfinished(
     ends = ("\n",) if kind is LineCutter else ("\n\n", "\n\r\n")
     cutter = kind()
     arrived = left = b""
-    with patch("foreman.ndjson.LONGEST_LINE", 4):
+    with patch("foreman.protocol.framing.LONGEST_LINE", 4):
         for data in cut_at(text.encode(), places):
             pieces = cutter.feed(data)
             arrived += data

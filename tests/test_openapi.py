@@ -22,7 +22,7 @@ from klein import Klein
 from doorstep import doorstep
 from foreman import DISTRIBUTION
 from foreman.job import ENDED, STATES
-from foreman.lanes import allowed_methods
+from foreman.protocol.routes import allowed_methods
 from foreman.web.answers import PHRASES
 from foreman.web.api import Api
 from foreman.web.jobs import fields, listing, problems, shown

@@ -33,7 +33,7 @@ from foreman.cli.settings import as_markdown
 from foreman.cli.tables import Seen, show
 from foreman.config import _NOT_SETTINGS, SETTINGS, load
 from foreman.errors import Why
-from foreman.lanes import Lane
+from foreman.protocol.routes import Lane
 from foreman.record import Outcome
 from foreman.tap import Options
 from test_golden import ADDED, DIFFERENT

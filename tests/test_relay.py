@@ -14,9 +14,9 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
 from foreman import errors
-from foreman.ndjson import LONGEST_LINE, Kind, cutter_for
+from foreman.protocol.framing import LONGEST_LINE, Kind, cutter_for
+from foreman.protocol.usage import tally
 from foreman.relay import KEPT_WHOLE, LastPieces, Limits, Relay
-from foreman.tally import tally
 from foreman.util.byte_budget import Budget
 
 LINE = b'{"done":false,"message":{"content":"word"}}\n'

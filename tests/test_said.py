@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.said import LONGEST, said
+from foreman.protocol.error_text import LONGEST, said
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman import asked, gojson
-from foreman.splice import with_stream as in_slices
+from foreman.protocol import go_json, request_body
+from foreman.protocol.stream_flag import with_stream as in_slices
 from foreman.util.slices import at_once
 
 #: Spellings that Go takes for ``stream``, and some that it does not.
@@ -63,7 +63,7 @@ def written(pairs: list[tuple[str, str]], spaces: Iterator[str]) -> str:
 
 
 def reads(body: bytes, path: str = "/api/chat") -> bool:
-    found = asked.read(path, body)
+    found = request_body.read(path, body)
     assert found.sure
     return found.stream
 
@@ -77,7 +77,7 @@ def test_go_reads_what_was_wanted_and_everything_else_keeps_its_bytes(
     body = (written(pairs, iter(spaces)) + behind).encode("utf-8", "surrogatepass")
     made = with_stream(body, stream=stream)
     assert reads(made) is stream
-    assert gojson.members(made, ("stream",)).spans["stream"]
+    assert go_json.members(made, ("stream",)).spans["stream"]
     if any(name in SAME for name, _ in pairs):
         wanted = "true" if stream else "false"
         changed = [(name, wanted if name in SAME else value) for name, value in pairs]
@@ -94,7 +94,7 @@ def test_what_is_too_intricate_for_the_careful_reader_gets_the_member_where_it_c
 ) -> None:
     pairs = [*pairs, ("format", "[1,2]")]
     body = written(pairs, iter(spaces)).encode("utf-8", "surrogatepass")
-    with patch("foreman.gojson.MAX_STEPS", 1):
+    with patch("foreman.protocol.go_json.MAX_STEPS", 1):
         try:
             made = with_stream(body, stream=stream)
         except ValueError:  # only of bytes that msgspec does not take for JSON

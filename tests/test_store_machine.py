@@ -22,7 +22,7 @@ from ulid import ULID
 from foreman import job as jobs
 from foreman.errors import ForemanError
 from foreman.job import ENDED, FOLLOWS, Ending, Job, JobError, JobLane, Mishap, NewJob, State, Usage
-from foreman.names import parse, same_model
+from foreman.protocol.model_names import parse, same_model
 from foreman.store import opening, queries
 from foreman.store.queries import Filter
 from foreman.store.rows import JOB_COLUMNS, job_from

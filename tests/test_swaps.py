@@ -12,9 +12,10 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 
 from bench import listen, port_of, start_foreman
-from foreman import errors, names
+from foreman import errors
 from foreman.ollama.rivals import BELIEVED, LOADING, Rivals
 from foreman.ollama.wire import Running
+from foreman.protocol import model_names
 from foreman.schedule import Ticket
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.scheduler import Scheduler
@@ -47,7 +48,7 @@ class Lists:
         self.rivals.saw([Running(name, expires_at=until) for name in loaded], headers, self.at, self.at)
 
     def are(self, one: str, other: str) -> bool:
-        key = names.parse(other).key
+        key = model_names.parse(other).key
         return key in self.rivals.of(one, self.at)
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.ndjson import Kind, cutter_for, kind_for
-from foreman.tally import Tally, tally
+from foreman.protocol.framing import Kind, cutter_for, kind_for
+from foreman.protocol.usage import Tally, tally
 
 CHAT_END: dict[str, Any] = {
     "model": "m",
@@ -73,7 +73,7 @@ def test_nothing_of_an_ordinary_answer_is_repaired(monkeypatch: pytest.MonkeyPat
         repaired.append(data)
         return data
 
-    monkeypatch.setattr("foreman.decoding.repaired", repair)
+    monkeypatch.setattr("foreman.protocol.decoding.repaired", repair)
     assert tally(*answer).done
     assert repaired == []
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman.unstreamed import LONGEST_LINE
-from foreman.unstreamed import unstreamed as in_slices
+from foreman.protocol.aggregate import LONGEST_LINE
+from foreman.protocol.aggregate import unstreamed as in_slices
 from foreman.util.slices import at_once
 
 

@@ -13,7 +13,7 @@ import golden
 from foreman import errors, verdict
 from foreman.errors import Why
 from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Mishap, Usage
-from foreman.ndjson import Kind, cutter_for, kind_for
+from foreman.protocol.framing import Kind, cutter_for, kind_for
 from foreman.store.rows import usage_from, usage_text
 from foreman.util.slices import at_once
 from foreman.verdict import Heard, Success, remains

@@ -11,10 +11,10 @@ from twisted.internet.task import Clock
 
 from doorstep import doorstep, sized
 from foreman import errors
-from foreman.asked import Asked
 from foreman.estimates import Range
-from foreman.lanes import Family, Lane, Way
 from foreman.outlook import Place
+from foreman.protocol.request_body import Asked
+from foreman.protocol.routes import Family, Lane, Way
 from foreman.record import Record
 from foreman.web.answers import Reply
 from foreman.web.asker import Client

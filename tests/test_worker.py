@@ -22,7 +22,7 @@ from foreman import errors
 from foreman.attempt import Attempt, Bounds
 from foreman.doubts import Doubts
 from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
-from foreman.lanes import Lane, Way, way
+from foreman.protocol.routes import Lane, Way, way
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.statements.running import PIECES

@@ -11,20 +11,21 @@ from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from foreman import errors, lanes
-from foreman.asked import Asked
-from foreman.body_values import MOST_UNPACKED, unpack_in_slices
+from foreman import errors
 from foreman.gate import Turn
-from foreman.headers import RawHeaders
 from foreman.inference import Inference
 from foreman.job import FOLLOWED, Job, Mishap
-from foreman.lanes import Way
-from foreman.ndjson import Kind
 from foreman.outlook import Place
 from foreman.output import Output
+from foreman.protocol import routes
+from foreman.protocol.body_values import MOST_UNPACKED, unpack_in_slices
+from foreman.protocol.framing import Kind
+from foreman.protocol.headers import RawHeaders
+from foreman.protocol.request_body import Asked
+from foreman.protocol.routes import Way
+from foreman.protocol.stream_flag import with_stream
 from foreman.question import ModelMissing, Question
 from foreman.record import Record
-from foreman.splice import with_stream
 from foreman.store.statements.running import Claim, Stale
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
@@ -214,7 +215,7 @@ class Attempt:
             headers.append((b"Content-Encoding", encoding.encode("latin-1")))
         headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in claim.headers]
         target = claim.job.endpoint.encode("ascii")
-        way = lanes.way(b"POST", target)
+        way = routes.way(b"POST", target)
         assert isinstance(way, Way)
         asked = Asked(claim.job.model, wants_stream)
         return Question(b"POST", target, headers, body, len(body), way, asked)

@@ -10,9 +10,9 @@ from twisted.logger import Logger
 
 from foreman import errors
 from foreman.attempt import Attempt
-from foreman.foreign import LOOKED_AT, OF_GATEWAYS
 from foreman.job import MOST_BREAKS, JobLane, Mishap
 from foreman.ollama.inventory import FRESH, Inventory
+from foreman.protocol.answer_origin import LOOKED_AT, OF_GATEWAYS
 from foreman.verdict import Heard
 
 #: So many foreign answers in a row stop a lane, although the target lists its models.

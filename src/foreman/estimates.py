@@ -8,8 +8,8 @@ from statistics import median, quantiles
 
 from attrs import define, field, frozen
 
-from foreman.names import canonical
-from foreman.tally import Tally
+from foreman.protocol.model_names import canonical
+from foreman.protocol.usage import Tally
 
 #: How many answers of a model count, and of how many models.
 ANSWERS = 31

@@ -11,26 +11,26 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator, deferLater
 
 from foreman import errors
-from foreman.asked import Errand
 from foreman.coldload import ColdLoad
 from foreman.estimates import Answered, Estimates
-from foreman.foreign import is_doubtful
 from foreman.gate import Gate, Turn
-from foreman.headers import to_client
-from foreman.lanes import Lane
-from foreman.ndjson import cutter_for, kind_for
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connection import Answer
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.stock import Standing
 from foreman.outlook import Outlook, Place
 from foreman.passage import Passages
+from foreman.protocol.answer_origin import is_doubtful
+from foreman.protocol.framing import cutter_for, kind_for
+from foreman.protocol.headers import to_client
+from foreman.protocol.request_body import Errand
+from foreman.protocol.routes import Lane
+from foreman.protocol.usage import MARKED, Tally, tally
 from foreman.question import Asker, ModelMissing, Question
 from foreman.record import Outcome, Record
 from foreman.relay import LastPieces, Limits, Relay
 from foreman.schedule import Ticket
 from foreman.swaps import Swaps
-from foreman.tally import MARKED, Tally, tally
 from foreman.util.byte_budget import Budget
 from foreman.util.cooperator import cooperator
 from foreman.util.tracked_set import Crowd

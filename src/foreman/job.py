@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from attrs import frozen
 
-from foreman.lanes import Family
+from foreman.protocol.routes import Family
 
 State = Literal["scheduled", "queued", "running", "succeeded", "failed", "cancelled", "discarded"]
 JobLane = Literal["gate", "embedding"]

@@ -7,8 +7,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from foreman.estimates import Estimates, Range
 from foreman.gate import Gate, Turn
-from foreman.names import canonical, same_model
 from foreman.ollama.inventory import Inventory
+from foreman.protocol.model_names import canonical, same_model
 from foreman.schedule import Ticket
 
 #: How long one look at the line serves everybody who asks where they stand, in seconds.

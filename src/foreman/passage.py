@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman import errors
-from foreman.asked import Errand
-from foreman.lanes import Lane
 from foreman.outlook import Place
+from foreman.protocol.request_body import Errand
+from foreman.protocol.routes import Lane
 from foreman.question import Question
 from foreman.util.deadline import Deadline
 

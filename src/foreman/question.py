@@ -9,11 +9,11 @@ from attrs import frozen
 from twisted.web.iweb import IBodyProducer
 
 from foreman import errors
-from foreman.asked import Asked
-from foreman.headers import RawHeaders
-from foreman.lanes import Way
-from foreman.ndjson import Kind
 from foreman.outlook import Place
+from foreman.protocol.framing import Kind
+from foreman.protocol.headers import RawHeaders
+from foreman.protocol.request_body import Asked
+from foreman.protocol.routes import Way
 from foreman.relay import Reader
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from foreman import names
 from foreman.errors import InvalidName
+from foreman.protocol import model_names
 from foreman.tokens import Holder, read_file
 from foreman.util.file_permissions import written_by_anybody
 
@@ -168,7 +168,7 @@ def space_or_object(text: str) -> str:
 def model(text: str) -> str:
     """The name of a model, as it was written."""
     try:
-        names.parse(text)
+        model_names.parse(text)
     except InvalidName:
         raise ValueError("is not the name of a model, such as nomic-embed-text or embeddinggemma:300m") from None
     return text

@@ -11,10 +11,11 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from foreman import errors, names
+from foreman import errors
 from foreman.gate import Gate, Turn
-from foreman.names import Key
 from foreman.ollama.rivals import Rivals
+from foreman.protocol import model_names
+from foreman.protocol.model_names import Key
 from foreman.schedule import Ticket
 
 #: How long an embedding waits at most, in seconds.
@@ -120,6 +121,6 @@ class Swaps:
 
 def _key(typed: str) -> Key | None:
     try:
-        return names.parse(typed).key
+        return model_names.parse(typed).key
     except errors.InvalidName:
         return None

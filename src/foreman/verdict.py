@@ -8,15 +8,16 @@ import msgspec
 from attrs import define, field
 from msgspec import Raw
 
-from foreman import errors, gojson
-from foreman.body_values import DECODED_AT_ONCE, is_quickly_decoded
-from foreman.foreign import LOOKED_AT, Origin, names_missing_model, origin
+from foreman import errors
 from foreman.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
-from foreman.ndjson import Kind
-from foreman.said import MOST_BYTES, said
+from foreman.protocol import go_json
+from foreman.protocol.aggregate import unstreamed
+from foreman.protocol.answer_origin import LOOKED_AT, Origin, names_missing_model, origin
+from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded
+from foreman.protocol.error_text import MOST_BYTES, said
+from foreman.protocol.framing import Kind
+from foreman.protocol.usage import MEMBERS, Tally, tally
 from foreman.store.statements.shared import Artifact
-from foreman.tally import MEMBERS, Tally, tally
-from foreman.unstreamed import unstreamed
 from foreman.util.slices import Slices
 
 #: Failures that came before the target had taken the request.
@@ -167,8 +168,8 @@ def _end(heard: Heard, body: bytes) -> Slices[bytes]:
     if len(end) <= _LARGE or (yield from is_quickly_decoded(end, DECODED_AT_ONCE)):
         return end
     try:
-        members = (yield from gojson.members_in_slices(end, MEMBERS)).spans
-    except gojson.TooIntricate:
+        members = (yield from go_json.members_in_slices(end, MEMBERS)).spans
+    except go_json.TooIntricate:
         return _behind_last_list(end[-_LARGE:])
     except ValueError:
         return end[-_LARGE:]

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from foreman import errors, names
+from foreman import errors
 from foreman.attempt import Attempt, Bounds
 from foreman.doubts import Doubts
 from foreman.gate import Gate, Turn
@@ -21,6 +21,7 @@ from foreman.inference import Inference
 from foreman.job import Ending, Job, JobLane, Mishap, after
 from foreman.ollama.stock import Standing
 from foreman.output import Output
+from foreman.protocol import model_names
 from foreman.schedule import Ticket
 from foreman.store.statements.running import Claim, Stale
 from foreman.store.statements.shared import WrongState
@@ -208,7 +209,7 @@ class Worker:
                 return None
             if lane != "gate" or not stock.is_running(model):
                 return 0
-            load = loads.get(names.canonical(model), 0.0)
+            load = loads.get(model_names.canonical(model), 0.0)
             return round(1000 * min(max(BONUS_LOADS * load, LEAST_BONUS), MOST_BONUS))
 
         return bonus_of
@@ -216,7 +217,7 @@ class Worker:
     def _installed(self) -> Callable[[], list[str]]:
         """The canonical names of the models that the target has now, as a function that any thread may call."""
         installed = self._inference.inventory.stock().installed or {}
-        return lambda: [names.spelled(key) for key in installed]
+        return lambda: [model_names.spelled(key) for key in installed]
 
     # one job
 

@@ -16,7 +16,6 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
-from foreman import characters
 from foreman.cli.asking import Unanswered
 from foreman.cli.findings import Finding
 from foreman.cli.remote import Foreman, agent, answered
@@ -30,6 +29,7 @@ from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
 from foreman.ollama.listing import POLL_PATIENCE, THERE
 from foreman.ollama.stock import Standing
+from foreman.protocol import lenient_json
 from foreman.store.opening import check_library, examine
 from foreman.store.trouble import StoreInUse, StoreRefused, StoreUnavailable
 from foreman.tap import fitting, raise_descriptor_limit
@@ -117,7 +117,7 @@ async def _foreman_as_target(reactor: Any, client: TargetClient) -> bool:
     """Whether the target answers ``/healthz`` as foreman does; Ollama has no such route."""
     try:
         _, body = await within(Deferred.fromCoroutine(client.fetch(b"GET", "/healthz")), POLL_PATIENCE, reactor)
-        health = characters.read(body)
+        health = lenient_json.read(body)
     except (TargetAway, HTTPError, TimeoutError, ValueError, RecursionError):
         return False
     return isinstance(health, dict) and {"status", "degraded"} <= health.keys()

@@ -23,13 +23,13 @@ from twisted.web.client import Agent, FileBodyProducer, RequestTransmissionFaile
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from foreman import characters
 from foreman.cli.asking import Unanswered, Unreached, said, token_from, usable
 from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN
 from foreman.cli.options import ended_by, with_reactor
 from foreman.cli.streams import say
 from foreman.cli.taking import Line, TooLarge, take_lines, take_whole
 from foreman.ollama.reasons import is_tls, tls_in_words
+from foreman.protocol import lenient_json
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Answer:
     def body(self) -> Any:
         """The content as JSON; None where it is none."""
         try:
-            return characters.read(self.content)
+            return lenient_json.read(self.content)
         except (ValueError, RecursionError):
             return None
 

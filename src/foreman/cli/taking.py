@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
-from foreman.ndjson import LineCutter
+from foreman.protocol.framing import LineCutter
 
 #: Without its newline.
 Line: TypeAlias = bytes

@@ -15,12 +15,13 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from foreman import errors, names
+from foreman import errors
 from foreman.ollama.client import TargetClient
 from foreman.ollama.listing import THERE, Degraded, Listing, list_at
 from foreman.ollama.rivals import Rivals
 from foreman.ollama.stock import Standing, Stock, installed_of
 from foreman.ollama.wire import Installed, Listed, Running
+from foreman.protocol import model_names
 from foreman.util.deadline import within
 
 #: A list younger than this is served as it is, in seconds.
@@ -50,7 +51,7 @@ class Inventory:
     tags: Listing | None = field(default=None, init=False)
     ps: Listing | None = field(default=None, init=False)
     missing: dict[str, str] = field(factory=dict, init=False)
-    installed: dict[names.Key, Installed] = field(factory=dict, init=False)
+    installed: dict[model_names.Key, Installed] = field(factory=dict, init=False)
     running: Sequence[Running] = field(factory=list, init=False)
     degraded: Degraded | None = field(default=None, init=False)
     rivals: Rivals = field(factory=Rivals, init=False)

@@ -9,10 +9,11 @@ from email.utils import parsedate_to_datetime
 
 from attrs import define, field
 
-from foreman import errors, names
-from foreman.headers import RawHeaders
-from foreman.names import Key
+from foreman import errors
 from foreman.ollama.wire import Running
+from foreman.protocol import model_names
+from foreman.protocol.headers import RawHeaders
+from foreman.protocol.model_names import Key
 
 #: How long it is believed that two models do not fit together, in seconds: memory may have become free.
 BELIEVED = 600.0
@@ -40,7 +41,7 @@ class Rivals:
     def answered(self, typed: str, digest: str, at: float) -> None:
         """A model has begun to answer; ``digest`` is that of its weights, which may be loaded by another name."""
         with suppress(errors.InvalidName):
-            self._used.pop(key := names.parse(typed).key, None)
+            self._used.pop(key := model_names.parse(typed).key, None)
             self._used[key] = (digest, at)
 
     def saw(self, running: Sequence[Running], headers: RawHeaders, asked_at: float, at: float) -> None:
@@ -90,7 +91,7 @@ class Rivals:
     def unloaded(self, typed: str) -> None:
         """Somebody asked for the model to be unloaded: that it is gone tells nothing."""
         with suppress(errors.InvalidName):
-            key = names.parse(typed).key
+            key = model_names.parse(typed).key
             self._loaded.pop(key, None)
             self._used.pop(key, None)
 
@@ -99,7 +100,7 @@ class Rivals:
         if not self._pairs:
             return frozenset()
         try:
-            key = names.parse(typed).key
+            key = model_names.parse(typed).key
         except errors.InvalidName:
             return frozenset()
         found = [pair - {key} for pair, since in self._pairs.items() if key in pair and at - since <= BELIEVED]
@@ -111,7 +112,7 @@ def _by_key(running: Sequence[Running]) -> dict[Key, str]:
     found = {}
     for model in running:
         try:
-            found[names.parse(model.name).key] = model.expires_at
+            found[model_names.parse(model.name).key] = model.expires_at
         except errors.InvalidName:
             continue
     return found

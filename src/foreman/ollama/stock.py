@@ -8,9 +8,10 @@ from enum import Enum
 
 from attrs import field, frozen
 
-from foreman import errors, names
-from foreman.names import Key
+from foreman import errors
 from foreman.ollama.wire import Installed, Running
+from foreman.protocol import model_names
+from foreman.protocol.model_names import Key
 
 
 class Standing(Enum):
@@ -41,7 +42,7 @@ class Stock:
         keys = set()
         for model in self.running:
             with suppress(errors.InvalidName):
-                keys.add(names.parse(model.name).key)
+                keys.add(model_names.parse(model.name).key)
         return frozenset(keys)
 
     def find(self, typed: str) -> Standing:
@@ -49,7 +50,7 @@ class Stock:
 
         :raises errors.InvalidName: when Ollama would refuse the name.
         """
-        name = names.parse(typed)
+        name = model_names.parse(typed)
         if name.is_cloud:
             return Standing.CLOUD
         if self.installed is None:
@@ -62,14 +63,14 @@ class Stock:
     def is_running(self, typed: str) -> bool:
         """Whether the model is loaded."""
         try:
-            return names.parse(typed).key in self.loaded
+            return model_names.parse(typed).key in self.loaded
         except errors.InvalidName:
             return False
 
     def digest_of(self, typed: str) -> str:
         """The digest of an installed model, empty where that is not known."""
         with suppress(errors.InvalidName):
-            model = (self.installed or {}).get(names.parse(typed).key)
+            model = (self.installed or {}).get(model_names.parse(typed).key)
             return "" if model is None else model.digest
         return ""
 
@@ -80,7 +81,7 @@ def installed_of(models: Sequence[Installed]) -> tuple[dict[Key, Installed], lis
     unreadable = []
     for model in models:
         try:
-            name = names.parse(model.name)
+            name = model_names.parse(model.name)
         except errors.InvalidName:
             unreadable.append(model.name)
             continue

@@ -16,7 +16,7 @@ from pathlib import Path
 from attrs import frozen
 
 from foreman.errors import one_line
-from foreman.names import canonical
+from foreman.protocol.model_names import canonical
 from foreman.store.locking import Lock, check_names, real, take_lock
 from foreman.store.rows import group_key_of
 from foreman.store.statements.running import rescue

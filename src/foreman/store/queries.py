@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 
 from attrs import evolve, frozen
 
-from foreman import names
 from foreman.job import STATES, ArtifactInfo, Job, JobLane, State
+from foreman.protocol import model_names
 from foreman.store.rows import JOB_COLUMNS, LEEWAY, Row, first_id, job_from, job_of
 from foreman.store.statements.running import head
 
@@ -89,7 +89,7 @@ def page_statements(wanted: Filter, before: str | None, limit: int) -> list[tupl
             f"AND m.value = :value{number})"
         )
     if wanted.model is not None:
-        values["model"] = names.canonical(wanted.model)
+        values["model"] = model_names.canonical(wanted.model)
         more.append("jobs.model_key = :model")
     for name in ("endpoint", "lane", "owner"):
         if getattr(wanted, name) is not None:

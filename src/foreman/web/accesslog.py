@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
 from foreman.errors import shortened
-from foreman.lanes import Way
+from foreman.protocol.routes import Way
 from foreman.record import Record
 
 #: When thousands leave together, their lines must not hold up everybody else: a line takes 50 µs.

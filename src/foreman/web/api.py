@@ -14,12 +14,12 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from foreman import errors
-from foreman.asked import Asked, Errand
-from foreman.body_values import ROOM
-from foreman.headers import to_client
 from foreman.inference import Inference
-from foreman.lanes import Lane
 from foreman.ollama.listing import Listing
+from foreman.protocol.body_values import ROOM
+from foreman.protocol.headers import to_client
+from foreman.protocol.request_body import Asked, Errand
+from foreman.protocol.routes import Lane
 from foreman.record import Record, outcome_of
 from foreman.schedule import Ticket
 from foreman.store.store import Store

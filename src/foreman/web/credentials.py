@@ -7,8 +7,8 @@ import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from foreman.headers import RawHeaders
-from foreman.paths import unescape
+from foreman.protocol.headers import RawHeaders
+from foreman.protocol.request_path import unescape
 
 #: What may stand in front of a path. A short one would be found by chance, and other bytes change on their way: programs
 #: escape, fold and cut paths. A token that does not look like this opens the door as a header only.

@@ -10,8 +10,9 @@ from twisted.web.http import datetimeToString
 from ulid import ULID
 
 from foreman.config import Config
-from foreman.headers import RawHeaders, has_passed
-from foreman.lanes import (
+from foreman.protocol.headers import RawHeaders, has_passed
+from foreman.protocol.request_path import origin_form, take_prefix
+from foreman.protocol.routes import (
     CLOSED,
     Family,
     Lane,
@@ -25,7 +26,6 @@ from foreman.lanes import (
     way,
     way_behind_prefix,
 )
-from foreman.paths import origin_form, take_prefix
 from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, redirect_reply

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import field, frozen
 
-from foreman.headers import RawHeaders
+from foreman.protocol.headers import RawHeaders
 
 _NAME_AND_PORT = re.compile(r"(\[[^\]]*+\]|[^:\[\]]*+)(?::[0-9]*+)?")
 #: Says whether an origin is allowed.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mmap
 from typing import BinaryIO
 
-from foreman import asked
-from foreman.asked import Asked
 from foreman.ollama.body import FileBody
+from foreman.protocol import request_body
+from foreman.protocol.request_body import Asked
 from foreman.question import Question
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import Slices
@@ -26,9 +26,9 @@ def read_body(request: Visit, room: Budget) -> Slices[Asked]:
     query = request.target.partition(b"?")[2]
     body = request.body()
     if isinstance(body, bytes):
-        return (yield from asked.read_in_slices(request.way.path, body, encoding, content_type, query, room))
+        return (yield from request_body.read_in_slices(request.way.path, body, encoding, content_type, query, room))
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return (yield from asked.read_in_slices(request.way.path, view, encoding, content_type, query, room))
+        return (yield from request_body.read_in_slices(request.way.path, view, encoding, content_type, query, room))
 
 
 def question(request: Visit, wanted: Asked | None) -> Question:

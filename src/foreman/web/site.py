@@ -9,7 +9,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from foreman.config import Config
-from foreman.lanes import Way, is_of_jobs
+from foreman.protocol.routes import Way, is_of_jobs
 from foreman.web.accepting import Accepting
 from foreman.web.connections import Connections, address_of
 from foreman.web.door import Door

@@ -16,8 +16,8 @@ from twisted.web.server import Request
 from zope.interface import provider
 
 from foreman import errors
-from foreman.headers import RawHeaders
-from foreman.lanes import Lane
+from foreman.protocol.headers import RawHeaders
+from foreman.protocol.routes import Lane
 from foreman.util.deadline import Deadline
 from foreman.web.answers import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
 from foreman.web.connections import Stage

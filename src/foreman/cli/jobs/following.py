@@ -12,7 +12,6 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import deferLater
 
-from foreman import characters
 from foreman.cli.asking import Unanswered, Unreached
 from foreman.cli.jobs.api import Job, as_job, path_of
 from foreman.cli.jobs.ends import has_ended
@@ -20,6 +19,7 @@ from foreman.cli.jobs.progress import Progress, progress
 from foreman.cli.jobs.waiting import ALONE, LOOKED_AT, Patience, until
 from foreman.cli.jobs.words import at_terminal, piece_of, prose, utf8
 from foreman.cli.remote import Answer, Foreman
+from foreman.protocol import lenient_json
 
 #: So long nothing may come before it is tried on a new connection, in seconds; nothing is lost by that.
 SILENCE = 90.0
@@ -47,7 +47,7 @@ class Words:
             self._begin(id_.partition("-")[0])
             self.last = id_
         try:
-            value = characters.read(data)
+            value = lenient_json.read(data)
         except (ValueError, RecursionError):
             return
         if event == "attempt" and isinstance(value, dict):

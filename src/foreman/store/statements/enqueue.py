@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from attrs import evolve, frozen
 
-from foreman import names
 from foreman.errors import ForemanError
 from foreman.job import Job, NewJob, State, sort_key
+from foreman.protocol import model_names
 from foreman.store.rows import group_key_of, job_of
 from foreman.store.statements.shared import Transaction, add_waiting, check_room, held_by, tell
 from foreman.util.byte_budget import SHARE, is_fair
@@ -78,7 +78,7 @@ def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
     run_at = tx.now if new.run_at is None else max(new.run_at, tx.now)
     state: State = "scheduled" if run_at > tx.now else "queued"
     key = sort_key(run_at, new.priority)
-    model_key = names.canonical(new.model)
+    model_key = model_names.canonical(new.model)
     inserted = tx.cursor.execute(
         "INSERT INTO jobs (id, state, endpoint, lane, family, model, model_key, group_key, owner, priority, sort_key, "
         "run_at, deadline, max_attempts, idempotency_key, fingerprint, created_at, bytes) "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from foreman.headers import to_client
+from foreman.protocol.headers import to_client
 from foreman.web.jobs.problems import Flaw, Problem
 from foreman.web.visit import Visit
 

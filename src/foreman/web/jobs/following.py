@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
-from foreman.headers import RawHeaders
 from foreman.job import ACTIVE, FOLLOWED, PARTIAL, STREAM, Job
 from foreman.output import Output
+from foreman.protocol.headers import RawHeaders
 from foreman.store.blobs import Stored
 from foreman.store.queries import Event
 from foreman.store.store import Store

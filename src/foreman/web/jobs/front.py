@@ -9,7 +9,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from foreman.errors import MOST_REPEATED, shortened
-from foreman.lanes import allowed_methods
+from foreman.protocol.routes import allowed_methods
 from foreman.web.answers import Reply
 from foreman.web.jobs.problems import Problem, problem_reply
 from foreman.web.visit import Visit

@@ -9,9 +9,9 @@ from attrs import define, frozen
 from twisted.internet.task import Cooperator
 
 from foreman import errors
-from foreman.asked import Asked
-from foreman.headers import RawHeaders
 from foreman.job import Job, NewJob
+from foreman.protocol.headers import RawHeaders
+from foreman.protocol.request_body import Asked
 from foreman.question import ModelMissing
 from foreman.store.statements.enqueue import Enqueued, KeyReused
 from foreman.store.store import Store

@@ -9,8 +9,8 @@ from attrs import define, field, frozen
 
 from foreman import errors
 from foreman.errors import shortened
-from foreman.headers import RawHeaders
-from foreman.lanes import Family
+from foreman.protocol.headers import RawHeaders
+from foreman.protocol.routes import Family
 from foreman.question import ModelMissing
 from foreman.store.statements.by_hand import TooLargeTogether, TooManyArtifacts
 from foreman.store.statements.enqueue import KeyReused, TooManyJobs

@@ -9,12 +9,13 @@ from hashlib import sha256
 import msgspec
 from attrs import evolve, frozen
 
-from foreman import asked, errors, names
-from foreman.asked import Asked, Errand
-from foreman.body_values import DECODED_AT_ONCE, is_quickly_decoded
+from foreman import errors
 from foreman.job import JobLane, NewJob
-from foreman.lanes import Lane, Way, way
 from foreman.ollama.stock import Standing
+from foreman.protocol import model_names, request_body
+from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded
+from foreman.protocol.request_body import Asked, Errand
+from foreman.protocol.routes import Lane, Way, way
 from foreman.util.slices import Slices
 from foreman.web.jobs import fields
 from foreman.web.jobs.asking import one_key
@@ -149,7 +150,7 @@ class Reader:
             given.wrong("payload", "must be an object")
         elif endpoint:
             try:
-                wanted = yield from asked.read_in_slices(endpoint, payload)
+                wanted = yield from request_body.read_in_slices(endpoint, payload)
             except errors.BadBody as problem:
                 given.wrong("payload", str(problem))
                 return None
@@ -169,7 +170,7 @@ def flaw_of(wanted: Asked) -> Flaw | None:
     if wanted.model is None:
         return Flaw("/model", "is missing")
     try:
-        names.parse(wanted.model)
+        model_names.parse(wanted.model)
     except errors.InvalidName as problem:
         return Flaw("/model", str(problem))
     if len(wanted.model) > _LONGEST_MODEL:

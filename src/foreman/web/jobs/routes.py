@@ -17,8 +17,8 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from foreman import errors
-from foreman.asked import Asked
 from foreman.job import Job
+from foreman.protocol.request_body import Asked
 from foreman.record import Outcome, Record
 from foreman.store.statements.shared import WrongState
 from foreman.store.store import Store

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
-from foreman import decoding
+from foreman.protocol import decoding
 from foreman.util.slices import Slices
 
 T = TypeVar("T")

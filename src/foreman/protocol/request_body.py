@@ -8,10 +8,10 @@ from enum import Enum
 
 from attrs import evolve, field, frozen
 
-from foreman import forms, go_duration, gojson
-from foreman.body_values import LONGEST, MOST_UNPACKED, Found, Values, unpack_in_slices, values_in_slices
 from foreman.errors import BadBody
-from foreman.gojson import Body
+from foreman.protocol import go_duration, go_json, multipart
+from foreman.protocol.body_values import LONGEST, MOST_UNPACKED, Found, Values, unpack_in_slices, values_in_slices
+from foreman.protocol.go_json import Body
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import Slices, at_once
 
@@ -96,7 +96,7 @@ def read_in_slices(
     """
     if path == _TRANSCRIPTIONS:
         # A query would win over the form (Go's FormValue).
-        model = None if query else (yield from forms.field("model", body, content_type or b""))
+        model = None if query else (yield from multipart.field("model", body, content_type or b""))
         return Asked(model, stream=False) if model else _unsure(path)
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):
@@ -106,15 +106,15 @@ def read_in_slices(
         if path in _STRICT and not values.is_plain:
             return _unsure(path)
         return _judge(path, values)
-    except gojson.Empty:
+    except go_json.Empty:
         if path in _LEFT_TO_OLLAMA:
             return Asked(None, stream=False)  # without a model it takes no turn to be refused
         raise BadBody("EOF" if path.startswith("/v1/") else "missing request body") from None
-    except gojson.Truncated:
+    except go_json.Truncated:
         if path in _LEFT_TO_OLLAMA:
             return _unsure(path)
         raise BadBody("unexpected EOF") from None
-    except gojson.Unreadable:
+    except go_json.Unreadable:
         return _unsure(path)
 
 
@@ -180,7 +180,7 @@ def _text(values: _All) -> str:
     last = _last_string(values)
     if len(last) >= LONGEST:
         raise _Mismatch
-    return gojson.text(last)
+    return go_json.text(last)
 
 
 def _says_something(values: _All) -> bool:
@@ -215,7 +215,7 @@ def _is_zero(keep_alive: bytes) -> bool:
         raise _Mismatch
     if keep_alive[0] == _QUOTE:
         try:
-            return go_duration.nanoseconds(gojson.text(keep_alive)) == 0
+            return go_duration.nanoseconds(go_json.text(keep_alive)) == 0
         except ValueError:
             raise _Mismatch from None
     try:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
-from foreman.characters import repaired
+from foreman.protocol.lenient_json import repaired
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ import msgspec
 from attrs import evolve, frozen
 from msgspec import Raw
 
-from foreman import decoding
-from foreman.ndjson import Kind
+from foreman.protocol import decoding
+from foreman.protocol.framing import Kind
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 from attrs import frozen
 
-from foreman.closed import is_closed
-from foreman.paths import AS_SENT, BAD_ESCAPE, clean, escape, hides_credential, to_ascii, unescape
+from foreman.protocol.closed_paths import is_closed
+from foreman.protocol.request_path import AS_SENT, BAD_ESCAPE, clean, escape, hides_credential, to_ascii, unescape
 
 Family = Literal["ollama", "openai", "anthropic", "foreman"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from foreman.gojson import Body
+from foreman.protocol.go_json import Body
 from foreman.util.slices import Slices
 
 #: Parts that are looked at, and bytes that a value may have.

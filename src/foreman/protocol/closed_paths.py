@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from foreman.paths import unescape
+from foreman.protocol.request_path import unescape
 
 #: How often a path is unescaped: Ollama does it once, a proxy in front of it perhaps once more.
 _PASSES = 4

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from foreman import decoding
+from foreman.protocol import decoding
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 

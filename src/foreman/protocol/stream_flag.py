@@ -7,7 +7,7 @@ import re
 import msgspec
 from msgspec import Raw
 
-from foreman import gojson
+from foreman.protocol import go_json
 from foreman.util.slices import Slices
 
 _MEMBER = "stream"
@@ -27,10 +27,10 @@ def with_stream(body: bytes, *, stream: bool) -> Slices[bytes]:
     if opening is None:
         raise ValueError("it is no object")
     try:
-        spans = (yield from gojson.members_in_slices(body, (_MEMBER,))).spans.get(_MEMBER, [])
-    except (gojson.Empty, gojson.Truncated):
+        spans = (yield from go_json.members_in_slices(body, (_MEMBER,))).spans.get(_MEMBER, [])
+    except (go_json.Empty, go_json.Truncated):
         raise ValueError("it stops too early") from None
-    except gojson.Unreadable:
+    except go_json.Unreadable:
         return _appended(body, value)
     if not spans:
         begin = opening.end()

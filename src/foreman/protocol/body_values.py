@@ -14,8 +14,8 @@ import zstandard
 from attrs import frozen
 from msgspec import Raw
 
-from foreman import gojson
-from foreman.gojson import Body, Members
+from foreman.protocol import go_json
+from foreman.protocol.go_json import Body, Members
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import Slices
 
@@ -83,7 +83,7 @@ def values_in_slices(body: Body) -> Slices[Values]:
     length = yield from _length_without_blanks(body)
     if found is not None:
         return Values(found, length, is_plain=True)
-    members = yield from gojson.members_in_slices(body, NEEDED)
+    members = yield from go_json.members_in_slices(body, NEEDED)
     is_plain = length == members.end and _names_model_plainly(body, members)
     return Values(_values(body, members), members.end, is_plain)
 
@@ -100,7 +100,7 @@ def unpack_in_slices(body: Body, room: Budget) -> Slices[bytes]:
         for piece in _unpacked(body):
             taken += len(piece)
             if not room.take(len(piece)) or taken > MOST_UNPACKED:
-                raise gojson.Unreadable  # noqa: TRY301 - what was taken is given back below
+                raise go_json.Unreadable  # noqa: TRY301 - what was taken is given back below
             pieces.append(piece)
             yield
         return b"".join(pieces)
@@ -117,7 +117,7 @@ def _unpacked(body: Body) -> Iterator[bytes]:
         while piece := reader.read(_PIECE):
             yield piece
     except zstandard.ZstdError:
-        raise gojson.Unreadable from None
+        raise go_json.Unreadable from None
 
 
 def _ordinary(body: Body) -> Slices[Found | None]:
