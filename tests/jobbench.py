@@ -16,6 +16,7 @@ from ulid import ULID
 
 import wire
 from bench import listen, port_of, reactor, settings
+from foreman.auth.tokens import Holder, Tokens, digest
 from foreman.job import Ending, Job, JobError, Mishap, after
 from foreman.ollama.stock import Standing
 from foreman.output import Output
@@ -25,7 +26,6 @@ from foreman.store.database import Database
 from foreman.store.statements.running import Claim
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
-from foreman.tokens import Holder, Tokens, digest
 from foreman.util.cooperator import cooperator
 from foreman.web.accesslog import AccessLog
 from foreman.web.entrance import Entrance

@@ -9,7 +9,7 @@ import pytest
 from twisted.logger import LogEvent, capturedLogs
 
 from doorstep import doorstep
-from foreman.web.brake import ADDRESSES, FREE, LONGEST, PAUSE, Brake
+from foreman.auth.throttle import ADDRESSES, FREE, LONGEST, PAUSE, Brake
 from wire import request
 
 TOKEN = "correct-horse-battery"

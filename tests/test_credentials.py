@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.web.credentials import UnfitCredential, credential, without_copies
+from foreman.auth.credentials import UnfitCredential, credential, without_copies
 
 TOKEN = b"correct-horse-battery"
 

@@ -21,13 +21,13 @@ import yaml
 from attrs import frozen
 
 from foreman import spellings
+from foreman.auth.credentials import credential
 from foreman.cli.launchd import plist
 from foreman.cli.service import Service
 from foreman.cli.systemd import unit
 from foreman.config import SETTINGS, load
 from foreman.errors import ConfigError
 from foreman.protocol.request_path import take_prefix
-from foreman.web.credentials import credential
 from processes import clean_environment, free_port, started, until
 
 ROOT = Path(__file__).parents[1]

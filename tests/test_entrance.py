@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent, capturedLogs, eventAsJSON, formatEvent
 
 from doorstep import Doorstep, doorstep
+from foreman.auth.credentials import stands_in
+from foreman.auth.tokens import Holder, digest, write_file
 from foreman.protocol.routes import Redirect, way_behind_prefix
-from foreman.tokens import Holder, digest, write_file
-from foreman.web.credentials import stands_in
 from wire import Response, request
 
 TOKEN = "correct-horse-battery"

@@ -14,7 +14,8 @@ from attrs import frozen
 from click import UsageError
 from werkzeug.exceptions import HTTPException
 
-from foreman import addresses, endpoints, spellings, tokens
+from foreman import addresses, endpoints, spellings
+from foreman.auth import credentials, tokens
 from foreman.cli import asking as cli_asking
 from foreman.cli import payloads, when
 from foreman.cli.jobs import following as cli_following
@@ -41,8 +42,8 @@ from foreman.simulator.refusals import Malformed, Refused
 from foreman.util import timestamps
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import at_once
-from foreman.web import credentials, guards
 from foreman.web import framing as http_syntax
+from foreman.web import guards
 from foreman.web.api import Api
 from foreman.web.jobs import artifacts, asking, fields, following, listing, reading
 from foreman.web.jobs import routes as jobs_routes

@@ -46,7 +46,7 @@ FLOORS = (
         "foreman.protocol.go_json",
         "foreman.protocol.go_duration",
         "foreman.util.slices",
-        "foreman.tokens",
+        "foreman.auth.tokens",
         "foreman.util.file_permissions",
         "foreman.protocol.multipart",
         "foreman.estimates",

@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from doorstep import Caller, Doorstep, doorstep
 from foreman import errors
-from foreman.tokens import Holder, Tokens, digest, write_file
+from foreman.auth.tokens import Holder, Tokens, digest, write_file
 from foreman.web.answers import failure_reply
 from foreman.web.revoked import end_revoked
 from jobbench import ADMIN, ALICE, BOB, jobbench, until

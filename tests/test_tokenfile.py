@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
 from bench import settings
+from foreman.auth.tokens import Holder, Tokens, digest, write_file
 from foreman.tokenfile import TokenFile
-from foreman.tokens import Holder, Tokens, digest, write_file
 
 ALICE, BOB = Holder("alice", digest("alices-own-token")), Holder("bob", digest("bobs-own-token"))
 

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
 from doorstep import doorstep
+from foreman.auth.tokens import Holder, Tokens, check_name, digest, read_file, without_holder, write_file
 from foreman.cli.streams import OutputLost
 from foreman.cli.token import command
 from foreman.spellings import LARGEST_FILE
-from foreman.tokens import Holder, Tokens, check_name, digest, read_file, without_holder, write_file
 from processes import SCRIPTS
 from wire import request
 

@@ -13,6 +13,7 @@ from ulid import ULID
 
 from foreman import errors
 from foreman.attempt import Bounds
+from foreman.auth.tokens import Tokens
 from foreman.banner import Banner
 from foreman.config import Config
 from foreman.gate import Gate
@@ -30,7 +31,6 @@ from foreman.store.database import Database
 from foreman.store.store import Store
 from foreman.timetable import Timetable
 from foreman.tokenfile import TokenFile, tokens_of
-from foreman.tokens import Tokens
 from foreman.util.byte_budget import Budget
 from foreman.util.deadline import Deadline
 from foreman.web.accesslog import AccessLog

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from foreman.auth.tokens import Holder, read_file
 from foreman.errors import InvalidName
 from foreman.protocol import model_names
-from foreman.tokens import Holder, read_file
 from foreman.util.file_permissions import written_by_anybody
 
 T = TypeVar("T")

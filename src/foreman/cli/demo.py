@@ -80,7 +80,7 @@ def what_to_type(config: Config, *, simulated: bool) -> str:
     token, first = "", ""
     prefix: str | None = ""
     if variable:
-        from foreman.web.credentials import fits_a_path
+        from foreman.auth.credentials import fits_a_path
 
         token = f' -H "Authorization: Bearer ${variable}"'
         first = f"\n  export {variable}=…     # the token that foreman asks for\n"

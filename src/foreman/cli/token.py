@@ -16,13 +16,13 @@ from typing import Any
 
 import click
 
+from foreman.auth.tokens import Holder, check_name, digest, read_file, without_holder, write_file
 from foreman.cli.asking import json_option
 from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
 from foreman.cli.lazy import Suggesting
 from foreman.cli.options import FromVariable, absolute
 from foreman.cli.streams import OutputLost, say
 from foreman.spellings import LARGEST_FILE, read_text
-from foreman.tokens import Holder, check_name, digest, read_file, without_holder, write_file
 
 _file = click.option(
     "--file",

@@ -9,6 +9,9 @@ from attrs import define, evolve, field
 from twisted.web.http import datetimeToString
 from ulid import ULID
 
+from foreman.auth.credentials import UnfitCredential, contains, credential, stands_in, without_copies
+from foreman.auth.throttle import Brake
+from foreman.auth.tokens import Tokens
 from foreman.config import Config
 from foreman.protocol.headers import RawHeaders, has_passed
 from foreman.protocol.request_path import origin_form, take_prefix
@@ -26,12 +29,9 @@ from foreman.protocol.routes import (
     way,
     way_behind_prefix,
 )
-from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, error_reply, redirect_reply
-from foreman.web.brake import Brake
 from foreman.web.connections import address_of
-from foreman.web.credentials import UnfitCredential, contains, credential, stands_in, without_copies
 from foreman.web.framing import authority
 from foreman.web.guards import Guards, same_origin
 

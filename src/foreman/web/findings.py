@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from foreman.auth.tokens import Holder
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.routes import Family, Lane, Way
-from foreman.tokens import Holder
 from foreman.web.answers import Reply
 from foreman.web.upload import Upload
 

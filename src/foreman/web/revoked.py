@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from foreman import errors
+from foreman.auth.tokens import Tokens
 from foreman.record import Record, outcome_of
-from foreman.tokens import Tokens
 from foreman.web.accesslog import AccessLog
 from foreman.web.door import Door
 from foreman.web.visit import Visit
