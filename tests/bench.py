@@ -10,7 +10,7 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.interfaces import IListeningPort
 from ulid import ULID
 
-from foreman.config import Config, load
+from foreman.config.settings import Config, load
 from foreman.service import Foreman
 from foreman.store.store import Store
 

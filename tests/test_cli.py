@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from foreman.cli.demo import what_to_type
 from foreman.cli.explained import ASKING_ENDS, Explained
 from foreman.cli.main import COMMANDS, cli
-from foreman.config import load
+from foreman.config.settings import load
 from foreman.simulator.misbehave import What
 from processes import free_port
 

@@ -23,12 +23,12 @@ from twisted.protocols.portforward import ProxyFactory
 from ulid import ULID
 
 from bench import listen, port_of, reactor, settings, start_foreman
-from foreman import addresses
 from foreman.cli import checks
 from foreman.cli.check import as_value, show
 from foreman.cli.effective import effective
 from foreman.cli.findings import Finding
-from foreman.config import MASK, SETTINGS, Config, load
+from foreman.config import target_address
+from foreman.config.settings import MASK, SETTINGS, Config, load
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for
 from foreman.ollama.inventory import Inventory
@@ -197,7 +197,7 @@ async def test_a_page_of_something_else_is_told_in_one_bounded_line(simulator: A
 @ensureDeferred
 async def test_a_path_in_the_address_of_the_target_is_said_to_be_too_much(simulator: Any) -> None:
     _, port = simulator
-    config = evolve(settings(port), target=addresses.target(f"http://127.0.0.1:{port}/v1"))
+    config = evolve(settings(port), target=target_address.target(f"http://127.0.0.1:{port}/v1"))
     found = (await looked(config))["target"]
     assert found.state == "bad"
     assert found.text.endswith("Ollama's own address has no path: leave out /v1")

@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 
 from bench import listen, port_of
 from foreman import errors
-from foreman.addresses import TargetAddress
+from foreman.config.target_address import TargetAddress
 from foreman.ollama import client as client_module
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for

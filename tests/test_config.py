@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import endpoints as twisted_endpoints
 
-from foreman import addresses, endpoints, spellings
-from foreman.config import SETTINGS, Config, Setting, TargetAddress, load, warnings
+from foreman.config import listen_address, parsers, target_address
+from foreman.config.settings import SETTINGS, Config, Setting, TargetAddress, load, warnings
 from foreman.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -210,7 +210,7 @@ def test_a_listener_for_others_needs_a_token_or_leave_to_be_open_and_both_cures_
     ],
 )
 def test_host_and_port_become_an_endpoint_description_and_a_description_stays(text: str, description: str) -> None:
-    assert endpoints.endpoint(text) == description
+    assert listen_address.endpoint(text) == description
 
 
 TWICE = ["tcp:8080:interface=127.0.0.1:interface=0.0.0.0", "tcp:8080:127.0.0.1:interface=0.0.0.0", "tcp:8080:port=9090"]
@@ -235,12 +235,12 @@ def test_a_field_that_stands_twice_is_refused_since_twisted_takes_the_last(text:
 )  # fmt: skip
 def test_an_endpoint_is_read_as_twisted_reads_it(kind: str, parts: list[str]) -> None:
     try:
-        description = endpoints.endpoint(":".join([kind, *parts]))
+        description = listen_address.endpoint(":".join([kind, *parts]))
     except ValueError:
         return
     first, *args = twisted_endpoints._parse(description)[0]
     named = twisted_endpoints._parse(description)[1]
-    if not endpoints.is_private(description) or first in ("unix", "haproxy"):
+    if not listen_address.is_private(description) or first in ("unix", "haproxy"):
         return
     interface = named.get("interface")
     if interface is None:
@@ -287,7 +287,7 @@ def test_a_mistake_in_an_address_is_not_taken_for_a_port_that_others_reach(text:
     ],
 )
 def test_where_a_client_on_this_machine_finds_foreman(listen: str, url: str | None) -> None:
-    assert endpoints.url_of(endpoints.endpoint(listen)) == url
+    assert listen_address.url_of(listen_address.endpoint(listen)) == url
 
 
 @pytest.mark.parametrize(
@@ -343,12 +343,12 @@ def test_foreman_is_started_in_front_of_somebody_else(listen: str, target: str) 
 
 
 def test_an_address_of_this_machine_is_known_where_foreman_listens_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "_is_of_this_machine", lambda address: str(address) == "192.0.2.7")
-    target = addresses.target("http://192.0.2.7:8080")
-    assert endpoints.leads_back("tcp:8080", target)
-    assert endpoints.leads_back("tcp6:8080:interface=\\:\\:", target)
-    assert not endpoints.leads_back("tcp:8080:interface=127.0.0.1", target)
-    assert not endpoints.leads_back("tcp:8080", addresses.target("http://192.0.2.8:8080"))
+    monkeypatch.setattr(listen_address, "_is_of_this_machine", lambda address: str(address) == "192.0.2.7")
+    target = target_address.target("http://192.0.2.7:8080")
+    assert listen_address.leads_back("tcp:8080", target)
+    assert listen_address.leads_back("tcp6:8080:interface=\\:\\:", target)
+    assert not listen_address.leads_back("tcp:8080:interface=127.0.0.1", target)
+    assert not listen_address.leads_back("tcp:8080", target_address.target("http://192.0.2.8:8080"))
 
 
 # -- secrets
@@ -603,28 +603,28 @@ def test_a_target_that_cannot_be_asked_is_refused(text: str) -> None:
 )
 def test_a_target_written_out_reads_back_as_itself(scheme: str, host: str, port: int, path: str) -> None:
     address = TargetAddress(scheme, host, port, path)
-    assert addresses.target(address.url) == address
-    assert addresses.target(address.url + "/") == address
+    assert target_address.target(address.url) == address
+    assert target_address.target(address.url + "/") == address
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_target_or_a_problem_in_words(text: str) -> None:
     try:
-        address = addresses.target(text)
+        address = target_address.target(text)
     except ValueError as problem:
         assert str(problem)  # noqa: PT017 - either outcome is right
         return
     assert re.fullmatch(rb"[A-Za-z0-9._-]+(:\d+)?|\[[0-9a-f:.]+\](:\d+)?", address.authority)
-    assert addresses.target(address.url) == address
+    assert target_address.target(address.url) == address
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_somewhere_to_listen_or_a_problem_in_words(text: str) -> None:
     try:
-        description = endpoints.endpoint(text)
+        description = listen_address.endpoint(text)
     except ValueError:
         return
-    assert endpoints.is_private(description) in {True, False}
+    assert listen_address.is_private(description) in {True, False}
     assert ":" in description
 
 
@@ -633,7 +633,7 @@ def test_a_listener_is_private_when_its_address_is_loopback(
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
 ) -> None:
     written = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
-    assert endpoints.is_private(endpoints.endpoint(written)) == ip.is_loopback
+    assert listen_address.is_private(listen_address.endpoint(written)) == ip.is_loopback
 
 
 def test_a_credential_in_the_path_of_a_target_is_not_shown() -> None:
@@ -647,13 +647,13 @@ def test_a_credential_in_the_path_of_a_target_is_not_shown() -> None:
 @given(st.integers(0, 30), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
 def test_a_duration_is_the_sum_of_its_parts(hours: int, minutes: int, seconds: int, millis: int) -> None:
     written = f"{hours}h{minutes}m{seconds}s{millis}ms"
-    assert spellings.seconds(written) == pytest.approx(hours * 3600 + minutes * 60 + seconds + millis / 1000)
+    assert parsers.seconds(written) == pytest.approx(hours * 3600 + minutes * 60 + seconds + millis / 1000)
 
 
 @given(st.floats(0, 10**6))
 def test_a_bare_number_is_seconds(value: float) -> None:
     written = f"{value:.3f}"
-    assert spellings.seconds(written) == float(written)
+    assert parsers.seconds(written) == float(written)
 
 
 @pytest.mark.parametrize(
@@ -661,28 +661,28 @@ def test_a_bare_number_is_seconds(value: float) -> None:
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|year"):
-        spellings.seconds(text)
+        parsers.seconds(text)
 
 
 @given(st.integers(1, 2**50))
 def test_a_bare_number_is_bytes(value: int) -> None:
-    assert spellings.size(str(value)) == value
+    assert parsers.size(str(value)) == value
 
 
 @given(st.integers(1, 1000), st.sampled_from("kmgKMG"))
 def test_sizes_count_by_1024_but_for_the_decimal_units(value: int, letter: str) -> None:
     power = "kmg".index(letter.lower()) + 1
-    assert spellings.size(f"{value}{letter}") == spellings.size(f"{value}{letter}iB") == value * 1024**power
-    assert spellings.size(f"{value}{letter}B") == value * 1000**power
+    assert parsers.size(f"{value}{letter}") == parsers.size(f"{value}{letter}iB") == value * 1024**power
+    assert parsers.size(f"{value}{letter}B") == value * 1000**power
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "8 bytes", "8MiBs", "0.1", "1e3", "\u0663", "2000TiB", "9" * 400])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"size|between"):
-        spellings.size(text)
+        parsers.size(text)
 
 
-@given(st.text(max_size=12), st.sampled_from([spellings.seconds, spellings.size, spellings.count]))
+@given(st.text(max_size=12), st.sampled_from([parsers.seconds, parsers.size, parsers.count]))
 def test_any_text_is_a_number_or_a_problem_in_words(text: str, parse: object) -> None:
     assert callable(parse)
     try:

@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from foreman.addresses import TargetAddress
+from foreman.config.target_address import TargetAddress
 from foreman.ollama.connect import LoopbackEndpoint, WatchedEndpoint, endpoint_for
 
 reactor: Any = installed_reactor

@@ -20,12 +20,12 @@ import pytest
 import yaml
 from attrs import frozen
 
-from foreman import spellings
 from foreman.auth.credentials import credential
 from foreman.cli.launchd import plist
 from foreman.cli.service import Service
 from foreman.cli.systemd import unit
-from foreman.config import SETTINGS, load
+from foreman.config import parsers
+from foreman.config.settings import SETTINGS, load
 from foreman.errors import ConfigError
 from foreman.protocol.request_path import take_prefix
 from processes import clean_environment, free_port, started, until
@@ -354,7 +354,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 def seconds_of(text: str) -> float:
     """A duration as compose writes it."""
-    return spellings.seconds(text)
+    return parsers.seconds(text)
 
 
 def filled_in(value: str, token: str = "correct-horse-battery") -> str:

@@ -14,11 +14,11 @@ from attrs import frozen
 from click import UsageError
 from werkzeug.exceptions import HTTPException
 
-from foreman import addresses, endpoints, spellings
 from foreman.auth import credentials, tokens
 from foreman.cli import asking as cli_asking
 from foreman.cli import payloads, when
 from foreman.cli.jobs import following as cli_following
+from foreman.config import listen_address, parsers, target_address
 from foreman.errors import ForemanError
 from foreman.protocol import (
     body_values,
@@ -221,14 +221,14 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "the last event": (lambda data: usage.tally("sse", data), ((b"data: ", b"\n\n"), (b'data: {"usage":', b"}\n\n"))),
     "the last line": (lambda data: usage.tally("ndjson", data), ((b'{"done":true,"eval_count":1', b"}"), (b'{"text":"', b'"}'))),
     "the kind of an answer": (framing.kind_for, ()),
-    "a setting that is a duration": (of_text(spellings.seconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
-    "a setting that is a size": (of_text(spellings.size), ((b"1", b"MiB!"),)),
-    "a setting that is a list of hosts": (of_text(spellings.host_names), ()),
-    "a setting that is a list of origins": (of_text(spellings.origins), ((b"a", b""), (b"a://", b" x"))),
-    "a setting that is a token": (of_text(spellings.token), ()),
-    "an address of a target": (of_text(addresses.target), ((b"http://", b""), (b"http://[", b"]"))),
-    "an address to listen on": (of_text(endpoints.endpoint), ((b"[", b"]:1"), (b"tcp:1:interface=", b""))),
-    "what an endpoint says": (of_text(endpoints.is_private), ((b"tcp:1:interface=", b""),)),
+    "a setting that is a duration": (of_text(parsers.seconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
+    "a setting that is a size": (of_text(parsers.size), ((b"1", b"MiB!"),)),
+    "a setting that is a list of hosts": (of_text(parsers.host_names), ()),
+    "a setting that is a list of origins": (of_text(parsers.origins), ((b"a", b""), (b"a://", b" x"))),
+    "a setting that is a token": (of_text(parsers.token), ()),
+    "an address of a target": (of_text(target_address.target), ((b"http://", b""), (b"http://[", b"]"))),
+    "an address to listen on": (of_text(listen_address.endpoint), ((b"[", b"]:1"), (b"tcp:1:interface=", b""))),
+    "what an endpoint says": (of_text(listen_address.is_private), ((b"tcp:1:interface=", b""),)),
     "a moment that is typed": (of_text(lambda text: when.to_come(text, datetime.now(UTC))), ((b"+", b"x"), (b"1", b"x"),
                                                                                                     (b"2026-11-28 22:00:00.", b"Z"))),
     "a payload that is typed": (payloads.whole, ((b'{"a":"', b'"}'),)),

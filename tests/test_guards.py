@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import foreman.web
 from doorstep import Doorstep, doorstep
-from foreman.config import load
+from foreman.config.settings import load
 from foreman.web.guards import EXPOSED, Guards, same_origin
 from wire import Response, request
 

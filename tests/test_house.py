@@ -24,9 +24,9 @@ MODULES = {
 FLOORS = (
     {
         "foreman.errors",
-        "foreman.spellings",
-        "foreman.addresses",
-        "foreman.config",
+        "foreman.config.parsers",
+        "foreman.config.target_address",
+        "foreman.config.settings",
         "foreman.protocol.model_names",
         "foreman.protocol.framing",
         "foreman.protocol.request_body",
@@ -34,7 +34,7 @@ FLOORS = (
         "foreman.protocol.headers",
         "foreman.protocol.routes",
         "foreman.protocol.request_path",
-        "foreman.endpoints",
+        "foreman.config.listen_address",
         "foreman.protocol.closed_paths",
         "foreman.job",
         "foreman.schedule",
@@ -67,7 +67,7 @@ FLOORS = (
         "foreman.logs",
         "foreman.notify",
         "foreman.listening",
-        "foreman.tokenfile",
+        "foreman.config.token_file",
     },
     {
         "foreman.inference",
@@ -96,7 +96,7 @@ APART = "foreman.simulator"
 LONG: dict[str, str] = {
     "foreman.attempt": "one try of a job, from its request to what came of it",
     "foreman.cli.install_service": "one command, and the two files that it writes and removes",
-    "foreman.config": "the table of all settings, and what contradicts what",
+    "foreman.config.settings": "the table of all settings, and what contradicts what",
     "foreman.store.database": "one file from opening to closing, and all its conditions",
     "foreman.web.door": "the phases of one connection",
     "foreman.web.visit": "one request and its answer",
@@ -164,7 +164,7 @@ def test_only_those_who_need_a_library_have_heard_of_it(secret: str) -> None:
 
 def test_nobody_but_the_configuration_reads_the_environment() -> None:
     """The command line and tap.py hand the environment over whole; nobody else has it."""
-    allowed = ("foreman.config", "foreman.tap", "foreman.cli")
+    allowed = ("foreman.config.settings", "foreman.tap", "foreman.cli")
     readers = {
         module
         for module, path in MODULES.items()

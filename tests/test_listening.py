@@ -70,7 +70,7 @@ def test_a_port_of_this_machine_stays_open(address: Any) -> None:
 
 
 def test_foreman_itself_looks_at_what_was_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foreman.config.is_private", lambda _: True)  # as if the description deceived it
+    monkeypatch.setattr("foreman.config.settings.is_private", lambda _: True)  # as if the description deceived it
     for more in ({}, {"auth_token": "correct-horse-battery"}, {"allow_open": "1"}):
         foreman = Foreman(settings(1, listen="tcp:0", **more), reactor, reactor.seconds, lambda: None, lambda: 0.0)  # type: ignore[arg-type, return-value]
         if more:

@@ -11,12 +11,12 @@ from twisted.logger import capturedLogs
 from doorstep import doorstep
 from foreman.auth.tokens import Holder, digest, write_file
 from foreman.cli import checks
-from foreman.config import Config, load
+from foreman.config.settings import Config, load
+from foreman.config.token_file import tokens_of
 from foreman.errors import ConfigError
 from foreman.store import opening
 from foreman.store.bells import Bells
 from foreman.store.database import Database
-from foreman.tokenfile import tokens_of
 from foreman.util.file_permissions import loose, written_by_anybody
 
 TOKEN = "a-token-of-more-than-sixteen"

@@ -31,7 +31,7 @@ from foreman.cli.main import COMMANDS as COMMANDS_OF_FOREMAN
 from foreman.cli.main import cli
 from foreman.cli.settings import as_markdown
 from foreman.cli.tables import Seen, show
-from foreman.config import _NOT_SETTINGS, SETTINGS, load
+from foreman.config.settings import _NOT_SETTINGS, SETTINGS, load
 from foreman.errors import Why
 from foreman.protocol.routes import Lane
 from foreman.record import Outcome

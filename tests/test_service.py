@@ -23,7 +23,8 @@ from bench import RunningForeman, listen, port_of, settings, start_foreman
 from doorstep import doorstep
 from foreman import service as service_module
 from foreman.auth.tokens import Holder, digest, write_file
-from foreman.endpoints import with_backlog
+from foreman.config.listen_address import with_backlog
+from foreman.config.token_file import tokens_of
 from foreman.gate import Gate
 from foreman.inference import Inference
 from foreman.listening import BACKLOG
@@ -31,7 +32,6 @@ from foreman.ollama.inventory import Inventory
 from foreman.ollama.warmer import Warmer
 from foreman.service import Foreman
 from foreman.simulator import Settings, Simulator
-from foreman.tokenfile import tokens_of
 from foreman.web.accesslog import AccessLog
 from foreman.web.site import DoorFactory
 

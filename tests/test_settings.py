@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from bench import RunningForeman, listen, port_of, reactor, settings, start_foreman
 from foreman.auth.tokens import Holder, digest, write_file
-from foreman.config import SETTINGS
+from foreman.config.settings import SETTINGS
 from foreman.ollama.connect import endpoint_for
 from foreman.simulator import Settings, Simulator
 from wire import RawClient, Response, ask, connect, request

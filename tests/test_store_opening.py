@@ -26,7 +26,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 
 from foreman.cli import checks
-from foreman.config import Config
+from foreman.config.settings import Config
 from foreman.job import NewJob
 from foreman.store import backup, locking, opening
 from foreman.store import database as database_module

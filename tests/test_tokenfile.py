@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from bench import settings
 from foreman.auth.tokens import Holder, Tokens, digest, write_file
-from foreman.tokenfile import TokenFile
+from foreman.config.token_file import TokenFile
 
 ALICE, BOB = Holder("alice", digest("alices-own-token")), Holder("bob", digest("bobs-own-token"))
 

@@ -25,7 +25,7 @@ from doorstep import doorstep
 from foreman.auth.tokens import Holder, Tokens, check_name, digest, read_file, without_holder, write_file
 from foreman.cli.streams import OutputLost
 from foreman.cli.token import command
-from foreman.spellings import LARGEST_FILE
+from foreman.config.parsers import LARGEST_FILE
 from processes import SCRIPTS
 from wire import request
 

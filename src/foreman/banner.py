@@ -10,8 +10,8 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from foreman import DISTRIBUTION
-from foreman.config import Config, warnings
-from foreman.endpoints import url_of
+from foreman.config.listen_address import url_of
+from foreman.config.settings import Config, warnings
 from foreman.ollama.wire import Installed, Running
 
 #: How many models are named; who has more has seen enough.

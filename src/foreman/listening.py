@@ -10,8 +10,8 @@ from twisted.application.internet import StreamServerEndpointService
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 
-from foreman.addresses import is_loopback
-from foreman.endpoints import url_of, with_backlog
+from foreman.config.listen_address import url_of, with_backlog
+from foreman.config.target_address import is_loopback
 from foreman.errors import ConfigError
 
 #: How many may come at once. With Twisted's 50, the system lets the next ones wait a second before it tries again.

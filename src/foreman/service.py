@@ -15,7 +15,8 @@ from foreman import errors
 from foreman.attempt import Bounds
 from foreman.auth.tokens import Tokens
 from foreman.banner import Banner
-from foreman.config import Config
+from foreman.config.settings import Config
+from foreman.config.token_file import TokenFile, tokens_of
 from foreman.gate import Gate
 from foreman.housekeeping import Housekeeping
 from foreman.inference import Inference
@@ -30,7 +31,6 @@ from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.store import Store
 from foreman.timetable import Timetable
-from foreman.tokenfile import TokenFile, tokens_of
 from foreman.util.byte_budget import Budget
 from foreman.util.deadline import Deadline
 from foreman.web.accesslog import AccessLog

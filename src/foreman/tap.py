@@ -18,7 +18,7 @@ from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from foreman import notify
-from foreman.config import SETTINGS, Config, load
+from foreman.config.settings import SETTINGS, Config, load
 from foreman.errors import ConfigError
 
 if TYPE_CHECKING:

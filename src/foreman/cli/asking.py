@@ -73,7 +73,7 @@ def usable(url: str) -> str:
 
     :raises click.UsageError: when it is none.
     """
-    from foreman.spellings import unquoted
+    from foreman.config.parsers import unquoted
 
     try:
         url = unquoted(url)
@@ -128,12 +128,12 @@ def token_from(environ: Mapping[str, str]) -> str | None:
 
     :raises click.UsageError: when no header can carry it.
     """
-    from foreman import spellings
+    from foreman.config import parsers
 
     for variable in ("FOREMAN_TOKEN", "FOREMAN_AUTH_TOKEN"):
         try:
-            if text := spellings.unquoted(environ.get(variable, "")):
-                return spellings.token(text)
+            if text := parsers.unquoted(environ.get(variable, "")):
+                return parsers.token(text)
         except ValueError as problem:
             raise click.UsageError(f"{variable}: {problem}") from None
     return None

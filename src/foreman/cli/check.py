@@ -18,7 +18,7 @@ from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
 from foreman.cli.findings import Finding
 from foreman.cli.look import Column, console, plain, table
 from foreman.cli.options import setting_options, with_reactor
-from foreman.config import load
+from foreman.config.settings import load
 from foreman.errors import ConfigError
 
 _LOOKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("FAILS", "bold red")}

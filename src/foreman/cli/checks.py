@@ -19,8 +19,8 @@ from twisted.internet.protocol import Factory
 from foreman.cli.asking import Unanswered
 from foreman.cli.findings import Finding
 from foreman.cli.remote import Foreman, agent, answered
-from foreman.config import Config
-from foreman.endpoints import is_private, url_of
+from foreman.config.listen_address import is_private, url_of
+from foreman.config.settings import Config
 from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
 from foreman.listening import why_not

@@ -10,12 +10,12 @@ from typing import Any
 import click
 from attrs import evolve
 
-from foreman.addresses import TargetAddress
 from foreman.cli.explained import Explained
 from foreman.cli.options import choose_reactor, configure, setting_options
 from foreman.cli.streams import tell
-from foreman.config import Config, state_folder
-from foreman.endpoints import url_of
+from foreman.config.listen_address import url_of
+from foreman.config.settings import Config, state_folder
+from foreman.config.target_address import TargetAddress
 
 _MODEL = "llama3.2:3b"
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from attrs import frozen
 
-from foreman.config import DATABASE, MASK, SETTINGS, Setting, state_folder
-from foreman.spellings import unquoted
+from foreman.config.parsers import unquoted
+from foreman.config.settings import DATABASE, MASK, SETTINGS, Setting, state_folder
 
 
 @frozen

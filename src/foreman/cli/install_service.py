@@ -22,8 +22,8 @@ from foreman.cli.options import FromVariable, Written, absolute
 from foreman.cli.service import Service, this_command
 from foreman.cli.settings import as_environment
 from foreman.cli.systemd import unit
+from foreman.config.parsers import seconds, unquoted
 from foreman.errors import one_line
-from foreman.spellings import seconds, unquoted
 
 
 @frozen

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from foreman.config import SETTINGS, Config, load
+from foreman.config.parsers import unquoted
+from foreman.config.settings import SETTINGS, Config, load
 from foreman.errors import ConfigError, one_line
-from foreman.spellings import unquoted
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")

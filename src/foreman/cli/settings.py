@@ -6,7 +6,7 @@ import click
 
 from foreman.cli.explained import Explained
 from foreman.cli.look import Column, console, table
-from foreman.config import SETTINGS
+from foreman.config.settings import SETTINGS
 
 
 @click.command(

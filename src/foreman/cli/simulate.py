@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 import click
 
-from foreman import endpoints
 from foreman.cli.explained import Explained
 from foreman.cli.options import Written, choose_reactor
 from foreman.cli.streams import tell
+from foreman.config import listen_address
+from foreman.config.parsers import seconds
 from foreman.simulator.misbehave import Misbehaviour, What, parse
 from foreman.simulator.settings import FRIENDLY, Settings
-from foreman.spellings import seconds
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ def _version(text: str) -> str:
 )
 @click.option(
     "--listen",
-    type=Written("ADDRESS", endpoints.endpoint),
+    type=Written("ADDRESS", listen_address.endpoint),
     default="127.0.0.1:11434",
     help="Where: host:port, or a Twisted endpoint description.",
 )

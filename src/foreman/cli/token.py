@@ -22,7 +22,7 @@ from foreman.cli.explained import FAILED, MISUSED, WELL, Explained
 from foreman.cli.lazy import Suggesting
 from foreman.cli.options import FromVariable, absolute
 from foreman.cli.streams import OutputLost, say
-from foreman.spellings import LARGEST_FILE, read_text
+from foreman.config.parsers import LARGEST_FILE, read_text
 
 _file = click.option(
     "--file",

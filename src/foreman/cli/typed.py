@@ -11,7 +11,7 @@ import click
 from attrs import frozen
 
 from foreman.cli.payloads import Asked, chat, embeddings, whole
-from foreman.spellings import path as path_of
+from foreman.config.parsers import path as path_of
 
 _NEEDS_MODEL = "which model is needed: --model NAME; foreman models lists them"
 

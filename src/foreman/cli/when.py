@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, time, timedelta
 
-from foreman.spellings import seconds
+from foreman.config.parsers import seconds
 
 _DELAY = re.compile(r"\+?((?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+)")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")

@@ -20,7 +20,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IBodyProducer
 
 from foreman import errors
-from foreman.config import TargetAddress
+from foreman.config.settings import TargetAddress
 from foreman.ollama.agent import Exchange, head_bytes
 from foreman.ollama.connection import Answer
 from foreman.protocol.framing import LineCutter

@@ -12,7 +12,7 @@ from ulid import ULID
 from foreman.auth.credentials import UnfitCredential, contains, credential, stands_in, without_copies
 from foreman.auth.throttle import Brake
 from foreman.auth.tokens import Tokens
-from foreman.config import Config
+from foreman.config.settings import Config
 from foreman.protocol.headers import RawHeaders, has_passed
 from foreman.protocol.request_path import origin_form, take_prefix
 from foreman.protocol.routes import (

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from foreman.config import Config
+from foreman.config.settings import Config
 from foreman.protocol.routes import Way, is_of_jobs
 from foreman.web.accepting import Accepting
 from foreman.web.connections import Connections, address_of

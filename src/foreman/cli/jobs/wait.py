@@ -15,7 +15,7 @@ from foreman.cli.jobs.ends import WAITING_ENDS, highest, status_of
 from foreman.cli.jobs.hints import command_for_many
 from foreman.cli.jobs.words import sentence
 from foreman.cli.options import Written
-from foreman.spellings import seconds
+from foreman.config.parsers import seconds
 
 if TYPE_CHECKING:
     from foreman.cli.jobs.api import Job

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from foreman.config import SETTINGS
+from foreman.config.settings import SETTINGS
 from foreman.web.answers import PHRASES
 from foreman.web.openapi.schemas import TEXT, Schema, ref
 

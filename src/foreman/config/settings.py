@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from attrs import Attribute, evolve, field, fields, frozen
 
-from foreman import spellings
-from foreman.addresses import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
-from foreman.addresses import target
-from foreman.endpoints import endpoint, is_known, is_private, leads_back
+from foreman.config import parsers
+from foreman.config.listen_address import endpoint, is_known, is_private, leads_back
+from foreman.config.target_address import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
+from foreman.config.target_address import target
 from foreman.errors import ConfigError, shortened
 from foreman.util.file_permissions import written_by_anybody
 
@@ -94,65 +94,63 @@ class Config:
         "http://127.0.0.1:11434", target, "the Ollama server, written as for OLLAMA_HOST", name="target_url"
     )
     target_token: str | None = _setting(
-        "", spellings.optional(spellings.token), "bearer token sent to the target", secret=True
+        "", parsers.optional(parsers.token), "bearer token sent to the target", secret=True
     )
-    auth_token: str | None = _setting("", spellings.optional(spellings.token), "token required of clients", secret=True)
+    auth_token: str | None = _setting("", parsers.optional(parsers.token), "token required of clients", secret=True)
     admin_token: str | None = _setting(
-        "", spellings.optional(spellings.token), "accepted everywhere, and alone for managing models", secret=True
+        "", parsers.optional(parsers.token), "accepted everywhere, and alone for managing models", secret=True
     )
     tokens_file: Path | None = _setting(
-        "", spellings.optional(spellings.tokens_file), "file of named tokens (foreman token new)"
+        "", parsers.optional(parsers.tokens_file), "file of named tokens (foreman token new)"
     )
-    allow_open: bool = _setting("0", spellings.flag, "1: listen beyond this machine although no token is required")
+    allow_open: bool = _setting("0", parsers.flag, "1: listen beyond this machine although no token is required")
     allowed_hosts: tuple[str, ...] = _setting(
-        "", spellings.host_names, "names for the Host header, beside Ollama's own list"
+        "", parsers.host_names, "names for the Host header, beside Ollama's own list"
     )
-    origins: tuple[str, ...] = _setting("", spellings.origins, "origins of web pages, beside Ollama's own list")
-    poll_interval: float = _setting("30s", spellings.some_seconds, "how often the target is asked for its models")
-    embedder_model: str | None = _setting("", spellings.optional(spellings.model), "model kept loaded for embeddings")
-    turns: int = _setting("1", spellings.count, "chats at once at the target")
-    embed_cap: int = _setting("8", spellings.count, "embeddings at once at the target")
-    max_queue: int = _setting("512", spellings.count, "chats that may wait; beyond: 503")
-    wait_notice: float = _setting("5s", spellings.seconds, "a stream that waits longer is told that it waits; 0: never")
-    wait_notice_unary: float = _setting("240s", spellings.seconds, "the same for an answer in one piece; 0: never")
-    wait_filler: str = _setting(
-        "space", spellings.space_or_object, "what is sent meanwhile on NDJSON: space, or object"
-    )
-    target_wait: float = _setting("0", spellings.seconds, "how long a chat is held while the target is away")
-    connect_timeout: float = _setting("5s", spellings.some_seconds, "for a connection to the target")
-    silence_timeout: float = _setting("10m", spellings.some_seconds, "the target says nothing between two lines")
-    stall_timeout: float = _setting("60s", spellings.some_seconds, "a reader takes nothing while its buffer is full")
-    buffer: int = _setting("8MiB", spellings.size, "one answer held for a slow reader")
-    buffer_total: int = _setting("512MiB", spellings.size, "all answers held for slow readers")
-    max_body: int = _setting("256MiB", spellings.size, "one request body, blobs excepted; beyond: 413")
-    body_budget: int = _setting("2GiB", spellings.size, "all request bodies that wait; beyond: 503")
-    head_timeout: float = _setting("30s", spellings.some_seconds, "for the head of a request; beyond: 408")
+    origins: tuple[str, ...] = _setting("", parsers.origins, "origins of web pages, beside Ollama's own list")
+    poll_interval: float = _setting("30s", parsers.some_seconds, "how often the target is asked for its models")
+    embedder_model: str | None = _setting("", parsers.optional(parsers.model), "model kept loaded for embeddings")
+    turns: int = _setting("1", parsers.count, "chats at once at the target")
+    embed_cap: int = _setting("8", parsers.count, "embeddings at once at the target")
+    max_queue: int = _setting("512", parsers.count, "chats that may wait; beyond: 503")
+    wait_notice: float = _setting("5s", parsers.seconds, "a stream that waits longer is told that it waits; 0: never")
+    wait_notice_unary: float = _setting("240s", parsers.seconds, "the same for an answer in one piece; 0: never")
+    wait_filler: str = _setting("space", parsers.space_or_object, "what is sent meanwhile on NDJSON: space, or object")
+    target_wait: float = _setting("0", parsers.seconds, "how long a chat is held while the target is away")
+    connect_timeout: float = _setting("5s", parsers.some_seconds, "for a connection to the target")
+    silence_timeout: float = _setting("10m", parsers.some_seconds, "the target says nothing between two lines")
+    stall_timeout: float = _setting("60s", parsers.some_seconds, "a reader takes nothing while its buffer is full")
+    buffer: int = _setting("8MiB", parsers.size, "one answer held for a slow reader")
+    buffer_total: int = _setting("512MiB", parsers.size, "all answers held for slow readers")
+    max_body: int = _setting("256MiB", parsers.size, "one request body, blobs excepted; beyond: 413")
+    body_budget: int = _setting("2GiB", parsers.size, "all request bodies that wait; beyond: 503")
+    head_timeout: float = _setting("30s", parsers.some_seconds, "for the head of a request; beyond: 408")
     body_timeout: float = _setting(
-        "60s", spellings.some_seconds, "silence, or less than 1 kB/s, within a body; beyond: 408"
+        "60s", parsers.some_seconds, "silence, or less than 1 kB/s, within a body; beyond: 408"
     )
-    idle_timeout: float = _setting("75s", spellings.some_seconds, "between two requests of a connection")
-    max_connections: int = _setting("10000", spellings.count, "connections at once; beyond: 503")
-    drain_timeout: float = _setting("30s", spellings.seconds, "how long running answers may take at shutdown")
+    idle_timeout: float = _setting("75s", parsers.some_seconds, "between two requests of a connection")
+    max_connections: int = _setting("10000", parsers.count, "connections at once; beyond: 503")
+    drain_timeout: float = _setting("30s", parsers.seconds, "how long running answers may take at shutdown")
     db_path: Path | None = _setting(
         "",
-        spellings.optional(spellings.path),
+        parsers.optional(parsers.path),
         "the SQLite file of the jobs; default: foreman/foreman.db in the XDG state folder",
     )
-    max_jobs: int = _setting("100000", spellings.count, "jobs that may wait; beyond: 429")
-    max_payload: int = _setting("32MiB", spellings.size, "the request of one job; beyond: 413")
-    max_artifact: int = _setting("64MiB", spellings.size, "one artifact of a job, its answer among them")
+    max_jobs: int = _setting("100000", parsers.count, "jobs that may wait; beyond: 429")
+    max_payload: int = _setting("32MiB", parsers.size, "the request of one job; beyond: 413")
+    max_artifact: int = _setting("64MiB", parsers.size, "one artifact of a job, its answer among them")
     job_patience: float = _setting(
-        "30m", spellings.seconds, "people pass a job that has waited for less; then it gets every fourth turn"
+        "30m", parsers.seconds, "people pass a job that has waited for less; then it gets every fourth turn"
     )
     job_silence: float = _setting(
-        "1h", spellings.some_seconds, "a job whose answer has not begun after so long is broken off, and tried again"
+        "1h", parsers.some_seconds, "a job whose answer has not begun after so long is broken off, and tried again"
     )
-    keep_succeeded: float = _setting("7d", spellings.seconds, "how long jobs are kept that succeeded; 0: for good")
-    keep_cancelled: float = _setting("3d", spellings.seconds, "the same for those that were cancelled")
-    keep_failed: float = _setting("30d", spellings.seconds, "the same for those that failed or were discarded")
-    disk_reserve: int = _setting("256MiB", spellings.size, "free room on the disk below which no jobs are taken: 507")
-    log_format: str = _setting("text", spellings.text_or_json, "form of the log: text, or json")
-    log_level: str = _setting("info", spellings.info_or_debug, "info, or debug, which logs probes of /healthz too")
+    keep_succeeded: float = _setting("7d", parsers.seconds, "how long jobs are kept that succeeded; 0: for good")
+    keep_cancelled: float = _setting("3d", parsers.seconds, "the same for those that were cancelled")
+    keep_failed: float = _setting("30d", parsers.seconds, "the same for those that failed or were discarded")
+    disk_reserve: int = _setting("256MiB", parsers.size, "free room on the disk below which no jobs are taken: 507")
+    log_format: str = _setting("text", parsers.text_or_json, "form of the log: text, or json")
+    log_level: str = _setting("info", parsers.info_or_debug, "info, or debug, which logs probes of /healthz too")
 
 
 def _row(attribute: Attribute[object]) -> Setting:
@@ -178,7 +176,7 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
     for setting in SETTINGS:
         said, text = f"{setting.variable} (--{setting.option})", given.get(setting.name, "")
         try:
-            value = spellings.unquoted(text)
+            value = parsers.unquoted(text)
             if not value:
                 said, text = setting.variable, environ.get(setting.variable, "")
                 value = _from_environment(setting, environ)
@@ -223,20 +221,20 @@ def _home(environ: Mapping[str, str]) -> Path:
 
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
     """What the variable says; for a secret also what stands in the file that its ``_FILE`` variable names."""
-    text = spellings.unquoted(environ.get(setting.variable, ""))
-    file = spellings.unquoted(environ.get(f"{setting.variable}_FILE", "")) if setting.secret else ""
+    text = parsers.unquoted(environ.get(setting.variable, ""))
+    file = parsers.unquoted(environ.get(f"{setting.variable}_FILE", "")) if setting.secret else ""
     if not file:
         return text
     if text:
         raise ValueError(f"is given twice, by {setting.variable}_FILE too")
     try:
-        path = spellings.path(file)
+        path = parsers.path(file)
     except ValueError as problem:
         raise ValueError(f"cannot be taken from {file!r}, which {problem}") from None
     if (why := written_by_anybody(path)) is not None:
         raise ValueError(f"cannot be taken from {file!r}: {why}")
     try:
-        text = spellings.unquoted(spellings.read_text(path))
+        text = parsers.unquoted(parsers.read_text(path))
     except ValueError as problem:
         raise ValueError(f"in the file {file!r}: {problem}") from None
     if not text:

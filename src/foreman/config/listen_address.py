@@ -6,7 +6,7 @@ import ipaddress
 import re
 import socket
 
-from foreman.addresses import HOST_NAME, LAST_PORT, TargetAddress, is_ip, is_loopback
+from foreman.config.target_address import HOST_NAME, LAST_PORT, TargetAddress, is_ip, is_loopback
 
 _LISTEN = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*):(?P<port>[0-9]+)")
 #: The fields of Twisted's endpoints, in the order in which they may stand without their names.

@@ -12,8 +12,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from foreman.auth.tokens import Holder, Tokens, digest
-from foreman.config import Config
-from foreman.spellings import Unreadable, read_tokens
+from foreman.config.parsers import Unreadable, read_tokens
+from foreman.config.settings import Config
 
 #: Between two looks, in seconds. A token that was revoked is accepted for so long at most; for twice as long where the
 #: file was edited in place (see ``TokenFile.look``).

@@ -1,0 +1,1 @@
+"""The settings of foreman: read, checked, and kept as one value."""
