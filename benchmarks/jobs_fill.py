@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ulid import ULID
 
 from benchmarks.tools import MODEL
-from foreman.job import sort_key
+from foreman.jobs.job import sort_key
 from foreman.protocol.model_names import canonical
 from foreman.store import opening
 from foreman.store.rows import group_key_of

@@ -23,7 +23,7 @@ from ulid import ULID
 from benchmarks import machine
 from benchmarks.jobs_figures import Samples, Ticker, spread, stalls
 from benchmarks.jobs_fill import MODELS, log_of, payload_bytes
-from foreman.job import NewJob
+from foreman.jobs.job import NewJob
 from foreman.store import opening
 from foreman.store.bells import Bells
 from foreman.store.database import Database

@@ -13,7 +13,7 @@ from attrs import define, field
 
 from crash import check_jobs
 from crash.history import GONE, Change, History, Record, Row
-from foreman.job import ACTIVE, ENDED
+from foreman.jobs.job import ACTIVE, ENDED
 
 #: The kinds of disagreement, and what each is.
 KINDS = {

@@ -8,7 +8,7 @@ from hashlib import sha256
 from crash import prompts
 from crash.history import Arrival, Attempt, Row
 from crash.prompts import Prompt
-from foreman.job import ENDED, FOLLOWS, MOST_RESCUES, State
+from foreman.jobs.job import ENDED, FOLLOWS, MOST_RESCUES, State
 
 #: What the log calls a job that was given back.
 _BACK = frozenset({"released", "rescued"})

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from crash.history import GONE, Change, Enqueue, History, Put, Seen, SeenArtifact
 from crash.history import Outcome as Outcome  # noqa: PLC0414 - part of this module's face
-from foreman.job import ENDED
+from foreman.jobs.job import ENDED
 
 
 @frozen

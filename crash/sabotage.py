@@ -14,7 +14,7 @@ from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from foreman.job import Job
+from foreman.jobs.job import Job
 from foreman.store import opening
 from foreman.store.database import Database
 from foreman.store.rows import JOB_COLUMNS, job_from

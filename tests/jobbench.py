@@ -17,7 +17,7 @@ from ulid import ULID
 import wire
 from bench import listen, port_of, reactor, settings
 from foreman.auth.tokens import Holder, Tokens, digest
-from foreman.job import Ending, Job, JobError, Mishap, after
+from foreman.jobs.job import Ending, Job, JobError, Mishap, after
 from foreman.ollama.stock import Standing
 from foreman.output import Output
 from foreman.protocol import model_names

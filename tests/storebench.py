@@ -12,7 +12,7 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from ulid import ULID
 
-from foreman.job import NewJob
+from foreman.jobs.job import NewJob
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.store import Store

@@ -16,7 +16,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 
 from bench import RunningForeman, bytes_of, listen, port_of, reactor, start_foreman
-from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
+from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.misbehave import What
 from foreman.store.store import Store

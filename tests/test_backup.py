@@ -12,7 +12,7 @@ from ulid import ULID
 
 from foreman.cli.main import cli
 from foreman.cli.stored import counted
-from foreman.job import NewJob
+from foreman.jobs.job import NewJob
 from foreman.store.backup import back_up, restore, verify
 from foreman.store.locking import Lock
 from foreman.store.opening import configure, open_database

@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 
 from foreman import errors
 from foreman.doubts import ENOUGH, PAUSE
-from foreman.job import MOST_BREAKS
+from foreman.jobs.job import MOST_BREAKS
 from test_worker import JSON, LAST, VECTOR, Shop, new, shop  # noqa: F401 - a fixture
 
 HTML = [(b"Content-Type", b"text/html")]

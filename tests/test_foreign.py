@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import golden
-from foreman.job import FOLLOWED
+from foreman.jobs.job import FOLLOWED
 from foreman.protocol.answer_origin import Origin, is_doubtful, names_missing_model, origin
 
 JSON, HTML, TEXT = "application/json; charset=utf-8", "text/html; charset=utf-8", "text/plain; charset=utf-8"

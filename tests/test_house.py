@@ -36,7 +36,7 @@ FLOORS = (
         "foreman.protocol.request_path",
         "foreman.config.listen_address",
         "foreman.protocol.closed_paths",
-        "foreman.job",
+        "foreman.jobs.job",
         "foreman.schedule",
         "foreman.util.byte_budget",
         "foreman.protocol.lenient_json",

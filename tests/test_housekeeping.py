@@ -18,7 +18,7 @@ from ulid import ULID
 
 from bench import settings
 from foreman.housekeeping import AWAY, CALM, COPIES_KEPT, EVERY, NOTE_EVERY, ClockWatch, Housekeeping
-from foreman.job import Ending, State
+from foreman.jobs.job import Ending, State
 from foreman.service import keeping
 from foreman.store import opening
 from foreman.store.bells import Bells

@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.job import (
+from foreman.jobs.job import (
     BACKOFF,
     ENDED,
     FOLLOWS,

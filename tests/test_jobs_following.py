@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 
 import wire
 from bench import reactor
-from foreman.job import Mishap
+from foreman.jobs.job import Mishap
 from jobbench import LARGE, LIMITS, JobBench, events, jobbench, line, problem, until, values
 
 SSE = ("Accept", "text/event-stream, */*;q=0.1")

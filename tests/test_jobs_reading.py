@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from foreman.job import NewJob
+from foreman.jobs.job import NewJob
 from foreman.util import timestamps
 from foreman.util.slices import at_once
 from foreman.web.jobs import fields, reading

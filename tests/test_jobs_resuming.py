@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
-from foreman.job import ArtifactInfo, Job, JobError
+from foreman.jobs.job import ArtifactInfo, Job, JobError
 from foreman.output import Output
 from foreman.store.bells import Bells
 from foreman.store.blobs import ArtifactGone, Stored

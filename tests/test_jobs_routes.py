@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 
 import wire
 from bench import reactor
-from foreman.job import Ending, Job, Mishap
+from foreman.jobs.job import Ending, Job, Mishap
 from foreman.store.database import Database
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store

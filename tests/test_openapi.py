@@ -21,7 +21,7 @@ from klein import Klein
 
 from doorstep import doorstep
 from foreman import DISTRIBUTION
-from foreman.job import ENDED, STATES
+from foreman.jobs.job import ENDED, STATES
 from foreman.protocol.routes import allowed_methods
 from foreman.web.answers import PHRASES
 from foreman.web.api import Api
@@ -114,7 +114,7 @@ def test_a_job_has_the_members_that_are_shown_in_their_order() -> None:
 
 
 def test_artifacts_events_and_problems_have_the_members_that_are_shown() -> None:
-    from foreman.job import ArtifactInfo
+    from foreman.jobs.job import ArtifactInfo
     from foreman.store.queries import Event
     from foreman.web.jobs.problems import Flaw
 

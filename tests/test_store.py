@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from ulid import ULID
 
 from bench import bytes_of
-from foreman.job import Ending, Mishap, NewJob, after
+from foreman.jobs.job import Ending, Mishap, NewJob, after
 from foreman.store import looks as looks_module
 from foreman.store import opening
 from foreman.store import writer as writer_module

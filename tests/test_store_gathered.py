@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from twisted.internet.defer import Deferred
 
-from foreman.job import Job
+from foreman.jobs.job import Job
 from foreman.store.gathered import MOST, Gathered
 
 

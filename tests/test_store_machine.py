@@ -19,9 +19,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from twisted.python.failure import Failure
 from ulid import ULID
 
-from foreman import job as jobs
 from foreman.errors import ForemanError
-from foreman.job import ENDED, FOLLOWS, Ending, Job, JobError, JobLane, Mishap, NewJob, State, Usage
+from foreman.jobs import job as jobs
+from foreman.jobs.job import ENDED, FOLLOWS, Ending, Job, JobError, JobLane, Mishap, NewJob, State, Usage
 from foreman.protocol.model_names import parse, same_model
 from foreman.store import opening, queries
 from foreman.store.queries import Filter

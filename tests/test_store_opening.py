@@ -27,7 +27,7 @@ from twisted.internet.threads import deferToThread
 
 from foreman.cli import checks
 from foreman.config.settings import Config
-from foreman.job import NewJob
+from foreman.jobs.job import NewJob
 from foreman.store import backup, locking, opening
 from foreman.store import database as database_module
 from foreman.store import looks as looks_module

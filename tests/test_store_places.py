@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ulid import ULID
 
-from foreman.job import JobLane, NewJob
+from foreman.jobs.job import JobLane, NewJob
 from foreman.store import opening, queries
 from foreman.store.queries import Filter
 from foreman.store.statements.enqueue import enqueue

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from foreman.job import STATES, ArtifactInfo, Ending, NewJob
+from foreman.jobs.job import STATES, ArtifactInfo, Ending, NewJob
 from foreman.store import blobs, opening, queries
 from foreman.store.blobs import ArtifactGone, Stored
 from foreman.store.queries import Filter, page_statements

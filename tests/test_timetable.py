@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from conftest import LoggedFailures
-from foreman.job import Ending, JobError
+from foreman.jobs.job import Ending, JobError
 from foreman.store.bells import Bells
 from foreman.store.trouble import unavailable
 from foreman.timetable import AT_LEAST, Timetable

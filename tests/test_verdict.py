@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import golden
 from foreman import errors, verdict
 from foreman.errors import Why
-from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Mishap, Usage
+from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Mishap, Usage
 from foreman.protocol.framing import Kind, cutter_for, kind_for
 from foreman.store.rows import usage_from, usage_text
 from foreman.util.slices import at_once

@@ -21,7 +21,7 @@ from conftest import LoggedFailures
 from foreman import errors
 from foreman.attempt import Attempt, Bounds
 from foreman.doubts import Doubts
-from foreman.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
+from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.protocol.routes import Lane, Way, way
 from foreman.store.bells import Bells
 from foreman.store.database import Database

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from foreman import errors
 from foreman.gate import Turn
 from foreman.inference import Inference
-from foreman.job import FOLLOWED, Job, Mishap
+from foreman.jobs.job import FOLLOWED, Job, Mishap
 from foreman.outlook import Place
 from foreman.output import Output
 from foreman.protocol import routes

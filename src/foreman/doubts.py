@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from foreman import errors
 from foreman.attempt import Attempt
-from foreman.job import MOST_BREAKS, JobLane, Mishap
+from foreman.jobs.job import MOST_BREAKS, JobLane, Mishap
 from foreman.ollama.inventory import FRESH, Inventory
 from foreman.protocol.answer_origin import LOOKED_AT, OF_GATEWAYS
 from foreman.verdict import Heard

@@ -12,7 +12,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from foreman.job import State
+from foreman.jobs.job import State
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
 

@@ -20,7 +20,7 @@ from foreman.config.token_file import TokenFile, tokens_of
 from foreman.gate import Gate
 from foreman.housekeeping import Housekeeping
 from foreman.inference import Inference
-from foreman.job import State
+from foreman.jobs.job import State
 from foreman.listening import port_for, refuse_strangers
 from foreman.ollama.client import TargetClient
 from foreman.ollama.connect import endpoint_for

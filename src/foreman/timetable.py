@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from foreman.job import LONGEST_PAUSE
+from foreman.jobs.job import LONGEST_PAUSE
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
 

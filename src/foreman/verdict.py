@@ -9,7 +9,7 @@ from attrs import define, field
 from msgspec import Raw
 
 from foreman import errors
-from foreman.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
+from foreman.jobs.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
 from foreman.protocol import go_json
 from foreman.protocol.aggregate import unstreamed
 from foreman.protocol.answer_origin import LOOKED_AT, Origin, names_missing_model, origin

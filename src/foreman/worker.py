@@ -18,7 +18,7 @@ from foreman.attempt import Attempt, Bounds
 from foreman.doubts import Doubts
 from foreman.gate import Gate, Turn
 from foreman.inference import Inference
-from foreman.job import Ending, Job, JobLane, Mishap, after
+from foreman.jobs.job import Ending, Job, JobLane, Mishap, after
 from foreman.ollama.stock import Standing
 from foreman.output import Output
 from foreman.protocol import model_names

@@ -7,7 +7,7 @@ import sqlite3
 from attrs import frozen
 
 from foreman.errors import ForemanError
-from foreman.job import ArtifactInfo
+from foreman.jobs.job import ArtifactInfo
 
 
 @frozen

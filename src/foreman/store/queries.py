@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from attrs import evolve, frozen
 
-from foreman.job import STATES, ArtifactInfo, Job, JobLane, State
+from foreman.jobs.job import STATES, ArtifactInfo, Job, JobLane, State
 from foreman.protocol import model_names
 from foreman.store.rows import JOB_COLUMNS, LEEWAY, Row, first_id, job_from, job_of
 from foreman.store.statements.running import head

@@ -10,7 +10,7 @@ import msgspec
 from attrs import fields
 from ulid import ULID
 
-from foreman.job import ArtifactInfo, Job, JobError, Usage
+from foreman.jobs.job import ArtifactInfo, Job, JobError, Usage
 
 Row = Sequence[Any]
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from attrs import define, field
 from ulid import ULID
 
-from foreman.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJob, State, Usage
+from foreman.jobs.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJob, State, Usage
 from foreman.store import backup, blobs, opening, queries
 from foreman.store.bells import Bells
 from foreman.store.blobs import Stored

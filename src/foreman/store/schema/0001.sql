@@ -1,4 +1,4 @@
--- Jobs and what belongs to them. Times are milliseconds since the epoch. What a state may become is in foreman/job.py;
+-- Jobs and what belongs to them. Times are milliseconds since the epoch. What a state may become is in foreman/jobs/job.py;
 -- the trigger below holds every writer to it.
 
 CREATE TABLE meta (

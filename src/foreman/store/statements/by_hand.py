@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from foreman import job as jobs
 from foreman.errors import ForemanError
-from foreman.job import ArtifactInfo, Job
+from foreman.jobs import job as jobs
+from foreman.jobs.job import ArtifactInfo, Job
 from foreman.store.statements.enqueue import check_waiting
 from foreman.store.statements.shared import (
     Artifact,

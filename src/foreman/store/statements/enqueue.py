@@ -8,7 +8,7 @@ import msgspec
 from attrs import evolve, frozen
 
 from foreman.errors import ForemanError
-from foreman.job import Job, NewJob, State, sort_key
+from foreman.jobs.job import Job, NewJob, State, sort_key
 from foreman.protocol import model_names
 from foreman.store.rows import group_key_of, job_of
 from foreman.store.statements.shared import Transaction, add_waiting, check_room, held_by, tell

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from attrs import frozen
 
-from foreman.job import State
+from foreman.jobs.job import State
 from foreman.store.rows import first_id
 from foreman.store.statements.shared import Transaction
 

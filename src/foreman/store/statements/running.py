@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from attrs import frozen
 
-from foreman import job as jobs
 from foreman.errors import ForemanError
-from foreman.job import Ending, Job, JobLane, Usage
+from foreman.jobs import job as jobs
+from foreman.jobs.job import Ending, Job, JobLane, Usage
 from foreman.store.rows import CLOUD_GROUP, JOB_COLUMNS, UNREADABLE_GROUP, job_from, usage_text
 from foreman.store.statements.shared import (
     Artifact,

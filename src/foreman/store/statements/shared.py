@@ -12,7 +12,7 @@ from typing import BinaryIO
 from attrs import define, field, frozen
 
 from foreman.errors import ForemanError
-from foreman.job import ArtifactInfo, Job, JobError, State
+from foreman.jobs.job import ArtifactInfo, Job, JobError, State
 from foreman.store.rows import job_of
 from foreman.util.byte_budget import SHARE, is_fair
 

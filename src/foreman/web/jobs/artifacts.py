@@ -9,7 +9,7 @@ from urllib.parse import quote
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
-from foreman.job import OWN_ARTIFACTS
+from foreman.jobs.job import OWN_ARTIFACTS
 from foreman.protocol.headers import RawHeaders
 from foreman.store.blobs import Stored
 from foreman.store.statements.shared import Artifact, ArtifactFile

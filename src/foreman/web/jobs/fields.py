@@ -11,7 +11,7 @@ from attrs import define, field
 from msgspec import Raw
 
 from foreman.errors import MOST_REPEATED, shortened
-from foreman.job import PRIORITIES
+from foreman.jobs.job import PRIORITIES
 from foreman.util import timestamps
 from foreman.web.jobs.asking import KEY_LENGTH
 from foreman.web.jobs.problems import Flaw, Flaws, Problem

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
-from foreman.job import ACTIVE, FOLLOWED, PARTIAL, STREAM, Job
+from foreman.jobs.job import ACTIVE, FOLLOWED, PARTIAL, STREAM, Job
 from foreman.output import Output
 from foreman.protocol.headers import RawHeaders
 from foreman.store.blobs import Stored

@@ -9,7 +9,7 @@ from attrs import define, frozen
 from twisted.internet.task import Cooperator
 
 from foreman import errors
-from foreman.job import Job, NewJob
+from foreman.jobs.job import Job, NewJob
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import Asked
 from foreman.question import ModelMissing

@@ -11,7 +11,7 @@ from attrs import frozen
 from ulid import ULID
 
 from foreman import errors
-from foreman.job import ACTIVE, ENDED, STATES, JobLane, State
+from foreman.jobs.job import ACTIVE, ENDED, STATES, JobLane, State
 from foreman.store.queries import Filter
 from foreman.util import timestamps
 from foreman.web.jobs.problems import Problem

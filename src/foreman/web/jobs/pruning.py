@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foreman import errors
-from foreman.job import State
+from foreman.jobs.job import State
 from foreman.store.store import Store
 from foreman.web.jobs.waking import Waking
 

@@ -10,7 +10,7 @@ import msgspec
 from attrs import evolve, frozen
 
 from foreman import errors
-from foreman.job import JobLane, NewJob
+from foreman.jobs.job import JobLane, NewJob
 from foreman.ollama.stock import Standing
 from foreman.protocol import model_names, request_body
 from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded

@@ -17,7 +17,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from foreman import errors
-from foreman.job import Job
+from foreman.jobs.job import Job
 from foreman.protocol.request_body import Asked
 from foreman.record import Outcome, Record
 from foreman.store.statements.shared import WrongState

@@ -9,7 +9,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from foreman import errors
-from foreman.job import ArtifactInfo, Job, JobError
+from foreman.jobs.job import ArtifactInfo, Job, JobError
 from foreman.ollama.stock import Standing
 from foreman.store.queries import Event
 from foreman.util import timestamps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from foreman.job import ENDED, STATES
+from foreman.jobs.job import ENDED, STATES
 from foreman.web.jobs.artifacts import LONGEST_NAME
 from foreman.web.jobs.asking import KEY_LENGTH
 from foreman.web.jobs.listing import MOST, USUAL

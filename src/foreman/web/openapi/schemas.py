@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from foreman.errors import Why
-from foreman.job import OWN_ARTIFACTS, PRIORITIES, STATES, ErrorClass, JobLane
+from foreman.jobs.job import OWN_ARTIFACTS, PRIORITIES, STATES, ErrorClass, JobLane
 from foreman.store.trouble import Condition
 from foreman.web.jobs.asking import KEY_LENGTH
 from foreman.web.jobs.fields import ENDPOINTS, METADATA_NAME, METADATA_TEXT, MOST_ATTEMPTS, MOST_JOBS, MOST_METADATA
