@@ -18,7 +18,6 @@ import wire
 from bench import listen, port_of, reactor, settings
 from foreman.auth.tokens import Holder, Tokens, digest
 from foreman.jobs.job import Ending, Job, JobError, Mishap, after
-from foreman.ollama.stock import Standing
 from foreman.output import Output
 from foreman.protocol import model_names
 from foreman.store.bells import Bells
@@ -26,6 +25,7 @@ from foreman.store.database import Database
 from foreman.store.statements.running import Claim
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store
+from foreman.target.models import Standing
 from foreman.util.cooperator import cooperator
 from foreman.web.accesslog import AccessLog
 from foreman.web.entrance import Entrance

@@ -22,8 +22,8 @@ from zope.interface import directlyProvides, implementer
 
 import golden
 from foreman import errors
-from foreman.ollama.agent import Exchange, head_bytes
-from foreman.ollama.connection import FRAMING_BUDGET, HEAD_BUDGET, Answer
+from foreman.target.agent import Exchange, head_bytes
+from foreman.target.connection import FRAMING_BUDGET, HEAD_BUDGET, Answer
 
 HEAD = head_bytes(b"POST", b"/api/chat?x=%5B1%5D&y=[2]", [(b"Host", b"target"), (b"x-CASED", b"Yes")])
 

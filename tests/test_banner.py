@@ -13,8 +13,8 @@ from twisted.logger import capturedLogs, formatEvent
 
 from bench import listen, port_of, reactor, settings, start_foreman
 from foreman.banner import MOST_NAMES, Banner
-from foreman.ollama.wire import Installed, Running
 from foreman.simulator import Settings, Simulator
+from foreman.target.listings import Installed, Running
 from processes import free_port
 
 CHAT = Installed("qwen3:8b", capabilities=["completion", "tools"])

@@ -29,11 +29,11 @@ from foreman.cli.effective import effective
 from foreman.cli.findings import Finding
 from foreman.config import target_address
 from foreman.config.settings import MASK, SETTINGS, Config, load
-from foreman.ollama.client import TargetClient
-from foreman.ollama.connect import endpoint_for
-from foreman.ollama.inventory import Inventory
 from foreman.simulator import Settings, Simulator
 from foreman.store.opening import open_database
+from foreman.target.client import TargetClient
+from foreman.target.connector import endpoint_for
+from foreman.target.inventory import Inventory
 from processes import SCRIPTS, clean_environment, free_port
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

@@ -20,10 +20,10 @@ from twisted.internet.task import deferLater
 from bench import listen, port_of
 from foreman import errors
 from foreman.config.target_address import TargetAddress
-from foreman.ollama import client as client_module
-from foreman.ollama.client import TargetClient
-from foreman.ollama.connect import endpoint_for
 from foreman.simulator import Misbehaviour, Settings, Simulator
+from foreman.target import client as client_module
+from foreman.target.client import TargetClient
+from foreman.target.connector import endpoint_for
 
 reactor: Any = installed_reactor
 

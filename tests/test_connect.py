@@ -20,7 +20,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from foreman.config.target_address import TargetAddress
-from foreman.ollama.connect import LoopbackEndpoint, WatchedEndpoint, endpoint_for
+from foreman.target.connector import LoopbackEndpoint, WatchedEndpoint, endpoint_for
 
 reactor: Any = installed_reactor
 

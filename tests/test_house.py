@@ -56,7 +56,7 @@ FLOORS = (
         "foreman.protocol.answer_origin",
     },
     {
-        "foreman.ollama",
+        "foreman.target",
         "foreman.relay",
         "foreman.gate",
         "foreman.store",
@@ -108,7 +108,7 @@ LONGEST = 300
 #: Whose modules may import what; everybody else has not heard of it.
 SECRETS = {
     "klein": ("foreman.web", APART),
-    "treq": ("foreman.ollama", "foreman.cli"),
+    "treq": ("foreman.target", "foreman.cli"),
     "sqlite3": ("foreman.store",),
     "twisted.enterprise": ("foreman.store",),
     "twisted.internet.reactor": ("foreman.tap", "foreman.cli", APART),

@@ -26,7 +26,6 @@ from bench import RunningForeman, listen, port_of, start_foreman
 from foreman import errors
 from foreman.gate import Gate
 from foreman.inference import RETRY_PAUSE, Inference
-from foreman.ollama.inventory import Inventory
 from foreman.outlook import Place
 from foreman.protocol import request_body
 from foreman.protocol.routes import Way, way
@@ -35,6 +34,7 @@ from foreman.record import Record
 from foreman.relay import Limits
 from foreman.schedule import Ticket
 from foreman.simulator import Settings, Simulator
+from foreman.target.inventory import Inventory
 from foreman.util.byte_budget import Budget
 from test_inventory import FakeTarget as ListingTarget
 

@@ -16,11 +16,11 @@ from twisted.python.failure import Failure
 
 from conftest import LoggedFailures
 from foreman import errors
-from foreman.ollama.client import MAX_COLLECTED
-from foreman.ollama.connection import Answer
-from foreman.ollama.inventory import LOOK_PATIENCE, Inventory
-from foreman.ollama.listing import POLL_PATIENCE, PS_PATIENCE
-from foreman.ollama.stock import Standing
+from foreman.target.client import MAX_COLLECTED
+from foreman.target.connection import Answer
+from foreman.target.inventory import LOOK_PATIENCE, Inventory
+from foreman.target.model_list import POLL_PATIENCE, PS_PATIENCE
+from foreman.target.models import Standing
 
 MODELS = (
     {"name": "llama3:latest", "model": "llama3:latest", "size": 7, "unheard_of": [1]},

@@ -8,9 +8,9 @@ from twisted.internet.task import Clock
 
 from foreman.estimates import Answered, Estimates, Range
 from foreman.gate import Gate, Turn
-from foreman.ollama.inventory import Inventory
 from foreman.outlook import Outlook, Place
 from foreman.schedule import Ticket
+from foreman.target.inventory import Inventory
 
 
 class Loaded:

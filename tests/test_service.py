@@ -28,10 +28,10 @@ from foreman.config.token_file import tokens_of
 from foreman.gate import Gate
 from foreman.inference import Inference
 from foreman.listening import BACKLOG
-from foreman.ollama.inventory import Inventory
-from foreman.ollama.warmer import Warmer
 from foreman.service import Foreman
 from foreman.simulator import Settings, Simulator
+from foreman.target.inventory import Inventory
+from foreman.target.warmup import Warmer
 from foreman.web.accesslog import AccessLog
 from foreman.web.site import DoorFactory
 

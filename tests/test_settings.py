@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 from bench import RunningForeman, listen, port_of, reactor, settings, start_foreman
 from foreman.auth.tokens import Holder, digest, write_file
 from foreman.config.settings import SETTINGS
-from foreman.ollama.connect import endpoint_for
 from foreman.simulator import Settings, Simulator
+from foreman.target.connector import endpoint_for
 from wire import RawClient, Response, ask, connect, request
 
 HERE = Path(__file__).parent

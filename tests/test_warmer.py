@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from conftest import LoggedFailures
 from foreman import errors
-from foreman.ollama.warmer import Warmer
+from foreman.target.warmup import Warmer
 
 
 @define

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from foreman import DISTRIBUTION
 from foreman.config.listen_address import url_of
 from foreman.config.settings import Config, warnings
-from foreman.ollama.wire import Installed, Running
+from foreman.target.listings import Installed, Running
 
 #: How many models are named; who has more has seen enough.
 MOST_NAMES = 20

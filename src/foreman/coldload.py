@@ -13,9 +13,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from foreman.gate import Turn
-from foreman.ollama.connection import Answer
-from foreman.ollama.inventory import Inventory
 from foreman.outlook import Outlook
+from foreman.target.connection import Answer
+from foreman.target.inventory import Inventory
 
 #: How often it is looked whether the model is there, in seconds.
 LOOK = 1.0

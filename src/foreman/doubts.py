@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from foreman import errors
 from foreman.attempt import Attempt
 from foreman.jobs.job import MOST_BREAKS, JobLane, Mishap
-from foreman.ollama.inventory import FRESH, Inventory
 from foreman.protocol.answer_origin import LOOKED_AT, OF_GATEWAYS
+from foreman.target.inventory import FRESH, Inventory
 from foreman.verdict import Heard
 
 #: So many foreign answers in a row stop a lane, although the target lists its models.

@@ -14,10 +14,6 @@ from foreman import errors
 from foreman.coldload import ColdLoad
 from foreman.estimates import Answered, Estimates
 from foreman.gate import Gate, Turn
-from foreman.ollama.client import TargetClient
-from foreman.ollama.connection import Answer
-from foreman.ollama.inventory import Inventory
-from foreman.ollama.stock import Standing
 from foreman.outlook import Outlook, Place
 from foreman.passage import Passages
 from foreman.protocol.answer_origin import is_doubtful
@@ -31,6 +27,10 @@ from foreman.record import Outcome, Record
 from foreman.relay import LastPieces, Limits, Relay
 from foreman.schedule import Ticket
 from foreman.swaps import Swaps
+from foreman.target.client import TargetClient
+from foreman.target.connection import Answer
+from foreman.target.inventory import Inventory
+from foreman.target.models import Standing
 from foreman.util.byte_budget import Budget
 from foreman.util.cooperator import cooperator
 from foreman.util.tracked_set import Crowd

@@ -7,9 +7,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from foreman.estimates import Estimates, Range
 from foreman.gate import Gate, Turn
-from foreman.ollama.inventory import Inventory
 from foreman.protocol.model_names import canonical, same_model
 from foreman.schedule import Ticket
+from foreman.target.inventory import Inventory
 
 #: How long one look at the line serves everybody who asks where they stand, in seconds.
 SHARED_FOR = 1.0

@@ -22,10 +22,10 @@ from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from foreman import errors
-from foreman.ollama.connection import Answer
 from foreman.protocol.framing import Cutter
 from foreman.protocol.usage import Tally
 from foreman.record import Outcome, outcome_of
+from foreman.target.connection import Answer
 from foreman.util.byte_budget import Budget
 from foreman.util.deadline import Deadline
 

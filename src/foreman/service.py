@@ -22,14 +22,14 @@ from foreman.housekeeping import Housekeeping
 from foreman.inference import Inference
 from foreman.jobs.job import State
 from foreman.listening import port_for, refuse_strangers
-from foreman.ollama.client import TargetClient
-from foreman.ollama.connect import endpoint_for
-from foreman.ollama.inventory import Inventory
-from foreman.ollama.warmer import Warmer
 from foreman.relay import Limits
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.store import Store
+from foreman.target.client import TargetClient
+from foreman.target.connector import endpoint_for
+from foreman.target.inventory import Inventory
+from foreman.target.warmup import Warmer
 from foreman.timetable import Timetable
 from foreman.util.byte_budget import Budget
 from foreman.util.deadline import Deadline

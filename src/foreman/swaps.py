@@ -13,10 +13,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman import errors
 from foreman.gate import Gate, Turn
-from foreman.ollama.rivals import Rivals
 from foreman.protocol import model_names
 from foreman.protocol.model_names import Key
 from foreman.schedule import Ticket
+from foreman.target.exclusive_models import Rivals
 
 #: How long an embedding waits at most, in seconds.
 HOLD = 15.0

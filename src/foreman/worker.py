@@ -19,7 +19,6 @@ from foreman.doubts import Doubts
 from foreman.gate import Gate, Turn
 from foreman.inference import Inference
 from foreman.jobs.job import Ending, Job, JobLane, Mishap, after
-from foreman.ollama.stock import Standing
 from foreman.output import Output
 from foreman.protocol import model_names
 from foreman.schedule import Ticket
@@ -27,6 +26,7 @@ from foreman.store.statements.running import Claim, Stale
 from foreman.store.statements.shared import WrongState
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
+from foreman.target.models import Standing
 from foreman.util.tracked_set import Crowd
 from foreman.verdict import Success, until_then
 

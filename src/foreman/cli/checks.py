@@ -24,15 +24,15 @@ from foreman.config.settings import Config
 from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
 from foreman.listening import why_not
-from foreman.ollama.client import TargetClient
-from foreman.ollama.connect import endpoint_for
-from foreman.ollama.inventory import Inventory
-from foreman.ollama.listing import POLL_PATIENCE, THERE
-from foreman.ollama.stock import Standing
 from foreman.protocol import lenient_json
 from foreman.store.opening import check_library, examine
 from foreman.store.trouble import StoreInUse, StoreRefused, StoreUnavailable
 from foreman.tap import fitting, raise_descriptor_limit
+from foreman.target.client import TargetClient
+from foreman.target.connector import endpoint_for
+from foreman.target.inventory import Inventory
+from foreman.target.model_list import POLL_PATIENCE, THERE
+from foreman.target.models import Standing
 from foreman.util.deadline import within
 from foreman.util.file_permissions import loose
 

@@ -28,8 +28,8 @@ from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN
 from foreman.cli.options import ended_by, with_reactor
 from foreman.cli.streams import say
 from foreman.cli.taking import Line, TooLarge, take_lines, take_whole
-from foreman.ollama.reasons import is_tls, tls_in_words
 from foreman.protocol import lenient_json
+from foreman.target.failures import is_tls, tls_in_words
 
 T = TypeVar("T")
 

@@ -15,7 +15,6 @@ from twisted.web.iweb import IRequest
 
 from foreman import errors
 from foreman.inference import Inference
-from foreman.ollama.listing import Listing
 from foreman.protocol.body_values import ROOM
 from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Asked, Errand
@@ -23,6 +22,7 @@ from foreman.protocol.routes import Lane
 from foreman.record import Record, outcome_of
 from foreman.schedule import Ticket
 from foreman.store.store import Store
+from foreman.target.model_list import Listing
 from foreman.util.byte_budget import Budget
 from foreman.util.cooperator import LARGE, SMALL, in_turns
 from foreman.util.slices import Slices

@@ -5,10 +5,10 @@ from __future__ import annotations
 import mmap
 from typing import BinaryIO
 
-from foreman.ollama.body import FileBody
 from foreman.protocol import request_body
 from foreman.protocol.request_body import Asked
 from foreman.question import Question
+from foreman.target.file_body import FileBody
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import Slices
 from foreman.web.visit import Visit

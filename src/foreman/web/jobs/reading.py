@@ -11,11 +11,11 @@ from attrs import evolve, frozen
 
 from foreman import errors
 from foreman.jobs.job import JobLane, NewJob
-from foreman.ollama.stock import Standing
 from foreman.protocol import model_names, request_body
 from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded
 from foreman.protocol.request_body import Asked, Errand
 from foreman.protocol.routes import Lane, Way, way
+from foreman.target.models import Standing
 from foreman.util.slices import Slices
 from foreman.web.jobs import fields
 from foreman.web.jobs.asking import one_key

@@ -10,8 +10,8 @@ from twisted.logger import Logger
 
 from foreman import errors
 from foreman.jobs.job import ArtifactInfo, Job, JobError
-from foreman.ollama.stock import Standing
 from foreman.store.queries import Event
+from foreman.target.models import Standing
 from foreman.util import timestamps
 from foreman.web.jobs.waking import Waking
 

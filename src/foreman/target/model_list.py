@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - what `
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
-from foreman.ollama.client import TargetClient
-from foreman.ollama.wire import Listed, read_ps, read_tags
 from foreman.protocol.headers import RawHeaders
+from foreman.target.client import TargetClient
+from foreman.target.listings import Listed, read_ps, read_tags
 from foreman.util.deadline import within
 
 #: A target that accepts a connection and then does not list its models counts as silent after this many seconds.

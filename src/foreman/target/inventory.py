@@ -16,12 +16,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors
-from foreman.ollama.client import TargetClient
-from foreman.ollama.listing import THERE, Degraded, Listing, list_at
-from foreman.ollama.rivals import Rivals
-from foreman.ollama.stock import Standing, Stock, installed_of
-from foreman.ollama.wire import Installed, Listed, Running
 from foreman.protocol import model_names
+from foreman.target.client import TargetClient
+from foreman.target.exclusive_models import Rivals
+from foreman.target.listings import Installed, Listed, Running
+from foreman.target.model_list import THERE, Degraded, Listing, list_at
+from foreman.target.models import Standing, Stock, installed_of
 from foreman.util.deadline import within
 
 #: A list younger than this is served as it is, in seconds.

@@ -9,9 +9,9 @@ from enum import Enum
 from attrs import field, frozen
 
 from foreman import errors
-from foreman.ollama.wire import Installed, Running
 from foreman.protocol import model_names
 from foreman.protocol.model_names import Key
+from foreman.target.listings import Installed, Running
 
 
 class Standing(Enum):

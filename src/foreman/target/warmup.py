@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors
-from foreman.ollama.client import TargetClient
+from foreman.target.client import TargetClient
 
 
 @define(eq=False)

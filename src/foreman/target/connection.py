@@ -23,8 +23,8 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from foreman import errors
-from foreman.ollama.reasons import broken_off, unreachable
 from foreman.protocol.headers import RawHeaders
+from foreman.target.failures import broken_off, unreachable
 
 #: Bytes that the target may send before the last header of its answer; Go's own server allows 1 MiB, real heads are 300 bytes.
 HEAD_BUDGET = 256 * 1024

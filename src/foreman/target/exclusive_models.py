@@ -10,10 +10,10 @@ from email.utils import parsedate_to_datetime
 from attrs import define, field
 
 from foreman import errors
-from foreman.ollama.wire import Running
 from foreman.protocol import model_names
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.model_names import Key
+from foreman.target.listings import Running
 
 #: How long it is believed that two models do not fit together, in seconds: memory may have become free.
 BELIEVED = 600.0

@@ -14,8 +14,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from foreman.ollama.connection import Connection
 from foreman.protocol.headers import RawHeaders
+from foreman.target.connection import Connection
 
 
 @implementer(IAgent)

@@ -21,10 +21,10 @@ from twisted.web.iweb import IBodyProducer
 
 from foreman import errors
 from foreman.config.settings import TargetAddress
-from foreman.ollama.agent import Exchange, head_bytes
-from foreman.ollama.connection import Answer
 from foreman.protocol.framing import LineCutter
 from foreman.protocol.headers import RawHeaders, to_target
+from foreman.target.agent import Exchange, head_bytes
+from foreman.target.connection import Answer
 
 #: What foreman itself asks for is small, in bytes; a list of 10,000 models is 7 MB.
 MAX_COLLECTED = 8 * 1024 * 1024
