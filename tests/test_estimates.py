@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foreman.estimates import ANSWERS, ENOUGH, MODELS, Answered, Estimates, Range
+from foreman.scheduling.estimates import ANSWERS, ENOUGH, MODELS, Answered, Estimates, Range
 
 
 def chat(tokens: int, rate: float = 10.0, load: float = 0.0) -> Answered:

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from foreman import errors
-from foreman.gate import Gate, Turn
-from foreman.schedule import Ticket
+from foreman.scheduling.gate import Gate, Turn
+from foreman.scheduling.policy import Ticket
 
 
 def ticket(name: str) -> Ticket:

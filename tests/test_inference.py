@@ -24,15 +24,15 @@ import golden
 import wire
 from bench import RunningForeman, listen, port_of, start_foreman
 from foreman import errors
-from foreman.gate import Gate
 from foreman.inference import RETRY_PAUSE, Inference
-from foreman.outlook import Place
 from foreman.protocol import request_body
 from foreman.protocol.routes import Way, way
 from foreman.question import ModelMissing, Question
 from foreman.record import Record
 from foreman.relay import Limits
-from foreman.schedule import Ticket
+from foreman.scheduling.gate import Gate
+from foreman.scheduling.policy import Ticket
+from foreman.scheduling.queue_status import Place
 from foreman.simulator import Settings, Simulator
 from foreman.target.inventory import Inventory
 from foreman.util.byte_budget import Budget

@@ -6,10 +6,10 @@ from typing import cast
 
 from twisted.internet.task import Clock
 
-from foreman.estimates import Answered, Estimates, Range
-from foreman.gate import Gate, Turn
-from foreman.outlook import Outlook, Place
-from foreman.schedule import Ticket
+from foreman.scheduling.estimates import Answered, Estimates, Range
+from foreman.scheduling.gate import Gate, Turn
+from foreman.scheduling.policy import Ticket
+from foreman.scheduling.queue_status import Outlook, Place
 from foreman.target.inventory import Inventory
 
 

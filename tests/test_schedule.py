@@ -7,7 +7,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.schedule import PEOPLE_BEFORE_JOB, Ticket, next_up
+from foreman.scheduling.policy import PEOPLE_BEFORE_JOB, Ticket, next_up
 
 
 def person(name: str) -> Ticket:

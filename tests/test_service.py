@@ -25,9 +25,9 @@ from foreman import service as service_module
 from foreman.auth.tokens import Holder, digest, write_file
 from foreman.config.listen_address import with_backlog
 from foreman.config.token_file import tokens_of
-from foreman.gate import Gate
 from foreman.inference import Inference
 from foreman.listening import BACKLOG
+from foreman.scheduling.gate import Gate
 from foreman.service import Foreman
 from foreman.simulator import Settings, Simulator
 from foreman.target.inventory import Inventory

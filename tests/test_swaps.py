@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from bench import listen, port_of, start_foreman
 from foreman import errors
 from foreman.protocol import model_names
-from foreman.schedule import Ticket
+from foreman.scheduling.policy import Ticket
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.scheduler import Scheduler
 from foreman.swaps import AT_MOST, HOLD, LOOK, TOGETHER

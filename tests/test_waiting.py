@@ -11,11 +11,11 @@ from twisted.internet.task import Clock
 
 from doorstep import doorstep, sized
 from foreman import errors
-from foreman.estimates import Range
-from foreman.outlook import Place
 from foreman.protocol.request_body import Asked
 from foreman.protocol.routes import Family, Lane, Way
 from foreman.record import Record
+from foreman.scheduling.estimates import Range
+from foreman.scheduling.queue_status import Place
 from foreman.web.answers import Reply
 from foreman.web.asker import Client
 from foreman.web.visit import Visit

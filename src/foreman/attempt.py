@@ -12,10 +12,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors
-from foreman.gate import Turn
 from foreman.inference import Inference
 from foreman.jobs.job import FOLLOWED, Job, Mishap
-from foreman.outlook import Place
 from foreman.output import Output
 from foreman.protocol import routes
 from foreman.protocol.body_values import MOST_UNPACKED, unpack_in_slices
@@ -26,6 +24,8 @@ from foreman.protocol.routes import Way
 from foreman.protocol.stream_flag import with_stream
 from foreman.question import ModelMissing, Question
 from foreman.record import Record
+from foreman.scheduling.gate import Turn
+from foreman.scheduling.queue_status import Place
 from foreman.store.statements.running import Claim, Stale
 from foreman.store.statements.shared import Artifact
 from foreman.store.store import Store

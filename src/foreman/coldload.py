@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from foreman.gate import Turn
-from foreman.outlook import Outlook
+from foreman.scheduling.gate import Turn
+from foreman.scheduling.queue_status import Outlook
 from foreman.target.connection import Answer
 from foreman.target.inventory import Inventory
 

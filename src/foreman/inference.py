@@ -12,9 +12,6 @@ from twisted.internet.task import Cooperator, deferLater
 
 from foreman import errors
 from foreman.coldload import ColdLoad
-from foreman.estimates import Answered, Estimates
-from foreman.gate import Gate, Turn
-from foreman.outlook import Outlook, Place
 from foreman.passage import Passages
 from foreman.protocol.answer_origin import is_doubtful
 from foreman.protocol.framing import cutter_for, kind_for
@@ -25,7 +22,10 @@ from foreman.protocol.usage import MARKED, Tally, tally
 from foreman.question import Asker, ModelMissing, Question
 from foreman.record import Outcome, Record
 from foreman.relay import LastPieces, Limits, Relay
-from foreman.schedule import Ticket
+from foreman.scheduling.estimates import Answered, Estimates
+from foreman.scheduling.gate import Gate, Turn
+from foreman.scheduling.policy import Ticket
+from foreman.scheduling.queue_status import Outlook, Place
 from foreman.swaps import Swaps
 from foreman.target.client import TargetClient
 from foreman.target.connection import Answer

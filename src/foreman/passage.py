@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman import errors
-from foreman.outlook import Place
 from foreman.protocol.request_body import Errand
 from foreman.protocol.routes import Lane
 from foreman.question import Question
+from foreman.scheduling.queue_status import Place
 from foreman.util.deadline import Deadline
 
 #: Requests that move a model, which takes minutes to hours.

@@ -9,12 +9,12 @@ from attrs import frozen
 from twisted.web.iweb import IBodyProducer
 
 from foreman import errors
-from foreman.outlook import Place
 from foreman.protocol.framing import Kind
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import Asked
 from foreman.protocol.routes import Way
 from foreman.relay import Reader
+from foreman.scheduling.queue_status import Place
 
 
 @frozen

@@ -17,12 +17,12 @@ from foreman.auth.tokens import Tokens
 from foreman.banner import Banner
 from foreman.config.settings import Config
 from foreman.config.token_file import TokenFile, tokens_of
-from foreman.gate import Gate
 from foreman.housekeeping import Housekeeping
 from foreman.inference import Inference
 from foreman.jobs.job import State
 from foreman.listening import port_for, refuse_strangers
 from foreman.relay import Limits
+from foreman.scheduling.gate import Gate
 from foreman.store.bells import Bells
 from foreman.store.database import Database
 from foreman.store.store import Store

@@ -12,10 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman import errors
-from foreman.gate import Gate, Turn
 from foreman.protocol import model_names
 from foreman.protocol.model_names import Key
-from foreman.schedule import Ticket
+from foreman.scheduling.gate import Gate, Turn
+from foreman.scheduling.policy import Ticket
 from foreman.target.exclusive_models import Rivals
 
 #: How long an embedding waits at most, in seconds.

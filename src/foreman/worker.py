@@ -16,12 +16,12 @@ from twisted.logger import Logger
 from foreman import errors
 from foreman.attempt import Attempt, Bounds
 from foreman.doubts import Doubts
-from foreman.gate import Gate, Turn
 from foreman.inference import Inference
 from foreman.jobs.job import Ending, Job, JobLane, Mishap, after
 from foreman.output import Output
 from foreman.protocol import model_names
-from foreman.schedule import Ticket
+from foreman.scheduling.gate import Gate, Turn
+from foreman.scheduling.policy import Ticket
 from foreman.store.statements.running import Claim, Stale
 from foreman.store.statements.shared import WrongState
 from foreman.store.store import Store

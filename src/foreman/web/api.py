@@ -20,7 +20,7 @@ from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Asked, Errand
 from foreman.protocol.routes import Lane
 from foreman.record import Record, outcome_of
-from foreman.schedule import Ticket
+from foreman.scheduling.policy import Ticket
 from foreman.store.store import Store
 from foreman.target.model_list import Listing
 from foreman.util.byte_budget import Budget

@@ -8,10 +8,10 @@ from attrs import define, field
 from twisted.internet.interfaces import IPushProducer
 
 from foreman import errors
-from foreman.outlook import Place
 from foreman.protocol.error_text import said
 from foreman.protocol.headers import RawHeaders
 from foreman.record import Record
+from foreman.scheduling.queue_status import Place
 from foreman.web.answers import failure_reply
 from foreman.web.visit import Visit
 from foreman.web.waiting import STREAM_HEADERS, WaitingView

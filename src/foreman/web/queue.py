@@ -9,9 +9,9 @@ from typing import Any
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
-from foreman.estimates import Range
 from foreman.inference import Inference
-from foreman.schedule import Ticket
+from foreman.scheduling.estimates import Range
+from foreman.scheduling.policy import Ticket
 from foreman.store.store import Store
 from foreman.store.trouble import StoreUnavailable
 

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from foreman.outlook import Place
 from foreman.protocol.framing import Kind
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import Asked
+from foreman.scheduling.queue_status import Place
 from foreman.util.deadline import Deadline
 from foreman.web.answers import go_json
 from foreman.web.visit import Visit

@@ -5,10 +5,10 @@ from __future__ import annotations
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from foreman.estimates import Estimates, Range
-from foreman.gate import Gate, Turn
 from foreman.protocol.model_names import canonical, same_model
-from foreman.schedule import Ticket
+from foreman.scheduling.estimates import Estimates, Range
+from foreman.scheduling.gate import Gate, Turn
+from foreman.scheduling.policy import Ticket
 from foreman.target.inventory import Inventory
 
 #: How long one look at the line serves everybody who asks where they stand, in seconds.

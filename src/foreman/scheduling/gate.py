@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
-from foreman.schedule import Ticket, next_up
+from foreman.scheduling.policy import Ticket, next_up
 from foreman.util.byte_budget import is_fair
 
 
