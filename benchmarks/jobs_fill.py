@@ -19,8 +19,8 @@ from ulid import ULID
 from benchmarks.tools import MODEL
 from foreman.jobs.job import sort_key
 from foreman.protocol.model_names import canonical
-from foreman.store import opening
-from foreman.store.rows import group_key_of
+from foreman.store.sqlite import opening
+from foreman.store.sqlite.statements.rows import group_key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

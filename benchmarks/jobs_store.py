@@ -24,13 +24,13 @@ from benchmarks import machine
 from benchmarks.jobs_figures import Samples, Ticker, spread, stalls
 from benchmarks.jobs_fill import MODELS, log_of, payload_bytes
 from foreman.jobs.job import NewJob
-from foreman.store import opening
-from foreman.store.bells import Bells
-from foreman.store.database import Database
-from foreman.store.queries import Filter
-from foreman.store.statements import enqueue
-from foreman.store.statements.shared import Artifact, Transaction
-from foreman.store.store import Store
+from foreman.store.notifications import Bells
+from foreman.store.sqlite import opening
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.queries import Filter
+from foreman.store.sqlite.statements import enqueue
+from foreman.store.sqlite.statements.transaction import Artifact, Transaction
+from foreman.store.sqlite.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine

@@ -68,7 +68,7 @@ def _be_foreman(asked: dict[str, Any]) -> None:
         if asked["held"]:
             os.kill(os.getpid(), signal.SIGSTOP)
         if asked["unlocked"]:
-            from foreman.store import locking
+            from foreman.store.sqlite import locking
 
             vars(locking)["_OPEN_FILE_LOCK"] = None
         _renew_reactor()

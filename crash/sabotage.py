@@ -15,13 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from foreman.jobs.job import Job
-from foreman.store import opening
-from foreman.store.database import Database
-from foreman.store.rows import JOB_COLUMNS, job_from
-from foreman.store.statements import running
-from foreman.store.statements.running import Claim, Stale
-from foreman.store.statements.shared import Transaction
-from foreman.store.writer import Writer
+from foreman.store.sqlite import opening
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.statements import execution
+from foreman.store.sqlite.statements.execution import Claim, Stale
+from foreman.store.sqlite.statements.rows import JOB_COLUMNS, job_from
+from foreman.store.sqlite.statements.transaction import Transaction
+from foreman.store.sqlite.writer import Writer
 
 #: For how long what was answered is not committed yet, in seconds.
 LATE = 0.01
@@ -113,7 +113,7 @@ def no_fence() -> None:
             raise Stale(claim.job.id)
         return job_from(row)
 
-    _replace(running, "own", own)
+    _replace(execution, "own", own)
     _replace(Writer, "_check_ours", lambda _self, _cursor: None)
 
 

@@ -12,7 +12,7 @@ from ulid import ULID
 
 from foreman.config.settings import Config, load
 from foreman.service import Foreman
-from foreman.store.store import Store
+from foreman.store.sqlite.store import Store
 
 reactor: Any = installed_reactor
 

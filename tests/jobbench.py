@@ -20,11 +20,11 @@ from foreman.auth.tokens import Holder, Tokens, digest
 from foreman.jobs.job import Ending, Job, JobError, Mishap, after
 from foreman.output import Output
 from foreman.protocol import model_names
-from foreman.store.bells import Bells
-from foreman.store.database import Database
-from foreman.store.statements.running import Claim
-from foreman.store.statements.shared import Artifact
-from foreman.store.store import Store
+from foreman.store.notifications import Bells
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.statements.execution import Claim
+from foreman.store.sqlite.statements.transaction import Artifact
+from foreman.store.sqlite.store import Store
 from foreman.target.models import Standing
 from foreman.util.cooperator import cooperator
 from foreman.web.accesslog import AccessLog

@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from ulid import ULID
 
 from foreman.jobs.job import NewJob
-from foreman.store.bells import Bells
-from foreman.store.database import Database
-from foreman.store.store import Store
-from foreman.store.writer import Writer
+from foreman.store.notifications import Bells
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.store import Store
+from foreman.store.sqlite.writer import Writer
 
 reactor: Any = installed_reactor
 JOB = NewJob(

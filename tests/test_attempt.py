@@ -19,7 +19,7 @@ from bench import RunningForeman, bytes_of, listen, port_of, reactor, start_fore
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.misbehave import What
-from foreman.store.store import Store
+from foreman.store.sqlite.store import Store
 from test_worker import new
 from wire import Response, ask, request
 

@@ -13,12 +13,12 @@ from ulid import ULID
 from foreman.cli.main import cli
 from foreman.cli.stored import counted
 from foreman.jobs.job import NewJob
-from foreman.store.backup import back_up, restore, verify
-from foreman.store.locking import Lock
-from foreman.store.opening import configure, open_database
-from foreman.store.statements import enqueue, running
-from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import StoreRefused, StoreUnavailable
+from foreman.store.errors import StoreRefused, StoreUnavailable
+from foreman.store.sqlite.backup import back_up, restore, verify
+from foreman.store.sqlite.locking import Lock
+from foreman.store.sqlite.opening import configure, open_database
+from foreman.store.sqlite.statements import enqueue, execution
+from foreman.store.sqlite.statements.transaction import Transaction
 
 NOW = 1_800_000_000_000
 
@@ -92,7 +92,7 @@ def test_what_ran_when_the_copy_was_made_runs_again(tmp_path: Path) -> None:
     with closing(writing(path)) as connection:
         hand_over(connection, 1)
         connection.execute("BEGIN IMMEDIATE")
-        assert running.claim(Transaction(connection.cursor(), NOW), "gate", boot, lambda _: 0) is not None
+        assert execution.claim(Transaction(connection.cursor(), NOW), "gate", boot, lambda _: 0) is not None
         connection.execute("COMMIT")
         back_up(path, copy)
     lock.release()
@@ -175,7 +175,7 @@ def test_a_copy_that_cannot_be_written_is_named_and_not_the_store(
     def denied(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("foreman.store.backup.os.open", denied)
+    monkeypatch.setattr("foreman.store.sqlite.backup.os.open", denied)
     with pytest.raises(StoreUnavailable) as refused:
         back_up(path, copy)
     assert str(refused.value) == f"the copy {copy} cannot be written: Permission denied"

@@ -30,7 +30,7 @@ from foreman.cli.findings import Finding
 from foreman.config import target_address
 from foreman.config.settings import MASK, SETTINGS, Config, load
 from foreman.simulator import Settings, Simulator
-from foreman.store.opening import open_database
+from foreman.store.sqlite.opening import open_database
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory

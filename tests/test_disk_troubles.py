@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from foreman.store.database import ROOM_FRESH
+from foreman.store.sqlite.database import ROOM_FRESH
 from processes import SCRIPTS, Foreman, chat, ended_well, foreman, free_port, started, target, until
 from wire import Response
 

@@ -97,7 +97,7 @@ LONG: dict[str, str] = {
     "foreman.attempt": "one try of a job, from its request to what came of it",
     "foreman.cli.install_service": "one command, and the two files that it writes and removes",
     "foreman.config.settings": "the table of all settings, and what contradicts what",
-    "foreman.store.database": "one file from opening to closing, and all its conditions",
+    "foreman.store.sqlite.database": "one file from opening to closing, and all its conditions",
     "foreman.web.door": "the phases of one connection",
     "foreman.web.visit": "one request and its answer",
     "foreman.web.jobs.routes": "every route of jobs",

@@ -20,13 +20,13 @@ from bench import settings
 from foreman.housekeeping import AWAY, CALM, COPIES_KEPT, EVERY, NOTE_EVERY, ClockWatch, Housekeeping
 from foreman.jobs.job import Ending, State
 from foreman.service import keeping
-from foreman.store import opening
-from foreman.store.bells import Bells
-from foreman.store.database import Database
-from foreman.store.queries import Filter
-from foreman.store.statements import prune
-from foreman.store.statements.shared import Artifact
-from foreman.store.store import Store
+from foreman.store.notifications import Bells
+from foreman.store.sqlite import opening
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.queries import Filter
+from foreman.store.sqlite.statements import prune
+from foreman.store.sqlite.statements.transaction import Artifact
+from foreman.store.sqlite.store import Store
 from test_worker import new
 
 reactor: Any = installed_reactor

@@ -20,12 +20,12 @@ from twisted.internet.task import deferLater
 
 import wire
 from bench import bytes_of, reactor
-from foreman.store.blobs import Stored
-from foreman.store.database import Database
-from foreman.store.statements import by_hand
-from foreman.store.statements.by_hand import MOST_ARTIFACTS
-from foreman.store.statements.shared import Artifact, ArtifactFile, TooMuchStored
-from foreman.store.store import Store
+from foreman.store.sqlite.blobs import Stored
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.statements import user_actions
+from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile, TooMuchStored
+from foreman.store.sqlite.statements.user_actions import MOST_ARTIFACTS
+from foreman.store.sqlite.store import Store
 from foreman.web.jobs import artifacts
 from foreman.web.jobs.pieces import MOST_OF_ONE, PIECE, PIECE_OF_LINES
 from foreman.web.visit import Visit
@@ -417,9 +417,9 @@ async def test_an_upload_that_is_refused_is_not_copied_into_the_store(tmp_path: 
         id_ = await bench.submit()
         data = b"x" * 300_000
         await bench.store.put_artifact(id_, Artifact("notes.txt", "text/plain", data))
-        with patch.object(by_hand, "put", side_effect=AssertionError("copied")):
+        with patch.object(user_actions, "put", side_effect=AssertionError("copied")):
             for most, room, refusal in (
-                (2 * len(data) - 1, 10**12, by_hand.TooLargeTogether),
+                (2 * len(data) - 1, 10**12, user_actions.TooLargeTogether),
                 (None, 0, TooMuchStored),
             ):
                 with patch.object(Database, "check_room", return_value=room):

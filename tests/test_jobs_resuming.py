@@ -15,9 +15,9 @@ from twisted.internet.task import Clock, deferLater
 
 from foreman.jobs.job import ArtifactInfo, Job, JobError
 from foreman.output import Output
-from foreman.store.bells import Bells
-from foreman.store.blobs import ArtifactGone, Stored
-from foreman.store.queries import Event
+from foreman.store.notifications import Bells
+from foreman.store.sqlite.blobs import ArtifactGone, Stored
+from foreman.store.sqlite.queries import Event
 from foreman.web.jobs.following import Following
 from foreman.web.jobs.pieces import Readers
 from foreman.web.jobs.waking import Waking

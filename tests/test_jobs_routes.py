@@ -17,10 +17,10 @@ from twisted.internet.task import deferLater
 import wire
 from bench import reactor
 from foreman.jobs.job import Ending, Job, Mishap
-from foreman.store.database import Database
-from foreman.store.statements.shared import Artifact
-from foreman.store.store import Store
-from foreman.store.trouble import TookTooLong
+from foreman.store.errors import TookTooLong
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.statements.transaction import Artifact
+from foreman.store.sqlite.store import Store
 from foreman.web.jobs import shown
 from foreman.web.jobs.shown import job_value
 from jobbench import ADMIN, BOB, CHAT, LIMITS, JobBench, jobbench, pointers, problem, until
@@ -505,7 +505,7 @@ async def test_bodies_that_are_no_jobs_are_refused(bench: JobBench) -> None:
 
 @told
 async def test_a_store_that_fails_is_a_503_and_a_full_disk_a_507(bench: JobBench) -> None:
-    from foreman.store.trouble import unavailable
+    from foreman.store.errors import unavailable
 
     for condition, status in (("unwritable", 503), ("broken", 503), ("full", 507)):
 

@@ -115,7 +115,7 @@ def test_a_job_has_the_members_that_are_shown_in_their_order() -> None:
 
 def test_artifacts_events_and_problems_have_the_members_that_are_shown() -> None:
     from foreman.jobs.job import ArtifactInfo
-    from foreman.store.queries import Event
+    from foreman.store.sqlite.queries import Event
     from foreman.web.jobs.problems import Flaw
 
     info = ArtifactInfo("a", "b", 1, "c", 2)

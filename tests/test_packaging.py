@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from foreman import DISTRIBUTION
-from foreman.store.opening import OLDEST_SQLITE
+from foreman.store.sqlite.opening import OLDEST_SQLITE
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -14,9 +14,9 @@ from foreman.cli import checks
 from foreman.config.settings import Config, load
 from foreman.config.token_file import tokens_of
 from foreman.errors import ConfigError
-from foreman.store import opening
-from foreman.store.bells import Bells
-from foreman.store.database import Database
+from foreman.store.notifications import Bells
+from foreman.store.sqlite import opening
+from foreman.store.sqlite.database import Database
 from foreman.util.file_permissions import loose, written_by_anybody
 
 TOKEN = "a-token-of-more-than-sixteen"

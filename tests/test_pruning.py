@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 
 import wire
 from bench import reactor
-from foreman.store.statements import prune
+from foreman.store.sqlite.statements import prune
 from jobbench import ADMIN, ALICE, BOB, CHAT, JobBench, jobbench, problem, until
 
 

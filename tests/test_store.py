@@ -20,18 +20,18 @@ from ulid import ULID
 
 from bench import bytes_of
 from foreman.jobs.job import Ending, Mishap, NewJob, after
-from foreman.store import looks as looks_module
-from foreman.store import opening
-from foreman.store import writer as writer_module
-from foreman.store.bells import Bells
-from foreman.store.database import Database
-from foreman.store.looks import Looks
-from foreman.store.queries import Filter
-from foreman.store.statements import by_hand, enqueue
-from foreman.store.statements.enqueue import KeyReused
-from foreman.store.statements.shared import Artifact, Transaction, WrongState
-from foreman.store.store import Store
-from foreman.store.trouble import StoreUnavailable, TookTooLong
+from foreman.store.errors import StoreUnavailable, TookTooLong
+from foreman.store.notifications import Bells
+from foreman.store.sqlite import opening
+from foreman.store.sqlite import read_queue as looks_module
+from foreman.store.sqlite import writer as writer_module
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.queries import Filter
+from foreman.store.sqlite.read_queue import Looks
+from foreman.store.sqlite.statements import enqueue, user_actions
+from foreman.store.sqlite.statements.enqueue import KeyReused
+from foreman.store.sqlite.statements.transaction import Artifact, Transaction, WrongState
+from foreman.store.sqlite.store import Store
 
 reactor: Any = installed_reactor
 
@@ -319,9 +319,9 @@ async def test_a_deadline_is_not_forgotten_while_its_job_runs(served: Served) ->
 async def test_a_claim_passes_over_what_has_expired_a_few_at_a_time(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foreman.store.statements import running
+    from foreman.store.sqlite.statements import execution
 
-    monkeypatch.setattr(running, "MOST_EXPIRED", 3)
+    monkeypatch.setattr(execution, "MOST_EXPIRED", 3)
     store = served.store()
     await store.enqueue([new(deadline=store.now() + 1000) for _ in range(4)])
     (last,) = await store.enqueue([new()])
@@ -493,8 +493,8 @@ async def test_deleting_on_a_full_disk_does_not_fail_again_and_again(
             fail_with(sqlite3.SQLITE_FULL)(tx)
         by_hand_delete(tx, id_)
 
-    by_hand_delete = by_hand.delete
-    monkeypatch.setattr(by_hand, "delete", delete)
+    by_hand_delete = user_actions.delete
+    monkeypatch.setattr(user_actions, "delete", delete)
     for id_ in ids:
         await store.delete(id_)
     assert plain == ids[:1]

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from foreman.jobs.job import Job
-from foreman.store.gathered import MOST, Gathered
+from foreman.store.sqlite.batched_reads import MOST, Gathered
 
 
 class Looks:

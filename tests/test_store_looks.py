@@ -9,7 +9,8 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from foreman.store.looks import (
+from foreman.store.errors import TooManyLooks, unavailable
+from foreman.store.sqlite.read_queue import (
     LONGEST_WAIT,
     MOST_WAITING,
     MOST_WAITING_OF_ONE,
@@ -18,7 +19,6 @@ from foreman.store.looks import (
     Look,
     Looks,
 )
-from foreman.store.trouble import TooManyLooks, unavailable
 
 
 @define(eq=False)

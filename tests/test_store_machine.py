@@ -23,13 +23,13 @@ from foreman.errors import ForemanError
 from foreman.jobs import job as jobs
 from foreman.jobs.job import ENDED, FOLLOWS, Ending, Job, JobError, JobLane, Mishap, NewJob, State, Usage
 from foreman.protocol.model_names import parse, same_model
-from foreman.store import opening, queries
-from foreman.store.queries import Filter
-from foreman.store.rows import JOB_COLUMNS, job_from
-from foreman.store.statements import by_hand, enqueue, running, sweep
-from foreman.store.statements.running import Claim
-from foreman.store.statements.shared import Artifact, Transaction, WrongState, existing, expired_error
-from foreman.store.writer import _in_savepoint
+from foreman.store.sqlite import opening, queries
+from foreman.store.sqlite.queries import Filter
+from foreman.store.sqlite.statements import enqueue, execution, sweep, user_actions
+from foreman.store.sqlite.statements.execution import Claim
+from foreman.store.sqlite.statements.rows import JOB_COLUMNS, job_from
+from foreman.store.sqlite.statements.transaction import Artifact, Transaction, WrongState, existing, expired_error
+from foreman.store.sqlite.writer import _in_savepoint
 
 T = TypeVar("T")
 
@@ -295,7 +295,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=claims, lane=st.sampled_from(["gate", "gate", "gate", "embedding"]), bonus=bonuses)
     def claim(self, lane: JobLane, bonus: dict[str, int | None]) -> Any:
-        claim = self.do(lambda tx: running.claim(tx, lane, self.boot, lambda model: bonus[parse(model).model.lower()]))
+        claim = self.do(
+            lambda tx: execution.claim(tx, lane, self.boot, lambda model: bonus[parse(model).model.lower()])
+        )
         while True:
             able = [
                 (job.sort_key - of, job.id)
@@ -348,7 +350,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Do what a claim writes, which must be refused when the claim is stale."""
         job = self.owned(claim)
         if job is None:
-            with pytest.raises(running.Stale):
+            with pytest.raises(execution.Stale):
                 self.do(step)
             return None
         self.do(step)
@@ -358,13 +360,13 @@ class StoreMachine(RuleBasedStateMachine):
     def keep(self, claim: Claim) -> None:
         self.model.kept += 1
         number, data = self.model.kept, str(self.model.kept).encode()
-        if (job := self.written(claim, lambda tx: running.keep(tx, claim, number, data))) is not None:
+        if (job := self.written(claim, lambda tx: execution.keep(tx, claim, number, data))) is not None:
             self.model.known[job.id].pieces.setdefault(job.fence, []).append(data)
 
     @rule(claim=claims, given=artifacts, usage=st.none() | st.just(Usage(3, None, 5, 7)))
     def succeed(self, claim: Claim, given: list[Artifact], usage: Usage | None) -> None:
         given = [one for one in given if one.name not in {"partial", "error"}]
-        if (job := self.written(claim, lambda tx: running.succeed(tx, claim, given, usage))) is not None:
+        if (job := self.written(claim, lambda tx: execution.succeed(tx, claim, given, usage))) is not None:
             self.put(job.id, given)
             for name in ("partial", "error"):
                 self.model.known[job.id].artifacts.pop(name, None)
@@ -376,7 +378,7 @@ class StoreMachine(RuleBasedStateMachine):
         def decide(job: Job, now: int) -> Ending:
             return jobs.after(job, mishap, now, jitter)
 
-        if (job := self.written(claim, lambda tx: running.end(tx, claim, decide, given))) is not None:
+        if (job := self.written(claim, lambda tx: execution.end(tx, claim, decide, given))) is not None:
             self.put(job.id, given)
             self.model.finish(job, decide(job, self.now), self.now)
 
@@ -388,7 +390,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(claim=claims)
     def release(self, claim: Claim) -> None:
-        if (job := self.written(claim, lambda tx: running.release(tx, claim))) is not None:
+        if (job := self.written(claim, lambda tx: execution.release(tx, claim))) is not None:
             asked = job.cancel_asked_at is not None
             state: State = "cancelled" if asked else "queued"
             ending = Ending(state, None, burned=False, outages=job.outages, error=job.error)
@@ -413,7 +415,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(id_=ids)
     def cancel(self, id_: str) -> None:
         states: tuple[State, ...] = ("scheduled", "queued", "running", "cancelled")
-        answered = self.allowed(id_, *states, step=lambda tx: by_hand.cancel(tx, id_))
+        answered = self.allowed(id_, *states, step=lambda tx: user_actions.cancel(tx, id_))
         if answered is None:
             return
         job = self.model.jobs[id_]
@@ -425,7 +427,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(id_=ids)
     def retry(self, id_: str) -> None:
-        answered = self.allowed(id_, "failed", "discarded", "cancelled", step=lambda tx: by_hand.retry(tx, id_))
+        answered = self.allowed(id_, "failed", "discarded", "cancelled", step=lambda tx: user_actions.retry(tx, id_))
         if answered is not None:
             priority = self.model.jobs[id_].priority
             fresh = self.model.change(
@@ -449,14 +451,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(id_=ids)
     def delete(self, id_: str) -> None:
         job = self.model.jobs.get(id_)
-        self.allowed(id_, *ENDED, step=lambda tx: by_hand.delete(tx, id_))
+        self.allowed(id_, *ENDED, step=lambda tx: user_actions.delete(tx, id_))
         if job is not None and job.ended:
             del self.model.jobs[id_], self.model.known[id_]
 
     @rule(id_=ids, data=st.binary(max_size=8))
     def put_by_hand(self, id_: str, data: bytes) -> None:
         mine = Artifact("mine", "text/plain", data)
-        answered = self.allowed(id_, *jobs.STATES, step=lambda tx: by_hand.put_by_hand(tx, id_, mine))
+        answered = self.allowed(id_, *jobs.STATES, step=lambda tx: user_actions.put_by_hand(tx, id_, mine))
         if answered is not None:
             assert answered[1] == ("mine" not in self.model.known[id_].artifacts)
             self.put(id_, [mine])
@@ -502,7 +504,7 @@ class StoreMachine(RuleBasedStateMachine):
         tx.cursor.execute("BEGIN IMMEDIATE")
         _in_savepoint(lambda tx: enqueue.enqueue(tx, [new], self.new_ids(1), 10**6), tx)
         if claimed:
-            running.claim(tx, "gate", self.boot, lambda _: 0)
+            execution.claim(tx, "gate", self.boot, lambda _: 0)
         self.told = None
         self.close()
         self.open()
@@ -712,6 +714,6 @@ def test_the_model_notices_when_anything_can_be_cancelled(monkeypatch: pytest.Mo
         )
         return existing(tx, id_)
 
-    monkeypatch.setattr(by_hand, "cancel", unguarded)
+    monkeypatch.setattr(user_actions, "cancel", unguarded)
     with pytest.raises((AssertionError, pytest.fail.Exception, LookupError, ForemanError, sqlite3.Error)):
         run(StoreMachine, max_examples=200, derandomize=True)

@@ -28,16 +28,16 @@ from twisted.internet.threads import deferToThread
 from foreman.cli import checks
 from foreman.config.settings import Config
 from foreman.jobs.job import NewJob
-from foreman.store import backup, locking, opening
-from foreman.store import database as database_module
-from foreman.store import looks as looks_module
-from foreman.store.bells import Bells
-from foreman.store.database import Database
-from foreman.store.looks import READERS
-from foreman.store.readonly import READER_CACHE
-from foreman.store.statements import enqueue, running
-from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import StoreRefused, StoreUnavailable, TookTooLong
+from foreman.store.errors import StoreRefused, StoreUnavailable, TookTooLong
+from foreman.store.notifications import Bells
+from foreman.store.sqlite import backup, locking, opening
+from foreman.store.sqlite import database as database_module
+from foreman.store.sqlite import read_queue as looks_module
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.read_only import READER_CACHE
+from foreman.store.sqlite.read_queue import READERS
+from foreman.store.sqlite.statements import enqueue, execution
+from foreman.store.sqlite.statements.transaction import Transaction
 
 reactor: Any = installed_reactor
 NOW = 1_700_000_000_000
@@ -64,7 +64,7 @@ def add(connection: sqlite3.Connection, jobs: int, *, claimed: bool = False) -> 
     (known,) = tx.cursor.execute("SELECT count(*) FROM jobs").fetchone()
     enqueue.enqueue(tx, [new] * jobs, [f"{number:026}" for number in range(known, known + jobs)], 10**6)
     if claimed:
-        running.claim(tx, "gate", "first", lambda _: 0)
+        execution.claim(tx, "gate", "first", lambda _: 0)
     tx.cursor.execute("COMMIT")
 
 

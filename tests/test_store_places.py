@@ -11,10 +11,10 @@ import pytest
 from ulid import ULID
 
 from foreman.jobs.job import JobLane, NewJob
-from foreman.store import opening, queries
-from foreman.store.queries import Filter
-from foreman.store.statements.enqueue import enqueue
-from foreman.store.statements.shared import Transaction
+from foreman.store.sqlite import opening, queries
+from foreman.store.sqlite.queries import Filter
+from foreman.store.sqlite.statements.enqueue import enqueue
+from foreman.store.sqlite.statements.transaction import Transaction
 
 
 @pytest.mark.parametrize("farthest", [3, 10, 1000])

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from foreman.jobs.job import STATES, ArtifactInfo, Ending, NewJob
-from foreman.store import blobs, opening, queries
-from foreman.store.blobs import ArtifactGone, Stored
-from foreman.store.queries import Filter, page_statements
-from foreman.store.rows import job_of
-from foreman.store.statements import by_hand, enqueue, prune, running, sweep
-from foreman.store.statements.shared import Artifact, Transaction
+from foreman.store.sqlite import blobs, opening, queries
+from foreman.store.sqlite.blobs import ArtifactGone, Stored
+from foreman.store.sqlite.queries import Filter, page_statements
+from foreman.store.sqlite.statements import enqueue, execution, prune, sweep, user_actions
+from foreman.store.sqlite.statements.rows import job_of
+from foreman.store.sqlite.statements.transaction import Artifact, Transaction
 
 NOW = 1_700_000_000_000
 MANY = 3000
@@ -108,18 +108,18 @@ def work(tx: Transaction) -> None:
     ids = [f"9{number:025}" for number in range(6)]
     enqueue.enqueue(tx, [new(number + 10**6) for number in range(5)], ids[:5], 10**6)
     enqueue.enqueue(tx, [new(10**6)], ids[5:], 10**6)
-    claims = [running.claim(tx, "gate", "boot", {"a": 0, "b": -1, "c": None}.get) for _ in range(5)]
+    claims = [execution.claim(tx, "gate", "boot", {"a": 0, "b": -1, "c": None}.get) for _ in range(5)]
     first, second, third, fourth, fifth = (claim for claim in claims if claim is not None)
-    running.keep(tx, first, 1, b"line")
-    running.succeed(tx, first, [Artifact("response", "text/plain", b"")], None)
-    running.end(tx, second, lambda job, now: Ending("scheduled", now + 10, burned=True, outages=0, error=job.error))
-    running.release(tx, third)
-    by_hand.cancel(tx, fourth.job.id)
-    running.rescue(tx, "another boot")
-    by_hand.cancel(tx, second.job.id)
-    by_hand.retry(tx, second.job.id)
-    by_hand.put_by_hand(tx, fifth.job.id, Artifact("note", "text/plain", b""))
-    by_hand.delete(tx, first.job.id)
+    execution.keep(tx, first, 1, b"line")
+    execution.succeed(tx, first, [Artifact("response", "text/plain", b"")], None)
+    execution.end(tx, second, lambda job, now: Ending("scheduled", now + 10, burned=True, outages=0, error=job.error))
+    execution.release(tx, third)
+    user_actions.cancel(tx, fourth.job.id)
+    execution.rescue(tx, "another boot")
+    user_actions.cancel(tx, second.job.id)
+    user_actions.retry(tx, second.job.id)
+    user_actions.put_by_hand(tx, fifth.job.id, Artifact("note", "text/plain", b""))
+    user_actions.delete(tx, first.job.id)
     prune.prune(tx, "succeeded", NOW)
     prune.forget(tx, "cancelled", NOW + 1, fourth.job.owner, "")
     sweep.hasten(tx, 1)
@@ -133,7 +133,7 @@ def look(cursor: sqlite3.Cursor) -> None:
     gone = Stored("x", ArtifactInfo("response", "text/plain", 1, "digest", NOW), 1)
     with pytest.raises(ArtifactGone):
         blobs.piece(cursor, gone, 0, 1)
-    cursor.execute(running.PIECES, ("x", 1)).fetchall()
+    cursor.execute(execution.PIECES, ("x", 1)).fetchall()
     queries.counts(cursor)
     queries.oldest(cursor, "gate")
     queries.first(cursor, "gate", lambda _: 0)
@@ -240,18 +240,18 @@ def few_and_many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[sqli
 
 
 def cancel_and_delete(tx: Transaction, id_: str) -> None:
-    by_hand.cancel(tx, id_)
-    by_hand.delete(tx, id_)
+    user_actions.cancel(tx, id_)
+    user_actions.delete(tx, id_)
 
 
 TASKS: dict[str, Callable[[Transaction], object]] = {
     "enqueue": lambda tx: enqueue.enqueue(tx, [new(10**7)], ["9" * 26], 10**7),
     "repeat": lambda tx: enqueue.enqueue(tx, [new(7)], ["9" * 26], 10**7),
-    "claim": lambda tx: running.claim(tx, "gate", "boot", lambda _: 0),
-    "cancel": lambda tx: by_hand.cancel(tx, f"{11:026}"),
+    "claim": lambda tx: execution.claim(tx, "gate", "boot", lambda _: 0),
+    "cancel": lambda tx: user_actions.cancel(tx, f"{11:026}"),
     "delete": lambda tx: cancel_and_delete(tx, f"{11:026}"),
     "sweep of nothing": lambda tx: sweep.sweep(Transaction(tx.cursor, NOW - 1)),
-    "rescue of nothing": lambda tx: running.rescue(tx, "boot"),
+    "rescue of nothing": lambda tx: execution.rescue(tx, "boot"),
     "get": lambda tx: job_of(tx.cursor, f"{11:026}"),
     "page": lambda tx: queries.page(tx.cursor, Filter(states=("scheduled",)), None, 20),
     "page of metadata": lambda tx: tx.cursor.execute(
@@ -308,15 +308,15 @@ def test_many_models_that_cannot_run_do_not_slow_a_claim_or_a_place(tmp_path: Pa
             tx.cursor.execute("COMMIT")
             costs.append(
                 (
-                    cost(connection, lambda tx: running.claim(tx, "gate", "boot", able, lambda: ["zz:latest"])),
+                    cost(connection, lambda tx: execution.claim(tx, "gate", "boot", able, lambda: ["zz:latest"])),
                     cost(connection, lambda tx: queries.oldest(tx.cursor, "gate")),
                     cost(connection, lambda tx: queries.jobs_whole(tx.cursor, [f"{7:026}"])),
                 )
             )
-            found = running.head(connection.cursor(), "gate", able, lambda: ["zz:latest"])
+            found = execution.head(connection.cursor(), "gate", able, lambda: ["zz:latest"])
             assert found == f"9{500:025}"
             clouds = {"x:cloud": 0}.get
-            assert running.head(connection.cursor(), "gate", clouds, list) == f"9{501:025}"
+            assert execution.head(connection.cursor(), "gate", clouds, list) == f"9{501:025}"
         few, many = costs
         assert all(later <= former + 200 for former, later in zip(few, many, strict=True)), costs
 
@@ -342,7 +342,7 @@ def test_ten_thousand_spellings_of_a_model_are_one_group_and_one_list(tmp_path: 
             asked.append(model)
             return 0
 
-        assert running.head(connection.cursor(), "gate", bonus_of) == f"{0:026}"
+        assert execution.head(connection.cursor(), "gate", bonus_of) == f"{0:026}"
         assert asked == ["M"]
         page = queries.page(connection.cursor(), Filter(model="m"), None, 2000)
         assert [job.model for job in page] == [job.model for job in reversed(jobs)]

@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 
 from conftest import LoggedFailures
 from foreman.jobs.job import Ending, JobError
-from foreman.store.bells import Bells
-from foreman.store.trouble import unavailable
+from foreman.store.errors import unavailable
+from foreman.store.notifications import Bells
 from foreman.timetable import AT_LEAST, Timetable
 from test_worker import Shop, new
 

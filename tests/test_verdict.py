@@ -14,7 +14,7 @@ from foreman import errors, verdict
 from foreman.errors import Why
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Mishap, Usage
 from foreman.protocol.framing import Kind, cutter_for, kind_for
-from foreman.store.rows import usage_from, usage_text
+from foreman.store.sqlite.statements.rows import usage_from, usage_text
 from foreman.util.slices import at_once
 from foreman.verdict import Heard, Success, remains
 

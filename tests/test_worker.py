@@ -23,12 +23,12 @@ from foreman.attempt import Attempt, Bounds
 from foreman.doubts import Doubts
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.protocol.routes import Lane, Way, way
-from foreman.store.bells import Bells
-from foreman.store.database import Database
-from foreman.store.statements.running import PIECES
-from foreman.store.statements.shared import WrongState
-from foreman.store.store import Store
-from foreman.store.trouble import unavailable
+from foreman.store.errors import unavailable
+from foreman.store.notifications import Bells
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.statements.execution import PIECES
+from foreman.store.sqlite.statements.transaction import WrongState
+from foreman.store.sqlite.store import Store
 from foreman.timetable import Timetable
 from foreman.worker import MISSED_PAUSE, RECHECK, STORE_PAUSE, Worker
 from test_inference import Call, Work

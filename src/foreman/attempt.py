@@ -26,10 +26,10 @@ from foreman.question import ModelMissing, Question
 from foreman.record import Record
 from foreman.scheduling.gate import Turn
 from foreman.scheduling.queue_status import Place
-from foreman.store.statements.running import Claim, Stale
-from foreman.store.statements.shared import Artifact
-from foreman.store.store import Store
-from foreman.store.trouble import StoreUnavailable
+from foreman.store.errors import StoreUnavailable
+from foreman.store.sqlite.statements.execution import Claim, Stale
+from foreman.store.sqlite.statements.transaction import Artifact
+from foreman.store.sqlite.store import Store
 from foreman.util.byte_budget import Budget
 from foreman.util.cooperator import in_turns
 from foreman.util.deadline import Deadline

@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman.jobs.job import State
-from foreman.store.store import Store
-from foreman.store.trouble import StoreUnavailable
+from foreman.store.errors import StoreUnavailable
+from foreman.store.sqlite.store import Store
 
 #: How often it is looked whether something is old enough, in seconds.
 EVERY = 60.0

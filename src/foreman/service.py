@@ -23,9 +23,9 @@ from foreman.jobs.job import State
 from foreman.listening import port_for, refuse_strangers
 from foreman.relay import Limits
 from foreman.scheduling.gate import Gate
-from foreman.store.bells import Bells
-from foreman.store.database import Database
-from foreman.store.store import Store
+from foreman.store.notifications import Bells
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.store import Store
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory

@@ -191,7 +191,7 @@ def run(config: Config) -> None:
 
 def _or_exit(config: Config) -> Foreman:
     """The daemon; a store that is not to be used ends the process with the reason."""
-    from foreman.store.trouble import StoreRefused
+    from foreman.store.errors import StoreRefused
 
     try:
         return service_from(config)

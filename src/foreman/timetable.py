@@ -8,8 +8,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from foreman.jobs.job import LONGEST_PAUSE
-from foreman.store.store import Store
-from foreman.store.trouble import StoreUnavailable
+from foreman.store.errors import StoreUnavailable
+from foreman.store.sqlite.store import Store
 
 #: How often it is looked at least, in seconds: the wall clock, by which jobs are due, may have been set.
 AT_LEAST = 30.0

@@ -17,7 +17,7 @@ from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded
 from foreman.protocol.error_text import MOST_BYTES, said
 from foreman.protocol.framing import Kind
 from foreman.protocol.usage import MEMBERS, Tally, tally
-from foreman.store.statements.shared import Artifact
+from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.util.slices import Slices
 
 #: Failures that came before the target had taken the request.

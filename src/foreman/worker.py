@@ -22,10 +22,10 @@ from foreman.output import Output
 from foreman.protocol import model_names
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
-from foreman.store.statements.running import Claim, Stale
-from foreman.store.statements.shared import WrongState
-from foreman.store.store import Store
-from foreman.store.trouble import StoreUnavailable
+from foreman.store.errors import StoreUnavailable
+from foreman.store.sqlite.statements.execution import Claim, Stale
+from foreman.store.sqlite.statements.transaction import WrongState
+from foreman.store.sqlite.store import Store
 from foreman.target.models import Standing
 from foreman.util.tracked_set import Crowd
 from foreman.verdict import Success, until_then

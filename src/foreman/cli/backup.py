@@ -34,8 +34,8 @@ def command(copy: Path, db_path: str | None) -> None:
     The copy is of one moment, and holds whatever was acknowledged before it. A running foreman goes on meanwhile. FILE
     appears when every page of it has been looked at. Put it back with foreman restore.
     """
-    from foreman.store.backup import back_up
-    from foreman.store.trouble import StoreRefused, StoreUnavailable
+    from foreman.store.errors import StoreRefused, StoreUnavailable
+    from foreman.store.sqlite.backup import back_up
 
     path = database(os.environ, db_path)
     try:

@@ -31,8 +31,8 @@ def command(copy: Path, db_path: str | None) -> None:
     The copy is verified first. What was there is kept beside it, under a name that is told. Jobs that had not ended when
     the copy was made run when foreman starts, those that ran then among them.
     """
-    from foreman.store.backup import restore
-    from foreman.store.trouble import StoreRefused, StoreUnavailable
+    from foreman.store.errors import StoreRefused, StoreUnavailable
+    from foreman.store.sqlite.backup import restore
 
     path = database(os.environ, db_path)
     try:

@@ -21,7 +21,7 @@ from foreman.protocol.request_body import Asked, Errand
 from foreman.protocol.routes import Lane
 from foreman.record import Record, outcome_of
 from foreman.scheduling.policy import Ticket
-from foreman.store.store import Store
+from foreman.store.sqlite.store import Store
 from foreman.target.model_list import Listing
 from foreman.util.byte_budget import Budget
 from foreman.util.cooperator import LARGE, SMALL, in_turns

@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from foreman.inference import Inference
 from foreman.scheduling.estimates import Range
 from foreman.scheduling.policy import Ticket
-from foreman.store.store import Store
-from foreman.store.trouble import StoreUnavailable
+from foreman.store.errors import StoreUnavailable
+from foreman.store.sqlite.store import Store
 
 
 @define(eq=False)

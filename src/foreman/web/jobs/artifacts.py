@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 from foreman import errors
 from foreman.jobs.job import OWN_ARTIFACTS
 from foreman.protocol.headers import RawHeaders
-from foreman.store.blobs import Stored
-from foreman.store.statements.shared import Artifact, ArtifactFile
-from foreman.store.store import Store
+from foreman.store.sqlite.blobs import Stored
+from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile
+from foreman.store.sqlite.store import Store
 from foreman.web.answers import PHRASES
 from foreman.web.jobs import asking
 from foreman.web.jobs.pace import Pace

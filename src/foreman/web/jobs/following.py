@@ -14,9 +14,9 @@ from foreman import errors
 from foreman.jobs.job import ACTIVE, FOLLOWED, PARTIAL, STREAM, Job
 from foreman.output import Output
 from foreman.protocol.headers import RawHeaders
-from foreman.store.blobs import Stored
-from foreman.store.queries import Event
-from foreman.store.store import Store
+from foreman.store.sqlite.blobs import Stored
+from foreman.store.sqlite.queries import Event
+from foreman.store.sqlite.store import Store
 from foreman.web.answers import go_json
 from foreman.web.jobs.pace import Pace
 from foreman.web.jobs.pieces import PIECE_OF_LINES, Pieces, Readers

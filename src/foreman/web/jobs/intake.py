@@ -13,9 +13,9 @@ from foreman.jobs.job import Job, NewJob
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import Asked
 from foreman.question import ModelMissing
-from foreman.store.statements.enqueue import Enqueued, KeyReused
-from foreman.store.store import Store
-from foreman.store.trouble import StoreUnavailable
+from foreman.store.errors import StoreUnavailable
+from foreman.store.sqlite.statements.enqueue import Enqueued, KeyReused
+from foreman.store.sqlite.store import Store
 from foreman.util.cooperator import in_turns
 from foreman.util.slices import Slices
 from foreman.web.answers import Reply, json_reply

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from attrs import define, field
 
-from foreman.store.blobs import Stored
-from foreman.store.store import Store
+from foreman.store.sqlite.blobs import Stored
+from foreman.store.sqlite.store import Store
 from foreman.web.jobs.pace import Pace
 from foreman.web.jobs.problems import SOON, Problem
 

@@ -12,10 +12,10 @@ from foreman.errors import shortened
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.routes import Family
 from foreman.question import ModelMissing
-from foreman.store.statements.by_hand import TooLargeTogether, TooManyArtifacts
-from foreman.store.statements.enqueue import KeyReused, TooManyJobs
-from foreman.store.statements.shared import TooMuchStored, WrongState
-from foreman.store.trouble import StoreUnavailable
+from foreman.store.errors import StoreUnavailable
+from foreman.store.sqlite.statements.enqueue import KeyReused, TooManyJobs
+from foreman.store.sqlite.statements.transaction import TooMuchStored, WrongState
+from foreman.store.sqlite.statements.user_actions import TooLargeTogether, TooManyArtifacts
 from foreman.web.answers import PROBLEM_JSON, Reply, error_reply, go_json, problem_value
 
 #: When to try again, in seconds: the store is looked after every few seconds; a line of jobs becomes shorter slowly.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from foreman import errors
 from foreman.jobs.job import State
-from foreman.store.store import Store
+from foreman.store.sqlite.store import Store
 from foreman.web.jobs.waking import Waking
 
 #: Between two batches, in seconds.

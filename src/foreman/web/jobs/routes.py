@@ -20,8 +20,8 @@ from foreman import errors
 from foreman.jobs.job import Job
 from foreman.protocol.request_body import Asked
 from foreman.record import Outcome, Record
-from foreman.store.statements.shared import WrongState
-from foreman.store.store import Store
+from foreman.store.sqlite.statements.transaction import WrongState
+from foreman.store.sqlite.store import Store
 from foreman.web.accesslog import AccessLog
 from foreman.web.answers import Reply, json_reply
 from foreman.web.jobs import artifacts, asking, listing, pruning

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from foreman import errors
 from foreman.jobs.job import ArtifactInfo, Job, JobError
-from foreman.store.queries import Event
+from foreman.store.sqlite.queries import Event
 from foreman.target.models import Standing
 from foreman.util import timestamps
 from foreman.web.jobs.waking import Waking

@@ -10,8 +10,8 @@ from attrs import evolve, frozen
 from foreman.errors import ForemanError
 from foreman.jobs.job import Job, NewJob, State, sort_key
 from foreman.protocol import model_names
-from foreman.store.rows import group_key_of, job_of
-from foreman.store.statements.shared import Transaction, add_waiting, check_room, held_by, tell
+from foreman.store.sqlite.statements.rows import group_key_of, job_of
+from foreman.store.sqlite.statements.transaction import Transaction, add_waiting, check_room, held_by, tell
 from foreman.util.byte_budget import SHARE, is_fair
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted.enterprise.adbapi import ConnectionPool
 
-from foreman.store import opening
-from foreman.store.looks import READERS
+from foreman.store.sqlite import opening
+from foreman.store.sqlite.read_queue import READERS
 
 #: Of a reader's pages, in KiB: what it goes through most often; whole artifacts pass through it.
 READER_CACHE = 16_384

@@ -8,8 +8,8 @@ from typing import TypeVar
 from attrs import frozen
 
 from foreman.jobs.job import State
-from foreman.store.rows import first_id
-from foreman.store.statements.shared import Transaction
+from foreman.store.sqlite.statements.rows import first_id
+from foreman.store.sqlite.statements.transaction import Transaction
 
 T = TypeVar("T")
 

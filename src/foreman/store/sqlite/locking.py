@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import define, field
 
-from foreman.store.trouble import StoreInUse, StoreUnavailable
+from foreman.store.errors import StoreInUse, StoreUnavailable
 
 #: The byte that is locked of the database itself: far behind what SQLite locks or writes (its files end at 2**48).
 _BYTE = 2**62

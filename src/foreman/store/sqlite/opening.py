@@ -17,11 +17,11 @@ from attrs import frozen
 
 from foreman.errors import one_line
 from foreman.protocol.model_names import canonical
-from foreman.store.locking import Lock, check_names, real, take_lock
-from foreman.store.rows import group_key_of
-from foreman.store.statements.running import rescue
-from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import StoreRefused, StoreUnavailable, named, unavailable
+from foreman.store.errors import StoreRefused, StoreUnavailable, named, unavailable
+from foreman.store.sqlite.locking import Lock, check_names, real, take_lock
+from foreman.store.sqlite.statements.execution import rescue
+from foreman.store.sqlite.statements.rows import group_key_of
+from foreman.store.sqlite.statements.transaction import Transaction
 
 #: "FMAN", in the file's header.
 APPLICATION_ID = 0x464D414E

@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import Condition, StoreUnavailable, named, unavailable
+from foreman.store.errors import Condition, StoreUnavailable, named, unavailable
+from foreman.store.sqlite.statements.transaction import Transaction
 from foreman.util.tracked_set import Crowd
 
 T = TypeVar("T")

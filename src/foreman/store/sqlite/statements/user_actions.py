@@ -5,8 +5,8 @@ from __future__ import annotations
 from foreman.errors import ForemanError
 from foreman.jobs import job as jobs
 from foreman.jobs.job import ArtifactInfo, Job
-from foreman.store.statements.enqueue import check_waiting
-from foreman.store.statements.shared import (
+from foreman.store.sqlite.statements.enqueue import check_waiting
+from foreman.store.sqlite.statements.transaction import (
     Artifact,
     ArtifactFile,
     Transaction,

@@ -11,18 +11,18 @@ from attrs import define, field
 from ulid import ULID
 
 from foreman.jobs.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJob, State, Usage
-from foreman.store import backup, blobs, opening, queries
-from foreman.store.bells import Bells
-from foreman.store.blobs import Stored
-from foreman.store.database import Database
-from foreman.store.gathered import Gathered
-from foreman.store.queries import Counts, Event, Filter
-from foreman.store.statements import by_hand, enqueue, prune, running, sweep
-from foreman.store.statements.enqueue import Enqueued
-from foreman.store.statements.prune import Forgotten
-from foreman.store.statements.running import Claim
-from foreman.store.statements.shared import Artifact, ArtifactFile, Transaction
-from foreman.store.trouble import Condition, StoreUnavailable
+from foreman.store.errors import Condition, StoreUnavailable
+from foreman.store.notifications import Bells
+from foreman.store.sqlite import backup, blobs, opening, queries
+from foreman.store.sqlite.batched_reads import Gathered
+from foreman.store.sqlite.blobs import Stored
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.queries import Counts, Event, Filter
+from foreman.store.sqlite.statements import enqueue, execution, prune, sweep, user_actions
+from foreman.store.sqlite.statements.enqueue import Enqueued
+from foreman.store.sqlite.statements.execution import Claim
+from foreman.store.sqlite.statements.prune import Forgotten
+from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile, Transaction
 
 T = TypeVar("T")
 
@@ -91,49 +91,49 @@ class Store:
             where it cannot run now.
         :param installed: likewise: the canonical names of the models that the target has.
         """
-        return await self.database.write(lambda tx: running.claim(tx, lane, self.database.boot, bonus_of, installed))
+        return await self.database.write(lambda tx: execution.claim(tx, lane, self.database.boot, bonus_of, installed))
 
     async def keep(self, claim: Claim, number: int, data: bytes) -> None:
         """Keep the next lines of an answer that is on its way.
 
         :raises running.Stale:
         """
-        await self.database.write(lambda tx: running.keep(tx, claim, number, data))
+        await self.database.write(lambda tx: execution.keep(tx, claim, number, data))
 
     async def succeed(self, claim: Claim, artifacts: Sequence[Artifact], usage: Usage | None) -> None:
         """The job has its answer.
 
         :raises running.Stale:
         """
-        await self.database.write(lambda tx: running.succeed(tx, claim, artifacts, usage))
+        await self.database.write(lambda tx: execution.succeed(tx, claim, artifacts, usage))
 
     async def end(self, claim: Claim, decide: Callable[[Job, int], Ending], artifacts: Sequence[Artifact] = ()) -> Job:
         """The job's try ended without success; ``decide`` says what becomes of it, in another thread.
 
         :raises running.Stale:
         """
-        return await self.database.write(lambda tx: running.end(tx, claim, decide, artifacts))
+        return await self.database.write(lambda tx: execution.end(tx, claim, decide, artifacts))
 
     async def release(self, claim: Claim) -> Job:
         """Give the job back as if it had not been taken.
 
         :raises running.Stale:
         """
-        return await self.database.write(lambda tx: running.release(tx, claim))
+        return await self.database.write(lambda tx: execution.release(tx, claim))
 
     async def cancel(self, id_: str) -> Job:
         """End a job that waits, or note that a running one is to end.
 
         :raises shared.WrongState:
         """
-        return await self.database.write(lambda tx: by_hand.cancel(tx, id_))
+        return await self.database.write(lambda tx: user_actions.cancel(tx, id_))
 
     async def retry(self, id_: str) -> Job:
         """Queue again what ended without success.
 
         :raises shared.WrongState, enqueue.TooManyJobs:
         """
-        return await self.database.write(lambda tx: by_hand.retry(tx, id_, self._max_jobs))
+        return await self.database.write(lambda tx: user_actions.retry(tx, id_, self._max_jobs))
 
     async def delete(self, id_: str) -> None:
         """Forget a job that has ended.
@@ -141,7 +141,7 @@ class Store:
         :raises shared.WrongState:
         """
         self._deleted = True
-        await self._delete(lambda tx: by_hand.delete(tx, id_))
+        await self._delete(lambda tx: user_actions.delete(tx, id_))
 
     async def put_artifact(
         self, id_: str, artifact: Artifact | ArtifactFile, most_bytes: int | None = None
@@ -161,7 +161,7 @@ class Store:
             room = self.database.check_room()
             self._deleted = True  # it may take the place of another
             return await self.database.write(
-                lambda tx: by_hand.put_by_hand(tx, id_, artifact, most_bytes, room), is_large=is_large
+                lambda tx: user_actions.put_by_hand(tx, id_, artifact, most_bytes, room), is_large=is_large
             )
         finally:
             if isinstance(artifact, ArtifactFile):

@@ -14,8 +14,8 @@ from attrs import frozen
 from foreman.errors import ForemanError
 from foreman.jobs import job as jobs
 from foreman.jobs.job import Ending, Job, JobLane, Usage
-from foreman.store.rows import CLOUD_GROUP, JOB_COLUMNS, UNREADABLE_GROUP, job_from, usage_text
-from foreman.store.statements.shared import (
+from foreman.store.sqlite.statements.rows import CLOUD_GROUP, JOB_COLUMNS, UNREADABLE_GROUP, job_from, usage_text
+from foreman.store.sqlite.statements.transaction import (
     Artifact,
     Transaction,
     add_bytes,

@@ -12,8 +12,8 @@ from attrs import evolve, frozen
 
 from foreman.jobs.job import STATES, ArtifactInfo, Job, JobLane, State
 from foreman.protocol import model_names
-from foreman.store.rows import JOB_COLUMNS, LEEWAY, Row, first_id, job_from, job_of
-from foreman.store.statements.running import head
+from foreman.store.sqlite.statements.execution import head
+from foreman.store.sqlite.statements.rows import JOB_COLUMNS, LEEWAY, Row, first_id, job_from, job_of
 
 #: Farther back in the queue nobody is told a place.
 FARTHEST = 1000

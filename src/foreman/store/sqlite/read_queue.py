@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from foreman.store.trouble import StoreUnavailable, TooManyLooks
+from foreman.store.errors import StoreUnavailable, TooManyLooks
 
 T = TypeVar("T")
 

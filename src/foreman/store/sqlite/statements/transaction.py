@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 
 from foreman.errors import ForemanError
 from foreman.jobs.job import ArtifactInfo, Job, JobError, State
-from foreman.store.rows import job_of
+from foreman.store.sqlite.statements.rows import job_of
 from foreman.util.byte_budget import SHARE, is_fair
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foreman.store.statements.shared import Transaction, end_waiting, existing, expired_error, tell
+from foreman.store.sqlite.statements.transaction import Transaction, end_waiting, existing, expired_error, tell
 
 #: How many a sweep takes at once, so that the writer is not held for long.
 SWEEP = 500

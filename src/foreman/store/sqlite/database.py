@@ -17,13 +17,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from foreman.store import looks, opening, readonly
-from foreman.store.bells import Bells
-from foreman.store.locking import Lock, real, take_lock
-from foreman.store.looks import READERS, Looks
-from foreman.store.opening import Opened
-from foreman.store.statements.shared import Transaction
-from foreman.store.trouble import (
+from foreman.store.errors import (
     Condition,
     StoreRefused,
     StoreUnavailable,
@@ -32,7 +26,13 @@ from foreman.store.trouble import (
     named,
     unavailable,
 )
-from foreman.store.writer import Writer
+from foreman.store.notifications import Bells
+from foreman.store.sqlite import opening, read_only, read_queue
+from foreman.store.sqlite.locking import Lock, real, take_lock
+from foreman.store.sqlite.opening import Opened
+from foreman.store.sqlite.read_queue import READERS, Looks
+from foreman.store.sqlite.statements.transaction import Transaction
+from foreman.store.sqlite.writer import Writer
 from foreman.util.file_permissions import loose
 
 T = TypeVar("T")
@@ -185,7 +185,7 @@ class Database:
         if self._opened is not None:
             self._serve(self._opened)
         elif self._problem.condition not in {"off", "broken"}:
-            self._reading = readonly.pool_for(self._reactor, self.path)
+            self._reading = read_only.pool_for(self._reactor, self.path)
             if self._reading is not None:
                 self._looks = Looks(self._reading, self._reactor)
             self._reopening = LoopingCall(self._try_again)
@@ -227,7 +227,7 @@ class Database:
     def _serve(self, opened: Opened) -> None:
         self._writing = self._pool(1, opening.configure)
         # One more than look, to look through a large file at the start.
-        self._reading = self._pool(READERS + 1, readonly.configure_reader)
+        self._reading = self._pool(READERS + 1, read_only.configure_reader)
         self._writing.start()
         self._reading.start()
         self._looks = Looks(self._reading, self._reactor)
@@ -316,7 +316,7 @@ class Database:
         if is_interrupt(problem):
             if self._looks is None:  # foreman stops
                 raise self._problem from None
-            raise TookTooLong(looks.PATIENCE) from None
+            raise TookTooLong(read_queue.PATIENCE) from None
         refusal = unavailable(named(problem) or "unwritable", problem)
         if refusal.condition == "broken":  # what cannot be read is not to be built on
             self._give_up(problem)

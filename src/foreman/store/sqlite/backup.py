@@ -15,9 +15,9 @@ from pathlib import Path
 from attrs import frozen
 
 from foreman.errors import one_line
-from foreman.store.locking import check_names, real, take_lock
-from foreman.store.opening import APPLICATION_ID, migrations, naming
-from foreman.store.trouble import StoreRefused, StoreUnavailable, named
+from foreman.store.errors import StoreRefused, StoreUnavailable, named
+from foreman.store.sqlite.locking import check_names, real, take_lock
+from foreman.store.sqlite.opening import APPLICATION_ID, migrations, naming
 
 #: What belongs to a database beside its file.
 _BESIDE = ("-wal", "-shm")

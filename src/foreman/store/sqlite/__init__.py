@@ -1,0 +1,1 @@
+"""The store in SQLite: one writer with group commit, readers beside it."""
