@@ -16,7 +16,7 @@ from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
 import golden
 from conftest import LoggedFailures
 from doorstep import Caller, Doorstep, Heard, doorstep, sized
-from foreman.logs import observer
+from foreman.system.logs import observer
 from wire import Response, request
 
 CHAT = request("POST", "/api/chat", b'{"model":"m","messages":[{"role":"user","content":"a secret prompt"}]}')

@@ -12,8 +12,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import capturedLogs, formatEvent
 
 from bench import listen, port_of, reactor, settings, start_foreman
-from foreman.banner import MOST_NAMES, Banner
 from foreman.simulator import Settings, Simulator
+from foreman.system.banner import MOST_NAMES, Banner
 from foreman.target.listings import Installed, Running
 from processes import free_port
 

@@ -64,9 +64,9 @@ FLOORS = (
         "foreman.util.cooperator",
         "foreman.util.deadline",
         "foreman.output",
-        "foreman.logs",
-        "foreman.notify",
-        "foreman.listening",
+        "foreman.system.logs",
+        "foreman.system.sd_notify",
+        "foreman.system.listening",
         "foreman.config.token_file",
     },
     {
@@ -85,7 +85,7 @@ FLOORS = (
         "foreman.housekeeping",
     },
     {"foreman.web"},
-    {"foreman.banner", "foreman.service", "foreman.tap", "foreman.cli", "foreman.simulator"},
+    {"foreman.system.banner", "foreman.service", "foreman.tap", "foreman.cli", "foreman.simulator"},
 )
 #: What the ground floor may use beside the standard library.
 GROUND_LIBRARIES = {"attrs", "attr", "msgspec", "ulid", "zstandard", "foreman", "__future__"}

@@ -16,8 +16,8 @@ from twisted.internet.protocol import Factory
 
 from bench import settings
 from foreman.errors import ConfigError
-from foreman.listening import port_for, refuse_strangers, why_not
 from foreman.service import Foreman
+from foreman.system.listening import port_for, refuse_strangers, why_not
 
 reactor: Any = installed_reactor
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from foreman import notify
+from foreman.system import sd_notify
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def supervisor() -> Iterator[socket.socket]:
 Tell = Callable[[Mapping[str, str]], bool]
 
 
-@pytest.mark.parametrize(("tell", "said"), [(notify.ready, b"READY=1"), (notify.stopping, b"STOPPING=1")])
+@pytest.mark.parametrize(("tell", "said"), [(sd_notify.ready, b"READY=1"), (sd_notify.stopping, b"STOPPING=1")])
 def test_the_supervisor_is_told_at_its_socket(
     tell: Tell, said: bytes, supervisor: socket.socket, tmp_path: Path
 ) -> None:
@@ -38,7 +38,7 @@ def test_the_supervisor_is_told_at_its_socket(
 def test_a_socket_without_a_file_is_found_by_its_abstract_name(supervisor: socket.socket) -> None:
     name = f"foreman-test-{uuid4()}"
     supervisor.bind(f"\0{name}")
-    assert notify.ready({"NOTIFY_SOCKET": f"@{name}"})
+    assert sd_notify.ready({"NOTIFY_SOCKET": f"@{name}"})
     assert supervisor.recv(100) == b"READY=1"
 
 
@@ -47,15 +47,15 @@ def test_without_a_supervisor_that_can_be_reached_nothing_is_opened(environ: dic
     def no_socket(*_: object) -> Any:
         raise AssertionError("a socket was made")
 
-    assert not notify.ready(environ, no_socket)
-    assert not notify.stopping(environ, no_socket)
+    assert not sd_notify.ready(environ, no_socket)
+    assert not sd_notify.stopping(environ, no_socket)
 
 
 def test_a_supervisor_that_is_gone_harms_nobody(tmp_path: Path) -> None:
-    assert not notify.ready({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    assert not sd_notify.ready({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
 
 
 def test_a_supervisor_that_does_not_read_makes_nobody_wait_for_ever(supervisor: socket.socket, tmp_path: Path) -> None:
     where = str(tmp_path / "notify")
     supervisor.bind(where)
-    assert not all(notify.ready({"NOTIFY_SOCKET": where}) for _ in range(10_000))
+    assert not all(sd_notify.ready({"NOTIFY_SOCKET": where}) for _ in range(10_000))

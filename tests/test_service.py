@@ -26,10 +26,10 @@ from foreman.auth.tokens import Holder, digest, write_file
 from foreman.config.listen_address import with_backlog
 from foreman.config.token_file import tokens_of
 from foreman.inference import Inference
-from foreman.listening import BACKLOG
 from foreman.scheduling.gate import Gate
 from foreman.service import Foreman
 from foreman.simulator import Settings, Simulator
+from foreman.system.listening import BACKLOG
 from foreman.target.inventory import Inventory
 from foreman.target.warmup import Warmer
 from foreman.web.accesslog import AccessLog

@@ -14,18 +14,18 @@ from ulid import ULID
 from foreman import errors
 from foreman.attempt import Bounds
 from foreman.auth.tokens import Tokens
-from foreman.banner import Banner
 from foreman.config.settings import Config
 from foreman.config.token_file import TokenFile, tokens_of
 from foreman.housekeeping import Housekeeping
 from foreman.inference import Inference
 from foreman.jobs.job import State
-from foreman.listening import port_for, refuse_strangers
 from foreman.relay import Limits
 from foreman.scheduling.gate import Gate
 from foreman.store.notifications import Bells
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.store import Store
+from foreman.system.banner import Banner
+from foreman.system.listening import port_for, refuse_strangers
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory

@@ -17,9 +17,9 @@ from attrs import evolve
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
-from foreman import notify
 from foreman.config.settings import SETTINGS, Config, load
 from foreman.errors import ConfigError
+from foreman.system import sd_notify
 
 if TYPE_CHECKING:
     from foreman.service import Foreman
@@ -76,7 +76,7 @@ def choose_log(runner: Any, log_format: str, level: str) -> None:
     """
     from twisted.logger import LogLevel
 
-    from foreman import logs
+    from foreman.system import logs
 
     if "fileLogObserverFactory" in runner:  # twist, which does not tell an option that was given from its default
         given = list(takewhile(lambda word: word != runner.subCommand, sys.argv[1:]))
@@ -137,7 +137,7 @@ def _listening(listen: str) -> Iterator[None]:
     except ConfigError as problem:  # the port was open, and strangers could have come in
         raise CannotListen(f"foreman: {problem}") from None
     except Exception as problem:  # noqa: BLE001 - whatever keeps the port from opening is told in one line
-        from foreman.listening import why_not
+        from foreman.system.listening import why_not
 
         raise CannotListen(f"foreman cannot listen on {why_not(listen, problem)}") from None
 
@@ -161,8 +161,8 @@ def service_from(config: Config) -> Foreman:
     foreman = Foreman(config, running, time.time, ULID, random.random)
     foreman.open_store()
     running.callWhenRunning(_take_signals, running, foreman)
-    running.callWhenRunning(notify.ready, os.environ)
-    running.addSystemEventTrigger("before", "shutdown", notify.stopping, os.environ)
+    running.callWhenRunning(sd_notify.ready, os.environ)
+    running.addSystemEventTrigger("before", "shutdown", sd_notify.stopping, os.environ)
     return foreman
 
 
@@ -171,7 +171,7 @@ def run(config: Config) -> None:
     from twisted.internet import reactor
     from twisted.logger import globalLogBeginner
 
-    from foreman.logs import observer
+    from foreman.system.logs import observer
 
     globalLogBeginner.beginLoggingTo(
         [observer(config.log_format, sys.stdout, config.log_level)], redirectStandardIO=False

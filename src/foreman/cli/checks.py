@@ -23,10 +23,10 @@ from foreman.config.listen_address import is_private, url_of
 from foreman.config.settings import Config
 from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
-from foreman.listening import why_not
 from foreman.protocol import lenient_json
 from foreman.store.errors import StoreInUse, StoreRefused, StoreUnavailable
 from foreman.store.sqlite.opening import check_library, examine
+from foreman.system.listening import why_not
 from foreman.tap import fitting, raise_descriptor_limit
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
