@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
 from foreman.protocol.routes import Lane, Way
-from foreman.record import Record
+from foreman.proxy.access_record import Record
 from foreman.web.accesslog import PERIOD, REFUSALS, AccessLog
 
 WAY = Way(Lane.FOREMAN, "ollama", "/")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from foreman import errors
 from foreman.protocol.routes import Family
-from foreman.question import ModelMissing
+from foreman.proxy.request import ModelMissing
 from foreman.web.answers import (
     PHRASES,
     STATUS,

@@ -24,12 +24,12 @@ import golden
 import wire
 from bench import RunningForeman, listen, port_of, start_foreman
 from foreman import errors
-from foreman.inference import RETRY_PAUSE, Inference
 from foreman.protocol import request_body
 from foreman.protocol.routes import Way, way
-from foreman.question import ModelMissing, Question
-from foreman.record import Record
-from foreman.relay import Limits
+from foreman.proxy.access_record import Record
+from foreman.proxy.inference import RETRY_PAUSE, Inference
+from foreman.proxy.relay import Limits
+from foreman.proxy.request import ModelMissing, Question
 from foreman.scheduling.gate import Gate
 from foreman.scheduling.policy import Ticket
 from foreman.scheduling.queue_status import Place

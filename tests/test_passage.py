@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from foreman import errors
-from foreman.passage import Pass, Passage
+from foreman.proxy.concurrency import Pass, Passage
 from test_inference import Work
 
 

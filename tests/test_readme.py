@@ -34,7 +34,7 @@ from foreman.cli.tables import Seen, show
 from foreman.config.settings import _NOT_SETTINGS, SETTINGS, load
 from foreman.errors import Why
 from foreman.protocol.routes import Lane
-from foreman.record import Outcome
+from foreman.proxy.access_record import Outcome
 from foreman.tap import Options
 from test_golden import ADDED, DIFFERENT
 

@@ -16,7 +16,7 @@ from twisted.web.http import PotentialDataLoss
 from foreman import errors
 from foreman.protocol.framing import LONGEST_LINE, Kind, cutter_for
 from foreman.protocol.usage import tally
-from foreman.relay import KEPT_WHOLE, LastPieces, Limits, Relay
+from foreman.proxy.relay import KEPT_WHOLE, LastPieces, Limits, Relay
 from foreman.util.byte_budget import Budget
 
 LINE = b'{"done":false,"message":{"content":"word"}}\n'

@@ -25,7 +25,7 @@ from foreman import service as service_module
 from foreman.auth.tokens import Holder, digest, write_file
 from foreman.config.listen_address import with_backlog
 from foreman.config.token_file import tokens_of
-from foreman.inference import Inference
+from foreman.proxy.inference import Inference
 from foreman.scheduling.gate import Gate
 from foreman.service import Foreman
 from foreman.simulator import Settings, Simulator

@@ -13,7 +13,7 @@ from doorstep import doorstep, sized
 from foreman import errors
 from foreman.protocol.request_body import Asked
 from foreman.protocol.routes import Family, Lane, Way
-from foreman.record import Record
+from foreman.proxy.access_record import Record
 from foreman.scheduling.estimates import Range
 from foreman.scheduling.queue_status import Place
 from foreman.web.answers import Reply

@@ -12,7 +12,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors
-from foreman.inference import Inference
 from foreman.jobs.job import FOLLOWED, Job, Mishap
 from foreman.output import Output
 from foreman.protocol import routes
@@ -22,8 +21,10 @@ from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import Asked
 from foreman.protocol.routes import Way
 from foreman.protocol.stream_flag import with_stream
-from foreman.question import ModelMissing, Question
-from foreman.record import Record
+from foreman.proxy.access_record import Record
+from foreman.proxy.active_request import Work
+from foreman.proxy.inference import Inference
+from foreman.proxy.request import ModelMissing, Question
 from foreman.scheduling.gate import Turn
 from foreman.scheduling.queue_status import Place
 from foreman.store.errors import StoreUnavailable
@@ -35,7 +36,6 @@ from foreman.util.cooperator import in_turns
 from foreman.util.deadline import Deadline
 from foreman.util.slices import Slices
 from foreman.verdict import Heard, Success, judge, remains
-from foreman.work import Work
 
 #: How often new lines are kept, in seconds.
 KEEP_EVERY = 2.0

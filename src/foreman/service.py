@@ -17,9 +17,9 @@ from foreman.auth.tokens import Tokens
 from foreman.config.settings import Config
 from foreman.config.token_file import TokenFile, tokens_of
 from foreman.housekeeping import Housekeeping
-from foreman.inference import Inference
 from foreman.jobs.job import State
-from foreman.relay import Limits
+from foreman.proxy.inference import Inference
+from foreman.proxy.relay import Limits
 from foreman.scheduling.gate import Gate
 from foreman.store.notifications import Bells
 from foreman.store.sqlite.database import Database

@@ -16,10 +16,10 @@ from twisted.logger import Logger
 from foreman import errors
 from foreman.attempt import Attempt, Bounds
 from foreman.doubts import Doubts
-from foreman.inference import Inference
 from foreman.jobs.job import Ending, Job, JobLane, Mishap, after
 from foreman.output import Output
 from foreman.protocol import model_names
+from foreman.proxy.inference import Inference
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
 from foreman.store.errors import StoreUnavailable

@@ -11,7 +11,7 @@ from twisted.logger import Logger, LogLevel
 
 from foreman.errors import shortened
 from foreman.protocol.routes import Way
-from foreman.record import Record
+from foreman.proxy.access_record import Record
 
 #: When thousands leave together, their lines must not hold up everybody else: a line takes 50 µs.
 LINES_AT_ONCE = 20

@@ -11,7 +11,7 @@ from attrs import frozen
 from foreman import errors
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.routes import Family
-from foreman.question import ModelMissing
+from foreman.proxy.request import ModelMissing
 
 #: What each failure is as a status, where the answer has not begun.
 STATUS: dict[type[errors.ForemanError], int] = {

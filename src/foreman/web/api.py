@@ -14,12 +14,12 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from foreman import errors
-from foreman.inference import Inference
 from foreman.protocol.body_values import ROOM
 from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Asked, Errand
 from foreman.protocol.routes import Lane
-from foreman.record import Record, outcome_of
+from foreman.proxy.access_record import Record, outcome_of
+from foreman.proxy.inference import Inference
 from foreman.scheduling.policy import Ticket
 from foreman.store.sqlite.store import Store
 from foreman.target.model_list import Listing

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IPushProducer
 from foreman import errors
 from foreman.protocol.error_text import said
 from foreman.protocol.headers import RawHeaders
-from foreman.record import Record
+from foreman.proxy.access_record import Record
 from foreman.scheduling.queue_status import Place
 from foreman.web.answers import failure_reply
 from foreman.web.visit import Visit

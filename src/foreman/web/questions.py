@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from foreman.protocol import request_body
 from foreman.protocol.request_body import Asked
-from foreman.question import Question
+from foreman.proxy.request import Question
 from foreman.target.file_body import FileBody
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import Slices

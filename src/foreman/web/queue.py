@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
-from foreman.inference import Inference
+from foreman.proxy.inference import Inference
 from foreman.scheduling.estimates import Range
 from foreman.scheduling.policy import Ticket
 from foreman.store.errors import StoreUnavailable

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from foreman import errors
 from foreman.auth.tokens import Tokens
-from foreman.record import Record, outcome_of
+from foreman.proxy.access_record import Record, outcome_of
 from foreman.web.accesslog import AccessLog
 from foreman.web.door import Door
 from foreman.web.visit import Visit

@@ -12,7 +12,7 @@ from foreman import errors
 from foreman.jobs.job import Job, NewJob
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import Asked
-from foreman.question import ModelMissing
+from foreman.proxy.request import ModelMissing
 from foreman.store.errors import StoreUnavailable
 from foreman.store.sqlite.statements.enqueue import Enqueued, KeyReused
 from foreman.store.sqlite.store import Store

@@ -11,7 +11,7 @@ from foreman import errors
 from foreman.errors import shortened
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.routes import Family
-from foreman.question import ModelMissing
+from foreman.proxy.request import ModelMissing
 from foreman.store.errors import StoreUnavailable
 from foreman.store.sqlite.statements.enqueue import KeyReused, TooManyJobs
 from foreman.store.sqlite.statements.transaction import TooMuchStored, WrongState

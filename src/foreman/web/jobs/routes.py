@@ -19,7 +19,7 @@ from twisted.web.resource import IResource
 from foreman import errors
 from foreman.jobs.job import Job
 from foreman.protocol.request_body import Asked
-from foreman.record import Outcome, Record
+from foreman.proxy.access_record import Outcome, Record
 from foreman.store.sqlite.statements.transaction import WrongState
 from foreman.store.sqlite.store import Store
 from foreman.web.accesslog import AccessLog

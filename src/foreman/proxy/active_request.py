@@ -8,8 +8,8 @@ from attrs import define
 from twisted.internet.defer import Deferred
 
 from foreman import errors
-from foreman.passage import Pass
-from foreman.relay import Relay
+from foreman.proxy.concurrency import Pass
+from foreman.proxy.relay import Relay
 
 
 @define(eq=False)

@@ -11,22 +11,23 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator, deferLater
 
 from foreman import errors
-from foreman.coldload import ColdLoad
-from foreman.passage import Passages
 from foreman.protocol.answer_origin import is_doubtful
 from foreman.protocol.framing import cutter_for, kind_for
 from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Errand
 from foreman.protocol.routes import Lane
 from foreman.protocol.usage import MARKED, Tally, tally
-from foreman.question import Asker, ModelMissing, Question
-from foreman.record import Outcome, Record
-from foreman.relay import LastPieces, Limits, Relay
+from foreman.proxy.access_record import Outcome, Record
+from foreman.proxy.active_request import Work
+from foreman.proxy.cold_load import ColdLoad
+from foreman.proxy.concurrency import Passages
+from foreman.proxy.model_swaps import Swaps
+from foreman.proxy.relay import LastPieces, Limits, Relay
+from foreman.proxy.request import Asker, ModelMissing, Question
 from foreman.scheduling.estimates import Answered, Estimates
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
 from foreman.scheduling.queue_status import Outlook, Place
-from foreman.swaps import Swaps
 from foreman.target.client import TargetClient
 from foreman.target.connection import Answer
 from foreman.target.inventory import Inventory
@@ -34,7 +35,6 @@ from foreman.target.models import Standing
 from foreman.util.byte_budget import Budget
 from foreman.util.cooperator import cooperator
 from foreman.util.tracked_set import Crowd
-from foreman.work import Work
 
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
 RETRY_PAUSE = 1.0

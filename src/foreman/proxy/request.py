@@ -13,7 +13,7 @@ from foreman.protocol.framing import Kind
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import Asked
 from foreman.protocol.routes import Way
-from foreman.relay import Reader
+from foreman.proxy.relay import Reader
 from foreman.scheduling.queue_status import Place
 
 

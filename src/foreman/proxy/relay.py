@@ -24,7 +24,7 @@ from zope.interface import implementer
 from foreman import errors
 from foreman.protocol.framing import Cutter
 from foreman.protocol.usage import Tally
-from foreman.record import Outcome, outcome_of
+from foreman.proxy.access_record import Outcome, outcome_of
 from foreman.target.connection import Answer
 from foreman.util.byte_budget import Budget
 from foreman.util.deadline import Deadline

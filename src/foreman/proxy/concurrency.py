@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from foreman import errors
 from foreman.protocol.request_body import Errand
 from foreman.protocol.routes import Lane
-from foreman.question import Question
+from foreman.proxy.request import Question
 from foreman.scheduling.queue_status import Place
 from foreman.util.deadline import Deadline
 

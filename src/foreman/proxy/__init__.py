@@ -1,0 +1,1 @@
+"""One inference request on its way through the gate to the target and back."""
