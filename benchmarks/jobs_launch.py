@@ -21,13 +21,13 @@ def main(file: Path, every: float) -> None:
     from twisted.internet import reactor
 
     from benchmarks.jobs_figures import Ticker
-    from foreman import housekeeping
     from foreman.tap import run
+    from foreman.worker import retention
 
     ticker = Ticker(reactor)
 
     if every:
-        housekeeping.EVERY = every
+        retention.EVERY = every
     reactor.callWhenRunning(ticker.start)  # type: ignore[attr-defined]
     answer_signals(file, ticker.take)
     run(config)

@@ -18,7 +18,6 @@ import wire
 from bench import listen, port_of, reactor, settings
 from foreman.auth.tokens import Holder, Tokens, digest
 from foreman.jobs.job import Ending, Job, JobError, Mishap, after
-from foreman.output import Output
 from foreman.protocol import model_names
 from foreman.store.notifications import Bells
 from foreman.store.sqlite.database import Database
@@ -33,6 +32,7 @@ from foreman.web.guards import Guards
 from foreman.web.jobs.intake import JobLimits
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.site import DoorFactory
+from foreman.worker.live_output import Output
 
 ALICE, BOB, ADMIN = "alice-token-of-sixteen", "bob-token-of-sixteen-1", "admin-token-of-sixteen"
 CHAT: dict[str, Any] = {"endpoint": "/api/chat", "payload": {"model": "m", "messages": [{"role": "user"}]}}

@@ -8,8 +8,8 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from foreman import errors
-from foreman.doubts import ENOUGH, PAUSE
 from foreman.jobs.job import MOST_BREAKS
+from foreman.worker.target_check import ENOUGH, PAUSE
 from test_worker import JSON, LAST, VECTOR, Shop, new, shop  # noqa: F401 - a fixture
 
 HTML = [(b"Content-Type", b"text/html")]

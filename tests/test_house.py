@@ -63,7 +63,7 @@ FLOORS = (
         "foreman.util.tracked_set",
         "foreman.util.cooperator",
         "foreman.util.deadline",
-        "foreman.output",
+        "foreman.worker.live_output",
         "foreman.system.logs",
         "foreman.system.sd_notify",
         "foreman.system.listening",
@@ -74,15 +74,15 @@ FLOORS = (
         "foreman.proxy.cold_load",
         "foreman.scheduling.queue_status",
         "foreman.proxy.request",
-        "foreman.worker",
-        "foreman.attempt",
-        "foreman.verdict",
-        "foreman.doubts",
+        "foreman.worker.worker",
+        "foreman.worker.attempt",
+        "foreman.worker.outcome",
+        "foreman.worker.target_check",
         "foreman.proxy.concurrency",
         "foreman.proxy.model_swaps",
         "foreman.proxy.active_request",
-        "foreman.timetable",
-        "foreman.housekeeping",
+        "foreman.worker.due_jobs",
+        "foreman.worker.retention",
     },
     {"foreman.web"},
     {"foreman.system.banner", "foreman.service", "foreman.tap", "foreman.cli", "foreman.simulator"},
@@ -94,14 +94,14 @@ APART = "foreman.simulator"
 
 #: Longer than 300 lines, each with its reason.
 LONG: dict[str, str] = {
-    "foreman.attempt": "one try of a job, from its request to what came of it",
+    "foreman.worker.attempt": "one try of a job, from its request to what came of it",
     "foreman.cli.install_service": "one command, and the two files that it writes and removes",
     "foreman.config.settings": "the table of all settings, and what contradicts what",
     "foreman.store.sqlite.database": "one file from opening to closing, and all its conditions",
     "foreman.web.door": "the phases of one connection",
     "foreman.web.visit": "one request and its answer",
     "foreman.web.jobs.routes": "every route of jobs",
-    "foreman.worker": "one loop, and what it does with each job",
+    "foreman.worker.worker": "one loop, and what it does with each job",
 }
 LONGEST = 300
 
@@ -176,7 +176,7 @@ def test_nobody_but_the_configuration_reads_the_environment() -> None:
 
 def test_limits_do_not_count_a_pause_of_foreman() -> None:
     """``Deferred.addTimeout`` does: ``deadline.within`` and ``Deadline`` take its place."""
-    allowed = {"foreman.worker"}  # there it only wakes up a loop
+    allowed = {"foreman.worker.worker"}  # there it only wakes up a loop
     users = {
         module
         for module, path in MODULES.items()

@@ -17,7 +17,6 @@ from twisted.internet.task import Clock, deferLater
 from ulid import ULID
 
 from bench import settings
-from foreman.housekeeping import AWAY, CALM, COPIES_KEPT, EVERY, NOTE_EVERY, ClockWatch, Housekeeping
 from foreman.jobs.job import Ending, State
 from foreman.service import keeping
 from foreman.store.notifications import Bells
@@ -27,6 +26,7 @@ from foreman.store.sqlite.queries import Filter
 from foreman.store.sqlite.statements import prune
 from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.store.sqlite.store import Store
+from foreman.worker.retention import AWAY, CALM, COPIES_KEPT, EVERY, NOTE_EVERY, ClockWatch, Housekeeping
 from test_worker import new
 
 reactor: Any = installed_reactor

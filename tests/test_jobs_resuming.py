@@ -14,13 +14,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
 from foreman.jobs.job import ArtifactInfo, Job, JobError
-from foreman.output import Output
 from foreman.store.notifications import Bells
 from foreman.store.sqlite.blobs import ArtifactGone, Stored
 from foreman.store.sqlite.queries import Event
 from foreman.web.jobs.following import Following
 from foreman.web.jobs.pieces import Readers
 from foreman.web.jobs.waking import Waking
+from foreman.worker.live_output import Output
 from jobbench import events, line
 
 #: How long a look into the store takes: what is seen is what was there when it began, or when it ended.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError
 
-from foreman.output import Output
+from foreman.worker.live_output import Output
 
 
 def test_who_has_seen_less_is_told_at_once_and_the_others_with_the_next_line() -> None:

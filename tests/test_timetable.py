@@ -16,7 +16,7 @@ from conftest import LoggedFailures
 from foreman.jobs.job import Ending, JobError
 from foreman.store.errors import unavailable
 from foreman.store.notifications import Bells
-from foreman.timetable import AT_LEAST, Timetable
+from foreman.worker.due_jobs import AT_LEAST, Timetable
 from test_worker import Shop, new
 
 HOUR, DAY = 3600.0, 86_400.0

@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden
-from foreman import errors, verdict
+from foreman import errors
 from foreman.errors import Why
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Mishap, Usage
 from foreman.protocol.framing import Kind, cutter_for, kind_for
 from foreman.store.sqlite.statements.rows import usage_from, usage_text
 from foreman.util.slices import at_once
-from foreman.verdict import Heard, Success, remains
+from foreman.worker import outcome
+from foreman.worker.outcome import Heard, Success, remains
 
 
 def judge(one: Heard) -> Success | Mishap:
-    return at_once(verdict.judge(one))
+    return at_once(outcome.judge(one))
 
 
 LINE = b'{"model":"m","message":{"role":"assistant","content":"a"},"done":false}\n'
@@ -313,7 +314,7 @@ def test_a_large_answer_in_one_piece_is_looked_at_in_slices(filler: bytes, whole
         b'{"object":"chat.completion","choices":[{"text":%b}],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
         % filler
     )
-    slices = verdict.judge(heard(200, *(body[at : at + 65536] for at in range(0, len(body), 65536)), kind="other"))
+    slices = outcome.judge(heard(200, *(body[at : at + 65536] for at in range(0, len(body), 65536)), kind="other"))
     if len(body) > 10_000_000:
         next(slices)
     found = at_once(slices)
@@ -335,7 +336,7 @@ def test_embeddings_with_more_numbers_than_are_looked_at_are_whole(behind: bytes
 
 
 def test_many_lines_and_a_large_refusal_are_judged_in_slices() -> None:
-    slices = verdict.judge(heard(200, *[LINE] * 50_000, LAST))
+    slices = outcome.judge(heard(200, *[LINE] * 50_000, LAST))
     assert sum(1 for _ in slices) > 20
     large = heard(500, *[b"x" * 65536] * 500, kind="other", content_type="text/html")
     found = judge(large)

@@ -19,8 +19,6 @@ from ulid import ULID
 from bench import bytes_of
 from conftest import LoggedFailures
 from foreman import errors
-from foreman.attempt import Attempt, Bounds
-from foreman.doubts import Doubts
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.protocol.routes import Lane, Way, way
 from foreman.store.errors import unavailable
@@ -29,8 +27,10 @@ from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements.execution import PIECES
 from foreman.store.sqlite.statements.transaction import WrongState
 from foreman.store.sqlite.store import Store
-from foreman.timetable import Timetable
-from foreman.worker import MISSED_PAUSE, RECHECK, STORE_PAUSE, Worker
+from foreman.worker.attempt import Attempt, Bounds
+from foreman.worker.due_jobs import Timetable
+from foreman.worker.target_check import Doubts
+from foreman.worker.worker import MISSED_PAUSE, RECHECK, STORE_PAUSE, Worker
 from test_inference import Call, Work
 
 reactor: Any = installed_reactor
@@ -762,7 +762,7 @@ async def test_a_mistake_of_foremans_own_leaves_no_job_running_for_ever(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
 ) -> None:
     shop.start()
-    monkeypatch.setattr("foreman.attempt.judge", lambda _: 1 / 0)
+    monkeypatch.setattr("foreman.worker.attempt.judge", lambda _: 1 / 0)
     judged, asked_for = await shop.hand_over(new(max_attempts=1), new(max_attempts=1))
     (await shop.asked()).begin().say(LAST).end()
     job = await shop.becomes(judged, "discarded")
@@ -1150,7 +1150,7 @@ async def test_looking_that_fails_is_tried_again(
 ) -> None:
     await shop.hand_over(new())
     with monkeypatch.context() as patch:
-        patch.setattr("foreman.worker.Worker._bonuses", lambda *_: lambda _model: 1 / 0)
+        patch.setattr("foreman.worker.worker.Worker._bonuses", lambda *_: lambda _model: 1 / 0)
         shop.worker.start()
         await shop.turn()
         assert shop.inference.gate.running == []

@@ -12,11 +12,9 @@ from twisted.logger import Logger
 from ulid import ULID
 
 from foreman import errors
-from foreman.attempt import Bounds
 from foreman.auth.tokens import Tokens
 from foreman.config.settings import Config
 from foreman.config.token_file import TokenFile, tokens_of
-from foreman.housekeeping import Housekeeping
 from foreman.jobs.job import State
 from foreman.proxy.inference import Inference
 from foreman.proxy.relay import Limits
@@ -30,7 +28,6 @@ from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory
 from foreman.target.warmup import Warmer
-from foreman.timetable import Timetable
 from foreman.util.byte_budget import Budget
 from foreman.util.deadline import Deadline
 from foreman.web.accesslog import AccessLog
@@ -42,7 +39,10 @@ from foreman.web.jobs.routes import JobsApi
 from foreman.web.revoked import end_revoked
 from foreman.web.site import DoorFactory
 from foreman.web.waiting import Notices
-from foreman.worker import Worker
+from foreman.worker.attempt import Bounds
+from foreman.worker.due_jobs import Timetable
+from foreman.worker.retention import Housekeeping
+from foreman.worker.worker import Worker
 
 #: How long the last bytes may take to reach their readers once everything is answered, in seconds.
 FLUSH_PATIENCE = 5.0

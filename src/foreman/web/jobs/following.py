@@ -12,7 +12,6 @@ from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
 from foreman.jobs.job import ACTIVE, FOLLOWED, PARTIAL, STREAM, Job
-from foreman.output import Output
 from foreman.protocol.headers import RawHeaders
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.queries import Event
@@ -25,6 +24,7 @@ from foreman.web.jobs.shown import event_value
 from foreman.web.jobs.waking import Waking, listening
 from foreman.web.visit import Visit
 from foreman.web.waiting import BETWEEN_FILLERS, STREAM_HEADERS
+from foreman.worker.live_output import Output
 
 #: How many events are read at once.
 AT_ONCE = 500

@@ -9,11 +9,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from foreman import errors
-from foreman.attempt import Attempt
 from foreman.jobs.job import MOST_BREAKS, JobLane, Mishap
 from foreman.protocol.answer_origin import LOOKED_AT, OF_GATEWAYS
 from foreman.target.inventory import FRESH, Inventory
-from foreman.verdict import Heard
+from foreman.worker.attempt import Attempt
+from foreman.worker.outcome import Heard
 
 #: So many foreign answers in a row stop a lane, although the target lists its models.
 ENOUGH = 3

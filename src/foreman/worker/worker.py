@@ -14,10 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from foreman import errors
-from foreman.attempt import Attempt, Bounds
-from foreman.doubts import Doubts
 from foreman.jobs.job import Ending, Job, JobLane, Mishap, after
-from foreman.output import Output
 from foreman.protocol import model_names
 from foreman.proxy.inference import Inference
 from foreman.scheduling.gate import Gate, Turn
@@ -28,7 +25,10 @@ from foreman.store.sqlite.statements.transaction import WrongState
 from foreman.store.sqlite.store import Store
 from foreman.target.models import Standing
 from foreman.util.tracked_set import Crowd
-from foreman.verdict import Success, until_then
+from foreman.worker.attempt import Attempt, Bounds
+from foreman.worker.live_output import Output
+from foreman.worker.outcome import Success, until_then
+from foreman.worker.target_check import Doubts
 
 LANES: tuple[JobLane, ...] = ("gate", "embedding")
 #: How often it is looked whether a job can run that cannot now: its model is missing, or the target away; seconds.

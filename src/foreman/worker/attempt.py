@@ -13,7 +13,6 @@ from twisted.python.failure import Failure
 
 from foreman import errors
 from foreman.jobs.job import FOLLOWED, Job, Mishap
-from foreman.output import Output
 from foreman.protocol import routes
 from foreman.protocol.body_values import MOST_UNPACKED, unpack_in_slices
 from foreman.protocol.framing import Kind
@@ -35,7 +34,8 @@ from foreman.util.byte_budget import Budget
 from foreman.util.cooperator import in_turns
 from foreman.util.deadline import Deadline
 from foreman.util.slices import Slices
-from foreman.verdict import Heard, Success, judge, remains
+from foreman.worker.live_output import Output
+from foreman.worker.outcome import Heard, Success, judge, remains
 
 #: How often new lines are kept, in seconds.
 KEEP_EVERY = 2.0
