@@ -26,12 +26,12 @@ from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.store.sqlite.store import Store
 from foreman.target.models import Standing
 from foreman.util.cooperator import cooperator
-from foreman.web.accesslog import AccessLog
-from foreman.web.entrance import Entrance
-from foreman.web.guards import Guards
 from foreman.web.jobs.intake import JobLimits
 from foreman.web.jobs.routes import JobsApi
-from foreman.web.site import DoorFactory
+from foreman.web.server.access_log import AccessLog
+from foreman.web.server.admission import Entrance
+from foreman.web.server.factory import DoorFactory
+from foreman.web.server.origins import Guards
 from foreman.worker.live_output import Output
 
 ALICE, BOB, ADMIN = "alice-token-of-sixteen", "bob-token-of-sixteen-1", "admin-token-of-sixteen"

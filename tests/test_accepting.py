@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
 from bench import reactor
-from foreman.web.accepting import ACCEPTED_AT_ONCE, BETWEEN_LINES, Accepting
+from foreman.web.server.accepting import ACCEPTED_AT_ONCE, BETWEEN_LINES, Accepting
 
 
 class Full:

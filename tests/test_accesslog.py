@@ -11,7 +11,7 @@ from twisted.logger import LogEvent, capturedLogs
 
 from foreman.protocol.routes import Lane, Way
 from foreman.proxy.access_record import Record
-from foreman.web.accesslog import PERIOD, REFUSALS, AccessLog
+from foreman.web.server.access_log import PERIOD, REFUSALS, AccessLog
 
 WAY = Way(Lane.FOREMAN, "ollama", "/")
 

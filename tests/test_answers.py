@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from foreman import errors
 from foreman.protocol.routes import Family
 from foreman.proxy.request import ModelMissing
-from foreman.web.answers import (
+from foreman.web.server.responses import (
     PHRASES,
     STATUS,
     error_reply,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from foreman.web.arrival import TIME_TO_BEGIN, Arrival
+from foreman.web.server.arrival_rate import TIME_TO_BEGIN, Arrival
 
 
 def test_a_body_that_began_fast_is_slow_once_it_trickles() -> None:

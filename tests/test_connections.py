@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from doorstep import Caller, Doorstep, doorstep
-from foreman.web.arrival import Arrival
-from foreman.web.connections import (
+from foreman.web.server.arrival_rate import Arrival
+from foreman.web.server.connections import (
     CROWDED_SILENCE,
     HEADS_IN_ALL,
     MOST_LINGERING,

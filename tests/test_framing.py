@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.web.framing import authority, field_problem, is_clean, is_trailer, says_close
+from foreman.web.server.http_syntax import authority, field_problem, is_clean, is_trailer, says_close
 
 TEXT = st.text(st.characters(min_codepoint=0x20, exclude_categories=["Cc", "Cs"]))
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import maybeDeferred
 
 import golden
 from bench import RunningForeman, listen, port_of, start_foreman
-from foreman.web.guards import ALSO_ALLOWED
+from foreman.web.server.origins import ALSO_ALLOWED
 from wire import Response, ask
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}

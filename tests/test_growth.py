@@ -42,13 +42,12 @@ from foreman.simulator.refusals import Malformed, Refused
 from foreman.util import timestamps
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import at_once
-from foreman.web import framing as http_syntax
-from foreman.web import guards
 from foreman.web.api import Api
 from foreman.web.jobs import artifacts, asking, fields, following, listing, reading
 from foreman.web.jobs import routes as jobs_routes
 from foreman.web.jobs.problems import Flaws
 from foreman.web.jobs.routes import JobsApi
+from foreman.web.server import http_syntax, origins
 
 #: From the first size to the second the work may grow a little more than the input does, which is by this factor. The
 #: smallest has more digits than Python makes a number of (4,300): below that another reader does the work.
@@ -152,7 +151,7 @@ def routed(app: Any, prefix: str) -> Callable[[bytes], object]:
     return read
 
 
-GUARDS = guards.Guards(frozenset({"*.example.com", "a*"}), ("https://*.example.com", "app://*"), "here")
+GUARDS = origins.Guards(frozenset({"*.example.com", "a*"}), ("https://*.example.com", "app://*"), "here")
 
 #: Each reader with what stands before and behind the worst of it; many begin to look only there.
 READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], ...]]] = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import foreman.web
 from doorstep import Doorstep, doorstep
 from foreman.config.settings import load
-from foreman.web.guards import EXPOSED, Guards, same_origin
+from foreman.web.server.origins import EXPOSED, Guards, same_origin
 from wire import Response, request
 
 HERE = "192.168.1.5"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doorstep import doorstep
-from foreman.web.held import IN_MEMORY, MEMORY_IN_ALL, Arriving, Bodies, HeldBody, NotHeld
+from foreman.web.server.body import IN_MEMORY, MEMORY_IN_ALL, Arriving, Bodies, HeldBody, NotHeld
 from wire import request
 
 
@@ -172,7 +172,7 @@ def test_memory_has_a_bound_of_its_own_and_gives_way_to_files() -> None:
 
 
 def test_where_memory_is_full_a_body_of_any_size_goes_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foreman.web.held.MEMORY_IN_ALL", 1000)
+    monkeypatch.setattr("foreman.web.server.body.MEMORY_IN_ALL", 1000)
     bodies = Bodies(10_000, 10_000, files=2)
     held = [HeldBody(1000, bodies) for _ in range(5)]
     for body in held[:2]:

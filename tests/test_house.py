@@ -98,8 +98,8 @@ LONG: dict[str, str] = {
     "foreman.cli.install_service": "one command, and the two files that it writes and removes",
     "foreman.config.settings": "the table of all settings, and what contradicts what",
     "foreman.store.sqlite.database": "one file from opening to closing, and all its conditions",
-    "foreman.web.door": "the phases of one connection",
-    "foreman.web.visit": "one request and its answer",
+    "foreman.web.server.connection": "the phases of one connection",
+    "foreman.web.server.request": "one request and its answer",
     "foreman.web.jobs.routes": "every route of jobs",
     "foreman.worker.worker": "one loop, and what it does with each job",
 }

@@ -28,7 +28,7 @@ from foreman.store.sqlite.statements.user_actions import MOST_ARTIFACTS
 from foreman.store.sqlite.store import Store
 from foreman.web.jobs import artifacts
 from foreman.web.jobs.pieces import MOST_OF_ONE, PIECE, PIECE_OF_LINES
-from foreman.web.visit import Visit
+from foreman.web.server.request import Visit
 from jobbench import ADMIN, BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
 
 DATA = bytes(range(256)) * 4
@@ -139,7 +139,7 @@ async def slow_reader(bench: JobBench, path: str) -> tuple[Any, list[int]]:
     client = await wire.connect(bench.port)
     client.transport.pauseProducing()  # type: ignore[union-attr]
     written = [0]
-    from foreman.web.visit import Visit
+    from foreman.web.server.request import Visit
 
     write = Visit.write
 

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from zope.interface import directlyProvides
 
 from foreman.util.deadline import Deadline
-from foreman.web.linger import AT_MOST, MOST_BYTES, SILENCE, Linger
+from foreman.web.server.linger import AT_MOST, MOST_BYTES, SILENCE, Linger
 
 
 @define(eq=False, slots=False)

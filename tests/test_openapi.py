@@ -23,7 +23,6 @@ from doorstep import doorstep
 from foreman import DISTRIBUTION
 from foreman.jobs.job import ENDED, STATES
 from foreman.protocol.routes import allowed_methods
-from foreman.web.answers import PHRASES
 from foreman.web.api import Api
 from foreman.web.jobs import fields, listing, problems, shown
 from foreman.web.jobs.routes import JobsApi
@@ -31,6 +30,7 @@ from foreman.web.openapi.answers import HEADERS
 from foreman.web.openapi.document import BYTES, document
 from foreman.web.openapi.page import page
 from foreman.web.openapi.schemas import ID_PATTERN
+from foreman.web.server.responses import PHRASES
 from jobbench import CHAT, jobbench
 from processes import SCRIPTS, clean_environment, foreman, target
 from test_jobs_routes import MEMBERS

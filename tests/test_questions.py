@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from doorstep import Doorstep, doorstep
-from foreman.web.held import IN_MEMORY
+from foreman.web.server.body import IN_MEMORY
 from wire import request
 
 NATIVE = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")

@@ -13,8 +13,8 @@ from twisted.logger import capturedLogs, formatEvent
 from doorstep import Caller, Doorstep, doorstep
 from foreman import errors
 from foreman.auth.tokens import Holder, Tokens, digest, write_file
-from foreman.web.answers import failure_reply
-from foreman.web.revoked import end_revoked
+from foreman.web.server.responses import failure_reply
+from foreman.web.server.revocation import end_revoked
 from jobbench import ADMIN, ALICE, BOB, jobbench, until
 from wire import connect, request
 

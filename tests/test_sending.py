@@ -9,7 +9,7 @@ import pytest
 
 from doorstep import Doorstep, doorstep
 from foreman.web.openapi.document import BYTES
-from foreman.web.sending import PIECE
+from foreman.web.server.paced_response import PIECE
 from wire import request
 
 QUESTION = request("GET", "/openapi.json")

@@ -32,8 +32,8 @@ from foreman.simulator import Settings, Simulator
 from foreman.system.listening import BACKLOG
 from foreman.target.inventory import Inventory
 from foreman.target.warmup import Warmer
-from foreman.web.accesslog import AccessLog
-from foreman.web.site import DoorFactory
+from foreman.web.server.access_log import AccessLog
+from foreman.web.server.factory import DoorFactory
 
 reactor: Any = installed_reactor
 

@@ -12,7 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from doorstep import FULL, Caller, Doorstep, doorstep, sized
-from foreman.web.upload import Upload
+from foreman.web.server.upload import Upload
 from wire import request
 
 PATH = "/api/blobs/sha256:" + "0" * 64

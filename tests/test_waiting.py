@@ -16,10 +16,10 @@ from foreman.protocol.routes import Family, Lane, Way
 from foreman.proxy.access_record import Record
 from foreman.scheduling.estimates import Range
 from foreman.scheduling.queue_status import Place
-from foreman.web.answers import Reply
 from foreman.web.asker import Client
-from foreman.web.visit import Visit
-from foreman.web.waiting import AFTER_PAUSE, Notices, WaitingView
+from foreman.web.server.heartbeat import AFTER_PAUSE, Notices, WaitingView
+from foreman.web.server.request import Visit
+from foreman.web.server.responses import Reply
 from wire import request
 
 

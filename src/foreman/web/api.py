@@ -26,8 +26,6 @@ from foreman.target.model_list import Listing
 from foreman.util.byte_budget import Budget
 from foreman.util.cooperator import LARGE, SMALL, in_turns
 from foreman.util.slices import Slices
-from foreman.web.accesslog import AccessLog
-from foreman.web.answers import Reply, error_reply, failure_reply, json_reply
 from foreman.web.asker import Client
 from foreman.web.handover import HandOver
 from foreman.web.jobs.asking import wants_job
@@ -35,8 +33,10 @@ from foreman.web.jobs.routes import JobsApi
 from foreman.web.openapi import document as openapi
 from foreman.web.questions import question, read_body
 from foreman.web.queue import QueueView
-from foreman.web.visit import Visit
-from foreman.web.waiting import Notices, WaitingView
+from foreman.web.server.access_log import AccessLog
+from foreman.web.server.heartbeat import Notices, WaitingView
+from foreman.web.server.request import Visit
+from foreman.web.server.responses import Reply, error_reply, failure_reply, json_reply
 
 #: A chat that has waited this long for its first byte is worth a warning, in seconds.
 LONG_LOAD = 15 * 60.0

@@ -12,9 +12,9 @@ from foreman.protocol.error_text import said
 from foreman.protocol.headers import RawHeaders
 from foreman.proxy.access_record import Record
 from foreman.scheduling.queue_status import Place
-from foreman.web.answers import failure_reply
-from foreman.web.visit import Visit
-from foreman.web.waiting import STREAM_HEADERS, WaitingView
+from foreman.web.server.heartbeat import STREAM_HEADERS, WaitingView
+from foreman.web.server.request import Visit
+from foreman.web.server.responses import failure_reply
 
 #: How much of a refusal is read for its text, in bytes.
 REFUSAL_BYTES = 64 * 1024

@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 if TYPE_CHECKING:
-    from foreman.web.visit import Visit
+    from foreman.web.server.request import Visit
 
 
 class HandOver(Resource):

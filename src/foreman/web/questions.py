@@ -11,7 +11,7 @@ from foreman.proxy.request import Question
 from foreman.target.file_body import FileBody
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import Slices
-from foreman.web.visit import Visit
+from foreman.web.server.request import Visit
 
 
 def read_body(request: Visit, room: Budget) -> Slices[Asked]:

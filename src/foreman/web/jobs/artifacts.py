@@ -14,12 +14,12 @@ from foreman.protocol.headers import RawHeaders
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile
 from foreman.store.sqlite.store import Store
-from foreman.web.answers import PHRASES
 from foreman.web.jobs import asking
 from foreman.web.jobs.pace import Pace
 from foreman.web.jobs.pieces import Pieces, Readers
 from foreman.web.jobs.problems import Problem
-from foreman.web.visit import Visit
+from foreman.web.server.request import Visit
+from foreman.web.server.responses import PHRASES
 
 #: How many times FOREMAN_MAX_ARTIFACT the callers' artifacts of one job may have together.
 OF_A_JOB = 10

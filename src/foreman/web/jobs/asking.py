@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from foreman.protocol.headers import to_client
 from foreman.web.jobs.problems import Flaw, Problem
-from foreman.web.visit import Visit
+from foreman.web.server.request import Visit
 
 KEY_LENGTH = 255
 

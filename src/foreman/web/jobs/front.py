@@ -10,9 +10,9 @@ from twisted.web.server import NOT_DONE_YET
 
 from foreman.errors import MOST_REPEATED, shortened
 from foreman.protocol.routes import allowed_methods
-from foreman.web.answers import Reply
 from foreman.web.jobs.problems import Problem, problem_reply
-from foreman.web.visit import Visit
+from foreman.web.server.request import Visit
+from foreman.web.server.responses import Reply
 
 
 class Front(Resource):

@@ -18,13 +18,13 @@ from foreman.store.sqlite.statements.enqueue import Enqueued, KeyReused
 from foreman.store.sqlite.store import Store
 from foreman.util.cooperator import in_turns
 from foreman.util.slices import Slices
-from foreman.web.answers import Reply, json_reply
 from foreman.web.jobs import asking, reading
 from foreman.web.jobs.problems import Flaw, Problem, flawed
 from foreman.web.jobs.reading import PASSED, Reader
 from foreman.web.jobs.shown import Models, job_value, job_values
 from foreman.web.jobs.waking import Waking
-from foreman.web.visit import Visit
+from foreman.web.server.request import Visit
+from foreman.web.server.responses import Reply, json_reply
 
 Result = TypeVar("Result")
 #: How much of a body is read from its file at once, in bytes.

@@ -15,7 +15,7 @@ from foreman.jobs.job import ACTIVE, ENDED, STATES, JobLane, State
 from foreman.store.sqlite.queries import Filter
 from foreman.util import timestamps
 from foreman.web.jobs.problems import Problem
-from foreman.web.visit import Visit
+from foreman.web.server.request import Visit
 
 USUAL, MOST = 50, 200
 _METADATA = "metadata."

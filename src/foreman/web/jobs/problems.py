@@ -16,7 +16,7 @@ from foreman.store.errors import StoreUnavailable
 from foreman.store.sqlite.statements.enqueue import KeyReused, TooManyJobs
 from foreman.store.sqlite.statements.transaction import TooMuchStored, WrongState
 from foreman.store.sqlite.statements.user_actions import TooLargeTogether, TooManyArtifacts
-from foreman.web.answers import PROBLEM_JSON, Reply, error_reply, go_json, problem_value
+from foreman.web.server.responses import PROBLEM_JSON, Reply, error_reply, go_json, problem_value
 
 #: When to try again, in seconds: the store is looked after every few seconds; a line of jobs becomes shorter slowly.
 SOON, LATER = 5, 30

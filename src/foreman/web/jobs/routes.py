@@ -22,8 +22,6 @@ from foreman.protocol.request_body import Asked
 from foreman.proxy.access_record import Outcome, Record
 from foreman.store.sqlite.statements.transaction import WrongState
 from foreman.store.sqlite.store import Store
-from foreman.web.accesslog import AccessLog
-from foreman.web.answers import Reply, json_reply
 from foreman.web.jobs import artifacts, asking, listing, pruning
 from foreman.web.jobs.following import Following, Worker
 from foreman.web.jobs.front import Front
@@ -32,7 +30,9 @@ from foreman.web.jobs.pieces import Readers
 from foreman.web.jobs.problems import Problem, family_reply, no_such_job, problem_of, problem_reply
 from foreman.web.jobs.shown import Listed, Models, artifact_value, job_value, job_values
 from foreman.web.jobs.waking import Waking, listening
-from foreman.web.visit import Visit
+from foreman.web.server.access_log import AccessLog
+from foreman.web.server.request import Visit
+from foreman.web.server.responses import Reply, json_reply
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from foreman.config.settings import SETTINGS
-from foreman.web.answers import PHRASES
 from foreman.web.openapi.schemas import TEXT, Schema, ref
+from foreman.web.server.responses import PHRASES
 
 Shape = Literal["Problem", "Error"]
 

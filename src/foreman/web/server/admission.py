@@ -29,14 +29,14 @@ from foreman.protocol.routes import (
     way,
     way_behind_prefix,
 )
-from foreman.web.accesslog import AccessLog
-from foreman.web.answers import Reply, error_reply, redirect_reply
-from foreman.web.connections import address_of
-from foreman.web.framing import authority
-from foreman.web.guards import Guards, same_origin
+from foreman.web.server.access_log import AccessLog
+from foreman.web.server.connections import address_of
+from foreman.web.server.http_syntax import authority
+from foreman.web.server.origins import Guards, same_origin
+from foreman.web.server.responses import Reply, error_reply, redirect_reply
 
 if TYPE_CHECKING:
-    from foreman.web.visit import Visit
+    from foreman.web.server.request import Visit
 
 #: Paths that ask for no token: probes of clients and supervisors carry none.
 _OPEN_PATHS = ("/", "/healthz")

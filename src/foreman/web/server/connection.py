@@ -13,10 +13,9 @@ from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
 from foreman.util.deadline import Deadline
-from foreman.web.arrival import Arrival
-from foreman.web.connections import UNCOUNTED, Stage
-from foreman.web.findings import TOO_MANY
-from foreman.web.framing import (
+from foreman.web.server.arrival_rate import Arrival
+from foreman.web.server.connections import UNCOUNTED, Stage
+from foreman.web.server.http_syntax import (
     CONTROL_BYTES,
     Chunks,
     field_problem,
@@ -26,11 +25,12 @@ from foreman.web.framing import (
     line_problem,
     says_close,
 )
-from foreman.web.linger import Linger
-from foreman.web.visit import Visit
+from foreman.web.server.linger import Linger
+from foreman.web.server.request import Visit
+from foreman.web.server.request_head import TOO_MANY
 
 if TYPE_CHECKING:
-    from foreman.web.site import DoorFactory
+    from foreman.web.server.factory import DoorFactory
 
 #: The whole head of a request; Go allows 1 MiB, real ones with many cookies stay under 16 kB.
 HEAD_BYTES = 64 * 1024

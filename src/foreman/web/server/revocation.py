@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from foreman import errors
 from foreman.auth.tokens import Tokens
 from foreman.proxy.access_record import Record, outcome_of
-from foreman.web.accesslog import AccessLog
-from foreman.web.door import Door
-from foreman.web.visit import Visit
+from foreman.web.server.access_log import AccessLog
+from foreman.web.server.connection import Door
+from foreman.web.server.request import Visit
 
 
 def end_revoked(

@@ -7,8 +7,8 @@ from attrs import define, field
 from foreman.auth.tokens import Holder
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.routes import Family, Lane, Way
-from foreman.web.answers import Reply
-from foreman.web.upload import Upload
+from foreman.web.server.responses import Reply
+from foreman.web.server.upload import Upload
 
 #: Paths that are answered on standby, where all places for connections are taken: supervisors and probes ask for them.
 ALWAYS_ANSWERED = ("/", "/healthz")

@@ -29,7 +29,7 @@ class Accepting:
             self._ports.append(port)
             self.accepted()
             # Twisted says three things and more each time that a descriptor is lacking; it offers no other way.
-            port._logger = Logger(namespace="foreman.web.accepting", observer=FewWords(self._clock))  # noqa: SLF001
+            port._logger = Logger(namespace="foreman.web.server.accepting", observer=FewWords(self._clock))  # noqa: SLF001
         return port
 
     def accepted(self) -> None:

@@ -10,11 +10,11 @@ from twisted.web.server import Site
 
 from foreman.config.settings import Config
 from foreman.protocol.routes import Way, is_of_jobs
-from foreman.web.accepting import Accepting
-from foreman.web.connections import Connections, address_of
-from foreman.web.door import Door
-from foreman.web.entrance import Entrance
-from foreman.web.held import Arriving, Bodies
+from foreman.web.server.accepting import Accepting
+from foreman.web.server.admission import Entrance
+from foreman.web.server.body import Arriving, Bodies
+from foreman.web.server.connection import Door
+from foreman.web.server.connections import Connections, address_of
 
 #: The most request bodies in files.
 MOST_FILES = 1024

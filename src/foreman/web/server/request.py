@@ -19,16 +19,16 @@ from foreman import errors
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.routes import Lane
 from foreman.util.deadline import Deadline
-from foreman.web.answers import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
-from foreman.web.connections import Stage
-from foreman.web.findings import ALWAYS_ANSWERED, TOO_MANY, Findings
-from foreman.web.guards import joined
-from foreman.web.held import HeldBody, NotHeld
-from foreman.web.sending import PIECE, Sending
-from foreman.web.upload import Upload
+from foreman.web.server.body import HeldBody, NotHeld
+from foreman.web.server.connections import Stage
+from foreman.web.server.origins import joined
+from foreman.web.server.paced_response import PIECE, Sending
+from foreman.web.server.request_head import ALWAYS_ANSWERED, TOO_MANY, Findings
+from foreman.web.server.responses import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
+from foreman.web.server.upload import Upload
 
 if TYPE_CHECKING:
-    from foreman.web.door import Door
+    from foreman.web.server.connection import Door
 
 #: The size of a chunk beyond which nobody means it.
 LARGEST_CHUNK = 2**62

@@ -19,8 +19,8 @@ from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import Asked
 from foreman.scheduling.queue_status import Place
 from foreman.util.deadline import Deadline
-from foreman.web.answers import go_json
-from foreman.web.visit import Visit
+from foreman.web.server.request import Visit
+from foreman.web.server.responses import go_json
 
 #: Between two fillers, in seconds; half of the shortest patience that is known (ollama4j gives up after 10 s).
 BETWEEN_FILLERS = 10.0

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from foreman.util.tracked_set import Crowd
 
 if TYPE_CHECKING:
-    from foreman.web.door import Door
+    from foreman.web.server.connection import Door
 
 #: How often it is said that there are too many connections, in seconds.
 CROWDED_SILENCE = 60.0

@@ -6,7 +6,7 @@ from math import inf
 
 from attrs import define, field
 
-from foreman.web.upload import Upload
+from foreman.web.server.upload import Upload
 
 #: The least that a body must bring on average, bytes a second (blobs: anything at all).
 BODY_RATE = 1000

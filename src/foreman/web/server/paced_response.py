@@ -12,7 +12,7 @@ from foreman import errors
 from foreman.util.deadline import Deadline
 
 if TYPE_CHECKING:
-    from foreman.web.visit import Visit
+    from foreman.web.server.request import Visit
 
 #: How much is handed to the connection at once, and how much that it has not sent yet pauses it, in bytes.
 PIECE = 16 * 1024
