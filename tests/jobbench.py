@@ -26,8 +26,8 @@ from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.store.sqlite.store import Store
 from foreman.target.models import Standing
 from foreman.util.cooperator import cooperator
-from foreman.web.jobs.intake import JobLimits
 from foreman.web.jobs.routes import JobsApi
+from foreman.web.jobs.submit import JobLimits
 from foreman.web.server.access_log import AccessLog
 from foreman.web.server.admission import Entrance
 from foreman.web.server.factory import DoorFactory

@@ -43,7 +43,7 @@ from foreman.util import timestamps
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import at_once
 from foreman.web.api import Api
-from foreman.web.jobs import artifacts, asking, fields, following, listing, reading
+from foreman.web.jobs import artifacts, fields, query_params, request_headers, streaming, submission
 from foreman.web.jobs import routes as jobs_routes
 from foreman.web.jobs.problems import Flaws
 from foreman.web.jobs.routes import JobsApi
@@ -120,12 +120,12 @@ def form_with(content_type: bytes) -> object:
 
 
 def described_form(content_type: bytes) -> object:
-    job = reading.new_job("/api/chat", b"x" * 64, request_body.Asked("m", stream=False), "alice", None)
-    return at_once(reading.as_sent(job, "multipart/form-data; " + content_type.decode("latin-1"), None, []))
+    job = submission.new_job("/api/chat", b"x" * 64, request_body.Asked("m", stream=False), "alice", None)
+    return at_once(submission.as_sent(job, "multipart/form-data; " + content_type.decode("latin-1"), None, []))
 
 
 def job(body: bytes) -> object:
-    return at_once(reading.Reader("alice", None, 0, 1 << 20).read(body))
+    return at_once(submission.Reader("alice", None, 0, 1 << 20).read(body))
 
 
 def member(judge: Callable[[Any], Any]) -> Callable[[bytes], object]:
@@ -155,10 +155,10 @@ GUARDS = origins.Guards(frozenset({"*.example.com", "a*"}), ("https://*.example.
 
 #: Each reader with what stands before and behind the worst of it; many begin to look only there.
 READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], ...]]] = {
-    "Prefer": (of_header(b"prefer", asking.wants_job), ((b"respond-async", b"x"), (b'x="', b"respond-async"))),
-    "Idempotency-Key": (of_header(b"idempotency-key", asking.header_key), ((b'"', b'"'), (b'"', b""))),
-    "Content-Encoding": (of_header(b"content-encoding", lambda visit: asking.check_plain(visit, "")), ()),
-    "Accept": (of_header(b"accept", following.wants_events), ((b"", b"text/event-stream"),)),
+    "Prefer": (of_header(b"prefer", request_headers.wants_job), ((b"respond-async", b"x"), (b'x="', b"respond-async"))),
+    "Idempotency-Key": (of_header(b"idempotency-key", request_headers.header_key), ((b'"', b'"'), (b'"', b""))),
+    "Content-Encoding": (of_header(b"content-encoding", lambda visit: request_headers.check_plain(visit, "")), ()),
+    "Accept": (of_header(b"accept", streaming.wants_events), ((b"", b"text/event-stream"),)),
     "If-None-Match": (of_header(b"if-none-match", lambda visit: artifacts._is_known(visit, b'"x"')), ((b"W/", b""),)),
     "Range": (of_header(b"range", lambda visit: artifacts._part(visit, b"", 10)), ((b"bytes", b"x"), (b"bytes=", b"x"))),
     "If-Range": (of_header(b"if-range", lambda visit: artifacts._part(visit, b"", 10)), ()),
@@ -183,11 +183,11 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "an address with the token of its request": (lambda value: credentials.contains(value, b"x" * 32), ((b"/x?", b""),)),
     "a token": (lambda value: tokens.Tokens((tokens.Holder("a", b"x" * 32),)).who(value), ()),
     "a file of tokens": (of_text(tokens.read_file), ((b"a ", b" user"), (b"# ", b"\nx"))),
-    "the query of a list": (of_query(lambda visit: listing.page(visit, sees_all=True)), (
+    "the query of a list": (of_query(lambda visit: query_params.page(visit, sees_all=True)), (
         (b"limit=", b""), (b"limit=", b"x"), (b"created_after=", b""), (b"before=", b""), (b"state=", b""), (b"metadata.", b"=x"),
         (b"model=", b""))),
-    "the query of a pruning": (of_query(lambda visit: listing.pruned(visit, 0)), ((b"state=ended&ended_before=", b""),)),
-    "an id": (of_text(listing.ulid), ()),
+    "the query of a pruning": (of_query(lambda visit: query_params.pruned(visit, 0)), ((b"state=ended&ended_before=", b""),)),
+    "an id": (of_text(query_params.ulid), ()),
     "seconds to wait": (of_text(jobs_routes._seconds), ((b"1.", b"x"), (b"1e", b""))),
     "a moment": (of_text(timestamps.read), ((b"2026-11-28T22:00:00.", b"Z"), (b"2026-11-28T22:00:00", b""))),
     "the name of an artifact": (of_text(artifacts.check_name), ()),

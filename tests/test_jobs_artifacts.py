@@ -27,7 +27,7 @@ from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile, 
 from foreman.store.sqlite.statements.user_actions import MOST_ARTIFACTS
 from foreman.store.sqlite.store import Store
 from foreman.web.jobs import artifacts
-from foreman.web.jobs.pieces import MOST_OF_ONE, PIECE, PIECE_OF_LINES
+from foreman.web.jobs.artifact_reader import MOST_OF_ONE, PIECE, PIECE_OF_LINES
 from foreman.web.server.request import Visit
 from jobbench import ADMIN, BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
 

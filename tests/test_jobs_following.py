@@ -25,7 +25,7 @@ BROKEN = Mishap("truncated", "the answer ended without its end")
 def _quick() -> Iterator[None]:
     """Signs of life come quickly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("foreman.web.jobs.following.BETWEEN_FILLERS", 0.05)
+        patch.setattr("foreman.web.jobs.streaming.BETWEEN_FILLERS", 0.05)
         yield
 
 
@@ -93,7 +93,7 @@ async def test_what_has_happened_so_far_is_told_at_once_to_who_does_not_follow(t
         told = values((await bench.ask("GET", f"/jobs/{id_}/events?follow=0")).body)
         assert [event["type"] for event in told] == ["queued"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("foreman.web.jobs.following.AT_ONCE", 2)
+            patch.setattr("foreman.web.jobs.streaming.AT_ONCE", 2)
             for _ in range(2):
                 await bench.ask("POST", f"/jobs/{id_}/cancel")
                 await bench.ask("POST", f"/jobs/{id_}/retry")
@@ -110,7 +110,7 @@ async def test_many_events_are_told_in_order(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("foreman.web.jobs.following.AT_ONCE", 2)
+            patch.setattr("foreman.web.jobs.streaming.AT_ONCE", 2)
             for _ in range(3):
                 await bench.ask("POST", f"/jobs/{id_}/cancel")
                 await bench.ask("POST", f"/jobs/{id_}/retry")

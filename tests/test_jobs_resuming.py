@@ -17,9 +17,9 @@ from foreman.jobs.job import ArtifactInfo, Job, JobError
 from foreman.store.notifications import Bells
 from foreman.store.sqlite.blobs import ArtifactGone, Stored
 from foreman.store.sqlite.queries import Event
-from foreman.web.jobs.following import Following
-from foreman.web.jobs.pieces import Readers
-from foreman.web.jobs.waking import Waking
+from foreman.web.jobs.artifact_reader import Readers
+from foreman.web.jobs.streaming import Following
+from foreman.web.jobs.wakeups import Waking
 from foreman.worker.live_output import Output
 from jobbench import events, line
 

@@ -21,8 +21,8 @@ from foreman.store.errors import TookTooLong
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.store.sqlite.store import Store
-from foreman.web.jobs import shown
-from foreman.web.jobs.shown import job_value
+from foreman.web.jobs import serialization
+from foreman.web.jobs.serialization import job_value
 from jobbench import ADMIN, BOB, CHAT, LIMITS, JobBench, jobbench, pointers, problem, until
 
 Story = Callable[[JobBench], Awaitable[None]]
@@ -595,9 +595,9 @@ async def test_others_get_their_turn_while_many_jobs_are_put_into_words(bench: J
     await bench.ask("POST", "/jobs", [CHAT] * 80)
     looking = True
     beat()
-    with patch.object(shown, "job_value", counted):
+    with patch.object(serialization, "job_value", counted):
         listed = value(await bench.ask("GET", "/jobs?limit=80"))["jobs"]
     looking = False
     assert (len(listed), sum(at_once)) == (80, 80)
-    assert max(at_once) <= shown.AT_ONCE
+    assert max(at_once) <= serialization.AT_ONCE
     await deferLater(reactor, 0.01)

@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 
 from foreman.util import timestamps
-from foreman.web.jobs.shown import job_value
+from foreman.web.jobs.serialization import job_value
 from jobbench import CHAT, JobBench, jobbench, pointers
 from test_jobs_routes import told, value
 from test_store import new
@@ -50,7 +50,7 @@ async def none_takes_another_with_it(bench: JobBench) -> None:
         return job_value(job, models)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("foreman.web.jobs.shown.job_value", fails_for_one)
+        patch.setattr("foreman.web.jobs.serialization.job_value", fails_for_one)
         for _ in range(3):
             jobs = value(await bench.ask("GET", "/jobs"))["jobs"]
             assert [job["id"] for job in jobs] == [bad, good]

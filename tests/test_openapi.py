@@ -24,7 +24,7 @@ from foreman import DISTRIBUTION
 from foreman.jobs.job import ENDED, STATES
 from foreman.protocol.routes import allowed_methods
 from foreman.web.api import Api
-from foreman.web.jobs import fields, listing, problems, shown
+from foreman.web.jobs import fields, problems, query_params, serialization
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.openapi.answers import HEADERS
 from foreman.web.openapi.document import BYTES, document
@@ -121,8 +121,8 @@ def test_artifacts_events_and_problems_have_the_members_that_are_shown() -> None
     info = ArtifactInfo("a", "b", 1, "c", 2)
     flawed = json.loads(problems.problem_reply(problems.flawed([Flaw("/a", "b")])).body)
     for name, value in (
-        ("Artifact", shown.artifact_value(info)),
-        ("Event", shown.event_value(Event(1, 2, "queued", 0, None))),
+        ("Artifact", serialization.artifact_value(info)),
+        ("Event", serialization.event_value(Event(1, 2, "queued", 0, None))),
         ("Problem", flawed),
         ("Flaw", flawed["errors"][0]),
     ):
@@ -131,11 +131,11 @@ def test_artifacts_events_and_problems_have_the_members_that_are_shown() -> None
 
 def test_the_parameters_of_the_list_and_of_pruning_are_those_that_are_read() -> None:
     listed = {one["name"]: one for one in PATHS["/jobs"]["get"]["parameters"]}
-    assert list(listed) == [*listing._KNOWN, listing._METADATA.removesuffix(".")]
+    assert list(listed) == [*query_params._KNOWN, query_params._METADATA.removesuffix(".")]
     assert listed["state"]["schema"]["items"]["enum"] == [*STATES, "active", "ended"]
-    assert listed["limit"]["schema"]["maximum"] == listing.MOST
+    assert listed["limit"]["schema"]["maximum"] == query_params.MOST
     pruned = {one["name"]: one for one in PATHS["/jobs"]["delete"]["parameters"]}
-    assert tuple(pruned) == listing.PRUNING
+    assert tuple(pruned) == query_params.PRUNING
     assert pruned["state"]["schema"]["items"]["enum"] == [*ENDED, "ended"]
 
 
@@ -143,7 +143,7 @@ def test_the_parameters_of_the_list_and_of_pruning_are_those_that_are_read() -> 
     "text", ["01KBTWZ5M0XJ3Q9V7D2E8R4A6C", "01kbtwz5m0xj3q9v7d2e8r4a6c", "8" * 26, "0" * 25, "0" * 25 + "I"]
 )
 def test_an_id_is_what_is_taken_for_one(text: str) -> None:
-    assert bool(re.search(ID_PATTERN, text)) == (listing.ulid(text) is not None)
+    assert bool(re.search(ID_PATTERN, text)) == (query_params.ulid(text) is not None)
 
 
 @pytest_twisted.ensureDeferred

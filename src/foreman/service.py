@@ -31,8 +31,8 @@ from foreman.target.warmup import Warmer
 from foreman.util.byte_budget import Budget
 from foreman.util.deadline import Deadline
 from foreman.web.api import Api
-from foreman.web.jobs.intake import JobLimits
 from foreman.web.jobs.routes import JobsApi
+from foreman.web.jobs.submit import JobLimits
 from foreman.web.server.access_log import AccessLog
 from foreman.web.server.admission import Entrance
 from foreman.web.server.factory import DoorFactory

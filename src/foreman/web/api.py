@@ -28,7 +28,7 @@ from foreman.util.cooperator import LARGE, SMALL, in_turns
 from foreman.util.slices import Slices
 from foreman.web.asker import Client
 from foreman.web.handover import HandOver
-from foreman.web.jobs.asking import wants_job
+from foreman.web.jobs.request_headers import wants_job
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.openapi import document as openapi
 from foreman.web.questions import question, read_body

@@ -14,9 +14,9 @@ from foreman.protocol.headers import RawHeaders
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile
 from foreman.store.sqlite.store import Store
-from foreman.web.jobs import asking
-from foreman.web.jobs.pace import Pace
-from foreman.web.jobs.pieces import Pieces, Readers
+from foreman.web.jobs import request_headers
+from foreman.web.jobs.artifact_reader import Pieces, Readers
+from foreman.web.jobs.flow_control import Pace
 from foreman.web.jobs.problems import Problem
 from foreman.web.server.request import Visit
 from foreman.web.server.responses import PHRASES
@@ -78,7 +78,7 @@ def kept_type(visit: Visit) -> str:
 
     :raises Problem: when it cannot be kept as it was sent.
     """
-    asking.check_plain(visit, "an artifact is kept as its bytes are; send it uncompressed")
+    request_headers.check_plain(visit, "an artifact is kept as its bytes are; send it uncompressed")
     values = visit.headers_named(b"content-type")
     text = values[0].decode("latin-1") if values else ""
     if len(text) > LONGEST_TYPE:

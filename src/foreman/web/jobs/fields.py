@@ -13,8 +13,8 @@ from msgspec import Raw
 from foreman.errors import MOST_REPEATED, shortened
 from foreman.jobs.job import PRIORITIES
 from foreman.util import timestamps
-from foreman.web.jobs.asking import KEY_LENGTH
 from foreman.web.jobs.problems import Flaw, Flaws, Problem
+from foreman.web.jobs.request_headers import KEY_LENGTH
 
 T = TypeVar("T")
 

@@ -22,14 +22,14 @@ from foreman.protocol.request_body import Asked
 from foreman.proxy.access_record import Outcome, Record
 from foreman.store.sqlite.statements.transaction import WrongState
 from foreman.store.sqlite.store import Store
-from foreman.web.jobs import artifacts, asking, listing, pruning
-from foreman.web.jobs.following import Following, Worker
-from foreman.web.jobs.front import Front
-from foreman.web.jobs.intake import Intake, JobLimits
-from foreman.web.jobs.pieces import Readers
+from foreman.web.jobs import artifacts, prune, query_params, request_headers
+from foreman.web.jobs.artifact_reader import Readers
+from foreman.web.jobs.method_guard import Front
 from foreman.web.jobs.problems import Problem, family_reply, no_such_job, problem_of, problem_reply
-from foreman.web.jobs.shown import Listed, Models, artifact_value, job_value, job_values
-from foreman.web.jobs.waking import Waking, listening
+from foreman.web.jobs.serialization import Listed, Models, artifact_value, job_value, job_values
+from foreman.web.jobs.streaming import Following, Worker
+from foreman.web.jobs.submit import Intake, JobLimits
+from foreman.web.jobs.wakeups import Waking, listening
 from foreman.web.server.access_log import AccessLog
 from foreman.web.server.request import Visit
 from foreman.web.server.responses import Reply, json_reply
@@ -109,7 +109,7 @@ class JobsApi:
     @app.route("/jobs", methods=["GET"])
     async def list(self, request: Visit) -> None:
         """The jobs, newest first."""
-        page = listing.page(request, sees_all=self._may_see_all(request))
+        page = query_params.page(request, sees_all=self._may_see_all(request))
         found = await self._store.page(page.wanted, page.before, page.limit + 1, request.caller)
         jobs = found[: page.limit]
         following = request.own_path(page.next_after(jobs[-1].id)) if len(found) > page.limit else None
@@ -119,7 +119,7 @@ class JobsApi:
     @app.route("/jobs/<string:id>", methods=["GET"])
     async def show(self, request: Visit, id: str) -> None:  # noqa: A002 - the URL's own word
         """One job, at once or when it has ended."""
-        wait = _seconds(listing.parameters(request, ("wait",)).get("wait"))
+        wait = _seconds(query_params.parameters(request, ("wait",)).get("wait"))
         job = await self._owned(request, id)
         if wait is not None:
             job = await self._ended(job, wait)
@@ -188,9 +188,9 @@ class JobsApi:
     @app.route("/jobs", methods=["DELETE"])
     async def prune(self, request: Visit) -> None:
         """Forget many that have ended; who leaves stops it."""
-        states, before = listing.pruned(request, self._store.now())
+        states, before = query_params.pruned(request, self._store.now())
         owner = None if self._may_see_all(request) else request.caller
-        deleted = await pruning.forget(self._store, self._waking, states, before, owner)
+        deleted = await prune.forget(self._store, self._waking, states, before, owner)
         self._reply(request, json_reply(200, {"deleted": deleted}))
 
     @app.route("/jobs/<string:id>/retry", methods=["POST"])
@@ -239,7 +239,7 @@ class JobsApi:
 
         :raises Problem: if not.
         """
-        id_ = listing.ulid(text)
+        id_ = query_params.ulid(text)
         job = None if id_ is None else await self._store.get(str(id_))
         if job is None or not (job.owner == visit.caller or self._may_see_all(visit)):
             raise no_such_job(text)
@@ -285,12 +285,12 @@ class JobsApi:
 
 def _after(visit: Visit, *others: str) -> str | None:
     """Where a reader goes on; a browser that comes back says it in a header, and repeats its first query."""
-    after = listing.parameters(visit, ("after", *others)).get("after")
-    return asking.header(visit, b"last-event-id", "") or after
+    after = query_params.parameters(visit, ("after", *others)).get("after")
+    return request_headers.header(visit, b"last-event-id", "") or after
 
 
 def _follows(visit: Visit) -> bool:
-    follow = listing.parameters(visit, ("after", "follow")).get("follow", "1")
+    follow = query_params.parameters(visit, ("after", "follow")).get("follow", "1")
     if follow not in {"0", "1"}:
         raise Problem(400, "follow: must be 0 or 1")
     return follow == "1"

@@ -6,8 +6,8 @@ from typing import Any
 
 from foreman.jobs.job import ENDED, STATES
 from foreman.web.jobs.artifacts import LONGEST_NAME
-from foreman.web.jobs.asking import KEY_LENGTH
-from foreman.web.jobs.listing import MOST, USUAL
+from foreman.web.jobs.query_params import MOST, USUAL
+from foreman.web.jobs.request_headers import KEY_LENGTH
 from foreman.web.jobs.routes import LONGEST_WAIT
 from foreman.web.openapi import examples
 from foreman.web.openapi.schemas import ID, ID_PATTERN, MOMENT, TEXT, Schema, ref

@@ -8,8 +8,8 @@ from typing import Any, get_args
 from foreman.errors import Why
 from foreman.jobs.job import OWN_ARTIFACTS, PRIORITIES, STATES, ErrorClass, JobLane
 from foreman.store.errors import Condition
-from foreman.web.jobs.asking import KEY_LENGTH
 from foreman.web.jobs.fields import ENDPOINTS, METADATA_NAME, METADATA_TEXT, MOST_ATTEMPTS, MOST_JOBS, MOST_METADATA
+from foreman.web.jobs.request_headers import KEY_LENGTH
 from foreman.web.openapi import examples
 
 Schema = dict[str, Any]

@@ -16,11 +16,11 @@ from foreman.protocol.headers import RawHeaders
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.queries import Event
 from foreman.store.sqlite.store import Store
-from foreman.web.jobs.pace import Pace
-from foreman.web.jobs.pieces import PIECE_OF_LINES, Pieces, Readers
+from foreman.web.jobs.artifact_reader import PIECE_OF_LINES, Pieces, Readers
+from foreman.web.jobs.flow_control import Pace
 from foreman.web.jobs.problems import Problem, no_such_job
-from foreman.web.jobs.shown import event_value
-from foreman.web.jobs.waking import Waking, listening
+from foreman.web.jobs.serialization import event_value
+from foreman.web.jobs.wakeups import Waking, listening
 from foreman.web.server.heartbeat import BETWEEN_FILLERS, STREAM_HEADERS
 from foreman.web.server.request import Visit
 from foreman.web.server.responses import go_json

@@ -18,11 +18,11 @@ from foreman.store.sqlite.statements.enqueue import Enqueued, KeyReused
 from foreman.store.sqlite.store import Store
 from foreman.util.cooperator import in_turns
 from foreman.util.slices import Slices
-from foreman.web.jobs import asking, reading
+from foreman.web.jobs import request_headers, submission
 from foreman.web.jobs.problems import Flaw, Problem, flawed
-from foreman.web.jobs.reading import PASSED, Reader
-from foreman.web.jobs.shown import Models, job_value, job_values
-from foreman.web.jobs.waking import Waking
+from foreman.web.jobs.serialization import Models, job_value, job_values
+from foreman.web.jobs.submission import PASSED, Reader
+from foreman.web.jobs.wakeups import Waking
 from foreman.web.server.request import Visit
 from foreman.web.server.responses import Reply, json_reply
 
@@ -58,8 +58,8 @@ class Intake:
         :raises errors.ForemanError: with all that is wrong with them, or with the store.
         """
         self._check_open()
-        asking.check_plain(visit, "send the job uncompressed; its payload goes to Ollama as it is")
-        key = asking.header_key(visit)
+        request_headers.check_plain(visit, "send the job uncompressed; its payload goes to Ollama as it is")
+        key = request_headers.header_key(visit)
         reader = Reader(visit.caller, key, self._store.now(), self._limits.max_payload)
         reader.check_size(_beginning(visit), visit.content.length)
         body = await self._in_turns(read_whole(visit), visit.content.length)
@@ -84,17 +84,17 @@ class Intake:
         most, length = self._limits.max_payload, visit.content.length
         if length > most:
             raise Problem(413, f"a job's payload may have {most} bytes, and has {length} (FOREMAN_MAX_PAYLOAD)")
-        flaw = reading.flaw_of(wanted)
+        flaw = submission.flaw_of(wanted)
         if flaw is not None:
             raise flawed([flaw])
         payload = (await self._in_turns(read_whole(visit), length))[: wanted.length]
-        job = reading.new_job(path, payload, wanted, visit.caller, asking.header_key(visit))
-        encoding = asking.header(visit, b"content-encoding", "identity")
-        described = reading.as_sent(
+        job = submission.new_job(path, payload, wanted, visit.caller, request_headers.header_key(visit))
+        encoding = request_headers.header(visit, b"content-encoding", "identity")
+        described = submission.as_sent(
             job,
-            asking.header(visit, b"content-type", "application/json"),
+            request_headers.header(visit, b"content-type", "application/json"),
             None if encoding.lower() == "identity" else encoding,
-            asking.kept_headers(visit),
+            request_headers.kept_headers(visit),
         )
         job = await self._in_turns(described, length)
         (enqueued,) = await self._enqueue([job], None)
@@ -112,7 +112,7 @@ class Intake:
     async def _enqueue(self, new: Sequence[NewJob], place: str | None) -> list[Enqueued]:
         """Take all of ``new``, if they can run; ``place`` points at one in the body, None where there are no pointers."""
         repeated = await self._repeated(new)
-        placed, missing = await reading.placed(new, self._models)
+        placed, missing = await submission.placed(new, self._models)
         absent = [number for number in missing if not repeated[number]]
         if absent and place is None:
             raise ModelMissing(_not_found(new[0]))
@@ -172,8 +172,8 @@ def _beginning(visit: Visit) -> bytes:
     """The first bytes of a body, wherever it is held."""
     body = visit.body()
     if isinstance(body, bytes):
-        return body[: reading.BEGINNING]
-    beginning = body.read(reading.BEGINNING)
+        return body[: submission.BEGINNING]
+    beginning = body.read(submission.BEGINNING)
     body.seek(0)
     return beginning
 

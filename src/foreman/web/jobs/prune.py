@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from foreman import errors
 from foreman.jobs.job import State
 from foreman.store.sqlite.store import Store
-from foreman.web.jobs.waking import Waking
+from foreman.web.jobs.wakeups import Waking
 
 #: Between two batches, in seconds.
 BREATH = 0.02

@@ -13,7 +13,7 @@ from foreman.jobs.job import ArtifactInfo, Job, JobError
 from foreman.store.sqlite.queries import Event
 from foreman.target.models import Standing
 from foreman.util import timestamps
-from foreman.web.jobs.waking import Waking
+from foreman.web.jobs.wakeups import Waking
 
 #: Of so many jobs the log tells that they cannot be shown.
 MOST_REPORTED = 1000

@@ -10,7 +10,7 @@ from attrs import define, field
 
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.store import Store
-from foreman.web.jobs.pace import Pace
+from foreman.web.jobs.flow_control import Pace
 from foreman.web.jobs.problems import SOON, Problem
 
 #: How much of an artifact is held for its reader, in bytes; of one that is read line by line, where each line takes time.

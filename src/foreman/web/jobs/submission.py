@@ -18,10 +18,10 @@ from foreman.protocol.routes import Lane, Way, way
 from foreman.target.models import Standing
 from foreman.util.slices import Slices
 from foreman.web.jobs import fields
-from foreman.web.jobs.asking import one_key
 from foreman.web.jobs.fields import MOST_JOBS, Fields
 from foreman.web.jobs.problems import Flaw, Flaws, Problem
-from foreman.web.jobs.shown import Models
+from foreman.web.jobs.request_headers import one_key
+from foreman.web.jobs.serialization import Models
 
 #: What a job may have beside its payload, in bytes.
 MOST_BESIDE = 256 * 1024
