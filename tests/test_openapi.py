@@ -26,9 +26,9 @@ from foreman.protocol.routes import allowed_methods
 from foreman.web.api import Api
 from foreman.web.jobs import fields, problems, query_params, serialization
 from foreman.web.jobs.routes import JobsApi
-from foreman.web.openapi.answers import HEADERS
 from foreman.web.openapi.document import BYTES, document
 from foreman.web.openapi.page import page
+from foreman.web.openapi.responses import HEADERS
 from foreman.web.openapi.schemas import ID_PATTERN
 from foreman.web.server.responses import PHRASES
 from jobbench import CHAT, jobbench

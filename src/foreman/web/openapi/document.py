@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from foreman import DISTRIBUTION
-from foreman.web.openapi import jobs, own
-from foreman.web.openapi.answers import HEADERS, responses
+from foreman.web.openapi import jobs, status_routes
+from foreman.web.openapi.responses import HEADERS, responses
 from foreman.web.openapi.schemas import SCHEMAS, Schema
 
 _TEXT = """\
@@ -40,7 +40,7 @@ def document() -> dict[str, Any]:
             {"name": "jobs", "description": "Requests that nobody waits for on a socket."},
         ],
         "security": [{"bearer": []}, {"key": []}, {"basic": []}],
-        "paths": {path: _with_head(item) for path, item in (own.PATHS | jobs.PATHS).items()},
+        "paths": {path: _with_head(item) for path, item in (status_routes.PATHS | jobs.PATHS).items()},
         "components": {
             "schemas": SCHEMAS,
             "headers": HEADERS,

@@ -7,7 +7,7 @@ from typing import Any
 
 from foreman.web.jobs.routes import CANCEL_PATIENCE
 from foreman.web.openapi import parameters as of
-from foreman.web.openapi.answers import answer, common, error, setting
+from foreman.web.openapi.responses import answer, common, error, setting
 from foreman.web.openapi.schemas import Schema, ref
 
 _BYTES: Schema = {"description": "Bytes, of whatever type."}

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from foreman.web.openapi.answers import title
 from foreman.web.openapi.document import document
+from foreman.web.openapi.responses import title
 
 _BEGINNING = """\
 # The routes of foreman

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from foreman.web.openapi.answers import answer, common, error
 from foreman.web.openapi.parameters import parameter
+from foreman.web.openapi.responses import answer, common, error
 from foreman.web.openapi.schemas import ID, Schema, ref
 
 _REQUEST = parameter("path", "id", "The request's id, as `/queue` and the log have it.", ID)
