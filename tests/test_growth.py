@@ -42,7 +42,7 @@ from foreman.simulator.refusals import Malformed, Refused
 from foreman.util import timestamps
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import at_once
-from foreman.web.api import Api
+from foreman.web.api.routes import Api
 from foreman.web.jobs import artifacts, fields, query_params, request_headers, streaming, submission
 from foreman.web.jobs import routes as jobs_routes
 from foreman.web.jobs.problems import Flaws

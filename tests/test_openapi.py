@@ -23,7 +23,7 @@ from doorstep import doorstep
 from foreman import DISTRIBUTION
 from foreman.jobs.job import ENDED, STATES
 from foreman.protocol.routes import allowed_methods
-from foreman.web.api import Api
+from foreman.web.api.routes import Api
 from foreman.web.jobs import fields, problems, query_params, serialization
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.openapi.document import BYTES, document

@@ -16,7 +16,7 @@ from foreman.protocol.routes import Family, Lane, Way
 from foreman.proxy.access_record import Record
 from foreman.scheduling.estimates import Range
 from foreman.scheduling.queue_status import Place
-from foreman.web.asker import Client
+from foreman.web.api.responder import Client
 from foreman.web.server.heartbeat import AFTER_PAUSE, Notices, WaitingView
 from foreman.web.server.request import Visit
 from foreman.web.server.responses import Reply

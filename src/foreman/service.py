@@ -30,7 +30,7 @@ from foreman.target.inventory import Inventory
 from foreman.target.warmup import Warmer
 from foreman.util.byte_budget import Budget
 from foreman.util.deadline import Deadline
-from foreman.web.api import Api
+from foreman.web.api.routes import Api
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.jobs.submit import JobLimits
 from foreman.web.server.access_log import AccessLog

@@ -26,13 +26,13 @@ from foreman.target.model_list import Listing
 from foreman.util.byte_budget import Budget
 from foreman.util.cooperator import LARGE, SMALL, in_turns
 from foreman.util.slices import Slices
-from foreman.web.asker import Client
-from foreman.web.handover import HandOver
+from foreman.web.api.detach import HandOver
+from foreman.web.api.forwarding import question, read_body
+from foreman.web.api.queue_view import QueueView
+from foreman.web.api.responder import Client
 from foreman.web.jobs.request_headers import wants_job
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.openapi import document as openapi
-from foreman.web.questions import question, read_body
-from foreman.web.queue import QueueView
 from foreman.web.server.access_log import AccessLog
 from foreman.web.server.heartbeat import Notices, WaitingView
 from foreman.web.server.request import Visit
