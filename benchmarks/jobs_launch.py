@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.answering import answer_signals
-from foreman.cli.options import choose_reactor, configure
+from foreman.cli.ui.setting_options import choose_reactor, configure
 
 
 def main(file: Path, every: float) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.answering import answer_signals
-from foreman.cli.options import choose_reactor, configure
+from foreman.cli.ui.setting_options import choose_reactor, configure
 
 #: A turn this long is looked into, in seconds; and how often.
 LONG = 0.02

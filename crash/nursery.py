@@ -46,10 +46,10 @@ def main() -> None:
 
 
 def _import_all() -> None:
+    import foreman.cli.commands.serve
     import foreman.cli.main
-    import foreman.cli.serve
     import foreman.tap
-    from foreman.cli.options import choose_reactor
+    from foreman.cli.ui.setting_options import choose_reactor
 
     choose_reactor()
     import foreman.service  # noqa: F401 - it needs the reactor
@@ -74,7 +74,7 @@ def _be_foreman(asked: dict[str, Any]) -> None:
         _renew_reactor()
         random.seed()
         sys.argv = ["foreman", "serve"]
-        from foreman.cli import serve
+        from foreman.cli.commands import serve
         from foreman.cli.main import main as be_foreman
 
         vars(serve)["choose_reactor"] = lambda: None  # it was chosen before the fork

@@ -17,8 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from bench import reactor
-from foreman.cli import remote
-from foreman.cli.jobs import waiting
+from foreman.cli.client import client, polling
 from foreman.cli.main import cli
 
 ENDED = {"succeeded", "failed", "discarded", "cancelled"}
@@ -259,9 +258,9 @@ def commands(patch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
         return blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(work(reactor)))
 
     made = Commands(pretended)
-    patch.setattr(remote, "with_reactor", with_reactor)
-    patch.setattr(waiting, "_PAUSES", (0.01,))
-    patch.setattr(waiting, "_EARLY", 0.01)
+    patch.setattr(client, "with_reactor", with_reactor)
+    patch.setattr(polling, "_PAUSES", (0.01,))
+    patch.setattr(polling, "_EARLY", 0.01)
     patch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda stream: stream.name in made.terminals)
     for name in ("FOREMAN_AUTH_TOKEN", "NO_COLOR"):
         patch.delenv(name, raising=False)

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from ulid import ULID
 
+from foreman.cli.commands.database_option import counted
 from foreman.cli.main import cli
-from foreman.cli.stored import counted
 from foreman.jobs.job import NewJob
 from foreman.store.errors import StoreRefused, StoreUnavailable
 from foreman.store.sqlite.backup import back_up, restore, verify

@@ -19,9 +19,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from foreman.cli.demo import what_to_type
-from foreman.cli.explained import ASKING_ENDS, Explained
+from foreman.cli.commands.demo import what_to_type
 from foreman.cli.main import COMMANDS, cli
+from foreman.cli.ui.help import ASKING_ENDS, Explained
 from foreman.config.settings import load
 from foreman.simulator.misbehave import What
 from processes import free_port
@@ -124,7 +124,7 @@ def test_serve_names_every_wrong_setting_on_a_line_of_its_own() -> None:
 
 def test_the_reactor_of_the_platform_is_chosen() -> None:
     script = (
-        "from foreman.cli.options import choose_reactor; choose_reactor();"
+        "from foreman.cli.ui.setting_options import choose_reactor; choose_reactor();"
         "from twisted.internet import reactor; print(type(reactor).__name__)"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -26,12 +26,14 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
 from bench import reactor
-from foreman.cli import asking, cancel, models, ps, remote, tables
-from foreman.cli.asking import Unanswered
-from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
-from foreman.cli.models import Models
-from foreman.cli.remote import Foreman
-from foreman.cli.tables import Seen
+from foreman.cli.client import client
+from foreman.cli.client.client import Foreman
+from foreman.cli.commands import cancel, models, ps
+from foreman.cli.commands.models import Models
+from foreman.cli.ui import common_options, ps_view
+from foreman.cli.ui.common_options import Unanswered
+from foreman.cli.ui.help import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
+from foreman.cli.ui.ps_view import Seen
 from processes import SCRIPTS, chat, clean_environment, endless, foreman, target
 
 T = TypeVar("T")
@@ -159,7 +161,7 @@ def served() -> Iterator[Served]:
 
 async def ask(url: str, question: Callable[[Foreman], Coroutine[Any, Any, T]], token: str | None = None) -> T:
     """What ``question`` finds out, as a command asks it."""
-    return await remote.answered(reactor, Foreman(url, remote.agent(reactor), token), question)
+    return await client.answered(reactor, Foreman(url, client.agent(reactor), token), question)
 
 
 async def fails(
@@ -234,7 +236,7 @@ async def test_every_question_carries_the_token(served: Served) -> None:
 def test_a_unix_socket_is_refused_with_a_way_to_ask_it() -> None:
     for url in ("unix:/run/foreman.sock", "unix:///run/foreman.sock:mode=660"):
         with pytest.raises(click.UsageError, match=r"cannot connect to a Unix socket.*curl --unix-socket"):
-            asking.usable(url)
+            common_options.usable(url)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +256,7 @@ async def test_what_is_wrong_with_tls_is_told_in_words(url: str, problem: Except
         raise ResponseNeverReceived([Failure(problem)])
 
     with pytest.raises(Unanswered) as caught:
-        await remote.plainly(url, asking(), None, None)
+        await client.plainly(url, asking(), None, None)
     assert sentence in str(caught.value)
     assert caught.value.status == FAILED
 
@@ -262,30 +264,30 @@ async def test_what_is_wrong_with_tls_is_told_in_words(url: str, problem: Except
 @pytest.mark.parametrize("url", ["ftp://box", "http://", "http://box:port"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(click.UsageError, match="is not the address of a foreman"):
-        asking.usable(url)
+        common_options.usable(url)
 
 
 @pytest.mark.parametrize("url", ["http://me:hunter2@box", "me:hunter2@box", "http://me:hunter/2@box:x"])
 def test_an_address_with_a_password_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(click.UsageError) as caught:
-        asking.usable(url)
+        common_options.usable(url)
     assert "FOREMAN_TOKEN" in str(caught.value)
     assert "hunter" not in str(caught.value)
 
 
 def test_quotes_around_an_address_or_a_token_do_not_count() -> None:
-    assert asking.usable('"box:8080"') == "http://box:8080"
-    assert asking.token_from({"FOREMAN_TOKEN": "'x'", "FOREMAN_AUTH_TOKEN": "y"}) == "x"
-    assert asking.token_from({"FOREMAN_TOKEN": '""', "FOREMAN_AUTH_TOKEN": '"y"'}) == "y"
-    assert asking.token_from({}) is None
+    assert common_options.usable('"box:8080"') == "http://box:8080"
+    assert common_options.token_from({"FOREMAN_TOKEN": "'x'", "FOREMAN_AUTH_TOKEN": "y"}) == "x"
+    assert common_options.token_from({"FOREMAN_TOKEN": '""', "FOREMAN_AUTH_TOKEN": '"y"'}) == "y"
+    assert common_options.token_from({}) is None
     for odd in ('"x', "two words", "a\nb"):
         with pytest.raises(click.UsageError, match="FOREMAN_TOKEN: "):
-            asking.token_from({"FOREMAN_TOKEN": odd})
+            common_options.token_from({"FOREMAN_TOKEN": odd})
 
 
 def test_an_address_may_stand_without_a_scheme_and_with_a_slash() -> None:
-    assert asking.usable("box:8080") == "http://box:8080"
-    assert asking.usable("https://box/k/secret/") == "https://box/k/secret"
+    assert common_options.usable("box:8080") == "http://box:8080"
+    assert common_options.usable("https://box/k/secret/") == "https://box/k/secret"
 
 
 # -- foreman ps
@@ -301,13 +303,13 @@ async def test_ps_asks_for_health_queue_and_loaded_models(served: Served) -> Non
 async def test_ps_before_the_first_poll_shows_the_queue_all_the_same(served: Served) -> None:
     served.answers["GET /api/ps"] = (503, {"error": "foreman has not reached its target yet"})
     seen = await ask(served.url, ps.look)
-    text = printed(lambda console: tables.show(seen, console, NOW), 140)
+    text = printed(lambda console: ps_view.show(seen, console, NOW), 140)
     assert "alice" in text
     assert "not known yet" in text
 
 
 def drawn_ps(seen: Seen, width: int, *, terminal: bool = False) -> str:
-    return printed(lambda console: tables.show(seen, console, NOW), width, terminal=terminal)
+    return printed(lambda console: ps_view.show(seen, console, NOW), width, terminal=terminal)
 
 
 @pytest.mark.parametrize("width", [80, 140])

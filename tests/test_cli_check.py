@@ -23,10 +23,10 @@ from twisted.protocols.portforward import ProxyFactory
 from ulid import ULID
 
 from bench import listen, port_of, reactor, settings, start_foreman
-from foreman.cli import checks
-from foreman.cli.check import as_value, show
-from foreman.cli.effective import effective
-from foreman.cli.findings import Finding
+from foreman.cli.commands import checks
+from foreman.cli.commands.check import as_value, show
+from foreman.cli.commands.check_result import Finding
+from foreman.cli.commands.effective_settings import effective
 from foreman.config import target_address
 from foreman.config.settings import MASK, SETTINGS, Config, load
 from foreman.simulator import Settings, Simulator

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from foreman.cli.completion import INSTALL
+from foreman.cli.commands.completion import INSTALL
 from foreman.cli.main import COMMANDS, cli
 from processes import SCRIPTS, clean_environment
 

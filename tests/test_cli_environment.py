@@ -19,11 +19,13 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 import forked
-from foreman.cli import check, endings, remote
-from foreman.cli.asking import token_from, usable
-from foreman.cli.explained import Explained
+from foreman.cli.client import client
+from foreman.cli.commands import check
 from foreman.cli.main import cli
-from foreman.cli.streams import OutputLost
+from foreman.cli.ui import exits
+from foreman.cli.ui.common_options import token_from, usable
+from foreman.cli.ui.help import Explained
+from foreman.cli.ui.standard_streams import OutputLost
 from pretended import FIRST, Asked, Commands, Pretended, Said, commands, event, job, lines, serving
 from processes import SCRIPTS, clean_environment
 
@@ -101,7 +103,7 @@ def pretended() -> Iterator[Pretended]:
 @pytest.fixture
 def foreman(monkeypatch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
     made = commands(monkeypatch, pretended)
-    monkeypatch.setattr(check, "with_reactor", vars(remote)["with_reactor"])
+    monkeypatch.setattr(check, "with_reactor", vars(client)["with_reactor"])
     monkeypatch.setenv("FOREMAN_TARGET_URL", pretended.url)
     return made
 
@@ -426,7 +428,7 @@ def ended(capsys: pytest.CaptureFixture[str], problem: BaseException) -> tuple[o
         raise problem
 
     with pytest.raises(SystemExit) as end:
-        endings.end(work)
+        exits.end(work)
     return end.value.code, capsys.readouterr().err
 
 
@@ -480,7 +482,7 @@ ODD_ANSWERS: dict[str, Said] = {
 async def test_whatever_answers_a_command_ends_with_one_sentence(
     foreman: Commands, pretended: Pretended, what: str, healthy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foreman.cli.jobs.waiting.OUTAGE", 0.05)
+    monkeypatch.setattr("foreman.cli.client.polling.OUTAGE", 0.05)
 
     def answer(_: Pretended, asked: Asked) -> Said:
         return pretended.health if healthy and asked.path == "/healthz" else ODD_ANSWERS[what]
@@ -501,7 +503,7 @@ async def test_whatever_answers_a_command_ends_with_one_sentence(
 async def test_an_answer_without_end_is_given_up(
     foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foreman.cli.remote.LARGEST_ANSWER", 1_000_000)
+    monkeypatch.setattr("foreman.cli.client.client.LARGEST_ANSWER", 1_000_000)
     pretended.health = Said(pieces=[b"x" * 100_000] * 11, stays=30)
     result = await foreman("ps")
     pretended.release()

@@ -13,10 +13,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from foreman.cli import install_service
-from foreman.cli.install_service import kept, plan
-from foreman.cli.service import this_command
-from foreman.cli.settings import as_environment
+from foreman.cli.commands import install_service
+from foreman.cli.commands.install_service import kept, plan
+from foreman.cli.commands.settings import as_environment
+from foreman.cli.supervisors.service import this_command
 from processes import SCRIPTS, clean_environment
 
 HOME = Path("/home/al")

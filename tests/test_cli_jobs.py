@@ -21,15 +21,16 @@ from click.testing import CliRunner
 from pytest_twisted import ensureDeferred
 from rich.console import Console
 
-from foreman.cli import when
-from foreman.cli.explained import FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND, Explained
-from foreman.cli.jobs import COMMANDS, command, following, hints, waiting
-from foreman.cli.jobs.ends import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED, NOT_ENDED
-from foreman.cli.jobs.progress import Progress
-from foreman.cli.jobs.table import show_list
-from foreman.cli.jobs.words import brief, embeddings_of, note, text_of
+from foreman.cli.client import polling, stream_reader
+from foreman.cli.commands.jobs import COMMANDS, command
 from foreman.cli.main import cli
-from foreman.cli.tables import Seen, show
+from foreman.cli.ui import next_steps, times
+from foreman.cli.ui.exit_status import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED, NOT_ENDED
+from foreman.cli.ui.help import FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND, Explained
+from foreman.cli.ui.job_text import brief, embeddings_of, note, text_of
+from foreman.cli.ui.job_view import show_list
+from foreman.cli.ui.progress import Progress
+from foreman.cli.ui.ps_view import Seen, show
 from pretended import (
     FIRST,
     SECOND,
@@ -405,7 +406,7 @@ async def test_waiting_ends_in_time_also_while_foreman_is_away(foreman: Commands
 async def test_a_foreman_that_stays_away_is_given_up(
     foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "OUTAGE", 0.05)
+    monkeypatch.setattr(polling, "OUTAGE", 0.05)
     pretended.instead[f"GET /jobs/{SECOND}"] = [problem(502, "nobody there")]
     result = await foreman("jobs", "wait", SECOND, FIRST)
     assert result.exit_code == FAILED
@@ -490,7 +491,7 @@ async def test_following_the_history_goes_on_where_it_broke_off(foreman: Command
 def test_who_leaves_many_jobs_is_told_how_to_find_them_and_not_every_id(count: int) -> None:
     ids = [f"01KBTX{number:020d}" for number in range(count)]
     context = click.Context(named("wait"))
-    hint = hints.command_for_many("wait", ids, context)
+    hint = next_steps.command_for_many("wait", ids, context)
     if count == 2:
         assert hint == "foreman jobs wait 000000 000001"
     else:
@@ -678,7 +679,7 @@ async def test_an_answer_that_cannot_be_followed_any_further_is_printed_whole(
 async def test_a_connection_that_has_gone_silent_is_made_anew(
     foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "SILENCE", 0.1)
+    monkeypatch.setattr(stream_reader, "SILENCE", 0.1)
     kind = "text/event-stream"
     pretended.streams = [
         Said(content_type=kind, pieces=[said("Hel", "1-1")], stays=5.0),
@@ -694,7 +695,7 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(
 async def test_a_job_that_waits_is_followed_at_once_and_who_looks_sees_where_it_stands(
     foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "LOOKED_AT", 0.02)
+    monkeypatch.setattr(stream_reader, "LOOKED_AT", 0.02)
     pretended.has(job(THIRD, "queued"))
     kind = "text/event-stream"
     pretended.streams = [
@@ -703,7 +704,7 @@ async def test_a_job_that_waits_is_followed_at_once_and_who_looks_sees_where_it_
     ]
     pretended.becomes[THIRD] = [job(THIRD, "queued")] * 3 + [job(THIRD, "succeeded")]
     foreman.terminals = {"<stderr>"}
-    monkeypatch.setattr(following, "SILENCE", 0.1)
+    monkeypatch.setattr(stream_reader, "SILENCE", 0.1)
     result = await foreman("jobs", "follow", THIRD)
     assert (result.exit_code, result.stdout) == (0, "Hello!\n")
     asked = [
@@ -908,14 +909,14 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[datetime]:
     ],
 )
 def test_moments_are_read_as_people_write_them(berlin: datetime, text: str, to_come: str, gone_by: str) -> None:
-    assert when.written(when.to_come(text, berlin)).removesuffix("Z").removesuffix(":00.000") == to_come
-    assert when.written(when.gone_by(text, berlin)).removesuffix("Z").removesuffix(":00.000") == gone_by
+    assert times.written(times.to_come(text, berlin)).removesuffix("Z").removesuffix(":00.000") == to_come
+    assert times.written(times.gone_by(text, berlin)).removesuffix("Z").removesuffix(":00.000") == gone_by
 
 
 @pytest.mark.parametrize("text", ["", "10", "soon", "24:00", "2026-11", "2026-W48", "20261128", "-1h", "22:30Z"])
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a moment"):
-        when.to_come(text, datetime.now(UTC))
+        times.to_come(text, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(
@@ -933,15 +934,15 @@ def test_the_ends_of_time_are_shown_in_every_zone_or_said_not_to_be(zone: str, m
         patch.setenv("TZ", zone)
         time.tzset()
         for text in ("9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z"):
-            moment = when.read(text)
+            moment = times.read(text)
             assert moment is not None
-            assert f"{when.local(moment):%m-%d}" in {text[5:10], "12-31", "01-01"}
+            assert f"{times.local(moment):%m-%d}" in {text[5:10], "12-31", "01-01"}
         for text in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
             with pytest.raises(ValueError, match="is a day or a time that does not exist"):
-                when.to_come(text, now)
+                times.to_come(text, now)
         for text in ("9999-12-31 23:59", "0001-01-01 00:01"):
             with contextlib.suppress(ValueError):  # it depends on the zone whether there is such a moment
-                assert when.written(when.to_come(text, now)).endswith("Z")
+                assert times.written(times.to_come(text, now)).endswith("Z")
     time.tzset()
 
 

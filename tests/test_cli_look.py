@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from foreman.cli import look
-from foreman.cli.look import width_of
-from foreman.cli.streams import say
+from foreman.cli.ui import console
+from foreman.cli.ui.console import width_of
+from foreman.cli.ui.standard_streams import say
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -29,7 +29,7 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
     ],
 )
 def test_sizes_look_as_in_ollamas_own_ps(count: object, text: str) -> None:
-    assert look.human_size(count) == text
+    assert console.human_size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_sizes_look_as_in_ollamas_own_ps(count: object, text: str) -> None:
     [(100, 100, "100% GPU"), (100, 0, "100% CPU"), (100, 52, "48%/52% CPU/GPU"), (0, 0, "100% CPU"), (100, None, "")],
 )
 def test_the_processor_looks_as_in_ollamas_own_ps(size: object, in_gpu: object, text: str) -> None:
-    assert look.processor(size, in_gpu) == text
+    assert console.processor(size, in_gpu) == text
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_processor_looks_as_in_ollamas_own_ps(size: object, in_gpu: object, 
     [(-1, "0.0 s"), (3.24, "3.2 s"), (59, "59 s"), (250, "4 min 10 s"), (7500, "2 h 5 min"), (None, "")],
 )
 def test_how_long_something_has_lasted(seconds: object, text: str) -> None:
-    assert look.duration(seconds) == text
+    assert console.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_how_long_something_has_lasted(seconds: object, text: str) -> None:
     ],
 )
 def test_how_long_something_may_take(low: object, high: object, text: str) -> None:
-    assert look.between(low, high).removeprefix("about ") == text.removeprefix("about ")
+    assert console.between(low, high).removeprefix("about ") == text.removeprefix("about ")
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_how_long_something_may_take(low: object, high: object, text: str) -> No
     [(-3, "stopping"), (1, "in 1 second"), (59, "in 59 seconds"), (299, "in 5 minutes"), (86400 * 3, "in 3 days")],
 )
 def test_when_a_model_goes(seconds: float, text: str) -> None:
-    assert look.until((NOW + timedelta(seconds=seconds)).isoformat(), NOW) == text
+    assert console.until((NOW + timedelta(seconds=seconds)).isoformat(), NOW) == text
 
 
 @pytest.mark.parametrize(
     ("expires_at", "text"), [("0001-01-01T00:00:00Z", "stopping"), ("soon", ""), ("2026-11-24T12:00:00", "")]
 )
 def test_a_time_that_cannot_be_read_is_not_shown(expires_at: str, text: str) -> None:
-    assert look.until(expires_at, NOW) == text
+    assert console.until(expires_at, NOW) == text
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_sentence_breaks_between_words_in_a_terminal_and_stays_one_line_elsewh
 
 @pytest.mark.parametrize("number", [10**400, -(10**400), float("inf"), float("nan"), 1e300])
 def test_a_number_that_nothing_has_is_not_shown(number: float) -> None:
-    assert look.human_size(number) == ""
-    assert look.duration(number) == ""
-    assert isinstance(look.processor(number, 1), str)
-    assert isinstance(look.processor(1, number), str)
+    assert console.human_size(number) == ""
+    assert console.duration(number) == ""
+    assert isinstance(console.processor(number, 1), str)
+    assert isinstance(console.processor(1, number), str)

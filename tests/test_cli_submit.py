@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from foreman.cli.explained import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
-from foreman.cli.jobs.ends import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED
+from foreman.cli.ui.exit_status import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED
+from foreman.cli.ui.help import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
 from pretended import THIRD, Asked, Commands, Pretended, Said, commands, event, job, problem, said, serving
 from processes import SCRIPTS, clean_environment
 

@@ -21,9 +21,9 @@ import yaml
 from attrs import frozen
 
 from foreman.auth.credentials import credential
-from foreman.cli.launchd import plist
-from foreman.cli.service import Service
-from foreman.cli.systemd import unit
+from foreman.cli.supervisors.launchd import plist
+from foreman.cli.supervisors.service import Service
+from foreman.cli.supervisors.systemd import unit
 from foreman.config import parsers
 from foreman.config.settings import SETTINGS, load
 from foreman.errors import ConfigError

@@ -15,9 +15,9 @@ from click import UsageError
 from werkzeug.exceptions import HTTPException
 
 from foreman.auth import credentials, tokens
-from foreman.cli import asking as cli_asking
-from foreman.cli import payloads, when
-from foreman.cli.jobs import following as cli_following
+from foreman.cli.client import stream_reader as cli_following
+from foreman.cli.ui import common_options as cli_asking
+from foreman.cli.ui import job_request, times
 from foreman.config import listen_address, parsers, target_address
 from foreman.errors import ForemanError
 from foreman.protocol import (
@@ -228,10 +228,10 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "an address of a target": (of_text(target_address.target), ((b"http://", b""), (b"http://[", b"]"))),
     "an address to listen on": (of_text(listen_address.endpoint), ((b"[", b"]:1"), (b"tcp:1:interface=", b""))),
     "what an endpoint says": (of_text(listen_address.is_private), ((b"tcp:1:interface=", b""),)),
-    "a moment that is typed": (of_text(lambda text: when.to_come(text, datetime.now(UTC))), ((b"+", b"x"), (b"1", b"x"),
+    "a moment that is typed": (of_text(lambda text: times.to_come(text, datetime.now(UTC))), ((b"+", b"x"), (b"1", b"x"),
                                                                                                     (b"2026-11-28 22:00:00.", b"Z"))),
-    "a payload that is typed": (payloads.whole, ((b'{"a":"', b'"}'),)),
-    "an option that is typed": (of_text(payloads.option), ((b"a=", b""), (b'a={"b":"', b'"}'))),
+    "a payload that is typed": (job_request.whole, ((b'{"a":"', b'"}'),)),
+    "an option that is typed": (of_text(job_request.option), ((b"a=", b""), (b'a={"b":"', b'"}'))),
     "an address that is typed": (of_text(cli_asking.usable), ((b"http://", b""), (b"http://[", b"]"))),
     "events that are followed": (followed, ((b"data: ", b"\n\n"),)),
     "the simulator: a body": (simulated_json.loads, ((b'{"a":"', b'"}'), (b"[", b"]"), (b'{"a":1', b"}"), (b'{"a":"', b""))),

@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs
 
 from doorstep import doorstep
 from foreman.auth.tokens import Holder, digest, write_file
-from foreman.cli import checks
+from foreman.cli.commands import checks
 from foreman.config.settings import Config, load
 from foreman.config.token_file import tokens_of
 from foreman.errors import ConfigError

@@ -27,10 +27,10 @@ from click.testing import CliRunner
 from rich.console import Console
 from twisted.scripts._twistd_unix import ServerOptions
 
+from foreman.cli.commands.settings import as_markdown
 from foreman.cli.main import COMMANDS as COMMANDS_OF_FOREMAN
 from foreman.cli.main import cli
-from foreman.cli.settings import as_markdown
-from foreman.cli.tables import Seen, show
+from foreman.cli.ui.ps_view import Seen, show
 from foreman.config.settings import _NOT_SETTINGS, SETTINGS, load
 from foreman.errors import Why
 from foreman.protocol.routes import Lane

@@ -25,7 +25,7 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 
-from foreman.cli import checks
+from foreman.cli.commands import checks
 from foreman.config.settings import Config
 from foreman.jobs.job import NewJob
 from foreman.store.errors import StoreRefused, StoreUnavailable, TookTooLong

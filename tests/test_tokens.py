@@ -23,8 +23,8 @@ from twisted.logger import capturedLogs
 
 from doorstep import doorstep
 from foreman.auth.tokens import Holder, Tokens, check_name, digest, read_file, without_holder, write_file
-from foreman.cli.streams import OutputLost
-from foreman.cli.token import command
+from foreman.cli.commands.tokens import command
+from foreman.cli.ui.standard_streams import OutputLost
 from foreman.config.parsers import LARGEST_FILE
 from processes import SCRIPTS
 from wire import request
@@ -279,7 +279,7 @@ def test_tokens_that_are_made_at_the_same_time_are_all_kept(run: Callable[..., R
 
 
 def test_a_token_that_could_not_be_shown_is_not_kept(run: Callable[..., Result], tmp_path: Path) -> None:
-    with patch("foreman.cli.token.click.echo", side_effect=OutputLost(28, "No space left on device")):
+    with patch("foreman.cli.commands.tokens.click.echo", side_effect=OutputLost(28, "No space left on device")):
         assert isinstance(run("new", "alice").exception, OutputLost)
     assert read_file((tmp_path / "tokens").read_text()) == ()
 
@@ -335,8 +335,11 @@ def test_a_file_whose_owner_cannot_be_kept_is_left_as_it_is(
     before = path.read_bytes()
     made = os.fstat
     with (
-        patch(f"foreman.cli.token.os.{call}", side_effect=PermissionError(1, "Operation not permitted")),
-        patch("foreman.cli.token.os.fstat", lambda file: os.stat_result((*made(file)[:4], 99, 99, *made(file)[6:]))),
+        patch(f"foreman.cli.commands.tokens.os.{call}", side_effect=PermissionError(1, "Operation not permitted")),
+        patch(
+            "foreman.cli.commands.tokens.os.fstat",
+            lambda file: os.stat_result((*made(file)[:4], 99, 99, *made(file)[6:])),
+        ),
     ):
         result = run("revoke", "alice")
     assert (result.exit_code, "belongs to another user" in result.stderr) == (1, True)

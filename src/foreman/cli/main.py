@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from foreman import DISTRIBUTION
-from foreman.cli import endings, streams
-from foreman.cli.explained import write_examples
-from foreman.cli.lazy import LazyGroup
+from foreman.cli.ui import exits, standard_streams
+from foreman.cli.ui.help import write_examples
+from foreman.cli.ui.lazy_group import LazyGroup
 
-#: Each is the ``command`` of the module of the same name here, with underscores for dashes.
+#: Each is the ``command`` of the module of the same name in ``commands``, with underscores for dashes.
 COMMANDS = {
     "serve": "Stand in front of an Ollama server.",
     "demo": "Try foreman out, in front of the built-in simulator.",
@@ -52,7 +52,7 @@ class _Commands(LazyGroup):
         def work() -> Any:
             return run(*args, standalone_mode=False, **extra)
 
-        return endings.end(work) if standalone_mode else work()
+        return exits.end(work) if standalone_mode else work()
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, _EXAMPLES)
@@ -61,8 +61,9 @@ class _Commands(LazyGroup):
 
 @click.group(
     cls=_Commands,
-    package="foreman.cli",
+    package="foreman.cli.commands",
     helps=COMMANDS,
+    modules={"token": "tokens"},  # token is a module of the standard library
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(version(DISTRIBUTION), "--version", "-V", prog_name="foreman")
@@ -72,5 +73,5 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; ends with SystemExit."""
-    streams.prepare()
+    standard_streams.prepare()
     cli.main(None if arguments is None else list(arguments), prog_name="foreman")

@@ -1,0 +1,108 @@
+"""``foreman demo``: foreman in front of the built-in simulator, and what to type to see it work."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import click
+from attrs import evolve
+
+from foreman.cli.ui.help import Explained
+from foreman.cli.ui.setting_options import choose_reactor, configure, setting_options
+from foreman.cli.ui.standard_streams import tell
+from foreman.config.listen_address import url_of
+from foreman.config.settings import Config, state_folder
+from foreman.config.target_address import TargetAddress
+
+_MODEL = "llama3.2:3b"
+
+
+@click.command(
+    "demo",
+    cls=Explained,
+    short_help="Try foreman out, in front of the built-in simulator.",
+    examples=["foreman demo", "FOREMAN_TARGET_URL=http://127.0.0.1:11434 foreman demo"],
+)
+@setting_options
+def command(**options: str | None) -> None:
+    """Serve in front of the built-in simulator, or of FOREMAN_TARGET_URL where that is set, and say what to type next.
+
+    The options are those of foreman serve. Ctrl-C stops both.
+    """
+    config = configure(os.environ, options)
+    simulated = not (options["target_url"] or os.environ.get("FOREMAN_TARGET_URL", "").strip())
+    choose_reactor()
+    from twisted.internet import reactor
+
+    from foreman.tap import run
+
+    if simulated:
+        config = evolve(config, target=_simulator(reactor))
+        if not (options["db_path"] or os.environ.get("FOREMAN_DB_PATH", "").strip()):
+            # Jobs for models that only the simulator has are nothing for the foreman that is used in earnest.
+            config = evolve(config, db_path=state_folder(os.environ) / "demo.db")
+    # run() listens before the reactor begins to turn, so that this is not said where listening failed.
+    reactor.callWhenRunning(lambda: tell(what_to_type(config, simulated=simulated)))
+    run(config)
+
+
+def _simulator(reactor: Any) -> TargetAddress:
+    """Where a simulator listens that lives as long as this process."""
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from foreman.simulator.program import listen
+    from foreman.simulator.settings import FRIENDLY, Settings
+
+    # tap.py does the same, but only after the simulator would have looked at its clock for the first time.
+    reactor.seconds = time.monotonic
+    settings = Settings(rate=30, load_time=2, models=FRIENDLY)
+    outcome: list[Any] = []
+    listening: Deferred[Any] = Deferred.fromCoroutine(listen(reactor, settings, "tcp:0:interface=127.0.0.1"))
+    listening.addBoth(outcome.append)
+    # A TCP port opens at once or not at all.
+    if isinstance(outcome[0], Failure):
+        sys.exit(f"foreman: the simulator cannot listen: {outcome[0].getErrorMessage()}")
+    _, port = outcome[0]
+    return TargetAddress("http", "127.0.0.1", port.getHost().port)
+
+
+def what_to_type(config: Config, *, simulated: bool) -> str:
+    """The lines to type next, without any token: they name the variable of the shell that holds it."""
+    target = f"the built-in simulator ({config.target.shown})" if simulated else config.target.shown
+    url = url_of(config.listen)
+    if url is None:
+        return f"\nforeman listens on {config.listen}, in front of {target}. Ctrl-C stops it.\n"
+    variable, secret = _token(config)
+    token, first = "", ""
+    prefix: str | None = ""
+    if variable:
+        from foreman.auth.credentials import fits_a_path
+
+        token = f' -H "Authorization: Bearer ${variable}"'
+        first = f"\n  export {variable}=…     # the token that foreman asks for\n"
+        prefix = f"/k/${variable}" if secret is None or fits_a_path(secret) else None
+    ollama = "" if prefix is None else f"  OLLAMA_HOST={url}{prefix} ollama run {_MODEL}\n"
+    chat = f'{{"model": "{_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    return f"""
+foreman is at {url}, in front of {target}. In another terminal:
+{first}
+  curl {url}/api/tags{token}
+  curl {url}/api/chat{token} -d '{chat}'
+{ollama}  FOREMAN_URL={url} {sys.argv[0]} ps
+  FOREMAN_URL={url} {sys.argv[0]} submit --model {_MODEL} --wait "Write a poem"
+
+Ctrl-C stops {"both" if simulated else "foreman"}.
+"""
+
+
+def _token(config: Config) -> tuple[str, str | None]:
+    """The variable from which whoever asks takes a token, empty where none is needed; and the token, as far as it is known."""
+    if config.auth_token:
+        return "FOREMAN_AUTH_TOKEN", config.auth_token
+    if config.admin_token:
+        return "FOREMAN_TOKEN", config.admin_token
+    return ("FOREMAN_TOKEN" if config.tokens_file is not None else ""), None

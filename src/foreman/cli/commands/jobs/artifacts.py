@@ -1,0 +1,59 @@
+"""``foreman jobs artifacts``: what is kept with a job."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.text import Text
+
+from foreman.cli.ui.common_options import Id, json_option, url_option
+from foreman.cli.ui.console import console, objects
+from foreman.cli.ui.exit_status import FINDING_ENDS
+from foreman.cli.ui.help import Explained
+
+if TYPE_CHECKING:
+    from foreman.cli.client.client import Foreman
+
+
+@click.command(
+    "artifacts",
+    cls=Explained,
+    short_help="List what is kept with a job.",
+    examples=["foreman jobs artifacts 1XES2H", "foreman jobs get 1XES2H error"],
+    ends=FINDING_ENDS,
+)
+@click.argument("id_", type=Id(), metavar="ID")
+@url_option
+@json_option
+def command(id_: str, url: str, *, as_json: bool) -> None:
+    """List what is kept with the job ID: its response, the stream, an error, and what others have put there."""
+    from foreman.cli.client.client import answer_of
+    from foreman.cli.ui.job_view import show_artifacts
+
+    found = answer_of("jobs artifacts", url, lambda foreman: look(foreman, id_), patience=None)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif rows := objects(found["artifacts"]):
+        show_artifacts(rows, console(), datetime.now(UTC))
+    else:
+        console().print(Text("nothing is kept with it yet", style="dim"))
+
+
+async def look(foreman: Foreman, wanted: str) -> dict[str, Any]:
+    """The artifacts of the job that ``wanted`` stands for, as foreman lists them.
+
+    :raises asking.Unanswered: if there is no such job, or foreman does not tell.
+    """
+    from foreman.cli.client.jobs import no_such_job, path_of, refused, whole_id
+
+    await foreman.health()
+    id_ = await whole_id(foreman, wanted)
+    answer = await foreman.fetch("GET", path_of(id_, "artifacts"))
+    if answer.status != 200:
+        raise no_such_job(foreman, answer, id_)
+    if not isinstance(answer.body, dict) or not isinstance(answer.body.get("artifacts"), list):
+        raise refused(foreman, answer, f"{foreman.url} does not list artifacts")
+    return answer.body

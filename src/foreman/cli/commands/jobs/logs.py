@@ -1,0 +1,96 @@
+"""``foreman jobs logs``: what has happened to a job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import click
+
+from foreman.cli.ui.common_options import Id, json_option, url_option
+from foreman.cli.ui.console import console
+from foreman.cli.ui.exit_status import FINDING_ENDS
+from foreman.cli.ui.help import Explained
+from foreman.cli.ui.next_steps import command_for
+
+if TYPE_CHECKING:
+    from foreman.cli.client.client import Foreman
+
+
+@click.command(
+    "logs",
+    cls=Explained,
+    short_help="Show what has happened to a job.",
+    examples=["foreman jobs logs 1XES2H", "foreman jobs logs -f 1XES2H"],
+    ends=FINDING_ENDS | {130: "ctrl-C"},
+)
+@click.argument("id_", type=Id(), metavar="ID")
+@click.option("-f", "--follow", "follows", is_flag=True, help="Go on until it has ended.")
+@url_option
+@json_option
+def command(id_: str, url: str, *, follows: bool, as_json: bool) -> None:
+    """Show what has happened to the job ID, a line for each; with --json as foreman tells it."""
+    from foreman.cli.client.client import answer_of
+    from foreman.cli.ui.job_view import event_line
+
+    paper = console()
+
+    def show(event: dict[str, Any]) -> None:
+        if as_json:
+            click.echo(json.dumps(event))
+        else:
+            paper.print(event_line(event), soft_wrap=True)
+
+    back = f"the job goes on; come back with: {command_for('logs', [id_])} -f" if follows else ""
+    answer_of(
+        "jobs logs",
+        url,
+        lambda foreman: read(foreman, id_, show, follows=follows),
+        patience=None,
+        interrupted=lambda: back,
+    )
+
+
+async def read(foreman: Foreman, wanted: str, show: Callable[[dict[str, Any]], None], *, follows: bool) -> None:
+    """Show each event of the job that ``wanted`` stands for, once.
+
+    :raises asking.Unanswered: if there is no such job (any more), or foreman is away for too long.
+    """
+    from foreman.cli.client.client import Answer
+    from foreman.cli.client.jobs import no_such_job, path_of, whole_id
+    from foreman.cli.client.polling import Patience
+    from foreman.cli.client.stream_reader import SILENCE
+    from foreman.cli.ui.progress import Progress
+
+    await foreman.health()
+    id_ = await whole_id(foreman, wanted)
+    last: list[int] = []
+    patience = Patience(foreman, Progress())
+
+    def take(line: bytes) -> None:
+        event = _event(line)
+        if event is None or (last and event["id"] <= last[-1]):
+            return
+        patience.answered()
+        last[:] = [event["id"]]
+        show(event)
+
+    async def asking() -> Answer | None:
+        asked = {} if follows else {"follow": "0"}
+        query = urlencode(asked | ({"after": str(last[-1])} if last else {}))
+        path = path_of(id_, "events") + (f"?{query}" if query else "")
+        return await foreman.lines(path, take, accept="application/x-ndjson", silence=SILENCE)
+
+    answer = await patience.ask(asking)
+    if answer is not None:
+        raise no_such_job(foreman, answer, id_)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("id"), int) else None

@@ -1,0 +1,145 @@
+"""``foreman models``: which models the target has, and which of them are loaded, as a running foreman knows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from attrs import frozen
+from rich.console import Console
+from rich.text import Text
+
+from foreman.cli.ui.common_options import Unanswered, json_option, said, url_option
+from foreman.cli.ui.console import Column, console, human_size, objects, plain, print_table, processor, table, until
+from foreman.cli.ui.help import ASKING_ENDS, FAILED, Explained
+from foreman.cli.ui.ps_view import warnings
+
+if TYPE_CHECKING:
+    from foreman.cli.client.client import Foreman
+
+#: Of a name, in characters.
+_LONG_NAME = 30
+_COLUMNS = (
+    Column("SIZE", "right"),
+    Column("CONTEXT", "right"),
+    Column("CAPABILITIES", wraps=True),
+    Column("LOADED"),
+    Column("UNTIL"),
+)
+#: Of the row of a model: where a list is that may be too long for the terminal, and then stands below the model.
+_CAPABILITIES = 3
+
+
+@frozen
+class Models:
+    """The models of a target.
+
+    :ivar url: where foreman is; :ivar health: of foreman; :ivar installed: of ``/api/tags``; :ivar loaded: of ``/api/ps``.
+    """
+
+    url: str
+    health: Mapping[str, Any]
+    installed: Sequence[Any]
+    loaded: Sequence[Any]
+
+
+@click.command(
+    "models",
+    cls=Explained,
+    short_help="List the models, and what is loaded.",
+    examples=["foreman models", "foreman models --json | jq -r '.models[] | select(.loaded) | .name'"],
+    ends=ASKING_ENDS,
+)
+@url_option
+@json_option
+def command(url: str, *, as_json: bool) -> None:
+    """List the models that the target has: what they take, what they can, and until when they stay loaded.
+
+    CONTEXT is how many tokens a loaded model was given, and how many the others were made for.
+    """
+    from foreman.cli.client.client import answer_of
+
+    found = answer_of("models", url, look)
+    if as_json:
+        click.echo(json.dumps({"url": found.url, "health": found.health, "models": as_values(found)}, indent=2))
+    else:
+        show(found, console(), datetime.now(UTC))
+
+
+async def look(foreman: Foreman) -> Models:
+    """What a foreman knows of its target's models.
+
+    :raises asking.Unanswered: if it says nothing, nothing that foreman would say, or does not know them yet.
+    """
+    health = await foreman.health()
+    status, tags = await foreman.ask("GET", "/api/tags")
+    _, ps = await foreman.ask("GET", "/api/ps")
+    installed, loaded = (body.get("models") if isinstance(body, dict) else None for body in (tags, ps))
+    if not isinstance(installed, list) or not isinstance(loaded, list):
+        raise Unanswered(FAILED, f"{foreman.url} does not list models ({status}{said(tags)})")
+    return Models(foreman.url, health, installed, loaded)
+
+
+def as_values(models: Models) -> list[dict[str, Any]]:
+    """The models for scripts, in the target's order: ``loaded`` is null, or what ``/api/ps`` says of it."""
+    loaded = {model.get("name"): model for model in objects(models.loaded)}
+    return [
+        {
+            "name": model.get("name"),
+            "size": model.get("size"),
+            "context_length": _detail(model, "context_length"),
+            "capabilities": model.get("capabilities"),
+            "loaded": _loaded(loaded.get(model.get("name"))),
+        }
+        for model in objects(models.installed)
+    ]
+
+
+def show(models: Models, console: Console, now: datetime) -> None:
+    """Print a table: loaded models first, then the others, each by name.
+
+    :param now: against which expiry is told, with a time zone.
+    """
+    for sentence in warnings(models.health, models_known=True):
+        console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
+    rows = sorted(as_values(models), key=lambda model: (model["loaded"] is None, plain(model["name"])))
+    if not rows:
+        console.print(Text("the target has no model; get one with: ollama pull llama3.2:3b", style="yellow"))
+        return
+    # A name is there to be copied: it is only broken where its length leaves nothing for the rest.
+    name = Column("NAME", wraps=max(len(plain(model["name"])) for model in rows) > _LONG_NAME)
+    cells = [_row(model, now) for model in rows]
+    below: list[str] = []
+    needed = console.measure(table([name, *_COLUMNS], cells), options=console.options.update(width=1000)).maximum
+    if needed > console.width and not name.wraps:
+        below = [str(row[_CAPABILITIES]) for row in cells]
+        for row in cells:
+            row[_CAPABILITIES] = ""
+    print_table(console, table([name, *_COLUMNS], cells), below, indent=2)
+
+
+def _row(model: Mapping[str, Any], now: datetime) -> list[str | Text]:
+    loaded = model["loaded"] or {}
+    capabilities = model["capabilities"]
+    return [
+        Text(plain(model["name"]), style="" if loaded else "dim"),
+        human_size(model["size"]),
+        plain(loaded.get("context_length") or model["context_length"]),
+        Text(", ".join(map(plain, capabilities)) if isinstance(capabilities, list) else ""),
+        Text(processor(loaded.get("size"), loaded.get("size_vram")), style="green"),
+        until(plain(loaded.get("expires_at")), now),
+    ]
+
+
+def _loaded(model: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    return {name: model.get(name) for name in ("size", "size_vram", "context_length", "expires_at")}
+
+
+def _detail(model: Mapping[str, Any], name: str) -> Any:
+    details = model.get("details")
+    return details.get(name) if isinstance(details, Mapping) else None

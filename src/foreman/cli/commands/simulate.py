@@ -1,0 +1,90 @@
+"""``foreman simulate``: a pretended Ollama, for trying things out without a GPU."""
+
+from __future__ import annotations
+
+import re
+from textwrap import fill
+from typing import Any, get_args
+
+import click
+
+from foreman.cli.ui.help import Explained
+from foreman.cli.ui.setting_options import Written, choose_reactor
+from foreman.cli.ui.standard_streams import tell
+from foreman.config import listen_address
+from foreman.config.parsers import seconds
+from foreman.simulator.misbehave import Misbehaviour, What, parse
+from foreman.simulator.settings import FRIENDLY, Settings
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _version(text: str) -> str:
+    if not re.fullmatch(r"v?[0-9]{1,6}\.[0-9]{1,6}(?:[.-][0-9A-Za-z.-]{1,40})?", text):
+        raise ValueError("is not a version, such as 0.33.0")
+    return text.removeprefix("v")
+
+
+@click.command(
+    "simulate",
+    cls=Explained,
+    short_help="Pretend to be an Ollama server.",
+    context_settings={"show_default": True},
+    examples=[
+        "foreman simulate",
+        "foreman simulate --listen 127.0.0.1:11435 --models llama3.2:3b,qwen3:8b",
+        "foreman simulate --misbehave reset",
+        """foreman simulate --misbehave '{"what": "stall", "at_line": 3, "times": 0}'""",
+    ],
+)
+@click.option(
+    "--listen",
+    type=Written("ADDRESS", listen_address.endpoint),
+    default="127.0.0.1:11434",
+    help="Where: host:port, or a Twisted endpoint description.",
+)
+@click.option("--rate", type=click.FloatRange(min=0), default=30, help="Tokens per second; 0 is all at once.")
+@click.option(
+    "--load-time", type=Written("DURATION", seconds), default="2s", help="Until a model that was not loaded is."
+)
+@click.option(
+    "--prompt-time", type=Written("DURATION", seconds), default="0s", help="Between a loaded model and its first token."
+)
+@click.option("--keep-alive", type=Written("DURATION", seconds), default="5m", help="How long a model stays loaded.")
+@click.option("--max-loaded", type=click.IntRange(min=1), default=3, help="How many models stay loaded at once.")
+@click.option(
+    "--models", type=Written("NAMES", _names), default=",".join(FRIENDLY), help="What is installed, commas between."
+)
+@click.option(
+    "--version",
+    type=Written("VERSION", _version),
+    default=Settings().version,
+    help="Which Ollama to be: up to 0.33 it answers as 0.33.0 did, from 0.34 on as 0.34.4.",
+)
+@click.option(
+    "--misbehave",
+    type=Written("WORD-OR-JSON", parse),
+    multiple=True,
+    envvar="SIMULATOR_MISBEHAVE",
+    show_envvar=True,
+    help="What goes wrong with the next answer; may be given several times. JSON is as in the header"
+    " Simulator-Misbehave: an object with what, at_byte, at_line, times (0: always), route, status, text, size, pace,"
+    " or a list.",
+)
+def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **options: Any) -> None:
+    """Pretend to be an Ollama server until a signal says stop: it knows every route, loads models and takes its time."""
+    settings = Settings(misbehave=tuple(one for some in misbehave for one in some), **options)
+    choose_reactor()
+    from twisted.internet import reactor
+
+    from foreman.simulator.program import run
+
+    raise SystemExit(run(settings, reactor, listen, tell))
+
+
+# A \b keeps click from breaking the lines below it anew, and the words in them.
+command.help = f"{command.help}\n\n\b\nWhat can go wrong:\n" + fill(
+    ", ".join(get_args(What)), width=76, break_on_hyphens=False
+)

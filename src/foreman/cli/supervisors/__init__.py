@@ -1,0 +1,1 @@
+"""The files with which systemd and launchd run foreman."""

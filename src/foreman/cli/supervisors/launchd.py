@@ -1,0 +1,93 @@
+"""The property list with which launchd runs foreman for one person, on macOS."""
+
+from __future__ import annotations
+
+import math
+import plistlib
+from pathlib import Path
+from string import Template
+from xml.sax.saxutils import escape
+
+from foreman.cli.supervisors.service import Service
+
+#: The name by which launchd knows it.
+LABEL = "dev.foreman"
+
+_PLIST = Template("""\
+<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
+<!-- foreman as an agent of one person. `foreman install-service` writes this file. -->
+<plist version="1.0">
+<dict>
+  <key>Label</key>
+  <string>$label</string>
+  <!-- The shell reads the file of settings, and then becomes foreman. -->
+  <key>ProgramArguments</key>
+  <array>
+    <string>/bin/sh</string>
+    <string>-c</string>
+    <string>set -a; if [ -r "$$1" ]; then . "$$1"; fi; exec "$$0" serve</string>
+    <string>$command</string>
+    <string>$settings</string>
+  </array>
+  <key>EnvironmentVariables</key>
+  <dict>
+    <key>FOREMAN_DRAIN_TIMEOUT</key>
+    <string>${drain}s</string>
+$token  </dict>
+  <key>RunAtLoad</key>
+  <true/>
+  <key>KeepAlive</key>
+  <true/>
+  <!-- Running answers may end within FOREMAN_DRAIN_TIMEOUT; launchd has to wait 10 s longer. -->
+  <key>ExitTimeOut</key>
+  <integer>$patience</integer>
+  <!-- Without this launchd slows it down, and every token with it. -->
+  <key>ProcessType</key>
+  <string>Interactive</string>
+  <!-- Each connection is a descriptor, and each chat that runs is two; launchd grants 256 otherwise. -->
+  <key>SoftResourceLimits</key>
+  <dict>
+    <key>NumberOfFiles</key>
+    <integer>10240</integer>
+  </dict>
+  <!-- 077 -->
+  <key>Umask</key>
+  <integer>63</integer>
+  <key>StandardOutPath</key>
+  <string>$log</string>
+  <key>StandardErrorPath</key>
+  <string>$log</string>
+</dict>
+</plist>
+""")
+
+_TOKEN = Template("""\
+    <key>FOREMAN_AUTH_TOKEN_FILE</key>
+    <string>$path</string>
+""")
+
+
+def plist(service: Service, log: Path) -> str:
+    """The text of ``dev.foreman.plist``.
+
+    :param log: the file to which foreman's output is appended.
+    """
+    return _PLIST.substitute(
+        label=LABEL,
+        command=escape(str(service.command)),
+        settings=escape(str(service.settings)),
+        drain=f"{service.drain:g}",
+        token="" if service.token is None else _TOKEN.substitute(path=escape(str(service.token))),
+        patience=math.ceil(service.patience),
+        log=escape(str(log)),
+    )
+
+
+def given(text: str) -> tuple[str | None, str | None]:
+    """The file with a token, and the drain timeout, with which a property list was written; None for what it lacks."""
+    try:
+        variables = plistlib.loads(text.encode())["EnvironmentVariables"]
+        return variables.get("FOREMAN_AUTH_TOKEN_FILE"), variables.get("FOREMAN_DRAIN_TIMEOUT")
+    except Exception:  # noqa: BLE001 - plistlib fails in as many ways as XML does
+        return None, None

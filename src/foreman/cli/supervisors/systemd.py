@@ -1,0 +1,147 @@
+"""The unit with which systemd runs foreman, for the system or for one person."""
+
+from __future__ import annotations
+
+import math
+from string import Template
+
+from foreman.cli.supervisors.service import Service
+
+_UNIT = Template("""\
+# foreman as a service of $whose. `foreman install-service` writes this file$option.
+# To change something, type `$systemctl edit foreman`: what that makes stays when this file is written anew.
+
+[Unit]
+Description=foreman, the daemon in front of an Ollama server
+$after
+[Service]
+# Ready is when the port is open.
+Type=notify
+ExecStart=$command serve
+# After a change of the tokens in FOREMAN_TOKENS_FILE.
+ExecReload=/bin/kill -HUP $$MAINPID
+# Every setting, as `foreman settings --env` writes them.
+EnvironmentFile=-$settings
+
+$token
+# Running answers may end within FOREMAN_DRAIN_TIMEOUT; systemd has to wait 10 s longer. SIGTERM is a good end.
+Environment=FOREMAN_DRAIN_TIMEOUT=${drain}s
+TimeoutStopSec=$patience
+SuccessExitStatus=143
+Restart=on-failure
+RestartSec=5
+# Settings that are wrong stay wrong.
+RestartPreventExitStatus=2
+
+# Each connection is a descriptor, and each chat that runs is two.
+LimitNOFILE=65536
+UMask=0077
+
+# What foreman may write to: what it keeps, and $runtime for a socket.
+StateDirectory=foreman
+StateDirectoryMode=0700
+RuntimeDirectory=foreman
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+${only_system}RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=$wanted_by
+""")
+
+#: A manager of one person may not take these from its services.
+_ONLY_SYSTEM = """\
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+# A port below 1024 needs: AmbientCapabilities=CAP_NET_BIND_SERVICE, and the same here.
+CapabilityBoundingSet=
+# A user that exists only while foreman runs.
+DynamicUser=yes
+"""
+_AFTER = """\
+Wants=network-online.target
+After=network-online.target ollama.service
+"""
+
+
+def unit(service: Service, *, system: bool) -> str:
+    """The text of ``foreman.service``.
+
+    :param system: for the system, as root installs it; otherwise for the person who runs it.
+    """
+    return _UNIT.substitute(
+        whose="the system" if system else "one person",
+        option=" with --system" if system else "",
+        systemctl="systemctl" if system else "systemctl --user",
+        after=_AFTER if system else "",
+        command=_word(str(service.command)),
+        settings=_path(str(service.settings)),
+        token=_token(service, system=system),
+        drain=f"{service.drain:g}",
+        patience=math.ceil(service.patience),
+        runtime="/run/foreman" if system else "$XDG_RUNTIME_DIR/foreman",
+        only_system=_ONLY_SYSTEM if system else "",
+        wanted_by="multi-user.target" if system else "default.target",
+    )
+
+
+def given(text: str) -> tuple[str | None, str | None]:
+    """The file with a token, and the drain timeout, with which a ``foreman.service`` was written; None for what it lacks."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key == "LoadCredential" and value.startswith("auth-token:"):
+            found["token"] = value.removeprefix("auth-token:").replace("%%", "%")
+        elif key == "Environment":
+            name, _, value = _unquoted(value).partition("=")
+            # In a unit of the system the variable has the name of the credential, which LoadCredential explains.
+            found.setdefault(
+                {"FOREMAN_AUTH_TOKEN_FILE": "token", "FOREMAN_DRAIN_TIMEOUT": "drain"}.get(name, ""), value
+            )
+    return found.get("token"), found.get("drain")
+
+
+def _token(service: Service, *, system: bool) -> str:
+    """How the token comes in: a file of root's as a credential, a file of one's own as it is."""
+    path = service.token or service.settings.with_name("token")
+    if system:
+        said = "# A token that every caller must have. Its file may be readable for root alone."
+        lines = [f"LoadCredential=auth-token:{_path(str(path))}", "Environment=FOREMAN_AUTH_TOKEN_FILE=%d/auth-token"]
+    else:
+        said = "# A token that every caller must have."
+        lines = [f"Environment={_word(f'FOREMAN_AUTH_TOKEN_FILE={path}')}"]
+    off = "" if service.token else "#"
+    return "\n".join([said, *(off + line for line in lines)]) + "\n"
+
+
+def _path(text: str) -> str:
+    """A path where systemd replaces specifiers, and takes the rest of the line as it is."""
+    return text.replace("%", "%%")
+
+
+def _word(text: str) -> str:
+    """One word of a line that systemd reads as words: quoted where it has to be (systemd.service(5))."""
+    escaped = _path(text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"' if any(character in " \t'\"\\;" for character in text) else escaped
+
+
+def _unquoted(word: str) -> str:
+    """What ``_word`` was made from."""
+    if word.startswith('"'):
+        word = word[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+    return word.replace("%%", "%")

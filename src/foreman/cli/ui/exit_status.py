@@ -1,0 +1,40 @@
+"""How a job ended, as an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from foreman.cli.ui.help import ASKING_ENDS, NOT_FOUND, WELL
+
+#: Beside what every command that asks a foreman can end with.
+JOB_FAILED, JOB_DISCARDED, JOB_CANCELLED, NOT_ENDED = 6, 7, 8, 9
+
+_OF_STATE = {"succeeded": WELL, "failed": JOB_FAILED, "discarded": JOB_DISCARDED, "cancelled": JOB_CANCELLED}
+
+#: For the commands that look for a job.
+FINDING_ENDS = ASKING_ENDS | {NOT_FOUND: "there is no such job, or it is somebody else's"}
+#: For the commands that wait for one.
+WAITING_ENDS = FINDING_ENDS | {
+    WELL: "it succeeded",
+    JOB_FAILED: "it failed: Ollama refuses it, and would again",
+    JOB_DISCARDED: "it was given up: out of attempts, or too late",
+    JOB_CANCELLED: "it was cancelled",
+    NOT_ENDED: "it has not ended yet",
+    130: "ctrl-C; the job goes on",
+}
+
+
+def has_ended(job: Mapping[str, Any]) -> bool:
+    """Whether its state is a final one."""
+    return job.get("state") in _OF_STATE
+
+
+def status_of(job: Mapping[str, Any]) -> int:
+    """What a command that waited for ``job`` ends with."""
+    return _OF_STATE.get(str(job.get("state")), NOT_ENDED)
+
+
+def highest(statuses: Iterable[int]) -> int:
+    """The status of a command that was given several jobs."""
+    return max(statuses, default=WELL)

@@ -1,0 +1,111 @@
+"""End every command in one way: an exit status, and where something went wrong one sentence on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from click.exceptions import Abort, ClickException, NoArgsIsHelpError, UsageError
+
+from foreman.cli.ui.common_options import LONGEST
+from foreman.cli.ui.help import FAILED, WELL
+from foreman.cli.ui.standard_streams import OutputLost, abandon_output, say
+from foreman.errors import one_line
+
+#: How a shell counts what a signal ended: 128 and the number of the signal.
+INTERRUPTED, READER_LEFT = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+
+
+def end(work: Callable[[], object]) -> NoReturn:
+    """Do ``work``, a command of click outside of its standalone mode, and end the process with its status."""
+    try:
+        status = _status(work)
+        _flush()
+    except OutputLost as problem:
+        status = _output_lost(problem)
+    except BaseException:
+        # It ends already, by SystemExit most often: what cannot be written any more does not change how.
+        try:
+            _flush()
+        except OutputLost:
+            abandon_output()
+        raise
+    sys.exit(status)
+
+
+def _status(work: Callable[[], object]) -> int:
+    try:
+        status = work()
+    except ClickException as problem:
+        return _refused(problem)
+    except Abort as problem:
+        if isinstance(problem.__cause__, KeyboardInterrupt):  # click has ended the line of the ^C
+            return INTERRUPTED
+        return _say("stopped: there was no answer")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (OutputLost, SystemExit):
+        raise
+    except OSError as problem:
+        return _say(_of_system(problem))
+    except Exception as problem:  # noqa: BLE001 - a person gets a sentence, whatever went wrong
+        return _say(_unexpected(problem))
+    # Outside of its standalone mode click returns the status of ctx.exit().
+    return status if isinstance(status, int) else WELL
+
+
+def _refused(problem: ClickException) -> int:
+    """Say what click, or a command, has against how it was called; the exit status."""
+    if isinstance(problem, NoArgsIsHelpError):  # it is the help
+        problem.show()
+        return problem.exit_code
+    if isinstance(problem, UsageError) and problem.ctx is not None:
+        click.echo(f"{problem.ctx.get_usage()}\nTry '{problem.ctx.command_path} --help' for help.\n", err=True)
+    _say(problem.format_message())
+    return problem.exit_code
+
+
+def _output_lost(problem: OutputLost) -> int:
+    abandon_output()
+    if problem.errno == errno.EPIPE:  # no failure: foreman jobs | head
+        return READER_LEFT
+    if problem.errno == errno.EBADF:
+        return _say("standard output is closed: nothing can be printed")
+    return _say(f"standard output cannot be written: {problem.reason}")
+
+
+def _of_system(problem: OSError) -> str:
+    reason = problem.strerror or str(problem) or type(problem).__name__
+    return reason if problem.filename is None else f"{os.fsdecode(problem.filename)}: {reason}"
+
+
+def _unexpected(problem: Exception) -> str:
+    """What to say of a defect: what it is, and where, so that a report is of use without a traceback."""
+    import traceback
+
+    if sys.flags.dev_mode:
+        traceback.print_exc()
+    where = traceback.extract_tb(problem.__traceback__)
+    ours = [frame for frame in where if f"{os.sep}foreman{os.sep}" in frame.filename] or where
+    place = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    return (
+        f"unexpected error: {type(problem).__name__}: {problem}{place}; "
+        "please report it; with PYTHONDEVMODE=1 it has a traceback"
+    )
+
+
+def _say(sentence: str) -> int:
+    say(f"foreman: {one_line(sentence, LONGEST)}")
+    return FAILED
+
+
+def _flush() -> None:
+    with contextlib.suppress(ValueError):  # a stream that a test has closed
+        sys.stdout.flush()

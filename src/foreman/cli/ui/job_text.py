@@ -1,0 +1,188 @@
+"""What a job says of itself, in a few words, and what its answer says."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from foreman.cli.ui.console import objects, plain
+from foreman.cli.ui.ps_view import SHOWN_OF_ID
+from foreman.cli.ui.times import read
+
+STYLES = {
+    "scheduled": "cyan",
+    "queued": "yellow",
+    "running": "bold green",
+    "succeeded": "green",
+    "failed": "red",
+    "discarded": "red",
+    "cancelled": "dim",
+}
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+#: What joins letters and pictures, and is printed by no terminal.
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
+
+def end_of(job: Mapping[str, Any]) -> str:
+    """The end of its id, which tells it from others."""
+    return plain(job.get("id"))[-SHOWN_OF_ID:]
+
+
+def brief(seconds: float) -> str:
+    """How long something is, in one unit: ``3.2 s``, ``4 min``, ``2 h``, ``5 d``."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(seconds, 0.0):.1f} s" if seconds < 10 else f"{int(seconds)} s"
+
+
+def since(text: object, now: datetime) -> float | None:
+    """How many seconds ago a moment was, negative where it is to come; None for what is none."""
+    moment = read(text)
+    return None if moment is None else (now - moment).total_seconds()
+
+
+def timing(job: Mapping[str, Any], now: datetime) -> str:
+    """How long it has waited, runs, ran, or is still to wait."""
+    state = job.get("state")
+    created, started, finished, planned = (
+        since(job.get(name), now) for name in ("created_at", "started_at", "finished_at", "run_at")
+    )
+    if state == "scheduled" and planned is not None:
+        return f"in {brief(-planned)}"
+    if state == "queued":
+        waited = planned if planned is not None else created
+        return "" if waited is None else f"waits {brief(waited)}"
+    if started is None or state == "scheduled":
+        return ""
+    if state == "running":
+        return f"runs {brief(started)}"
+    return "" if finished is None else f"ran {brief(started - finished)}"
+
+
+def tries(job: Mapping[str, Any]) -> str:
+    """Which try of how many, from the second on, or where the first went wrong."""
+    attempt = job.get("attempt")
+    if not isinstance(attempt, int) or attempt < (1 if job.get("error") else 2):
+        return ""
+    return f"{attempt}/{plain(job.get('max_attempts'))}"
+
+
+def note(job: Mapping[str, Any]) -> str:
+    """What else is to be known: its place, what went wrong, its metadata."""
+    if "unreadable" in job:
+        return plain(job["unreadable"])
+    parts = []
+    if isinstance(job.get("position"), int):
+        parts.append(f"place {job['position']}")
+    if job.get("state") != "succeeded" and (wrong := trouble(job)):
+        parts.append(wrong)
+    metadata = job.get("metadata")
+    if isinstance(metadata, Mapping) and metadata:
+        parts.append(" ".join(f"{plain(name)}={plain(value)}" for name, value in metadata.items()))
+    return "; ".join(parts)
+
+
+def trouble(job: Mapping[str, Any]) -> str:
+    """What went wrong, or keeps it waiting."""
+    error = job.get("error")
+    if not isinstance(error, Mapping):
+        return ""
+    return ": ".join(plain(error[name]) for name in ("class", "message") if error.get(name))
+
+
+def sentence(job: Mapping[str, Any], now: datetime) -> str:
+    """What to say of a job in one line: ``1XES2H succeeded, ran 3.2 s``."""
+    parts = [f"{end_of(job)} {_IS.get(plain(job.get('state')), '')}{plain(job.get('state'))}", timing(job, now)]
+    if isinstance(job.get("position"), int):
+        parts.insert(1, f"place {job['position']}")
+    if job.get("state") != "succeeded":
+        parts.append(trouble(job))
+    return ", ".join(filter(None, parts))
+
+
+_IS = {"scheduled": "is ", "queued": "is ", "running": "is ", "discarded": "was ", "cancelled": "was "}
+
+
+def text_of(answer: object) -> str | None:
+    """What an answer says, in any family's shape; None where it says nothing in words."""
+    if not isinstance(answer, Mapping):
+        return None
+    message = answer.get("message")
+    if isinstance(message, Mapping):
+        return _words([message.get("content")])
+    if isinstance(answer.get("response"), str):
+        return _words([answer["response"]])
+    if isinstance(answer.get("choices"), list):
+        choices = objects(answer["choices"])
+        return _words(
+            [(objects([choice.get("message")]) or [{}])[0].get("content") or choice.get("text") for choice in choices]
+        )
+    if isinstance(answer.get("output"), list):
+        contents = [objects(item.get("content")) for item in objects(answer["output"])]
+        return _words([part.get("text") for parts in contents for part in parts if part.get("type") == "output_text"])
+    if isinstance(answer.get("content"), list):
+        return _words([part.get("text") for part in objects(answer["content"]) if part.get("type") == "text"])
+    return None
+
+
+def piece_of(line: object) -> tuple[str, str]:
+    """What one line of a native stream says: thinking, and words."""
+    if not isinstance(line, Mapping):
+        return "", ""
+    message = line.get("message")
+    if isinstance(message, Mapping):
+        return _text(message.get("thinking")), _text(message.get("content"))
+    return _text(line.get("thinking")), _text(line.get("response"))
+
+
+def embeddings_of(answer: object) -> str | None:
+    """How many embeddings an answer has, in words; None where it has none."""
+    if not isinstance(answer, Mapping):
+        return None
+    rows: object = answer.get("embeddings")
+    if isinstance(answer.get("embedding"), list):
+        rows = [answer["embedding"]]
+    elif isinstance(answer.get("data"), list):
+        rows = [row.get("embedding") for row in objects(answer["data"])]
+    if not isinstance(rows, Sequence) or not rows or not isinstance(rows[0], Sequence):
+        return None
+    number = "1 embedding" if len(rows) == 1 else f"{len(rows)} embeddings"
+    return number if isinstance(rows[0], str) else f"{number} of {len(rows[0])} numbers"
+
+
+def prose(text: str) -> str:
+    """Text of several lines that a terminal only prints: a model's words could hold escape codes."""
+    return "".join(
+        character
+        if character.isprintable() or character in "\n\t" + _JOINERS or unicodedata.category(character) == "Zs"
+        else "\N{REPLACEMENT CHARACTER}"
+        for character in text.replace("\r\n", "\n")
+    )
+
+
+def lines_of(words: str) -> str:
+    """Words as they are printed whole: with a newline at their end, as those that were followed."""
+    return words if words.endswith("\n") else f"{words}\n"
+
+
+def utf8(words: str) -> bytes:
+    """Words as they are written into a file; half a surrogate, which JSON can escape, is no character."""
+    whole = words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole.encode("utf-8")
+
+
+def at_terminal() -> bool:
+    """Whether a person reads what is printed."""
+    return sys.stdout.isatty()
+
+
+def _words(parts: Sequence[object]) -> str | None:
+    return "\n".join(part for part in parts if isinstance(part, str) and part) or None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,177 @@
+"""How jobs look: a list of them, one of them, what has happened to it, what is kept with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from foreman.cli.ui.console import Column, human_size, objects, plain, print_table, table
+from foreman.cli.ui.job_text import STYLES, brief, end_of, note, since, timing, tries, trouble
+from foreman.cli.ui.ps_view import SHOWN_OF_ID
+from foreman.cli.ui.times import local, read
+
+_LIST = (
+    Column("ID"),
+    Column("STATE"),
+    Column("MODEL", shrinks=True),
+    Column("ENDPOINT", shrinks=True),
+    Column("AGE", "right"),
+    Column("TIME"),
+    Column("TRIES", "right"),
+    Column("OWNER", shrinks=True),
+    Column("NOTE", shrinks=True),
+)
+_ARTIFACTS = (
+    Column("NAME", wraps=True),
+    Column("TYPE", shrinks=True),
+    Column("SIZE", "right"),
+    Column("AGE", "right"),
+    Column("SHA-256", shrinks=True),
+)
+#: From so many columns on there is room for whole paths.
+_WIDE = 100
+#: In a narrower terminal, a longer note stands in a line of its own, in characters.
+_SHORT_NOTE = 12
+#: In this order, and as they are called here.
+_FIELDS = {
+    "endpoint": "endpoint",
+    "model": "model",
+    "owner": "owner",
+    "priority": "priority",
+    "idempotency_key": "key",
+    "created_at": "handed over",
+    "run_at": "not before",
+    "deadline": "deadline",
+    "started_at": "started",
+    "finished_at": "ended",
+}
+_USAGE = {"prompt_tokens": "tokens in", "completion_tokens": "tokens out"}
+_TIMES = {"load_ms": "loading", "total_ms": "in all"}
+
+
+def show_list(jobs: Sequence[Mapping[str, Any]], console: Console, now: datetime) -> None:
+    """Print a table of ``jobs``, in their order.
+
+    :param now: against which ages are told, with a time zone.
+    """
+    narrow = console.width < _WIDE
+    notes = [note(job) for job in jobs]
+    apart = narrow and any(len(text) > _SHORT_NOTE for text in notes)
+    differ = len({job.get("owner") for job in jobs}) > 1
+    rows = []
+    for job, text in zip(jobs, notes, strict=True):
+        created = since(job.get("created_at"), now)
+        row: list[str | Text] = [
+            end_of(job),
+            state(job.get("state")),
+            _cut(plain(job.get("model"))),
+            _cut(_short(plain(job.get("endpoint"))) if narrow else plain(job.get("endpoint"))),
+            "" if created is None else brief(created),
+            timing(job, now),
+            tries(job),
+            _cut(plain(job.get("owner")) if differ else ""),
+            "" if apart else _cut(text),
+        ]
+        rows.append(row)
+    print_table(console, table(_LIST, rows), notes if apart else (), SHOWN_OF_ID + 2)
+
+
+def show_job(job: Mapping[str, Any], console: Console, now: datetime) -> None:
+    """Print all that is known of a job.
+
+    :param now: against which moments are told, with a time zone.
+    """
+    told = [part for part in (timing(job, now), _place(job)) if part]
+    _line(console, plain(job.get("id")), Text.assemble(state(job.get("state")), *(f", {part}" for part in told)))
+    for name, called in _FIELDS.items():
+        if name == "run_at" and job.get("state") != "scheduled":
+            continue
+        value = job.get(name)
+        if value is not None:
+            _line(console, called, Text(_moment(value, now) if name.endswith(("_at", "deadline")) else plain(value)))
+    _line(console, "tries", Text(f"{plain(job.get('attempt'))} of {plain(job.get('max_attempts'))}"))
+    if wrong := trouble(job):
+        attempt = job["error"].get("attempt")
+        _line(console, "error", Text(wrong + (f" (try {plain(attempt)})" if attempt else ""), style="red"))
+    metadata, usage = job.get("metadata"), job.get("usage")
+    for name, value in (metadata if isinstance(metadata, Mapping) else {}).items():
+        _line(console, "metadata", Text(f"{plain(name)}={plain(value)}"))
+    if isinstance(usage, Mapping) and (used := _used(usage)):
+        _line(console, "usage", Text(used))
+    for artifact in objects(job.get("artifacts")):
+        size = human_size(artifact.get("bytes"))
+        _line(console, "artifact", Text(f"{plain(artifact.get('name'))}, {plain(artifact.get('type'))}, {size}"))
+
+
+def show_artifacts(artifacts: Sequence[Mapping[str, Any]], console: Console, now: datetime) -> None:
+    """Print a table of what is kept with a job."""
+    rows: list[list[str | Text]] = []
+    for artifact in artifacts:
+        created = since(artifact.get("created_at"), now)
+        values = plain(artifact.get("name")), plain(artifact.get("type"))
+        age = "" if created is None else brief(created)
+        digest = Text(plain(artifact.get("sha256"))[:16], style="dim")
+        rows.append([*map(Text, values), human_size(artifact.get("bytes")), age, digest])
+    console.print(table(_ARTIFACTS, rows))
+
+
+def event_line(event: Mapping[str, Any]) -> Text:
+    """What has happened to a job, in one line."""
+    moment = read(event.get("at"))
+    at = plain(event.get("at")) if moment is None else f"{local(moment):%Y-%m-%d %H:%M:%S}"
+    kind = plain(event.get("type"))
+    line = Text.assemble((at, "dim"), "  ", (f"{kind:9}", STYLES.get(kind, "")))
+    if event.get("attempt"):
+        line.append(f"  try {plain(event['attempt'])}")
+    if wrong := trouble(event):
+        line.append(f"  {wrong}")
+    return line
+
+
+def state(value: object) -> Text:
+    """A state in its colour."""
+    return Text(plain(value), style=STYLES.get(str(value), ""))
+
+
+def _cut(text: str) -> Text:
+    """A cell that stays in its line."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _short(path: str) -> str:
+    """A path as it is told from the others: ``chat``, ``v1/chat``, ``embed``."""
+    return path.removeprefix("/").removeprefix("api/").replace("chat/completions", "chat")
+
+
+def _line(console: Console, name: str, value: Text) -> None:
+    console.print(Text.assemble((f"{name:12}  ", "bold"), value), soft_wrap=not console.is_terminal)
+
+
+def _place(job: Mapping[str, Any]) -> str:
+    return f"place {job['position']}" if isinstance(job.get("position"), int) else ""
+
+
+def _moment(text: object, now: datetime) -> str:
+    moment = read(text)
+    if moment is None:
+        return plain(text)
+    ago = (now - moment).total_seconds()
+    told = f"{brief(ago)} ago" if ago >= 0 else f"in {brief(-ago)}"
+    return f"{local(moment):%Y-%m-%d %H:%M:%S} ({told})"
+
+
+def _used(usage: Mapping[str, Any]) -> str:
+    parts = [f"{json.dumps(usage[name])} {called}" for name, called in _USAGE.items() if _is_number(usage.get(name))]
+    for name, called in _TIMES.items():
+        if _is_number(usage.get(name)):
+            parts.append(f"{brief(usage[name] / 1000)} {called}")
+    return ", ".join(parts)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,111 @@
+"""Read what ``foreman submit`` was given: its prompt, its files and standard input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from attrs import frozen
+
+from foreman.cli.ui.job_request import Asked, chat, embeddings, whole
+from foreman.config.parsers import path as path_of
+
+_NEEDS_MODEL = "which model is needed: --model NAME; foreman models lists them"
+
+
+@frozen
+class Typed:
+    """What was typed about the request itself; paths may be ``-``, standard input."""
+
+    prompt: str | None
+    files: Sequence[str]
+    model: str | None
+    system: str | None
+    images: Sequence[str]
+    schema: str | None
+    options: Sequence[tuple[str, Any]]
+    embed: bool
+    payload: str | None
+    endpoint: str | None
+
+    def request(self) -> tuple[str, bytes]:
+        """The endpoint and the payload.
+
+        :raises click.UsageError: if they cannot be made from this.
+        """
+        if self.payload is not None:
+            return self._as_it_is(self.payload)
+        if self.endpoint is not None:
+            raise click.UsageError("--endpoint goes with --payload FILE")
+        if not self.model:
+            raise click.UsageError(_NEEDS_MODEL)
+        if self.embed and (self.system is not None or self.images or self.schema is not None):
+            raise click.UsageError("--system, --image and --schema are for chats, not for --embed")
+        texts = self._texts()
+        if not any(text.strip() for text in texts) and not self.images:
+            raise click.UsageError("there is nothing to ask: the prompt is empty")
+        images = [_bytes_of(path, "--image") for path in self.images]
+        asked = Asked(self.model, texts, self.system, images, _form(self.schema), dict(self.options))
+        return ("/api/embed", embeddings(asked)) if self.embed else ("/api/chat", chat(asked))
+
+    def _as_it_is(self, path: str) -> tuple[str, bytes]:
+        others = (self.prompt, self.model, self.system, self.schema)
+        if any(value is not None for value in others) or self.files or self.images or self.options or self.embed:
+            raise click.UsageError(
+                "--payload is the whole request: beside it no prompt, no model and nothing else of it"
+            )
+        if self.endpoint is None:
+            raise click.UsageError("--payload goes with --endpoint PATH, such as /v1/chat/completions")
+        try:
+            return self.endpoint, whole(_bytes_of(path, "--payload"))
+        except ValueError as problem:
+            raise click.UsageError(f"--payload: {path} {problem}") from None
+
+    def _texts(self) -> list[str]:
+        prompt = [] if self.prompt in {None, "-"} else [str(self.prompt)]
+        files = (["-"] if self.prompt == "-" else []) + list(self.files)
+        if files.count("-") > 1:
+            raise click.UsageError("standard input can be read only once")
+        if not prompt and not files:
+            # In a terminal it would look as if foreman hung.
+            if sys.stdin.isatty():
+                raise click.UsageError("there is nothing to ask: write a PROMPT, or name it with --file")
+            files = ["-"]
+        return prompt + [_text_of(path) for path in files]
+
+
+def _form(schema: str | None) -> Any:
+    if schema is None or schema == "json":
+        return schema
+    given = schema if schema.lstrip().startswith("{") else _text_of(schema, "--schema")
+    try:
+        value = json.loads(given)
+    except (ValueError, RecursionError) as problem:
+        raise click.UsageError(f"--schema is not JSON: {problem}") from None
+    if not isinstance(value, dict):
+        raise click.UsageError("--schema is not a JSON object")
+    return value
+
+
+def _text_of(path: str, option: str = "--file") -> str:
+    try:
+        # Without the newline that ends a file, or what echo prints: it is no part of what is asked.
+        return _bytes_of(path, option).decode("utf-8-sig").removesuffix("\n")
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{option}: {_called(path)} is not text (UTF-8)") from None
+
+
+def _bytes_of(path: str, option: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == "-" else path_of(path).read_bytes()
+    except ValueError as problem:
+        raise click.UsageError(f"{option}: {_called(path)} {problem}") from None
+    except OSError as problem:
+        raise click.UsageError(f"{option}: {_called(path)} cannot be read: {problem.strerror}") from None
+
+
+def _called(path: str) -> str:
+    return "standard input" if path == "-" else path
