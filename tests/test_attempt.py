@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from bench import RunningForeman, bytes_of, listen, port_of, reactor, start_foreman
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.simulator import Settings, Simulator
-from foreman.simulator.misbehave import What
+from foreman.simulator.engine.faults import What
 from foreman.store.sqlite.store import Store
 from test_worker import new
 from wire import Response, ask, request

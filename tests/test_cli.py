@@ -23,7 +23,7 @@ from foreman.cli.commands.demo import what_to_type
 from foreman.cli.main import COMMANDS, cli
 from foreman.cli.ui.help import ASKING_ENDS, Explained
 from foreman.config.settings import load
-from foreman.simulator.misbehave import What
+from foreman.simulator.engine.faults import What
 from processes import free_port
 
 

@@ -34,11 +34,11 @@ from foreman.protocol import (
     stream_flag,
     usage,
 )
-from foreman.simulator import fields as simulated_fields
-from foreman.simulator import golang as simulated_json
-from foreman.simulator import names as simulated_names
-from foreman.simulator import router
-from foreman.simulator.refusals import Malformed, Refused
+from foreman.simulator.engine import fields as simulated_fields
+from foreman.simulator.engine import go_json as simulated_json
+from foreman.simulator.engine import model_names as simulated_names
+from foreman.simulator.engine.errors import Malformed, Refused
+from foreman.simulator.server import router
 from foreman.util import timestamps
 from foreman.util.byte_budget import Budget
 from foreman.util.slices import at_once

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.simulator.fields import duration
-from foreman.simulator.golang import dumps, loads, mistake
-from foreman.simulator.names import read, split
-from foreman.simulator.refusals import Malformed, Refused
+from foreman.simulator.engine.errors import Malformed, Refused
+from foreman.simulator.engine.fields import duration
+from foreman.simulator.engine.go_json import dumps, loads, mistake
+from foreman.simulator.engine.model_names import read, split
 from test_simulator import CHAT, World
 
 VALUES = st.recursive(

@@ -15,7 +15,7 @@ from twisted.internet.testing import StringTransport
 
 import golden
 from foreman.simulator import RECORDED, Settings, Simulator
-from foreman.simulator.models import named
+from foreman.simulator.engine.models import named
 
 USER = [{"role": "user", "content": "hello"}]
 

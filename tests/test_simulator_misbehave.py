@@ -17,8 +17,8 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from foreman.simulator import Misbehaviour, Settings, program
-from foreman.simulator.misbehave import parse
+from foreman.simulator import Misbehaviour, Settings, main
+from foreman.simulator.engine.faults import parse
 from test_simulator import CHAT, Client, World
 
 reactor: Any = installed_reactor
@@ -285,7 +285,7 @@ class Reader(Protocol):
 @pytest.mark.parametrize(("what", "reason"), [("reset", ConnectionLost), ("close", ConnectionDone)])
 @pytest_twisted.ensureDeferred
 async def test_on_a_socket_a_reset_is_told_from_a_close(what: str, reason: type[Exception]) -> None:
-    simulator, port = await program.listen(reactor, Settings(), "tcp:0:interface=127.0.0.1")
+    simulator, port = await main.listen(reactor, Settings(), "tcp:0:interface=127.0.0.1")
     simulator.misbehave(Misbehaviour(what, at_line=2))  # type: ignore[arg-type]
     body = json.dumps(CHAT).encode()
     ask = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from foreman.simulator import Settings, program
+from foreman.simulator import Settings, main
 from test_simulator import CHAT, World
 
 PNG = "data:image/png;base64,aGVsbG8="
@@ -212,11 +212,10 @@ def test_a_newer_version_is_as_the_newest_that_was_recorded(version: str) -> Non
 def test_the_program_says_where_it_listens_or_why_it_cannot() -> None:
     said: list[str] = []
     assert (
-        program.run(Settings(models=("a", "b")), MemoryReactorClock(), "tcp:11434:interface=127.0.0.1", said.append)
-        == 0
+        main.run(Settings(models=("a", "b")), MemoryReactorClock(), "tcp:11434:interface=127.0.0.1", said.append) == 0
     )
     assert said[0].startswith("the simulator listens on ")
     assert said[0].endswith(" with a:latest, b:latest")
-    assert program.run(Settings(), MemoryReactorClock(), "nonsense:1", said.append) == 1
+    assert main.run(Settings(), MemoryReactorClock(), "nonsense:1", said.append) == 1
     assert said[1].startswith("the simulator cannot listen at nonsense:1: ")
     assert said[1].endswith("; --listen chooses another place")

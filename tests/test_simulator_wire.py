@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from foreman.simulator import Settings, Simulator
-from foreman.simulator.exchange import reason
+from foreman.simulator.server.exchange import reason
 from test_simulator import CHAT, Client, World
 
 GET = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -17,7 +17,7 @@ from foreman.protocol import model_names
 from foreman.proxy.model_swaps import AT_MOST, HOLD, LOOK, TOGETHER
 from foreman.scheduling.policy import Ticket
 from foreman.simulator import Settings, Simulator
-from foreman.simulator.scheduler import Scheduler
+from foreman.simulator.engine.scheduler import Scheduler
 from foreman.target.exclusive_models import BELIEVED, LOADING, Rivals
 from foreman.target.listings import Running
 from test_client import client_of

@@ -11,9 +11,9 @@ back through ``exchange`` and ``wire``, or ``spoil`` where something is to go wr
 It knows nothing of the rest of foreman.
 """
 
-from foreman.simulator.misbehave import Misbehaviour
-from foreman.simulator.seen import Lost, Seen
-from foreman.simulator.settings import FRIENDLY, RECORDED, Settings
+from foreman.simulator.engine.faults import Misbehaviour
+from foreman.simulator.engine.settings import FRIENDLY, RECORDED, Settings
+from foreman.simulator.server.request_log import Lost, Seen
 from foreman.simulator.simulator import NEW_YEAR, Simulator
 
 __all__ = ["FRIENDLY", "NEW_YEAR", "RECORDED", "Lost", "Misbehaviour", "Seen", "Settings", "Simulator"]

@@ -15,24 +15,24 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from foreman.simulator import blobs
-from foreman.simulator.bodies import Whole, inflated
-from foreman.simulator.catalogue import choose
-from foreman.simulator.exchange import Exchange
-from foreman.simulator.golang import encode
-from foreman.simulator.misbehave import HEADER, Misbehaviour, What, parse
-from foreman.simulator.models import Inventory, named
-from foreman.simulator.refusals import Refused
-from foreman.simulator.router import Plain, Route, find
-from foreman.simulator.routes import ROUTES
-from foreman.simulator.scheduler import Scheduler
-from foreman.simulator.seen import Lost, Outcome, Seen
-from foreman.simulator.server import Connection
-from foreman.simulator.settings import Settings
-from foreman.simulator.shapes import JSON, refuse
-from foreman.simulator.site import Client, Taker
-from foreman.simulator.spoil import spoil
-from foreman.simulator.world import World
+from foreman.simulator.api import blobs
+from foreman.simulator.api.routes import ROUTES
+from foreman.simulator.engine.catalogue import choose
+from foreman.simulator.engine.errors import Refused
+from foreman.simulator.engine.faults import HEADER, Misbehaviour, What, parse
+from foreman.simulator.engine.go_json import encode
+from foreman.simulator.engine.models import Inventory, named
+from foreman.simulator.engine.scheduler import Scheduler
+from foreman.simulator.engine.settings import Settings
+from foreman.simulator.engine.state import World
+from foreman.simulator.server.bodies import Whole, inflated
+from foreman.simulator.server.connection import Connection
+from foreman.simulator.server.error_shapes import JSON, refuse
+from foreman.simulator.server.exchange import Exchange
+from foreman.simulator.server.fault_injection import spoil
+from foreman.simulator.server.interfaces import Client, Taker
+from foreman.simulator.server.request_log import Lost, Outcome, Seen
+from foreman.simulator.server.router import Plain, Route, find
 
 #: 2026-01-01, the time of day of a simulator that is given none.
 NEW_YEAR = 1_767_225_600.0

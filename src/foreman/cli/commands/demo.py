@@ -54,8 +54,8 @@ def _simulator(reactor: Any) -> TargetAddress:
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
-    from foreman.simulator.program import listen
-    from foreman.simulator.settings import FRIENDLY, Settings
+    from foreman.simulator.engine.settings import FRIENDLY, Settings
+    from foreman.simulator.main import listen
 
     # tap.py does the same, but only after the simulator would have looked at its clock for the first time.
     reactor.seconds = time.monotonic

@@ -13,8 +13,8 @@ from foreman.cli.ui.setting_options import Written, choose_reactor
 from foreman.cli.ui.standard_streams import tell
 from foreman.config import listen_address
 from foreman.config.parsers import seconds
-from foreman.simulator.misbehave import Misbehaviour, What, parse
-from foreman.simulator.settings import FRIENDLY, Settings
+from foreman.simulator.engine.faults import Misbehaviour, What, parse
+from foreman.simulator.engine.settings import FRIENDLY, Settings
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **o
     choose_reactor()
     from twisted.internet import reactor
 
-    from foreman.simulator.program import run
+    from foreman.simulator.main import run
 
     raise SystemExit(run(settings, reactor, listen, tell))
 

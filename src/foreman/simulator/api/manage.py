@@ -1,0 +1,214 @@
+"""Pulling, pushing, making, copying and deleting models (contract 2.5).
+
+The pretended registry has every model but those whose names begin with ``nope``; no other host can be reached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from twisted.internet.task import deferLater
+
+from foreman.simulator.api.blobs import digest_in
+from foreman.simulator.api.progress import Progress
+from foreman.simulator.engine.catalogue import choose, plain
+from foreman.simulator.engine.errors import Refused
+from foreman.simulator.engine.fields import NO_TYPICAL_P, Fields
+from foreman.simulator.engine.go_json import dumps
+from foreman.simulator.engine.model_names import HOST, Name, read, split
+from foreman.simulator.engine.models import STORE, Model, digest_of
+from foreman.simulator.engine.state import World
+from foreman.simulator.server.exchange import Exchange
+
+_STEPS = 10
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name_for(typed: str) -> Name:
+    name = split(typed.strip())
+    if name is None:
+        raise Refused(400, "invalid model name")
+    return name
+
+
+def _manifest(name: Name) -> str:
+    return f"{STORE}/manifests/{name.path}"
+
+
+def _unreachable(name: Name, *, plain_http: bool) -> str | None:
+    """Why a model cannot be pulled, or ``None``."""
+    if name.host.lower() != HOST:
+        scheme = "http" if plain_http else "https"
+        url = f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}/manifests/{name.tag}"
+        address = name.host if ":" in name.host else f"{name.host}:{80 if plain_http else 443}"
+        return f'pull model manifest: Get "{url}": dial tcp {address}: connect: connection refused'
+    return "pull model manifest: file does not exist" if name.model.lower().startswith("nope") else None
+
+
+async def _fetch(world: World, progress: Progress, name: Name, *, plain_http: bool = False) -> bool:
+    """Pull a model, and install it; whether that went well."""
+    progress.tell("pulling manifest")
+    failure = _unreachable(name, plain_http=plain_http)
+    if failure is not None:
+        progress.fail(failure)
+        return False
+    model = world.inventory.find(name) or choose([name.short])[0]
+    await _transfer(world, progress, "pulling", model)
+    for status in ("verifying sha256 digest", "writing manifest"):
+        progress.tell(status)
+    world.inventory.add([model])
+    return True
+
+
+async def _transfer(world: World, progress: Progress, doing: str, model: Model) -> None:
+    """Tell of the layers as they go; it takes as long as loading a model."""
+    layers = [(model.weights, model.size), (_hash(model.template), len(model.template))]
+    for digest, size in layers:
+        for step in range(_STEPS + 1):
+            if step and world.settings.load_time > 0:
+                await deferLater(world.clock, world.settings.load_time / _STEPS / len(layers))
+            part: dict[str, Any] = {"completed": size * step // _STEPS} if step else {}
+            progress.tell(f"{doing} {digest[:12]}", digest=f"sha256:{digest}", total=size, **part)
+
+
+def _task(struct: str, exchange: Exchange) -> tuple[Fields, str, Progress]:
+    fields = Fields.read(struct, exchange.body)
+    typed = fields.text("model") or fields.text("name")
+    return fields, typed, Progress(exchange, fields.truth("stream") is not False)
+
+
+async def pull(world: World, exchange: Exchange) -> None:
+    """``POST /api/pull``."""
+    fields, typed, progress = _task("PullRequest", exchange)
+    name = _name_for(typed)
+    plain_http = bool(fields.truth("insecure")) and typed.startswith("http://")
+    if await _fetch(world, progress, name, plain_http=plain_http):
+        progress.succeed()
+
+
+async def push(world: World, exchange: Exchange) -> None:
+    """``POST /api/push``."""
+    _, typed, progress = _task("PushRequest", exchange)
+    if not typed.strip():
+        raise Refused(400, "model is required")
+    name = _name_for(typed)
+    progress.tell("retrieving manifest")
+    model = world.inventory.find(name)
+    if model is None:
+        progress.tell("couldn't retrieve manifest")
+        progress.fail(f"open {_manifest(name)}: no such file or directory")
+        return
+    await _transfer(world, progress, "pushing", model)
+    progress.tell("pushing manifest")
+    progress.succeed()
+
+
+async def create(world: World, exchange: Exchange) -> None:
+    """``POST /api/create``, from an installed model, from one that must be pulled first, or from an uploaded file."""
+    fields, typed, progress = _task("CreateRequest", exchange)
+    name = _name_for(typed)
+    if world.settings.newer:
+        _refuse_what_went(fields)
+    source, files, system = fields.text("from"), fields.table("files"), fields.text("system")
+    template = fields.text("template")
+    if source:
+        base = read(source).name
+        if world.inventory.find(base) is None and not await _fetch(world, progress, base):
+            return
+        model = world.inventory.find(base)
+        assert model is not None
+    elif files:
+        made = _from_file(world, progress, name, str(next(iter(files.values()))))
+        if made is None:
+            return
+        model = made
+    else:
+        progress.fail("neither 'from' or 'files' was specified", 400)
+        return
+    changes: dict[str, Any] = {"system": system or model.system, "template": template or model.template}
+    for layer, new in _layers(model, system, template, newer=world.settings.newer):
+        progress.tell(f"{'creating new' if new else 'using existing'} layer sha256:{layer}")
+    progress.tell("writing manifest")
+    now = world.now()
+    digest = digest_of(dumps([model.digest, *map(str, changes.values()), name.full]))
+    nanos = world.stamp().partition(".")[2].rstrip("Z")
+    world.inventory.copy(model, name, digest=digest, seconds=int(now), nanos=nanos, **changes)
+    progress.succeed()
+
+
+def _refuse_what_went(fields: Fields) -> None:
+    """Nothing, or a refusal of what v0.34 does no longer."""
+    if fields.table("adapters"):
+        raise Refused(400, "LoRA adapters are no longer supported")
+    if fields.text("quantize") or fields.text("quantization"):
+        why = "create-time quantization is only supported for safetensors imports"
+        raise Refused(400, f"{why}; quantize GGUF models with llama.cpp tools before importing")
+    if fields.table("parameters").get("typical_p") is not None:
+        raise Refused(400, NO_TYPICAL_P)
+
+
+def _from_file(world: World, progress: Progress, name: Name, digest: str) -> Model | None:
+    """A model made of an uploaded file, or ``None`` if it is not one."""
+    progress.tell("parsing GGUF")
+    digits = digest_in(digest)
+    blob = world.blobs.get(digits)
+    if blob is None:
+        progress.fail(f"open {STORE}/blobs/sha256-{digits}: no such file or directory")
+    elif blob.start != b"GGUF":
+        numbers = " ".join(map(str, blob.start))
+        older = "supplied file was not in GGUF format"
+        progress.fail(f"unsupported file type [{numbers}]" if world.settings.newer else older)
+    else:
+        return plain(name.short, weights=digits, size=blob.size)
+    return None
+
+
+def _layers(model: Model, system: str, template: str, *, newer: bool) -> list[tuple[str, bool]]:
+    """The layers of a new model, and which of them are new."""
+    layers = [(model.weights, False), (_hash(template or model.template), bool(template))]
+    if system or model.system:
+        layers.append((_hash(system or model.system), bool(system)))
+    if model.parameters:
+        names = dict.fromkeys(name for name, _ in model.parameters)
+        values = {n: [v for name, v in model.parameters if name == n] for n in names}
+        typed = {n: v if n == "stop" else int(v[0]) for n, v in values.items()}
+        layers.insert(2 if newer else len(layers), (_hash(dumps(typed) + "\n"), False))
+    return layers
+
+
+async def copy(world: World, exchange: Exchange) -> None:
+    """``POST /api/copy``."""
+    fields = Fields.read("CopyRequest", exchange.body)
+    names = {}
+    for field in ("source", "destination"):
+        typed = fields.text(field)
+        name = split(typed.strip()) if typed.strip() else None
+        if name is None:
+            raise Refused(400, f'{field} "{typed}" is invalid')
+        names[field] = name
+    model = world.inventory.find(names["source"])
+    if model is None:
+        raise Refused(404, f'model "{fields.text("source")}" not found')
+    goal = names["destination"]
+    world.inventory.copy(model, world.inventory.spelled(goal) if world.settings.newer else goal)
+    exchange.respond(200)
+
+
+async def delete(world: World, exchange: Exchange) -> None:
+    """``DELETE /api/delete``."""
+    _, typed, _ = _task("DeleteRequest", exchange)
+    if not typed.strip():
+        raise Refused(400, "model is required")
+    name = split(typed.strip())
+    if name is None:
+        raise Refused(400, f'name "{typed}" is invalid')
+    model = world.inventory.find(name)
+    if model is None:
+        raise Refused(404, f"model '{typed}' not found")
+    world.scheduler.expire(model)
+    world.inventory.remove(name)
+    exchange.respond(200)
