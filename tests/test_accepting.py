@@ -13,8 +13,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
-from bench import reactor
 from foreman.web.server.accepting import ACCEPTED_AT_ONCE, BETWEEN_LINES, Accepting
+from support.live_foreman import reactor
 
 
 class Full:

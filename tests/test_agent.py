@@ -20,10 +20,10 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 from zope.interface import directlyProvides, implementer
 
-import golden
 from foreman import errors
 from foreman.target.agent import Exchange, head_bytes
 from foreman.target.connection import FRAMING_BUDGET, HEAD_BUDGET, Answer
+from support import recordings
 
 HEAD = head_bytes(b"POST", b"/api/chat?x=%5B1%5D&y=[2]", [(b"Host", b"target"), (b"x-CASED", b"Yes")])
 
@@ -370,10 +370,10 @@ def heard_in_pieces(data: bytes, cuts: list[int], *, reader_at: int = 0) -> Aske
 
 @given(name=st.sampled_from(RECORDED), cuts=st.lists(st.integers(0, 5000), max_size=20), reader_at=st.integers(0, 20))
 def test_it_makes_no_difference_in_which_packets_an_answer_comes(name: str, cuts: list[int], reader_at: int) -> None:
-    recording = golden.load(name)
-    asked = heard_in_pieces(golden.response_bytes(recording), cuts, reader_at=reader_at)
+    recording = recordings.load(name)
+    asked = heard_in_pieces(recordings.response_bytes(recording), cuts, reader_at=reader_at)
     assert asked.answer.code == recording["response"]["status"]
-    assert b"".join(asked.body.data) == golden.as_bytes(recording["response"]["body"])
+    assert b"".join(asked.body.data) == recordings.as_bytes(recording["response"]["body"])
     assert asked.body.reasons == [ResponseDone]
 
 
@@ -387,7 +387,7 @@ def test_it_makes_no_difference_in_which_packets_an_answer_comes(name: str, cuts
 def test_whatever_a_target_says_the_answer_ends_once_and_nothing_is_thrown(
     name: str, spoiling: list[tuple[int, bytes, int]], cuts: list[int]
 ) -> None:
-    data = golden.response_bytes(golden.load(name))
+    data = recordings.response_bytes(recordings.load(name))
     for place, put, taken in spoiling:
         at = place % len(data)
         data = data[:at] + put + data[at + taken :] or b"\0"

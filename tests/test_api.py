@@ -13,11 +13,11 @@ import zstandard
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
 
-import golden
 from conftest import LoggedFailures
-from doorstep import Caller, Doorstep, Heard, doorstep, sized
 from foreman.system.logs import observer
-from wire import Response, request
+from support import recordings
+from support.in_memory_foreman import Caller, Doorstep, Heard, doorstep, sized
+from support.raw_http import Response, request
 
 CHAT = request("POST", "/api/chat", b'{"model":"m","messages":[{"role":"user","content":"a secret prompt"}]}')
 
@@ -514,9 +514,9 @@ def test_a_compaction_says_nothing_for_hours_and_is_not_taken_for_dead(step: Doo
     step.wait(3 * 3600, 10)
     assert not caller.closed
     (conversation,) = step.target.asked
-    events = golden.load("v1-responses-compaction-trigger-stream")
-    conversation.line.deliver(golden.response_bytes(events))
+    events = recordings.load("v1-responses-compaction-trigger-stream")
+    conversation.line.deliver(recordings.response_bytes(events))
     step.turn()
     (answer,) = caller.answers("POST")
-    assert answer.body.endswith(golden.as_bytes(events["response"]["body"]))
+    assert answer.body.endswith(recordings.as_bytes(events["response"]["body"]))
     assert not answer.torn

@@ -15,13 +15,13 @@ from attrs import define
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 
-from bench import RunningForeman, bytes_of, listen, port_of, reactor, start_foreman
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.engine.faults import What
 from foreman.store.sqlite.store import Store
+from support.live_foreman import RunningForeman, bytes_of, listen, port_of, reactor, start_foreman
+from support.raw_http import Response, ask, request
 from test_worker import new
-from wire import Response, ask, request
 
 CHAT_MODEL = "llama3.2:3b"
 CHAT = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Say <something> & more"}]}

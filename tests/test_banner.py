@@ -11,11 +11,11 @@ import pytest_twisted
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import capturedLogs, formatEvent
 
-from bench import listen, port_of, reactor, settings, start_foreman
 from foreman.simulator import Settings, Simulator
 from foreman.system.banner import MOST_NAMES, Banner
 from foreman.target.listings import Installed, Running
-from processes import free_port
+from support.live_foreman import listen, port_of, reactor, settings, start_foreman
+from support.processes import free_port
 
 CHAT = Installed("qwen3:8b", capabilities=["completion", "tools"])
 OTHER = Installed("zephyr:7b", capabilities=["completion"])

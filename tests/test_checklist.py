@@ -21,11 +21,10 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 
-import golden
-import wire
-from bench import RunningForeman, listen, port_of, start_foreman
 from foreman.protocol.routes import _FREE_ROUTES, _ROUTES, Lane
 from foreman.simulator import Settings, Simulator
+from support import raw_http, recordings
+from support.live_foreman import RunningForeman, listen, port_of, start_foreman
 
 reactor: Any = installed_reactor
 
@@ -69,7 +68,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     ),
     4: (
         same("route-unknown", "method-get-chat", "method-put-chat"),
-        Test("lanes", "a_405_of_the_target_names_the_methods_that_foreman_knows"),
+        Test("routes", "a_405_of_the_target_names_the_methods_that_foreman_knows"),
     ),
     5: (same("slash-post-chat", "slash-get-tags", "slash-get-tags-query"),),
     6: (same("path-double-slash", "path-dot-dot", "path-double-slash-post"),),
@@ -99,8 +98,11 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
         same("chat-name-spaces", "chat-name-other-case", "chat-name-full"),
         Test("inventory", "a_name_is_found_as_ollama_finds_it"),
     ),
-    24: (Test("names", "a_name_is_taken_apart_from_its_end"),),
-    25: (same("chat-bad-name", "show-bad-name"), Test("names", "a_name_that_ollama_refuses_is_refused_with_its_text")),
+    24: (Test("model_names", "a_name_is_taken_apart_from_its_end"),),
+    25: (
+        same("chat-bad-name", "show-bad-name"),
+        Test("model_names", "a_name_that_ollama_refuses_is_refused_with_its_text"),
+    ),
     26: (
         same("chat-cloud-name", "chat-cloud-tag"),
         Test("inventory", "nobody_waits_for_a_model_that_is_there_or_elsewhere"),
@@ -109,22 +111,22 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     28: (same("chat-name-spaces", "chat-local-suffix"),),
     29: (Test("clients", "ollama_copies_and_deletes_models_and_the_list_shows_it_at_once"),),
     30: (
-        Test("ndjson", "a_line_leaves_as_soon_as_it_is_whole"),
+        Test("framing", "a_line_leaves_as_soon_as_it_is_whole"),
         Test("clients", "a_streamed_chat_comes_in_the_same_pieces_as_without_foreman"),
     ),
     31: (
         same("chat-stream", "generate-stream", "chat-tools-stream"),
         Test("relay", "each_line_is_one_write_and_the_last_one_ends_the_answer"),
     ),
-    32: (same("chat-stream-unicode"), Test("ndjson", "lines_leave_whole_however_they_arrive")),
-    33: (Test("ndjson", "the_longest_line_that_ollamas_client_takes_leaves_whole"),),
+    32: (same("chat-stream-unicode"), Test("framing", "lines_leave_whole_however_they_arrive")),
+    33: (Test("framing", "the_longest_line_that_ollamas_client_takes_leaves_whole"),),
     34: (same("v1-chat-stream", "v1-responses-stream", "messages-stream"),),
     35: (same("chat-stream", "chat-nonstream", "v1-chat-nonstream", "v1-chat-stream"),),
     36: (
         Because(
             "Only within the grace time: behind it a space byte in line shows that a chat waits (ADR-0006), never a blank line."
         ),
-        Test("waiting", "zero_turns_the_notice_off"),
+        Test("heartbeat", "zero_turns_the_notice_off"),
     ),
     37: (same("chat-nonstream", "chat-stream", "v1-chat-nonstream"),),
     38: (same("crash-midstream-chat"), Test("relay", "an_error_line_of_the_target_counts_as_its_failure")),
@@ -132,11 +134,11 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
         Test("load", "a_target_killed_at_thirty_random_moments_never_leaves_an_answer_that_looks_complete"),
         Test("faults", "an_answer_is_never_better_than_the_target_gave_it"),
     ),
-    40: (Test("waiting", "within_the_grace_time_nothing_is_sent_and_the_answer_is_as_ollama_gives_it"),),
+    40: (Test("heartbeat", "within_the_grace_time_nothing_is_sent_and_the_answer_is_as_ollama_gives_it"),),
     41: (same("chat-load", "chat-unload", "generate-load"),),
     42: (
         same("chat-stream-http10", "chat-stream-connection-close"),
-        Test("visit", "an_old_client_gets_an_answer_that_ends_with_its_connection"),
+        Test("client_request", "an_old_client_gets_an_answer_that_ends_with_its_connection"),
     ),
     43: (same("chat-stream", "generate-nonstream"),),
     44: (Test("clients", "who_leaves_the_line_is_forgotten_and_the_target_never_hears_of_it"),),
@@ -161,7 +163,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     49: (
         Test("checklist", "a_thousand_requests_go_over_one_connection"),
         same("wire-pipelined-1", "wire-pipelined-2"),
-        Test("door", "what_is_sent_ahead_in_small_pieces_is_answered_in_order"),
+        Test("client_connection", "what_is_sent_ahead_in_small_pieces_is_answered_in_order"),
     ),
     50: (
         Because(
@@ -170,7 +172,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
         Test("inference", "what_the_target_may_have_heard_is_never_sent_again"),
     ),
     51: (
-        Test("door", "no_deadline_of_a_head_runs_while_a_chat_is_answered"),
+        Test("client_connection", "no_deadline_of_a_head_runs_while_a_chat_is_answered"),
         Test("headers", "names_keep_their_case_order_and_repetition"),
     ),
     52: (
@@ -185,24 +187,24 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     ),
     54: (
         same("preflight-localhost", "preflight-app", "preflight-foreign", "preflight-null"),
-        Test("entrance", "a_preflight_needs_no_token"),
+        Test("admission", "a_preflight_needs_no_token"),
     ),
     55: (
         same("origin-allowed-error", "origin-allowed-stream"),
-        Test("guards", "every_answer_to_an_allowed_page_says_so_exactly_once"),
+        Test("origins", "every_answer_to_an_allowed_page_says_so_exactly_once"),
     ),
     56: (
-        Test("entrance", "a_token_opens_the_door_wherever_a_client_puts_it"),
-        Test("entrance", "a_token_reaches_neither_log_nor_location_nor_target"),
+        Test("admission", "a_token_opens_the_door_wherever_a_client_puts_it"),
+        Test("admission", "a_token_reaches_neither_log_nor_location_nor_target"),
         Because(
             "Signatures of OLLAMA_AUTH are not accepted: the path prefix serves the same client, and needs no list of keys."
         ),
     ),
     57: (
-        Test("entrance", "each_family_reads_its_own_401"),
-        Test("entrance", "the_stock_client_is_told_how_to_send_a_token"),
+        Test("admission", "each_family_reads_its_own_401"),
+        Test("admission", "the_stock_client_is_told_how_to_send_a_token"),
     ),
-    58: (Test("entrance", "without_a_token_to_ask_for_every_credential_is_welcome"),),
+    58: (Test("admission", "without_a_token_to_ask_for_every_credential_is_welcome"),),
     59: (
         Test("load", "a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_waits_for_them"),
         Because(
@@ -215,7 +217,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     ),
     61: (
         Test("gate", "a_full_room_refuses_with_ollamas_words"),
-        Test("answers", "a_failure_has_its_status_and_says_when_trying_again_helps"),
+        Test("responses", "a_failure_has_its_status_and_says_when_trying_again_helps"),
     ),
     62: (
         Because(
@@ -256,7 +258,7 @@ def test_no_line_is_left_out() -> None:
 def test_a_line_of_the_checklist_is_shown_or_said_why_not(number: int) -> None:
     for shown in CHECKLIST[number]:
         if isinstance(shown, Recording):
-            assert set(shown.names) <= set(golden.names())
+            assert set(shown.names) <= set(recordings.names())
         elif isinstance(shown, Test):
             assert re.search(rf"^(async )?def test_{shown.name}", text_of(shown.file), re.MULTILINE), shown
         else:
@@ -307,13 +309,13 @@ UNHEARD_OF = ["GET /", "PATCH /api/future/thing", "POST /api/sh%6Fw", "GET /v1/m
 @pytest_twisted.ensureDeferred
 async def test_every_route_reaches_the_target_as_it_was_asked() -> None:
     query = "?x=&a=%5B1%5D&b=[2]&c=d+e%20f"
-    async with house_before(golden.ReplayTarget()) as house:
-        house.target.recording = golden.load("version-get")
+    async with house_before(recordings.ReplayTarget()) as house:
+        house.target.recording = recordings.load("version-get")
         for route in ROUTES + UNHEARD_OF[1:]:
             method, _, path = route.partition(" ")
             body = b'{"a":"b"}' if method in ("POST", "PATCH", "DELETE") else b""
-            asking = wire.request(method, path + query, body)
-            response = await wire.ask(house.foreman.port, asking, method)
+            asking = raw_http.request(method, path + query, body)
+            response = await raw_http.ask(house.foreman.port, asking, method)
             assert response.status == 200, route
             head, heard = house.target.seen.pop()
             assert head.startswith(f"{method} {path}{query} HTTP/1.1\r\n".encode()), route
@@ -324,8 +326,8 @@ async def test_every_route_reaches_the_target_as_it_was_asked() -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_thousand_requests_go_over_one_connection() -> None:
     async with house_before(Simulator(reactor)) as house:
-        client = await wire.connect(house.foreman.port)
-        asking = wire.request("GET", "/api/version")
+        client = await raw_http.connect(house.foreman.port)
+        asking = raw_http.request("GET", "/api/version")
         for _ in range(1000):
             client.received = b""
             client.send(asking)
@@ -342,12 +344,12 @@ async def test_whoever_leaves_disturbs_nobody() -> None:
     async with house_before(Simulator(reactor, Settings(rate=200, parallel=8))) as house:
         embedding = json.dumps({"model": "tiny-embed", "input": ["word"] * 50}).encode()
         chat = json.dumps({"model": "tiny-slow", "prompt": "x", "options": {"num_predict": 30}}).encode()
-        stayer = await wire.connect(house.foreman.port, "POST")
-        stayer.send(wire.request("POST", "/api/generate", chat))
+        stayer = await raw_http.connect(house.foreman.port, "POST")
+        stayer.send(raw_http.request("POST", "/api/generate", chat))
         for number in range(30):
-            leaver = await wire.connect(house.foreman.port, "POST")
+            leaver = await raw_http.connect(house.foreman.port, "POST")
             leaver.send(
-                wire.request("POST", ("/api/embed", "/api/generate")[number % 2], (embedding, chat)[number % 2])
+                raw_http.request("POST", ("/api/embed", "/api/generate")[number % 2], (embedding, chat)[number % 2])
             )
             await deferLater(reactor, 0.002)
             leaver.leave()
@@ -361,13 +363,13 @@ async def test_whoever_leaves_disturbs_nobody() -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_pull_takes_no_turn_shows_how_far_it_is_and_ends_when_its_asker_leaves() -> None:
     async with house_before(Simulator(reactor, Settings(rate=100))) as house:
-        busy = await wire.connect(house.foreman.port, "POST")
+        busy = await raw_http.connect(house.foreman.port, "POST")
         chat = {"model": "tiny-slow", "prompt": "x", "options": {"num_predict": 1_000_000}}
-        busy.send(wire.request("POST", "/api/generate", json.dumps(chat).encode()))
+        busy.send(raw_http.request("POST", "/api/generate", json.dumps(chat).encode()))
         await until(lambda: house.target.running)
         house.target.misbehave("stall", at_line=2, route="/api/pull")
-        pull = await wire.connect(house.foreman.port, "POST")
-        pull.send(wire.request("POST", "/api/pull", b'{"model":"gemma3:1b"}'))
+        pull = await raw_http.connect(house.foreman.port, "POST")
+        pull.send(raw_http.request("POST", "/api/pull", b'{"model":"gemma3:1b"}'))
         await until(lambda: pull.received.count(b'{"status":') == 2)
         assert house.target.running == 1
         pull.leave()

@@ -24,7 +24,7 @@ from foreman.cli.main import COMMANDS, cli
 from foreman.cli.ui.help import ASKING_ENDS, Explained
 from foreman.config.settings import load
 from foreman.simulator.engine.faults import What
-from processes import free_port
+from support.processes import free_port
 
 
 def foreman(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,6 @@ from twisted.internet.defer import maybeDeferred
 from twisted.protocols.portforward import ProxyFactory
 from ulid import ULID
 
-from bench import listen, port_of, reactor, settings, start_foreman
 from foreman.cli.commands import checks
 from foreman.cli.commands.check import as_value, show
 from foreman.cli.commands.check_result import Finding
@@ -34,7 +33,8 @@ from foreman.store.sqlite.opening import open_database
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory
-from processes import SCRIPTS, clean_environment, free_port
+from support.live_foreman import listen, port_of, reactor, settings, start_foreman
+from support.processes import SCRIPTS, clean_environment, free_port
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 

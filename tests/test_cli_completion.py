@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from foreman.cli.commands.completion import INSTALL
 from foreman.cli.main import COMMANDS, cli
-from processes import SCRIPTS, clean_environment
+from support.processes import SCRIPTS, clean_environment
 
 PATH = os.pathsep.join([str(SCRIPTS), os.environ["PATH"]])
 

@@ -18,7 +18,7 @@ from foreman.cli.main import COMMANDS, cli
 from foreman.cli.supervisors.service import Service
 from foreman.cli.supervisors.systemd import unit
 from foreman.cli.ui.help import Explained
-from processes import HERE, SCRIPTS, Call, chat, endless, foreman, free_port, started, target, until
+from support.processes import HERE, SCRIPTS, Call, chat, endless, foreman, free_port, started, target, until
 
 PAGE = (Path(__file__).parents[1] / "docs" / "running.md").read_text("utf-8")
 

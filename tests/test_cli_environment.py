@@ -18,7 +18,6 @@ import click
 import pytest
 from pytest_twisted import ensureDeferred
 
-import forked
 from foreman.cli.client import client
 from foreman.cli.commands import check
 from foreman.cli.main import cli
@@ -26,8 +25,9 @@ from foreman.cli.ui import exits
 from foreman.cli.ui.common_options import token_from, usable
 from foreman.cli.ui.help import Explained
 from foreman.cli.ui.standard_streams import OutputLost
-from pretended import FIRST, Asked, Commands, Pretended, Said, commands, event, job, lines, serving
-from processes import SCRIPTS, clean_environment
+from support import forked_commands
+from support.fake_foreman import FIRST, Asked, Commands, Pretended, Said, commands, event, job, lines, serving
+from support.processes import SCRIPTS, clean_environment
 
 #: A line for each command; FOLDER is one of the test's own. Those that stay are tried in test_cli.py and below.
 TYPED: dict[str, list[str]] = {
@@ -316,7 +316,7 @@ def results(pretended: Pretended, folder: Path, *how: str, **environ: str) -> li
     given = json.dumps([{"words": words_of(name, folder), "how": one} for name, one in cases])
     environment = clean_environment({"url": pretended.url, "target_url": pretended.url})
     environment |= {"HOME": str(folder), **environ}
-    program = [sys.executable, forked.__file__]
+    program = [sys.executable, forked_commands.__file__]
     run = subprocess.run(program, input=given.encode(), env=environment, capture_output=True, check=True, timeout=300)
     return [(name, one, result) for (name, one), result in zip(cases, json.loads(run.stdout), strict=True)]
 
@@ -326,7 +326,7 @@ def test_whatever_a_process_begins_with_it_ends_with_a_status_and_a_sentence(
     pretended: Pretended, tmp_path: Path
 ) -> None:
     plain: dict[str, dict[str, Any]] = {}
-    for name, how, result in results(pretended, tmp_path, *forked.HOW):
+    for name, how, result in results(pretended, tmp_path, *forked_commands.HOW):
         status, said = result["status"], result["err"]
         assert status in STATUSES, (name, how, result)
         for word in ("Traceback", "Exception ignored", "unexpected error"):

@@ -17,7 +17,7 @@ from foreman.cli.commands import install_service
 from foreman.cli.commands.install_service import kept, plan
 from foreman.cli.commands.settings import as_environment
 from foreman.cli.supervisors.service import this_command
-from processes import SCRIPTS, clean_environment
+from support.processes import SCRIPTS, clean_environment
 
 HOME = Path("/home/al")
 PROGRAM = Path("/opt/foreman/bin/foreman")

@@ -31,7 +31,7 @@ from foreman.cli.ui.job_text import brief, embeddings_of, note, text_of
 from foreman.cli.ui.job_view import show_list
 from foreman.cli.ui.progress import Progress
 from foreman.cli.ui.ps_view import Seen, show
-from pretended import (
+from support.fake_foreman import (
     FIRST,
     SECOND,
     THIRD,

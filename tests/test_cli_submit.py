@@ -18,8 +18,8 @@ from pytest_twisted import ensureDeferred
 
 from foreman.cli.ui.exit_status import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED
 from foreman.cli.ui.help import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
-from pretended import THIRD, Asked, Commands, Pretended, Said, commands, event, job, problem, said, serving
-from processes import SCRIPTS, clean_environment
+from support.fake_foreman import THIRD, Asked, Commands, Pretended, Said, commands, event, job, problem, said, serving
+from support.processes import SCRIPTS, clean_environment
 
 CHAT = {"model": "llama3.2:3b", "message": {"role": "assistant", "content": "Hello!\nThere."}, "done": True}
 TALKS = Said(body=CHAT)

@@ -17,13 +17,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
-from bench import listen, port_of
 from foreman import errors
 from foreman.config.target_address import TargetAddress
 from foreman.simulator import Misbehaviour, Settings, Simulator
 from foreman.target import client as client_module
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
+from support.live_foreman import listen, port_of
 
 reactor: Any = installed_reactor
 

@@ -19,7 +19,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
 
-from processes import ENDLESS, PATIENCE, Foreman, InThread, Target, endless, foreman, target, until
+from support.processes import ENDLESS, PATIENCE, Foreman, InThread, Target, endless, foreman, target, until
 
 MODEL, THINKER, SEER, EMBEDDER = "llama3.2:3b", "qwen3:8b", "llava:7b", "nomic-embed-text"
 TOKEN = "correct-horse-battery-staple"

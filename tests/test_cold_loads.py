@@ -11,9 +11,9 @@ from attrs import define
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 
-from bench import RunningForeman, listen, port_of, reactor, start_foreman
 from foreman.simulator import Settings, Simulator
-from wire import RawClient, connect, request
+from support.live_foreman import RunningForeman, listen, port_of, reactor, start_foreman
+from support.raw_http import RawClient, connect, request
 
 
 @define

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from doorstep import Caller, Doorstep, doorstep
 from foreman.web.server.arrival_rate import Arrival
 from foreman.web.server.connections import (
     CROWDED_SILENCE,
@@ -26,7 +25,8 @@ from foreman.web.server.connections import (
     Stage,
     address_of,
 )
-from wire import request
+from support.in_memory_foreman import Caller, Doorstep, doorstep
+from support.raw_http import request
 
 GET = request("GET", "/api/version")
 HEALTH = request("GET", "/healthz")

@@ -28,7 +28,7 @@ from foreman.config import parsers
 from foreman.config.settings import SETTINGS, load
 from foreman.errors import ConfigError
 from foreman.protocol.request_path import take_prefix
-from processes import clean_environment, free_port, started, until
+from support.processes import clean_environment, free_port, started, until
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -254,7 +254,13 @@ def fits(path: Path, pattern: str) -> bool:
 
 def test_only_what_the_image_needs_reaches_the_engine() -> None:
     assert all(map(passes, map(Path, ["src/foreman/tap.py", "requirements/run.txt", "pyproject.toml"])))
-    for name in (".git/config", ".env", "tests/bench.py", "requirements/test.txt", "src/foreman/__pycache__/tap.pyc"):
+    for name in (
+        ".git/config",
+        ".env",
+        "tests/support/live_foreman.py",
+        "requirements/test.txt",
+        "src/foreman/__pycache__/tap.pyc",
+    ):
         assert not passes(Path(name)), name
 
 

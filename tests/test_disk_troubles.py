@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from foreman.store.sqlite.database import ROOM_FRESH
-from processes import SCRIPTS, Foreman, chat, ended_well, foreman, free_port, started, target, until
-from wire import Response
+from support.processes import SCRIPTS, Foreman, chat, ended_well, foreman, free_port, started, target, until
+from support.raw_http import Response
 
 ENDED = ("succeeded", "failed", "cancelled", "discarded")
 

@@ -22,9 +22,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from bench import RunningForeman, port_of, start_foreman
 from foreman.simulator import Misbehaviour, Settings, Simulator
-from wire import Response, parse, request
+from support.live_foreman import RunningForeman, port_of, start_foreman
+from support.raw_http import Response, parse, request
 
 reactor: Any = installed_reactor
 

@@ -1,121 +1,208 @@
-"""What leaves no doubt where a request ends, and whom it is for."""
+"""Whole lines and whole events out of arriving bytes."""
 
 from __future__ import annotations
+
+from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.web.server.http_syntax import authority, field_problem, is_clean, is_trailer, says_close
+from foreman.protocol.framing import LONGEST_LINE, Cutter, EventCutter, LineCutter, PassCutter, cutter_for, kind_for
+from support import recordings
 
-TEXT = st.text(st.characters(min_codepoint=0x20, exclude_categories=["Cc", "Cs"]))
-
-
-@pytest.mark.parametrize("byte", [byte for byte in range(256) if byte not in b"\t" and (byte < 32 or byte == 127)])
-def test_control_bytes_have_no_place_in_a_head(byte: int) -> None:
-    assert not is_clean(b"X-A: a" + bytes([byte]) + b"b")
+#: Bytes that other readers take for the end of a line.
+NO_NEWLINES = ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c", "\x1d", "\x1e", "\r"]
 
 
-def test_everything_else_has() -> None:
-    assert is_clean(bytes(byte for byte in range(256) if byte == 9 or (byte >= 32 and byte != 127)))
+def cut_at(data: bytes, places: set[int]) -> list[bytes]:
+    """``data`` as it may arrive."""
+    borders = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(borders)]
 
 
-@pytest.mark.parametrize("value", [b"0", b"13", b"0013", b"999999999999999999"])
-def test_a_length_is_digits(value: bytes) -> None:
-    assert field_problem(b"content-length", value) is None
+def fed(cutter: Cutter, arriving: list[bytes]) -> list[bytes]:
+    return [piece for data in arriving for piece in cutter.feed(data)]
 
 
-@given(st.text(max_size=20).filter(lambda text: not (text.isascii() and text.isdigit() and len(text) <= 18)))
-def test_nothing_else_is_a_length(text: str) -> None:
-    assert field_problem(b"content-length", text.encode())
+TEXTS = st.lists(st.sampled_from(["a", "\n", "\n\n", "é", "\u2028", "\r", "\r\n", "data: "]), max_size=40).map("".join)
+PLACES = st.sets(st.integers(0, 200), max_size=12)
 
 
-@given(st.binary(max_size=10).filter(lambda value: value.lower() != b"chunked"))
-def test_one_coding_is_known(value: bytes) -> None:
-    assert field_problem(b"transfer-encoding", value)
-    assert field_problem(b"transfer-encoding", b"Chunked") is None
+def test_one_line_at_a_time_passes_as_it_is() -> None:
+    cutter = LineCutter()
+    line = b'{"done":false}\n'
+    assert cutter.feed(line)[0] is line
+
+
+@pytest.mark.parametrize("other", NO_NEWLINES)
+def test_only_a_newline_ends_a_line(other: str) -> None:
+    line = f'{{"a":"x{other}y"}}\n'.encode()
+    assert LineCutter().feed(line + line) == [line, line]
+
+
+@given(TEXTS, PLACES)
+def test_lines_leave_whole_however_they_arrive(text: str, places: set[int]) -> None:
+    data = text.encode()
+    cutter = LineCutter()
+    pieces = fed(cutter, cut_at(data, places))
+    assert cutter.whole
+    *lines, rest = data.split(b"\n")
+    assert pieces == [line + b"\n" for line in lines]
+    assert cutter.rest() == rest
+    assert cutter.rest() == b""
+
+
+@given(TEXTS, PLACES)
+def test_a_line_leaves_as_soon_as_it_is_whole(text: str, places: set[int]) -> None:
+    cutter = LineCutter()
+    arrived = left = b""
+    for data in cut_at(text.encode(), places):
+        arrived += data
+        left += b"".join(cutter.feed(data))
+        assert left == arrived[: arrived.rfind(b"\n") + 1]
+
+
+def test_the_longest_line_that_ollamas_client_takes_leaves_whole() -> None:
+    line = b"x" * (LONGEST_LINE - 1) + b"\n"
+    cutter = LineCutter()
+    assert fed(cutter, cut_at(line, set(range(0, LONGEST_LINE, 1_000_000)))) == [line]
+    assert cutter.whole
+
+
+def test_a_line_without_end_is_let_out_as_it_comes() -> None:
+    cutter = LineCutter()
+    assert cutter.feed(b"a\nb" + b"x" * LONGEST_LINE) == [b"a\n", b"b" + b"x" * LONGEST_LINE]
+    assert not cutter.whole
+    assert cutter.feed(b"yy") == [b"yy"]
+    assert not cutter.whole
+    assert cutter.feed(b"z\nc") == [b"z\n"]
+    assert cutter.whole
+    assert cutter.feed(b"d\n") == [b"cd\n"]
+
+
+def test_a_line_without_end_that_ends_with_the_bytes_ends() -> None:
+    cutter = LineCutter()
+    cutter.feed(b"x" * (LONGEST_LINE + 1))
+    assert cutter.feed(b"y\n") == [b"y\n"]
+    assert cutter.whole
+    assert cutter.rest() == b""
+
+
+def test_events_that_came_together_leave_together() -> None:
+    events = b'data: {"a":1}\n\ndata: [DONE]\n\n'
+    assert EventCutter().feed(events) == [events]
+
+
+def test_an_event_that_has_only_begun_waits() -> None:
+    cutter = EventCutter()
+    assert cutter.feed(b"data: 1\n\ndata: 2") == [b"data: 1\n\n"]
+    assert cutter.feed(b"3\n") == []
+    assert cutter.feed(b"\nevent: x\n") == [b"data: 23\n\n"]
+    assert cutter.rest() == b"event: x\n"
+
+
+def test_a_blank_line_may_be_of_any_kind() -> None:
+    cutter = EventCutter()
+    assert fed(cutter, [b"a\r", b"\n", b"\r", b"\nb\n\r", b"\n", b"\n", b"\nc"]) == [b"a\r\n\r\n", b"b\n\r\n", b"\n\n"]
+    assert cutter.rest() == b"c"
+
+
+@given(TEXTS, PLACES)
+def test_events_leave_up_to_the_last_blank_line(text: str, places: set[int]) -> None:
+    cutter = EventCutter()
+    arrived = left = b""
+    for data in cut_at(text.encode(), places):
+        pieces = cutter.feed(data)
+        assert len(pieces) <= 1
+        assert all(piece.endswith((b"\n\n", b"\n\r\n")) for piece in pieces)
+        arrived += data
+        left += b"".join(pieces)
+        waiting = arrived[len(left) :]
+        assert b"\n\n" not in waiting
+        assert b"\n\r\n" not in waiting
+    assert left + cutter.rest() == text.encode()
+    assert cutter.whole
+
+
+def test_an_event_without_end_is_let_out_as_it_comes() -> None:
+    cutter = EventCutter()
+    assert b"".join(fed(cutter, [b"x" * 1_000_000] * 9)) == b"x" * 9_000_000
+    assert not cutter.whole
+    assert cutter.feed(b"yy") == [b"yy"]
+    assert cutter.feed(b"\n\nz") == [b"\n\n"]
+    assert cutter.whole
+    assert cutter.rest() == b"z"
+
+
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n"])
+def test_an_event_without_end_ends_with_a_blank_line_in_pieces(blank: bytes) -> None:
+    cutter = EventCutter()
+    cutter.feed(b"x" * (LONGEST_LINE + 1))
+    for byte in blank:
+        assert not cutter.whole
+        assert cutter.feed(bytes([byte])) == [bytes([byte])]
+    assert cutter.whole
+    assert cutter.feed(b"") == []
+    assert cutter.feed(b"data: 1\n") == []
+    assert cutter.feed(b"\n") == [b"data: 1\n\n"]
+    assert cutter.rest() == b""
+
+
+@given(st.sampled_from([LineCutter, EventCutter]), TEXTS, PLACES)
+def test_what_is_too_long_is_said_once_and_known_to_be_unfinished(
+    kind: type[Cutter], text: str, places: set[int]
+) -> None:
+    ends = ("\n",) if kind is LineCutter else ("\n\n", "\n\r\n")
+    cutter = kind()
+    arrived = left = b""
+    with patch("foreman.protocol.framing.LONGEST_LINE", 4):
+        for data in cut_at(text.encode(), places):
+            pieces = cutter.feed(data)
+            arrived += data
+            left += b"".join(pieces)
+            assert all(pieces)
+            assert arrived.startswith(left)
+            assert len(arrived) - len(left) <= 4 + len(data)
+            assert cutter.whole == (not left or left.decode("latin-1").endswith(ends))
+    assert left + cutter.rest() == text.encode()
+
+
+def test_other_bodies_pass_as_they_come_and_are_never_between_two_pieces() -> None:
+    cutter = PassCutter()
+    assert fed(cutter, [b"{", b'"a"\n', b"}"]) == [b"{", b'"a"\n', b"}"]
+    assert cutter.rest() == b""
+    assert not cutter.whole
 
 
 @pytest.mark.parametrize(
-    "host",
+    ("content_type", "kind", "cutter"),
     [
-        b"", b"localhost", b"localhost:8080", b"LOCALHOST", b"a-b_c.d~e", b"127.0.0.1:1", b"[::1]", b"[::1]:8080", b":8080",
-        b"[fe80::1%25en0]", b"[fe80::1%en0]:1", b"xn--bcher-kva.example", b"a..b", b"a%20b",
-    ],
-)  # fmt: skip
-def test_a_name_and_a_port_are_a_host(host: bytes) -> None:
-    assert field_problem(b"host", host) is None
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        b"a b", b"a@b", b"a:b", b"a:1:2", b"a/b", b"a?b", b"a#b", b"a\\b", b"http://a", b"[::1", b"::1", b"[::1]x", b"[a b]", b"<a>",
-        b'"a"', b"a|b", b"\xc3\xb6", b"a\tb", b"[::1]:", b"[]",
-    ],
-)  # fmt: skip
-def test_other_things_are_none(host: bytes) -> None:
-    assert (field_problem(b"host", host) is None) == (host == b"[::1]:")
-
-
-@given(TEXT)
-def test_a_value_in_utf_8_is_good(text: str) -> None:
-    assert field_problem(b"x-a", text.encode()) is None
-
-
-@given(st.binary(max_size=10), st.binary(max_size=10))
-def test_a_line_end_of_unicode_is_not_however_it_is_written(before: bytes, after: bytes) -> None:
-    assert field_problem(b"x-a", before.replace(b"\xc2", b"") + b"\xc2\x85" + after)
-    assert field_problem(b"x-a", b"caf\xe9\x85")
-    assert field_problem(b"x-a", b"caf\xe9") is None
-
-
-@pytest.mark.parametrize("line", [b"X-Sum: 1", b"x-sum:", b"X: \xc3\xa9", b"Authorization: Bearer x"])
-def test_a_trailer_is_a_header(line: bytes) -> None:
-    assert is_trailer(line)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [b"X-Sum", b"X Sum: 1", b" X: 1", b"X : 1", b": 1", b"", b"X: a\nb", b"X: a\rb", b"X: \0", b"content-LENGTH: 5", b"Host: a",
-     b"Transfer-Encoding: chunked", b"X: \xc2\x85"],
-)  # fmt: skip
-def test_other_lines_are_not(line: bytes) -> None:
-    assert not is_trailer(line)
-
-
-@pytest.mark.parametrize(
-    ("values", "closes"),
-    [
-        ([], False),
-        ([b"keep-alive"], False),
-        ([b"close"], True),
-        ([b"Close"], True),
-        ([b"keep-alive", b"close"], True),
-        ([b"x,close"], True),
-        ([b"close, x"], True),
-        ([b"\tclose\t,"], True),
-        ([b"closed"], False),
-        ([b"x close"], False),
+        (b"application/x-ndjson", "ndjson", LineCutter),
+        (b"Application/X-NDJSON; charset=utf-8", "ndjson", LineCutter),
+        (b"text/event-stream", "sse", EventCutter),
+        (b"text/event-stream;charset=utf-8", "sse", EventCutter),
+        (b"application/json; charset=utf-8", "other", PassCutter),
+        (b"text/plain; x=application/x-ndjson", "other", PassCutter),
+        (b"", "other", PassCutter),
     ],
 )
-def test_close_may_stand_anywhere_in_the_list(values: list[bytes], closes: bool) -> None:
-    assert says_close(values) == closes
+def test_the_content_type_says_how_an_answer_is_cut(content_type: bytes, kind: str, cutter: type) -> None:
+    found = kind_for(content_type)
+    assert found == kind
+    assert isinstance(cutter_for(found), cutter)
 
 
-@pytest.mark.parametrize(
-    ("target", "server"),
-    [
-        (b"/api/tags", None),
-        (b"*", None),
-        (b"localhost:80", None),
-        (b"/x?http://a/", None),
-        (b"http://a", b"a"),
-        (b"HTTPS://a:1/x", b"a:1"),
-        (b"http://a?x", b"a"),
-        (b"http:///x", b""),
-        (b"http://u:p@a/x", b"u:p@a"),
-    ],
-)
-def test_a_target_in_absolute_form_names_a_server(target: bytes, server: bytes | None) -> None:
-    assert authority(target) == server
+def test_recorded_chunks_of_lines_leave_as_they_came() -> None:
+    """A real Ollama sends a line a chunk, and so does foreman, in however many pieces the network brings them."""
+    streams = 0
+    for name in recordings.everything():
+        heard = recordings.load(name)["response"]
+        content_type = dict(heard["headers"]).get("Content-Type", "").encode()
+        if kind_for(content_type) != "ndjson" or heard["framing"] != "chunked" or heard.get("torn"):
+            continue
+        streams += 1
+        chunks = [recordings.as_bytes(text) for _, text in heard["chunks"]]
+        assert fed(LineCutter(), cut_at(b"".join(chunks), set(range(0, 5000, 37)))) == chunks, name
+    assert streams > 20

@@ -11,10 +11,10 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import maybeDeferred
 
-import golden
-from bench import RunningForeman, listen, port_of, start_foreman
 from foreman.web.server.origins import ALSO_ALLOWED
-from wire import Response, ask
+from support import recordings
+from support.live_foreman import RunningForeman, listen, port_of, start_foreman
+from support.raw_http import Response, ask
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 #: What foreman adds to answers of the target on purpose (README, "What is different").
@@ -37,7 +37,7 @@ DIFFERENT = {
     "v1-chat-reasoning-effort-bogus-missing-model": (404, "that the model is missing is said first"),
     # All but what is refused by its Origin, in the same way.
     **dict.fromkeys(
-        (name for name in golden.names() if name.startswith("codex-") and name != "codex-foreign-origin"),
+        (name for name in recordings.names() if name.startswith("codex-") and name != "codex-foreign-origin"),
         (403, "nobody may go there through foreman"),
     ),
     "wire-length-and-chunked": (400, "ambiguous framing is refused (RFC 9112 section 6.3)"),
@@ -60,7 +60,7 @@ DIFFERENT = {
 class Recorded:
     """A foreman in front of a target that answers with recordings."""
 
-    def __init__(self, foreman: RunningForeman, target: golden.ReplayTarget) -> None:
+    def __init__(self, foreman: RunningForeman, target: recordings.ReplayTarget) -> None:
         self.foreman = foreman
         self.target = target
 
@@ -69,12 +69,12 @@ class Recorded:
         if recording["request"]["path"] in ("/api/tags", "/api/ps"):
             await self.foreman.service.inventory.refresh()
         self.target.seen.clear()
-        return await ask(self.foreman.port, golden.request_bytes(recording), recording["request"]["method"])
+        return await ask(self.foreman.port, recordings.request_bytes(recording), recording["request"]["method"])
 
 
 @pytest_twisted.async_yield_fixture
 async def recorded() -> AsyncIterator[Recorded]:
-    target = golden.ReplayTarget()
+    target = recordings.ReplayTarget()
     listening = listen(target)
     foreman = await start_foreman(port_of(listening))
     yield Recorded(foreman, target)
@@ -94,7 +94,7 @@ def without_id(body: bytes, *, own: bool) -> bytes:
 
 
 #: Whoever recorded these had left before an answer began.
-LEFT = [name for name in golden.everything() if golden.load(name)["response"]["status"] is None]
+LEFT = [name for name in recordings.everything() if recordings.load(name)["response"]["status"] is None]
 
 
 def different(name: str) -> tuple[int, str] | None:
@@ -102,42 +102,42 @@ def different(name: str) -> tuple[int, str] | None:
     return DIFFERENT.get(name) or DIFFERENT.get(name.partition("/")[2])
 
 
-@pytest.mark.parametrize("name", [name for name in golden.everything() if not different(name) and name not in LEFT])
+@pytest.mark.parametrize("name", [name for name in recordings.everything() if not different(name) and name not in LEFT])
 @pytest_twisted.ensureDeferred
 async def test_a_recorded_exchange_is_the_same_through_foreman(recorded: Recorded, name: str) -> None:
-    recording = golden.load(name)
+    recording = recordings.load(name)
     heard = recording["response"]
     response = await recorded.ask(recording)
     own = not recorded.target.seen
     assert (response.status, response.framing) == (heard["status"], heard["framing"])
-    assert without_id(response.body, own=own) == without_id(golden.as_bytes(heard["body"]), own=own)
+    assert without_id(response.body, own=own) == without_id(recordings.as_bytes(heard["body"]), own=own)
     assert end_to_end(response.headers, own=own) == end_to_end(heard["headers"], own=own)
     assert bool(response.interim) == bool(heard.get("interim"))
     if response.framing == "chunked" and "ndjson" in (response.header("Content-Type") or ""):
-        assert response.chunks == [golden.as_bytes(text) for _, text in heard["chunks"]]
+        assert response.chunks == [recordings.as_bytes(text) for _, text in heard["chunks"]]
 
 
-@pytest.mark.parametrize("name", [name for name in LEFT if golden.load(name)["response"]["framing"] == "none"])
+@pytest.mark.parametrize("name", [name for name in LEFT if recordings.load(name)["response"]["framing"] == "none"])
 @pytest_twisted.ensureDeferred
 async def test_a_target_that_closes_without_a_word_is_told(recorded: Recorded, name: str) -> None:
-    response = await recorded.ask(golden.load(name))
+    response = await recorded.ask(recordings.load(name))
     assert response.status == 502
     assert len(recorded.target.seen) == 1
 
 
-@pytest.mark.parametrize("name", sorted(filter(different, golden.everything())))
+@pytest.mark.parametrize("name", sorted(filter(different, recordings.everything())))
 @pytest_twisted.ensureDeferred
 async def test_what_is_different_on_purpose_is_an_answer_of_its_own(recorded: Recorded, name: str) -> None:
     expected = different(name)
     assert expected is not None
     status, why = expected
-    recording = golden.load(name)
+    recording = recordings.load(name)
     if name.endswith("/wire-big-header"):
         recording["request"]["headers"][1][1] = "a" * 1_100_000
     response = await recorded.ask(recording)
     assert response.status == status
     if why == UNMARKED:
-        heard = golden.as_bytes(recording["response"]["body"])
+        heard = recordings.as_bytes(recording["response"]["body"])
         assert (response.framing, response.torn) == ("chunked", False)
         assert response.body.startswith(heard)
         added = response.body[len(heard) :]
@@ -159,13 +159,13 @@ async def test_what_is_different_on_purpose_is_an_answer_of_its_own(recorded: Re
 )
 @pytest_twisted.ensureDeferred
 async def test_the_target_gets_the_request_as_the_client_wrote_it(recorded: Recorded, name: str) -> None:
-    recording = golden.load(name)
+    recording = recordings.load(name)
     await recorded.ask(recording)
     ((head, body),) = recorded.target.seen
     said = recording["request"]
     request_line, *headers = head.decode("latin-1").split("\r\n")
     assert request_line == f"{said['method']} {said['path']} HTTP/1.1"
-    assert body == golden.as_bytes(said["body"])
+    assert body == recordings.as_bytes(said["body"])
     crossing = [f"{name}: {value}" for name, value in said["headers"] if name in ("Content-Type", "Content-Encoding")]
     assert [header for header in headers if header in crossing] == crossing
     assert "Accept-Encoding: identity" in headers
@@ -173,13 +173,13 @@ async def test_the_target_gets_the_request_as_the_client_wrote_it(recorded: Reco
         assert f"Content-Length: {len(body)}" in headers
 
 
-@pytest.mark.parametrize("older", golden.VERSIONS[1:])
+@pytest.mark.parametrize("older", recordings.VERSIONS[1:])
 def test_an_older_version_has_each_exchange_once(older: str) -> None:
-    same, own = golden.unchanged(older), golden.names(older)
+    same, own = recordings.unchanged(older), recordings.names(older)
     assert not set(same) & set(own)
     assert len(same) + len(own) == 362
-    assert {*same, *own} <= set(golden.names())
+    assert {*same, *own} <= set(recordings.names())
 
 
 def test_nothing_is_different_from_a_recording_that_is_not_there() -> None:
-    assert {*golden.names(), *golden.everything()} >= DIFFERENT.keys()
+    assert {*recordings.names(), *recordings.everything()} >= DIFFERENT.keys()

@@ -20,9 +20,6 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 
-import golden
-import wire
-from bench import RunningForeman, listen, port_of, start_foreman
 from foreman import errors
 from foreman.protocol import request_body
 from foreman.protocol.routes import Way, way
@@ -36,6 +33,8 @@ from foreman.scheduling.queue_status import Place
 from foreman.simulator import Settings, Simulator
 from foreman.target.inventory import Inventory
 from foreman.util.byte_budget import Budget
+from support import raw_http, recordings
+from support.live_foreman import RunningForeman, listen, port_of, start_foreman
 from test_inventory import FakeTarget as ListingTarget
 
 reactor: Any = installed_reactor
@@ -729,25 +728,27 @@ def test_a_request_that_is_cancelled_or_stopped_while_its_model_is_looked_for_ta
 
 
 MISSING = [
-    name for name in golden.names() if re.search("(chat|generate|completions|responses|messages)-missing-model", name)
+    name
+    for name in recordings.names()
+    if re.search("(chat|generate|completions|responses|messages)-missing-model", name)
 ]
 
 
 @pytest.mark.parametrize("name", MISSING)
 @pytest_twisted.ensureDeferred
 async def test_a_missing_model_is_refused_in_the_words_of_each_route_without_asking_the_target(name: str) -> None:
-    recording = golden.load(name)
-    target = golden.ReplayTarget()
+    recording = recordings.load(name)
+    target = recordings.ReplayTarget()
     listening: Any = listen(target)
     foreman = await start_foreman(port_of(listening))
-    response = await wire.ask(foreman.port, golden.request_bytes(recording))
+    response = await raw_http.ask(foreman.port, recordings.request_bytes(recording))
     heard = recording["response"]
     assert (response.status, response.header("Content-Type")) == (
         heard["status"],
         dict(map(tuple, heard["headers"]))["Content-Type"],
     )
     without_id = re.sub(rb"req_[0-9a-f]{24}", b"", response.body)
-    assert without_id == re.sub(rb"req_[0-9a-f]{24}", b"", golden.as_bytes(heard["body"]))
+    assert without_id == re.sub(rb"req_[0-9a-f]{24}", b"", recordings.as_bytes(heard["body"]))
     assert target.seen == []
     await foreman.stop()
     await maybeDeferred(listening.stopListening)
@@ -760,8 +761,8 @@ class Real:
     foreman: RunningForeman
     simulator: Simulator
 
-    async def begin(self, **more: Any) -> wire.RawClient:
-        client = await wire.connect(self.foreman.port, "POST")
+    async def begin(self, **more: Any) -> raw_http.RawClient:
+        client = await raw_http.connect(self.foreman.port, "POST")
         client.send(chat(**more))
         return client
 
@@ -782,7 +783,7 @@ def chat(**more: Any) -> bytes:
         "options": {"num_predict": 5},
         **more,
     }
-    return wire.request("POST", "/api/chat", json.dumps(value).encode())
+    return raw_http.request("POST", "/api/chat", json.dumps(value).encode())
 
 
 @pytest_twisted.async_yield_fixture
@@ -790,7 +791,7 @@ async def real() -> AsyncIterator[Real]:
     simulator = Simulator(reactor, Settings(rate=100))
     listening: Any = listen(simulator)
     foreman = await start_foreman(port_of(listening))
-    await wire.ask(foreman.port, chat())  # a model that is loaded is not kept loading for the next in line
+    await raw_http.ask(foreman.port, chat())  # a model that is loaded is not kept loading for the next in line
     await foreman.service.inventory.refresh()
     simulator.requests.clear()
     yield Real(foreman, simulator)
@@ -831,7 +832,7 @@ async def test_a_client_that_leaves_while_foreman_connects_leaves_no_attempt_beh
         with socket.create_connection(busy.getsockname()):
             foreman = await start_foreman(busy.getsockname()[1], connect_timeout="0.3s")
             gate = foreman.service.inference.gate
-            leaver = await wire.connect(foreman.port, "POST")
+            leaver = await raw_http.connect(foreman.port, "POST")
             leaver.send(chat())
             await until(lambda: gate.running)
             leaver.leave()

@@ -18,8 +18,6 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-import wire
-from bench import bytes_of, reactor
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements import user_actions
@@ -29,7 +27,9 @@ from foreman.store.sqlite.store import Store
 from foreman.web.jobs import artifacts
 from foreman.web.jobs.artifact_reader import MOST_OF_ONE, PIECE, PIECE_OF_LINES
 from foreman.web.server.request import Visit
-from jobbench import ADMIN, BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
+from support import raw_http
+from support.jobs_api import ADMIN, BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
+from support.live_foreman import bytes_of, reactor
 
 DATA = bytes(range(256)) * 4
 
@@ -136,7 +136,7 @@ async def test_an_empty_artifact_is_one(tmp_path: Path) -> None:
 
 async def slow_reader(bench: JobBench, path: str) -> tuple[Any, list[int]]:
     """A client that asks and takes nothing; and how much foreman has written for it so far."""
-    client = await wire.connect(bench.port)
+    client = await raw_http.connect(bench.port)
     client.transport.pauseProducing()  # type: ignore[union-attr]
     written = [0]
     from foreman.web.server.request import Visit
@@ -219,7 +219,7 @@ async def test_many_readers_who_take_nothing_hold_a_piece_each(tmp_path: Path) -
     async with jobbench(tmp_path) as bench:
         path = await kept(bench, data=bytes(LARGE))
         with pieces_read() as read:
-            clients = [await wire.connect(bench.port) for _ in range(15)]
+            clients = [await raw_http.connect(bench.port) for _ in range(15)]
             for client in clients:
                 client.transport.pauseProducing()  # type: ignore[union-attr]
                 client.send(bench.request("GET", path))
@@ -257,7 +257,7 @@ async def test_an_artifact_that_is_gone_while_it_is_read_never_looks_whole(tmp_p
 async def test_so_many_artifacts_are_read_at_once_and_one_caller_cannot_take_all_places(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         path = await kept(bench, data=bytes(LARGE))
-        clients = [await wire.connect(bench.port) for _ in range(MOST_OF_ONE)]
+        clients = [await raw_http.connect(bench.port) for _ in range(MOST_OF_ONE)]
         for client in clients:
             client.transport.pauseProducing()  # type: ignore[union-attr]
             client.send(bench.request("GET", path))

@@ -11,7 +11,7 @@ import openai
 import pytest
 import zstandard
 
-from processes import Foreman, Target, chat, foreman, target, until
+from support.processes import Foreman, Target, chat, foreman, target, until
 
 MODEL, EMBEDDER = "llama3.2:3b", "nomic-embed-text"
 ASYNC = {"Prefer": "respond-async"}

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from processes import Call, Foreman, Target, chat, ended_well, endless, foreman, target, until
-from wire import Response
+from support.processes import Call, Foreman, Target, chat, ended_well, endless, foreman, target, until
+from support.raw_http import Response
 
 #: How long the target is away while jobs are handed over; 60 to see what is promised of a whole minute.
 AWAY = float(os.environ.get("AWAY_SECONDS", "3"))

@@ -21,7 +21,7 @@ from foreman.web.jobs.artifact_reader import Readers
 from foreman.web.jobs.streaming import Following
 from foreman.web.jobs.wakeups import Waking
 from foreman.worker.live_output import Output
-from jobbench import events, line
+from support.jobs_api import events, line
 
 #: How long a look into the store takes: what is seen is what was there when it began, or when it ended.
 LOOK = 0.001

@@ -14,8 +14,6 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-import wire
-from bench import reactor
 from foreman.jobs.job import Ending, Job, Mishap
 from foreman.store.errors import TookTooLong
 from foreman.store.sqlite.database import Database
@@ -23,7 +21,9 @@ from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.store.sqlite.store import Store
 from foreman.web.jobs import serialization
 from foreman.web.jobs.serialization import job_value
-from jobbench import ADMIN, BOB, CHAT, LIMITS, JobBench, jobbench, pointers, problem, until
+from support import raw_http
+from support.jobs_api import ADMIN, BOB, CHAT, LIMITS, JobBench, jobbench, pointers, problem, until
+from support.live_foreman import reactor
 
 Story = Callable[[JobBench], Awaitable[None]]
 MEMBERS = (
@@ -48,7 +48,7 @@ def in_hours(hours: float) -> str:
     return (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
 
 
-def value(answer: wire.Response) -> Any:
+def value(answer: raw_http.Response) -> Any:
     assert answer.header("Content-Type") == "application/json; charset=utf-8", answer
     return json.loads(answer.body)
 
@@ -360,7 +360,7 @@ async def test_waiting_ends_with_the_job_or_with_the_time(bench: JobBench) -> No
 @told
 async def test_who_waits_and_leaves_is_forgotten(bench: JobBench) -> None:
     id_ = await bench.submit()
-    client = await wire.connect(bench.port)
+    client = await raw_http.connect(bench.port)
     client.send(bench.request("GET", f"/jobs/{id_}?wait=300"))
     await until(lambda: bench.store.bells._waiting)
     client.leave()

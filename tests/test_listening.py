@@ -14,10 +14,10 @@ from twisted.internet.defer import succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
-from bench import settings
 from foreman.errors import ConfigError
 from foreman.service import Foreman
 from foreman.system.listening import port_for, refuse_strangers, why_not
+from support.live_foreman import settings
 
 reactor: Any = installed_reactor
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from processes import ENDLESS, Foreman, Target, chat, ended_well, endless, foreman, target
-from wire import Response
+from support.processes import ENDLESS, Foreman, Target, chat, ended_well, endless, foreman, target
+from support.raw_http import Response
 
 ROUTES = ("/api/chat", "/v1/chat/completions", "/v1/messages")
 MIB = 1024 * 1024

@@ -12,8 +12,8 @@ import pytest
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 
-from doorstep import Doorstep, Line, Target, doorstep
-from wire import Response, request
+from support.in_memory_foreman import Doorstep, Line, Target, doorstep
+from support.raw_http import Response, request
 
 CHAT = b'{"model":"m","stream":false,"messages":[{"role":"user","content":"hi"}]}'
 CAME_BACK = "has come back to the foreman that sent it"

@@ -9,7 +9,7 @@ from random import Random
 
 import h11
 
-from doorstep import Doorstep, doorstep
+from support.in_memory_foreman import Doorstep, doorstep
 
 #: FUZZ_SEED and FUZZ_COUNT in the environment choose other mistakes, and more of them.
 SEED = int(os.environ.get("FUZZ_SEED", "20261124"))

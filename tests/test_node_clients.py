@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import Foreman, InThread, Target, clean_environment, endless, foreman, target
+from support.processes import Foreman, InThread, Target, clean_environment, endless, foreman, target
 from test_clients import MODEL
-from test_waiting_clients import WAITING
+from test_heartbeat_clients import WAITING
 
 NODE = Path(__file__).parent / "node"
 TEXT = "hello there"

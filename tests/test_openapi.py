@@ -19,7 +19,6 @@ import pytest_twisted
 import schemathesis
 from klein import Klein
 
-from doorstep import doorstep
 from foreman import DISTRIBUTION
 from foreman.jobs.job import ENDED, STATES
 from foreman.protocol.routes import allowed_methods
@@ -31,10 +30,11 @@ from foreman.web.openapi.page import page
 from foreman.web.openapi.responses import HEADERS
 from foreman.web.openapi.schemas import ID_PATTERN
 from foreman.web.server.responses import PHRASES
-from jobbench import CHAT, jobbench
-from processes import SCRIPTS, clean_environment, foreman, target
+from support.in_memory_foreman import doorstep
+from support.jobs_api import CHAT, jobbench
+from support.processes import SCRIPTS, clean_environment, foreman, target
+from support.raw_http import request
 from test_jobs_routes import MEMBERS
-from wire import request
 
 HERE = Path(__file__).parent
 DOCUMENT = document()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from processes import (
+from support.processes import (
     ENDLESS,
     HERE,
     SCRIPTS,
@@ -31,7 +31,7 @@ from processes import (
     target,
     until,
 )
-from wire import Response
+from support.raw_http import Response
 
 TAC = Path(__file__).parents[1] / "foreman.tac"
 TWISTD = str(SCRIPTS / "twistd")

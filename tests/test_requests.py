@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from attrs import Factory, define
 
-from doorstep import Caller, Doorstep, doorstep
-from wire import Response
+from support.in_memory_foreman import Caller, Doorstep, doorstep
+from support.raw_http import Response
 
 FOLDER = Path(__file__).parent / "requests"
 

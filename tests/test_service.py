@@ -18,9 +18,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 from ulid import ULID
 
-import wire
-from bench import RunningForeman, listen, port_of, settings, start_foreman
-from doorstep import doorstep
 from foreman import service as service_module
 from foreman.auth.tokens import Holder, digest, write_file
 from foreman.config.listen_address import with_backlog
@@ -34,6 +31,9 @@ from foreman.target.inventory import Inventory
 from foreman.target.warmup import Warmer
 from foreman.web.server.access_log import AccessLog
 from foreman.web.server.factory import DoorFactory
+from support import raw_http
+from support.in_memory_foreman import doorstep
+from support.live_foreman import RunningForeman, listen, port_of, settings, start_foreman
 
 reactor: Any = installed_reactor
 
@@ -52,7 +52,7 @@ def chat(path: str = "/api/chat", tokens: int = 3, **more: Any) -> bytes:
     words = [{"role": "user", "content": "hi"}]
     value = {"model": "tiny-slow", "messages": words, "input": "hi", "options": {"num_predict": tokens}, **more}
     value |= {"max_tokens": tokens, "max_output_tokens": tokens}
-    return wire.request("POST", path, json.dumps(value).encode())
+    return raw_http.request("POST", path, json.dumps(value).encode())
 
 
 @define
@@ -66,18 +66,18 @@ class House:
     def service(self) -> Foreman:
         return self.foreman.service
 
-    async def begin(self, request: bytes) -> wire.RawClient:
-        client = await wire.connect(self.foreman.port, "POST")
+    async def begin(self, request: bytes) -> raw_http.RawClient:
+        client = await raw_http.connect(self.foreman.port, "POST")
         client.send(request)
         return client
 
-    async def running(self, tokens: int = ENDLESS, **more: Any) -> wire.RawClient:
+    async def running(self, tokens: int = ENDLESS, **more: Any) -> raw_http.RawClient:
         """A chat that is being answered."""
         client = await self.begin(chat(tokens=tokens, **more))
         await until(lambda: b"content" in client.received)
         return client
 
-    async def waiting(self, request: bytes) -> wire.RawClient:
+    async def waiting(self, request: bytes) -> raw_http.RawClient:
         """A chat in the line."""
         gate = self.service.inference.gate
         before = len(gate.waiting)
@@ -119,7 +119,7 @@ async def house() -> AsyncIterator[Builder]:
 @pytest_twisted.ensureDeferred
 async def test_after_the_start_the_port_is_open_and_the_target_was_asked(house: Builder) -> None:
     one = await house()
-    response = await wire.ask(one.foreman.port, wire.request("GET", "/healthz"))
+    response = await raw_http.ask(one.foreman.port, raw_http.request("GET", "/healthz"))
     assert response.body == b'{"status":"ok","degraded":false}'
     assert [seen.path for seen in one.simulator.requests][:2] == ["/api/tags", "/api/ps"]
 
@@ -377,12 +377,12 @@ async def test_a_silent_target_holds_up_no_stop(house: Builder) -> None:
 @pytest_twisted.ensureDeferred
 async def test_idle_connections_are_closed_and_nobody_new_is_let_in(house: Builder) -> None:
     one = await house(drain_timeout="5s")
-    idle = await wire.connect(one.foreman.port)
+    idle = await raw_http.connect(one.foreman.port)
     running = await one.running(tokens=30)
     stopping = one.stop()
     await idle.gone
     with pytest.raises(Exception, match="refused"):
-        await wire.connect(one.foreman.port)
+        await raw_http.connect(one.foreman.port)
     await running.done
     await running.gone
     await stopping
@@ -410,8 +410,8 @@ async def test_tokens_are_read_again_while_chats_run(house: Builder, tmp_path: P
     one = await house(tokens_file=str(file), auth_token="the-common-one")
 
     async def status(token: str) -> int:
-        asking = wire.request("GET", "/api/version", headers=[("Authorization", f"Bearer {token}")])
-        return (await wire.ask(one.foreman.port, asking)).status
+        asking = raw_http.request("GET", "/api/version", headers=[("Authorization", f"Bearer {token}")])
+        return (await raw_http.ask(one.foreman.port, asking)).status
 
     assert [await status(token) for token in ("token-of-alice", "token-of-bob", "the-common-one")] == [200, 401, 200]
     holders_in(file, "bob")
@@ -429,7 +429,7 @@ async def test_tokens_are_read_again_while_chats_run(house: Builder, tmp_path: P
 async def test_without_a_file_there_is_nothing_to_read_again(house: Builder) -> None:
     one = await house()
     one.service.reload()
-    assert (await wire.ask(one.foreman.port, wire.request("GET", "/api/version"))).status == 200
+    assert (await raw_http.ask(one.foreman.port, raw_http.request("GET", "/api/version"))).status == 200
 
 
 def test_who_may_come_in_is_what_the_settings_name(tmp_path: Path) -> None:

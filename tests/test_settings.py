@@ -20,12 +20,12 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from bench import RunningForeman, listen, port_of, reactor, settings, start_foreman
 from foreman.auth.tokens import Holder, digest, write_file
 from foreman.config.settings import SETTINGS
 from foreman.simulator import Settings, Simulator
 from foreman.target.connector import endpoint_for
-from wire import RawClient, Response, ask, connect, request
+from support.live_foreman import RunningForeman, listen, port_of, reactor, settings, start_foreman
+from support.raw_http import RawClient, Response, ask, connect, request
 
 HERE = Path(__file__).parent
 

@@ -13,9 +13,9 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-import golden
 from foreman.simulator import RECORDED, Settings, Simulator
 from foreman.simulator.engine.models import named
+from support import recordings
 
 USER = [{"role": "user", "content": "hello"}]
 
@@ -270,8 +270,8 @@ def question(recording: dict[str, Any]) -> bytes:
     """The bytes of what was asked."""
     name = recording["name"]
     if name.startswith("wire-pipelined"):
-        return b"".join(golden.request_bytes(golden.load(f"wire-pipelined-{number}")) for number in (1, 2))
-    return golden.request_bytes(recording).replace(b"(1,100,000 times the letter a)", b"a" * 1_100_000)
+        return b"".join(recordings.request_bytes(recordings.load(f"wire-pipelined-{number}")) for number in (1, 2))
+    return recordings.request_bytes(recording).replace(b"(1,100,000 times the letter a)", b"a" * 1_100_000)
 
 
 def tokens_in(chunks: list[str]) -> int:
@@ -402,30 +402,30 @@ def is_imitated(name: str) -> bool:
     return not name.startswith(tuple(NOT_IMITATED))
 
 
-@pytest.mark.parametrize("name", [name for name in golden.everything() if is_imitated(name)])
+@pytest.mark.parametrize("name", [name for name in recordings.everything() if is_imitated(name)])
 def test_the_simulator_answers_as_the_real_server_did(name: str) -> None:
-    recording = golden.load(name)
+    recording = recordings.load(name)
     assert list(differences(recording, asked_again(recording))) == []
 
 
-@pytest.mark.parametrize("name", [name for name in golden.everything() if not is_imitated(name)])
+@pytest.mark.parametrize("name", [name for name in recordings.everything() if not is_imitated(name)])
 def test_what_is_said_not_to_be_imitated_is_not(name: str) -> None:
-    recording = golden.load(name)
+    recording = recordings.load(name)
     assert list(differences(recording, asked_again(recording))) != []
 
 
 @pytest.mark.parametrize("beginning", NOT_IMITATED)
 def test_nothing_is_left_out_that_is_not_there(beginning: str) -> None:
-    assert any(name.startswith(beginning) for name in golden.everything())
+    assert any(name.startswith(beginning) for name in recordings.everything())
 
 
 @pytest.mark.parametrize("beginning", [*EXCEPTIONS, *PREPARATIONS, *INTERRUPTIONS])
 def test_nothing_is_excepted_or_prepared_for_a_recording_that_is_not_there(beginning: str) -> None:
-    assert any(name.startswith(beginning) for name in golden.names())
+    assert any(name.startswith(beginning) for name in recordings.names())
 
 
 def test_a_difference_is_found() -> None:
-    recording = golden.load("chat-stream")
+    recording = recordings.load("chat-stream")
     recording["response"]["chunks"][0][1] = recording["response"]["chunks"][0][1].replace(" jobs", " bells")
     recording["response"]["headers"][0][1] = "application/json"
     assert len(list(differences(recording, asked_again(recording)))) == 2

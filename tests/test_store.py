@@ -18,7 +18,6 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from ulid import ULID
 
-from bench import bytes_of
 from foreman.jobs.job import Ending, Mishap, NewJob, after
 from foreman.store.errors import StoreUnavailable, TookTooLong
 from foreman.store.notifications import Bells
@@ -32,6 +31,7 @@ from foreman.store.sqlite.statements import enqueue, user_actions
 from foreman.store.sqlite.statements.enqueue import KeyReused
 from foreman.store.sqlite.statements.transaction import Artifact, Transaction, WrongState
 from foreman.store.sqlite.store import Store
+from support.live_foreman import bytes_of
 
 reactor: Any = installed_reactor
 

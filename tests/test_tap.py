@@ -19,7 +19,7 @@ from twisted.python.reflect import namedAny
 from twisted.python.usage import Options as Runner
 
 from foreman.tap import Options, forget_own_pid
-from processes import SCRIPTS, clean_environment, free_port
+from support.processes import SCRIPTS, clean_environment, free_port
 
 TAC = Path(__file__).parents[1] / "foreman.tac"
 

@@ -21,13 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
-from doorstep import doorstep
 from foreman.auth.tokens import Holder, Tokens, check_name, digest, read_file, without_holder, write_file
 from foreman.cli.commands.tokens import command
 from foreman.cli.ui.standard_streams import OutputLost
 from foreman.config.parsers import LARGEST_FILE
-from processes import SCRIPTS
-from wire import request
+from support.in_memory_foreman import doorstep
+from support.processes import SCRIPTS
+from support.raw_http import request
 
 ALICE = Holder("alice", digest("alice's token"))
 BOSS = Holder("boss", digest("boss's token"), admin=True)

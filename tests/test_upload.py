@@ -11,9 +11,9 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.testing import StringTransport
 from twisted.web.iweb import UNKNOWN_LENGTH
 
-from doorstep import FULL, Caller, Doorstep, doorstep, sized
 from foreman.web.server.upload import Upload
-from wire import request
+from support.in_memory_foreman import FULL, Caller, Doorstep, doorstep, sized
+from support.raw_http import request
 
 PATH = "/api/blobs/sha256:" + "0" * 64
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from ulid import ULID
 
-from bench import bytes_of
 from conftest import LoggedFailures
 from foreman import errors
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
@@ -31,6 +30,7 @@ from foreman.worker.attempt import Attempt, Bounds
 from foreman.worker.due_jobs import Timetable
 from foreman.worker.target_check import Doubts
 from foreman.worker.worker import MISSED_PAUSE, RECHECK, STORE_PAUSE, Worker
+from support.live_foreman import bytes_of
 from test_inference import Call, Work
 
 reactor: Any = installed_reactor

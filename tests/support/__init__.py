@@ -1,0 +1,1 @@
+"""What tests of several modules need; the table in CONTRIBUTING says which is for what."""

@@ -1,0 +1,229 @@
+"""Jobs over HTTP without a target: the real store and the real door on real sockets, and a worker that the test plays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.web.resource import Resource
+from ulid import ULID
+
+from foreman.auth.tokens import Holder, Tokens, digest
+from foreman.jobs.job import Ending, Job, JobError, Mishap, after
+from foreman.protocol import model_names
+from foreman.store.notifications import Bells
+from foreman.store.sqlite.database import Database
+from foreman.store.sqlite.statements.execution import Claim
+from foreman.store.sqlite.statements.transaction import Artifact
+from foreman.store.sqlite.store import Store
+from foreman.target.models import Standing
+from foreman.util.cooperator import cooperator
+from foreman.web.jobs.routes import JobsApi
+from foreman.web.jobs.submit import JobLimits
+from foreman.web.server.access_log import AccessLog
+from foreman.web.server.admission import Entrance
+from foreman.web.server.factory import DoorFactory
+from foreman.web.server.origins import Guards
+from foreman.worker.live_output import Output
+from support import raw_http
+from support.live_foreman import listen, port_of, reactor, settings
+
+ALICE, BOB, ADMIN = "alice-token-of-sixteen", "bob-token-of-sixteen-1", "admin-token-of-sixteen"
+CHAT: dict[str, Any] = {"endpoint": "/api/chat", "payload": {"model": "m", "messages": [{"role": "user"}]}}
+#: Larger than what the sockets between a test and foreman hold.
+LARGE = 24 * 1024 * 1024
+LIMITS = JobLimits(max_payload=100_000, max_artifact=LARGE, stall_timeout=5.0)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the reactor turn until ``condition`` holds."""
+    for _ in range(1000):
+        if condition():
+            return
+        await deferLater(reactor, 0.005)
+    raise AssertionError("never")
+
+
+@define(eq=False)
+class PlayedWorker:
+    """Does what the test says.
+
+    :ivar outputs: the live lines by job; :ivar cancelled: the jobs that it was to stop; :ivar on_cancel: then called.
+    """
+
+    outputs: dict[str, Output] = field(factory=dict)
+    cancelled: list[str] = field(factory=list)
+    on_cancel: Callable[[str], None] = lambda _: None
+
+    def output_of(self, id_: str) -> Output | None:
+        return self.outputs.get(id_)
+
+    def cancel(self, id_: str) -> None:
+        self.cancelled.append(id_)
+        self.on_cancel(id_)
+
+
+@define(eq=False)
+class PlayedModels:
+    """A target that has ``m``, and ``cloudy`` in the cloud.
+
+    :ivar away: it cannot be asked; :ivar looks: how often it was asked.
+    """
+
+    installed: set[str] = field(factory=lambda: {"m"})
+    away: bool = False
+    looks: int = 0
+    held: dict[str, str] = field(factory=dict)
+
+    def find(self, typed: str) -> Standing:
+        name = model_names.parse(typed)
+        if name.is_cloud or name.model == "cloudy":
+            return Standing.CLOUD
+        return Standing.INSTALLED if name.model in self.installed else Standing.MISSING
+
+    async def look_for(self, typed: str) -> Standing:
+        self.looks += 1
+        return Standing.UNKNOWN if self.away else self.find(typed)
+
+    def why_held(self, lane: str) -> str | None:
+        return self.held.get(lane)
+
+
+@define(eq=False)
+class JobBench:
+    """What a test works with. ``now`` is the wall clock, in seconds."""
+
+    store: Store
+    worker: PlayedWorker
+    models: PlayedModels
+    api: JobsApi
+    port: int
+    doors: DoorFactory
+
+    async def ask(
+        self, method: str, path: str, body: Any = b"", *headers: tuple[str, str], token: str = ALICE
+    ) -> raw_http.Response:
+        """One request with a token, and its whole answer."""
+        return await raw_http.ask(self.port, self.request(method, path, body, *headers, token=token), method)
+
+    def request(self, method: str, path: str, body: Any = b"", *headers: tuple[str, str], token: str = ALICE) -> bytes:
+        """The bytes of it."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        length = [] if data or method == "POST" else [("Content-Length", "0")] if method == "PUT" else []
+        return raw_http.request(method, path, data, [("Authorization", f"Bearer {token}"), *length, *headers])
+
+    async def submit(self, **more: Any) -> str:
+        """The id of a new job of Alice's."""
+        answer = await self.ask("POST", "/jobs", {**CHAT, **more})
+        assert answer.status == 201, answer.body
+        id_: str = json.loads(answer.body)["id"]
+        return id_
+
+    async def run(self, id_: str) -> tuple[Claim, Output]:
+        """Take the job, which is the only one, as the worker would."""
+        claim = await self.store.claim("gate", lambda _: 0)
+        assert claim is not None
+        assert claim.job.id == id_
+        output = self.worker.outputs[id_] = Output(claim.job.fence)
+        self.store.bells.ring(frozenset((id_,)), False)
+        return claim, output
+
+    async def succeed(self, claim: Claim, output: Output) -> None:
+        """It has its answer."""
+        lines = b"".join(output.lines)
+        stream = Artifact("stream", "application/x-ndjson", lines)
+        await self.store.succeed(claim, [stream, Artifact("response", "application/json", b'{"done":true}')], None)
+        self._over(claim, output)
+
+    async def fail(self, claim: Claim, output: Output, mishap: Mishap, *, partial: bool = True) -> Job:
+        """The try failed."""
+        left = [Artifact("partial", "application/x-ndjson", b"".join(output.lines))] if partial else []
+        job = await self.store.end(claim, lambda job, now: after(job, mishap, now, 0), left)
+        self._over(claim, output)
+        return job
+
+    async def try_again(self, claim: Claim, output: Output) -> None:
+        """The try failed, and the job is queued at once."""
+        error = JobError("truncated", "it broke off", 1)
+        left = Artifact("partial", "application/x-ndjson", b"".join(output.lines))
+        await self.store.end(claim, lambda _job, _now: Ending("queued", None, True, 0, error), [left])
+        self._over(claim, output)
+
+    def _over(self, claim: Claim, output: Output) -> None:
+        self.worker.outputs.pop(claim.job.id, None)
+        output.end()
+
+
+@asynccontextmanager
+async def jobbench(
+    folder: Path, *, is_open: bool = False, limits: JobLimits = LIMITS, jobs: int = 100
+) -> AsyncIterator[JobBench]:
+    """A store in ``folder``, and a door before it; ``is_open``: no token is required."""
+    wall_clock = reactor.seconds
+    database = Database(reactor, folder / "jobs.db", str(ULID()), wall_clock, Bells())
+    store = Store(database, ULID, jobs)
+    database.open()
+    database.start()
+    worker, models = PlayedWorker(), PlayedModels()
+    log = AccessLog(reactor)
+    api = JobsApi(reactor, store, worker, models, log, limits, lambda: is_open, cooperator(reactor))
+    holders = (
+        Holder("alice", digest(ALICE)), Holder("bob", digest(BOB)), Holder("root", digest(ADMIN), admin=True),
+    )  # fmt: skip
+    config = settings(1)
+    entrance = Entrance(config, Tokens(holders, required=not is_open), Guards(), wall_clock, ULID, log)
+    doors = DoorFactory(Resource(), reactor, config, entrance, api.resource())
+    listening = listen(doors)
+    try:
+        yield JobBench(store, worker, models, api, port_of(listening), doors)
+    finally:
+        stopped: Any = listening.stopListening()
+        if isinstance(stopped, Deferred):
+            await stopped
+        api.close()
+        for door in list(doors.open):
+            door.abort()
+        await doors.open.when_empty()
+        await database.stop()
+        log.flush()
+
+
+def problem(answer: raw_http.Response) -> dict[str, Any]:
+    """The problem that an answer tells."""
+    assert answer.header("Content-Type") == "application/problem+json", answer
+    value: dict[str, Any] = json.loads(answer.body)
+    assert list(value)[:4] == ["type", "title", "status", "detail"]
+    assert value["status"] == answer.status
+    return value
+
+
+def pointers(answer: raw_http.Response) -> Sequence[str]:
+    """Where the errors of a problem are."""
+    return [error["pointer"] for error in problem(answer)["errors"]]
+
+
+def line(number: int) -> bytes:
+    """A line of an answer."""
+    return b'{"response":"%d","done":false}\n' % number
+
+
+def values(body: bytes) -> list[Any]:
+    """The lines of NDJSON, as a client reads them: a blank line would break it."""
+    return [json.loads(text) for text in body.decode().split("\n")[:-1]]
+
+
+def events(body: bytes) -> list[tuple[str, str, Any]]:
+    """Type, id and data of each event, as a browser reads them."""
+    found = []
+    for block in body.decode().split("\n\n"):
+        pairs = [text.partition(":")[::2] for text in block.split("\n") if text]
+        fields = {name: text.strip() for name, text in pairs}
+        if "data" in fields:
+            found.append((fields.get("event", "message"), fields.get("id", ""), json.loads(fields["data"])))
+    return found

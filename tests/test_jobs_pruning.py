@@ -1,0 +1,142 @@
+"""Many jobs that have ended are deleted at once: one's own, by state and age, a few at a time."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import deferLater
+
+from foreman.store.sqlite.statements import prune
+from support import raw_http
+from support.jobs_api import ADMIN, ALICE, BOB, CHAT, JobBench, jobbench, problem, until
+from support.live_foreman import reactor
+
+
+async def cancelled(bench: JobBench, count: int = 1, token: str = ALICE) -> list[str]:
+    """Jobs that have ended."""
+    answer = await bench.ask("POST", "/jobs", [CHAT] * count, token=token)
+    ids = [job["id"] for job in json.loads(answer.body)["jobs"]]
+    for id_ in ids:
+        assert (await bench.ask("POST", f"/jobs/{id_}/cancel", token=token)).status == 200
+    return ids
+
+
+async def listed(bench: JobBench) -> set[str]:
+    """The ids of all that are there."""
+    answer = await bench.ask("GET", "/jobs?limit=200", token=ADMIN)
+    return {job["id"] for job in json.loads(answer.body)["jobs"]}
+
+
+async def deleted(bench: JobBench, query: str, token: str = ALICE) -> Any:
+    answer = await bench.ask("DELETE", f"/jobs?{query}", token=token)
+    assert answer.status == 200, answer.body
+    return json.loads(answer.body)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_has_ended_so_goes_and_all_else_stays(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        gone = await cancelled(bench, 2)
+        done = await bench.submit()
+        await bench.succeed(*await bench.run(done))
+        waiting = await bench.submit()
+        others = await cancelled(bench, 1, BOB)
+        assert await deleted(bench, "state=failed,cancelled") == {"deleted": 2}
+        assert await listed(bench) == {done, waiting, *others}
+        assert (await bench.ask("GET", f"/jobs/{gone[0]}")).status == 404
+        assert await deleted(bench, "state=ended") == {"deleted": 1}
+        assert await listed(bench) == {waiting, *others}
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_admin_deletes_everybodys_and_so_does_whoever_asks_where_no_token_is_required(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        await cancelled(bench, 2)
+        await cancelled(bench, 1, BOB)
+        assert await deleted(bench, "state=ended", ADMIN) == {"deleted": 3}
+        await cancelled(bench, 1, BOB)
+    async with jobbench(tmp_path, is_open=True) as bench:
+        assert await deleted(bench, "state=ended", ALICE) == {"deleted": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_what_ended_before_is_meant(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        old = await cancelled(bench)
+        await deferLater(reactor, 0.01)
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        await deferLater(reactor, 0.01)
+        new = await cancelled(bench)
+        assert await deleted(bench, "state=cancelled&ended_before=1970-01-01T00:00:00Z") == {"deleted": 0}
+        assert await listed(bench) == {*old, *new}
+        assert await deleted(bench, f"state=cancelled&ended_before={now}") == {"deleted": 1}
+        assert await listed(bench) == set(new)
+        assert await deleted(bench, "state=cancelled&ended_before=9999-12-31T23:59:59Z") == {"deleted": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_go_a_few_at_a_time_also_among_those_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, "BATCH", 2)
+    monkeypatch.setattr(prune, "LOOK", 3)
+    async with jobbench(tmp_path) as bench:
+        others = []
+        for _ in range(3):
+            await cancelled(bench, 2)
+            others += await cancelled(bench, 4, BOB)
+        assert await deleted(bench, "state=ended") == {"deleted": 6}
+        assert await listed(bench) == set(others)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prune, "BATCH", 1)
+    monkeypatch.setattr("foreman.web.jobs.prune.BREATH", 0.1)
+    async with jobbench(tmp_path) as bench:
+        await cancelled(bench, 5)
+        client = await raw_http.connect(bench.port)
+        client.send(bench.request("DELETE", "/jobs?state=ended"))
+        await until(lambda: bench.api._waking._waiting)
+        client.leave()
+        await client.gone
+        await until(lambda: not bench.api._waking._waiting)
+        left = await listed(bench)
+        assert len(left) >= 3
+        await deferLater(reactor, 0.2)
+        assert await listed(bench) == left
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_foreman_stops_it_says_how_far_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prune, "BATCH", 1)
+    monkeypatch.setattr("foreman.web.jobs.prune.BREATH", 5.0)
+    async with jobbench(tmp_path) as bench:
+        await cancelled(bench, 3)
+        client = await raw_http.connect(bench.port)
+        client.send(bench.request("DELETE", "/jobs?state=ended"))
+        await until(lambda: bench.api._waking._waiting)
+        bench.api.close()
+        answer = await client.done
+        assert answer.status == 503
+        assert "1 jobs are deleted, and more are left" in problem(answer)["detail"]
+        client.leave()
+        await client.gone
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_state_in_which_jobs_end_nothing_is_deleted(tmp_path: Path) -> None:
+    async with jobbench(tmp_path) as bench:
+        ids = await cancelled(bench)
+        for query in (
+            "", "state=", "state=queued", "state=active", "state=ended,running", "ended_before=2026-11-28T00:00:00Z",
+            "state=ended&ended_before=yesterday", "state=ended&owner=alice", "state=ended&state=ended",
+        ):  # fmt: skip
+            answer = await bench.ask("DELETE", f"/jobs?{query}")
+            assert (answer.status, bool(problem(answer)["detail"])) == (400, True), query
+        assert await listed(bench) == set(ids)
