@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmarks.jobs_daemon import Daemon
 
 #: How many jobs may be under way, and in one array.
-MOST_ACTIVE, ARRAY = 400, 20
+MAX_ACTIVE, ARRAY = 400, 20
 #: Seconds between two rounds of foreman's housekeeping, for which a whole day would take a minute each.
 HOUSEKEEPING = 2.0
 #: What goes wrong at the target now and then, and how often, in seconds.
@@ -83,7 +83,7 @@ class Day:
 
     def _hand_over(self, crowd: Crowd) -> None:
         self._count()
-        if self.active > MOST_ACTIVE:
+        if self.active > MAX_ACTIVE:
             time.sleep(0.1)
             return
         jobs = [self._job() for _ in range(min(ARRAY, self.jobs - self.handed_over))]

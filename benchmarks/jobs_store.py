@@ -24,7 +24,7 @@ from benchmarks import machine
 from benchmarks.jobs_figures import Samples, Ticker, spread, stalls
 from benchmarks.jobs_fill import MODELS, log_of, payload_bytes
 from foreman.jobs.job import NewJob
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite import opening
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.queries import Filter
@@ -200,7 +200,7 @@ def main(name: str, path: Path, count: int) -> None:
         return
     measure = {"enqueues": enqueues, "claims": claims, "looks": looks, "sizes": sizes}[name]
     reactor.seconds = time.monotonic
-    database = Database(reactor, path, str(ULID()), time.time, Bells())
+    database = Database(reactor, path, str(ULID()), time.time, Notifications())
     database.open()
     outcome: list[Any] = []
 

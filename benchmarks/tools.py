@@ -92,7 +92,7 @@ class Answer:
 
 @frozen
 class Record:
-    """What the target saw of a chat; times as in ``Answer``. ``closed``: the peer left before the end."""
+    """What the target saw of a chat; times as in ``TargetResponse``. ``closed``: the peer left before the end."""
 
     id: int
     whole: int

@@ -8,7 +8,7 @@ from hashlib import sha256
 from crash import prompts
 from crash.history import Arrival, Attempt, Row
 from crash.prompts import Prompt
-from foreman.jobs.job import ENDED, FOLLOWS, MOST_RESCUES, State
+from foreman.jobs.job import ENDED, FOLLOWS, MAX_RESCUES, State
 
 #: What the log calls a job that was given back.
 _BACK = frozenset({"released", "rescued"})
@@ -130,7 +130,7 @@ def _just_end(row: Row, *, cancelled: bool) -> Iterator[Finding]:
     elif row.state == "succeeded":
         just = way == "ok"
     elif row.error_class == "lost":
-        just = rescues > MOST_RESCUES
+        just = rescues > MAX_RESCUES
     elif row.error_class == "expired":
         just = True
     else:

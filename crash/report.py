@@ -15,7 +15,7 @@ from crash.check import KINDS
 from crash.siege import Totals
 
 #: So many findings are told in words; the rest is counted.
-MOST_EXAMPLES = 10
+MAX_EXAMPLES = 10
 
 
 @frozen
@@ -56,7 +56,7 @@ def show(console: Console, attacks: Sequence[Attack], controls: Sequence[Control
     if attacks:
         console.print(table(attacks), soft_wrap=True)
     for attack in attacks:
-        for kind, text in attack.totals.findings[:MOST_EXAMPLES]:
+        for kind, text in attack.totals.findings[:MAX_EXAMPLES]:
             console.print(f"{attack.name}: {kind}: {text}", markup=False, soft_wrap=True)
     for control in controls:
         console.print(control.sentence(), markup=False, highlight=False)

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from ulid import ULID
 
 from foreman.jobs.job import NewJob
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.store import Store
 from foreman.store.sqlite.writer import Writer
@@ -33,7 +33,7 @@ JOB = NewJob(
 
 async def measure(folder: Path, count: int, at_once: int) -> None:
     """Hand ``count`` jobs over and say how that went."""
-    database = Database(reactor, folder / "jobs.sqlite", str(ULID()), time.time, Bells())
+    database = Database(reactor, folder / "jobs.sqlite", str(ULID()), time.time, Notifications())
     database.open()
     database.start()
     store = Store(database, ULID, 10**9)

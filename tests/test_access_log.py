@@ -9,11 +9,11 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
-from foreman.protocol.routes import Lane, Way
-from foreman.proxy.access_record import Record
+from foreman.protocol.routes import Lane, Route
+from foreman.proxy.access_record import RequestRecord
 from foreman.web.server.access_log import PERIOD, REFUSALS, AccessLog
 
-WAY = Way(Lane.FOREMAN, "ollama", "/")
+WAY = Route(Lane.FOREMAN, "ollama", "/")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def logged() -> Iterator[Sequence[LogEvent]]:
 
 def write(**given: Any) -> None:
     log = AccessLog(Clock())
-    log.write(Record(**{"id": "1", "caller": "a", "route": "/", "lane": "gate", "begun_at": 0.0, **given}))
+    log.write(RequestRecord(**{"id": "1", "caller": "a", "route": "/", "lane": "gate", "begun_at": 0.0, **given}))
     log.flush()
 
 

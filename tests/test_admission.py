@@ -16,7 +16,7 @@ from twisted.logger import LogEvent, capturedLogs, eventAsJSON, formatEvent
 
 from foreman.auth.credentials import stands_in
 from foreman.auth.tokens import Holder, digest, write_file
-from foreman.protocol.routes import Redirect, way_behind_prefix
+from foreman.protocol.routes import Redirect, classify_behind_prefix
 from support.in_memory_foreman import Doorstep, doorstep
 from support.raw_http import Response, request
 
@@ -468,7 +468,7 @@ def test_behind_a_token_in_the_path_a_redirect_is_followed_here(closed: Doorstep
 @given(st.binary(max_size=60))
 def test_no_address_behind_a_token_leads_to_a_redirect(rest: bytes) -> None:
     for method in (b"GET", b"POST"):
-        found, target = way_behind_prefix(method, b"/" + rest)
+        found, target = classify_behind_prefix(method, b"/" + rest)
         assert not isinstance(found, Redirect)
         assert target.startswith(b"/")
 

@@ -21,8 +21,8 @@ from twisted.web.http import PotentialDataLoss
 from zope.interface import directlyProvides, implementer
 
 from foreman import errors
-from foreman.target.agent import Exchange, head_bytes
-from foreman.target.connection import FRAMING_BUDGET, HEAD_BUDGET, Answer
+from foreman.target.agent import OneShotAgent, head_bytes
+from foreman.target.connection import FRAMING_BUDGET, HEAD_BUDGET, TargetResponse
 from support import recordings
 
 HEAD = head_bytes(b"POST", b"/api/chat?x=%5B1%5D&y=[2]", [(b"Host", b"target"), (b"x-CASED", b"Yes")])
@@ -75,7 +75,7 @@ class Asked:
     def __init__(self, method: str = "POST", body: Any = b"") -> None:
         self.endpoint = Memory()
         self.results: list[Any] = []
-        self.asking = HTTPClient(Exchange(self.endpoint, HEAD, body)).request(
+        self.asking = HTTPClient(OneShotAgent(self.endpoint, HEAD, body)).request(
             method, "http://target/", unbuffered=True, allow_redirects=False, reactor=cast("Any", Clock())
         )
         self.asking.addBoth(self.results.append)
@@ -93,9 +93,9 @@ class Asked:
         return bool(self.results) and not isinstance(self.results[0], Failure)
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> TargetResponse:
         answer = self.results[0].original
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, TargetResponse)
         return answer
 
     def collect(self) -> Collected:
@@ -312,7 +312,7 @@ def test_leaving_while_connecting_gives_the_attempt_up() -> None:
             return Deferred(give_up)
 
     results: list[Any] = []
-    asking = Exchange(Slow(), HEAD, b"").request(b"GET", b"http://target/")
+    asking = OneShotAgent(Slow(), HEAD, b"").request(b"GET", b"http://target/")
     asking.addBoth(results.append)
     asking.cancel()
     assert len(given_up) == 1
@@ -336,7 +336,7 @@ def test_why_the_target_cannot_be_reached_is_one_word(reason: Exception, why: st
             return fail(reason)
 
     results: list[Any] = []
-    Exchange(Unreachable(), HEAD, b"").request(b"GET", b"http://target/").addBoth(results.append)
+    OneShotAgent(Unreachable(), HEAD, b"").request(b"GET", b"http://target/").addBoth(results.append)
     assert results[0].value.why == why
 
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import capturedLogs, formatEvent
 
 from foreman.simulator import Settings, Simulator
-from foreman.system.banner import MOST_NAMES, Banner
+from foreman.system.banner import MAX_NAMES, Banner
 from foreman.target.listings import Installed, Running
 from support.live_foreman import listen, port_of, reactor, settings, start_foreman
 from support.processes import free_port
@@ -75,9 +75,9 @@ def test_a_token_is_left_to_the_shell(variable: str, shown: str) -> None:
 
 
 def test_of_very_many_models_some_are_named() -> None:
-    _, models, _ = said([Installed(f"m{number:02}") for number in range(MOST_NAMES + 5)])
-    assert models.startswith(f"{MOST_NAMES + 5} models are installed: m00, m01, ")
-    assert models.endswith(f"m{MOST_NAMES - 1:02} and 5 more")
+    _, models, _ = said([Installed(f"m{number:02}") for number in range(MAX_NAMES + 5)])
+    assert models.startswith(f"{MAX_NAMES + 5} models are installed: m00, m01, ")
+    assert models.endswith(f"m{MAX_NAMES - 1:02} and 5 more")
 
 
 @pytest_twisted.ensureDeferred

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from foreman.cli.commands.demo import what_to_type
 from foreman.cli.main import COMMANDS, cli
-from foreman.cli.ui.help import ASKING_ENDS, Explained
+from foreman.cli.ui.help import ASKING_ENDS, HelpfulCommand
 from foreman.config.settings import load
 from foreman.simulator.engine.faults import What
 from support.processes import free_port
@@ -72,7 +72,7 @@ def test_the_whole_command_explains_itself_within_a_terminal() -> None:
 @pytest.mark.parametrize("of", [name for name in COMMANDS if name != "token"])
 def test_every_example_is_of_a_command_and_options_that_there_are(of: str) -> None:
     explained = command(of)
-    assert isinstance(explained, Explained)
+    assert isinstance(explained, HelpfulCommand)
     assert explained.examples
     for example in explained.examples:
         # Between what sets variables and what takes the output.
@@ -91,7 +91,7 @@ def known_options(known: click.Command) -> set[str]:
 @pytest.mark.parametrize("name", ["ps", "models", "cancel"])
 def test_the_commands_that_ask_a_foreman_end_alike(name: str) -> None:
     explained = command(name)
-    assert isinstance(explained, Explained)
+    assert isinstance(explained, HelpfulCommand)
     assert ASKING_ENDS.items() <= explained.ends.items()
     assert all(f"  {status}  " in help_of(name) for status in ASKING_ENDS)
 

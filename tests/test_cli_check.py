@@ -24,7 +24,7 @@ from ulid import ULID
 
 from foreman.cli.commands import checks
 from foreman.cli.commands.check import as_value, show
-from foreman.cli.commands.check_result import Finding
+from foreman.cli.commands.check_result import CheckResult
 from foreman.cli.commands.effective_settings import effective
 from foreman.config import target_address
 from foreman.config.settings import MASK, SETTINGS, Config, load
@@ -76,12 +76,12 @@ def test_what_is_shown_is_what_counts() -> None:
 
 def test_jobs_that_can_be_kept_are_well_whether_the_file_is_there_or_not(tmp_path: Path) -> None:
     config = Config(db_path=tmp_path / "not" / "yet" / "foreman.db")
-    assert checks.store(config) == Finding("store", "ok", f"jobs will be kept in {config.db_path}")
+    assert checks.store(config) == CheckResult("store", "ok", f"jobs will be kept in {config.db_path}")
     assert config.db_path is not None
     lock = open_database(config.db_path, str(ULID()), 0).lock
-    assert checks.store(config) == Finding("store", "note", f"a foreman keeps its jobs in {config.db_path} already")
+    assert checks.store(config) == CheckResult("store", "note", f"a foreman keeps its jobs in {config.db_path} already")
     lock.release()
-    assert checks.store(config) == Finding("store", "ok", f"jobs are kept in {config.db_path}")
+    assert checks.store(config) == CheckResult("store", "ok", f"jobs are kept in {config.db_path}")
 
 
 def test_a_file_that_is_no_store_is_named_and_left_alone(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_folder_that_may_not_be_entered_is_a_failed_check(tmp_path: Path, monk
 # -- the target
 
 
-async def looked(config: Config, now: datetime = NOW) -> dict[str, Finding]:
+async def looked(config: Config, now: datetime = NOW) -> dict[str, CheckResult]:
     """The findings by their names."""
     return {one.name: one for one in await checks.look_around(reactor, config, now.timestamp)}
 
@@ -319,9 +319,11 @@ def test_what_was_chosen_is_shown_before_what_is_default() -> None:
 
 
 FOUND = [
-    Finding("target", "ok", "http://127.0.0.1:11434 is Ollama 0.33.0 with 12 models, 1 loaded"),
-    Finding("door", "note", "no token is asked for: whoever can connect may chat, and remove models"),
-    Finding("port", "bad", "tcp:8080:interface=127.0.0.1: address already in use; FOREMAN_LISTEN says where to listen"),
+    CheckResult("target", "ok", "http://127.0.0.1:11434 is Ollama 0.33.0 with 12 models, 1 loaded"),
+    CheckResult("door", "note", "no token is asked for: whoever can connect may chat, and remove models"),
+    CheckResult(
+        "port", "bad", "tcp:8080:interface=127.0.0.1: address already in use; FOREMAN_LISTEN says where to listen"
+    ),
 ]
 
 

@@ -17,7 +17,7 @@ import pytest
 from foreman.cli.main import COMMANDS, cli
 from foreman.cli.supervisors.service import Service
 from foreman.cli.supervisors.systemd import unit
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 from support.processes import HERE, SCRIPTS, Call, chat, endless, foreman, free_port, started, target, until
 
 PAGE = (Path(__file__).parents[1] / "docs" / "running.md").read_text("utf-8")
@@ -66,7 +66,7 @@ def test_every_exit_status_of_a_command_is_in_the_table(name: str) -> None:
     told = {status for status, text in enumerate(columns) if text not in {"", "–"}}
     told |= set(map(int, re.findall(r"\b\d+\b", more)))
     explained = command(name)
-    if isinstance(explained, Explained):
+    if isinstance(explained, HelpfulCommand):
         assert explained.ends.keys() <= told
 
 

@@ -23,7 +23,7 @@ from foreman.cli.commands import check
 from foreman.cli.main import cli
 from foreman.cli.ui import exits
 from foreman.cli.ui.common_options import token_from, usable
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.standard_streams import OutputLost
 from support import forked_commands
 from support.fake_foreman import FIRST, Asked, Commands, Pretended, Said, commands, event, job, lines, serving
@@ -115,7 +115,7 @@ def words_of(name: str, folder: Path) -> list[str]:
 def test_every_command_is_tried_here_and_refuses_what_is_no_text() -> None:
     found = dict(tree(cli))
     assert found.keys() - STAY == TYPED.keys()
-    assert all(isinstance(command, Explained) for command in found.values())
+    assert all(isinstance(command, HelpfulCommand) for command in found.values())
 
 
 # -- variables

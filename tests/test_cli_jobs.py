@@ -26,7 +26,7 @@ from foreman.cli.commands.jobs import COMMANDS, command
 from foreman.cli.main import cli
 from foreman.cli.ui import next_steps, times
 from foreman.cli.ui.exit_status import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED, NOT_ENDED
-from foreman.cli.ui.help import FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND, Explained
+from foreman.cli.ui.help import FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND, HelpfulCommand
 from foreman.cli.ui.job_text import brief, embeddings_of, note, text_of
 from foreman.cli.ui.job_view import show_list
 from foreman.cli.ui.progress import Progress
@@ -69,9 +69,9 @@ def foreman(monkeypatch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
     return commands(monkeypatch, pretended)
 
 
-def named(name: str) -> Explained:
+def named(name: str) -> HelpfulCommand:
     found = command.get_command(click.Context(command), name)
-    assert isinstance(found, Explained)
+    assert isinstance(found, HelpfulCommand)
     return found
 
 

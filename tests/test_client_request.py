@@ -42,7 +42,7 @@ def asking(step: Doorstep, sent: bytes) -> Caller:
 
 
 def told(step: Doorstep, *said: bytes, breaks: bool = False) -> None:
-    """The target says ``said``, and perhaps closes."""
+    """The target says ``error_text``, and perhaps closes."""
     line = step.target.asked[-1].line
     for data in said:
         line.deliver(data)

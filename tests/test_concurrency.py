@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from foreman import errors
-from foreman.proxy.concurrency import Pass, Passage
+from foreman.proxy.concurrency import ConcurrencyLimit, Permit
 from test_inference import Work
 
 
@@ -20,12 +20,12 @@ class Crossing:
 
     def __init__(self, places: int = 2, share: int = 2, room: int = 4, patience: float = 30.0) -> None:
         self.clock = Clock()
-        self.passage = Passage(self.clock, places, share, room, patience)
+        self.passage = ConcurrencyLimit(self.clock, places, share, room, patience)
 
     def enter(self, caller: str = "alice") -> list[Any]:
         """What comes of it: a Pass, or a Failure."""
         results: list[Any] = []
-        self.entering: Deferred[Pass] = self.passage.enter(caller)
+        self.entering: Deferred[Permit] = self.passage.enter(caller)
         self.entering.addBoth(results.append)
         return results
 
@@ -102,7 +102,7 @@ def test_many_quick_ones_in_a_row_do_not_overflow_the_stack() -> None:
     (held,) = crossing.enter()
     passed = 0
 
-    def pass_through(one: Pass) -> None:
+    def pass_through(one: Permit) -> None:
         nonlocal passed
         passed += 1
         one.release()
@@ -119,8 +119,8 @@ def test_many_quick_ones_in_a_row_do_not_overflow_the_stack() -> None:
 @given(st.lists(st.tuples(st.sampled_from("enter leave cancel wait".split()), st.integers(0, 5)), max_size=60))
 def test_whatever_happens_nothing_is_lost_and_nobody_exceeds(story: list[tuple[str, int]]) -> None:
     crossing = Crossing(places=3, share=2, room=4, patience=10)
-    inside: list[Pass] = []
-    waiting: list[Deferred[Pass]] = []
+    inside: list[Permit] = []
+    waiting: list[Deferred[Permit]] = []
     for what, number in story:
         if what == "enter":
             entering = crossing.passage.enter(f"caller {number % 3}")

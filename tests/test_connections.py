@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from foreman.web.server.arrival_rate import Arrival
+from foreman.web.server.arrival_rate import ArrivalRate
 from foreman.web.server.connections import (
     CROWDED_SILENCE,
     HEADS_IN_ALL,
-    MOST_LINGERING,
+    MAX_LINGERING,
     ORDINARY,
     SLOW,
     UNCOUNTED,
@@ -40,7 +40,7 @@ class Pretended:
     """A connection as the others see it."""
 
     address: str
-    arrival: Arrival
+    arrival: ArrivalRate
     stage: Stage = Stage.QUIET
     held: int = 0
     quiet_since: float = 0.0
@@ -65,7 +65,7 @@ class Crowded:
         self.connections = Connections(self.clock, self.most)
 
     def come(self, count: int = 1, address: str = "a", stage: Stage = Stage.QUIET) -> list[Any]:
-        doors: list[Any] = [Pretended(address, Arrival(self.clock.seconds(), None)) for _ in range(count)]
+        doors: list[Any] = [Pretended(address, ArrivalRate(self.clock.seconds(), None)) for _ in range(count)]
         for door in doors:
             self.connections.admit(door)
             self.connections.move(door, stage)
@@ -144,7 +144,7 @@ def test_a_body_that_comes_fast_or_has_just_begun_keeps_its_place() -> None:
     fast, young = crowd.come(2, stage=Stage.BODY)
     crowd.clock.advance(2)
     fast.arrival.add(3 * SLOW)
-    young.arrival = Arrival(crowd.clock.seconds(), None)
+    young.arrival = ArrivalRate(crowd.clock.seconds(), None)
     assert crowd.come()[0].stage is Stage.STANDBY
     assert told([fast, young]) == [[], []]
 
@@ -229,8 +229,8 @@ def test_each_connection_that_was_refused_is_counted_once() -> None:
 
 def test_those_that_linger_are_bounded() -> None:
     crowd = Crowded(10_000)
-    doors = crowd.come(MOST_LINGERING + 3, stage=Stage.LINGERING)
-    assert told(doors) == [["abort"]] * 3 + [[]] * MOST_LINGERING
+    doors = crowd.come(MAX_LINGERING + 3, stage=Stage.LINGERING)
+    assert told(doors) == [["abort"]] * 3 + [[]] * MAX_LINGERING
 
 
 def test_heads_in_all_have_a_bound_and_ordinary_ones_are_not_touched() -> None:

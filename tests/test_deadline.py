@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noq
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from foreman.util.deadline import MOST_PAUSES, PAUSE, Deadline, within
+from foreman.util.deadline import MAX_PAUSES, PAUSE, Deadline, within
 
 
 def test_what_is_due_happens_once() -> None:
@@ -107,7 +107,7 @@ def test_a_second_pause_does_not_count_either() -> None:
 def test_a_reactor_that_is_always_late_puts_no_limit_off_for_ever() -> None:
     clock, happened = Clock(), []
     Deadline(clock).set(5, lambda: happened.append("over"))
-    clock.pump([60] * MOST_PAUSES)
+    clock.pump([60] * MAX_PAUSES)
     assert happened == []
     clock.advance(60)
     assert happened == ["over"]
@@ -117,7 +117,7 @@ def test_pauses_are_counted_anew_when_something_was_heard() -> None:
     clock, happened = Clock(), []
     deadline = Deadline(clock)
     deadline.set(5, lambda: happened.append("over"))
-    for _ in range(3 * MOST_PAUSES):
+    for _ in range(3 * MAX_PAUSES):
         clock.advance(60)
         clock.advance(1)
         deadline.heard_at = clock.seconds()

@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from conftest import LoggedFailures
-from foreman.jobs.job import Ending, JobError
+from foreman.jobs.job import JobError, Transition
 from foreman.store.errors import unavailable
-from foreman.store.notifications import Bells
-from foreman.worker.due_jobs import AT_LEAST, Timetable
+from foreman.store.notifications import Notifications
+from foreman.worker.due_jobs import AT_LEAST, DueJobs
 from test_worker import Shop, new
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -30,7 +30,7 @@ class Moments:
     """
 
     clock: Clock
-    bells: Bells = field(factory=Bells)
+    bells: Notifications = field(factory=Notifications)
     due: float | None = None
     problem: Exception | None = None
     ahead: float = 1_800_000_000.0
@@ -60,15 +60,15 @@ class Moments:
         self.bells.ring(frozenset({"x"}), due=int((due + self.ahead) * 1000))
 
 
-def table(**store: Any) -> tuple[Clock, Moments, Timetable]:
+def table(**store: Any) -> tuple[Clock, Moments, DueJobs]:
     clock = Clock()
     moments = Moments(clock, **store)
-    made = Timetable(clock, moments)  # type: ignore[arg-type]
+    made = DueJobs(clock, moments)  # type: ignore[arg-type]
     made.start()
     return clock, moments, made
 
 
-def stopped(made: Timetable) -> Deferred[None]:
+def stopped(made: DueJobs) -> Deferred[None]:
     return Deferred.fromCoroutine(made.stop())
 
 
@@ -171,9 +171,9 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     await made.end()
 
 
-def again(shop: Shop, seconds: float) -> Callable[..., Ending]:
+def again(shop: Shop, seconds: float) -> Callable[..., Transition]:
     error = JobError("target_error", "crashed", 1)
-    return lambda _job, now: Ending("scheduled", now + round(1000 * seconds), burned=True, outages=0, error=error)
+    return lambda _job, now: Transition("scheduled", now + round(1000 * seconds), burned=True, outages=0, error=error)
 
 
 async def tries_again(shop: Shop, seconds: float) -> str:

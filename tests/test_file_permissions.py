@@ -13,7 +13,7 @@ from foreman.cli.commands import checks
 from foreman.config.settings import Config, load
 from foreman.config.token_file import tokens_of
 from foreman.errors import ConfigError
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite import opening
 from foreman.store.sqlite.database import Database
 from foreman.util.file_permissions import loose, written_by_anybody
@@ -144,7 +144,7 @@ def test_a_database_that_others_could_change_or_read_is_told_of(tmp_path: Path) 
         True,
     )
     with capturedLogs() as events:
-        database = Database(None, path, "second", lambda: 0.0, Bells())
+        database = Database(None, path, "second", lambda: 0.0, Notifications())
         database.open()
         assert database._opened is not None
         database._opened.lock.release()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.protocol.framing import LONGEST_LINE, Cutter, EventCutter, LineCutter, PassCutter, cutter_for, kind_for
+from foreman.protocol.framing import LONGEST_LINE, EventFramer, Framer, LineFramer, Passthrough, framer_for, framing_of
 from support import recordings
 
 #: Bytes that other readers take for the end of a line.
@@ -22,7 +22,7 @@ def cut_at(data: bytes, places: set[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(borders)]
 
 
-def fed(cutter: Cutter, arriving: list[bytes]) -> list[bytes]:
+def fed(cutter: Framer, arriving: list[bytes]) -> list[bytes]:
     return [piece for data in arriving for piece in cutter.feed(data)]
 
 
@@ -31,7 +31,7 @@ PLACES = st.sets(st.integers(0, 200), max_size=12)
 
 
 def test_one_line_at_a_time_passes_as_it_is() -> None:
-    cutter = LineCutter()
+    cutter = LineFramer()
     line = b'{"done":false}\n'
     assert cutter.feed(line)[0] is line
 
@@ -39,13 +39,13 @@ def test_one_line_at_a_time_passes_as_it_is() -> None:
 @pytest.mark.parametrize("other", NO_NEWLINES)
 def test_only_a_newline_ends_a_line(other: str) -> None:
     line = f'{{"a":"x{other}y"}}\n'.encode()
-    assert LineCutter().feed(line + line) == [line, line]
+    assert LineFramer().feed(line + line) == [line, line]
 
 
 @given(TEXTS, PLACES)
 def test_lines_leave_whole_however_they_arrive(text: str, places: set[int]) -> None:
     data = text.encode()
-    cutter = LineCutter()
+    cutter = LineFramer()
     pieces = fed(cutter, cut_at(data, places))
     assert cutter.whole
     *lines, rest = data.split(b"\n")
@@ -56,7 +56,7 @@ def test_lines_leave_whole_however_they_arrive(text: str, places: set[int]) -> N
 
 @given(TEXTS, PLACES)
 def test_a_line_leaves_as_soon_as_it_is_whole(text: str, places: set[int]) -> None:
-    cutter = LineCutter()
+    cutter = LineFramer()
     arrived = left = b""
     for data in cut_at(text.encode(), places):
         arrived += data
@@ -66,13 +66,13 @@ def test_a_line_leaves_as_soon_as_it_is_whole(text: str, places: set[int]) -> No
 
 def test_the_longest_line_that_ollamas_client_takes_leaves_whole() -> None:
     line = b"x" * (LONGEST_LINE - 1) + b"\n"
-    cutter = LineCutter()
+    cutter = LineFramer()
     assert fed(cutter, cut_at(line, set(range(0, LONGEST_LINE, 1_000_000)))) == [line]
     assert cutter.whole
 
 
 def test_a_line_without_end_is_let_out_as_it_comes() -> None:
-    cutter = LineCutter()
+    cutter = LineFramer()
     assert cutter.feed(b"a\nb" + b"x" * LONGEST_LINE) == [b"a\n", b"b" + b"x" * LONGEST_LINE]
     assert not cutter.whole
     assert cutter.feed(b"yy") == [b"yy"]
@@ -83,7 +83,7 @@ def test_a_line_without_end_is_let_out_as_it_comes() -> None:
 
 
 def test_a_line_without_end_that_ends_with_the_bytes_ends() -> None:
-    cutter = LineCutter()
+    cutter = LineFramer()
     cutter.feed(b"x" * (LONGEST_LINE + 1))
     assert cutter.feed(b"y\n") == [b"y\n"]
     assert cutter.whole
@@ -92,11 +92,11 @@ def test_a_line_without_end_that_ends_with_the_bytes_ends() -> None:
 
 def test_events_that_came_together_leave_together() -> None:
     events = b'data: {"a":1}\n\ndata: [DONE]\n\n'
-    assert EventCutter().feed(events) == [events]
+    assert EventFramer().feed(events) == [events]
 
 
 def test_an_event_that_has_only_begun_waits() -> None:
-    cutter = EventCutter()
+    cutter = EventFramer()
     assert cutter.feed(b"data: 1\n\ndata: 2") == [b"data: 1\n\n"]
     assert cutter.feed(b"3\n") == []
     assert cutter.feed(b"\nevent: x\n") == [b"data: 23\n\n"]
@@ -104,14 +104,14 @@ def test_an_event_that_has_only_begun_waits() -> None:
 
 
 def test_a_blank_line_may_be_of_any_kind() -> None:
-    cutter = EventCutter()
+    cutter = EventFramer()
     assert fed(cutter, [b"a\r", b"\n", b"\r", b"\nb\n\r", b"\n", b"\n", b"\nc"]) == [b"a\r\n\r\n", b"b\n\r\n", b"\n\n"]
     assert cutter.rest() == b"c"
 
 
 @given(TEXTS, PLACES)
 def test_events_leave_up_to_the_last_blank_line(text: str, places: set[int]) -> None:
-    cutter = EventCutter()
+    cutter = EventFramer()
     arrived = left = b""
     for data in cut_at(text.encode(), places):
         pieces = cutter.feed(data)
@@ -127,7 +127,7 @@ def test_events_leave_up_to_the_last_blank_line(text: str, places: set[int]) -> 
 
 
 def test_an_event_without_end_is_let_out_as_it_comes() -> None:
-    cutter = EventCutter()
+    cutter = EventFramer()
     assert b"".join(fed(cutter, [b"x" * 1_000_000] * 9)) == b"x" * 9_000_000
     assert not cutter.whole
     assert cutter.feed(b"yy") == [b"yy"]
@@ -138,7 +138,7 @@ def test_an_event_without_end_is_let_out_as_it_comes() -> None:
 
 @pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n"])
 def test_an_event_without_end_ends_with_a_blank_line_in_pieces(blank: bytes) -> None:
-    cutter = EventCutter()
+    cutter = EventFramer()
     cutter.feed(b"x" * (LONGEST_LINE + 1))
     for byte in blank:
         assert not cutter.whole
@@ -150,11 +150,11 @@ def test_an_event_without_end_ends_with_a_blank_line_in_pieces(blank: bytes) -> 
     assert cutter.rest() == b""
 
 
-@given(st.sampled_from([LineCutter, EventCutter]), TEXTS, PLACES)
+@given(st.sampled_from([LineFramer, EventFramer]), TEXTS, PLACES)
 def test_what_is_too_long_is_said_once_and_known_to_be_unfinished(
-    kind: type[Cutter], text: str, places: set[int]
+    kind: type[Framer], text: str, places: set[int]
 ) -> None:
-    ends = ("\n",) if kind is LineCutter else ("\n\n", "\n\r\n")
+    ends = ("\n",) if kind is LineFramer else ("\n\n", "\n\r\n")
     cutter = kind()
     arrived = left = b""
     with patch("foreman.protocol.framing.LONGEST_LINE", 4):
@@ -170,7 +170,7 @@ def test_what_is_too_long_is_said_once_and_known_to_be_unfinished(
 
 
 def test_other_bodies_pass_as_they_come_and_are_never_between_two_pieces() -> None:
-    cutter = PassCutter()
+    cutter = Passthrough()
     assert fed(cutter, [b"{", b'"a"\n', b"}"]) == [b"{", b'"a"\n', b"}"]
     assert cutter.rest() == b""
     assert not cutter.whole
@@ -179,19 +179,19 @@ def test_other_bodies_pass_as_they_come_and_are_never_between_two_pieces() -> No
 @pytest.mark.parametrize(
     ("content_type", "kind", "cutter"),
     [
-        (b"application/x-ndjson", "ndjson", LineCutter),
-        (b"Application/X-NDJSON; charset=utf-8", "ndjson", LineCutter),
-        (b"text/event-stream", "sse", EventCutter),
-        (b"text/event-stream;charset=utf-8", "sse", EventCutter),
-        (b"application/json; charset=utf-8", "other", PassCutter),
-        (b"text/plain; x=application/x-ndjson", "other", PassCutter),
-        (b"", "other", PassCutter),
+        (b"application/x-ndjson", "ndjson", LineFramer),
+        (b"Application/X-NDJSON; charset=utf-8", "ndjson", LineFramer),
+        (b"text/event-stream", "sse", EventFramer),
+        (b"text/event-stream;charset=utf-8", "sse", EventFramer),
+        (b"application/json; charset=utf-8", "other", Passthrough),
+        (b"text/plain; x=application/x-ndjson", "other", Passthrough),
+        (b"", "other", Passthrough),
     ],
 )
 def test_the_content_type_says_how_an_answer_is_cut(content_type: bytes, kind: str, cutter: type) -> None:
-    found = kind_for(content_type)
+    found = framing_of(content_type)
     assert found == kind
-    assert isinstance(cutter_for(found), cutter)
+    assert isinstance(framer_for(found), cutter)
 
 
 def test_recorded_chunks_of_lines_leave_as_they_came() -> None:
@@ -200,9 +200,9 @@ def test_recorded_chunks_of_lines_leave_as_they_came() -> None:
     for name in recordings.everything():
         heard = recordings.load(name)["response"]
         content_type = dict(heard["headers"]).get("Content-Type", "").encode()
-        if kind_for(content_type) != "ndjson" or heard["framing"] != "chunked" or heard.get("torn"):
+        if framing_of(content_type) != "ndjson" or heard["framing"] != "chunked" or heard.get("torn"):
             continue
         streams += 1
         chunks = [recordings.as_bytes(text) for _, text in heard["chunks"]]
-        assert fed(LineCutter(), cut_at(b"".join(chunks), set(range(0, 5000, 37)))) == chunks, name
+        assert fed(LineFramer(), cut_at(b"".join(chunks), set(range(0, 5000, 37)))) == chunks, name
     assert streams > 20

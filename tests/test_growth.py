@@ -40,12 +40,12 @@ from foreman.simulator.engine import model_names as simulated_names
 from foreman.simulator.engine.errors import Malformed, Refused
 from foreman.simulator.server import router
 from foreman.util import timestamps
-from foreman.util.byte_budget import Budget
+from foreman.util.byte_budget import ByteBudget
 from foreman.util.slices import at_once
 from foreman.web.api.routes import Api
 from foreman.web.jobs import artifacts, fields, query_params, request_headers, streaming, submission
 from foreman.web.jobs import routes as jobs_routes
-from foreman.web.jobs.problems import Flaws
+from foreman.web.jobs.problems import FieldErrors
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.server import http_syntax, origins
 
@@ -100,7 +100,7 @@ def of_text(read: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda data: read(data.decode("latin-1"))
 
 
-def in_pieces(cutter: Callable[[], framing.Cutter], size: int) -> Callable[[bytes], object]:
+def in_pieces(cutter: Callable[[], framing.Framer], size: int) -> Callable[[bytes], object]:
     def read(data: bytes) -> None:
         cut = cutter()
         for start in range(0, len(data), size):
@@ -112,7 +112,7 @@ def in_pieces(cutter: Callable[[], framing.Cutter], size: int) -> Callable[[byte
 
 def way_of(target: bytes) -> object:
     _, rest = request_path.take_prefix(request_path.origin_form(target))
-    return routes.way(b"GET", rest)
+    return routes.classify(b"GET", rest)
 
 
 def form_with(content_type: bytes) -> object:
@@ -120,7 +120,7 @@ def form_with(content_type: bytes) -> object:
 
 
 def described_form(content_type: bytes) -> object:
-    job = submission.new_job("/api/chat", b"x" * 64, request_body.Asked("m", stream=False), "alice", None)
+    job = submission.new_job("/api/chat", b"x" * 64, request_body.RequestBody("m", stream=False), "alice", None)
     return at_once(submission.as_sent(job, "multipart/form-data; " + content_type.decode("latin-1"), None, []))
 
 
@@ -132,7 +132,7 @@ def member(judge: Callable[[Any], Any]) -> Callable[[bytes], object]:
     def read(value: bytes) -> None:
         found = fields.members_of(b'{"metadata":' + value + b"}")
         if found is not None:
-            fields.Fields(found, "", Flaws(), Flaws()).read("metadata", judge, None)
+            fields.Fields(found, "", FieldErrors(), FieldErrors()).read("metadata", judge, None)
 
     return read
 
@@ -151,7 +151,7 @@ def routed(app: Any, prefix: str) -> Callable[[bytes], object]:
     return read
 
 
-GUARDS = origins.Guards(frozenset({"*.example.com", "a*"}), ("https://*.example.com", "app://*"), "here")
+GUARDS = origins.OriginPolicy(frozenset({"*.example.com", "a*"}), ("https://*.example.com", "app://*"), "here")
 
 #: Each reader with what stands before and behind the worst of it; many begin to look only there.
 READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], ...]]] = {
@@ -202,7 +202,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
         (b'{"model":"m","keep_alive":', b"}"), (b'{"model":"m","messages":[', b"]}"), (b'{"model":"m","messages":[', b"x]}"),
         (b'{"model":"m","x":"', b""), (b'{"model":"m","', b'":1}'), (b'{"model":"m","x":1', b"}"), (b'{"a":1}', b""))),
     "a duration of Go's": (of_text(go_duration.nanoseconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
-    "a compressed body": (lambda body: at_once(body_values.unpack_in_slices(body, Budget(1 << 30))), ((b"\x28\xb5\x2f\xfd", b""),)),
+    "a compressed body": (lambda body: at_once(body_values.unpack_in_slices(body, ByteBudget(1 << 30))), ((b"\x28\xb5\x2f\xfd", b""),)),
     "a body, with care": (lambda body: go_json.members(body, ("model", "stream")), (
         (b'{"model":"', b'"}'), (b'{"x":[', b"]}"), (b'{"x":1', b"}"), (b'{"x":1.', b"x}"), (b'{"', b'":1}'), (b'{"a":1,', b"x"))),
     "a body whose stream is set": (lambda body: at_once(stream_flag.with_stream(body, stream=True)), ((b'{"a":"', b'"}'), (b"{", b"}"))),
@@ -214,12 +214,12 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "a key": (member(fields.key), ((b'"', b'"'),)),
     "an endpoint": (member(fields.endpoint), ((b'"', b'"'),)),
     "the name of a model": (of_text(model_names.parse.__wrapped__), ((b"", b":cloud"), (b"a/", b"/b"), (b"", b":local:cloud"))),
-    "lines, whole": (in_pieces(framing.LineCutter, 1 << 20), ()),
-    "lines, in small pieces": (in_pieces(framing.LineCutter, 7), ()),
-    "events, in small pieces": (in_pieces(framing.EventCutter, 7), ((b"data: ", b"\n\n"),)),
-    "the last event": (lambda data: usage.tally("sse", data), ((b"data: ", b"\n\n"), (b'data: {"usage":', b"}\n\n"))),
-    "the last line": (lambda data: usage.tally("ndjson", data), ((b'{"done":true,"eval_count":1', b"}"), (b'{"text":"', b'"}'))),
-    "the kind of an answer": (framing.kind_for, ()),
+    "lines, whole": (in_pieces(framing.LineFramer, 1 << 20), ()),
+    "lines, in small pieces": (in_pieces(framing.LineFramer, 7), ()),
+    "events, in small pieces": (in_pieces(framing.EventFramer, 7), ((b"data: ", b"\n\n"),)),
+    "the last event": (lambda data: usage.answer_end("sse", data), ((b"data: ", b"\n\n"), (b'data: {"usage":', b"}\n\n"))),
+    "the last line": (lambda data: usage.answer_end("ndjson", data), ((b'{"done":true,"eval_count":1', b"}"), (b'{"text":"', b'"}'))),
+    "the kind of an answer": (framing.framing_of, ()),
     "a setting that is a duration": (of_text(parsers.seconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
     "a setting that is a size": (of_text(parsers.size), ((b"1", b"MiB!"),)),
     "a setting that is a list of hosts": (of_text(parsers.host_names), ()),

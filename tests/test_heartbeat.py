@@ -10,14 +10,14 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from foreman import errors
-from foreman.protocol.request_body import Asked
-from foreman.protocol.routes import Family, Lane, Way
-from foreman.proxy.access_record import Record
+from foreman.protocol.request_body import RequestBody
+from foreman.protocol.routes import Family, Lane, Route
+from foreman.proxy.access_record import RequestRecord
 from foreman.scheduling.estimates import Range
-from foreman.scheduling.queue_status import Place
-from foreman.web.api.responder import Client
-from foreman.web.server.heartbeat import AFTER_PAUSE, Notices, WaitingView
-from foreman.web.server.request import Visit
+from foreman.scheduling.queue_status import QueuePosition
+from foreman.web.api.responder import ClientResponder
+from foreman.web.server.heartbeat import AFTER_PAUSE, HeartbeatPolicy, QueueHeartbeat
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply
 from support.in_memory_foreman import doorstep, sized
 from support.raw_http import request
@@ -27,7 +27,7 @@ from support.raw_http import request
 class Told:
     """A visit that remembers what its client was told."""
 
-    way: Way
+    way: Route
     began_at: float = 0.0
     request_id: str = "0" * 24
     startedWriting: bool = False
@@ -83,12 +83,12 @@ class Waiting:
         **notices: Any,
     ) -> None:
         self.clock = Clock()
-        self.told = Told(Way(Lane.GATE, family, path), raw_headers=[(b"User-Agent", agent)] if agent else [])
-        self.place = Place(3, Range(20.0, 42.0))
-        visit = cast("Visit", self.told)
-        settings = Notices(**{"after": 5.0, "after_unary": 240.0, **notices})
-        view = WaitingView(self.clock, self.clock.seconds, visit, Asked("m", stream), settings)
-        self.client = Client(visit, Record("id", "someone", path, "gate", 0.0), view)
+        self.told = Told(Route(Lane.GATE, family, path), raw_headers=[(b"User-Agent", agent)] if agent else [])
+        self.place = QueuePosition(3, Range(20.0, 42.0))
+        visit = cast("ClientRequest", self.told)
+        settings = HeartbeatPolicy(**{"after": 5.0, "after_unary": 240.0, **notices})
+        view = QueueHeartbeat(self.clock, self.clock.seconds, visit, RequestBody("m", stream), settings)
+        self.client = ClientResponder(visit, RequestRecord("id", "someone", path, "gate", 0.0), view)
         self.client.waits(lambda: self.place)
 
     def pass_time(self, seconds: float) -> None:
@@ -133,7 +133,7 @@ def test_after_it_a_stream_begins_with_the_place_and_one_space_every_ten_seconds
 
 def test_nothing_is_said_of_a_wait_that_nobody_knows() -> None:
     waiting = Waiting()
-    waiting.place = Place(1, None)
+    waiting.place = QueuePosition(1, None)
     waiting.pass_time(5)
     assert "X-Foreman-Wait" not in waiting.told.headers
 
@@ -143,7 +143,7 @@ def test_an_event_stream_gets_comments_that_say_where_it_stands(family: Family, 
     waiting = Waiting(path, family)
     waiting.pass_time(5)
     assert waiting.told.headers["Content-Type"] == "text/event-stream"
-    waiting.place = Place(1, None)
+    waiting.place = QueuePosition(1, None)
     waiting.pass_time(10)
     assert waiting.told.body == b": position=3 wait=42\n\n: position=1\n\n"
 

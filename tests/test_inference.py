@@ -22,17 +22,17 @@ from twisted.web.client import ResponseDone, ResponseFailed
 
 from foreman import errors
 from foreman.protocol import request_body
-from foreman.protocol.routes import Way, way
-from foreman.proxy.access_record import Record
+from foreman.protocol.routes import Route, classify
+from foreman.proxy.access_record import RequestRecord
 from foreman.proxy.inference import RETRY_PAUSE, Inference
 from foreman.proxy.relay import Limits
-from foreman.proxy.request import ModelMissing, Question
+from foreman.proxy.request import ModelMissing, TargetRequest
 from foreman.scheduling.gate import Gate
 from foreman.scheduling.policy import Ticket
-from foreman.scheduling.queue_status import Place
+from foreman.scheduling.queue_status import QueuePosition
 from foreman.simulator import Settings, Simulator
 from foreman.target.inventory import Inventory
-from foreman.util.byte_budget import Budget
+from foreman.util.byte_budget import ByteBudget
 from support import raw_http, recordings
 from support.live_foreman import RunningForeman, listen, port_of, start_foreman
 from test_inventory import FakeTarget as ListingTarget
@@ -127,10 +127,10 @@ class HeardAsker:
         self.pieces: list[bytes] = []
         self.ending: Any = None
         self.producer: Any = None
-        self.place: Callable[[], Place] | None = None
+        self.place: Callable[[], QueuePosition] | None = None
         self.pause_at = -1
 
-    def waits(self, place: Callable[[], Place]) -> None:
+    def waits(self, place: Callable[[], QueuePosition]) -> None:
         self.place = place
 
     def begin(self, status: int, phrase: bytes, headers: Any, kind: str) -> None:
@@ -156,12 +156,12 @@ class Asking:
 
     def __init__(self, work: Work, path: str, body: bytes, asker: HeardAsker) -> None:
         self.asker = asker
-        found = way(b"POST", path.encode())
-        assert isinstance(found, Way)
+        found = classify(b"POST", path.encode())
+        assert isinstance(found, Route)
         wanted = request_body.read(path, body, None, b"application/json", b"")
-        question = Question(b"POST", path.encode(), [], body, len(body), found, wanted)
+        question = TargetRequest(b"POST", path.encode(), [], body, len(body), found, wanted)
         id_ = str(len(work.askings))
-        self.record = Record(id_, "someone", path, found.lane.value, work.clock.seconds(), wanted.model)
+        self.record = RequestRecord(id_, "someone", path, found.lane.value, work.clock.seconds(), wanted.model)
         self.ticket = Ticket(id_, "someone", wanted.model, path, 0.0)
         self.results: list[Any] = []
         self.running = Deferred.fromCoroutine(work.inference.run(question, asker, self.record, self.ticket))
@@ -184,7 +184,7 @@ class Work:
         self.target = FakeTarget()
         inventory = Inventory(self.clock, self.target, 30)  # type: ignore[arg-type]
         inventory.refresh()
-        self.buffers = Budget(1_000_000)
+        self.buffers = ByteBudget(1_000_000)
         self.inference = Inference(
             self.clock,
             self.target,  # type: ignore[arg-type]
@@ -297,7 +297,7 @@ def test_embeddings_are_told_where_they_stand() -> None:
     waiting = [work.ask("/v1/embeddings"), work.ask("/api/embeddings")]
     for number, asking in enumerate([work.askings[0], *waiting]):
         assert asking.asker.place is not None
-        assert asking.asker.place() == Place(number, None)
+        assert asking.asker.place() == QueuePosition(number, None)
 
 
 def test_who_waits_for_a_place_at_a_cloud_model_is_told_where_it_stands() -> None:
@@ -306,11 +306,11 @@ def test_who_waits_for_a_place_at_a_cloud_model_is_told_where_it_stands() -> Non
     askings = [work.ask(model="x:cloud") for _ in range(cloud.share + 2)]
     for asking, number in ((askings[0], 0), (askings[-2], 1), (askings[-1], 2)):
         assert asking.asker.place is not None
-        assert asking.asker.place() == Place(number, None)
+        assert asking.asker.place() == QueuePosition(number, None)
     work.target.calls[0].begin().say(LAST).end()
     work.turn()
     assert askings[-1].asker.place is not None
-    assert askings[-1].asker.place() == Place(1, None)
+    assert askings[-1].asker.place() == QueuePosition(1, None)
     assert work.ask("/api/show").asker.place is None
 
 
@@ -369,7 +369,7 @@ def test_what_needs_no_turn_never_waits(path: str, more: dict[str, Any]) -> None
     assert len(work.target.calls) == 2
     is_elsewhere = more.get("model", "llama3") not in {"llama3", ""}  # such a model may take its time
     assert (passing.asker.place is not None) == is_elsewhere
-    assert passing.asker.place is None or passing.asker.place() == Place(0, None)
+    assert passing.asker.place is None or passing.asker.place() == QueuePosition(0, None)
     work.target.calls[1].begin().say(LAST).end()
     assert passing.results == [None]
     assert passing.record.turn_at is None

@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 from conftest import LoggedFailures
 from foreman import errors
 from foreman.target.client import MAX_COLLECTED
-from foreman.target.connection import Answer
+from foreman.target.connection import TargetResponse
 from foreman.target.inventory import LOOK_PATIENCE, Inventory
 from foreman.target.model_list import POLL_PATIENCE, PS_PATIENCE
-from foreman.target.models import Standing
+from foreman.target.models import Availability
 
 MODELS = (
     {"name": "llama3:latest", "model": "llama3:latest", "size": 7, "unheard_of": [1]},
@@ -48,7 +48,7 @@ class FakeTarget:
     asked: list[str] = field(factory=list)
     waiting: list[Deferred[None]] = field(factory=list)
 
-    async def fetch(self, method: bytes, path: str, payload: Any = None) -> tuple[Answer, bytes]:
+    async def fetch(self, method: bytes, path: str, payload: Any = None) -> tuple[TargetResponse, bytes]:
         assert (method, payload) == (b"GET", None)
         self.asked.append(path)
         if self.slow:
@@ -60,7 +60,7 @@ class FakeTarget:
         if isinstance(value, BaseException):
             raise value
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        return Answer(200, b"OK", [(b"X-List", path.encode())], None), body  # type: ignore[arg-type]
+        return TargetResponse(200, b"OK", [(b"X-List", path.encode())], None), body  # type: ignore[arg-type]
 
     def answer(self) -> None:
         """Answer what was asked, both lists."""
@@ -151,7 +151,7 @@ def test_no_failure_ends_the_polls_and_the_next_good_one_clears_it(name: str, lo
         degraded = poller.inventory.degraded
         assert ("" if degraded is None else degraded.reason) == reason
     assert poller.inventory.tags is before
-    assert poller.inventory.find("llama3") is Standing.INSTALLED
+    assert poller.inventory.find("llama3") is Availability.INSTALLED
     poller.target.problem = None
     poller.clock.advance(30)
     assert poller.inventory.degraded is None
@@ -168,7 +168,7 @@ def test_what_does_not_list_models_as_ollama_does_is_garbage(list_: bytes) -> No
     assert poller.inventory.degraded is not None
     assert poller.inventory.degraded.reason == "garbage"
     assert poller.inventory.tags is None
-    assert poller.inventory.find("anything") is Standing.UNKNOWN
+    assert poller.inventory.find("anything") is Availability.UNKNOWN
 
 
 @pytest.mark.parametrize("value", [{}, {"model": []}, {"version": "0.33.0"}, {"models": 0}, {"models": False}])
@@ -177,7 +177,7 @@ def test_an_object_without_a_list_of_models_is_no_empty_list(value: Any) -> None
     poller.inventory.start()
     assert poller.inventory.degraded is not None
     assert poller.inventory.degraded.reason == "garbage"
-    assert poller.inventory.find("anything") is Standing.UNKNOWN
+    assert poller.inventory.find("anything") is Availability.UNKNOWN
 
 
 ODD: list[Any] = [
@@ -200,19 +200,19 @@ def test_an_odd_entry_counts_as_far_as_it_can_be_read_and_passes_as_it_came(odd:
     assert inventory.degraded is None
     assert inventory.tags is not None
     assert inventory.tags.body == body
-    assert [inventory.find(name) for name in ("before", "odd", "behind")] == [Standing.INSTALLED] * 3
-    assert inventory.find("other") is Standing.MISSING
+    assert [inventory.find(name) for name in ("before", "odd", "behind")] == [Availability.INSTALLED] * 3
+    assert inventory.find("other") is Availability.MISSING
 
 
 @pytest.mark.parametrize("odd", [None, 7, [], {}, {"name": 7}, {"name": "no good:"}, {"name": "\ud83d"}], ids=str)
 def test_an_entry_without_a_name_makes_nobody_say_that_a_model_is_missing(odd: Any) -> None:
     poller = Poller(tags={"models": [{"name": "before"}, odd]})
     poller.inventory.start()
-    assert poller.inventory.find("before") is Standing.INSTALLED
-    assert poller.inventory.find("other") is Standing.UNKNOWN
+    assert poller.inventory.find("before") is Availability.INSTALLED
+    assert poller.inventory.find("other") is Availability.UNKNOWN
     poller.target.tags = {"models": [{"name": "before"}]}
     poller.clock.advance(30)
-    assert poller.inventory.find("other") is Standing.MISSING
+    assert poller.inventory.find("other") is Availability.MISSING
 
 
 @pytest.mark.parametrize(
@@ -244,8 +244,8 @@ def test_without_the_list_of_what_runs_the_other_is_known(ps: Any) -> None:
     inventory = poller.inventory
     assert (inventory.degraded, inventory.ps, inventory.running) == (None, None, [])
     assert list(inventory.missing) == ["/api/ps"]
-    assert inventory.find("llama3") is Standing.INSTALLED
-    assert inventory.find("other") is Standing.MISSING
+    assert inventory.find("llama3") is Availability.INSTALLED
+    assert inventory.find("other") is Availability.MISSING
     assert poller.recoveries == 1
     assert poller.fresh() == [None]
     assert poller.target.questions == 1
@@ -261,7 +261,7 @@ def test_a_list_of_what_runs_that_does_not_come_is_given_up_alone() -> None:
     poller.target.waiting.pop().callback(None)  # the list of what is installed
     poller.clock.advance(PS_PATIENCE)
     assert poller.inventory.degraded is None
-    assert poller.inventory.find("llama3") is Standing.INSTALLED
+    assert poller.inventory.find("llama3") is Availability.INSTALLED
     assert "within 5 s" in poller.inventory.missing["/api/ps"]
 
 
@@ -269,7 +269,7 @@ def test_without_the_list_of_what_is_installed_nothing_is_said_to_be_missing() -
     poller = Poller(tags=errors.HTTPError(404, "404 page not found"))
     poller.inventory.start()
     assert (poller.inventory.degraded, poller.inventory.tags) == (None, None)
-    assert poller.inventory.find("other") is Standing.UNKNOWN
+    assert poller.inventory.find("other") is Availability.UNKNOWN
     assert poller.inventory.is_running("llama3")
 
 
@@ -497,7 +497,7 @@ def test_a_change_makes_young_lists_old() -> None:
     poller.target.tags = {"models": [{"name": "new"}]}
     poller.inventory.target_changed()
     assert poller.fresh() == [None]
-    assert poller.inventory.find("new") is Standing.INSTALLED
+    assert poller.inventory.find("new") is Availability.INSTALLED
     assert poller.fresh() == [None]
     assert poller.target.questions == 2
 
@@ -512,7 +512,7 @@ def test_a_list_that_is_wanted_while_a_change_is_being_asked_about_waits_for_the
     poller.target.tags = {"models": [{"name": "new"}]}
     poller.target.answer()
     assert wanted == [None]
-    assert poller.inventory.find("new") is Standing.INSTALLED
+    assert poller.inventory.find("new") is Availability.INSTALLED
     assert poller.target.questions == 2
 
 
@@ -561,7 +561,7 @@ def test_a_request_that_succeeds_clears_degraded_and_asks_for_the_lists() -> Non
     poller.inventory.target_answered()
     assert poller.inventory.degraded is None
     assert poller.recoveries == 1
-    assert poller.inventory.find("llama3") is Standing.INSTALLED
+    assert poller.inventory.find("llama3") is Availability.INSTALLED
     poller.inventory.target_answered()
     assert (poller.recoveries, poller.target.questions) == (1, 2)
 
@@ -606,7 +606,7 @@ def test_a_request_that_fails_makes_it_degraded_before_the_next_poll() -> None:
     ("typed", "standing"),
     [
         *[
-            (name, Standing.INSTALLED)
+            (name, Availability.INSTALLED)
             for name in (
                 "llama3",
                 "LLAMA3:latest",
@@ -622,13 +622,16 @@ def test_a_request_that_fails_makes_it_degraded_before_the_next_poll() -> None:
             )
         ],
         *[
-            (name, Standing.CLOUD)
+            (name, Availability.CLOUD)
             for name in ("x:cloud", "x:7b-cloud", "stub:cloud", "big:7b-cloud", "far", "FAR:latest")
         ],
-        *[(name, Standing.MISSING) for name in ("llama", "llama3:8b", "hf.co/user/repo", "ns/m:t", "stub", "my-cloud")],
+        *[
+            (name, Availability.MISSING)
+            for name in ("llama", "llama3:8b", "hf.co/user/repo", "ns/m:t", "stub", "my-cloud")
+        ],
     ],
 )
-def test_a_name_is_found_as_ollama_finds_it(typed: str, standing: Standing) -> None:
+def test_a_name_is_found_as_ollama_finds_it(typed: str, standing: Availability) -> None:
     poller = Poller()
     poller.inventory.start()
     assert poller.inventory.find(typed) is standing
@@ -662,11 +665,11 @@ def test_which_models_run_is_known_by_any_spelling() -> None:
 def test_a_missing_model_is_looked_for_once_more() -> None:
     poller = Poller()
     poller.inventory.start()
-    assert poller.look_for("new") == [Standing.MISSING]
+    assert poller.look_for("new") == [Availability.MISSING]
     assert poller.target.questions == 2
     poller.target.tags = {"models": [{"name": "new"}]}
-    assert poller.look_for("new") == [Standing.INSTALLED]
-    assert poller.look_for("new") == [Standing.INSTALLED]
+    assert poller.look_for("new") == [Availability.INSTALLED]
+    assert poller.look_for("new") == [Availability.INSTALLED]
     assert poller.target.questions == 3
 
 
@@ -680,7 +683,7 @@ def test_a_model_that_came_while_a_question_was_under_way_is_found() -> None:
     found = poller.look_for("new")
     poller.target.answer()
     poller.target.answer()
-    assert found == [Standing.INSTALLED]
+    assert found == [Availability.INSTALLED]
 
 
 @pytest.mark.parametrize("problem", [errors.ConnectionError("refused", "nobody there"), errors.HTTPError(500, "no")])
@@ -688,7 +691,7 @@ def test_whether_a_model_is_missing_cannot_be_said_while_the_target_cannot_be_as
     poller = Poller()
     poller.inventory.start()
     poller.target.problem = problem
-    assert poller.look_for("new") == [Standing.UNKNOWN]
+    assert poller.look_for("new") == [Availability.UNKNOWN]
 
 
 def test_a_target_that_does_not_list_its_models_soon_is_left_to_say_itself_what_is_missing() -> None:
@@ -699,7 +702,7 @@ def test_a_target_that_does_not_list_its_models_soon_is_left_to_say_itself_what_
     poller.clock.advance(LOOK_PATIENCE - 0.1)
     assert looking == []
     poller.clock.advance(0.1)
-    assert looking == [Standing.UNKNOWN]
+    assert looking == [Availability.UNKNOWN]
     poller.target.answer()
 
 
@@ -707,8 +710,8 @@ def test_nobody_waits_for_a_model_that_is_there_or_elsewhere() -> None:
     poller = Poller()
     poller.inventory.start()
     poller.target.slow = True
-    assert poller.look_for("llama3") == [Standing.INSTALLED]
-    assert poller.look_for("x:cloud") == [Standing.CLOUD]
+    assert poller.look_for("llama3") == [Availability.INSTALLED]
+    assert poller.look_for("x:cloud") == [Availability.CLOUD]
     assert poller.target.questions == 1
 
 
@@ -724,7 +727,7 @@ def test_stopping_gives_up_the_question_under_way_and_tells_who_waits() -> None:
     told: list[bool] = []
     poller.inventory.refresh().addCallback(told.append)
     assert poller.stop()
-    assert (waiting, looking, told) == ([None], [Standing.UNKNOWN], [False])
+    assert (waiting, looking, told) == ([None], [Availability.UNKNOWN], [False])
     assert poller.clock.getDelayedCalls() == []
     assert poller.inventory.degraded is None
 

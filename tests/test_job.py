@@ -15,13 +15,13 @@ from foreman.jobs.job import (
     ENDED,
     FOLLOWS,
     LONGEST_PAUSE,
-    MOST_BREAKS,
-    MOST_RESCUES,
+    MAX_BREAKS,
+    MAX_RESCUES,
     STATES,
-    Ending,
+    AttemptError,
     ErrorClass,
     Job,
-    Mishap,
+    Transition,
     after,
     pause,
     rescued,
@@ -55,7 +55,7 @@ running_jobs = st.builds(
     cancel_asked_at=st.none() | st.just(NOW - 1),
 )
 mishaps = st.builds(
-    Mishap,
+    AttemptError,
     st.sampled_from(BLAMELESS + TRIED_AGAIN + FINAL + ("expired",)),
     st.just("why"),
     st.none() | st.floats(),
@@ -65,7 +65,7 @@ jitters = st.floats(0, 1)
 
 
 @given(running_jobs, mishaps, jitters)
-def test_a_try_that_failed_leads_to_a_state_that_may_follow(job: Job, mishap: Mishap, jitter: float) -> None:
+def test_a_try_that_failed_leads_to_a_state_that_may_follow(job: Job, mishap: AttemptError, jitter: float) -> None:
     ending = after(job, mishap, NOW, jitter)
     assert ending.state in FOLLOWS["running"]
     assert ending.state != "succeeded"
@@ -78,7 +78,7 @@ def test_a_rescue_leads_to_a_state_that_may_follow(job: Job) -> None:
 
 
 @given(running_jobs, mishaps, jitters)
-def test_a_job_that_was_cancelled_never_runs_again(job: Job, mishap: Mishap, jitter: float) -> None:
+def test_a_job_that_was_cancelled_never_runs_again(job: Job, mishap: AttemptError, jitter: float) -> None:
     job = evolve(job, cancel_asked_at=NOW)
     assert after(job, mishap, NOW, jitter).state == "cancelled"
     assert rescued(job).state == "cancelled"
@@ -88,8 +88,8 @@ def test_a_job_that_was_cancelled_never_runs_again(job: Job, mishap: Mishap, jit
 def test_what_the_job_is_not_to_blame_for_burns_no_attempt(
     job: Job, error_class: ErrorClass, reached: bool, jitter: float
 ) -> None:
-    job = evolve(job, outages=min(job.outages, MOST_BREAKS - 1))
-    ending = after(job, Mishap(error_class, "why", reached=reached), NOW, jitter)
+    job = evolve(job, outages=min(job.outages, MAX_BREAKS - 1))
+    ending = after(job, AttemptError(error_class, "why", reached=reached), NOW, jitter)
     assert not ending.burned
     assert ending.state != "failed"
 
@@ -97,18 +97,18 @@ def test_what_the_job_is_not_to_blame_for_burns_no_attempt(
 @given(running_jobs, st.sampled_from(BLAMELESS), jitters)
 def test_an_outage_has_no_end_but_the_deadline(job: Job, error_class: ErrorClass, jitter: float) -> None:
     job = evolve(job, deadline=None, cancel_asked_at=None, outages=1_000_000)
-    assert after(job, Mishap(error_class, "why"), NOW, jitter).state in {"queued", "scheduled"}
+    assert after(job, AttemptError(error_class, "why"), NOW, jitter).state in {"queued", "scheduled"}
 
 
 @given(running_jobs, mishaps, jitters)
-def test_nothing_is_scheduled_beyond_its_deadline(job: Job, mishap: Mishap, jitter: float) -> None:
+def test_nothing_is_scheduled_beyond_its_deadline(job: Job, mishap: AttemptError, jitter: float) -> None:
     ending = after(job, mishap, NOW, jitter)
     if job.deadline is not None and ending.state in {"queued", "scheduled"}:
         assert (ending.run_at or NOW) < job.deadline
 
 
 @given(running_jobs, mishaps, jitters)
-def test_no_pause_is_longer_than_the_longest_nor_in_the_past(job: Job, mishap: Mishap, jitter: float) -> None:
+def test_no_pause_is_longer_than_the_longest_nor_in_the_past(job: Job, mishap: AttemptError, jitter: float) -> None:
     ending = after(job, mishap, NOW, jitter)
     if ending.run_at is not None:
         assert NOW + 1000 <= ending.run_at <= NOW + 1000 * LONGEST_PAUSE
@@ -117,34 +117,34 @@ def test_no_pause_is_longer_than_the_longest_nor_in_the_past(job: Job, mishap: M
 @given(running_jobs, st.sampled_from(TRIED_AGAIN), jitters)
 def test_the_last_attempt_is_the_last(job: Job, error_class: ErrorClass, jitter: float) -> None:
     job = evolve(job, cancel_asked_at=None, deadline=None)
-    ending = after(job, Mishap(error_class, "why"), NOW, jitter)
+    ending = after(job, AttemptError(error_class, "why"), NOW, jitter)
     assert ending.burned
     assert ending.state == ("discarded" if job.attempt >= job.max_attempts else "scheduled")
 
 
 @pytest.mark.parametrize("error_class", FINAL)
 def test_what_asking_again_would_not_change_has_failed(error_class: ErrorClass) -> None:
-    ending = after(running(), Mishap(error_class, "why"), NOW, 0.5)
+    ending = after(running(), AttemptError(error_class, "why"), NOW, 0.5)
     assert (ending.state, ending.burned) == ("failed", True)
     assert ending.error is not None
     assert (ending.error.error_class, ending.error.message, ending.error.attempt) == (error_class, "why", 1)
 
 
 def test_what_has_expired_while_it_ran_is_discarded() -> None:
-    assert after(running(), Mishap("expired", "why"), NOW, 0.5).state == "discarded"
+    assert after(running(), AttemptError("expired", "why"), NOW, 0.5).state == "discarded"
 
 
 def test_breaking_off_before_answering_counts_when_it_has_happened_three_times_in_a_row() -> None:
     job, burned = running(), []
     for _ in range(8):
-        ending = after(job, Mishap("unreachable", "reset", reached=True), NOW, 0.5)
+        ending = after(job, AttemptError("unreachable", "reset", reached=True), NOW, 0.5)
         burned.append(ending.burned)
         job = evolve(job, outages=ending.outages, attempt=job.attempt + ending.burned)
     assert burned == [False, False, False, True, False, False, False, True]
 
 
 def test_a_target_that_is_away_between_two_breaks_neither_adds_to_them_nor_forgets_them() -> None:
-    away, broke_off = Mishap("unreachable", "refused"), Mishap("unreachable", "reset", reached=True)
+    away, broke_off = AttemptError("unreachable", "refused"), AttemptError("unreachable", "reset", reached=True)
     job, burned = running(), []
     for mishap in (away, away, away, away, broke_off, away, broke_off, broke_off, broke_off):
         ending = after(job, mishap, NOW, 0.5)
@@ -155,18 +155,18 @@ def test_a_target_that_is_away_between_two_breaks_neither_adds_to_them_nor_forge
 
 @given(st.integers(0, 10), st.sampled_from(["busy", "model_missing", "unauthorized"]))
 def test_only_a_break_can_come_to_count(outages: int, error_class: ErrorClass) -> None:
-    ending = after(running(outages=outages), Mishap(error_class, "why", reached=True), NOW, 0.5)
+    ending = after(running(outages=outages), AttemptError(error_class, "why", reached=True), NOW, 0.5)
     assert not ending.burned
     assert ending.outages == outages + 1
 
 
 def test_a_job_whose_target_is_away_waits_for_no_longer_than_that() -> None:
-    ending = after(running(outages=9, deadline=NOW + 1), Mishap("unreachable", "refused"), NOW, 1.0)
+    ending = after(running(outages=9, deadline=NOW + 1), AttemptError("unreachable", "refused"), NOW, 1.0)
     assert (ending.state, ending.run_at) == ("queued", None)
 
 
 def test_a_job_whose_deadline_comes_before_another_try_is_discarded_now() -> None:
-    ending = after(running(deadline=NOW + 2000), Mishap("target_error", "it broke"), NOW, 0.5)
+    ending = after(running(deadline=NOW + 2000), AttemptError("target_error", "it broke"), NOW, 0.5)
     assert ending.state == "discarded"
     assert ending.error is not None
     assert ending.error.error_class == "expired"
@@ -174,7 +174,7 @@ def test_a_job_whose_deadline_comes_before_another_try_is_discarded_now() -> Non
 
 
 def test_what_the_target_asks_for_is_heeded() -> None:
-    ending = after(running(), Mishap("busy", "why", retry_after=20.0), NOW, 0.9)
+    ending = after(running(), AttemptError("busy", "why", retry_after=20.0), NOW, 0.9)
     assert (ending.state, ending.run_at) == ("scheduled", NOW + 20_000)
 
 
@@ -196,7 +196,7 @@ def test_a_pause_that_is_asked_for_is_kept_within_reason(asked: float, kept: flo
 
 
 def test_a_job_is_run_again_three_times_after_foreman_died() -> None:
-    states = [rescued(running(rescues=rescues)).state for rescues in range(MOST_RESCUES + 2)]
+    states = [rescued(running(rescues=rescues)).state for rescues in range(MAX_RESCUES + 2)]
     assert states == ["queued"] * 3 + ["discarded"] * 2
 
 
@@ -226,4 +226,4 @@ def test_a_job_has_ended_in_four_states() -> None:
 
 def test_an_ending_is_a_value() -> None:
     assert rescued(running()) == rescued(running())
-    assert isinstance(rescued(running()), Ending)
+    assert isinstance(rescued(running()), Transition)

@@ -22,11 +22,11 @@ from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements import user_actions
 from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile, TooMuchStored
-from foreman.store.sqlite.statements.user_actions import MOST_ARTIFACTS
+from foreman.store.sqlite.statements.user_actions import MAX_ARTIFACTS
 from foreman.store.sqlite.store import Store
 from foreman.web.jobs import artifacts
-from foreman.web.jobs.artifact_reader import MOST_OF_ONE, PIECE, PIECE_OF_LINES
-from foreman.web.server.request import Visit
+from foreman.web.jobs.artifact_reader import MAX_OF_ONE, PIECE, PIECE_OF_LINES
+from foreman.web.server.request import ClientRequest
 from support import raw_http
 from support.jobs_api import ADMIN, BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
 from support.live_foreman import bytes_of, reactor
@@ -139,22 +139,22 @@ async def slow_reader(bench: JobBench, path: str) -> tuple[Any, list[int]]:
     client = await raw_http.connect(bench.port)
     client.transport.pauseProducing()  # type: ignore[union-attr]
     written = [0]
-    from foreman.web.server.request import Visit
+    from foreman.web.server.request import ClientRequest
 
-    write = Visit.write
+    write = ClientRequest.write
 
-    def counted(self: Visit, data: bytes) -> None:
+    def counted(self: ClientRequest, data: bytes) -> None:
         written[0] += len(data)
         write(self, data)
 
-    Visit.write = counted  # type: ignore[method-assign]
+    ClientRequest.write = counted  # type: ignore[method-assign]
     client.send(bench.request("GET", path))
     await until(lambda: written[0])
     last = -1
     while last != written[0]:
         last = written[0]
         await deferLater(reactor, 0.05)
-    Visit.write = write  # type: ignore[method-assign]
+    ClientRequest.write = write  # type: ignore[method-assign]
     return client, written
 
 
@@ -257,19 +257,19 @@ async def test_an_artifact_that_is_gone_while_it_is_read_never_looks_whole(tmp_p
 async def test_so_many_artifacts_are_read_at_once_and_one_caller_cannot_take_all_places(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         path = await kept(bench, data=bytes(LARGE))
-        clients = [await raw_http.connect(bench.port) for _ in range(MOST_OF_ONE)]
+        clients = [await raw_http.connect(bench.port) for _ in range(MAX_OF_ONE)]
         for client in clients:
             client.transport.pauseProducing()  # type: ignore[union-attr]
             client.send(bench.request("GET", path))
         readers = bench.api._readers
-        await until(lambda: readers._by_caller.total() == MOST_OF_ONE)
+        await until(lambda: readers._by_caller.total() == MAX_OF_ONE)
         answer = await bench.ask("GET", path)
         assert (problem(answer)["status"], answer.header("Retry-After")) == (503, "5")
         assert (await bench.ask("HEAD", path)).status == 200
         others = await bench.ask("GET", path, b"", ("Range", "bytes=0-0"), token=ADMIN)
         assert (others.status, others.body) == (206, b"\0")
         clients[0].leave()
-        await until(lambda: readers._by_caller.total() == MOST_OF_ONE - 1)
+        await until(lambda: readers._by_caller.total() == MAX_OF_ONE - 1)
         assert (await bench.ask("GET", path, b"", ("Range", "bytes=0-0"))).status == 206
         for client in clients[1:]:
             client.leave()
@@ -338,7 +338,7 @@ async def test_an_upload_whose_file_is_gone_stores_nothing(tmp_path: Path) -> No
 async def test_an_upload_is_stored_whole_although_its_request_closes_its_body(tmp_path: Path) -> None:
     received = artifacts.received
 
-    def left(visit: Visit, name: str) -> Artifact | ArtifactFile:
+    def left(visit: ClientRequest, name: str) -> Artifact | ArtifactFile:
         artifact = received(visit, name)
         visit.content.close()
         return artifact
@@ -436,10 +436,10 @@ async def test_an_upload_that_is_refused_is_not_copied_into_the_store(tmp_path: 
 async def test_the_artifacts_of_a_job_are_bounded_in_number_and_together(tmp_path: Path) -> None:
     async with jobbench(tmp_path, limits=evolve(LIMITS, max_artifact=1000)) as bench:
         id_ = await bench.submit()
-        for number in range(MOST_ARTIFACTS):
+        for number in range(MAX_ARTIFACTS):
             assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/{number}", b"x")).status == 201
         one_more = await bench.ask("PUT", f"/jobs/{id_}/artifacts/more", b"x")
-        assert (problem(one_more)["status"], str(MOST_ARTIFACTS) in problem(one_more)["detail"]) == (409, True)
+        assert (problem(one_more)["status"], str(MAX_ARTIFACTS) in problem(one_more)["detail"]) == (409, True)
         assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/3", b"xy")).status == 200
         other = await bench.submit()
         for number in range(10):

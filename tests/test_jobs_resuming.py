@@ -14,13 +14,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
 from foreman.jobs.job import ArtifactInfo, Job, JobError
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite.blobs import ArtifactGone, Stored
 from foreman.store.sqlite.queries import Event
 from foreman.web.jobs.artifact_reader import Readers
-from foreman.web.jobs.streaming import Following
-from foreman.web.jobs.wakeups import Waking
-from foreman.worker.live_output import Output
+from foreman.web.jobs.streaming import JobStreams
+from foreman.web.jobs.wakeups import Wakeups
+from foreman.worker.live_output import LiveOutput
 from support.jobs_api import events, line
 
 #: How long a look into the store takes: what is seen is what was there when it began, or when it ended.
@@ -39,11 +39,11 @@ class Memory:
 
     clock: Clock
     late: bool
-    bells: Bells = field(factory=Bells)
+    bells: Notifications = field(factory=Notifications)
     job: Job = JOB
     kept: dict[str, tuple[Stored, bytes]] = field(factory=dict)
     told: list[Event] = field(factory=list)
-    output: Output | None = None
+    output: LiveOutput | None = None
 
     async def get(self, _: str) -> Job:
         seen: Job = await self._look(lambda: self.job)
@@ -64,7 +64,7 @@ class Memory:
         seen: list[Event] = await self._look(lambda: [event for event in self.told if event.id > after][:limit])
         return seen
 
-    def output_of(self, _: str) -> Output | None:
+    def output_of(self, _: str) -> LiveOutput | None:
         return self.output
 
     def cancel(self, _: str) -> None:
@@ -140,7 +140,7 @@ class Story:
         self.reading = Deferred.fromCoroutine(self.read())
 
     async def read(self) -> None:
-        following = Following(self.clock, self.memory, self.memory, Waking(self.clock), Readers(), 5.0)  # type: ignore[arg-type]
+        following = JobStreams(self.clock, self.memory, self.memory, Wakeups(self.clock), Readers(), 5.0)  # type: ignore[arg-type]
         for most in [*self.cuts, 10**6]:
             ear, after = Ear(self.clock, most), self.heard[-1][1] if self.heard else None
             more = {"follows": True} if self.what == "events" else {}
@@ -164,7 +164,7 @@ class Story:
         self.turn(lags[0])
         memory.ring()
         self.turn(lags[1])
-        memory.output = Output(memory.job.fence)
+        memory.output = LiveOutput(memory.job.fence)
         memory.ring()
         self.tries.append([])
         self.turn(lags[2])

@@ -14,7 +14,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from foreman.jobs.job import Ending, Job, Mishap
+from foreman.jobs.job import AttemptError, Job, Transition
 from foreman.store.errors import TookTooLong
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements.transaction import Artifact
@@ -386,7 +386,7 @@ async def test_a_job_that_runs_is_cancelled_when_its_worker_has_stopped(bench: J
     claim, output = await bench.run(id_)
 
     def stop(_: str) -> None:
-        mishap = Mishap("truncated", "broken off")
+        mishap = AttemptError("truncated", "broken off")
         reactor.callLater(0.05, lambda: Deferred.fromCoroutine(bench.fail(claim, output, mishap, partial=False)))
 
     bench.worker.on_cancel = stop
@@ -416,7 +416,7 @@ async def test_what_has_ended_cannot_be_cancelled_and_success_not_repeated(bench
 @told
 async def test_what_failed_is_queued_again_by_hand(bench: JobBench) -> None:
     id_ = await bench.submit()
-    await bench.fail(*await bench.run(id_), Mishap("refused", "no such thing"))
+    await bench.fail(*await bench.run(id_), AttemptError("refused", "no such thing"))
     failed = value(await bench.ask("GET", f"/jobs/{id_}"))
     assert failed["error"] == {"class": "refused", "message": "no such thing", "attempt": 1}
     answer = await bench.ask("POST", f"/jobs/{id_}/retry")
@@ -535,7 +535,7 @@ async def test_a_position_behind_others_counts_from_one(bench: JobBench) -> None
     claim = await bench.store.claim("gate", lambda _: 0)
     assert claim is not None
     await bench.store.end(
-        claim, lambda job, now: Ending("discarded", None, True, 0, None), [Artifact("error", "text/plain", b"x")]
+        claim, lambda job, now: Transition("discarded", None, True, 0, None), [Artifact("error", "text/plain", b"x")]
     )
     job = value(await bench.ask("GET", f"/jobs/{ids[0]}"))
     assert (job["state"], job["position"]) == ("discarded", None)

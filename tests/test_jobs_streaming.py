@@ -12,13 +12,13 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from foreman.jobs.job import Mishap
+from foreman.jobs.job import AttemptError
 from support import raw_http
 from support.jobs_api import LARGE, LIMITS, JobBench, events, jobbench, line, problem, until, values
 from support.live_foreman import reactor
 
 SSE = ("Accept", "text/event-stream, */*;q=0.1")
-BROKEN = Mishap("truncated", "the answer ended without its end")
+BROKEN = AttemptError("truncated", "the answer ended without its end")
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ async def test_nobody_is_sent_back_to_what_an_earlier_try_left(tmp_path: Path) -
         claim, output = await bench.run(id_)
         output.add(line(1))
         await bench.try_again(claim, output)
-        await bench.fail(*await bench.run(id_), Mishap("refused", "no"), partial=False)
+        await bench.fail(*await bench.run(id_), AttemptError("refused", "no"), partial=False)
         for after in ("", "?after=1-1", "?after=2-0"):
             assert values((await bench.ask("GET", f"/jobs/{id_}/stream{after}")).body)[-1] == {"error": "no"}
         assert values((await bench.ask("GET", f"/jobs/{id_}/stream?after=2-0")).body) == [{"error": "no"}]

@@ -17,7 +17,7 @@ from foreman.util import timestamps
 from foreman.util.slices import at_once
 from foreman.web.jobs import fields, submission
 from foreman.web.jobs.fields import ENDPOINTS, FIELDS
-from foreman.web.jobs.problems import MOST_NAMED, Problem, problem_reply
+from foreman.web.jobs.problems import MAX_NAMED, Problem, problem_reply
 from foreman.web.jobs.request_headers import header_key, kept_headers, wants_job
 from foreman.web.jobs.submission import Reader
 from support.jobs_api import PlayedModels
@@ -264,8 +264,8 @@ def test_a_body_with_many_flaws_or_long_ones_is_answered_briefly(body: str) -> N
     problem = raised.value
     assert len(problem_reply(problem).body) < 20_000
     assert peak < 2 * len(data) + 16_000_000
-    assert len(problem.flaws) <= MOST_NAMED + 1
-    if len(problem.flaws) > MOST_NAMED:
+    assert len(problem.flaws) <= MAX_NAMED + 1
+    if len(problem.flaws) > MAX_NAMED:
         assert problem.flaws[-1].detail.startswith("and ")
         assert ", and " in str(problem)
 
@@ -278,7 +278,7 @@ def test_all_flaws_are_counted() -> None:
 
 
 def test_a_body_that_is_larger_than_jobs_may_be_is_refused_before_it_is_read() -> None:
-    for body, most in ((b" {}", 10_000 + submission.MOST_BESIDE), (b"\n[]", submission.MOST_IN_ARRAY)):
+    for body, most in ((b" {}", 10_000 + submission.MAX_BESIDE), (b"\n[]", submission.MAX_IN_ARRAY)):
         READER.check_size(body, most)
         with pytest.raises(Problem) as raised:
             READER.check_size(body, most + 1)

@@ -74,11 +74,11 @@ def test_lines_with_a_bad_character_are_put_together(name: str, member: str) -> 
 @pytest.mark.parametrize("name", BAD)
 def test_the_words_of_an_error_are_found_beside_a_bad_character(name: str) -> None:
     raw, text = BAD[name]
-    assert error_text.said(b'{"error":"it broke %b"}' % raw) == f"it broke {text}"
-    assert error_text.said(b'{"error":{"message":"it broke %b"}}' % raw) == f"it broke {text}"
+    assert error_text.error_text(b'{"error":"it broke %b"}' % raw) == f"it broke {text}"
+    assert error_text.error_text(b'{"error":{"message":"it broke %b"}}' % raw) == f"it broke {text}"
 
 
 def test_a_value_that_is_too_large_to_be_repaired_is_refused_at_once() -> None:
-    data = b'{"a":"\\ud83d' + b"x" * decoding.MOST_BYTES + b'"}'
+    data = b'{"a":"\\ud83d' + b"x" * decoding.MAX_BYTES + b'"}'
     with pytest.raises(ValueError, match="surrogate"):
         decoding.decode(msgspec.json.Decoder(Any), data)

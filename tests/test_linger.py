@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from zope.interface import directlyProvides
 
 from foreman.util.deadline import Deadline
-from foreman.web.server.linger import AT_MOST, MOST_BYTES, SILENCE, Linger
+from foreman.web.server.linger import AT_MOST, MAX_BYTES, SILENCE, Linger
 
 
 @define(eq=False, slots=False)
@@ -72,7 +72,7 @@ def test_whoever_goes_on_sending_is_heard_out_but_not_for_ever() -> None:
 
 def test_beyond_a_bound_nothing_more_is_read_and_nothing_is_reset_yet() -> None:
     clock, transport, linger = lingering(ITCPTransport)
-    linger.drop(bytes(MOST_BYTES))
+    linger.drop(bytes(MAX_BYTES))
     assert transport.told == ["half close"]
     linger.drop(b"x")
     clock.advance(AT_MOST - 1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError
 
-from foreman.worker.live_output import Output
+from foreman.worker.live_output import LiveOutput
 
 
 def test_who_has_seen_less_is_told_at_once_and_the_others_with_the_next_line() -> None:
-    output = Output(3)
+    output = LiveOutput(3)
     output.add(b"a\n")
     assert output.when_more(0).called
     waiting = [output.when_more(1) for _ in range(2)]
@@ -19,7 +19,7 @@ def test_who_has_seen_less_is_told_at_once_and_the_others_with_the_next_line() -
 
 
 def test_the_end_is_told_to_all_and_to_whoever_comes_later() -> None:
-    output = Output(1)
+    output = LiveOutput(1)
     waiting = output.when_more(0)
     output.end()
     assert waiting.called
@@ -28,7 +28,7 @@ def test_the_end_is_told_to_all_and_to_whoever_comes_later() -> None:
 
 
 def test_whoever_leaves_is_forgotten_even_because_another_heard() -> None:
-    output = Output(1)
+    output = LiveOutput(1)
     leaver = output.when_more(0)
     leaver.addErrback(lambda reason: reason.trap(CancelledError) and None)
     leaver.cancel()

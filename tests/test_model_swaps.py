@@ -17,7 +17,7 @@ from foreman.proxy.model_swaps import AT_MOST, HOLD, LOOK, TOGETHER
 from foreman.scheduling.policy import Ticket
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.engine.scheduler import Scheduler
-from foreman.target.exclusive_models import BELIEVED, LOADING, Rivals
+from foreman.target.exclusive_models import BELIEVED, LOADING, ExclusiveModels
 from foreman.target.listings import Running
 from support.live_foreman import listen, port_of, start_foreman
 from test_client import client_of
@@ -37,7 +37,7 @@ class Lists:
     """Lists of what is loaded, one after another."""
 
     def __init__(self) -> None:
-        self.rivals = Rivals()
+        self.rivals = ExclusiveModels()
         self.at = 0.0
 
     def saw(self, *loaded: str, after: float = 1.0, expires: float = 300.0, dated: bool = True) -> None:
@@ -145,7 +145,7 @@ def test_lists_without_a_date_or_with_odd_times_teach_nothing() -> None:
         "\ud83d",
         "9" * 10_000,
     ):
-        rivals = Rivals()
+        rivals = ExclusiveModels()
         date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
         rivals.saw([Running("chat", expires_at=moment)], date, 1.0, 1.0)
         rivals.saw([Running("embed")], date, 2.0, 2.0)

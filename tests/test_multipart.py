@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from foreman.protocol import multipart
 from foreman.protocol.go_json import Body
-from foreman.protocol.multipart import MOST_BYTES, MOST_PARTS
+from foreman.protocol.multipart import MAX_BYTES, MAX_PARTS
 from foreman.util.slices import at_once
 
 TYPE = b"multipart/form-data; boundary=X"
@@ -102,8 +102,8 @@ def test_what_only_looks_like_the_field_is_not_it(other: bytes) -> None:
         form(part(b"model", b"m")).replace(b"\r\n", b"\n"),
         part(b"model", b"m"),
         form(part(b"model", b"\xff")),
-        form(part(b"model", b"m" * (MOST_BYTES + 1))),
-        form(*[part(b"x", b"")] * MOST_PARTS, part(b"model", b"m")),
+        form(part(b"model", b"m" * (MAX_BYTES + 1))),
+        form(*[part(b"x", b"")] * MAX_PARTS, part(b"model", b"m")),
         b"--X\r\n" + b"A: b\r\n" * 100 + b"\r\nx\r\n" + form(part(b"model", b"m")),
         form(AUDIO),
     ],

@@ -116,10 +116,10 @@ def test_a_job_has_the_members_that_are_shown_in_their_order() -> None:
 def test_artifacts_events_and_problems_have_the_members_that_are_shown() -> None:
     from foreman.jobs.job import ArtifactInfo
     from foreman.store.sqlite.queries import Event
-    from foreman.web.jobs.problems import Flaw
+    from foreman.web.jobs.problems import FieldError
 
     info = ArtifactInfo("a", "b", 1, "c", 2)
-    flawed = json.loads(problems.problem_reply(problems.flawed([Flaw("/a", "b")])).body)
+    flawed = json.loads(problems.problem_reply(problems.invalid_fields([FieldError("/a", "b")])).body)
     for name, value in (
         ("Artifact", serialization.artifact_value(info)),
         ("Event", serialization.event_value(Event(1, 2, "queued", 0, None))),

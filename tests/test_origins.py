@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import foreman.web
 from foreman.config.settings import load
-from foreman.web.server.origins import EXPOSED, Guards, same_origin
+from foreman.web.server.origins import EXPOSED, OriginPolicy, same_origin
 from support.in_memory_foreman import Doorstep, doorstep
 from support.raw_http import Response, request
 
@@ -64,7 +64,7 @@ FOREIGN_ORIGINS = [
 )  # fmt: skip
 def test_names_of_this_machine_and_its_network_are_good(host: str) -> None:
     own = "9.9.9.9" if host.startswith("9.") else HERE
-    assert Guards(hostname="GpuBox").host_allowed(host.encode(), own)
+    assert OriginPolicy(hostname="GpuBox").host_allowed(host.encode(), own)
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,13 @@ def test_names_of_this_machine_and_its_network_are_good(host: str) -> None:
     ],
 )  # fmt: skip
 def test_names_that_a_stranger_may_have_pointed_here_are_not(host: str) -> None:
-    assert not Guards(hostname="GpuBox").host_allowed(host.encode(), HERE)
+    assert not OriginPolicy(hostname="GpuBox").host_allowed(host.encode(), HERE)
 
 
 def test_settings_add_names() -> None:
-    guards = Guards(hosts=["Gpu.example", "*.lab.example", "other.example:8080", "[2a00:1450::1]", "2a00:1450::2"])
+    guards = OriginPolicy(
+        hosts=["Gpu.example", "*.lab.example", "other.example:8080", "[2a00:1450::1]", "2a00:1450::2"]
+    )
     for host in (
         "gpu.example",
         "gpu.example:1",
@@ -93,11 +95,11 @@ def test_settings_add_names() -> None:
         assert guards.host_allowed(host.encode(), HERE), host
     for host in ("lab.example", "gpu.example.evil", "[2a00:1450::3]"):
         assert not guards.host_allowed(host.encode(), HERE), host
-    assert Guards(hosts=["*"]).host_allowed(b"anything.example", HERE)
+    assert OriginPolicy(hosts=["*"]).host_allowed(b"anything.example", HERE)
 
 
 def test_a_machine_without_a_name_has_no_further_one() -> None:
-    assert not Guards(hostname="").host_allowed(b"evil.example", "")
+    assert not OriginPolicy(hostname="").host_allowed(b"evil.example", "")
 
 
 # origins
@@ -105,23 +107,23 @@ def test_a_machine_without_a_name_has_no_further_one() -> None:
 
 @pytest.mark.parametrize("origin", LOCAL_ORIGINS)
 def test_pages_of_this_machine_may_ask(origin: str) -> None:
-    assert Guards().origin_allowed(origin.encode(), b"127.0.0.1:8080")
+    assert OriginPolicy().origin_allowed(origin.encode(), b"127.0.0.1:8080")
 
 
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
 def test_pages_of_others_may_not(origin: str) -> None:
-    assert not Guards().origin_allowed(origin.encode(), b"127.0.0.1:8080")
+    assert not OriginPolicy().origin_allowed(origin.encode(), b"127.0.0.1:8080")
 
 
 def test_a_page_of_foremans_own_is_no_stranger() -> None:
-    assert Guards().origin_allowed(b"http://gpu.example:8080", b"gpu.example:8080")
-    assert Guards().cors_headers(b"http://gpu.example:8080", b"gpu.example:8080") == []
+    assert OriginPolicy().origin_allowed(b"http://gpu.example:8080", b"gpu.example:8080")
+    assert OriginPolicy().cors_headers(b"http://gpu.example:8080", b"gpu.example:8080") == []
     assert not same_origin(b"http://", b"")
     assert not same_origin(b"http://gpu.example", b"gpu.example:8080")
 
 
 def test_settings_add_origins() -> None:
-    guards = Guards(origins=("https://chat.example", "https://*.team.example", "moz-extension://*"))
+    guards = OriginPolicy(origins=("https://chat.example", "https://*.team.example", "moz-extension://*"))
     for origin in ("https://chat.example", "https://a.team.example", "moz-extension://12", "http://localhost:3000"):
         assert guards.origin_allowed(origin.encode(), b"x")
     for origin in (
@@ -135,7 +137,7 @@ def test_settings_add_origins() -> None:
 
 
 def test_a_star_allows_all_and_is_said_as_a_star() -> None:
-    guards = Guards(origins=("*",))
+    guards = OriginPolicy(origins=("*",))
     assert guards.origin_allowed(b"null", b"x")
     headers = guards.cors_headers(b"http://evil.example", b"x")
     assert [(name, value) for name, value in headers if name != b"Access-Control-Expose-Headers"] == [
@@ -148,7 +150,7 @@ def test_a_star_allows_all_and_is_said_as_a_star() -> None:
 def test_a_pattern_never_allows_what_only_overlaps_it(before: str, after: str, text: str) -> None:
     pattern = f"x://{before.replace('*', '')}*{after.replace('*', '')}"
     origin = f"x://{text}".encode("latin-1", "replace")
-    if Guards(origins=(pattern,)).origin_allowed(origin, b""):
+    if OriginPolicy(origins=(pattern,)).origin_allowed(origin, b""):
         shown = origin.decode("latin-1")
         head, _, tail = pattern.partition("*")
         assert shown.startswith(head)
@@ -193,24 +195,24 @@ def test_a_pattern_never_allows_what_only_overlaps_it(before: str, after: str, t
     ],
 )  # fmt: skip
 def test_a_star_in_an_origin_stands_for_what_people_mean(pattern: str, allowed: list[str], refused: list[str]) -> None:
-    for says in (Guards(origins=(pattern,)), Guards(origins=load({"FOREMAN_ORIGINS": pattern}).origins)):
+    for says in (OriginPolicy(origins=(pattern,)), OriginPolicy(origins=load({"FOREMAN_ORIGINS": pattern}).origins)):
         for origin in allowed:
             assert says.origin_allowed(origin.encode(), b"x"), origin
         for origin in refused:
-            if not Guards().origin_allowed(origin.encode("utf-8"), b"x"):
+            if not OriginPolicy().origin_allowed(origin.encode("utf-8"), b"x"):
                 assert not says.origin_allowed(origin.encode("utf-8"), b"x"), origin
 
 
 def test_the_star_of_a_default_origin_is_a_port() -> None:
     for host in ("localhost", "127.0.0.1", "0.0.0.0"):
         for scheme in ("http", "https"):
-            assert Guards().origin_allowed(f"{scheme}://{host}:8".encode(), b"x")
+            assert OriginPolicy().origin_allowed(f"{scheme}://{host}:8".encode(), b"x")
             for port in ("", "x", "8x", "8@evil.example", "8.evil.example", "/"):
-                assert not Guards().origin_allowed(f"{scheme}://{host}:{port}".encode(), b"x")
+                assert not OriginPolicy().origin_allowed(f"{scheme}://{host}:{port}".encode(), b"x")
 
 
 def test_the_star_of_a_name_is_of_a_name() -> None:
-    guards = Guards(hosts=["*.lab.example"])
+    guards = OriginPolicy(hosts=["*.lab.example"])
     for host in (b"evil.example/.lab.example", b"evil.example:1.lab.example", b"a b.lab.example", b"evil@.lab.example"):
         assert not guards.host_allowed(host, HERE), host
 

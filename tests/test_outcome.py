@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from foreman import errors
 from foreman.errors import Why
-from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Mishap, Usage
-from foreman.protocol.framing import Kind, cutter_for, kind_for
+from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, AttemptError, Usage
+from foreman.protocol.framing import BodyFraming, framer_for, framing_of
 from foreman.store.sqlite.statements.rows import usage_from, usage_text
 from foreman.util.slices import at_once
 from foreman.worker import outcome
-from foreman.worker.outcome import Heard, Success, remains
+from foreman.worker.outcome import AttemptResponse, Success, partial_artifacts
 from support import recordings
 
 
-def judge(one: Heard) -> Success | Mishap:
-    return at_once(outcome.judge(one))
+def judge(one: AttemptResponse) -> Success | AttemptError:
+    return at_once(outcome.classify(one))
 
 
 LINE = b'{"model":"m","message":{"role":"assistant","content":"a"},"done":false}\n'
@@ -30,12 +30,12 @@ JSON = "application/json; charset=utf-8"
 COMPLETION = b'{"object":"chat.completion","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
 
 
-def heard(status: int | None = 200, *pieces: bytes, kind: Kind = "ndjson", **more: Any) -> Heard:
+def heard(status: int | None = 200, *pieces: bytes, kind: BodyFraming = "ndjson", **more: Any) -> AttemptResponse:
     types = {"ndjson": "application/x-ndjson", "sse": "text/event-stream", "other": JSON}
-    return Heard(status=status, kind=kind, pieces=list(pieces), **{"content_type": types[kind], **more})
+    return AttemptResponse(status=status, kind=kind, pieces=list(pieces), **{"content_type": types[kind], **more})
 
 
-def class_of(one: Heard) -> str:
+def class_of(one: AttemptResponse) -> str:
     """``success``, or the class of the mishap."""
     found = judge(one)
     return "success" if isinstance(found, Success) else found.error_class
@@ -48,7 +48,7 @@ def broken(why: Why) -> errors.ConnectionError:
 @pytest.mark.parametrize("why", get_args(Why))
 def test_without_a_head_it_depends_on_whether_the_target_had_taken_the_request(why: Why) -> None:
     found = judge(heard(None, problem=broken(why)))
-    assert isinstance(found, Mishap)
+    assert isinstance(found, AttemptError)
     assert found.error_class == ("silent" if why == "silence" else "unreachable")
     assert found.reached is (why in {"reset", "garbage", "status"})
     assert found.message == "it broke off"
@@ -93,11 +93,11 @@ def test_a_refusal_is_judged_by_its_status_whether_or_not_it_came_whole(
 ) -> None:
     one = heard(status, body, kind="other", problem=problem, retry_after=7.0)
     found = judge(one)
-    assert isinstance(found, Mishap)
+    assert isinstance(found, AttemptError)
     assert found.error_class == error_class
     assert found.retry_after == (None if error_class == "model_missing" else 7.0)
     assert found.message.startswith(f"{status}: ")
-    (kept,) = remains(one, found)
+    (kept,) = partial_artifacts(one, found)
     assert (kept.name, kept.type, kept.data) == (ERROR, JSON, body)
 
 
@@ -133,7 +133,7 @@ def test_a_refusal_is_judged_by_its_status_whether_or_not_it_came_whole(
         (heard(200, b'data: {"x":1}\n\n', kind="sse"), "truncated"),
     ],
 )
-def test_a_success_has_its_whole_and_its_end(one: Heard, came_to: str) -> None:
+def test_a_success_has_its_whole_and_its_end(one: AttemptResponse, came_to: str) -> None:
     assert class_of(one) == came_to
 
 
@@ -191,15 +191,15 @@ def test_a_usage_of_another_version_is_read_as_far_as_it_is_known() -> None:
 def test_of_a_try_that_broke_off_the_lines_are_kept_and_what_went_wrong() -> None:
     one = heard(200, LINE, LINE, problem=broken("reset"))
     found = judge(one)
-    assert isinstance(found, Mishap)
-    error, partial = remains(one, found)
+    assert isinstance(found, AttemptError)
+    error, partial = partial_artifacts(one, found)
     assert (error.name, json.loads(error.data)) == (ERROR, {"class": "truncated", "message": "it broke off"})
     assert (partial.name, partial.type, partial.data) == (PARTIAL, "application/x-ndjson", LINE + LINE)
 
 
 def test_of_a_try_that_heard_nothing_only_what_went_wrong_is_kept() -> None:
     one = heard(None, problem=broken("refused"))
-    assert [kept.name for kept in remains(one, Mishap("unreachable", "x"))] == [ERROR]
+    assert [kept.name for kept in partial_artifacts(one, AttemptError("unreachable", "x"))] == [ERROR]
 
 
 def test_a_count_that_no_number_of_gos_can_be_is_none() -> None:
@@ -226,11 +226,11 @@ PIECES = st.lists(
 )
 
 
-@given(STATUSES, st.sampled_from(get_args(Kind)), st.text(max_size=20), PIECES, PROBLEMS)
+@given(STATUSES, st.sampled_from(get_args(BodyFraming)), st.text(max_size=20), PIECES, PROBLEMS)
 def test_whatever_comes_is_judged_and_can_be_stored(
-    status: int | None, kind: Kind, content_type: str, pieces: list[bytes], problem: errors.ForemanError | None
+    status: int | None, kind: BodyFraming, content_type: str, pieces: list[bytes], problem: errors.ForemanError | None
 ) -> None:
-    one = Heard(status=status, content_type=content_type, kind=kind, pieces=pieces, problem=problem)
+    one = AttemptResponse(status=status, content_type=content_type, kind=kind, pieces=pieces, problem=problem)
     found = judge(one)
     if isinstance(found, Success):
         assert status is not None
@@ -240,16 +240,16 @@ def test_whatever_comes_is_judged_and_can_be_stored(
         assert found.artifacts[0].name == RESPONSE
     else:
         found.message.encode("utf-8")
-        assert remains(one, found)[0].name == ERROR
+        assert partial_artifacts(one, found)[0].name == ERROR
 
 
-def recorded(name: str) -> Heard:
+def recorded(name: str) -> AttemptResponse:
     """A recorded answer as a try hears it."""
     said = recordings.load(name)["response"]
     status = int(said["status_line"].split()[1])
     content_type = dict(said["headers"]).get("Content-Type", "")
-    kind = kind_for(content_type.encode())
-    cutter = cutter_for(kind)
+    kind = framing_of(content_type.encode())
+    cutter = framer_for(kind)
     chunks = said.get("chunks")
     parts = [recordings.as_bytes(text) for _, text in chunks] if chunks else [recordings.as_bytes(said["body"])]
     pieces = [piece for part in parts for piece in cutter.feed(part)]
@@ -302,7 +302,7 @@ def test_the_end_of_a_large_stream_of_events_tells_and_its_beginning_too() -> No
     found = judge(one)
     assert isinstance(found, Success)
     assert found.usage.completion_tokens == 9
-    assert isinstance(judge(heard(200, start, *[delta] * 50_000, end, kind="sse")), Mishap)
+    assert isinstance(judge(heard(200, start, *[delta] * 50_000, end, kind="sse")), AttemptError)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_large_answer_in_one_piece_is_looked_at_in_slices(filler: bytes, whole
         b'{"object":"chat.completion","choices":[{"text":%b}],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
         % filler
     )
-    slices = outcome.judge(heard(200, *(body[at : at + 65536] for at in range(0, len(body), 65536)), kind="other"))
+    slices = outcome.classify(heard(200, *(body[at : at + 65536] for at in range(0, len(body), 65536)), kind="other"))
     if len(body) > 10_000_000:
         next(slices)
     found = at_once(slices)
@@ -336,11 +336,11 @@ def test_embeddings_with_more_numbers_than_are_looked_at_are_whole(behind: bytes
 
 
 def test_many_lines_and_a_large_refusal_are_judged_in_slices() -> None:
-    slices = outcome.judge(heard(200, *[LINE] * 50_000, LAST))
+    slices = outcome.classify(heard(200, *[LINE] * 50_000, LAST))
     assert sum(1 for _ in slices) > 20
     large = heard(500, *[b"x" * 65536] * 500, kind="other", content_type="text/html")
     found = judge(large)
-    assert isinstance(found, Mishap)
+    assert isinstance(found, AttemptError)
     assert len(found.message) < 3000
 
 

@@ -14,10 +14,10 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
 from foreman import errors
-from foreman.protocol.framing import LONGEST_LINE, Kind, cutter_for
-from foreman.protocol.usage import tally
+from foreman.protocol.framing import LONGEST_LINE, BodyFraming, framer_for
+from foreman.protocol.usage import answer_end
 from foreman.proxy.relay import KEPT_WHOLE, LastPieces, Limits, Relay
-from foreman.util.byte_budget import Budget
+from foreman.util.byte_budget import ByteBudget
 
 LINE = b'{"done":false,"message":{"content":"word"}}\n'
 LAST = b'{"done":true,"prompt_eval_count":3,"eval_count":2,"eval_duration":500000000}\n'
@@ -49,19 +49,19 @@ class Answering:
     """A target that is answering, as the relay sees it."""
 
     def __init__(
-        self, buffer: int = 1000, shared: int = 1_000_000, kind: Kind = "ndjson", path: str | None = None
+        self, buffer: int = 1000, shared: int = 1_000_000, kind: BodyFraming = "ndjson", path: str | None = None
     ) -> None:
         self.clock = Clock()
         self.reader = HeardReader()
         self.transport = StringTransport()
         self.aborted = False
-        self.shared = Budget(shared)
+        self.shared = ByteBudget(shared)
         self.relay = Relay(
             self.clock,
             self,  # type: ignore[arg-type]
             self.reader,
-            cutter_for(kind),
-            lambda last: tally(kind, last, path),
+            framer_for(kind),
+            lambda last: answer_end(kind, last, path),
             Limits(buffer, silence=600, stall=60),
             self.shared,
             LastPieces(1 if kind == "ndjson" else 2),
@@ -330,7 +330,7 @@ def test_an_answer_without_end_marker_in_whole_framing_passes_as_it_is_and_count
     assert answering.outcomes == ["incomplete"]
 
 
-STREAMS: list[tuple[Kind, str, bytes, bytes]] = [
+STREAMS: list[tuple[BodyFraming, str, bytes, bytes]] = [
     ("ndjson", "/api/chat", LINE, LAST),
     ("ndjson", "/api/generate", b'{"response":"a","done":false}\n', b'{"response":"","done":true}\n'),
     ("sse", "/v1/chat/completions", b'data: {"choices":[]}\n\n', b"data: [DONE]\n\n"),
@@ -346,7 +346,7 @@ STREAMS: list[tuple[Kind, str, bytes, bytes]] = [
 @pytest.mark.parametrize(("kind", "path", "piece", "end"), STREAMS)
 @pytest.mark.parametrize("behind", [b"", b"\n", b": one\n\n: two\n\n"])
 def test_a_stream_with_its_end_marker_is_whole_whatever_comes_behind_it(
-    kind: Kind, path: str, piece: bytes, end: bytes, behind: bytes
+    kind: BodyFraming, path: str, piece: bytes, end: bytes, behind: bytes
 ) -> None:
     answering = Answering(kind=kind, path=path)
     for said in (piece, piece, end, *(part + b"\n\n" if part.strip() else part for part in behind.split(b"\n\n"))):
@@ -360,7 +360,7 @@ def test_a_stream_with_its_end_marker_is_whole_whatever_comes_behind_it(
 @pytest.mark.parametrize(("kind", "path", "piece", "end"), STREAMS)
 @pytest.mark.parametrize("half", [False, True])
 def test_a_stream_that_ends_properly_without_its_end_marker_is_broken_off_between_pieces(
-    kind: Kind, path: str, piece: bytes, end: bytes, half: bool
+    kind: BodyFraming, path: str, piece: bytes, end: bytes, half: bool
 ) -> None:
     answering = Answering(kind=kind, path=path)
     answering.say(piece + piece + (end[: len(end) // 2] if half else b""))

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from foreman.errors import BadBody
 from foreman.protocol import body_values, go_json
-from foreman.protocol.body_values import MOST_UNPACKED
-from foreman.protocol.request_body import Asked, Errand, read, read_in_slices
-from foreman.util.byte_budget import Budget
+from foreman.protocol.body_values import MAX_UNPACKED
+from foreman.protocol.request_body import Intent, RequestBody, read, read_in_slices
+from foreman.util.byte_budget import ByteBudget
 from support import recordings
 
 CHAT, GENERATE = "/api/chat", "/api/generate"
@@ -75,7 +75,7 @@ class Refused(Exception):
     """Ollama answers 400."""
 
 
-def plainly(path: str, members: Iterable[Member]) -> Asked:
+def plainly(path: str, members: Iterable[Member]) -> RequestBody:
     """What Go finds, and Ollama makes of it."""
     is_v1 = path.startswith("/v1/")
     model = name = prompt = ""
@@ -116,12 +116,12 @@ def plainly(path: str, members: Iterable[Member]) -> Asked:
                 raise Refused
             unloads = DURATIONS[value] is True if isinstance(value, str) else value is not None and 0 <= value < 1e-9
     idle = (path == CHAT and not messages) or (path == GENERATE and not prompt)
-    errand = Errand.RUN if not idle else Errand.UNLOAD if unloads else Errand.LOAD
+    errand = Intent.RUN if not idle else Intent.UNLOAD if unloads else Intent.LOAD
     named = model or name
-    return Asked(named if named.strip() else None, path in streams if stream is None else stream, errand)
+    return RequestBody(named if named.strip() else None, path in streams if stream is None else stream, errand)
 
 
-def outcome(path: str, body: bytes | mmap.mmap | memoryview) -> Asked | str:
+def outcome(path: str, body: bytes | mmap.mmap | memoryview) -> RequestBody | str:
     """What was read, or the text of the refusal."""
     try:
         return read(path, body)
@@ -226,7 +226,7 @@ def test_a_body_that_stops_early_is_refused_with_ollamas_text(
 @given(PATHS, st.binary(max_size=60) | st.text('{}[]",:model\\u0 tr', max_size=40).map(str.encode))
 def test_any_bytes_are_read_or_refused(path: str, body: bytes) -> None:
     found = outcome(path, body)
-    assert isinstance(found, Asked) or found in {"EOF", "missing request body", "unexpected EOF"}
+    assert isinstance(found, RequestBody) or found in {"EOF", "missing request body", "unexpected EOF"}
 
 
 # --- one by one ---
@@ -248,8 +248,8 @@ IMAGES = ["/v1/images/generations", "/v1/images/edits"]
 @pytest.mark.parametrize("path", STRICT + IMAGES)
 @pytest.mark.parametrize("blank", [b"", b" ", b"\r\n\t "])
 def test_an_empty_body_of_responses_or_images_is_ollamas_to_refuse_and_takes_no_turn(path: str, blank: bytes) -> None:
-    assert read(path, blank) == Asked(None, stream=False)
-    assert read(path, zstandard.compress(blank), b"zstd") == Asked(None, stream=False)
+    assert read(path, blank) == RequestBody(None, stream=False)
+    assert read(path, zstandard.compress(blank), b"zstd") == RequestBody(None, stream=False)
 
 
 @pytest.mark.parametrize("path", STRICT)
@@ -280,13 +280,13 @@ def test_what_only_some_ollamas_read_of_responses_is_left_to_them(path: str, bod
     ],
 )
 def test_a_body_of_responses_tells_its_model(path: str, body: bytes) -> None:
-    assert read(path, body) == Asked("m", stream=False)
-    assert read(path, zstandard.compress(body), b"zstd") == Asked("m", stream=False)
+    assert read(path, body) == RequestBody("m", stream=False)
+    assert read(path, zstandard.compress(body), b"zstd") == RequestBody("m", stream=False)
 
 
 @pytest.mark.parametrize("path", IMAGES)
 def test_a_request_for_an_image_tells_its_model(path: str) -> None:
-    assert read(path, b'{"MODEL":"m","prompt":"a cat","stream":true}') == Asked("m", stream=False)
+    assert read(path, b'{"MODEL":"m","prompt":"a cat","stream":true}') == RequestBody("m", stream=False)
     assert not read(path, b'{"model":"m","prompt":"a ').sure
     assert not read(path, b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x--').sure
 
@@ -353,12 +353,12 @@ def test_the_beginning_of_json_is_unexpectedly_short(body: str) -> None:
     ],
 )
 def test_what_ollama_refuses_is_left_to_it(body: bytes) -> None:
-    assert read(CHAT, body) == Asked(None, stream=True, sure=False)
+    assert read(CHAT, body) == RequestBody(None, stream=True, sure=False)
 
 
 def test_a_null_is_an_empty_object() -> None:
-    assert read(CHAT, b" null ") == Asked(None, stream=True, errand=Errand.LOAD)
-    assert read("/v1/messages", b"null") == Asked(None, stream=False)
+    assert read(CHAT, b" null ") == RequestBody(None, stream=True, errand=Intent.LOAD)
+    assert read("/v1/messages", b"null") == RequestBody(None, stream=False)
 
 
 @pytest.mark.parametrize(
@@ -385,29 +385,29 @@ def test_a_keep_alive_is_read_as_a_duration(duration: str) -> None:
     if zero is None:
         assert not found.sure
     else:
-        assert found.errand is (Errand.UNLOAD if zero else Errand.LOAD)
+        assert found.errand is (Intent.UNLOAD if zero else Intent.LOAD)
 
 
 @pytest.mark.parametrize(
     ("path", "fields", "errand"),
     [
-        (CHAT, '"keep_alive":0', Errand.UNLOAD),
-        (CHAT, '"messages":[ ],"keep_alive":"0s"', Errand.UNLOAD),
-        (CHAT, '"messages":null', Errand.LOAD),
-        (CHAT, '"keep_alive":-1', Errand.LOAD),
-        (CHAT, f'{MESSAGES},"keep_alive":0', Errand.RUN),
-        (CHAT, '"prompt":"x"', Errand.LOAD),
-        (GENERATE, '"keep_alive":0', Errand.UNLOAD),
-        (GENERATE, '"prompt":"","keep_alive":"0"', Errand.UNLOAD),
-        (GENERATE, '"prompt":"","suffix":"x"', Errand.LOAD),
-        (GENERATE, '"prompt":" ","keep_alive":0', Errand.RUN),
-        ("/api/embed", '"keep_alive":0', Errand.RUN),
-        ("/api/embeddings", '"keep_alive":0', Errand.RUN),
-        ("/v1/chat/completions", '"keep_alive":0', Errand.RUN),
-        ("/v1/completions", '"keep_alive":0', Errand.RUN),
+        (CHAT, '"keep_alive":0', Intent.UNLOAD),
+        (CHAT, '"messages":[ ],"keep_alive":"0s"', Intent.UNLOAD),
+        (CHAT, '"messages":null', Intent.LOAD),
+        (CHAT, '"keep_alive":-1', Intent.LOAD),
+        (CHAT, f'{MESSAGES},"keep_alive":0', Intent.RUN),
+        (CHAT, '"prompt":"x"', Intent.LOAD),
+        (GENERATE, '"keep_alive":0', Intent.UNLOAD),
+        (GENERATE, '"prompt":"","keep_alive":"0"', Intent.UNLOAD),
+        (GENERATE, '"prompt":"","suffix":"x"', Intent.LOAD),
+        (GENERATE, '"prompt":" ","keep_alive":0', Intent.RUN),
+        ("/api/embed", '"keep_alive":0', Intent.RUN),
+        ("/api/embeddings", '"keep_alive":0', Intent.RUN),
+        ("/v1/chat/completions", '"keep_alive":0', Intent.RUN),
+        ("/v1/completions", '"keep_alive":0', Intent.RUN),
     ],
 )
-def test_loading_and_unloading_are_told_from_running(path: str, fields: str, errand: Errand) -> None:
+def test_loading_and_unloading_are_told_from_running(path: str, fields: str, errand: Intent) -> None:
     assert read(path, f'{{"model":"m",{fields}}}'.encode()).errand is errand
 
 
@@ -434,7 +434,7 @@ def test_a_wrong_value_behind_a_right_one_is_seen() -> None:
 
 def test_a_model_of_no_sensible_length_is_not_repeated() -> None:
     body = b'{"model":"' + b"m" * 100_000 + b'"}'
-    assert read(CHAT, body) == Asked(None, stream=True, sure=False)
+    assert read(CHAT, body) == RequestBody(None, stream=True, sure=False)
     assert not read(CHAT, body.replace(b"model", b"Model")).sure
 
 
@@ -442,14 +442,14 @@ def test_brackets_without_end_do_no_harm() -> None:
     for piece in (b"[", b'{"a":', b"[],", b"1,", b'"x":1,'):
         for body in (piece * 300_000, b'{"Model":"m","a":[' + piece * 300_000):
             found = outcome(CHAT, body)
-            assert found == "unexpected EOF" or found == Asked(None, stream=True, sure=False)
+            assert found == "unexpected EOF" or found == RequestBody(None, stream=True, sure=False)
 
 
 def test_a_large_body_is_read_wherever_its_model_stands() -> None:
     image = b'"messages":[{"role":"user","images":["' + b"A" * 5_000_000 + b'"]}]'
     for model in (b'"model":"m"', b'"MODEL":"m"'):
-        assert read(CHAT, b"{" + model + b"," + image + b"}") == Asked("m", stream=True)
-        assert read(CHAT, b"{" + image + b"," + model + b"}") == Asked("m", stream=True)
+        assert read(CHAT, b"{" + model + b"," + image + b"}") == RequestBody("m", stream=True)
+        assert read(CHAT, b"{" + image + b"," + model + b"}") == RequestBody("m", stream=True)
 
 
 @pytest.mark.parametrize(
@@ -488,8 +488,8 @@ def test_a_compressed_body_is_unpacked_where_ollama_does(path: str) -> None:
 
 
 def test_a_compressed_body_is_unpacked_within_bounds() -> None:
-    body = b'{"model":"m","x":"' + b"A" * (MOST_UNPACKED - 20) + b'"}'
-    assert len(body) == MOST_UNPACKED
+    body = b'{"model":"m","x":"' + b"A" * (MAX_UNPACKED - 20) + b'"}'
+    assert len(body) == MAX_UNPACKED
     assert read(V1[0], zstandard.compress(body), b"zstd").model == "m"
     assert not read(V1[0], zstandard.compress(body + b" "), b"zstd").sure
     bomb = zstandard.ZstdCompressor().compressobj()
@@ -511,7 +511,7 @@ FORM = (
 def test_a_transcription_names_its_model_in_a_form() -> None:
     path = "/v1/audio/transcriptions"
     form_type = b"multipart/form-data; boundary=XX"
-    assert read(path, FORM, None, form_type) == Asked("whisper", stream=False)
+    assert read(path, FORM, None, form_type) == RequestBody("whisper", stream=False)
     # Ollama's form reader would prefer a model of the query.
     for query in (b"model=other", b"x"):
         assert not read(path, FORM, None, form_type, query).sure
@@ -521,7 +521,7 @@ def test_a_transcription_names_its_model_in_a_form() -> None:
         (b"", form_type),
         (FORM[:100], form_type),
     ):
-        assert read(path, body, None, kind) == Asked(None, stream=False, sure=False)
+        assert read(path, body, None, kind) == RequestBody(None, stream=False, sure=False)
 
 
 # --- as recorded ---
@@ -575,8 +575,8 @@ def test_recorded_answers_show_that_the_body_was_read_right() -> None:
         assert found.sure, name
         content_type = dict(heard["headers"])["Content-Type"]
         streamed = content_type in {"application/x-ndjson", "text/event-stream"}
-        assert streamed == (found.stream and found.errand is Errand.RUN), name
-        ends = {Errand.LOAD: '"done_reason":"load"', Errand.UNLOAD: '"done_reason":"unload"'}
+        assert streamed == (found.stream and found.errand is Intent.RUN), name
+        ends = {Intent.LOAD: '"done_reason":"load"', Intent.UNLOAD: '"done_reason":"unload"'}
         for errand, mark in ends.items():
             assert (found.errand is errand) == (mark in heard["body"]), name
         compared += 1
@@ -601,7 +601,7 @@ def test_a_body_of_many_values_is_not_decoded_at_once(monkeypatch: pytest.Monkey
 
 
 def test_what_is_packed_is_unpacked_in_slices() -> None:
-    packed = zstandard.compress(b'{"model":"m","input":"' + b"a" * (MOST_UNPACKED - 100) + b'"}')
+    packed = zstandard.compress(b'{"model":"m","input":"' + b"a" * (MAX_UNPACKED - 100) + b'"}')
     slices = read_in_slices("/v1/responses", packed, b"zstd")
     assert sum(1 for _ in slices) >= 20
 
@@ -613,9 +613,9 @@ def test_a_duration_that_nobody_writes_is_left_to_ollama() -> None:
 
 def test_what_all_packed_bodies_become_is_bounded_and_given_back() -> None:
     bomb = zstandard.compress(b'{"model":"m","input":"' + b"a" * 4_000_000 + b'"}')
-    room = Budget(10_000_000)
+    room = ByteBudget(10_000_000)
     readings = [read_in_slices("/v1/responses", bomb, b"zstd", room=room) for _ in range(20)]
-    found: list[Asked] = []
+    found: list[RequestBody] = []
     while readings:
         for reading in list(readings):
             try:

@@ -16,16 +16,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from ulid import ULID
 
-from foreman.jobs.job import Ending, State
+from foreman.jobs.job import State, Transition
 from foreman.service import keeping
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite import opening
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.queries import Filter
 from foreman.store.sqlite.statements import prune
 from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.store.sqlite.store import Store
-from foreman.worker.retention import AWAY, CALM, COPIES_KEPT, EVERY, NOTE_EVERY, ClockWatch, Housekeeping
+from foreman.worker.retention import AWAY, CALM, COPIES_KEPT, EVERY, NOTE_EVERY, ClockWatch, Retention
 from support.live_foreman import settings
 from test_worker import new
 
@@ -50,7 +50,7 @@ class Attic:
             if state == "succeeded":
                 await self.store.succeed(claim, [artifact], None)
             else:
-                ending = Ending(state, None, burned=True, outages=0, error=None)
+                ending = Transition(state, None, burned=True, outages=0, error=None)
                 await self.store.end(claim, lambda _job, _now: ending, [artifact])  # noqa: B023 - the same for all
         return ids
 
@@ -59,7 +59,7 @@ class Attic:
 
     async def clean(self, **variables: str) -> None:
         """One round of the housekeeping, with these settings."""
-        housekeeping = Housekeeping(reactor, self.store, keeping(settings(1, **variables)), patience=0)
+        housekeeping = Retention(reactor, self.store, keeping(settings(1, **variables)), patience=0)
         housekeeping.start()
         while housekeeping._round is None or not housekeeping._round.called:
             await deferLater(reactor, 0.01)
@@ -69,7 +69,7 @@ class Attic:
 @pytest_twisted.async_yield_fixture
 async def attic(tmp_path: Path) -> AsyncIterator[Attic]:
     wall = [1_800_000_000.0]
-    database = Database(reactor, tmp_path / "jobs.db", str(ULID()), lambda: wall[0], Bells())
+    database = Database(reactor, tmp_path / "jobs.db", str(ULID()), lambda: wall[0], Notifications())
     database.open()
     database.start()
     yield Attic(Store(database, lambda: ULID.from_timestamp(wall[0]), 10_000), wall)
@@ -167,10 +167,10 @@ class Watched:
 
     attic: Attic
     clock: Clock = field(factory=Clock)
-    housekeeping: Housekeeping = field(init=False)
+    housekeeping: Retention = field(init=False)
 
     async def begin(self) -> None:
-        self.housekeeping = Housekeeping(self.clock, self.attic.store, keeping(settings(1)))
+        self.housekeeping = Retention(self.clock, self.attic.store, keeping(settings(1)))
         self.housekeeping.start()
         await self.round_is_over()
 
@@ -277,7 +277,7 @@ async def test_a_clock_that_was_noted_by_nobody_or_badly_is_not_trusted(attic: A
 async def test_what_is_kept_for_a_moment_only_waits_no_longer_than_that(attic: Attic) -> None:
     await attic.keep("succeeded")
     clock = Clock()
-    housekeeping = Housekeeping(clock, attic.store, {"succeeded": 2 * EVERY})
+    housekeeping = Retention(clock, attic.store, {"succeeded": 2 * EVERY})
     watched = Watched(attic, clock)
     watched.housekeeping = housekeeping
     housekeeping.start()
@@ -408,7 +408,7 @@ async def test_the_copy_that_an_update_left_is_deleted_after_a_week(attic: Attic
 
 @pytest_twisted.ensureDeferred
 async def test_a_step_overwrites_no_more_than_so_much(attic: Attic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prune, "MOST_BYTES", 250_000)
+    monkeypatch.setattr(prune, "MAX_BYTES", 250_000)
     await attic.keep("succeeded", 10, size=100_000)
     attic.wall[0] += DAY
     assert await attic.store.prune("succeeded", attic.store.now()) == 3

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman.protocol.request_path import origin_form, take_prefix, unescape
-from foreman.protocol.routes import CLOSED, Lane, Redirect, Refusal, Way, allowed_methods, way
+from foreman.protocol.routes import CLOSED, Lane, Redirect, Refusal, Route, allowed_methods, classify
 from support import recordings
 
 NOT_FOUND = Refusal(404, "404 page not found")
@@ -50,8 +50,8 @@ STRICT = {Lane.GATE, Lane.EMBEDDING, Lane.MANAGEMENT}
 
 
 def lane(method: str, target: str | bytes) -> Lane:
-    found = way(method.encode(), target if isinstance(target, bytes) else target.encode())
-    assert isinstance(found, Way)
+    found = classify(method.encode(), target if isinstance(target, bytes) else target.encode())
+    assert isinstance(found, Route)
     return found.lane
 
 
@@ -130,8 +130,8 @@ def test_everything_else_goes_through(method: str, path: str) -> None:
     ],
 )
 def test_each_route_speaks_its_familys_errors(path: str, family: str) -> None:
-    found = way(b"POST", path.encode())
-    assert isinstance(found, Way)
+    found = classify(b"POST", path.encode())
+    assert isinstance(found, Route)
     assert found.family == family
 
 
@@ -149,8 +149,8 @@ def test_each_route_speaks_its_familys_errors(path: str, family: str) -> None:
     ],
 )
 def test_a_path_is_decoded_once(target: bytes, path: str) -> None:
-    found = way(b"POST", target)
-    assert isinstance(found, Way)
+    found = classify(b"POST", target)
+    assert isinstance(found, Route)
     assert found.path == path
     assert (found.lane is Lane.GATE) == (path == "/api/chat")
 
@@ -160,8 +160,8 @@ def test_no_way_of_writing_a_path_changes_its_lane(path: str, data: st.DataObjec
     escaped = data.draw(st.sets(st.integers(1, len(path) - 1)))
     digits = data.draw(st.sampled_from(["%%%02x", "%%%02X"]))
     written = "".join(digits % ord(letter) if at in escaped else letter for at, letter in enumerate(path))
-    found = way(b"POST", written.encode())
-    assert isinstance(found, Way)
+    found = classify(b"POST", written.encode())
+    assert isinstance(found, Route)
     assert (found.lane, found.path) == (lane("POST", path), path)
 
 
@@ -178,7 +178,7 @@ def test_a_nearly_right_path_is_redirected_as_recorded() -> None:
         said, heard = recording["request"], recording["response"]
         prefixes = [value for name, value in said["headers"] if name == "X-Forwarded-Prefix"]
         location = dict(heard["headers"])["Location"].removeprefix(prefixes[0] if prefixes else "")
-        assert way(said["method"].encode(), said["path"].encode()) == Redirect(heard["status"], location.encode())
+        assert classify(said["method"].encode(), said["path"].encode()) == Redirect(heard["status"], location.encode())
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_a_nearly_right_path_is_redirected_as_recorded() -> None:
     ],
 )
 def test_an_unclean_path_is_redirected_as_go_does(target: bytes, location: bytes) -> None:
-    assert way(b"GET", target) == Redirect(307, location)
-    assert way(b"POST", target) == Redirect(307, location)
+    assert classify(b"GET", target) == Redirect(307, location)
+    assert classify(b"POST", target) == Redirect(307, location)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_an_unclean_path_is_redirected_as_go_does(target: bytes, location: bytes
 def test_a_slash_too_many_is_redirected_as_the_router_does(
     method: bytes, target: bytes, status: int, location: bytes
 ) -> None:
-    assert way(method, target) == Redirect(status, location)
+    assert classify(method, target) == Redirect(status, location)
 
 
 @pytest.mark.parametrize(
@@ -279,25 +279,25 @@ CODEX = [
     "method", [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"get", b"QUERY"]
 )
 def test_nobody_reaches_ollamas_own_proxy_in_any_spelling(method: bytes, target: str) -> None:
-    assert way(method, target.encode()) is CLOSED
+    assert classify(method, target.encode()) is CLOSED
 
 
 @given(st.lists(st.sampled_from(["%%%02x", "%%%02X", "%%25%02x", "%c"]), min_size=30, max_size=30), st.data())
 def test_no_way_of_escaping_opens_ollamas_own_proxy(written: list[str], data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(["api/codex/api/chat", "./api//codex", "x/../api/codex/x", "Api/CODEX/v1/x"]))
     escaped = "".join(how % ord(letter) for how, letter in zip(written, path, strict=False))
-    assert way(b"POST", b"/" + escaped.encode()) is CLOSED
+    assert classify(b"POST", b"/" + escaped.encode()) is CLOSED
 
 
 def test_a_path_of_countless_segments_is_not_read_for_ollamas_own_proxy() -> None:
     for path in (b"/codex" * 10_000, b"/../api/./codes" * 4_000 + b"/codex", b"/%25" * 10_000 + b"/codex"):
-        assert way(b"POST", path) is CLOSED
+        assert classify(b"POST", path) is CLOSED
 
 
 def test_the_targets_own_path_counts_for_what_nobody_reaches() -> None:
-    assert way(b"POST", b"/codex/api/chat", b"/api") is CLOSED
-    assert way(b"POST", b"/api/codex/api/chat", b"/ollama") is CLOSED
-    assert isinstance(way(b"POST", b"/codex/api/chat", b"/ollama"), Way)
+    assert classify(b"POST", b"/codex/api/chat", b"/api") is CLOSED
+    assert classify(b"POST", b"/api/codex/api/chat", b"/ollama") is CLOSED
+    assert isinstance(classify(b"POST", b"/codex/api/chat", b"/ollama"), Route)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_the_targets_own_path_counts_for_what_nobody_reaches() -> None:
     ],
 )
 def test_what_only_looks_like_ollamas_own_proxy_goes_its_way(target: bytes) -> None:
-    assert isinstance(way(b"POST", target), Way)
+    assert isinstance(classify(b"POST", target), Route)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_foremans_own_routes_are_its_own_whatever_the_method(method: str, path: 
     ],
 )
 def test_what_is_no_path_is_refused(target: bytes) -> None:
-    assert way(b"GET", target) == BAD_REQUEST
+    assert classify(b"GET", target) == BAD_REQUEST
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_what_is_no_path_is_refused(target: bytes) -> None:
     ],
 )
 def test_escaped_dots_and_slashes_that_something_else_might_resolve_are_refused(target: bytes) -> None:
-    assert way(b"POST", target) == NOT_FOUND
+    assert classify(b"POST", target) == NOT_FOUND
 
 
 @pytest.mark.parametrize(
@@ -394,14 +394,14 @@ def test_escaped_dots_and_slashes_that_something_else_might_resolve_are_refused(
 )
 def test_a_token_that_is_hidden_in_the_path_goes_nowhere(target: bytes) -> None:
     assert take_prefix(target) == (None, target)
-    assert way(b"POST", target) == NOT_FOUND
+    assert classify(b"POST", target) == NOT_FOUND
 
 
 @pytest.mark.parametrize("token", [b"\0", b"a\rb", b"a b", b"\x7f", b"a#b"])
 def test_a_token_of_no_visible_letters_is_none(token: bytes) -> None:
     target = b"/k/" + token + b"/api/chat"
     assert take_prefix(target) == (None, target)
-    assert way(b"POST", target) == BAD_REQUEST
+    assert classify(b"POST", target) == BAD_REQUEST
 
 
 @pytest.mark.parametrize(
@@ -409,16 +409,16 @@ def test_a_token_of_no_visible_letters_is_none(token: bytes) -> None:
 )
 def test_a_dot_segment_is_no_token(target: bytes, location: bytes | None) -> None:
     assert take_prefix(target) == (None, target)
-    assert way(b"POST", target) == (NOT_FOUND if location is None else Redirect(307, location))
+    assert classify(b"POST", target) == (NOT_FOUND if location is None else Redirect(307, location))
 
 
 def test_nobody_gets_a_tunnel() -> None:
-    assert way(b"CONNECT", b"example.com:443") == NOT_FOUND
-    assert way(b"CONNECT", b"/api/chat") == NOT_FOUND
+    assert classify(b"CONNECT", b"example.com:443") == NOT_FOUND
+    assert classify(b"CONNECT", b"/api/chat") == NOT_FOUND
 
 
 def test_the_options_of_the_whole_server_go_through() -> None:
-    assert way(b"OPTIONS", b"*") == Way(Lane.METADATA, "ollama", "*")
+    assert classify(b"OPTIONS", b"*") == Route(Lane.METADATA, "ollama", "*")
 
 
 @pytest.mark.parametrize(
@@ -491,11 +491,11 @@ def test_a_405_of_the_target_names_the_methods_that_foreman_knows() -> None:
 def test_every_recorded_route_has_a_way() -> None:
     for name in recordings.names():
         said = recordings.load(name)["request"]
-        found = way(said["method"].encode(), origin_form(said["path"].encode()))
+        found = classify(said["method"].encode(), origin_form(said["path"].encode()))
         if name.startswith("codex-"):
             assert found is CLOSED, name
         else:
-            assert isinstance(found, Way) or name.startswith(("path-", "slash-", "wire-connect")), name
+            assert isinstance(found, Route) or name.startswith(("path-", "slash-", "wire-connect")), name
 
 
 SEGMENTS = st.sampled_from(
@@ -514,13 +514,13 @@ TARGETS = st.one_of(
 
 @given(st.sampled_from([b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS"]), TARGETS)
 def test_what_goes_through_means_the_same_everywhere(method: bytes, target: bytes) -> None:
-    found = way(method, target)
+    found = classify(method, target)
     if isinstance(found, Redirect):
         assert found.location.startswith(b"/")
         assert not found.location.startswith((b"//", b"/\\"))
         assert found.location.isascii()
         assert not any(byte <= 0x20 for byte in found.location)
-    if isinstance(found, Way):
+    if isinstance(found, Route):
         raw = target.partition(b"?")[0]
         assert found.path.encode() == unquote_to_bytes(raw)
         segments = found.path.split("/")[1:]
@@ -534,20 +534,20 @@ def test_what_goes_through_means_the_same_everywhere(method: bytes, target: byte
 
 @given(TARGETS)
 def test_a_redirect_leads_to_an_end(target: bytes) -> None:
-    found = way(b"GET", target)
+    found = classify(b"GET", target)
     for _ in range(3):
         if not isinstance(found, Redirect):
             return
-        found = way(b"GET", found.location)
+        found = classify(b"GET", found.location)
     pytest.fail(f"{target!r} leads to {found}")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(lambda name: name not in {".", ".."}))
 def test_a_model_is_found_under_any_name_that_is_written_out(name: str) -> None:
-    found = way(b"GET", b"/v1/models/" + quote_from_bytes(name.encode(), safe=b"").encode())
-    assert found == NOT_FOUND or isinstance(found, Redirect | Way)
+    found = classify(b"GET", b"/v1/models/" + quote_from_bytes(name.encode(), safe=b"").encode())
+    assert found == NOT_FOUND or isinstance(found, Redirect | Route)
     if "/" not in name:
-        assert found == Way(Lane.METADATA, "openai", f"/v1/models/{name}")
+        assert found == Route(Lane.METADATA, "openai", f"/v1/models/{name}")
 
 
 # --- held against a plain reading of Go's rules ---
@@ -603,12 +603,12 @@ def spellings(draw: st.DrawFn) -> bytes:
 def test_no_spelling_slips_past_the_gate_or_the_guard(target: bytes) -> None:
     """Whatever Ollama would take for a guarded route is guarded, or does not reach it."""
     _, rest = take_prefix(origin_form(target))
-    found = way(b"POST", rest)
+    found = classify(b"POST", rest)
     routed = go_routes(rest)
-    if isinstance(found, Way):
+    if isinstance(found, Route):
         assert found.path.encode() == routed
         assert not found.path.startswith("/k/")
     for path in (*GATE, *EMBEDDING, *MANAGEMENT):
         if routed == path.encode():
-            assert isinstance(found, Way)
+            assert isinstance(found, Route)
             assert found.lane is lane("POST", path)

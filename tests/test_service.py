@@ -30,7 +30,7 @@ from foreman.system.listening import BACKLOG
 from foreman.target.inventory import Inventory
 from foreman.target.warmup import Warmer
 from foreman.web.server.access_log import AccessLog
-from foreman.web.server.factory import DoorFactory
+from foreman.web.server.factory import ConnectionFactory
 from support import raw_http
 from support.in_memory_foreman import doorstep
 from support.live_foreman import RunningForeman, listen, port_of, settings, start_foreman
@@ -199,7 +199,7 @@ async def test_what_was_started_first_is_stopped_last(house: Builder, monkeypatc
         monkeypatch.setattr(owner, name, noted)
 
     note(one.service._port, "stopService", "port closed")
-    note(DoorFactory, "drain", "idle connections closed")
+    note(ConnectionFactory, "drain", "idle connections closed")
     note(Gate, "close", "gate closed")
     note(Warmer, "stop", "loading given up")
     note(Inventory, "stop", "polls ended")

@@ -12,20 +12,20 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.web.server.body import IN_MEMORY, MEMORY_IN_ALL, Arriving, Bodies, HeldBody, NotHeld
+from foreman.web.server.body import IN_MEMORY, MEMORY_IN_ALL, Arriving, BodyRefused, BodySpool, SpooledBody
 from support.in_memory_foreman import doorstep
 from support.raw_http import request
 
 
-def read(body: HeldBody) -> bytes:
+def read(body: SpooledBody) -> bytes:
     value = body.value()
     return value if isinstance(value, bytes) else value.read()
 
 
 @given(st.lists(st.integers(0, IN_MEMORY // 2), max_size=6))
 def test_a_body_is_given_back_as_it_came(sizes: list[int]) -> None:
-    bodies = Bodies(10 * IN_MEMORY, 10 * IN_MEMORY)
-    body = HeldBody(5 * IN_MEMORY, bodies)
+    bodies = BodySpool(10 * IN_MEMORY, 10 * IN_MEMORY)
+    body = SpooledBody(5 * IN_MEMORY, bodies)
     sent = [bytes([number]) * size for number, size in enumerate(sizes)]
     for piece in sent:
         body.add(piece)
@@ -40,8 +40,8 @@ def test_a_body_is_given_back_as_it_came(sizes: list[int]) -> None:
 
 
 def test_what_is_announced_takes_no_room_until_it_has_come() -> None:
-    bodies = Bodies(1000, 1000)
-    body = HeldBody(1000, bodies)
+    bodies = BodySpool(1000, 1000)
+    body = SpooledBody(1000, bodies)
     body.expect(600)
     assert bodies.used == 0
     body.add(b"x" * 600)
@@ -51,10 +51,10 @@ def test_what_is_announced_takes_no_room_until_it_has_come() -> None:
 
 
 def test_too_much_for_one_is_413_and_takes_no_room() -> None:
-    bodies = Bodies(1000, 1000)
-    body = HeldBody(100, bodies)
+    bodies = BodySpool(1000, 1000)
+    body = SpooledBody(100, bodies)
     for do in (lambda: body.expect(101), lambda: body.add(b"x" * 101)):
-        with pytest.raises(NotHeld, match="FOREMAN_MAX_BODY") as refused:
+        with pytest.raises(BodyRefused, match="FOREMAN_MAX_BODY") as refused:
             do()
         assert refused.value.status == 413
     assert bodies.used == 0
@@ -63,12 +63,12 @@ def test_too_much_for_one_is_413_and_takes_no_room() -> None:
 
 
 def test_too_much_for_all_is_503_and_takes_no_room() -> None:
-    bodies = Bodies(150, 150)
-    first, second = HeldBody(100, bodies, "me"), HeldBody(100, bodies, "you")
+    bodies = BodySpool(150, 150)
+    first, second = SpooledBody(100, bodies, "me"), SpooledBody(100, bodies, "you")
     first.add(b"x" * 100)
     second.add(b"x" * 50)
     for do in (lambda: second.expect(51), lambda: second.add(b"x")):
-        with pytest.raises(NotHeld, match="FOREMAN_BODY_BUDGET") as refused:
+        with pytest.raises(BodyRefused, match="FOREMAN_BODY_BUDGET") as refused:
             do()
         assert refused.value.status == 503
     second.close()
@@ -78,11 +78,11 @@ def test_too_much_for_all_is_503_and_takes_no_room() -> None:
 
 
 def test_one_caller_has_a_share_and_leaves_the_rest_to_others() -> None:
-    bodies = Bodies(200, 100)
-    mine, more, others = HeldBody(100, bodies, "me"), HeldBody(100, bodies, "me"), HeldBody(100, bodies, "you")
+    bodies = BodySpool(200, 100)
+    mine, more, others = SpooledBody(100, bodies, "me"), SpooledBody(100, bodies, "me"), SpooledBody(100, bodies, "you")
     mine.add(b"x" * 90)
     for do in (lambda: more.expect(11), lambda: more.add(b"x" * 11)):
-        with pytest.raises(NotHeld, match="of this caller"):
+        with pytest.raises(BodyRefused, match="of this caller"):
             do()
     others.add(b"x" * 100)
     mine.close()
@@ -94,7 +94,7 @@ def test_one_caller_has_a_share_and_leaves_the_rest_to_others() -> None:
 class Slow:
     """A request whose body comes slowly."""
 
-    body: HeldBody
+    body: SpooledBody
     refused: list[int] = field(factory=list)
 
     def arriving(self) -> Arriving:
@@ -105,40 +105,40 @@ class Slow:
         self.body.close()
 
 
-def some_slow(limit: int, share: int, *callers: str) -> tuple[Bodies, list[Slow]]:
+def some_slow(limit: int, share: int, *callers: str) -> tuple[BodySpool, list[Slow]]:
     """Room with a slow body of 100 bytes of each of ``callers``, the slowest first."""
     slow: list[Slow] = []
-    bodies = Bodies(limit, share, slow=lambda: [one.arriving() for one in slow if not one.refused])
+    bodies = BodySpool(limit, share, slow=lambda: [one.arriving() for one in slow if not one.refused])
     for caller in callers:
-        slow.append(Slow(HeldBody(limit, bodies, caller)))
+        slow.append(Slow(SpooledBody(limit, bodies, caller)))
         slow[-1].body.add(b"x" * 100)
     return bodies, slow
 
 
 def test_where_room_is_needed_the_slowest_bodies_go_and_no_more_of_them_than_needed() -> None:
     bodies, slow = some_slow(1000, 1000, "a", "b", "c")
-    HeldBody(1000, bodies, "d").add(b"x" * 700)
-    newcomer = HeldBody(1000, bodies, "e")
+    SpooledBody(1000, bodies, "d").add(b"x" * 700)
+    newcomer = SpooledBody(1000, bodies, "e")
     newcomer.expect(200)
     newcomer.add(b"x" * 150)
     assert [one.refused for one in slow] == [[408], [408], []]
-    with pytest.raises(NotHeld):
+    with pytest.raises(BodyRefused):
         newcomer.expect(500)
     assert not slow[2].refused
 
 
 def test_whoever_has_too_much_loses_slow_bodies_of_its_own_alone() -> None:
     bodies, slow = some_slow(10_000, 1000, "me", "you", "me")
-    HeldBody(1000, bodies, "me").add(b"x" * 750)
-    HeldBody(1000, bodies, "me").add(b"x" * 200)
+    SpooledBody(1000, bodies, "me").add(b"x" * 750)
+    SpooledBody(1000, bodies, "me").add(b"x" * 200)
     assert [one.refused for one in slow] == [[408], [], [408]]
     assert bodies.used == 1050
 
 
 def test_a_slow_body_does_not_make_room_for_itself() -> None:
     bodies, slow = some_slow(200, 200, "me")
-    HeldBody(200, bodies, "you").add(b"x" * 100)
-    with pytest.raises(NotHeld):
+    SpooledBody(200, bodies, "you").add(b"x" * 100)
+    with pytest.raises(BodyRefused):
         slow[0].body.add(b"x")
     assert slow[0].refused == []
     assert bodies.used == 200
@@ -146,22 +146,22 @@ def test_a_slow_body_does_not_make_room_for_itself() -> None:
 
 def test_a_slow_body_that_needs_room_goes_itself() -> None:
     bodies, slow = some_slow(200, 200, "me")
-    newcomer = HeldBody(200, bodies, "you", lambda: True)
+    newcomer = SpooledBody(200, bodies, "you", lambda: True)
     newcomer.add(b"x" * 100)
-    with pytest.raises(NotHeld, match="slowly"):
+    with pytest.raises(BodyRefused, match="slowly"):
         newcomer.add(b"x")
     assert slow[0].refused == []
 
 
 def test_memory_has_a_bound_of_its_own_and_gives_way_to_files() -> None:
-    bodies = Bodies(2 * MEMORY_IN_ALL, 2 * MEMORY_IN_ALL, files=3)
-    held = [HeldBody(IN_MEMORY, bodies) for _ in range(200)]
+    bodies = BodySpool(2 * MEMORY_IN_ALL, 2 * MEMORY_IN_ALL, files=3)
+    held = [SpooledBody(IN_MEMORY, bodies) for _ in range(200)]
 
     def fill() -> None:
         for body in held:
             body.add(bytes(IN_MEMORY))
 
-    with pytest.raises(NotHeld) as refused:
+    with pytest.raises(BodyRefused) as refused:
         fill()
     assert refused.value.status == 503
     assert MEMORY_IN_ALL - IN_MEMORY <= bodies.in_memory <= MEMORY_IN_ALL
@@ -173,15 +173,15 @@ def test_memory_has_a_bound_of_its_own_and_gives_way_to_files() -> None:
 
 def test_where_memory_is_full_a_body_of_any_size_goes_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foreman.web.server.body.MEMORY_IN_ALL", 1000)
-    bodies = Bodies(10_000, 10_000, files=2)
-    held = [HeldBody(1000, bodies) for _ in range(5)]
+    bodies = BodySpool(10_000, 10_000, files=2)
+    held = [SpooledBody(1000, bodies) for _ in range(5)]
     for body in held[:2]:
         body.add(b"x" * 500)
     for body in held[2:4]:
         body.add(b"ab")
         body.add(b"c")
         assert (body.in_file, read(body)) == (True, b"abc")
-    with pytest.raises(NotHeld, match="memory") as refused:
+    with pytest.raises(BodyRefused, match="memory") as refused:
         held[4].add(b"x")
     assert (refused.value.status, "FOREMAN_BODY_BUDGET" in str(refused.value)) == (503, False)
     held[0].close()
@@ -193,8 +193,8 @@ def test_where_memory_is_full_a_body_of_any_size_goes_to_a_file(monkeypatch: pyt
 
 
 def test_a_body_that_is_closed_takes_nothing_more() -> None:
-    bodies = Bodies(100, 100)
-    body = HeldBody(100, bodies)
+    bodies = BodySpool(100, 100)
+    body = SpooledBody(100, bodies)
     body.close()
     body.add(b"x")
     assert bodies.used == 0

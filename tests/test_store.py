@@ -18,15 +18,15 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from ulid import ULID
 
-from foreman.jobs.job import Ending, Mishap, NewJob, after
+from foreman.jobs.job import AttemptError, NewJob, Transition, after
 from foreman.store.errors import StoreUnavailable, TookTooLong
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite import opening
 from foreman.store.sqlite import read_queue as looks_module
 from foreman.store.sqlite import writer as writer_module
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.queries import Filter
-from foreman.store.sqlite.read_queue import Looks
+from foreman.store.sqlite.read_queue import ReadQueue
 from foreman.store.sqlite.statements import enqueue, user_actions
 from foreman.store.sqlite.statements.enqueue import KeyReused
 from foreman.store.sqlite.statements.transaction import Artifact, Transaction, WrongState
@@ -63,7 +63,7 @@ class Served:
         self.stores: list[Store] = []
 
     def store(self, *, start: bool = True, max_jobs: int = 10_000) -> Store:
-        database = Database(reactor, self.path, str(ULID()), self.wall, Bells())
+        database = Database(reactor, self.path, str(ULID()), self.wall, Notifications())
         store = Store(database, lambda: ULID.from_timestamp(self.wall.now), max_jobs)
         database.open()
         self.stores.append(store)
@@ -201,7 +201,7 @@ async def test_who_stops_listening_has_not_taken_back_what_was_asked(served: Ser
 
 @ensureDeferred
 async def test_whoever_comes_when_too_many_wait_is_sent_away(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "MOST_WAITING", 3)
+    monkeypatch.setattr(writer_module, "MAX_WAITING", 3)
     store = served.store()
     outcomes = await gatherResults([soon(outcome(store.enqueue([new()]))) for _ in range(10)])
     refused = [one for one in outcomes if isinstance(one, StoreUnavailable)]
@@ -295,7 +295,7 @@ async def test_what_was_cancelled_while_it_ran_can_be_tried_again_and_is_no_long
     claim = await store.claim("gate", lambda _: 0)
     assert claim is not None
     await store.cancel(enqueued.id)
-    mishap = Mishap("busy", "why")
+    mishap = AttemptError("busy", "why")
     ended = await store.end(claim, lambda job, now: after(job, mishap, now, 0.5))
     again = await store.retry(enqueued.id)
     assert (ended.state, again.state, again.cancel_asked_at, again.finished_at) == ("cancelled", "queued", None, None)
@@ -311,7 +311,7 @@ async def test_a_deadline_is_not_forgotten_while_its_job_runs(served: Served) ->
     assert await store.sweep() is None
     due: list[int] = []
     store.bells.on_due = due.append
-    await store.end(claim, lambda job, _: Ending("queued", None, burned=False, outages=0, error=job.error))
+    await store.end(claim, lambda job, _: Transition("queued", None, burned=False, outages=0, error=job.error))
     assert due == [deadline]
 
 
@@ -321,7 +321,7 @@ async def test_a_claim_passes_over_what_has_expired_a_few_at_a_time(
 ) -> None:
     from foreman.store.sqlite.statements import execution
 
-    monkeypatch.setattr(execution, "MOST_EXPIRED", 3)
+    monkeypatch.setattr(execution, "MAX_EXPIRED", 3)
     store = served.store()
     await store.enqueue([new(deadline=store.now() + 1000) for _ in range(4)])
     (last,) = await store.enqueue([new()])
@@ -556,13 +556,13 @@ async def test_a_look_that_takes_too_long_is_given_up_and_the_next_is_not(
 async def test_what_a_caller_asks_waits_in_its_own_queue(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     store = served.store()
     callers: list[tuple[str | None, bool]] = []
-    look = Looks.look
+    look = ReadQueue.look
 
-    def seen(self: Looks, work: Any, arguments: Any, caller: str | None = None, *, patient: bool = False) -> Any:
+    def seen(self: ReadQueue, work: Any, arguments: Any, caller: str | None = None, *, patient: bool = False) -> Any:
         callers.append((caller, patient))
         return look(self, work, arguments, caller, patient=patient)
 
-    monkeypatch.setattr(Looks, "look", seen)
+    monkeypatch.setattr(ReadQueue, "look", seen)
     (taken,) = await store.enqueue([new(owner="alice", idempotency_key="k")])
     assert await store.keyed("alice", ["k", "other"]) == {"k": "f"}
     assert [job and job.id for job in await store.several([taken.id, "gone"], "alice")] == [taken.id, None]

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from foreman.jobs.job import Job
-from foreman.store.sqlite.batched_reads import MOST, Gathered
+from foreman.store.sqlite.batched_reads import MOST, BatchedReads
 
 
 class Looks:
@@ -36,7 +36,7 @@ def outcome(deferred: Deferred[Any]) -> list[Any]:
 
 def test_who_comes_while_one_looks_shares_the_next_look() -> None:
     looks = Looks()
-    gathered = Gathered(looks)
+    gathered = BatchedReads(looks)
     found = [outcome(gathered.get(id_)) for id_ in ("a", "b", "c", "b")]
     assert [ids for ids, _ in looks.under_way] == [["a"]]
     looks.answer(0)
@@ -47,7 +47,7 @@ def test_who_comes_while_one_looks_shares_the_next_look() -> None:
 
 def test_who_asks_on_hearing_an_answer_gets_a_look_that_begins_after_that() -> None:
     looks, again = Looks(), []
-    gathered = Gathered(looks)
+    gathered = BatchedReads(looks)
     gathered.get("a").addCallback(lambda _: again.append(outcome(gathered.get("a"))))
     looks.answer(0)
     assert len(looks.under_way) == 2
@@ -57,7 +57,7 @@ def test_who_asks_on_hearing_an_answer_gets_a_look_that_begins_after_that() -> N
 
 def test_a_look_that_fails_is_told_to_all_of_it_and_to_nobody_else() -> None:
     looks = Looks()
-    gathered = Gathered(looks)
+    gathered = BatchedReads(looks)
     first, second = gathered.get("a"), gathered.get("b")
     looks.under_way[0][1].errback(OSError("gone"))
     with pytest.raises(OSError, match="gone"):
@@ -68,7 +68,7 @@ def test_a_look_that_fails_is_told_to_all_of_it_and_to_nobody_else() -> None:
 
 def test_who_leaves_leaves_the_others_their_look() -> None:
     looks = Looks()
-    gathered = Gathered(looks)
+    gathered = BatchedReads(looks)
     left, stays = gathered.get("a"), gathered.get("b")
     outcome(left)
     left.cancel()
@@ -79,7 +79,7 @@ def test_who_leaves_leaves_the_others_their_look() -> None:
 
 def test_no_look_is_for_more_than_so_many() -> None:
     looks = Looks()
-    gathered = Gathered(looks)
+    gathered = BatchedReads(looks)
     for number in range(MOST + 2):
         outcome(gathered.get(str(number)))
     looks.answer(0)

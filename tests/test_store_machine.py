@@ -21,7 +21,7 @@ from ulid import ULID
 
 from foreman.errors import ForemanError
 from foreman.jobs import job as jobs
-from foreman.jobs.job import ENDED, FOLLOWS, Ending, Job, JobError, JobLane, Mishap, NewJob, State, Usage
+from foreman.jobs.job import ENDED, FOLLOWS, AttemptError, Job, JobError, JobLane, NewJob, State, Transition, Usage
 from foreman.protocol.model_names import parse, same_model
 from foreman.store.sqlite import opening, queries
 from foreman.store.sqlite.queries import Filter
@@ -37,7 +37,7 @@ T = TypeVar("T")
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 #: Each is a story of sixty steps; thousands of them were run when this was written.
 EXAMPLES = 200
-MOST_WAITING = 9
+MAX_WAITING = 9
 BEGINNING = 1_700_000_000_000
 MINUTE = 60_000
 LONGEST_PAUSE = round(jobs.LONGEST_PAUSE * 1000)
@@ -73,7 +73,7 @@ class Model:
             self.known[id_].events.append((told, job.fence))
         return job
 
-    def finish(self, job: Job, ending: Ending, now: int, told: str | None = None) -> None:
+    def finish(self, job: Job, ending: Transition, now: int, told: str | None = None) -> None:
         """A try ends."""
         known = self.known[job.id]
         known.attempts[job.fence] = told or ending.state
@@ -135,7 +135,7 @@ new_jobs = st.builds(
 )
 bonuses = st.fixed_dictionaries({name: st.sampled_from([0, 0, 0, 0, 2 * MINUTE, None]) for name in "abc"})
 mishaps = st.builds(
-    Mishap,
+    AttemptError,
     st.sampled_from(get_args(jobs.ErrorClass)),
     st.just("why"),
     st.sampled_from([None, None, 0.0, 5.0, 9999.0]),
@@ -216,7 +216,7 @@ class StoreMachine(RuleBasedStateMachine):
         given = self.new_ids(len(new))
         expected, added = self.expected(new, given)
         try:
-            enqueued: Any = self.do(lambda tx: enqueue.enqueue(tx, new, given, MOST_WAITING))
+            enqueued: Any = self.do(lambda tx: enqueue.enqueue(tx, new, given, MAX_WAITING))
         except enqueue.TooManyJobs:
             enqueued = "full"
         except enqueue.KeyReused as problem:
@@ -258,7 +258,7 @@ class StoreMachine(RuleBasedStateMachine):
             outcome.append((id_, False))
             added.append((self.as_job(one, id_), one))
         owners = [job.owner for job in (*self.model.in_state("scheduled", "queued"), *(job for job, _ in added))]
-        left = MOST_WAITING - len(owners)
+        left = MAX_WAITING - len(owners)
         # The last of a caller's was one too many if it had its share before.
         if added and (left < 0 or any(owners.count(one.owner) > 7 * (left + 1) for one in new)):
             return "full", []
@@ -335,7 +335,7 @@ class StoreMachine(RuleBasedStateMachine):
                 elif write == "succeed":
                     self.succeed(claim, [], None)
                 elif write == "end":
-                    self.end(claim, Mishap("refused", "why"), 0.5, [])
+                    self.end(claim, AttemptError("refused", "why"), 0.5, [])
                 else:
                     self.release(claim)
 
@@ -371,11 +371,11 @@ class StoreMachine(RuleBasedStateMachine):
             for name in ("partial", "error"):
                 self.model.known[job.id].artifacts.pop(name, None)
             self.model.change(job.id, usage=usage)
-            self.model.finish(job, Ending("succeeded", None, burned=True, outages=0, error=None), self.now)
+            self.model.finish(job, Transition("succeeded", None, burned=True, outages=0, error=None), self.now)
 
     @rule(claim=claims, mishap=mishaps, jitter=st.sampled_from([0.0, 0.5, 1.0]), given=artifacts)
-    def end(self, claim: Claim, mishap: Mishap, jitter: float, given: list[Artifact]) -> None:
-        def decide(job: Job, now: int) -> Ending:
+    def end(self, claim: Claim, mishap: AttemptError, jitter: float, given: list[Artifact]) -> None:
+        def decide(job: Job, now: int) -> Transition:
             return jobs.after(job, mishap, now, jitter)
 
         if (job := self.written(claim, lambda tx: execution.end(tx, claim, decide, given))) is not None:
@@ -393,7 +393,7 @@ class StoreMachine(RuleBasedStateMachine):
         if (job := self.written(claim, lambda tx: execution.release(tx, claim))) is not None:
             asked = job.cancel_asked_at is not None
             state: State = "cancelled" if asked else "queued"
-            ending = Ending(state, None, burned=False, outages=job.outages, error=job.error)
+            ending = Transition(state, None, burned=False, outages=job.outages, error=job.error)
             self.left_behind(job)
             self.model.finish(job, ending, self.now, None if asked else "released")
 

@@ -29,7 +29,7 @@ from foreman.cli.commands import checks
 from foreman.config.settings import Config
 from foreman.jobs.job import NewJob
 from foreman.store.errors import StoreRefused, StoreUnavailable, TookTooLong
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite import backup, locking, opening
 from foreman.store.sqlite import database as database_module
 from foreman.store.sqlite import read_queue as looks_module
@@ -238,7 +238,7 @@ def test_a_file_is_locked_by_its_name_where_its_bytes_cannot_be(
 async def test_a_path_that_is_a_symbolic_link_is_the_file_that_it_points_to(tmp_path: Path) -> None:
     path, link = tmp_path / "real" / "jobs.sqlite", tmp_path / "link.db"
     link.symlink_to(path)  # which is not there yet
-    database = Database(reactor, link, "first", lambda: NOW / 1000, Bells())
+    database = Database(reactor, link, "first", lambda: NOW / 1000, Notifications())
     database.open()
     assert "another foreman uses the jobs" in opened_elsewhere(path)
     database.start()
@@ -408,7 +408,7 @@ def test_a_place_where_no_file_can_be_is_said(tmp_path: Path, place: str) -> Non
 async def test_a_store_that_could_not_be_opened_is_tried_again_until_it_can(tmp_path: Path) -> None:
     hindrance = tmp_path / "jobs"
     hindrance.write_text("in the way")
-    database = Database(reactor, hindrance / "jobs.sqlite", "first", lambda: NOW / 1000, Bells())
+    database = Database(reactor, hindrance / "jobs.sqlite", "first", lambda: NOW / 1000, Notifications())
     database.open()
     clock = Clock()
     clock.getThreadPool = reactor.getThreadPool  # type: ignore[attr-defined]
@@ -449,7 +449,7 @@ async def test_the_locks_of_readers_outlive_the_tries_to_open_a_store_on_a_full_
 
     monkeypatch.setattr(opening, "_open", full)
     conditions: list[str] = []
-    database = Database(reactor, path, "second", lambda: NOW / 1000, Bells())
+    database = Database(reactor, path, "second", lambda: NOW / 1000, Notifications())
     database.open()
     database.start()
     conditions.append(database.condition)
@@ -508,7 +508,7 @@ async def test_a_store_that_could_not_be_opened_gives_its_lock_back_at_the_end(
     with monkeypatch.context() as patched:
         patched.setattr(opening, "_open", lambda *_: os.open(tmp_path / "none", os.O_RDONLY))
         for is_trying in (False, True):
-            database = Database(reactor, path, "second", lambda: NOW / 1000, Bells())
+            database = Database(reactor, path, "second", lambda: NOW / 1000, Notifications())
             database.open()
             database.start()
             trying = database._try_again()
@@ -629,7 +629,7 @@ def test_an_sqlite_that_is_too_old_costs_the_jobs_and_nothing_else(
     before = digests(tmp_path)
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
     monkeypatch.setattr(sqlite3, "sqlite_version", "3.36.0")
-    database = Database(Clock(), path, "second", lambda: NOW / 1000, Bells())
+    database = Database(Clock(), path, "second", lambda: NOW / 1000, Notifications())
     database.open()
     database.start()  # and nothing is tried again: a waiting timer would fail this test
     assert database.condition == "broken"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from foreman.jobs.job import STATES, ArtifactInfo, Ending, NewJob
+from foreman.jobs.job import STATES, ArtifactInfo, NewJob, Transition
 from foreman.store.sqlite import blobs, opening, queries
 from foreman.store.sqlite.blobs import ArtifactGone, Stored
 from foreman.store.sqlite.queries import Filter, page_statements
@@ -112,7 +112,9 @@ def work(tx: Transaction) -> None:
     first, second, third, fourth, fifth = (claim for claim in claims if claim is not None)
     execution.keep(tx, first, 1, b"line")
     execution.succeed(tx, first, [Artifact("response", "text/plain", b"")], None)
-    execution.end(tx, second, lambda job, now: Ending("scheduled", now + 10, burned=True, outages=0, error=job.error))
+    execution.end(
+        tx, second, lambda job, now: Transition("scheduled", now + 10, burned=True, outages=0, error=job.error)
+    )
     execution.release(tx, third)
     user_actions.cancel(tx, fourth.job.id)
     execution.rescue(tx, "another boot")

@@ -12,12 +12,12 @@ from twisted.internet.task import Clock
 from foreman.store.errors import TooManyLooks, unavailable
 from foreman.store.sqlite.read_queue import (
     LONGEST_WAIT,
-    MOST_WAITING,
-    MOST_WAITING_OF_ONE,
+    MAX_WAITING,
+    MAX_WAITING_OF_ONE,
     OF_CALLERS,
     READERS,
-    Look,
-    Looks,
+    Read,
+    ReadQueue,
 )
 
 
@@ -28,10 +28,10 @@ class Pool:
     :ivar running: the looks that run, by what they were asked.
     """
 
-    running: dict[str, tuple[Look, Deferred[Any]]] = field(factory=dict)
+    running: dict[str, tuple[Read, Deferred[Any]]] = field(factory=dict)
     begun: list[str] = field(factory=list)
 
-    def runWithConnection(self, work: Callable[..., Any], look: Look, *_: Any) -> Deferred[Any]:
+    def runWithConnection(self, work: Callable[..., Any], look: Read, *_: Any) -> Deferred[Any]:
         name = look.arguments[0]
         running: Deferred[Any] = Deferred()
         self.running[name] = look, running
@@ -49,11 +49,11 @@ class Bench:
 
     pool: Pool = field(factory=Pool)
     clock: Clock = field(factory=Clock)
-    looks: Looks = field(init=False)
+    looks: ReadQueue = field(init=False)
     answers: dict[str, Any] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        self.looks = Looks(self.pool, self.clock)  # type: ignore[arg-type]
+        self.looks = ReadQueue(self.pool, self.clock)  # type: ignore[arg-type]
 
     def ask(self, name: str, caller: str | None = None, *, patient: bool = False) -> Deferred[Any]:
         asked: Deferred[Any] = self.looks.look(lambda: None, [name], caller, patient=patient)
@@ -98,10 +98,10 @@ def test_callers_take_turns_and_foreman_goes_first() -> None:
 
 def test_too_many_looks_of_one_caller_and_of_all_are_sent_away() -> None:
     bench = Bench()
-    for number in range(MOST_WAITING_OF_ONE + 5):
+    for number in range(MAX_WAITING_OF_ONE + 5):
         bench.ask(f"a{number}", "alice")
     assert sum(isinstance(answer, TooManyLooks) for answer in bench.answers.values()) == 4
-    for number in range(MOST_WAITING):
+    for number in range(MAX_WAITING):
         bench.ask(f"b{number}", f"other{number}")
     refused = [name for name, answer in bench.answers.items() if name[0] == "b" and isinstance(answer, TooManyLooks)]
     assert refused
@@ -111,11 +111,11 @@ def test_too_many_looks_of_one_caller_and_of_all_are_sent_away() -> None:
 
 def test_looks_that_are_never_sent_away_take_no_place_from_those_that_may_be() -> None:
     bench = Bench()
-    for number in range(MOST_WAITING + 10):
+    for number in range(MAX_WAITING + 10):
         bench.ask(f"a{number}", "alice", patient=True)
-    asked = [bench.ask(f"list{number}", "alice") for number in range(MOST_WAITING_OF_ONE + 1)]
+    asked = [bench.ask(f"list{number}", "alice") for number in range(MAX_WAITING_OF_ONE + 1)]
     assert [name for name, answer in bench.answers.items() if isinstance(answer, TooManyLooks)] == [
-        f"list{MOST_WAITING_OF_ONE}"
+        f"list{MAX_WAITING_OF_ONE}"
     ]
     bench.ask("b0", "bob")
     bench.ask("c0", "carol")
@@ -128,10 +128,10 @@ def test_looks_that_are_never_sent_away_take_no_place_from_those_that_may_be() -
     while bench.pool.running:
         bench.pool.end(next(iter(bench.pool.running)))
     assert bench.answers["again"] == "seen again"
-    for number in range(MOST_WAITING_OF_ONE + 1):  # one of them runs
+    for number in range(MAX_WAITING_OF_ONE + 1):  # one of them runs
         bench.ask(f"later{number}", "alice")
     assert not any(
-        isinstance(bench.answers.get(f"later{number}"), TooManyLooks) for number in range(MOST_WAITING_OF_ONE + 1)
+        isinstance(bench.answers.get(f"later{number}"), TooManyLooks) for number in range(MAX_WAITING_OF_ONE + 1)
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from foreman import errors
-from foreman.jobs.job import MOST_BREAKS
+from foreman.jobs.job import MAX_BREAKS
 from foreman.worker.target_check import ENOUGH, PAUSE
 from test_worker import JSON, LAST, VECTOR, Shop, new, shop  # noqa: F401 - a fixture
 
@@ -77,14 +77,14 @@ async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_
     """Ollama may have come back in between."""
     shop.start()
     (id_,) = await shop.hand_over(new())
-    for number in range(1, MOST_BREAKS + 1):
+    for number in range(1, MAX_BREAKS + 1):
         (await shop.asked(number)).begin(404, TEXT).say(b"404 page not found\n").end()
         job = await shop.becomes(id_, "scheduled")
         assert (job.attempt, job.outages) == (0, number)
         assert job.error is not None
         assert "Ollama is there" in job.error.message
         await shop.wait(600, step=60)
-    (await shop.asked(MOST_BREAKS + 1)).begin(404, TEXT).say(b"404 page not found\n").end()
+    (await shop.asked(MAX_BREAKS + 1)).begin(404, TEXT).say(b"404 page not found\n").end()
     assert (await shop.becomes(id_, "failed")).error.error_class == "refused"  # type: ignore[union-attr]
 
 

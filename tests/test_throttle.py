@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
-from foreman.auth.throttle import ADDRESSES, FREE, LONGEST, PAUSE, Brake
+from foreman.auth.throttle import ADDRESSES, FREE, LONGEST, PAUSE, GuessThrottle
 from support.in_memory_foreman import doorstep
 from support.raw_http import request
 
@@ -26,7 +26,7 @@ def logged() -> Any:
 
 
 def test_a_few_mistakes_are_free_and_then_each_makes_the_wait_longer() -> None:
-    brake = Brake()
+    brake = GuessThrottle()
     assert [brake.guessed("a", 0) for _ in range(FREE)] == [0] * FREE
     assert [brake.guessed("a", 0) for _ in range(3)] == [PAUSE, 2 * PAUSE, 3 * PAUSE]
     assert max(brake.guessed("a", 0) for _ in range(1000)) == LONGEST
@@ -34,7 +34,7 @@ def test_a_few_mistakes_are_free_and_then_each_makes_the_wait_longer() -> None:
 
 
 def test_who_waits_may_try_again_and_who_stays_away_is_forgiven() -> None:
-    brake = Brake()
+    brake = GuessThrottle()
     for _ in range(FREE + 1):
         wait = brake.guessed("a", 100)
     assert brake.guessed("a", 100 + wait + PAUSE) == 0
@@ -45,7 +45,7 @@ def test_who_waits_may_try_again_and_who_stays_away_is_forgiven() -> None:
 
 
 def test_the_addresses_that_it_remembers_are_bounded() -> None:
-    brake = Brake()
+    brake = GuessThrottle()
     for _ in range(FREE + 1):
         brake.guessed("a", 0)
     for number in range(2 * ADDRESSES):

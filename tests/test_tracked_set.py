@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from foreman.util.tracked_set import Crowd
+from foreman.util.tracked_set import TrackedSet
 
 
 class Told:
@@ -16,8 +16,8 @@ class Told:
         waiting.addBoth(self.what.append)
 
 
-def crowd_of(*names: str) -> Crowd[str]:
-    crowd: Crowd[str] = Crowd()
+def crowd_of(*names: str) -> TrackedSet[str]:
+    crowd: TrackedSet[str] = TrackedSet()
     for name in names:
         crowd.add(name)
     return crowd

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.protocol.framing import Kind, cutter_for, kind_for
-from foreman.protocol.usage import Tally, tally
+from foreman.protocol.framing import BodyFraming, framer_for, framing_of
+from foreman.protocol.usage import AnswerEnd, answer_end
 from support import recordings
 
 CHAT_END: dict[str, Any] = {
@@ -24,28 +24,28 @@ CHAT_END: dict[str, Any] = {
     "eval_count": 6,
     "eval_duration": 1_500_000_000,
 }
-KINDS: list[Kind] = ["ndjson", "sse", "other"]
+KINDS: list[BodyFraming] = ["ndjson", "sse", "other"]
 
 
 def line(**fields: Any) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-def recorded(name: str) -> Tally:
+def recorded(name: str) -> AnswerEnd:
     """What the last pieces of a recorded answer tell."""
     heard = recordings.load(name)["response"]
-    kind = kind_for(dict(heard["headers"]).get("Content-Type", "").encode())
-    cutter = cutter_for(kind)
+    kind = framing_of(dict(heard["headers"]).get("Content-Type", "").encode())
+    cutter = framer_for(kind)
     pieces = cutter.feed(recordings.as_bytes(heard["body"]))
     if kind == "sse":  # all events of a recording are one piece
         pieces = [event + b"\n\n" for event in pieces[0].split(b"\n\n")[:-1]] if pieces else []
     kept = {"ndjson": 1, "sse": 2, "other": len(pieces)}[kind]
-    return tally(kind, b"".join(pieces[-kept:]))
+    return answer_end(kind, b"".join(pieces[-kept:]))
 
 
 @pytest.mark.parametrize("kind", ["ndjson", "other"])
-def test_the_last_object_of_a_chat_tells_what_it_cost(kind: Kind) -> None:
-    assert tally(kind, line(**CHAT_END)) == Tally(
+def test_the_last_object_of_a_chat_tells_what_it_cost(kind: BodyFraming) -> None:
+    assert answer_end(kind, line(**CHAT_END)) == AnswerEnd(
         done=True,
         prompt_tokens=30,
         completion_tokens=6,
@@ -66,7 +66,9 @@ def test_the_last_object_of_a_chat_tells_what_it_cost(kind: Kind) -> None:
     ],
     ids=["ndjson", "other", "sse", "responses"],
 )
-def test_nothing_of_an_ordinary_answer_is_repaired(monkeypatch: pytest.MonkeyPatch, answer: tuple[Kind, bytes]) -> None:
+def test_nothing_of_an_ordinary_answer_is_repaired(
+    monkeypatch: pytest.MonkeyPatch, answer: tuple[BodyFraming, bytes]
+) -> None:
     repaired: list[bytes] = []
 
     def repair(data: bytes) -> bytes:
@@ -74,38 +76,38 @@ def test_nothing_of_an_ordinary_answer_is_repaired(monkeypatch: pytest.MonkeyPat
         return data
 
     monkeypatch.setattr("foreman.protocol.decoding.repaired", repair)
-    assert tally(*answer).done
+    assert answer_end(*answer).done
     assert repaired == []
 
 
 @pytest.mark.parametrize("kind", ["ndjson", "other"])
-def test_a_chat_that_broke_off_by_itself_is_not_done(kind: Kind) -> None:
-    assert not tally(kind, line(**CHAT_END | {"done": False})).done
+def test_a_chat_that_broke_off_by_itself_is_not_done(kind: BodyFraming) -> None:
+    assert not answer_end(kind, line(**CHAT_END | {"done": False})).done
 
 
 def test_a_line_without_an_end_marker_is_no_end() -> None:
-    assert tally("ndjson", line(model="m", message={"content": '"done":true'}, done=False)) == Tally()
-    assert tally("ndjson", line(status="pulling manifest")) == Tally()
+    assert answer_end("ndjson", line(model="m", message={"content": '"done":true'}, done=False)) == AnswerEnd()
+    assert answer_end("ndjson", line(status="pulling manifest")) == AnswerEnd()
 
 
 def test_success_ends_a_pull() -> None:
-    assert tally("ndjson", line(status="success")).done
-    assert tally("other", line(status="success")).done
+    assert answer_end("ndjson", line(status="success")).done
+    assert answer_end("other", line(status="success")).done
 
 
 def test_an_error_is_an_end_and_an_error() -> None:
     for kind in ("ndjson", "other"):
-        assert tally(kind, line(error="no")) == Tally(done=True, error=True)
+        assert answer_end(kind, line(error="no")) == AnswerEnd(done=True, error=True)
     for data in (
         b'data: {"error":{"message":"no"}}\n\n',
         b'event: error\ndata: {"type":"error","error":{"type":"x"}}\n\n',
     ):
-        found = tally("sse", data)
+        found = answer_end("sse", data)
         assert (found.done, found.error) == (True, True)
 
 
 def test_no_error_is_none() -> None:
-    assert not tally("other", line(id="resp_1", error=None, usage={"input_tokens": 1})).error
+    assert not answer_end("other", line(id="resp_1", error=None, usage={"input_tokens": 1})).error
 
 
 @pytest.mark.parametrize(
@@ -121,11 +123,11 @@ def test_no_error_is_none() -> None:
     ],
 )
 def test_each_family_has_its_end(last: bytes) -> None:
-    assert tally("sse", last).done
+    assert answer_end("sse", last).done
 
 
 def test_a_failed_response_is_an_error() -> None:
-    assert tally("sse", b'data: {"type":"response.failed","response":{"error":{"code":"x"}}}\n\n').error
+    assert answer_end("sse", b'data: {"type":"response.failed","response":{"error":{"code":"x"}}}\n\n').error
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_a_failed_response_is_an_error() -> None:
     ],
 )
 def test_what_only_looks_like_an_end_is_none(last: bytes) -> None:
-    assert not tally("sse", last).done
+    assert not answer_end("sse", last).done
 
 
 @pytest.mark.parametrize(
@@ -152,8 +154,8 @@ def test_what_only_looks_like_an_end_is_none(last: bytes) -> None:
         ("other", b'{"type":"message","usage":{"input_tokens":30,"output_tokens":6}}\n'),
     ],
 )  # fmt: skip
-def test_usage_is_found_in_every_family(kind: Kind, last: bytes) -> None:
-    found = tally(kind, last)
+def test_usage_is_found_in_every_family(kind: BodyFraming, last: bytes) -> None:
+    found = answer_end(kind, last)
     assert (found.done, found.prompt_tokens, found.completion_tokens) == (True, 30, 6)
 
 
@@ -170,8 +172,8 @@ def test_usage_is_found_in_every_family(kind: Kind, last: bytes) -> None:
         ("sse", b'data: {"usage":{"input_tokens":206,"input_tokens_details":{"cached_tokens":205}}}\n\n'),
     ],
 )  # fmt: skip
-def test_what_came_from_the_cache_is_a_part_of_the_prompt(kind: Kind, last: bytes) -> None:
-    found = tally(kind, last)
+def test_what_came_from_the_cache_is_a_part_of_the_prompt(kind: BodyFraming, last: bytes) -> None:
+    found = answer_end(kind, last)
     assert (found.prompt_tokens, found.cached_tokens) == (206, 205)
 
 
@@ -187,25 +189,25 @@ def test_what_came_from_the_cache_is_a_part_of_the_prompt(kind: Kind, last: byte
     ],
 )
 def test_a_cache_that_cannot_be_counted_counts_for_nothing(usage: bytes) -> None:
-    found = tally("other", b'{"usage":' + usage + b"}")
+    found = answer_end("other", b'{"usage":' + usage + b"}")
     assert (found.prompt_tokens, found.cached_tokens) == (7, None)
 
 
 def test_a_whole_value_is_a_whole_answer() -> None:
     for last in (b"{}", b"[1]", b"null\n", b' {"embeddings":[[1.5]],"prompt_eval_count":3} '):
-        assert tally("other", last).done
+        assert answer_end("other", last).done
     for last in (b"", b"{", b"[1", b'{"embeddings":[[1.5]', b"{} x", b'{"done":true', b"plain text"):
-        assert tally("other", last) == Tally()
-    assert tally("other", b'{"embeddings":[[1.5]],"prompt_eval_count":3}').prompt_tokens == 3
+        assert answer_end("other", last) == AnswerEnd()
+    assert answer_end("other", b'{"embeddings":[[1.5]],"prompt_eval_count":3}').prompt_tokens == 3
 
 
 def test_a_transcription_is_one_line_of_another_shape() -> None:
-    assert tally("ndjson", b'{"text":"hello"}\n').done
+    assert answer_end("ndjson", b'{"text":"hello"}\n').done
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, True, "3", None, [], {}, 10**30])
 def test_a_count_that_is_none_is_not_counted(value: Any) -> None:
-    found = tally("ndjson", line(**CHAT_END | {"eval_count": value, "usage": value, "eval_duration": value}))
+    found = answer_end("ndjson", line(**CHAT_END | {"eval_count": value, "usage": value, "eval_duration": value}))
     assert found.done
     assert found.prompt_tokens == 30
     if value != 10**30:
@@ -215,14 +217,14 @@ def test_a_count_that_is_none_is_not_counted(value: Any) -> None:
 @pytest.mark.parametrize("value", [1, "x", [], {"usage": 3}, None])
 def test_a_field_of_another_shape_does_not_hide_the_end(value: Any) -> None:
     fields = {"done_reason": value, "status": value, "usage": value, "response": value, "type": value}
-    assert tally("ndjson", line(**fields, done=True)).done
+    assert answer_end("ndjson", line(**fields, done=True)).done
     event = json.dumps({"type": "response.completed", "response": value, "usage": value}).encode()
-    assert tally("sse", b"data: " + event + b"\n\n").done
+    assert answer_end("sse", b"data: " + event + b"\n\n").done
 
 
 @given(st.sampled_from(KINDS), st.binary())
-def test_garbage_tells_nothing_and_does_no_harm(kind: Kind, last: bytes) -> None:
-    tally(kind, last)
+def test_garbage_tells_nothing_and_does_no_harm(kind: BodyFraming, last: bytes) -> None:
+    answer_end(kind, last)
 
 
 JSON = st.recursive(
@@ -238,9 +240,9 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(KINDS), JSON)
-def test_any_json_is_judged(kind: Kind, value: Any) -> None:
+def test_any_json_is_judged(kind: BodyFraming, value: Any) -> None:
     text = json.dumps(value).encode()
-    found = tally(kind, b"data: " + text + b"\n\n" if kind == "sse" else text)
+    found = answer_end(kind, b"data: " + text + b"\n\n" if kind == "sse" else text)
     if kind == "other":
         says = value.get("done") if isinstance(value, dict) else None
         assert found.done == (says is None or says is True or found.error)
@@ -248,8 +250,8 @@ def test_any_json_is_judged(kind: Kind, value: Any) -> None:
 
 def test_brackets_without_end_are_no_answer() -> None:
     for kind in KINDS:
-        assert not tally(kind, b'data: {"usage":' + b"[" * 100_000).done
-        assert not tally(kind, b'{"usage":' + b"[" * 100_000 + b"]" * 100_000 + b"}").done
+        assert not answer_end(kind, b'data: {"usage":' + b"[" * 100_000).done
+        assert not answer_end(kind, b'{"usage":' + b"[" * 100_000 + b"]" * 100_000 + b"}").done
 
 
 #: Recorded answers of status 200 that do not come to an end by themselves.

@@ -19,16 +19,16 @@ from ulid import ULID
 from conftest import LoggedFailures
 from foreman import errors
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
-from foreman.protocol.routes import Lane, Way, way
+from foreman.protocol.routes import Lane, Route, classify
 from foreman.store.errors import unavailable
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements.execution import PIECES
 from foreman.store.sqlite.statements.transaction import WrongState
 from foreman.store.sqlite.store import Store
 from foreman.worker.attempt import Attempt, Bounds
-from foreman.worker.due_jobs import Timetable
-from foreman.worker.target_check import Doubts
+from foreman.worker.due_jobs import DueJobs
+from foreman.worker.target_check import TargetCheck
 from foreman.worker.worker import MISSED_PAUSE, RECHECK, STORE_PAUSE, Worker
 from support.live_foreman import bytes_of
 from test_inference import Call, Work
@@ -57,8 +57,8 @@ async def kept(store: Store, id_: str) -> list[bytes]:
 
 def new(endpoint: str = "/api/chat", model: str = "llama3", *, lane: Any = None, **more: Any) -> NewJob:
     """A job as it is handed over."""
-    found = way(b"POST", endpoint.encode())
-    assert isinstance(found, Way)
+    found = classify(b"POST", endpoint.encode())
+    assert isinstance(found, Route)
     payload = more.pop("payload", json.dumps({"model": model, "messages": HELLO, "input": "x"}).encode())
     return NewJob(
         endpoint=endpoint,
@@ -84,11 +84,11 @@ class Shop:
         self.clock, self.target, self.inference = self.work.clock, self.work.target, self.work.inference
         self.clock.advance(1000)
         self.set_by = 0.0
-        self.database = Database(reactor, path, str(ULID()), self.wall, Bells())
+        self.database = Database(reactor, path, str(ULID()), self.wall, Notifications())
         self.database.open()
         self.database.start()
         self.store = Store(self.database, ULID, 1000)
-        self.timetable = Timetable(self.clock, self.store)
+        self.timetable = DueJobs(self.clock, self.store)
         patience, most = settings.pop("patience", 1800.0), settings.pop("max_artifact", 1_000_000)
         bounds = Bounds(most, settings.pop("silence", 86_400.0))
         self.worker = Worker(self.clock, self.store, self.inference, lambda: 0.0, patience, bounds)
@@ -781,11 +781,11 @@ async def test_a_mistake_of_foremans_own_leaves_no_job_running_for_ever(
 async def test_a_mistake_while_an_answer_is_looked_into_leaves_no_job_running(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
 ) -> None:
-    async def broken(_self: Doubts, _attempt: Attempt) -> None:
+    async def broken(_self: TargetCheck, _attempt: Attempt) -> None:
         raise ZeroDivisionError("a mistake")
 
     shop.start()
-    monkeypatch.setattr(Doubts, "look_into", broken)
+    monkeypatch.setattr(TargetCheck, "look_into", broken)
     (id_,) = await shop.hand_over(new(max_attempts=1))
     (await shop.asked()).begin().say(LAST).end()
     job = await shop.becomes(id_, "discarded")

@@ -93,7 +93,7 @@ class ReaderStalled(ForemanError):
 
 
 #: How much of what somebody sent is repeated to them or in the log, in characters.
-MOST_REPEATED = 80
+MAX_REPEATED = 80
 
 
 def shortened(text: str, most: int) -> str:
@@ -101,6 +101,6 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def excerpt(text: str, most: int = MOST_REPEATED) -> str:
+def excerpt(text: str, most: int = MAX_REPEATED) -> str:
     """``text`` in quotes for a sentence, ``shortened`` to ``most`` characters."""
     return repr(shortened(text, most))

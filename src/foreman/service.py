@@ -19,7 +19,7 @@ from foreman.jobs.job import State
 from foreman.proxy.inference import Inference
 from foreman.proxy.relay import Limits
 from foreman.scheduling.gate import Gate
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.store import Store
 from foreman.system.banner import Banner
@@ -28,20 +28,20 @@ from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory
 from foreman.target.warmup import Warmer
-from foreman.util.byte_budget import Budget
+from foreman.util.byte_budget import ByteBudget
 from foreman.util.deadline import Deadline
 from foreman.web.api.routes import Api
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.jobs.submit import JobLimits
 from foreman.web.server.access_log import AccessLog
-from foreman.web.server.admission import Entrance
-from foreman.web.server.factory import DoorFactory
-from foreman.web.server.heartbeat import Notices
-from foreman.web.server.origins import Guards
+from foreman.web.server.admission import Admission
+from foreman.web.server.factory import ConnectionFactory
+from foreman.web.server.heartbeat import HeartbeatPolicy
+from foreman.web.server.origins import OriginPolicy
 from foreman.web.server.revocation import end_revoked
 from foreman.worker.attempt import Bounds
-from foreman.worker.due_jobs import Timetable
-from foreman.worker.retention import Housekeeping
+from foreman.worker.due_jobs import DueJobs
+from foreman.worker.retention import Retention
 from foreman.worker.worker import Worker
 
 #: How long the last bytes may take to reach their readers once everything is answered, in seconds.
@@ -84,10 +84,12 @@ class Foreman(Service):
             Gate(reactor, config.embed_cap, config.max_queue),
             Limits(config.buffer, config.silence_timeout, config.stall_timeout),
             config.target_wait,
-            Budget(config.buffer_total),
+            ByteBudget(config.buffer_total),
         )
         assert config.db_path is not None  # ``config.load`` finds one where none was named
-        self._database = Database(reactor, config.db_path, str(new_id()), wall_clock, Bells(), config.disk_reserve)
+        self._database = Database(
+            reactor, config.db_path, str(new_id()), wall_clock, Notifications(), config.disk_reserve
+        )
         self.store = Store(self._database, new_id, config.max_jobs)
         self.worker = Worker(
             reactor,
@@ -97,10 +99,10 @@ class Foreman(Service):
             config.job_patience,
             Bounds(config.max_artifact, config.job_silence),
         )
-        self._timetable = Timetable(reactor, self.store)
-        self._housekeeping = Housekeeping(reactor, self.store, keeping(config))
+        self._timetable = DueJobs(reactor, self.store)
+        self._housekeeping = Retention(reactor, self.store, keeping(config))
         self._access_log = AccessLog(reactor)
-        notices = Notices(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
+        notices = HeartbeatPolicy(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
         limits = JobLimits(config.max_payload, config.max_artifact, config.stall_timeout)
         self._jobs = JobsApi(
             reactor,
@@ -123,9 +125,9 @@ class Foreman(Service):
             store=self.store,
         )
         self._token_file = TokenFile(reactor, config, self._take_tokens)  # before it is read: no change goes unseen
-        guards = Guards(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
-        self._entrance = Entrance(config, tokens_of(config), guards, wall_clock, new_id, self._access_log, mark)
-        self.doors = DoorFactory(self.api.app.resource(), reactor, config, self._entrance, self._jobs.resource())
+        guards = OriginPolicy(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
+        self._entrance = Admission(config, tokens_of(config), guards, wall_clock, new_id, self._access_log, mark)
+        self.doors = ConnectionFactory(self.api.app.resource(), reactor, config, self._entrance, self._jobs.resource())
         self._port = port_for(config.listen, self.doors, reactor)
         self._hasten: Callable[[], None] | None = None
         self._hurried = False

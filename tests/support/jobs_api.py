@@ -15,22 +15,22 @@ from twisted.web.resource import Resource
 from ulid import ULID
 
 from foreman.auth.tokens import Holder, Tokens, digest
-from foreman.jobs.job import Ending, Job, JobError, Mishap, after
+from foreman.jobs.job import AttemptError, Job, JobError, Transition, after
 from foreman.protocol import model_names
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements.execution import Claim
 from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.store.sqlite.store import Store
-from foreman.target.models import Standing
+from foreman.target.models import Availability
 from foreman.util.cooperator import cooperator
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.jobs.submit import JobLimits
 from foreman.web.server.access_log import AccessLog
-from foreman.web.server.admission import Entrance
-from foreman.web.server.factory import DoorFactory
-from foreman.web.server.origins import Guards
-from foreman.worker.live_output import Output
+from foreman.web.server.admission import Admission
+from foreman.web.server.factory import ConnectionFactory
+from foreman.web.server.origins import OriginPolicy
+from foreman.worker.live_output import LiveOutput
 from support import raw_http
 from support.live_foreman import listen, port_of, reactor, settings
 
@@ -57,11 +57,11 @@ class PlayedWorker:
     :ivar outputs: the live lines by job; :ivar cancelled: the jobs that it was to stop; :ivar on_cancel: then called.
     """
 
-    outputs: dict[str, Output] = field(factory=dict)
+    outputs: dict[str, LiveOutput] = field(factory=dict)
     cancelled: list[str] = field(factory=list)
     on_cancel: Callable[[str], None] = lambda _: None
 
-    def output_of(self, id_: str) -> Output | None:
+    def output_of(self, id_: str) -> LiveOutput | None:
         return self.outputs.get(id_)
 
     def cancel(self, id_: str) -> None:
@@ -81,15 +81,15 @@ class PlayedModels:
     looks: int = 0
     held: dict[str, str] = field(factory=dict)
 
-    def find(self, typed: str) -> Standing:
+    def find(self, typed: str) -> Availability:
         name = model_names.parse(typed)
         if name.is_cloud or name.model == "cloudy":
-            return Standing.CLOUD
-        return Standing.INSTALLED if name.model in self.installed else Standing.MISSING
+            return Availability.CLOUD
+        return Availability.INSTALLED if name.model in self.installed else Availability.MISSING
 
-    async def look_for(self, typed: str) -> Standing:
+    async def look_for(self, typed: str) -> Availability:
         self.looks += 1
-        return Standing.UNKNOWN if self.away else self.find(typed)
+        return Availability.UNKNOWN if self.away else self.find(typed)
 
     def why_held(self, lane: str) -> str | None:
         return self.held.get(lane)
@@ -104,7 +104,7 @@ class JobBench:
     models: PlayedModels
     api: JobsApi
     port: int
-    doors: DoorFactory
+    doors: ConnectionFactory
 
     async def ask(
         self, method: str, path: str, body: Any = b"", *headers: tuple[str, str], token: str = ALICE
@@ -125,37 +125,37 @@ class JobBench:
         id_: str = json.loads(answer.body)["id"]
         return id_
 
-    async def run(self, id_: str) -> tuple[Claim, Output]:
+    async def run(self, id_: str) -> tuple[Claim, LiveOutput]:
         """Take the job, which is the only one, as the worker would."""
         claim = await self.store.claim("gate", lambda _: 0)
         assert claim is not None
         assert claim.job.id == id_
-        output = self.worker.outputs[id_] = Output(claim.job.fence)
+        output = self.worker.outputs[id_] = LiveOutput(claim.job.fence)
         self.store.bells.ring(frozenset((id_,)), False)
         return claim, output
 
-    async def succeed(self, claim: Claim, output: Output) -> None:
+    async def succeed(self, claim: Claim, output: LiveOutput) -> None:
         """It has its answer."""
         lines = b"".join(output.lines)
         stream = Artifact("stream", "application/x-ndjson", lines)
         await self.store.succeed(claim, [stream, Artifact("response", "application/json", b'{"done":true}')], None)
         self._over(claim, output)
 
-    async def fail(self, claim: Claim, output: Output, mishap: Mishap, *, partial: bool = True) -> Job:
+    async def fail(self, claim: Claim, output: LiveOutput, mishap: AttemptError, *, partial: bool = True) -> Job:
         """The try failed."""
         left = [Artifact("partial", "application/x-ndjson", b"".join(output.lines))] if partial else []
         job = await self.store.end(claim, lambda job, now: after(job, mishap, now, 0), left)
         self._over(claim, output)
         return job
 
-    async def try_again(self, claim: Claim, output: Output) -> None:
+    async def try_again(self, claim: Claim, output: LiveOutput) -> None:
         """The try failed, and the job is queued at once."""
         error = JobError("truncated", "it broke off", 1)
         left = Artifact("partial", "application/x-ndjson", b"".join(output.lines))
-        await self.store.end(claim, lambda _job, _now: Ending("queued", None, True, 0, error), [left])
+        await self.store.end(claim, lambda _job, _now: Transition("queued", None, True, 0, error), [left])
         self._over(claim, output)
 
-    def _over(self, claim: Claim, output: Output) -> None:
+    def _over(self, claim: Claim, output: LiveOutput) -> None:
         self.worker.outputs.pop(claim.job.id, None)
         output.end()
 
@@ -166,7 +166,7 @@ async def jobbench(
 ) -> AsyncIterator[JobBench]:
     """A store in ``folder``, and a door before it; ``is_open``: no token is required."""
     wall_clock = reactor.seconds
-    database = Database(reactor, folder / "jobs.db", str(ULID()), wall_clock, Bells())
+    database = Database(reactor, folder / "jobs.db", str(ULID()), wall_clock, Notifications())
     store = Store(database, ULID, jobs)
     database.open()
     database.start()
@@ -177,8 +177,8 @@ async def jobbench(
         Holder("alice", digest(ALICE)), Holder("bob", digest(BOB)), Holder("root", digest(ADMIN), admin=True),
     )  # fmt: skip
     config = settings(1)
-    entrance = Entrance(config, Tokens(holders, required=not is_open), Guards(), wall_clock, ULID, log)
-    doors = DoorFactory(Resource(), reactor, config, entrance, api.resource())
+    entrance = Admission(config, Tokens(holders, required=not is_open), OriginPolicy(), wall_clock, ULID, log)
+    doors = ConnectionFactory(Resource(), reactor, config, entrance, api.resource())
     listening = listen(doors)
     try:
         yield JobBench(store, worker, models, api, port_of(listening), doors)

@@ -16,7 +16,7 @@ _FIT_FOR_A_PATH = re.compile(rb"[A-Za-z0-9._~-]{16,}")
 #: Shorter ones would be found in ordinary words.
 _SHORTEST_SOUGHT = 8
 #: How many parts of an address are looked at, and how often each may be percent-encoded.
-_MOST_PARTS, _MOST_ESCAPED = 256, 3
+_MAX_PARTS, _MAX_ESCAPED = 256, 3
 #: One that is longer is decoded once: more would take long, and nobody's token is in there by mistake.
 _LONGEST_DECODED = 8192
 _SEPARATORS = re.compile(rb"[/?&=;\\]")
@@ -108,7 +108,7 @@ def without_copies(headers: RawHeaders, credential: bytes) -> RawHeaders:
 def _spellings(address: bytes) -> Iterator[bytes]:
     """An address as it was sent, and percent-decoded as often as that changes it, within a bound."""
     yield address
-    for _ in range(_MOST_ESCAPED):
+    for _ in range(_MAX_ESCAPED):
         decoded = unescape(address)
         if decoded == address:
             return
@@ -120,9 +120,9 @@ def _spellings(address: bytes) -> Iterator[bytes]:
 
 def _parts(address: bytes) -> Iterator[bytes]:
     """What could be a token of its own: between separators, and words within that."""
-    left = _MOST_PARTS
+    left = _MAX_PARTS
     for spelling in _spellings(address):
-        for part in _SEPARATORS.split(spelling, maxsplit=_MOST_PARTS):
+        for part in _SEPARATORS.split(spelling, maxsplit=_MAX_PARTS):
             yield part
             for word in _WORD.finditer(part):
                 left -= 1

@@ -20,7 +20,7 @@ BETWEEN_LINES = 60.0
 
 
 @define(eq=False)
-class Brake:
+class GuessThrottle:
     """Counts unknown tokens by the address that they come from. Known tokens are none of its business."""
 
     _guesses: OrderedDict[str, tuple[float, float]] = field(factory=OrderedDict, init=False)

@@ -102,7 +102,7 @@ class TokenFile:
             self._read(said="")
 
     def _read(self, said: str) -> None:
-        """Read the file; a problem that was ``said`` is not said again."""
+        """Read the file; a problem that was ``error_text`` is not said again."""
         # Before the file is read: what is written meanwhile is seen at the next look.
         mark = self._looked()
         try:

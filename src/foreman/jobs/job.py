@@ -31,9 +31,9 @@ PRIORITIES = range(10)
 #: What one step of priority is worth in waiting, in milliseconds.
 PRIORITY_STEP = 60_000
 #: How often a job is run again that was running when foreman died.
-MOST_RESCUES = 3
+MAX_RESCUES = 3
 #: How often in a row the target may break off before it answers without the job being counted as tried.
-MOST_BREAKS = 3
+MAX_BREAKS = 3
 #: Between tries, in seconds; the last of them from then on.
 BACKOFF = (10.0, 30.0, 90.0, 270.0)
 #: The longest pause that is kept, whoever asks for it, in seconds.
@@ -166,7 +166,7 @@ class Job:
 
 
 @frozen
-class Mishap:
+class AttemptError:
     """A try that did not succeed.
 
     :ivar retry_after: what the target asked for, in seconds; :ivar reached: whether the target had taken the request,
@@ -180,7 +180,7 @@ class Mishap:
 
 
 @frozen
-class Ending:
+class Transition:
     """What becomes of a running job.
 
     :ivar run_at: when it tries again, milliseconds since the epoch, None to leave it; :ivar burned: whether the try
@@ -199,36 +199,36 @@ def sort_key(run_at: int, priority: int) -> int:
     return run_at + priority * PRIORITY_STEP
 
 
-def after(job: Job, mishap: Mishap, now: int, jitter: float) -> Ending:
+def after(job: Job, mishap: AttemptError, now: int, jitter: float) -> Transition:
     """What becomes of ``job``, which runs, after ``mishap``.
 
     :param now: milliseconds since the epoch; :param jitter: from 0 to 1, so that many do not come back at once.
     """
     unreachable = mishap.error_class == "unreachable"
     away = unreachable and not mishap.reached
-    broke_off_again = unreachable and mishap.reached and job.outages >= MOST_BREAKS
+    broke_off_again = unreachable and mishap.reached and job.outages >= MAX_BREAKS
     blameless = mishap.error_class in _BLAMELESS and not broke_off_again
     # While the target is away nothing is learned of the job: its breaks are neither more nor forgotten.
     outages = 0 if not blameless else job.outages if away else job.outages + 1
     # A try that counts was counted when it was claimed.
     error = JobError(mishap.error_class, mishap.message, job.attempt)
     if job.cancel_asked_at is not None:
-        return Ending("cancelled", None, not blameless, 0, None)
+        return Transition("cancelled", None, not blameless, 0, None)
     if mishap.error_class in _FINAL:
-        return Ending("failed", None, burned=True, outages=0, error=error)
+        return Transition("failed", None, burned=True, outages=0, error=error)
     if mishap.error_class == "expired":
-        return Ending("discarded", None, burned=True, outages=0, error=error)
+        return Transition("discarded", None, burned=True, outages=0, error=error)
     if not blameless and job.attempt >= job.max_attempts:
-        return Ending("discarded", None, burned=True, outages=0, error=error)
+        return Transition("discarded", None, burned=True, outages=0, error=error)
     # The worker takes nothing while the target is away, so that the job need not wait for longer than that.
     wait = 0.0 if away else pause(outages if blameless else job.attempt, mishap.retry_after, jitter)
     run_at = now + round(1000 * wait)
     if job.deadline is not None and run_at >= job.deadline:
         late = JobError("expired", f"its deadline comes before another try; the last: {mishap.message}", job.attempt)
-        return Ending("discarded", None, not blameless, outages, late)
+        return Transition("discarded", None, not blameless, outages, late)
     if away:
-        return Ending("queued", None, burned=False, outages=outages, error=error)
-    return Ending("scheduled", run_at, not blameless, outages, error)
+        return Transition("queued", None, burned=False, outages=outages, error=error)
+    return Transition("scheduled", run_at, not blameless, outages, error)
 
 
 def pause(times: int, asked: float | None, jitter: float) -> float:
@@ -242,11 +242,11 @@ def pause(times: int, asked: float | None, jitter: float) -> float:
     return whole / 2 + whole / 2 * jitter
 
 
-def rescued(job: Job) -> Ending:
+def rescued(job: Job) -> Transition:
     """What becomes of a job that was running when foreman died."""
     if job.cancel_asked_at is not None:
-        return Ending("cancelled", None, burned=False, outages=0, error=None)
+        return Transition("cancelled", None, burned=False, outages=0, error=None)
     error = JobError("lost", "foreman ended without a word while this ran", job.attempt)
-    if job.rescues >= MOST_RESCUES:
-        return Ending("discarded", None, burned=False, outages=0, error=error)
-    return Ending("queued", None, burned=False, outages=0, error=error)
+    if job.rescues >= MAX_RESCUES:
+        return Transition("discarded", None, burned=False, outages=0, error=error)
+    return Transition("queued", None, burned=False, outages=0, error=error)

@@ -16,11 +16,11 @@ from msgspec import Raw
 
 from foreman.protocol import go_json
 from foreman.protocol.go_json import Body, Members
-from foreman.util.byte_budget import Budget
+from foreman.util.byte_budget import ByteBudget
 from foreman.util.slices import Slices
 
 #: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
-MOST_UNPACKED = 20 * 1024 * 1024
+MAX_UNPACKED = 20 * 1024 * 1024
 #: What all bodies may have together that are unpacked to be read, in bytes; a small one can become 20 MiB.
 ROOM = 64 * 1024 * 1024
 #: The largest window of compressed data that Ollama's decoder takes.
@@ -88,7 +88,7 @@ def values_in_slices(body: Body) -> Slices[Values]:
     return Values(_values(body, members), members.end, is_plain)
 
 
-def unpack_in_slices(body: Body, room: Budget) -> Slices[bytes]:
+def unpack_in_slices(body: Body, room: ByteBudget) -> Slices[bytes]:
     """A body without its zstd compression, as far as Ollama unpacks.
 
     :param room: for all bodies that are unpacked; what is returned is counted, for the caller to give back.
@@ -99,7 +99,7 @@ def unpack_in_slices(body: Body, room: Budget) -> Slices[bytes]:
         pieces = []
         for piece in _unpacked(body):
             taken += len(piece)
-            if not room.take(len(piece)) or taken > MOST_UNPACKED:
+            if not room.take(len(piece)) or taken > MAX_UNPACKED:
                 raise go_json.Unreadable  # noqa: TRY301 - what was taken is given back below
             pieces.append(piece)
             yield

@@ -16,7 +16,7 @@ from foreman.protocol.request_path import unescape
 _PASSES = 4
 _WORD = b"codex"
 #: A path with this word and more segments than any route has is not worth reading.
-_MOST_SEGMENTS = 100
+_MAX_SEGMENTS = 100
 #: Where some servers end a segment: parameters, and what an escape may have hidden.
 _SEGMENT_END = re.compile(rb"[;?#]")
 
@@ -41,7 +41,7 @@ def _names_codex(path: bytes) -> bool:
     if _WORD not in path:
         return False
     parts = path.replace(b"\\", b"/").split(b"/")
-    if len(parts) > _MOST_SEGMENTS:
+    if len(parts) > _MAX_SEGMENTS:
         return True
     as_sent: list[bytes] = []
     cleaned: list[bytes] = []

@@ -12,7 +12,7 @@ from foreman.protocol.lenient_json import repaired
 T = TypeVar("T")
 
 #: Values up to this many bytes are repaired; the slow reader takes about 10 ms for so much.
-MOST_BYTES = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T:
@@ -25,7 +25,7 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T:
     except msgspec.ValidationError as problem:
         raise ValueError(str(problem)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        if len(data) > MOST_BYTES:
+        if len(data) > MAX_BYTES:
             raise ValueError(str(problem)) from None
         strict = str(problem)
     try:

@@ -11,13 +11,13 @@ from foreman.protocol import decoding
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 #: How much of it is repeated, in characters; and of a body up to which size the sentence is looked for, in bytes.
-LONGEST, MOST_BYTES = 2000, 256 * 1024
+LONGEST, MAX_BYTES = 2000, 256 * 1024
 
 
-def said(body: bytes) -> str:
+def error_text(body: bytes) -> str:
     """The sentence in the body of an error; of what is no JSON, the text itself."""
     try:
-        value = decoding.decode(_decoder, body) if len(body) <= MOST_BYTES else None
+        value = decoding.decode(_decoder, body) if len(body) <= MAX_BYTES else None
     except ValueError:
         value = None
     if value is None:

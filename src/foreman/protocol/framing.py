@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-Kind = Literal["ndjson", "sse", "other"]
+BodyFraming = Literal["ndjson", "sse", "other"]
 
 #: The longest line that Ollama's own client reads; a longer one passes as the bytes come.
 LONGEST_LINE = 8_000_000
 
 
-class Cutter(Protocol):
+class Framer(Protocol):
     """Cuts what arrives into the pieces that leave.
 
     :ivar whole: nothing of an unfinished piece has been let out.
@@ -28,7 +28,7 @@ class Cutter(Protocol):
         """What was held back, now that nothing more comes."""
 
 
-class LineCutter:
+class LineFramer:
     """One piece for each line, its newline included."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class LineCutter:
 _SEAM = 2
 
 
-class EventCutter:
+class EventFramer:
     """Everything up to the last blank line in one piece: whole events of ``text/event-stream``."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ def _behind(data: bytearray, blank_line: bytes, start: int) -> int:
     return found + len(blank_line) if found >= 0 else 0
 
 
-class PassCutter:
+class Passthrough:
     """Everything as it comes; such a body has no pieces, so it is never between two."""
 
     whole = False
@@ -131,7 +131,7 @@ class PassCutter:
         return b""
 
 
-def kind_for(content_type: bytes) -> Kind:
+def framing_of(content_type: bytes) -> BodyFraming:
     """What a Content-Type says about how a body comes: in lines, in events, or as it is."""
     media = content_type.partition(b";")[0].strip().lower()
     if media == b"application/x-ndjson":
@@ -139,8 +139,8 @@ def kind_for(content_type: bytes) -> Kind:
     return "sse" if media == b"text/event-stream" else "other"
 
 
-def cutter_for(kind: Kind) -> Cutter:
+def framer_for(kind: BodyFraming) -> Framer:
     """A fresh cutter for a body of ``kind``."""
     if kind == "ndjson":
-        return LineCutter()
-    return EventCutter() if kind == "sse" else PassCutter()
+        return LineFramer()
+    return EventFramer() if kind == "sse" else Passthrough()

@@ -11,14 +11,14 @@ from foreman.protocol.go_json import Body
 from foreman.util.slices import Slices
 
 #: Parts that are looked at, and bytes that a value may have.
-MOST_PARTS = 64
-MOST_BYTES = 4096
+MAX_PARTS = 64
+MAX_BYTES = 4096
 #: How much of a file that stands before the field is searched at once, in bytes: some 3 ms.
 _WINDOW = 1024 * 1024
 #: RFC 2046 section 5.1.1 allows 70 bytes.
 _LONGEST_BOUNDARY = 200
 #: Blanks that may stand behind a boundary.
-_MOST_BLANKS = 100
+_MAX_BLANKS = 100
 
 # Each run of bytes is possessive, and no two runs side by side share a byte: whatever does not match costs one pass.
 _PARAMETERS = rb'(?:[ \t]*+;[ \t]*+[A-Za-z]++=(?:"[^"\\\r\n]*+"|[^"\\;\s]++))*'
@@ -35,10 +35,10 @@ def field(name: str, body: Body, content_type: bytes) -> Slices[str | None]:
     if not boundary or len(boundary) > _LONGEST_BOUNDARY:
         return None
     mark = rb"--" + re.escape(boundary)
-    border = re.compile(rb"\r\n" + mark + rb"(?:(--)|[ \t]{0,%d}\r\n)" % _MOST_BLANKS)
-    opening = re.compile(mark + rb"[ \t]{0,%d}\r\n" % _MOST_BLANKS).match(body)
+    border = re.compile(rb"\r\n" + mark + rb"(?:(--)|[ \t]{0,%d}\r\n)" % _MAX_BLANKS)
+    opening = re.compile(mark + rb"[ \t]{0,%d}\r\n" % _MAX_BLANKS).match(body)
     start = opening.end() if opening else len(body)
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_PARTS):
         head = _HEAD.match(body, start)
         end = head and (yield from _search(border, body, head.end(), len(boundary)))
         if not head or not end:
@@ -53,7 +53,7 @@ def field(name: str, body: Body, content_type: bytes) -> Slices[str | None]:
 
 def _search(border: re.Pattern[bytes], body: Body, at: int, length: int) -> Slices[re.Match[bytes] | None]:
     """The first border from ``at`` on, of a boundary of ``length`` bytes."""
-    overlap = length + _MOST_BLANKS + 10  # one may begin in one window and end in the next
+    overlap = length + _MAX_BLANKS + 10  # one may begin in one window and end in the next
     while (found := border.search(body, at, at + _WINDOW + overlap)) is None:
         at += _WINDOW
         if at >= len(body):
@@ -75,7 +75,7 @@ def _parameters(text: bytes) -> dict[bytes, bytes]:
 
 
 def _text(value: Body) -> str | None:
-    if len(value) > MOST_BYTES:
+    if len(value) > MAX_BYTES:
         return None
     try:
         return bytes(value).decode("utf-8")

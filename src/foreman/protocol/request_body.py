@@ -10,13 +10,13 @@ from attrs import evolve, field, frozen
 
 from foreman.errors import BadBody
 from foreman.protocol import go_duration, go_json, multipart
-from foreman.protocol.body_values import LONGEST, MOST_UNPACKED, Found, Values, unpack_in_slices, values_in_slices
+from foreman.protocol.body_values import LONGEST, MAX_UNPACKED, Found, Values, unpack_in_slices, values_in_slices
 from foreman.protocol.go_json import Body
-from foreman.util.byte_budget import Budget
+from foreman.util.byte_budget import ByteBudget
 from foreman.util.slices import Slices, at_once
 
 
-class Errand(Enum):
+class Intent(Enum):
     """What there is to do for the target."""
 
     RUN = "run"
@@ -25,7 +25,7 @@ class Errand(Enum):
 
 
 @frozen
-class Asked:
+class RequestBody:
     """What foreman needs to know of a body.
 
     :ivar model: as typed; None where none was named, or only white space.
@@ -36,7 +36,7 @@ class Asked:
 
     model: str | None
     stream: bool
-    errand: Errand = Errand.RUN
+    errand: Intent = Intent.RUN
     sure: bool = True
     length: int | None = field(default=None, eq=False)
 
@@ -74,7 +74,7 @@ class _Mismatch(ValueError):
 
 def read(
     path: str, body: Body, encoding: bytes | None = None, content_type: bytes | None = None, query: bytes = b""
-) -> Asked:
+) -> RequestBody:
     """What a body asks for, without a pause; see ``read_in_slices``."""
     return at_once(read_in_slices(path, body, encoding, content_type, query))
 
@@ -85,8 +85,8 @@ def read_in_slices(
     encoding: bytes | None = None,
     content_type: bytes | None = None,
     query: bytes = b"",
-    room: Budget | None = None,
-) -> Slices[Asked]:
+    room: ByteBudget | None = None,
+) -> Slices[RequestBody]:
     """Find out what a body asks for.
 
     :param path: as in ``lanes.Way``; :param encoding: the ``Content-Encoding``; :param query: of the request, raw;
@@ -97,10 +97,10 @@ def read_in_slices(
     if path == _TRANSCRIPTIONS:
         # A query would win over the form (Go's FormValue).
         model = None if query else (yield from multipart.field("model", body, content_type or b""))
-        return Asked(model, stream=False) if model else _unsure(path)
+        return RequestBody(model, stream=False) if model else _unsure(path)
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):
-            values = yield from _packed_values(body, Budget(MOST_UNPACKED) if room is None else room)
+            values = yield from _packed_values(body, ByteBudget(MAX_UNPACKED) if room is None else room)
         else:
             values = yield from values_in_slices(body)
         if path in _STRICT and not values.is_plain:
@@ -108,7 +108,7 @@ def read_in_slices(
         return _judge(path, values)
     except go_json.Empty:
         if path in _LEFT_TO_OLLAMA:
-            return Asked(None, stream=False)  # without a model it takes no turn to be refused
+            return RequestBody(None, stream=False)  # without a model it takes no turn to be refused
         raise BadBody("EOF" if path.startswith("/v1/") else "missing request body") from None
     except go_json.Truncated:
         if path in _LEFT_TO_OLLAMA:
@@ -118,7 +118,7 @@ def read_in_slices(
         return _unsure(path)
 
 
-def _packed_values(body: Body, room: Budget) -> Slices[Values]:
+def _packed_values(body: Body, room: ByteBudget) -> Slices[Values]:
     unpacked = yield from unpack_in_slices(body, room)
     try:
         return (yield from values_in_slices(unpacked))
@@ -126,11 +126,11 @@ def _packed_values(body: Body, room: Budget) -> Slices[Values]:
         room.give(len(unpacked))
 
 
-def _unsure(path: str) -> Asked:
-    return Asked(None, path in _STREAMING, sure=False)
+def _unsure(path: str) -> RequestBody:
+    return RequestBody(None, path in _STREAMING, sure=False)
 
 
-def _judge(path: str, values: Values) -> Asked:
+def _judge(path: str, values: Values) -> RequestBody:
     read = values.length if path in _ONE_VALUE else None
     try:
         asked = _meaning(path, values.found)
@@ -139,27 +139,27 @@ def _judge(path: str, values: Values) -> Asked:
     return evolve(asked, length=read)
 
 
-def _meaning(path: str, found: Found) -> Asked:
+def _meaning(path: str, found: Found) -> RequestBody:
     model = _text(found.get("model"))
     name = _text(found.get("name")) if path in _NAMED else ""
     named = model or name
     # Of a blank name each route says in its own words that it is missing.
-    return Asked(named if named.strip() else None, _stream(path, found.get("stream")), _errand(path, found))
+    return RequestBody(named if named.strip() else None, _stream(path, found.get("stream")), _errand(path, found))
 
 
-def _errand(path: str, found: Found) -> Errand:
+def _errand(path: str, found: Found) -> Intent:
     if path == _CHAT:
         idle = not _has_items(found.get("messages"))
     elif path == _GENERATE:
         idle = not _says_something(found.get("prompt"))
     else:
-        return Errand.RUN
+        return Intent.RUN
     at_once = False
     for value in found.get("keep_alive", ()):
         at_once = value != _NULL and _is_zero(value)
     if not idle:
-        return Errand.RUN
-    return Errand.UNLOAD if at_once else Errand.LOAD
+        return Intent.RUN
+    return Intent.UNLOAD if at_once else Intent.LOAD
 
 
 def _stream(path: str, values: _All) -> bool:

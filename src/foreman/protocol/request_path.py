@@ -9,7 +9,7 @@ from urllib.parse import quote_from_bytes
 _CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]++)(?=[/?]|\Z)")
 _ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])?(?::[0-9]*+)?(?=[/?]|\Z)", re.IGNORECASE)
 #: How often a credential may be percent-encoded and still be found.
-_MOST_ESCAPED = 3
+_MAX_ESCAPED = 3
 _LONGEST_ESCAPED = 4096
 #: Without these a path leads where its first segment says.
 _ROUNDABOUT = re.compile(rb"[%\\]|/[./]")
@@ -63,7 +63,7 @@ def hides_credential(decoded: bytes) -> bool:
         return False
     if b"%" in decoded and len(decoded) > _LONGEST_ESCAPED:
         return True  # no route is like that, and to look for a credential would take long
-    for _ in range(_MOST_ESCAPED):
+    for _ in range(_MAX_ESCAPED):
         once_more = unescape(decoded)
         if once_more == decoded:
             break

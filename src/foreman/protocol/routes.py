@@ -31,7 +31,7 @@ class Lane(Enum):
 
 
 @frozen
-class Way:
+class Route:
     """The way of one request.
 
     :ivar family: whose error shape it speaks; :ivar path: percent-decoded once, without query.
@@ -139,7 +139,7 @@ _TOO_LONG = Refusal(414, "414 URI Too Long")
 _LONGEST_REDIRECTED = 4096
 
 
-def way(method: bytes, target: bytes, base: bytes = b"") -> Way | Redirect | Refusal:
+def classify(method: bytes, target: bytes, base: bytes = b"") -> Route | Redirect | Refusal:
     """Decide on a request.
 
     :param target: the request-target as sent, in origin form, after ``paths.take_prefix``; :param base: what goes in front of
@@ -150,7 +150,7 @@ def way(method: bytes, target: bytes, base: bytes = b"") -> Way | Redirect | Ref
     if method == b"CONNECT":
         return _NOT_FOUND
     if target == b"*" and method == b"OPTIONS":
-        return Way(Lane.METADATA, "ollama", "*")
+        return Route(Lane.METADATA, "ollama", "*")
     if _FOREIGN.search(target) or not target.startswith(b"/"):
         return _BAD_REQUEST
     raw, question, query = target.partition(b"?")
@@ -167,25 +167,25 @@ def way(method: bytes, target: bytes, base: bytes = b"") -> Way | Redirect | Ref
     return _way(method.decode("latin-1"), decoded, to_ascii(question + query))
 
 
-def way_behind_prefix(method: bytes, target: bytes, base: bytes = b"") -> tuple[Way | Redirect | Refusal, bytes]:
+def classify_behind_prefix(method: bytes, target: bytes, base: bytes = b"") -> tuple[Route | Redirect | Refusal, bytes]:
     """Decide on a request whose credential stood in front of its path.
 
     Where Ollama's routers would redirect, the request goes where they point. A client could not follow: a Location without
     the credential leads to a refusal, and one with it would put a secret where programs between write it down. Relative
     references are no way out, since Python's ``urljoin`` resolves them wrongly behind an empty segment.
 
-    :param target, base: as for ``way``.
+    :param target, base: as for ``classify``.
     :return: the decision, which is never a redirect, and the target that it is about.
     """
-    found = way(method, target, base)
+    found = classify(method, target, base)
     while isinstance(found, Redirect):  # twice at most: to the clean path, and to the one without a slash at its end
         target = found.location
-        found = way(method, target, base)
+        found = classify(method, target, base)
     return found, target
 
 
 def allowed_methods(path: str) -> tuple[str, ...]:
-    """The methods that a path of ``Way`` is known for, in the order of Ollama's ``Allow``; none where it is unknown."""
+    """The methods that a path of ``Route`` is known for, in the order of Ollama's ``Allow``; none where it is unknown."""
     if path in _ROUTES:
         return _ROUTES[path][0]
     if is_of_jobs(path):
@@ -196,21 +196,21 @@ def allowed_methods(path: str) -> tuple[str, ...]:
 
 
 def is_own(path: str) -> bool:
-    """Whether a path of ``Way`` is foreman's alone, so that no request for it goes on to the target."""
+    """Whether a path of ``Route`` is foreman's alone, so that no request for it goes on to the target."""
     return path in _OWN or path.startswith("/queue/") or is_of_jobs(path)
 
 
 def is_whole_route(path: str) -> bool:
-    """Whether a path of ``Way`` is a known one without a free part."""
+    """Whether a path of ``Route`` is a known one without a free part."""
     return path in _ROUTES
 
 
 def is_of_jobs(path: str) -> bool:
-    """Whether a path of ``Way`` is foreman's own, about jobs."""
+    """Whether a path of ``Route`` is foreman's own, about jobs."""
     return path == _JOBS or path.startswith(f"{_JOBS}/")
 
 
-def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
+def _way(method: str, decoded: bytes, query: bytes) -> Route | Redirect | Refusal:
     try:
         path = decoded.decode("utf-8")
     except UnicodeDecodeError:
@@ -224,7 +224,7 @@ def _way(method: str, decoded: bytes, query: bytes) -> Way | Redirect | Refusal:
         if len(decoded) + len(query) > _LONGEST_REDIRECTED:
             return _TOO_LONG
         return Redirect(301 if method == "GET" else 307, escape(decoded[:-1]) + query)
-    return Way(_lane(method, path), _family(path), path)
+    return Route(_lane(method, path), _family(path), path)
 
 
 def _is_one_slash_off(method: str, path: str) -> bool:

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 from msgspec import Raw
 
 from foreman.protocol import decoding
-from foreman.protocol.framing import Kind
+from foreman.protocol.framing import BodyFraming
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ _ABSENT = Raw()
 
 
 @frozen
-class Tally:
+class AnswerEnd:
     """What was found out; None where nothing was said.
 
     :ivar done: the end marker was seen that answers of this kind have; an error counts as an end.
@@ -102,7 +102,7 @@ _details_decoder = msgspec.json.Decoder(_Details)
 _whole_decoder = msgspec.json.Decoder(Raw)
 
 
-def tally(kind: Kind, last: bytes, path: str | None = None) -> Tally:
+def answer_end(kind: BodyFraming, last: bytes, path: str | None = None) -> AnswerEnd:
     """Judge the end of an answer.
 
     :param last: of NDJSON the last line, of a stream of events the last of them, else the whole body.
@@ -112,7 +112,7 @@ def tally(kind: Kind, last: bytes, path: str | None = None) -> Tally:
         return _of_events(last, path)
     value = _decode(_value_decoder, last)
     if value is None:
-        return Tally(done=_looks_whole(kind, last))
+        return AnswerEnd(done=_looks_whole(kind, last))
     if kind == "ndjson":
         # Transcriptions are one line of another shape (contract 1.4).
         return _of_value(value, done=value.status == "success" or _says_something(value.text))
@@ -120,26 +120,26 @@ def tally(kind: Kind, last: bytes, path: str | None = None) -> Tally:
     return _of_value(value, done=value.done is None)
 
 
-def _looks_whole(kind: Kind, last: bytes) -> bool:
+def _looks_whole(kind: BodyFraming, last: bytes) -> bool:
     """Of what is no readable object: whether it is the whole of an answer all the same."""
     if kind == "other":
-        if len(last) > decoding.MOST_BYTES and last.rstrip().endswith((b"}", b"]")):
+        if len(last) > decoding.MAX_BYTES and last.rstrip().endswith((b"}", b"]")):
             return True  # it may hold a bad character, and is too large to be repaired
         return _decode(_whole_decoder, last) is not None
     # The end of a line that was too long to be kept whole, or one that is too large to be repaired.
-    is_part = len(last) > decoding.MOST_BYTES or not last.lstrip().startswith(b"{")
+    is_part = len(last) > decoding.MAX_BYTES or not last.lstrip().startswith(b"{")
     return is_part and _DONE_MEMBER.search(last) is not None
 
 
-def _of_events(last: bytes, path: str | None) -> Tally:
-    found = Tally()
+def _of_events(last: bytes, path: str | None) -> AnswerEnd:
+    found = AnswerEnd()
     ends = _ENDING_EVENTS if path is None else _ENDS_BY_PATH.get(path, ())
     for data in _data_lines(last):
         if data == b"[DONE]":
             found = evolve(found, done=found.done or path not in _ENDS_BY_PATH)
         elif (value := _decode(_value_decoder, data)) is not None:
             said = _of_value(value, done=value.type in ends)
-            found = Tally(
+            found = AnswerEnd(
                 done=found.done or said.done,
                 error=found.error or said.error,
                 prompt_tokens=found.prompt_tokens if said.prompt_tokens is None else said.prompt_tokens,
@@ -156,11 +156,11 @@ def _data_lines(events: bytes) -> Iterator[bytes]:
             yield data.strip(b" ")
 
 
-def _of_value(value: _Value, *, done: bool) -> Tally:
+def _of_value(value: _Value, *, done: bool) -> AnswerEnd:
     nested = _decode(_value_decoder, value.response) if value.type in _ENDING_EVENTS else None
     error = _says_something(value.error) or (nested is not None and _says_something(nested.error))
     usage = _decode(_usage_decoder, value.usage if nested is None else nested.usage) or _Usage()
-    return Tally(
+    return AnswerEnd(
         done=done or value.done is True or error,
         error=error or value.type == "response.failed",
         prompt_tokens=_count(value.prompt_eval_count, usage.prompt_tokens, _input(usage)),

@@ -24,7 +24,7 @@ def outcome_of(problem: errors.ForemanError) -> Outcome:
 
 
 @define(eq=False)
-class Record:
+class RequestRecord:
     """One request's story, filled in while it happens. Times in seconds of the clock; nothing of its content.
 
     :ivar turn_at: when it got its turn; :ivar head_at: when the target's headers came; :ivar first_byte_at: of the

@@ -8,12 +8,12 @@ from attrs import define
 from twisted.internet.defer import Deferred
 
 from foreman import errors
-from foreman.proxy.concurrency import Pass
+from foreman.proxy.concurrency import Permit
 from foreman.proxy.relay import Relay
 
 
 @define(eq=False)
-class Work:
+class ActiveRequest:
     """One request that runs, or waits for its turn, so that it can be stopped.
 
     :ivar id: of the request, or of the job; :ivar caller: whose it is; :ivar passed: its place at the target, where it
@@ -24,7 +24,7 @@ class Work:
     caller: str
     pending: Deferred[Any] | None = None
     relay: Relay | None = None
-    passed: Pass | None = None
+    passed: Permit | None = None
     why_stopped: errors.ForemanError | None = None
 
     def is_done_at_target(self) -> None:

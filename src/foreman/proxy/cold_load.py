@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from foreman.scheduling.gate import Turn
-from foreman.scheduling.queue_status import Outlook
-from foreman.target.connection import Answer
+from foreman.scheduling.queue_status import QueueStatus
+from foreman.target.connection import TargetResponse
 from foreman.target.inventory import Inventory
 
 #: How often it is looked whether the model is there, in seconds.
@@ -33,13 +33,13 @@ class ColdLoad:
 
     _clock: IReactorTime
     _inventory: Inventory
-    _outlook: Outlook
+    _outlook: QueueStatus
     _turn: Turn
-    _asking: Deferred[Answer]
+    _asking: Deferred[TargetResponse]
     _kept: Callable[[], None]
     _over: Callable[[], None]
     _hopeless: Callable[[], bool] = lambda: False
-    heard: Deferred[Answer] = field(init=False)
+    heard: Deferred[TargetResponse] = field(init=False)
     _look: IDelayedCall | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -54,7 +54,7 @@ class ColdLoad:
         else:
             self._asking.cancel()
 
-    def _answered(self, answer: Answer) -> None:
+    def _answered(self, answer: TargetResponse) -> None:
         if self._turn.kept:
             answer.abort()
             self._inventory.target_changed()

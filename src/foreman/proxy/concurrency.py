@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman import errors
-from foreman.protocol.request_body import Errand
+from foreman.protocol.request_body import Intent
 from foreman.protocol.routes import Lane
-from foreman.proxy.request import Question
-from foreman.scheduling.queue_status import Place
+from foreman.proxy.request import TargetRequest
+from foreman.scheduling.queue_status import QueuePosition
 from foreman.util.deadline import Deadline
 
 #: Requests that move a model, which takes minutes to hours.
@@ -22,11 +22,11 @@ _BLOBS = "/api/blobs/"
 
 
 @define(eq=False)
-class Pass:
+class Permit:
     """A place at the target, until it is released."""
 
     caller: str
-    _passage: Passage
+    _passage: ConcurrencyLimit
     _released: bool = field(default=False, init=False)
 
     def release(self) -> None:
@@ -37,7 +37,7 @@ class Pass:
 
 
 @define(eq=False)
-class Passage:
+class ConcurrencyLimit:
     """Lets requests through to the target, up to a number.
 
     :ivar places: how many may be there at once; :ivar share: how many of one caller; :ivar room: how many may wait, and of
@@ -50,7 +50,7 @@ class Passage:
     room: int
     patience: float
     _inside: Counter[str] = field(factory=Counter, init=False)
-    _waiting: dict[Deferred[Pass], tuple[str, Deadline]] = field(factory=dict, init=False)
+    _waiting: dict[Deferred[Permit], tuple[str, Deadline]] = field(factory=dict, init=False)
     _waiting_of: Counter[str] = field(factory=Counter, init=False)
     _calls: IDelayedCall | None = field(default=None, init=False)
 
@@ -64,12 +64,12 @@ class Passage:
         """How many wait."""
         return len(self._waiting)
 
-    def enter(self, caller: str) -> Deferred[Pass]:
+    def enter(self, caller: str) -> Deferred[Permit]:
         """Wait for a place. Cancelling ends the waiting.
 
         :raises errors.QueueFull: as the Deferred's failure, when too many wait, or when it has waited for too long.
         """
-        entered: Deferred[Pass] = Deferred(self._forget)
+        entered: Deferred[Permit] = Deferred(self._forget)
         if self._has_place(caller) and self._calls is None:
             entered.callback(self._take(caller))
         elif len(self._waiting) >= self.room or self._waiting_of[caller] >= max(1, self.room // 2):
@@ -81,18 +81,18 @@ class Passage:
             self._waiting_of[caller] += 1
         return entered
 
-    def place_of(self, entered: Deferred[Pass]) -> Place:
+    def place_of(self, entered: Deferred[Permit]) -> QueuePosition:
         """Where the one stands to whom ``enter`` gave ``entered``; nobody can say how long it will wait."""
         if entered not in self._waiting:
-            return Place(0, None)
-        return Place(1 + list(self._waiting).index(entered), None)
+            return QueuePosition(0, None)
+        return QueuePosition(1 + list(self._waiting).index(entered), None)
 
     def _has_place(self, caller: str) -> bool:
         return self.inside < self.places and self._inside[caller] < self.share
 
-    def _take(self, caller: str) -> Pass:
+    def _take(self, caller: str) -> Permit:
         self._inside[caller] += 1
-        return Pass(caller, self)
+        return Permit(caller, self)
 
     def _leave(self, caller: str) -> None:
         _count_down(self._inside, caller)
@@ -109,12 +109,12 @@ class Passage:
                 self._forget(entered)
                 entered.callback(self._take(caller))
 
-    def _forget(self, entered: Deferred[Pass]) -> None:
+    def _forget(self, entered: Deferred[Permit]) -> None:
         caller, limit = self._waiting.pop(entered)
         _count_down(self._waiting_of, caller)
         limit.clear()
 
-    def _give_up(self, entered: Deferred[Pass]) -> None:
+    def _give_up(self, entered: Deferred[Permit]) -> None:
         self._forget(entered)
         entered.errback(_crowded())
 
@@ -130,7 +130,7 @@ def _crowded() -> errors.QueueFull:
 
 
 @define(eq=False)
-class Passages:
+class ConcurrencyLimits:
     """The passages of all requests that take no turn. What is long has one of its own, so that what is quick passes it.
 
     :ivar quick: lists, details of models, and whatever is not known; :ivar transfers: models on their way to and from the
@@ -138,20 +138,20 @@ class Passages:
     """
 
     _clock: IReactorTime
-    quick: Passage = field(init=False)
-    transfers: Passage = field(init=False)
-    cloud: Passage = field(init=False)
+    quick: ConcurrencyLimit = field(init=False)
+    transfers: ConcurrencyLimit = field(init=False)
+    cloud: ConcurrencyLimit = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.quick = Passage(self._clock, places=64, share=32, room=512, patience=30.0)
-        self.transfers = Passage(self._clock, places=32, share=16, room=128, patience=600.0)
-        self.cloud = Passage(self._clock, places=64, share=32, room=512, patience=600.0)
+        self.quick = ConcurrencyLimit(self._clock, places=64, share=32, room=512, patience=30.0)
+        self.transfers = ConcurrencyLimit(self._clock, places=32, share=16, room=128, patience=600.0)
+        self.cloud = ConcurrencyLimit(self._clock, places=64, share=32, room=512, patience=600.0)
 
-    def of(self, question: Question) -> Passage:
+    def of(self, question: TargetRequest) -> ConcurrencyLimit:
         """The one of a request that takes no turn."""
         path, asked = question.way.path, question.asked
         if path in _TRANSFERS or (path.startswith(_BLOBS) and question.method == b"POST"):
             return self.transfers
-        if question.way.lane is Lane.GATE and asked is not None and asked.model and asked.errand is not Errand.UNLOAD:
+        if question.way.lane is Lane.GATE and asked is not None and asked.model and asked.errand is not Intent.UNLOAD:
             return self.cloud
         return self.quick

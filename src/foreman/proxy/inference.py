@@ -12,29 +12,29 @@ from twisted.internet.task import Cooperator, deferLater
 
 from foreman import errors
 from foreman.protocol.answer_origin import is_doubtful
-from foreman.protocol.framing import cutter_for, kind_for
+from foreman.protocol.framing import framer_for, framing_of
 from foreman.protocol.headers import to_client
-from foreman.protocol.request_body import Errand
+from foreman.protocol.request_body import Intent
 from foreman.protocol.routes import Lane
-from foreman.protocol.usage import MARKED, Tally, tally
-from foreman.proxy.access_record import Outcome, Record
-from foreman.proxy.active_request import Work
+from foreman.protocol.usage import MARKED, AnswerEnd, answer_end
+from foreman.proxy.access_record import Outcome, RequestRecord
+from foreman.proxy.active_request import ActiveRequest
 from foreman.proxy.cold_load import ColdLoad
-from foreman.proxy.concurrency import Passages
-from foreman.proxy.model_swaps import Swaps
+from foreman.proxy.concurrency import ConcurrencyLimits
+from foreman.proxy.model_swaps import ModelSwaps
 from foreman.proxy.relay import LastPieces, Limits, Relay
-from foreman.proxy.request import Asker, ModelMissing, Question
+from foreman.proxy.request import ModelMissing, Responder, TargetRequest
 from foreman.scheduling.estimates import Answered, Estimates
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
-from foreman.scheduling.queue_status import Outlook, Place
+from foreman.scheduling.queue_status import QueuePosition, QueueStatus
 from foreman.target.client import TargetClient
-from foreman.target.connection import Answer
+from foreman.target.connection import TargetResponse
 from foreman.target.inventory import Inventory
-from foreman.target.models import Standing
-from foreman.util.byte_budget import Budget
+from foreman.target.models import Availability
+from foreman.util.byte_budget import ByteBudget
 from foreman.util.cooperator import cooperator
-from foreman.util.tracked_set import Crowd
+from foreman.util.tracked_set import TrackedSet
 
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
 RETRY_PAUSE = 1.0
@@ -61,23 +61,23 @@ class Inference:
     embeddings: Gate
     _limits: Limits
     _target_wait: float
-    _buffers: Budget
+    _buffers: ByteBudget
     _estimates: Estimates = field(factory=Estimates, init=False)
-    _active: Crowd[Work] = field(factory=Crowd, init=False)
-    outlook: Outlook = field(init=False)
-    passages: Passages = field(init=False)
+    _active: TrackedSet[ActiveRequest] = field(factory=TrackedSet, init=False)
+    outlook: QueueStatus = field(init=False)
+    passages: ConcurrencyLimits = field(init=False)
     cooperator: Cooperator = field(init=False)
-    _beside: Outlook = field(init=False)
-    _swaps: Swaps = field(init=False)
+    _beside: QueueStatus = field(init=False)
+    _swaps: ModelSwaps = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._swaps = Swaps(self._clock, self.inventory.rivals, self.gate, self.embeddings)
-        self.passages = Passages(self._clock)
+        self._swaps = ModelSwaps(self._clock, self.inventory.rivals, self.gate, self.embeddings)
+        self.passages = ConcurrencyLimits(self._clock)
         self.cooperator = cooperator(self._clock)
-        self.outlook = Outlook(self._clock, self.gate, self.inventory, self._estimates)
-        self._beside = Outlook(self._clock, self.embeddings, self.inventory, self._estimates)
+        self.outlook = QueueStatus(self._clock, self.gate, self.inventory, self._estimates)
+        self._beside = QueueStatus(self._clock, self.embeddings, self.inventory, self._estimates)
 
-    async def run(self, question: Question, asker: Asker, record: Record, ticket: Ticket) -> None:
+    async def run(self, question: TargetRequest, asker: Responder, record: RequestRecord, ticket: Ticket) -> None:
         """Get the question its turn where it needs one, and relay the answer to ``asker`` until the last byte.
 
         Cancelling leaves the line, or closes the connection to the target, at once.
@@ -87,7 +87,7 @@ class Inference:
         :raises errors.ConnectionError: when the target gave no answer. After the answer has begun, failures are the
             asker's ``break_off``.
         """
-        work, turn = Work(ticket.id, ticket.caller), None
+        work, turn = ActiveRequest(ticket.id, ticket.caller), None
         self._active.add(work)
         try:
             work.pending = Deferred.fromCoroutine(self._gate_for(question))  # which may ask the target for its models
@@ -119,7 +119,9 @@ class Inference:
         """Wait for a turn at one of the two gates, as ``Gate.enter``; an embedding may have to wait for chats before."""
         return gate.enter(ticket) if gate is self.gate else Deferred.fromCoroutine(self._swaps.turn_for(ticket))
 
-    async def in_turn(self, question: Question, asker: Asker, record: Record, turn: Turn | None, work: Work) -> None:
+    async def in_turn(
+        self, question: TargetRequest, asker: Responder, record: RequestRecord, turn: Turn | None, work: ActiveRequest
+    ) -> None:
         """Relay the answer to a question whose turn has come; who called for the turn releases it.
 
         :param work: what it can be stopped by; :raises errors.ConnectionError: when the target gave no answer; and
@@ -171,16 +173,18 @@ class Inference:
                 return True
         return False
 
-    def _head(self, question: Question) -> bytes:
+    def _head(self, question: TargetRequest) -> bytes:
         q = question
         return self._client.head(q.method, q.target, q.headers, q.length, chunked=q.chunked, version=q.version)
 
-    def _place_at(self, gate: Gate, ticket: Ticket) -> Place:
+    def _place_at(self, gate: Gate, ticket: Ticket) -> QueuePosition:
         if gate is self.gate:
             return self.outlook.place_of(ticket)
-        return Place(self._beside.place_of(ticket).position, None)  # several pass at once: nobody can say how long
+        return QueuePosition(
+            self._beside.place_of(ticket).position, None
+        )  # several pass at once: nobody can say how long
 
-    async def _gate_for(self, question: Question) -> Gate | None:
+    async def _gate_for(self, question: TargetRequest) -> Gate | None:
         asked = question.asked
         if question.way.lane is Lane.EMBEDDING:
             return self.embeddings
@@ -192,16 +196,22 @@ class Inference:
             return None  # the target can only refuse it
         standing = await self.inventory.look_for(asked.model)
         # From v0.33 on Ollama has no images to make, which only it can say.
-        if standing is Standing.MISSING and not question.way.path.startswith("/v1/images/"):
+        if standing is Availability.MISSING and not question.way.path.startswith("/v1/images/"):
             raise ModelMissing(f"model '{asked.model}' not found")
-        if asked.errand is Errand.UNLOAD:
+        if asked.errand is Intent.UNLOAD:
             self.inventory.rivals.unloaded(asked.model)
-        if standing is Standing.CLOUD or asked.errand is Errand.UNLOAD:
+        if standing is Availability.CLOUD or asked.errand is Intent.UNLOAD:
             return None
         return self.gate
 
     async def _relay(
-        self, question: Question, head: bytes, asker: Asker, record: Record, turn: Turn | None, work: Work
+        self,
+        question: TargetRequest,
+        head: bytes,
+        asker: Responder,
+        record: RequestRecord,
+        turn: Turn | None,
+        work: ActiveRequest,
     ) -> None:
         if turn is not None and record.model is not None:
             turn.cold = not self.inventory.is_running(record.model)
@@ -213,7 +223,13 @@ class Inference:
             answer.abort()  # where something failed, the target is not to go on for nobody
 
     async def _pass_on(
-        self, question: Question, answer: Answer, asker: Asker, record: Record, turn: Turn | None, work: Work
+        self,
+        question: TargetRequest,
+        answer: TargetResponse,
+        asker: Responder,
+        record: RequestRecord,
+        turn: Turn | None,
+        work: ActiveRequest,
     ) -> None:
         record.head_at = self._clock.seconds()
         record.status = answer.code
@@ -229,14 +245,14 @@ class Inference:
         elif answer.code < 500:
             self.inventory.target_answered()
         # What was compressed unasked has no lines that could be told apart, and no place for a line of foreman's.
-        kind = kind_for(content_type) if answer.header(b"content-encoding") in (None, b"identity") else "other"
+        kind = framing_of(content_type) if answer.header(b"content-encoding") in (None, b"identity") else "other"
         way = question.way
         relay = Relay(
             self._clock,
             answer,
             asker,
-            cutter_for(kind),
-            lambda last: tally(kind, last, way.path),
+            framer_for(kind),
+            lambda last: answer_end(kind, last, way.path),
             self._limits,
             self._buffers,
             LastPieces(_LAST_PIECES[kind]),
@@ -265,17 +281,19 @@ class Inference:
             # Only of an inference is an end marker expected; an error that was answered whole speaks by its status.
             record.outcome = "target failed" if answer.code >= 500 else "complete"
 
-    def _answer_to(self, question: Question, head: bytes, turn: Turn | None, work: Work) -> Deferred[Answer]:
+    def _answer_to(
+        self, question: TargetRequest, head: bytes, turn: Turn | None, work: ActiveRequest
+    ) -> Deferred[TargetResponse]:
         asking = Deferred.fromCoroutine(self._ask(question, head))
         if turn is None:
             return asking
-        load = Work("", "", pending=asking)
+        load = ActiveRequest("", "", pending=asking)
         kept, over = partial(self._active.add, load), partial(self._active.discard, load)
         # Whom the target has kept waiting for too long is not followed by others who wait for the same.
         hopeless = lambda: isinstance(work.why_stopped, errors.TargetError)  # noqa: E731 - two words for one use
         return ColdLoad(self._clock, self.inventory, self.outlook, turn, asking, kept, over, hopeless).heard
 
-    def _learn(self, record: Record, told: Tally, turn: Turn | None, outcome: Outcome) -> None:
+    def _learn(self, record: RequestRecord, told: AnswerEnd, turn: Turn | None, outcome: Outcome) -> None:
         record.tokens_in = told.prompt_tokens
         record.tokens_out = told.completion_tokens
         record.eval_seconds = told.eval_seconds
@@ -283,7 +301,7 @@ class Inference:
             return
         self._estimates.learn(record.model, Answered.of(turn.ended_at - turn.since, told))
 
-    async def _ask(self, question: Question, head: bytes) -> Answer:
+    async def _ask(self, question: TargetRequest, head: bytes) -> TargetResponse:
         waited_until = self._clock.seconds() + self._target_wait
         while True:
             try:

@@ -22,11 +22,11 @@ from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from foreman import errors
-from foreman.protocol.framing import Cutter
-from foreman.protocol.usage import Tally
+from foreman.protocol.framing import Framer
+from foreman.protocol.usage import AnswerEnd
 from foreman.proxy.access_record import Outcome, outcome_of
-from foreman.target.connection import Answer
-from foreman.util.byte_budget import Budget
+from foreman.target.connection import TargetResponse
+from foreman.util.byte_budget import ByteBudget
 from foreman.util.deadline import Deadline
 
 #: An unstreamed answer up to this many bytes is kept until its end, to know whether it is one whole JSON value.
@@ -104,18 +104,18 @@ class Relay(Protocol):
     """
 
     _clock: IReactorTime
-    _answer: Answer
+    _answer: TargetResponse
     _reader: Reader
-    _cutter: Cutter
-    _judge: Callable[[bytes], Tally]
+    _cutter: Framer
+    _judge: Callable[[bytes], AnswerEnd]
     _limits: Limits
-    _shared: Budget
+    _shared: ByteBudget
     _last: LastPieces
     _marked: bool = False
     answered: Deferred[None] = field(init=False)
     sent: Deferred[Outcome] = field(init=False)
     first_byte_at: float | None = field(default=None, init=False)
-    tally: Tally | None = field(default=None, init=False)
+    tally: AnswerEnd | None = field(default=None, init=False)
     problem: errors.ForemanError | None = field(default=None, init=False)
     _held: deque[bytes] = field(factory=deque, init=False)
     _held_bytes: int = field(default=0, init=False)

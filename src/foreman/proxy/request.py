@@ -9,16 +9,16 @@ from attrs import frozen
 from twisted.web.iweb import IBodyProducer
 
 from foreman import errors
-from foreman.protocol.framing import Kind
+from foreman.protocol.framing import BodyFraming
 from foreman.protocol.headers import RawHeaders
-from foreman.protocol.request_body import Asked
-from foreman.protocol.routes import Way
+from foreman.protocol.request_body import RequestBody
+from foreman.protocol.routes import Route
 from foreman.proxy.relay import Reader
-from foreman.scheduling.queue_status import Place
+from foreman.scheduling.queue_status import QueuePosition
 
 
 @frozen
-class Question:
+class TargetRequest:
     """What goes to the target.
 
     :ivar target: raw path and query; :ivar headers: as the client sent them; :ivar length: of the body in bytes, None
@@ -31,19 +31,19 @@ class Question:
     headers: RawHeaders
     body: bytes | IBodyProducer
     length: int | None
-    way: Way
-    asked: Asked | None
+    way: Route
+    asked: RequestBody | None
     chunked: bool = False
     version: bytes = b"1.1"
 
 
-class Asker(Reader, Protocol):
+class Responder(Reader, Protocol):
     """Who asks: a reader that is also told of its waiting, and of the head of the answer."""
 
-    def waits(self, place: Callable[[], Place]) -> None:
+    def waits(self, place: Callable[[], QueuePosition]) -> None:
         """The request was found good, and waits for its turn and its first byte; ``place`` tells where it stands."""
 
-    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: Kind) -> None:
+    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: BodyFraming) -> None:
         """The target has begun to answer; ``headers`` are those that may cross, ``kind`` as of ``ndjson.kind_for``."""
 
 

@@ -9,7 +9,7 @@ from statistics import median, quantiles
 from attrs import define, field, frozen
 
 from foreman.protocol.model_names import canonical
-from foreman.protocol.usage import Tally
+from foreman.protocol.usage import AnswerEnd
 
 #: How many answers of a model count, and of how many models.
 ANSWERS = 31
@@ -46,7 +46,7 @@ class Answered:
     token_seconds: float | None = None
 
     @classmethod
-    def of(cls, seconds: float, told: Tally) -> Answered:
+    def of(cls, seconds: float, told: AnswerEnd) -> Answered:
         """What is remembered of an answer that took so many seconds and told ``told`` at its end."""
         load, prompt, tokens = told.load_seconds, told.prompt_tokens, told.completion_tokens
         return cls(seconds, load, prompt, told.prompt_seconds, tokens, told.eval_seconds)

@@ -16,7 +16,7 @@ SHARED_FOR = 1.0
 
 
 @frozen
-class Place:
+class QueuePosition:
     """Where a request stands.
 
     :ivar position: 1 is next, 0 has its turn; :ivar wait: until its turn ends the waiting, None where unknown.
@@ -27,24 +27,24 @@ class Place:
 
 
 @define(eq=False)
-class Outlook:
+class QueueStatus:
     """What can be told of the line, and of each place in it."""
 
     _clock: IReactorTime
     _gate: Gate
     _inventory: Inventory
     _estimates: Estimates
-    _places: dict[Ticket, Place] = field(factory=dict, init=False)
+    _places: dict[Ticket, QueuePosition] = field(factory=dict, init=False)
     _looked_at: float = field(default=float("-inf"), init=False)
 
-    def place_of(self, ticket: Ticket) -> Place:
+    def place_of(self, ticket: Ticket) -> QueuePosition:
         """Where ``ticket`` stands, or stood less than a second ago: thousands may ask at once."""
         now = self._clock.seconds()
         if now - self._looked_at >= SHARED_FOR or ticket not in self._places:
             line = enumerate(self.line(), 1)
-            self._places = {waiting: Place(position, wait) for position, (waiting, wait) in line}
+            self._places = {waiting: QueuePosition(position, wait) for position, (waiting, wait) in line}
             self._looked_at = now
-        return self._places.get(ticket, Place(0, None))
+        return self._places.get(ticket, QueuePosition(0, None))
 
     def line(self) -> list[tuple[Ticket, Range | None]]:
         """Who waits, in order, and how long each will usually have to."""

@@ -13,7 +13,7 @@ It knows nothing of the rest of foreman.
 
 from foreman.simulator.engine.faults import Misbehaviour
 from foreman.simulator.engine.settings import FRIENDLY, RECORDED, Settings
-from foreman.simulator.server.request_log import Lost, Seen
+from foreman.simulator.server.request_log import LostConnection, RequestLog
 from foreman.simulator.simulator import NEW_YEAR, Simulator
 
-__all__ = ["FRIENDLY", "NEW_YEAR", "RECORDED", "Lost", "Misbehaviour", "Seen", "Settings", "Simulator"]
+__all__ = ["FRIENDLY", "NEW_YEAR", "RECORDED", "LostConnection", "Misbehaviour", "RequestLog", "Settings", "Simulator"]

@@ -24,14 +24,14 @@ from foreman.simulator.engine.go_json import encode
 from foreman.simulator.engine.models import Inventory, named
 from foreman.simulator.engine.scheduler import Scheduler
 from foreman.simulator.engine.settings import Settings
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.bodies import Whole, inflated
 from foreman.simulator.server.connection import Connection
 from foreman.simulator.server.error_shapes import JSON, refuse
 from foreman.simulator.server.exchange import Exchange
 from foreman.simulator.server.fault_injection import spoil
 from foreman.simulator.server.interfaces import Client, Taker
-from foreman.simulator.server.request_log import Lost, Outcome, Seen
+from foreman.simulator.server.request_log import LostConnection, Outcome, RequestLog
 from foreman.simulator.server.router import Plain, Route, find
 
 #: 2026-01-01, the time of day of a simulator that is given none.
@@ -53,7 +53,7 @@ class Simulator(Factory):
         self.settings = settings = settings or Settings()
         inventory = Inventory()
         inventory.add(choose(settings.models))
-        self.world = World(
+        self.world = SimulatorState(
             clock,
             settings,
             time_of_day - clock.seconds(),
@@ -63,12 +63,12 @@ class Simulator(Factory):
             self.report,
             list(settings.misbehave),
         )
-        self.requests: deque[Seen] = deque(maxlen=settings.remember)
-        self.lost_connections: deque[Lost] = deque(maxlen=settings.remember)
+        self.requests: deque[RequestLog] = deque(maxlen=settings.remember)
+        self.lost_connections: deque[LostConnection] = deque(maxlen=settings.remember)
         self._connections: dict[int, Client] = {}
         self._count = 0
         self._down = False
-        self._seen: dict[Exchange, Seen] = {}
+        self._seen: dict[Exchange, RequestLog] = {}
         self._routes: dict[Exchange, Route | Plain] = {}
         self._known = tuple(route for route in ROUTES if settings.newer or not route.newer)
         self._instead: dict[Exchange, Callable[[], None]] = {}
@@ -93,7 +93,7 @@ class Simulator(Factory):
         """A connection is gone."""
         self._connections.pop(connection.number, None)
         seen = self._seen.get(exchange) if exchange is not None else None
-        self.lost_connections.append(Lost(connection.number, self.clock.seconds(), seen))
+        self.lost_connections.append(LostConnection(connection.number, self.clock.seconds(), seen))
         if exchange is not None:
             self._over(exchange, "left")
 
@@ -103,7 +103,7 @@ class Simulator(Factory):
 
     def opened(self, connection: Client, exchange: Exchange) -> Taker | None:
         """A request's head has come: remember it, and find its route."""
-        seen = Seen(
+        seen = RequestLog(
             exchange.method,
             exchange.target,
             exchange.version,
@@ -210,7 +210,7 @@ class Simulator(Factory):
         """The names of the installed models."""
         return [model.name.short for model in self.world.inventory.newest_first()]
 
-    def asked(self, path: str) -> list[Seen]:
+    def asked(self, path: str) -> list[RequestLog]:
         """The requests for a path, without their queries."""
         return [seen for seen in self.requests if seen.path.partition("?")[0] == path]
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 
 @define(eq=False)
-class Bells:
+class Notifications:
     """Rung after each commit.
 
     :ivar on_queued: called when a job may have become able to run; :ivar on_due: called with the first moment at which

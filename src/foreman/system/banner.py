@@ -15,7 +15,7 @@ from foreman.config.settings import Config, warnings
 from foreman.target.listings import Installed, Running
 
 #: How many models are named; who has more has seen enough.
-MOST_NAMES = 20
+MAX_NAMES = 20
 
 
 @define(eq=False)
@@ -46,9 +46,9 @@ class Banner:
         if not names:
             self._log.info("no model is installed at the target yet")
             return
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         self._log.info(
-            "{count} models are installed: {names}", count=len(names), names=", ".join(names[:MOST_NAMES]) + more
+            "{count} models are installed: {names}", count=len(names), names=", ".join(names[:MAX_NAMES]) + more
         )
         model = model_to_try(installed, running)
         url = url_of(self._config.listen)

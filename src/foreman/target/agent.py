@@ -1,6 +1,6 @@
 """The agent under treq: one request to the one target, its bytes written as they are.
 
-Twisted's own ``Agent`` re-encodes the request target and title-cases header names; ``Exchange`` writes the head that it
+Twisted's own ``Agent`` re-encodes the request target and title-cases header names; ``OneShotAgent`` writes the head that it
 is given, on a connection of its own.
 """
 
@@ -20,7 +20,7 @@ from foreman.target.connection import Connection
 
 @implementer(IAgent)
 @define(eq=False)
-class Exchange:
+class OneShotAgent:
     """The agent of one request: treq asks it, and the bytes that were prepared for the target go out unchanged.
 
     :ivar head: request line and headers with the closing blank line.

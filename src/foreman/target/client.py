@@ -21,15 +21,15 @@ from twisted.web.iweb import IBodyProducer
 
 from foreman import errors
 from foreman.config.settings import TargetAddress
-from foreman.protocol.framing import LineCutter
+from foreman.protocol.framing import LineFramer
 from foreman.protocol.headers import RawHeaders, to_target
-from foreman.target.agent import Exchange, head_bytes
-from foreman.target.connection import Answer
+from foreman.target.agent import OneShotAgent, head_bytes
+from foreman.target.connection import TargetResponse
 
 #: What foreman itself asks for is small, in bytes; a list of 10,000 models is 7 MB.
 MAX_COLLECTED = 8 * 1024 * 1024
 #: So much of the body of a refusal is read, in bytes, and so much of it is told, in characters.
-MOST_OF_ERROR, LONGEST_ERROR = 64 * 1024, 500
+MAX_OF_ERROR, LONGEST_ERROR = 64 * 1024, 500
 
 
 class _AnyURL(EncodedURL):
@@ -108,19 +108,21 @@ class TargetClient:
             crossing.append((b"Transfer-Encoding", b"chunked"))
         return head_bytes(method, self._base + target, crossing)
 
-    async def send(self, method: bytes, head: bytes, body: bytes | IBodyProducer = b"") -> Answer:
+    async def send(self, method: bytes, head: bytes, body: bytes | IBodyProducer = b"") -> TargetResponse:
         """Send a prepared head and its body, as they are, on a connection of their own.
 
         :return: the head of the answer, whatever its status.
         :raises errors.ConnectionError: when there is no answer.
         """
-        client = HTTPClient(Exchange(self._endpoint, head, body), _NO_COOKIES)
+        client = HTTPClient(OneShotAgent(self._endpoint, head, body), _NO_COOKIES)
         response = await client.request(
             method.decode("latin-1"), _ANY_URL, unbuffered=True, allow_redirects=False, reactor=cast("Any", self._clock)
         )
-        return cast("Answer", response.original)
+        return cast("TargetResponse", response.original)
 
-    async def fetch(self, method: bytes, path: str, payload: Mapping[str, Any] | None = None) -> tuple[Answer, bytes]:
+    async def fetch(
+        self, method: bytes, path: str, payload: Mapping[str, Any] | None = None
+    ) -> tuple[TargetResponse, bytes]:
         """Ask a question of foreman's own and wait for the whole body.
 
         :return: the head, and the body.
@@ -141,7 +143,7 @@ class TargetClient:
         answer = await self._ask(b"POST", path, payload)
         if not 200 <= answer.code < 300:
             raise await _refusal(answer)
-        cutter, ended = LineCutter(), False
+        cutter, ended = LineFramer(), False
 
         def on_data(data: bytes) -> None:
             for line in cutter.feed(data):
@@ -191,7 +193,7 @@ class TargetClient:
         _, body = await self.fetch(method, path, payload)
         return _object(body, path)
 
-    async def _ask(self, method: bytes, path: str, payload: Mapping[str, Any] | None) -> Answer:
+    async def _ask(self, method: bytes, path: str, payload: Mapping[str, Any] | None) -> TargetResponse:
         target = path.encode("ascii")
         if payload is None:
             return await self.send(method, self.head(method, target, [], None))
@@ -203,7 +205,7 @@ class TargetClient:
 class _Collector(Protocol):
     """Hand a body on until it has ended; ``done`` fires then, or fails with errors.ConnectionError."""
 
-    def __init__(self, answer: Answer, on_data: Callable[[bytes], None]) -> None:
+    def __init__(self, answer: TargetResponse, on_data: Callable[[bytes], None]) -> None:
         self.done: Deferred[None] = Deferred(lambda _: answer.abort())
         self._answer = answer
         self._on_data = on_data
@@ -227,13 +229,13 @@ class _Collector(Protocol):
             self.done.errback(errors.ConnectionError("reset", "the target's answer broke off"))
 
 
-async def _read(answer: Answer, on_data: Callable[[bytes], None]) -> None:
+async def _read(answer: TargetResponse, on_data: Callable[[bytes], None]) -> None:
     collector = _Collector(answer, on_data)
     answer.deliverBody(collector)
     await collector.done
 
 
-async def _collect(answer: Answer) -> bytes:
+async def _collect(answer: TargetResponse) -> bytes:
     gathered = bytearray()
 
     def on_data(data: bytes) -> None:
@@ -249,7 +251,7 @@ class _Enough(Exception):
     """No more of the body is needed."""
 
 
-async def _refusal(answer: Answer) -> errors.HTTPError:
+async def _refusal(answer: TargetResponse) -> errors.HTTPError:
     """What an answer says whose status is no success."""
     if 300 <= answer.code < 400:
         answer.abort()
@@ -261,7 +263,7 @@ async def _refusal(answer: Answer) -> errors.HTTPError:
 
     def on_data(data: bytes) -> None:
         gathered.extend(data)
-        if len(gathered) > MOST_OF_ERROR:
+        if len(gathered) > MAX_OF_ERROR:
             raise _Enough
 
     with suppress(_Enough):

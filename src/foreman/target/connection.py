@@ -40,7 +40,7 @@ _CONTROL = bytes(byte for byte in (*range(0x20), 0x7F) if byte != 0x09)
 
 @implementer(IResponse)
 @define(eq=False)
-class Answer:
+class TargetResponse:
     """The head of the target's answer, and the way to its body.
 
     treq sees an empty ``headers``, so that it neither unpacks the body nor keeps a cookie; what the target sent stands
@@ -230,7 +230,7 @@ class Connection(Protocol):
 
     def _give_head(self) -> None:
         status = self._parser.get_status_code()
-        answer = Answer(status, self._phrase.translate(None, _CONTROL), self._headers, self)
+        answer = TargetResponse(status, self._phrase.translate(None, _CONTROL), self._headers, self)
         self.answered.callback(answer)
         if self._reader is None and not self._complete:
             cast("IPushProducer", self.transport).pauseProducing()

@@ -22,11 +22,11 @@ LOADING = 120.0
 #: For how long an answer says that its model was loaded, in seconds.
 USED = 10.0
 #: How many pairs, and how many loaded models, are looked at.
-_MOST_PAIRS, _MOST_LOADED = 256, 64
+_MAX_PAIRS, _MAX_LOADED = 256, 64
 
 
 @define(eq=False)
-class Rivals:
+class ExclusiveModels:
     """What the lists told.
 
     A model that is gone before it has expired, when another has come, made room for that one. So did a model that has just
@@ -50,7 +50,7 @@ class Rivals:
         :param headers: of its answer, with its own ``Date``; without one nothing is learnt;
         :param asked_at, at: when it was asked, and when it answered, in seconds of the clock.
         """
-        before, self._loaded = self._loaded, _by_key(running[:_MOST_LOADED])
+        before, self._loaded = self._loaded, _by_key(running[:_MAX_LOADED])
         date = _date(headers)
         for key in before.keys() - self._loaded.keys():
             if date is not None and _is_later(before[key], date):
@@ -65,12 +65,12 @@ class Rivals:
             self._learn(stays, self._missing({model.digest for model in running}, asked_at), at)
         self._used = {
             key: (digest, since)
-            for key, (digest, since) in list(self._used.items())[-_MOST_LOADED:]
+            for key, (digest, since) in list(self._used.items())[-_MAX_LOADED:]
             if since > asked_at or not (staying or key in self._loaded)
         }
         self._pairs = {
             pair: since
-            for pair, since in list(self._pairs.items())[-_MOST_PAIRS:]
+            for pair, since in list(self._pairs.items())[-_MAX_PAIRS:]
             if at - since <= BELIEVED and not pair <= self._loaded.keys()
         }
 

@@ -18,10 +18,10 @@ from twisted.python.failure import Failure
 from foreman import errors
 from foreman.protocol import model_names
 from foreman.target.client import TargetClient
-from foreman.target.exclusive_models import Rivals
+from foreman.target.exclusive_models import ExclusiveModels
 from foreman.target.listings import Installed, Listed, Running
-from foreman.target.model_list import THERE, Degraded, Listing, list_at
-from foreman.target.models import Standing, Stock, installed_of
+from foreman.target.model_list import THERE, Degraded, ModelList, list_at
+from foreman.target.models import Availability, ModelSnapshot, installed_of
 from foreman.util.deadline import within
 
 #: A list younger than this is served as it is, in seconds.
@@ -31,7 +31,7 @@ REFRESH_PATIENCE = 0.25
 #: How long a request waits for a second look whether the target has its model, and for lists behind a change, in seconds.
 LOOK_PATIENCE = 2.0
 #: How many names are told that cannot be read.
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 @define(eq=False)
@@ -48,18 +48,18 @@ class Inventory:
     _clock: IReactorTime
     _client: TargetClient
     _interval: float
-    tags: Listing | None = field(default=None, init=False)
-    ps: Listing | None = field(default=None, init=False)
+    tags: ModelList | None = field(default=None, init=False)
+    ps: ModelList | None = field(default=None, init=False)
     missing: dict[str, str] = field(factory=dict, init=False)
     installed: dict[model_names.Key, Installed] = field(factory=dict, init=False)
     running: Sequence[Running] = field(factory=list, init=False)
     degraded: Degraded | None = field(default=None, init=False)
-    rivals: Rivals = field(factory=Rivals, init=False)
+    rivals: ExclusiveModels = field(factory=ExclusiveModels, init=False)
     held: dict[str, tuple[str, float]] = field(factory=dict, init=False)
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
     _answered: bool = field(default=False, init=False)
     _is_complete: bool = field(default=True, init=False)
-    _stock: Stock | None = field(default=None, init=False)
+    _stock: ModelSnapshot | None = field(default=None, init=False)
     _doubted_at: float = field(default=float("-inf"), init=False)
     _listed_at: float = field(default=float("-inf"), init=False)
     _loop: LoopingCall = field(init=False)
@@ -141,16 +141,16 @@ class Inventory:
             raise tags
         asked_at = self._clock.seconds()
         ps = await list_at(self._clock, self._client, "/api/ps", self.ps)
-        if not isinstance(tags, Listing) and not isinstance(ps, Listing):
+        if not isinstance(tags, ModelList) and not isinstance(ps, ModelList):
             raise tags
         self._listed_at = self._clock.seconds()
         lists = {"/api/tags": tags, "/api/ps": ps}
-        missing = {path: str(found) for path, found in lists.items() if not isinstance(found, Listing)}
+        missing = {path: str(found) for path, found in lists.items() if not isinstance(found, ModelList)}
         for path in missing.keys() - self.missing.keys():
             self._log.warn("the target gives no list at {path}: {why}", path=path, why=missing[path])
         self.missing, before = missing, self.tags
-        self.tags = tags if isinstance(tags, Listing) else None
-        self.ps = ps if isinstance(ps, Listing) else None
+        self.tags = tags if isinstance(tags, ModelList) else None
+        self.ps = ps if isinstance(ps, ModelList) else None
         self.running = [] if self.ps is None else self.ps.read.models
         self.rivals.saw(self.running, [] if self.ps is None else self.ps.headers, asked_at, self._listed_at)
         if self.tags is not None and (before is None or before.read is not self.tags.read):
@@ -162,7 +162,7 @@ class Inventory:
         self._is_complete = not skipped
         if skipped:
             text = "{count} of the models that the target lists cannot be read, and are passed over: {names}"
-            self._log.warn(text, count=skipped, names=", ".join(repr(name[:100]) for name in unreadable[:_MOST_NAMED]))
+            self._log.warn(text, count=skipped, names=", ".join(repr(name[:100]) for name in unreadable[:_MAX_NAMED]))
 
     def _question_answered(self, _: None) -> bool:
         self._recovered()
@@ -262,29 +262,29 @@ class Inventory:
 
     # names
 
-    def stock(self) -> Stock:
+    def stock(self) -> ModelSnapshot:
         """What the target had when it was last asked."""
         known, installed = self._stock, None if self.tags is None else self.installed
         if known is None or known.installed is not installed or known.running is not self.running:
-            known = self._stock = Stock(installed, self.running, self._is_complete)
+            known = self._stock = ModelSnapshot(installed, self.running, self._is_complete)
         return known
 
-    def find(self, typed: str) -> Standing:
+    def find(self, typed: str) -> Availability:
         """What is known of the model that ``typed`` names.
 
         :raises errors.InvalidName: when Ollama would refuse the name.
         """
         return self.stock().find(typed)
 
-    async def look_for(self, typed: str) -> Standing:
+    async def look_for(self, typed: str) -> Availability:
         """Like ``find``; a model that is missing is looked for once more at the target.
 
         :return: UNKNOWN when the target could not be asked, or did not say it soon.
         """
         standing = self.find(typed)
-        if standing is Standing.MISSING:
+        if standing is Availability.MISSING:
             refreshed = within(self.refresh(), LOOK_PATIENCE, self._clock, lambda: False)
-            standing = self.find(typed) if await refreshed else Standing.UNKNOWN
+            standing = self.find(typed) if await refreshed else Availability.UNKNOWN
         return standing
 
     def is_running(self, typed: str) -> bool:

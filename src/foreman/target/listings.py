@@ -15,7 +15,7 @@ from attrs import frozen
 
 #: What a list may have of commas, and of lists and objects: one of 10,000 models has some 250,000 and 40,000. What it is
 #: read into takes memory by these.
-MOST_COMMAS, MOST_OPENED = 300_000, 60_000
+MAX_COMMAS, MAX_OPENED = 300_000, 60_000
 #: Longer than any number of Go's.
 _LONGEST_INT = 21
 
@@ -72,7 +72,7 @@ def read_ps(body: bytes) -> Listed[Running]:
 
 
 def _read(body: bytes, kind: type[Model]) -> Listed[Model]:
-    if body.count(b",") > MOST_COMMAS or body.count(b"{") + body.count(b"[") > MOST_OPENED:
+    if body.count(b",") > MAX_COMMAS or body.count(b"{") + body.count(b"[") > MAX_OPENED:
         raise ValueError("it is too long to be a list of models")
     try:
         return Listed(_decoders[kind].decode(body).models or [])

@@ -43,7 +43,7 @@ class Degraded:
 
 
 @frozen
-class Listing:
+class ModelList:
     """One answer of the target, as it came.
 
     :ivar at: when, in seconds of the clock; :ivar headers: raw; :ivar body: raw; :ivar read: what foreman read of it.
@@ -56,8 +56,8 @@ class Listing:
 
 
 async def list_at(
-    clock: IReactorTime, client: TargetClient, path: str, before: Listing | None
-) -> Listing | errors.TargetError:
+    clock: IReactorTime, client: TargetClient, path: str, before: ModelList | None
+) -> ModelList | errors.TargetError:
     """Ask for one of the two lists; ``before`` is the last that was got.
 
     :return: the list, or why something that may be Ollama does not give it.
@@ -80,4 +80,4 @@ async def list_at(
         raise
     except ValueError as problem:
         return errors.ConnectionError("garbage", f"what answers there does not list models as Ollama does: {problem}")
-    return Listing(clock.seconds(), answer.raw_headers, body, listed)
+    return ModelList(clock.seconds(), answer.raw_headers, body, listed)

@@ -14,7 +14,7 @@ from foreman.protocol.model_names import Key
 from foreman.target.listings import Installed, Running
 
 
-class Standing(Enum):
+class Availability(Enum):
     """What is known of a model name."""
 
     INSTALLED = "installed"
@@ -24,7 +24,7 @@ class Standing(Enum):
 
 
 @frozen
-class Stock:
+class ModelSnapshot:
     """The models of the target.
 
     :ivar installed: by folded name, None where the target has not listed them; :ivar running: as listed;
@@ -45,20 +45,20 @@ class Stock:
                 keys.add(model_names.parse(model.name).key)
         return frozenset(keys)
 
-    def find(self, typed: str) -> Standing:
+    def find(self, typed: str) -> Availability:
         """What is known of the model that ``typed`` names.
 
         :raises errors.InvalidName: when Ollama would refuse the name.
         """
         name = model_names.parse(typed)
         if name.is_cloud:
-            return Standing.CLOUD
+            return Availability.CLOUD
         if self.installed is None:
-            return Standing.UNKNOWN
+            return Availability.UNKNOWN
         model = self.installed.get(name.key)
         if model is None:
-            return Standing.MISSING if self.is_complete else Standing.UNKNOWN
-        return Standing.CLOUD if model.remote_host or model.remote_model else Standing.INSTALLED
+            return Availability.MISSING if self.is_complete else Availability.UNKNOWN
+        return Availability.CLOUD if model.remote_host or model.remote_model else Availability.INSTALLED
 
     def is_running(self, typed: str) -> bool:
         """Whether the model is loaded."""

@@ -22,7 +22,7 @@ def is_fair(held: int, free: int, whole: int = 0) -> bool:
 
 
 @define(eq=False)
-class Budget:
+class ByteBudget:
     """How many bytes all together may hold; ``limit`` in bytes."""
 
     limit: int

@@ -19,7 +19,7 @@ T = TypeVar("T")
 #: A limit that is later than this, in seconds, was held up by a pause of foreman itself. A busy reactor is late by less.
 PAUSE = 1.0
 #: How often a limit starts over, so that it comes to an end also where the reactor is always late.
-MOST_PAUSES = 3
+MAX_PAUSES = 3
 #: Differences of floating-point seconds below this are none.
 _TINY = 1e-6
 
@@ -29,7 +29,7 @@ class Deadline:
     """At most one call is due at a time, and it comes after one more look at the sockets.
 
     When the time is over, the reactor first gets one turn, in which it reads each socket that has something. A limit that
-    is late by more than ``PAUSE`` starts over, at most ``MOST_PAUSES`` times: its peer may have been paused together with
+    is late by more than ``PAUSE`` starts over, at most ``MAX_PAUSES`` times: its peer may have been paused together with
     foreman, and what it sends may take several turns to read.
 
     :ivar heard_at: when the time began. Where something is heard often, set this to the present instead of calling
@@ -75,7 +75,7 @@ class Deadline:
         if left > _TINY:
             self._pauses = 0
             self._wait(left, looked=False)
-        elif now - call.getTime() > PAUSE and self._pauses < MOST_PAUSES:
+        elif now - call.getTime() > PAUSE and self._pauses < MAX_PAUSES:
             self._pauses += 1
             again = self._seconds if self.after_pause is None else min(self._seconds, self.after_pause)
             self.heard_at = now - self._seconds + again

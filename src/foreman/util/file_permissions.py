@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: How many symbolic links are followed on the way to a file, as Linux does.
-_MOST_LINKS = 40
+_MAX_LINKS = 40
 
 
 def written_by_anybody(path: Path) -> str | None:
@@ -60,7 +60,7 @@ def _on_the_way(path: Path) -> Iterator[Path]:
             here = one  # no link
         else:
             links += 1
-            if links > _MOST_LINKS:
+            if links > _MAX_LINKS:
                 break
             here = Path("/") if target.is_absolute() else here
             left += reversed(target.parts[1:] if target.is_absolute() else target.parts)

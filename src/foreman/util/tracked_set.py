@@ -12,7 +12,7 @@ Member = TypeVar("Member")
 
 
 @define(eq=False)
-class Crowd(Generic[Member]):
+class TrackedSet(Generic[Member]):
     """Who is there now, in the order of arrival."""
 
     _members: dict[Member, None] = field(factory=dict, init=False)

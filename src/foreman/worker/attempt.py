@@ -12,30 +12,30 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors
-from foreman.jobs.job import FOLLOWED, Job, Mishap
+from foreman.jobs.job import FOLLOWED, AttemptError, Job
 from foreman.protocol import routes
-from foreman.protocol.body_values import MOST_UNPACKED, unpack_in_slices
-from foreman.protocol.framing import Kind
+from foreman.protocol.body_values import MAX_UNPACKED, unpack_in_slices
+from foreman.protocol.framing import BodyFraming
 from foreman.protocol.headers import RawHeaders
-from foreman.protocol.request_body import Asked
-from foreman.protocol.routes import Way
+from foreman.protocol.request_body import RequestBody
+from foreman.protocol.routes import Route
 from foreman.protocol.stream_flag import with_stream
-from foreman.proxy.access_record import Record
-from foreman.proxy.active_request import Work
+from foreman.proxy.access_record import RequestRecord
+from foreman.proxy.active_request import ActiveRequest
 from foreman.proxy.inference import Inference
-from foreman.proxy.request import ModelMissing, Question
+from foreman.proxy.request import ModelMissing, TargetRequest
 from foreman.scheduling.gate import Turn
-from foreman.scheduling.queue_status import Place
+from foreman.scheduling.queue_status import QueuePosition
 from foreman.store.errors import StoreUnavailable
 from foreman.store.sqlite.statements.execution import Claim, Stale
 from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.store.sqlite.store import Store
-from foreman.util.byte_budget import Budget
+from foreman.util.byte_budget import ByteBudget
 from foreman.util.cooperator import in_turns
 from foreman.util.deadline import Deadline
 from foreman.util.slices import Slices
-from foreman.worker.live_output import Output
-from foreman.worker.outcome import Heard, Success, judge, remains
+from foreman.worker.live_output import LiveOutput
+from foreman.worker.outcome import AttemptResponse, Success, classify, partial_artifacts
 
 #: How often new lines are kept, in seconds.
 KEEP_EVERY = 2.0
@@ -74,13 +74,13 @@ class Attempt:
     _store: Store
     claim: Claim
     _bounds: Bounds
-    heard: Heard = field(factory=Heard, init=False)
-    work: Work = field(init=False)
-    output: Output | None = field(default=None, init=False)
+    heard: AttemptResponse = field(factory=AttemptResponse, init=False)
+    work: ActiveRequest = field(init=False)
+    output: LiveOutput | None = field(default=None, init=False)
     _stopped: errors.ForemanError | None = field(default=None, init=False)
-    _failed: Mishap | None = field(default=None, init=False)
-    _overruled: Mishap | None = field(default=None, init=False)
-    _judged: Success | Mishap | None = field(default=None, init=False)
+    _failed: AttemptError | None = field(default=None, init=False)
+    _overruled: AttemptError | None = field(default=None, init=False)
+    _judged: Success | AttemptError | None = field(default=None, init=False)
     _bytes: int = field(default=0, init=False)
     _kept: int = field(default=0, init=False)
     _keepings: int = field(default=0, init=False)
@@ -88,16 +88,16 @@ class Attempt:
     _silence: Deadline = field(init=False)
     _under_way: Deferred[None] | None = field(default=None, init=False)
     _bell: Deferred[None] | None = field(default=None, init=False)
-    _record: Record = field(init=False)
+    _record: RequestRecord = field(init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         job = self.claim.job
-        self.work = Work(job.id, job.owner)
+        self.work = ActiveRequest(job.id, job.owner)
         now = self._clock.seconds()
-        self._record = Record(job.id, job.owner, job.endpoint, job.lane, now, job.model)
+        self._record = RequestRecord(job.id, job.owner, job.endpoint, job.lane, now, job.model)
         if job.endpoint in FOLLOWED:
-            self.output = Output(job.fence)
+            self.output = LiveOutput(job.fence)
         self._silence = Deadline(self._clock)
         self.heard.in_lines, self.heard.endpoint = self.output is not None, job.endpoint
 
@@ -118,7 +118,7 @@ class Attempt:
         try:
             question = await preparing
         except ValueError as problem:
-            self._failed = Mishap("refused", f"its payload cannot be read: {problem}")
+            self._failed = AttemptError("refused", f"its payload cannot be read: {problem}")
             return
         except CancelledError:
             if self.work.why_stopped is None:
@@ -148,44 +148,44 @@ class Attempt:
 
     async def _judge(self, turns: Cooperator) -> None:
         try:
-            self._judged = await in_turns(turns, judge(self.heard), self._bytes)
+            self._judged = await in_turns(turns, classify(self.heard), self._bytes)
         except Exception as problem:  # noqa: BLE001 - likewise
             self._log.failure("judging the answer to job {job} failed", job=self.claim.job.id)
             self.fail(problem)
 
-    def outcome(self) -> Success | Mishap | errors.Cancelled | errors.Draining:
+    def outcome(self) -> Success | AttemptError | errors.Cancelled | errors.Draining:
         """What it came to."""
         if self._failed is not None:
             return self._failed
         if isinstance(self._stopped, errors.Cancelled | errors.Draining):
             return self._stopped
         if isinstance(self._stopped, Expired):
-            return Mishap("expired", str(self._stopped))
+            return AttemptError("expired", str(self._stopped))
         if isinstance(self._stopped, TooLarge):
-            return Mishap("too_large", str(self._stopped))
+            return AttemptError("too_large", str(self._stopped))
         if self._overruled is not None:
             return self._overruled
         if isinstance(self.heard.problem, ModelMissing):
-            return Mishap("model_missing", str(self.heard.problem))
+            return AttemptError("model_missing", str(self.heard.problem))
         assert self._judged is not None
         return self._judged
 
-    def remains(self, mishap: Mishap) -> Sequence[Artifact]:
+    def remains(self, mishap: AttemptError) -> Sequence[Artifact]:
         """What is kept of it when ``mishap`` was what it came to."""
-        return () if mishap is self._failed else remains(self.heard, mishap)
+        return () if mishap is self._failed else partial_artifacts(self.heard, mishap)
 
     def stop(self, why: errors.ForemanError) -> None:
         """Do not begin it, because of ``why``."""
         self._stopped = why
 
-    def overrule(self, mishap: Mishap) -> None:
+    def overrule(self, mishap: AttemptError) -> None:
         """It came to ``mishap``, whatever was heard."""
         self._overruled = mishap
 
     def fail(self, problem: Exception) -> bool:
         """foreman itself cannot get on with it; whether that is news."""
         is_news = self._failed is None
-        self._failed = self._failed or Mishap(
+        self._failed = self._failed or AttemptError(
             "target_error", f"foreman cannot make anything of its answer: {problem!r}"
         )
         return is_news
@@ -203,22 +203,22 @@ class Attempt:
 
     # what is asked
 
-    def _question(self) -> Slices[Question]:
+    def _question(self) -> Slices[TargetRequest]:
         claim = self.claim
         body, encoding = claim.payload, claim.content_encoding
         wants_stream = claim.job.endpoint in FOLLOWED
         if claim.stream != wants_stream:
-            plain = (yield from unpack_in_slices(body, Budget(MOST_UNPACKED))) if encoding == "zstd" else body
+            plain = (yield from unpack_in_slices(body, ByteBudget(MAX_UNPACKED))) if encoding == "zstd" else body
             body, encoding = (yield from with_stream(plain, stream=wants_stream)), None
         headers = [(b"Content-Type", claim.content_type.encode("latin-1"))]
         if encoding is not None:
             headers.append((b"Content-Encoding", encoding.encode("latin-1")))
         headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in claim.headers]
         target = claim.job.endpoint.encode("ascii")
-        way = routes.way(b"POST", target)
-        assert isinstance(way, Way)
-        asked = Asked(claim.job.model, wants_stream)
-        return Question(b"POST", target, headers, body, len(body), way, asked)
+        way = routes.classify(b"POST", target)
+        assert isinstance(way, Route)
+        asked = RequestBody(claim.job.model, wants_stream)
+        return TargetRequest(b"POST", target, headers, body, len(body), way, asked)
 
     def _watch_deadline(self) -> Deadline:
         watch = Deadline(self._clock, after_pause=LATE_ANSWER)
@@ -251,10 +251,10 @@ class Attempt:
 
     # what is heard
 
-    def waits(self, place: Callable[[], Place]) -> None:
+    def waits(self, place: Callable[[], QueuePosition]) -> None:
         """A job waits in the store."""
 
-    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: Kind) -> None:
+    def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: BodyFraming) -> None:
         """The target answers."""
         self._silence.clear()
         heard = self.heard

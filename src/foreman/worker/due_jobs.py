@@ -18,7 +18,7 @@ SET_BACK = 60.0
 
 
 @define(eq=False)
-class Timetable:
+class DueJobs:
     """Wakes for the next job that is due or expires, and now and then in any case."""
 
     _clock: IReactorTime

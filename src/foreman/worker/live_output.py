@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 
 
 @define(eq=False)
-class Output:
+class LiveOutput:
     """What one try of a job has said so far.
 
     :ivar attempt: the number of the try (the claim's fence); :ivar lines: whole, with their line ends;

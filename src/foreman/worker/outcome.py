@@ -9,14 +9,14 @@ from attrs import define, field
 from msgspec import Raw
 
 from foreman import errors
-from foreman.jobs.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, ErrorClass, Mishap, Usage
+from foreman.jobs.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, AttemptError, ErrorClass, Usage
 from foreman.protocol import go_json
 from foreman.protocol.aggregate import unstreamed
 from foreman.protocol.answer_origin import LOOKED_AT, Origin, names_missing_model, origin
 from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded
-from foreman.protocol.error_text import MOST_BYTES, said
-from foreman.protocol.framing import Kind
-from foreman.protocol.usage import MEMBERS, Tally, tally
+from foreman.protocol.error_text import MAX_BYTES, error_text
+from foreman.protocol.framing import BodyFraming
+from foreman.protocol.usage import MEMBERS, AnswerEnd, answer_end
 from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.util.slices import Slices
 
@@ -31,7 +31,7 @@ _TEXTS = frozenset({"text/plain", "text/vtt", "application/x-subrip"})
 
 
 @define
-class Heard:
+class AttemptResponse:
     """What was heard of one answer.
 
     :ivar status: None where no answer began; :ivar retry_after: in seconds; :ivar pieces: the body, of a stream line by
@@ -41,7 +41,7 @@ class Heard:
 
     status: int | None = None
     content_type: str = ""
-    kind: Kind = "other"
+    kind: BodyFraming = "other"
     retry_after: float | None = None
     pieces: list[bytes] = field(factory=list)
     problem: errors.ForemanError | None = None
@@ -85,7 +85,7 @@ class Success:
     usage: Usage
 
 
-def judge(heard: Heard) -> Slices[Success | Mishap]:
+def classify(heard: AttemptResponse) -> Slices[Success | AttemptError]:
     """Whether there is an answer; a success has its whole and its end. A large one is looked at in slices."""
     if heard.status is None:
         return _unanswered(heard.problem)
@@ -93,28 +93,28 @@ def judge(heard: Heard) -> Slices[Success | Mishap]:
         return _refused(heard)
     if isinstance(heard.problem, errors.ConnectionError):
         silent = heard.problem.why == "silence"
-        return Mishap("silent" if silent else "truncated", str(heard.problem))
+        return AttemptError("silent" if silent else "truncated", str(heard.problem))
     if heard.problem is not None:
-        return Mishap("target_error", str(heard.problem))
+        return AttemptError("target_error", str(heard.problem))
     body = b"".join(heard.pieces)
     if len(body) > _LARGE:
         yield
     end = yield from _end(heard, body)
-    told = tally(heard.kind, end)
+    told = answer_end(heard.kind, end)
     if told.error:
-        return Mishap("target_error", said(end))
+        return AttemptError("target_error", error_text(end))
     is_foreign = heard.origin() == "foreign"
     if is_foreign and told.done:
-        return Mishap("target_error", f"{heard.status}: this is not an answer of Ollama's: {said(body)}")
+        return AttemptError("target_error", f"{heard.status}: this is not an answer of Ollama's: {error_text(body)}")
     if is_foreign or not (told.done or _is_text(heard)):
-        return Mishap("truncated", "the target's answer ended without its end marker")
+        return AttemptError("truncated", "the target's answer ended without its end marker")
     try:
         return Success((yield from _artifacts(heard, body)), _usage(told))
     except ValueError as problem:
-        return Mishap("target_error", f"the target's stream cannot be read: {problem}")
+        return AttemptError("target_error", f"the target's stream cannot be read: {problem}")
 
 
-def remains(heard: Heard, mishap: Mishap) -> list[Artifact]:
+def partial_artifacts(heard: AttemptResponse, mishap: AttemptError) -> list[Artifact]:
     """What is kept of a try that did not succeed: what the target said of it, and the lines until then."""
     kept = []
     if heard.status is not None and not 200 <= heard.status < 300:
@@ -126,32 +126,32 @@ def remains(heard: Heard, mishap: Mishap) -> list[Artifact]:
     return kept
 
 
-def until_then(heard: Heard) -> list[Artifact]:
+def until_then(heard: AttemptResponse) -> list[Artifact]:
     """What an answer had said when it was broken off."""
     if heard.status is None or not 200 <= heard.status < 300 or not heard.pieces:
         return []
     return [Artifact(PARTIAL, heard.content_type or "application/octet-stream", b"".join(heard.pieces))]
 
 
-def _unanswered(problem: errors.ForemanError | None) -> Mishap:
+def _unanswered(problem: errors.ForemanError | None) -> AttemptError:
     if isinstance(problem, errors.ConnectionError):
         if problem.why == "silence":
-            return Mishap("silent", str(problem))
-        return Mishap("unreachable", str(problem), reached=problem.why not in _UNREACHED)
-    return Mishap("target_error", str(problem))
+            return AttemptError("silent", str(problem))
+        return AttemptError("unreachable", str(problem), reached=problem.why not in _UNREACHED)
+    return AttemptError("target_error", str(problem))
 
 
-def _refused(heard: Heard) -> Mishap:
+def _refused(heard: AttemptResponse) -> AttemptError:
     status = heard.status or 0
-    body = heard.beginning(MOST_BYTES)
-    text = f"{status}: {said(body)}"
+    body = heard.beginning(MAX_BYTES)
+    text = f"{status}: {error_text(body)}"
     if names_missing_model(status, body):
-        return Mishap("model_missing", text)
+        return AttemptError("model_missing", text)
     by_status = _STATUS_CLASSES.get(status, "target_error" if status >= 500 else "refused")
-    return Mishap(by_status, text, retry_after=heard.retry_after)
+    return AttemptError(by_status, text, retry_after=heard.retry_after)
 
 
-def _artifacts(heard: Heard, body: bytes) -> Slices[list[Artifact]]:
+def _artifacts(heard: AttemptResponse, body: bytes) -> Slices[list[Artifact]]:
     if heard.kind != "ndjson" or not heard.in_lines:
         return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
     return [
@@ -160,7 +160,7 @@ def _artifacts(heard: Heard, body: bytes) -> Slices[list[Artifact]]:
     ]
 
 
-def _end(heard: Heard, body: bytes) -> Slices[bytes]:
+def _end(heard: AttemptResponse, body: bytes) -> Slices[bytes]:
     """The part of the body that tells how it ended: of a large one not all of it."""
     if heard.kind == "sse":
         return b"".join(_first_and_last(heard.pieces))
@@ -216,14 +216,14 @@ def _first_and_last(pieces: Sequence[bytes]) -> Sequence[bytes]:
     return [*first, *reversed(last)]
 
 
-def _is_text(heard: Heard) -> bool:
+def _is_text(heard: AttemptResponse) -> bool:
     """Whether the answer is one that has no end of its own, such as a transcription as text."""
     if heard.kind == "ndjson":  # what Ollama calls a transcription, whatever it is (contract 1.4)
         return not heard.in_lines and any(piece.strip() for piece in heard.pieces)
     return heard.kind == "other" and heard.content_type.partition(";")[0].strip().lower() in _TEXTS
 
 
-def _usage(told: Tally) -> Usage:
+def _usage(told: AnswerEnd) -> Usage:
     return Usage(
         told.prompt_tokens,
         told.completion_tokens,

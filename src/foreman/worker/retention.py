@@ -89,7 +89,7 @@ class ClockWatch:
 
 
 @define(eq=False)
-class Housekeeping:
+class Retention:
     """Goes through the store now and then.
 
     :ivar keep: how long jobs are kept after they have ended so, in seconds; states that are not there are kept for good;

@@ -9,18 +9,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from foreman import errors
-from foreman.jobs.job import MOST_BREAKS, JobLane, Mishap
+from foreman.jobs.job import MAX_BREAKS, AttemptError, JobLane
 from foreman.protocol.answer_origin import LOOKED_AT, OF_GATEWAYS
 from foreman.target.inventory import FRESH, Inventory
 from foreman.worker.attempt import Attempt
-from foreman.worker.outcome import Heard
+from foreman.worker.outcome import AttemptResponse
 
 #: So many foreign answers in a row stop a lane, although the target lists its models.
 ENOUGH = 3
 #: How long a lane then stands still before one more job is tried, in seconds: doubled each time, up to the longest.
 PAUSE, LONGEST_PAUSE = 30.0, 480.0
 #: How many refusals are remembered that came while the target listed its models.
-_MOST_REMEMBERED = 64
+_MAX_REMEMBERED = 64
 
 #: What it comes to whatever the answer is.
 _NOT_OF_THE_ANSWER = frozenset({"expired", "too_large"})
@@ -42,7 +42,7 @@ class _Lane:
 
 
 @define(eq=False)
-class Doubts:
+class TargetCheck:
     """Looks into each answer before its job is judged by it.
 
     A gateway can refuse in the very form that Ollama has, so that the target is asked at every refusal by which a job would
@@ -70,7 +70,7 @@ class Doubts:
         if origin == "ollama" and not _costs_a_try(heard, outcome):
             self._clear(lane)
             return
-        if not isinstance(outcome, Mishap) or outcome.error_class in _NOT_OF_THE_ANSWER:
+        if not isinstance(outcome, AttemptError) or outcome.error_class in _NOT_OF_THE_ANSWER:
             return
         told = f"{heard.status}, {outcome.message.removeprefix(f'{heard.status}: ')}"
         if not await self._is_there(heard):
@@ -79,18 +79,18 @@ class Doubts:
             if degraded is None:  # foreman stops, and asks nobody any more
                 attempt.stop(errors.Draining("foreman is stopping"))
             else:
-                attempt.overrule(Mishap("unreachable", f"{degraded.detail}; the answer to this job was {told}"))
+                attempt.overrule(AttemptError("unreachable", f"{degraded.detail}; the answer to this job was {told}"))
             return
         if origin == "ollama":
             self._clear(lane)
         elif origin == "foreign":
             self._count(lane, heard.status)
             spared = outcome.error_class in _HARMLESS or heard.status in OF_GATEWAYS
-            if attempt.claim.job.outages < MOST_BREAKS and not spared:
+            if attempt.claim.job.outages < MAX_BREAKS and not spared:
                 text = f"not Ollama's own answer, although Ollama is there: {told}"
-                attempt.overrule(Mishap("unreachable", text, reached=True))
+                attempt.overrule(AttemptError("unreachable", text, reached=True))
 
-    async def _is_there(self, heard: Heard) -> bool:
+    async def _is_there(self, heard: AttemptResponse) -> bool:
         """Whether the target lists its models; asks it, unless it did when the same was heard just now."""
         now = self._clock.seconds()
         mark = sha256(b"%d " % (heard.status or 0) + heard.beginning(LOOKED_AT)).digest()
@@ -98,7 +98,7 @@ class Doubts:
             return True
         is_there = await self._inventory.refresh()
         self._believed = {one: until for one, until in self._believed.items() if now < until} if is_there else {}
-        if is_there and len(self._believed) < _MOST_REMEMBERED:
+        if is_there and len(self._believed) < _MAX_REMEMBERED:
             self._believed[mark] = now + FRESH
         return is_there
 
@@ -124,8 +124,8 @@ class Doubts:
             self._inventory.hold(lane, None)
 
 
-def _costs_a_try(heard: Heard, outcome: object) -> bool:
+def _costs_a_try(heard: AttemptResponse, outcome: object) -> bool:
     """Whether the answer is a refusal that ends the job, or is counted against it."""
-    if heard.status is None or heard.status < 400 or not isinstance(outcome, Mishap):
+    if heard.status is None or heard.status < 400 or not isinstance(outcome, AttemptError):
         return False
     return outcome.error_class in {"refused", "target_error"}

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from foreman import errors
-from foreman.jobs.job import Ending, Job, JobLane, Mishap, after
+from foreman.jobs.job import AttemptError, Job, JobLane, Transition, after
 from foreman.protocol import model_names
 from foreman.proxy.inference import Inference
 from foreman.scheduling.gate import Gate, Turn
@@ -23,12 +23,12 @@ from foreman.store.errors import StoreUnavailable
 from foreman.store.sqlite.statements.execution import Claim, Stale
 from foreman.store.sqlite.statements.transaction import WrongState
 from foreman.store.sqlite.store import Store
-from foreman.target.models import Standing
-from foreman.util.tracked_set import Crowd
+from foreman.target.models import Availability
+from foreman.util.tracked_set import TrackedSet
 from foreman.worker.attempt import Attempt, Bounds
-from foreman.worker.live_output import Output
+from foreman.worker.live_output import LiveOutput
 from foreman.worker.outcome import Success, until_then
-from foreman.worker.target_check import Doubts
+from foreman.worker.target_check import TargetCheck
 
 LANES: tuple[JobLane, ...] = ("gate", "embedding")
 #: How often it is looked whether a job can run that cannot now: its model is missing, or the target away; seconds.
@@ -38,7 +38,7 @@ STORE_PAUSE = 5.0
 #: How long nothing is taken when a try has not reached the target, though it lists its models; seconds.
 MISSED_PAUSE = 1.0
 #: By how much jobs of a loaded model go before others: so many times what loading takes, within bounds; seconds.
-BONUS_LOADS, LEAST_BONUS, MOST_BONUS = 6.0, 30.0, 300.0
+BONUS_LOADS, LEAST_BONUS, MAX_BONUS = 6.0, 30.0, 300.0
 
 
 @define(eq=False)
@@ -56,16 +56,16 @@ class Worker:
     _patience: float
     _bounds: Bounds
     _running: dict[str, Attempt] = field(factory=dict, init=False)
-    _lanes: Crowd[JobLane] = field(factory=Crowd, init=False)
+    _lanes: TrackedSet[JobLane] = field(factory=TrackedSet, init=False)
     _nudges: dict[JobLane, Deferred[None]] = field(factory=dict, init=False)
     _waits: dict[JobLane, Deferred[Any]] = field(factory=dict, init=False)
     _missed_until: float = field(default=float("-inf"), init=False)
     _closed: bool = field(default=False, init=False)
-    _doubts: Doubts = field(init=False)
+    _doubts: TargetCheck = field(init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._doubts = Doubts(self._clock, self._inference.inventory)
+        self._doubts = TargetCheck(self._clock, self._inference.inventory)
 
     def start(self) -> None:
         """Begin to run what is queued."""
@@ -85,7 +85,7 @@ class Worker:
             if not nudged.called:
                 nudged.callback(None)
 
-    def output_of(self, id_: str) -> Output | None:
+    def output_of(self, id_: str) -> LiveOutput | None:
         """The lines of a job that runs now, if its answer comes in lines."""
         attempt = self._running.get(id_)
         return None if attempt is None else attempt.output
@@ -191,7 +191,7 @@ class Worker:
         if lane == "gate":
             return self._inference.gate
         with suppress(errors.InvalidName):  # the target will say so
-            if self._inference.inventory.find(head.model) is Standing.CLOUD:
+            if self._inference.inventory.find(head.model) is Availability.CLOUD:
                 return None  # it keeps nobody from the machine here
         return self._inference.embeddings
 
@@ -205,12 +205,12 @@ class Worker:
                 standing = stock.find(model)
             except errors.InvalidName:
                 return 0  # the target will say so
-            if standing is Standing.MISSING:
+            if standing is Availability.MISSING:
                 return None
             if lane != "gate" or not stock.is_running(model):
                 return 0
             load = loads.get(model_names.canonical(model), 0.0)
-            return round(1000 * min(max(BONUS_LOADS * load, LEAST_BONUS), MOST_BONUS))
+            return round(1000 * min(max(BONUS_LOADS * load, LEAST_BONUS), MAX_BONUS))
 
         return bonus_of
 
@@ -279,7 +279,7 @@ class Worker:
         if isinstance(outcome, Success):
             await self._store.succeed(attempt.claim, outcome.artifacts, outcome.usage)
             self._log.info("job {job} succeeded: {told}", job=job.id, told=told)
-        elif isinstance(outcome, Mishap):
+        elif isinstance(outcome, AttemptError):
             decide = partial(_after, mishap=outcome, jitter=self._random())
             if outcome.error_class == "unreachable" and not outcome.reached:
                 self._missed_until = self._clock.seconds() + MISSED_PAUSE
@@ -301,9 +301,9 @@ class Worker:
             self._log.info("job {job} is queued again, since foreman stops: {told}", job=job.id, told=told)
 
 
-def _after(job: Job, now: int, *, mishap: Mishap, jitter: float) -> Ending:
+def _after(job: Job, now: int, *, mishap: AttemptError, jitter: float) -> Transition:
     return after(job, mishap, now, jitter)
 
 
-def _cancelled(job: Job) -> Ending:
-    return Ending("cancelled", None, burned=False, outages=job.outages, error=job.error)
+def _cancelled(job: Job) -> Transition:
+    return Transition("cancelled", None, burned=False, outages=job.outages, error=job.error)

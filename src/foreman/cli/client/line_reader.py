@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
-from foreman.protocol.framing import LineCutter
+from foreman.protocol.framing import LineFramer
 
 #: Without its newline.
 Line: TypeAlias = bytes
@@ -93,7 +93,7 @@ class _Taking(Protocol):
     def __init__(self, take: Callable[[Line], None], clock: Any, silence: float) -> None:
         self.done: Deferred[None] = Deferred(lambda _: self._close())
         self._take = take
-        self._cutter = LineCutter()
+        self._cutter = LineFramer()
         self._silence = silence
         self._limit = clock.callLater(silence, self._fell_silent)
 

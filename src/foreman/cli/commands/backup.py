@@ -9,12 +9,12 @@ import click
 
 from foreman.cli.commands.database_option import counted, database, db_path_option
 from foreman.cli.ui.console import human_size
-from foreman.cli.ui.help import FAILED, MISUSED, WELL, Explained
+from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
 
 
 @click.command(
     "backup",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Copy the jobs, while foreman runs or not.",
     examples=[
         "foreman backup /backups/foreman-$(date +%F).db",

@@ -10,7 +10,7 @@ import click
 
 from foreman.cli.ui.common_options import Id, Unanswered, said, url_option
 from foreman.cli.ui.console import objects, plain
-from foreman.cli.ui.help import ASKING_ENDS, FAILED, NOT_FOUND, Explained
+from foreman.cli.ui.help import ASKING_ENDS, FAILED, NOT_FOUND, HelpfulCommand
 
 if TYPE_CHECKING:
     from foreman.cli.client.client import Foreman
@@ -21,7 +21,7 @@ _WHOLE = re.compile(r"[0-9A-Za-z]{26}")
 
 @click.command(
     "cancel",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Cancel a request that waits or runs.",
     examples=["foreman cancel YPS1XE", "foreman cancel 01M85QHVFK3YAWY26YPS1XES2H"],
     ends=ASKING_ENDS | {NOT_FOUND: "there is no such request (any more), or it is somebody else's"},

@@ -12,11 +12,11 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from foreman.cli.commands.check_result import Finding
+from foreman.cli.commands.check_result import CheckResult
 from foreman.cli.commands.effective_settings import Effective, effective
 from foreman.cli.ui.common_options import json_option
 from foreman.cli.ui.console import Column, console, plain, table
-from foreman.cli.ui.help import FAILED, MISUSED, WELL, Explained
+from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
 from foreman.cli.ui.setting_options import setting_options, with_reactor
 from foreman.config.settings import load
 from foreman.errors import ConfigError
@@ -28,7 +28,7 @@ _FINDINGS = (Column("CHECK"), Column(""), Column("FOUND", wraps=True))
 
 @click.command(
     "check",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Tell whether foreman would work here.",
     examples=[
         "foreman check",
@@ -63,7 +63,9 @@ def command(*, as_json: bool, **options: str | None) -> None:
     raise SystemExit(FAILED if any(one.state == "bad" for one in found) else WELL)
 
 
-def _tell(settings: Sequence[Effective], found: Sequence[Finding], problems: Sequence[str], *, as_json: bool) -> None:
+def _tell(
+    settings: Sequence[Effective], found: Sequence[CheckResult], problems: Sequence[str], *, as_json: bool
+) -> None:
     if as_json:
         click.echo(json.dumps(as_value(settings, found, problems), indent=2))
         return
@@ -72,7 +74,7 @@ def _tell(settings: Sequence[Effective], found: Sequence[Finding], problems: Seq
         click.echo(f"foreman: {problem}", err=True)
 
 
-def as_value(settings: Sequence[Effective], found: Sequence[Finding], problems: Sequence[str]) -> dict[str, Any]:
+def as_value(settings: Sequence[Effective], found: Sequence[CheckResult], problems: Sequence[str]) -> dict[str, Any]:
     """All of it, for scripts."""
     return {
         "ok": not problems and all(one.state != "bad" for one in found),
@@ -82,7 +84,7 @@ def as_value(settings: Sequence[Effective], found: Sequence[Finding], problems: 
     }
 
 
-def show(settings: Sequence[Effective], found: Sequence[Finding], console: Console) -> None:
+def show(settings: Sequence[Effective], found: Sequence[CheckResult], console: Console) -> None:
     """Print it as tables: first what was chosen, then what is default."""
     ordered = sorted(settings, key=lambda one: one.is_default)
     chosen = [(one, "dim" if one.is_default else "") for one in ordered]

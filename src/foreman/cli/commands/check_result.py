@@ -11,7 +11,7 @@ State = Literal["ok", "note", "bad"]
 
 
 @frozen
-class Finding:
+class CheckResult:
     """What was found of one thing.
 
     :ivar text: for people, in one sentence.

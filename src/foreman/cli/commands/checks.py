@@ -17,7 +17,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
 from foreman.cli.client.client import Foreman, agent, answered
-from foreman.cli.commands.check_result import Finding
+from foreman.cli.commands.check_result import CheckResult
 from foreman.cli.ui.common_options import Unanswered
 from foreman.config.listen_address import is_private, url_of
 from foreman.config.settings import Config
@@ -32,7 +32,7 @@ from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory
 from foreman.target.model_list import POLL_PATIENCE, THERE
-from foreman.target.models import Standing
+from foreman.target.models import Availability
 from foreman.util.deadline import within
 from foreman.util.file_permissions import loose
 
@@ -48,7 +48,7 @@ _LITTLE_ROOM = 1_000_000_000
 _INHERITED = {"systemd", "fd", "stdio"}
 
 
-async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], float]) -> list[Finding]:
+async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], float]) -> list[CheckResult]:
     """Every finding, in the order in which people are shown them.
 
     :param wall_clock: seconds since the epoch.
@@ -71,7 +71,7 @@ async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], flo
     ]
 
 
-async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Finding:
+async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> CheckResult:
     """Whether the target answers, with which version, and what it has."""
     url = client.address.shown
     await inventory.refresh()
@@ -89,20 +89,20 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Fi
             elif client.address.path and not refused:
                 path = client.address.shown.removeprefix(evolve(client.address, path="").url)
                 cure += f"; Ollama's own address has no path: leave out {path}"
-        return Finding("target", "bad", detail + cure)
+        return CheckResult("target", "bad", detail + cure)
     try:
         version = await within(Deferred.fromCoroutine(client.version()), POLL_PATIENCE, reactor)
     except (TargetAway, HTTPError, KeyError, TimeoutError) as problem:
-        return Finding("target", "bad", f"{url} lists models, but not its version: {problem}")
+        return CheckResult("target", "bad", f"{url} lists models, but not its version: {problem}")
     text = (
         f"{url} is Ollama {version} with {_counted(len(inventory.installed), 'model')}, {len(inventory.running)} loaded"
     )
     if await _foreman_as_target(reactor, client):
-        return Finding(
+        return CheckResult(
             "target", "note", f"{text}; but it is a foreman itself, in front of that Ollama: requests wait twice"
         )
     missing = "".join(f"; it gives no list at {path}: {why}" for path, why in inventory.missing.items())
-    return Finding("target", "ok" if inventory.installed and not missing else "note", text + missing)
+    return CheckResult("target", "ok" if inventory.installed and not missing else "note", text + missing)
 
 
 def _without_page(detail: str) -> str:
@@ -134,34 +134,34 @@ async def _circle(client: TargetClient) -> str:
     return ""
 
 
-def embedder(inventory: Inventory, model: str) -> Finding:
+def embedder(inventory: Inventory, model: str) -> CheckResult:
     """Whether the model that is to be kept loaded is there; ``inventory`` has been refreshed."""
     try:
         standing = inventory.find(model)
     except ForemanError as problem:
-        return Finding("embedder", "bad", f"FOREMAN_EMBEDDER_MODEL: {problem}")
-    if standing is Standing.INSTALLED:
-        return Finding("embedder", "ok", f"{model} is installed")
-    if standing is Standing.UNKNOWN:
-        return Finding("embedder", "note", f"whether {model} is installed is not known")
-    return Finding("embedder", "bad", f"{model} is not installed; get it with: ollama pull {model}")
+        return CheckResult("embedder", "bad", f"FOREMAN_EMBEDDER_MODEL: {problem}")
+    if standing is Availability.INSTALLED:
+        return CheckResult("embedder", "ok", f"{model} is installed")
+    if standing is Availability.UNKNOWN:
+        return CheckResult("embedder", "note", f"whether {model} is installed is not known")
+    return CheckResult("embedder", "bad", f"{model} is not installed; get it with: ollama pull {model}")
 
 
-async def port(reactor: Any, listen: str) -> Finding:
+async def port(reactor: Any, listen: str) -> CheckResult:
     """Whether foreman could listen there: it is tried, for a moment."""
     if listen.partition(":")[0] in _INHERITED:
-        return Finding("port", "note", f"{listen} comes from whoever starts foreman, and cannot be tried here")
+        return CheckResult("port", "note", f"{listen} comes from whoever starts foreman, and cannot be tried here")
     try:
         listening = await serverFromString(reactor, listen).listen(_Nobody())
     except CannotListenError as problem:
         url = url_of(listen)
         if url is not None and (health := await _foreman_at(reactor, url)):
-            return Finding("port", "note", f"a foreman listens on {listen} already, and says {health}")
-        return Finding("port", "bad", why_not(listen, problem))
+            return CheckResult("port", "note", f"a foreman listens on {listen} already, and says {health}")
+        return CheckResult("port", "bad", why_not(listen, problem))
     except Exception as problem:  # noqa: BLE001 - plugins and files of keys fail in ways of their own
-        return Finding("port", "bad", why_not(listen, problem))
+        return CheckResult("port", "bad", why_not(listen, problem))
     await listening.stopListening()
-    return Finding("port", "ok", f"{listen} is free")
+    return CheckResult("port", "ok", f"{listen} is free")
 
 
 class _Nobody(Factory):
@@ -182,16 +182,16 @@ async def _foreman_at(reactor: Any, url: str) -> str:
     return f"{health.get('status')}{', degraded' if health.get('degraded') else ''}"
 
 
-def door(config: Config) -> Finding:
+def door(config: Config) -> CheckResult:
     """Who may come in."""
     if config.auth_token or config.admin_token or config.tokens_file:
-        return Finding("door", "ok", "a token is asked for")
+        return CheckResult("door", "ok", "a token is asked for")
     if is_private(config.listen):
-        return Finding("door", "ok", "no token is asked for, and only this machine can connect")
-    return Finding("door", "note", "no token is asked for: whoever can connect may chat, and remove models")
+        return CheckResult("door", "ok", "no token is asked for, and only this machine can connect")
+    return CheckResult("door", "note", "no token is asked for: whoever can connect may chat, and remove models")
 
 
-def store(config: Config) -> Finding:
+def store(config: Config) -> CheckResult:
     """Whether jobs can be kept."""
     path = config.db_path
     assert path is not None
@@ -199,23 +199,23 @@ def store(config: Config) -> Finding:
         check_library()
         return _store_at(path, config.disk_reserve)
     except StoreUnavailable as problem:
-        return Finding("store", "bad", str(problem))
+        return CheckResult("store", "bad", str(problem))
     except OSError as problem:  # a folder that may not be entered, or the working directory is gone
-        return Finding("store", "bad", f"{path} cannot be used: {problem.strerror or problem}")
+        return CheckResult("store", "bad", f"{path} cannot be used: {problem.strerror or problem}")
 
 
-def _store_at(path: Path, reserve: int) -> Finding:
+def _store_at(path: Path, reserve: int) -> CheckResult:
     there = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         text = f"{there} cannot be written to, so that no jobs would be taken; FOREMAN_DB_PATH says where to keep them"
-        return Finding("store", "bad", text)
+        return CheckResult("store", "bad", text)
     if path.exists():
         try:
             examine(path)
         except StoreInUse:
-            return Finding("store", "note", f"a foreman keeps its jobs in {path} already")
+            return CheckResult("store", "note", f"a foreman keeps its jobs in {path} already")
         except (StoreRefused, StoreUnavailable) as problem:
-            return Finding("store", "bad", str(problem))
+            return CheckResult("store", "bad", str(problem))
     free, said = shutil.disk_usage(there).free, list(loose(path))
     if free < reserve:
         said.insert(
@@ -224,30 +224,30 @@ def _store_at(path: Path, reserve: int) -> Finding:
     elif free < _LITTLE_ROOM:
         said.insert(0, f"{path}: the disk has only {free // 10**6} MB left for jobs")
     if said:
-        return Finding("store", "bad" if free < reserve else "note", "; and ".join(said))
-    return Finding("store", "ok", f"jobs are kept in {path}" if path.exists() else f"jobs will be kept in {path}")
+        return CheckResult("store", "bad" if free < reserve else "note", "; and ".join(said))
+    return CheckResult("store", "ok", f"jobs are kept in {path}" if path.exists() else f"jobs will be kept in {path}")
 
 
-def clock(now: float, date: str | None) -> Finding:
+def clock(now: float, date: str | None) -> CheckResult:
     """Whether the time of day can be right, and what the target thinks of it.
 
     :param now: seconds since the epoch; :param date: what the target wrote into the ``Date`` header, if anything.
     """
     here = datetime.fromtimestamp(now, UTC)
     if here < _WRITTEN:
-        return Finding("clock", "bad", f"it is not {here:%Y-%m-%d}: TLS, ids and the log would be wrong")
+        return CheckResult("clock", "bad", f"it is not {here:%Y-%m-%d}: TLS, ids and the log would be wrong")
     try:
         apart = (here - parsedate_to_datetime(date or "")).total_seconds()
     except (ValueError, TypeError):
-        return Finding("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC")
+        return CheckResult("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC")
     if abs(apart) > _APART:
         way = "ahead of" if apart > 0 else "behind"
         text = f"this machine is {abs(apart):.0f} s {way} the target: when models expire will look wrong"
-        return Finding("clock", "note", text)
-    return Finding("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC, as at the target")
+        return CheckResult("clock", "note", text)
+    return CheckResult("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC, as at the target")
 
 
-def descriptors(config: Config, limit: int) -> Finding:
+def descriptors(config: Config, limit: int) -> CheckResult:
     """Whether as many connections are possible as are allowed.
 
     :param limit: how many files this process may open at most.
@@ -258,8 +258,8 @@ def descriptors(config: Config, limit: int) -> Finding:
             f"{limit} files may be open, so there will be {most} connections at most, not {config.max_connections}; "
             "raise the limit (ulimit -n, LimitNOFILE=) or lower FOREMAN_MAX_CONNECTIONS"
         )
-        return Finding("descriptors", "note", text)
-    return Finding("descriptors", "ok", f"{limit} files may be open, enough for {most} connections")
+        return CheckResult("descriptors", "note", text)
+    return CheckResult("descriptors", "ok", f"{limit} files may be open, enough for {most} connections")
 
 
 def _headers(inventory: Inventory) -> Iterable[tuple[bytes, bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 
 #: What a person types once, for each shell.
 INSTALL = {
@@ -24,7 +24,7 @@ INSTALL = {
 
 @click.command(
     "completion",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Print what lets a shell complete foreman's commands.",
     examples=[line for lines in INSTALL.values() for line in lines if line.startswith("foreman")]
     + ['eval "$(foreman completion bash)"         # for this shell only'],

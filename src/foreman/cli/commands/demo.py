@@ -10,7 +10,7 @@ from typing import Any
 import click
 from attrs import evolve
 
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.setting_options import choose_reactor, configure, setting_options
 from foreman.cli.ui.standard_streams import tell
 from foreman.config.listen_address import url_of
@@ -22,7 +22,7 @@ _MODEL = "llama3.2:3b"
 
 @click.command(
     "demo",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Try foreman out, in front of the built-in simulator.",
     examples=["foreman demo", "FOREMAN_TARGET_URL=http://127.0.0.1:11434 foreman demo"],
 )

@@ -20,7 +20,7 @@ from foreman.cli.supervisors import launchd, systemd
 from foreman.cli.supervisors.launchd import LABEL, plist
 from foreman.cli.supervisors.service import Service, this_command
 from foreman.cli.supervisors.systemd import unit
-from foreman.cli.ui.help import FAILED, MISUSED, WELL, Explained
+from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
 from foreman.cli.ui.setting_options import FromVariable, Written, absolute
 from foreman.config.parsers import seconds, unquoted
 from foreman.errors import one_line
@@ -47,7 +47,7 @@ _MARK = "foreman install-service"
 
 @click.command(
     "install-service",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Let systemd or launchd run foreman.",
     examples=[
         "foreman install-service",

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from foreman.cli.ui.common_options import Unanswered, json_option, said, url_option
 from foreman.cli.ui.console import Column, console, human_size, objects, plain, print_table, processor, table, until
-from foreman.cli.ui.help import ASKING_ENDS, FAILED, Explained
+from foreman.cli.ui.help import ASKING_ENDS, FAILED, HelpfulCommand
 from foreman.cli.ui.ps_view import warnings
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Models:
 
 @click.command(
     "models",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="List the models, and what is loaded.",
     examples=["foreman models", "foreman models --json | jq -r '.models[] | select(.loaded) | .name'"],
     ends=ASKING_ENDS,

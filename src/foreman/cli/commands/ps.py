@@ -10,7 +10,7 @@ import click
 
 from foreman.cli.ui.common_options import json_option, url_option
 from foreman.cli.ui.console import console
-from foreman.cli.ui.help import ASKING_ENDS, Explained
+from foreman.cli.ui.help import ASKING_ENDS, HelpfulCommand
 from foreman.cli.ui.ps_view import Seen, show
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "ps",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Show who has the turn, who waits, and what is loaded.",
     examples=[
         "foreman ps",

@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from foreman.cli.commands.database_option import counted, database, db_path_option
-from foreman.cli.ui.help import FAILED, MISUSED, WELL, Explained
+from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
 
 
 @click.command(
     "restore",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Put a copy of the jobs back.",
     examples=["foreman restore /backups/foreman-2026-11-28.db"],
     ends={

@@ -6,13 +6,13 @@ import os
 
 import click
 
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.setting_options import choose_reactor, configure, setting_options
 
 
 @click.command(
     "serve",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Stand in front of an Ollama server.",
     examples=[
         "foreman serve",

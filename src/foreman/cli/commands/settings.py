@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from foreman.cli.ui.console import Column, console, table
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.config.settings import SETTINGS
 
 
 @click.command(
     "settings",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="List the settings.",
     examples=["foreman settings", "foreman settings --env > foreman.env", "foreman check     # what they are set to"],
 )

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.setting_options import Written, choose_reactor
 from foreman.cli.ui.standard_streams import tell
 from foreman.config import listen_address
@@ -29,7 +29,7 @@ def _version(text: str) -> str:
 
 @click.command(
     "simulate",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Pretend to be an Ollama server.",
     context_settings={"show_default": True},
     examples=[

@@ -14,11 +14,11 @@ from attrs import define, frozen
 from foreman.cli.client.filters import pair
 from foreman.cli.ui.common_options import Unreached, json_option, url_option
 from foreman.cli.ui.exit_status import NOT_ENDED, WAITING_ENDS, status_of
-from foreman.cli.ui.help import FAILED, NOT_FOUND, WELL, Explained
+from foreman.cli.ui.help import FAILED, NOT_FOUND, WELL, HelpfulCommand
 from foreman.cli.ui.job_request import handed_over, option
 from foreman.cli.ui.job_text import at_terminal, sentence
 from foreman.cli.ui.next_steps import command_for
-from foreman.cli.ui.prompt_input import Typed
+from foreman.cli.ui.prompt_input import PromptInput
 from foreman.cli.ui.setting_options import Written
 from foreman.cli.ui.times import to_come, written
 
@@ -50,7 +50,7 @@ class Taken:
 
 @click.command(
     "submit",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Hand a job over, to find its answer later.",
     examples=[
         'foreman submit "Write a poem about a queue" --model llama3.2:3b',
@@ -149,7 +149,7 @@ def command(
     """
     if follows and as_json:
         raise click.UsageError("--follow prints words as they come, and --json the job: one of them")
-    endpoint, payload = Typed(**asked).request()
+    endpoint, payload = PromptInput(**asked).request()
     fields: dict[str, Any] = {
         "priority": priority,
         "run_at": run_at,

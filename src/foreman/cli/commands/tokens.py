@@ -18,7 +18,7 @@ import click
 
 from foreman.auth.tokens import Holder, check_name, digest, read_file, without_holder, write_file
 from foreman.cli.ui.common_options import json_option
-from foreman.cli.ui.help import FAILED, MISUSED, WELL, Explained
+from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
 from foreman.cli.ui.lazy_group import Suggesting
 from foreman.cli.ui.setting_options import FromVariable, absolute
 from foreman.cli.ui.standard_streams import OutputLost, say
@@ -50,7 +50,7 @@ def command() -> None:
 
 @command.command(
     "new",
-    cls=Explained,
+    cls=HelpfulCommand,
     examples=["foreman token new alice", "foreman token new boss --admin"],
     ends=_ENDS,
 )
@@ -92,7 +92,7 @@ def new(name: str, path: Path, *, admin: bool) -> None:
 
 @command.command(
     "list",
-    cls=Explained,
+    cls=HelpfulCommand,
     examples=["foreman token list", "foreman token list --json | jq -r '.tokens[].name'"],
     ends=_ENDS,
 )
@@ -116,7 +116,7 @@ def list_(path: Path, *, as_json: bool) -> None:
 
 @command.command(
     "revoke",
-    cls=Explained,
+    cls=HelpfulCommand,
     examples=[
         "foreman token revoke alice",
         "foreman token revoke alice --id 1f3b9c04     # one of several",

@@ -25,7 +25,7 @@ ASKING_ENDS = {
 }
 
 
-class Explained(click.Command):
+class HelpfulCommand(click.Command):
     """A command with examples.
 
     :ivar examples: lines as they are typed; :ivar ends: what each exit status means.

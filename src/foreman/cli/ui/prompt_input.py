@@ -17,7 +17,7 @@ _NEEDS_MODEL = "which model is needed: --model NAME; foreman models lists them"
 
 
 @frozen
-class Typed:
+class PromptInput:
     """What was typed about the request itself; paths may be ``-``, standard input."""
 
     prompt: str | None

@@ -14,24 +14,24 @@ from twisted.internet.interfaces import IReactorTime
 from foreman.simulator.engine.errors import Refused
 from foreman.simulator.engine.faults import parse
 from foreman.simulator.engine.go_json import encode
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.error_shapes import JSON
 from foreman.simulator.server.exchange import Exchange
 
 _BLOCK = 1 << 16
 
 
-async def state(world: World, exchange: Exchange) -> None:
+async def state(world: SimulatorState, exchange: Exchange) -> None:
     """``GET /simulator``."""
     exchange.respond(200, JSON, encode(world.report()))
 
 
-async def planned(world: World, exchange: Exchange) -> None:
+async def planned(world: SimulatorState, exchange: Exchange) -> None:
     """``GET /simulator/misbehave``."""
     exchange.respond(200, JSON, encode({"planned": [asdict(plan) for plan in world.plans]}))
 
 
-async def plan(world: World, exchange: Exchange) -> None:
+async def plan(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /simulator/misbehave``."""
     try:
         world.plans += parse(exchange.body.decode("utf-8", "replace"))
@@ -40,13 +40,13 @@ async def plan(world: World, exchange: Exchange) -> None:
     await planned(world, exchange)
 
 
-async def forget(world: World, exchange: Exchange) -> None:
+async def forget(world: SimulatorState, exchange: Exchange) -> None:
     """``DELETE /simulator/misbehave``."""
     world.plans.clear()
     await planned(world, exchange)
 
 
-async def crash(world: World, exchange: Exchange) -> None:
+async def crash(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /simulator/crash``."""
     world.scheduler.crash()
     await state(world, exchange)
@@ -85,7 +85,7 @@ class _Pouring:
             self._clock.callLater(0, self.on)
 
 
-async def some_bytes(world: World, exchange: Exchange) -> None:
+async def some_bytes(world: SimulatorState, exchange: Exchange) -> None:
     """``GET /simulator/bytes/:size``."""
     size = exchange.path.rpartition("/")[2]
     if not size.isdecimal():

@@ -14,7 +14,7 @@ from foreman.simulator.engine.errors import Malformed
 from foreman.simulator.engine.fields import Fields
 from foreman.simulator.engine.go_json import dumps, encode
 from foreman.simulator.engine.prompts import rendered
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.engine.text_generator import Piece
 from foreman.simulator.server.error_shapes import PLAIN_JSON, SSE, STREAMING
 from foreman.simulator.server.exchange import Exchange
@@ -29,7 +29,7 @@ class MessagesVoice:
     :ivar estimate: how many tokens the first event says the prompt has.
     """
 
-    world: World
+    world: SimulatorState
     exchange: Exchange
     typed: str
     stream: bool
@@ -145,7 +145,7 @@ def _size(tool: Mapping[str, Any]) -> int:
     return len(tool.get("name", "")) + len(tool.get("description", "")) + len(json.dumps(tool.get("input_schema")))
 
 
-async def messages(world: World, exchange: Exchange) -> None:
+async def messages(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/messages``."""
     fields = Fields.read("MessagesRequest", exchange.body, "anthropic")
     typed, stream = fields.text("model"), bool(fields.truth("stream"))

@@ -10,7 +10,7 @@ from foreman.simulator.api.inference_request import Terms, check_capable, inquir
 from foreman.simulator.api.openai import OpenAIVoice
 from foreman.simulator.engine.errors import Malformed
 from foreman.simulator.engine.prompts import rendered
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.exchange import Exchange
 
 
@@ -24,7 +24,7 @@ def _form(exchange: Exchange) -> dict[str, bytes]:
     return {str(part.get_param("name", header="content-disposition")): part.get_payload(decode=True) for part in parts}  # type: ignore[misc]
 
 
-async def transcriptions(world: World, exchange: Exchange) -> None:
+async def transcriptions(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/audio/transcriptions``."""
     form = _form(exchange)
     typed = form.get("model", b"").decode("utf-8", "replace")

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from foreman.simulator.engine.errors import Refused
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.error_shapes import refuse
 from foreman.simulator.server.exchange import Exchange
 from foreman.simulator.server.interfaces import Taker
@@ -44,7 +44,7 @@ def _asked(exchange: Exchange) -> str:
 class _Upload:
     """A blob that is arriving."""
 
-    _world: World
+    _world: SimulatorState
     _exchange: Exchange
     _digest: str
     _hash: Any = field(factory=hashlib.sha256)
@@ -69,7 +69,7 @@ class _Upload:
             refuse(self._world, self._exchange, "ollama", Refused(400, text), [])
 
 
-def receive(world: World, exchange: Exchange) -> Taker | None:
+def receive(world: SimulatorState, exchange: Exchange) -> Taker | None:
     """Whoever takes an upload; ``None`` for one that is not wanted, since it is there already or has no proper digest."""
     try:
         digest = digest_in(_asked(exchange))
@@ -78,13 +78,13 @@ def receive(world: World, exchange: Exchange) -> Taker | None:
     return None if digest in world.blobs else _Upload(world, exchange, digest)
 
 
-async def upload(_: World, exchange: Exchange) -> None:
+async def upload(_: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/blobs/:digest`` for one that is not wanted."""
     digest_in(_asked(exchange))
     exchange.respond(200)
 
 
-async def exists(world: World, exchange: Exchange) -> None:
+async def exists(world: SimulatorState, exchange: Exchange) -> None:
     """``HEAD /api/blobs/:digest``."""
     asked = _asked(exchange)
     if digest_in(asked) not in world.blobs:

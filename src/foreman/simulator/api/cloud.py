@@ -6,7 +6,7 @@ from typing import Any
 
 from foreman.simulator.engine.errors import Refused
 from foreman.simulator.engine.go_json import encode
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.error_shapes import JSON
 from foreman.simulator.server.exchange import Exchange
 
@@ -31,24 +31,24 @@ _RECOMMENDED: list[dict[str, Any]] = [
 ]
 
 
-async def me(_: World, exchange: Exchange) -> None:
+async def me(_: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/me``."""
     del exchange
     raise Refused(503, "account unavailable")
 
 
-async def signout(_: World, exchange: Exchange) -> None:
+async def signout(_: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/signout`` and ``DELETE /api/user/keys/:key``."""
     del exchange
     raise Refused(500, "there was an error signing out")
 
 
-async def web(_: World, exchange: Exchange) -> None:
+async def web(_: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/experimental/web_search`` and ``web_fetch``."""
     what = exchange.path.rpartition("/")[2].replace("_", " ")
     raise Refused(403, f"ollama cloud is disabled: {what} is unavailable")
 
 
-async def recommendations(_: World, exchange: Exchange) -> None:
+async def recommendations(_: SimulatorState, exchange: Exchange) -> None:
     """``GET /api/experimental/model-recommendations``."""
     exchange.respond(200, JSON, encode({"recommendations": _RECOMMENDED}))

@@ -16,7 +16,7 @@ from foreman.simulator.engine.errors import Malformed, Refused
 from foreman.simulator.engine.fields import kind
 from foreman.simulator.engine.go_json import dumps, encode, loads_whole
 from foreman.simulator.engine.prompts import rendered
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.engine.text_generator import Call, Piece
 from foreman.simulator.server.error_shapes import JSON, SSE, STREAMING
 from foreman.simulator.server.exchange import Exchange
@@ -96,7 +96,7 @@ class _Summary:
         """Nothing has been said yet, so that this is never called."""
 
 
-async def _compacted(world: World, exchange: Exchange, value: Mapping[str, Any]) -> tuple[Struct, Any]:
+async def _compacted(world: SimulatorState, exchange: Exchange, value: Mapping[str, Any]) -> tuple[Struct, Any]:
     """The item that takes the place of a conversation, and what it cost.
 
     :raises Refused: where the model makes no summary.
@@ -116,11 +116,11 @@ async def _compacted(world: World, exchange: Exchange, value: Mapping[str, Any])
     return Struct(type="compaction", encrypted_content=dumps(summary)), responses.usage_of(heard.counts)
 
 
-def _id(world: World) -> str:
+def _id(world: SimulatorState) -> str:
     return f"resp_compact_{int(world.now() * 1e9)}"
 
 
-async def compact(world: World, exchange: Exchange) -> None:
+async def compact(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/responses/compact``; a stream is never given."""
     value = _read(exchange.body)
     if isinstance(value["input"], list) and any(_is(item, "compaction_trigger") for item in value["input"]):
@@ -130,7 +130,7 @@ async def compact(world: World, exchange: Exchange) -> None:
     exchange.respond(200, JSON, encode(answer | {"usage": usage}))
 
 
-async def respond(world: World, exchange: Exchange) -> None:
+async def respond(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/responses``."""
     if not world.settings.newer:
         await responses.respond(world, exchange)
@@ -147,7 +147,7 @@ async def respond(world: World, exchange: Exchange) -> None:
     await responses.respond(world, exchange)
 
 
-async def _trigger(world: World, exchange: Exchange, value: Mapping[str, Any]) -> None:
+async def _trigger(world: SimulatorState, exchange: Exchange, value: Mapping[str, Any]) -> None:
     """A compaction whose answer looks like a stream, and comes at once."""
     item, usage = await _compacted(world, exchange, value)
     voice = responses.ResponsesVoice(world, exchange, value["model"], stream=True, request={"tools": []})

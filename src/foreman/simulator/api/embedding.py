@@ -15,7 +15,7 @@ from foreman.simulator.engine.go_json import encode
 from foreman.simulator.engine.model_names import read
 from foreman.simulator.engine.models import Model
 from foreman.simulator.engine.prompts import pieces_of
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.engine.text_generator import shortened, vector
 from foreman.simulator.server.error_shapes import JSON, PLAIN_JSON
 from foreman.simulator.server.exchange import Exchange
@@ -39,7 +39,13 @@ def _texts(value: Any) -> list[str]:
 
 
 async def _vectors(
-    world: World, model: Model, texts: list[str], options: dict[str, Any], stay: float | None, *, status: int = 501
+    world: SimulatorState,
+    model: Model,
+    texts: list[str],
+    options: dict[str, Any],
+    stay: float | None,
+    *,
+    status: int = 501,
 ) -> tuple[list[list[float]], int, int]:
     """The vectors of some texts, how many tokens these were, and the nanoseconds until the model was there."""
     check_options(options, newer=world.settings.newer)
@@ -70,7 +76,7 @@ def _check_length(model: Model, texts: list[str], *, truncate: bool) -> None:
         raise Refused(400, "the input length exceeds the context length")
 
 
-async def embed(world: World, exchange: Exchange) -> None:
+async def embed(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/embed``."""
     started = world.clock.seconds()
     fields = Fields.read("EmbedRequest", exchange.body)
@@ -94,7 +100,7 @@ async def embed(world: World, exchange: Exchange) -> None:
     exchange.respond(200, JSON, encode(answer))
 
 
-async def embeddings(world: World, exchange: Exchange) -> None:
+async def embeddings(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/embeddings``, which minds the case of a name."""
     fields = Fields.read("EmbeddingRequest", exchange.body)
     typed, text = fields.text("model"), fields.text("prompt")
@@ -116,7 +122,7 @@ def _as_float32(numbers: list[float]) -> list[float]:
     return list(struct.unpack(form, struct.pack(form, *numbers)))
 
 
-async def openai_embeddings(world: World, exchange: Exchange) -> None:
+async def openai_embeddings(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/embeddings``: here an empty text is embedded too."""
     fields = Fields.read("EmbedRequest", exchange.body, "openai")
     typed, form = fields.text("model"), fields.text("encoding_format")

@@ -14,7 +14,7 @@ from foreman.simulator.engine.errors import CRASHED, LEFT, REPEATED, Crashed, Re
 from foreman.simulator.engine.models import Model
 from foreman.simulator.engine.prompts import pieces_of
 from foreman.simulator.engine.scheduler import Runner
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.engine.text_generator import Ending, Piece, Prompt, speak
 from foreman.simulator.server.exchange import Exchange
 
@@ -174,7 +174,7 @@ class _Saying:
             self.done.errback(error)
 
 
-async def infer(world: World, exchange: Exchange, inquiry: Inquiry, voice: Voice) -> None:
+async def infer(world: SimulatorState, exchange: Exchange, inquiry: Inquiry, voice: Voice) -> None:
     """Wait for the model and its slot, then answer; only the former where nothing is asked.
 
     :raises Refused: where there is an error before the first token.

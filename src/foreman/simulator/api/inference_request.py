@@ -14,11 +14,11 @@ from foreman.simulator.engine.go_json import dumps
 from foreman.simulator.engine.model_names import read
 from foreman.simulator.engine.models import Model
 from foreman.simulator.engine.prompts import kept, pieces_of
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.engine.text_generator import SAME_AT_MOST, SAME_AT_MOST_SINCE, Prompt
 
 #: An answer without a limit of its own ends after so many contexts (contract 2.1).
-_MOST_CONTEXTS = 10
+_MAX_CONTEXTS = 10
 CLOUD = "ollama cloud is disabled: remote model is unavailable"
 
 
@@ -40,7 +40,7 @@ class Terms:
     relaxed: bool = False
 
 
-def installed(world: World, typed: str, *, absent: str = "model '{}' not found") -> Model:
+def installed(world: SimulatorState, typed: str, *, absent: str = "model '{}' not found") -> Model:
     """The model that a client means.
 
     :raises Refused: where the name is bad, means the cloud, or is not there; ``absent`` is the text of the last.
@@ -125,7 +125,7 @@ def _late(model: Model, terms: Terms, count: int, num_ctx: int) -> Refused | Non
 
 
 def inquiry(
-    world: World,
+    world: SimulatorState,
     model: Model,
     typed: str,
     terms: Terms,
@@ -155,7 +155,7 @@ def inquiry(
         answered=last.get("role") == "tool",
         form=form,
         stop=tuple(options.get("stop") or ()),
-        limit=limit if limit >= 0 else _MOST_CONTEXTS * num_ctx,
+        limit=limit if limit >= 0 else _MAX_CONTEXTS * num_ctx,
         repeats_end="jinja" not in model.template,
         same_at_most=SAME_AT_MOST_SINCE if world.settings.newer else SAME_AT_MOST,
     )

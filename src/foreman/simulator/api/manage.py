@@ -18,7 +18,7 @@ from foreman.simulator.engine.fields import NO_TYPICAL_P, Fields
 from foreman.simulator.engine.go_json import dumps
 from foreman.simulator.engine.model_names import HOST, Name, read, split
 from foreman.simulator.engine.models import STORE, Model, digest_of
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.exchange import Exchange
 
 _STEPS = 10
@@ -49,7 +49,7 @@ def _unreachable(name: Name, *, plain_http: bool) -> str | None:
     return "pull model manifest: file does not exist" if name.model.lower().startswith("nope") else None
 
 
-async def _fetch(world: World, progress: Progress, name: Name, *, plain_http: bool = False) -> bool:
+async def _fetch(world: SimulatorState, progress: Progress, name: Name, *, plain_http: bool = False) -> bool:
     """Pull a model, and install it; whether that went well."""
     progress.tell("pulling manifest")
     failure = _unreachable(name, plain_http=plain_http)
@@ -64,7 +64,7 @@ async def _fetch(world: World, progress: Progress, name: Name, *, plain_http: bo
     return True
 
 
-async def _transfer(world: World, progress: Progress, doing: str, model: Model) -> None:
+async def _transfer(world: SimulatorState, progress: Progress, doing: str, model: Model) -> None:
     """Tell of the layers as they go; it takes as long as loading a model."""
     layers = [(model.weights, model.size), (_hash(model.template), len(model.template))]
     for digest, size in layers:
@@ -81,7 +81,7 @@ def _task(struct: str, exchange: Exchange) -> tuple[Fields, str, Progress]:
     return fields, typed, Progress(exchange, fields.truth("stream") is not False)
 
 
-async def pull(world: World, exchange: Exchange) -> None:
+async def pull(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/pull``."""
     fields, typed, progress = _task("PullRequest", exchange)
     name = _name_for(typed)
@@ -90,7 +90,7 @@ async def pull(world: World, exchange: Exchange) -> None:
         progress.succeed()
 
 
-async def push(world: World, exchange: Exchange) -> None:
+async def push(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/push``."""
     _, typed, progress = _task("PushRequest", exchange)
     if not typed.strip():
@@ -107,7 +107,7 @@ async def push(world: World, exchange: Exchange) -> None:
     progress.succeed()
 
 
-async def create(world: World, exchange: Exchange) -> None:
+async def create(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/create``, from an installed model, from one that must be pulled first, or from an uploaded file."""
     fields, typed, progress = _task("CreateRequest", exchange)
     name = _name_for(typed)
@@ -151,7 +151,7 @@ def _refuse_what_went(fields: Fields) -> None:
         raise Refused(400, NO_TYPICAL_P)
 
 
-def _from_file(world: World, progress: Progress, name: Name, digest: str) -> Model | None:
+def _from_file(world: SimulatorState, progress: Progress, name: Name, digest: str) -> Model | None:
     """A model made of an uploaded file, or ``None`` if it is not one."""
     progress.tell("parsing GGUF")
     digits = digest_in(digest)
@@ -180,7 +180,7 @@ def _layers(model: Model, system: str, template: str, *, newer: bool) -> list[tu
     return layers
 
 
-async def copy(world: World, exchange: Exchange) -> None:
+async def copy(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/copy``."""
     fields = Fields.read("CopyRequest", exchange.body)
     names = {}
@@ -198,7 +198,7 @@ async def copy(world: World, exchange: Exchange) -> None:
     exchange.respond(200)
 
 
-async def delete(world: World, exchange: Exchange) -> None:
+async def delete(world: SimulatorState, exchange: Exchange) -> None:
     """``DELETE /api/delete``."""
     _, typed, _ = _task("DeleteRequest", exchange)
     if not typed.strip():

@@ -11,7 +11,7 @@ from foreman.simulator.engine.fields import FOREVER, Fields
 from foreman.simulator.engine.go_json import encode
 from foreman.simulator.engine.model_names import read
 from foreman.simulator.engine.models import STORE, Model
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.error_shapes import JSON, PLAIN_JSON
 from foreman.simulator.server.exchange import Exchange
 
@@ -21,22 +21,22 @@ _LONG = 1024
 _LONGEST = (2**63 - 1) / 1e9
 
 
-async def root(_: World, exchange: Exchange) -> None:
+async def root(_: SimulatorState, exchange: Exchange) -> None:
     """``GET /``."""
     exchange.respond(200, [("Content-Type", "text/plain; charset=utf-8")], b"Ollama is running")
 
 
-async def version(world: World, exchange: Exchange) -> None:
+async def version(world: SimulatorState, exchange: Exchange) -> None:
     """``GET /api/version``."""
     exchange.respond(200, JSON, encode({"version": world.settings.version}))
 
 
-async def status(_: World, exchange: Exchange) -> None:
+async def status(_: SimulatorState, exchange: Exchange) -> None:
     """``GET /api/status``: the cloud is off."""
     exchange.respond(200, JSON, encode({"cloud": {"disabled": True, "source": "env"}}))
 
 
-async def tags(world: World, exchange: Exchange) -> None:
+async def tags(world: SimulatorState, exchange: Exchange) -> None:
     """``GET /api/tags``."""
     exchange.respond(
         200,
@@ -45,7 +45,7 @@ async def tags(world: World, exchange: Exchange) -> None:
     )
 
 
-async def ps(world: World, exchange: Exchange) -> None:
+async def ps(world: SimulatorState, exchange: Exchange) -> None:
     """``GET /api/ps``: what is loaded, the longest-lived first."""
     loaded = []
     for runner in sorted(world.scheduler.runners, key=lambda runner: runner.expires)[::-1]:
@@ -111,7 +111,7 @@ def _info(model: Model, *, verbose: bool, newer: bool) -> dict[str, Any]:
     return dict(sorted(info.items()))
 
 
-async def show(world: World, exchange: Exchange) -> None:
+async def show(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/show``."""
     fields = Fields.read("ShowRequest", exchange.body)
     typed = fields.text("model") or fields.text("name")
@@ -147,13 +147,13 @@ def _card(model: Model, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": model.seconds, "owned_by": owner}
 
 
-async def openai_models(world: World, exchange: Exchange) -> None:
+async def openai_models(world: SimulatorState, exchange: Exchange) -> None:
     """``GET /v1/models``: ``null`` where nothing is installed."""
     cards = [_card(model, model.name.short) for model in world.inventory.newest_first()]
     exchange.respond(200, PLAIN_JSON, encode({"object": "list", "data": cards or None}) + b"\n")
 
 
-async def openai_model(world: World, exchange: Exchange) -> None:
+async def openai_model(world: SimulatorState, exchange: Exchange) -> None:
     """``GET /v1/models/:model``."""
     typed = exchange.path.rpartition("/")[2]
     asked = read(typed)

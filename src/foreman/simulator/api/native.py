@@ -22,7 +22,7 @@ from foreman.simulator.engine.errors import Refused
 from foreman.simulator.engine.fields import Fields, check_options
 from foreman.simulator.engine.go_json import dumps, encode
 from foreman.simulator.engine.prompts import rendered
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.engine.text_generator import Piece
 from foreman.simulator.server.error_shapes import JSON, NDJSON
 from foreman.simulator.server.exchange import Exchange
@@ -51,7 +51,7 @@ class NativeVoice:
     :ivar context: the tokens that ``/api/generate`` gives back, ``None`` where it does not.
     """
 
-    world: World
+    world: SimulatorState
     exchange: Exchange
     route: Route
     typed: str
@@ -141,12 +141,12 @@ class NativeVoice:
         self.exchange.finish()
 
 
-def _named(world: World, struct: str) -> str:
+def _named(world: SimulatorState, struct: str) -> str:
     """What Go's error texts call the object of a request: in v0.34 it stands within another one."""
     return f".{struct}" if world.settings.newer else struct
 
 
-def _terms(world: World, fields: Fields, images: int) -> Terms:
+def _terms(world: SimulatorState, fields: Fields, images: int) -> Terms:
     return Terms(
         options=fields.table("options"),
         stay=fields.keep_alive(),
@@ -158,7 +158,7 @@ def _terms(world: World, fields: Fields, images: int) -> Terms:
     )
 
 
-async def _load_or_unload(world: World, exchange: Exchange, voice: NativeVoice, inquiry: Inquiry) -> None:
+async def _load_or_unload(world: SimulatorState, exchange: Exchange, voice: NativeVoice, inquiry: Inquiry) -> None:
     if inquiry.stay == 0:
         world.scheduler.expire(inquiry.model)
         voice.only("unload")
@@ -167,7 +167,7 @@ async def _load_or_unload(world: World, exchange: Exchange, voice: NativeVoice, 
         voice.only("load")
 
 
-async def chat(world: World, exchange: Exchange) -> None:
+async def chat(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/chat``."""
     fields = Fields.read(_named(world, "ChatRequest"), exchange.body)
     typed = fields.text("model")
@@ -190,7 +190,7 @@ async def chat(world: World, exchange: Exchange) -> None:
     await infer(world, exchange, inquiry(world, model, typed, terms, text, messages[-1]), voice)
 
 
-async def generate(world: World, exchange: Exchange) -> None:
+async def generate(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/generate``."""
     fields = Fields.read(_named(world, "GenerateRequest"), exchange.body)
     typed, text, system = fields.text("model"), fields.text("prompt"), fields.text("system")

@@ -14,7 +14,7 @@ from foreman.simulator.engine.errors import Malformed, Refused
 from foreman.simulator.engine.fields import Fields
 from foreman.simulator.engine.go_json import dumps, encode
 from foreman.simulator.engine.prompts import rendered
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.engine.text_generator import Piece
 from foreman.simulator.server.error_shapes import PLAIN_JSON, SSE
 from foreman.simulator.server.exchange import Exchange
@@ -29,7 +29,7 @@ class OpenAIVoice:
     :ivar usage: the stream ends with what it cost; :ivar probable: each token comes with its probability.
     """
 
-    world: World
+    world: SimulatorState
     exchange: Exchange
     route: Route
     typed: str
@@ -154,7 +154,7 @@ def _usage(prompt: int, completion: int, cached: int | None = None) -> dict[str,
     return {"prompt_tokens": prompt, **details, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-async def chat(world: World, exchange: Exchange) -> None:
+async def chat(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/chat/completions``."""
     fields = Fields.read("ChatCompletionRequest", exchange.body, "openai")
     typed, stream = fields.text("model"), bool(fields.truth("stream"))
@@ -179,7 +179,7 @@ async def chat(world: World, exchange: Exchange) -> None:
     await infer(world, exchange, question, voice)
 
 
-async def completions(world: World, exchange: Exchange) -> None:
+async def completions(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/completions``."""
     fields = Fields.read("CompletionRequest", exchange.body, "openai")
     typed, text, stream = fields.text("model"), fields.text("prompt"), bool(fields.truth("stream"))

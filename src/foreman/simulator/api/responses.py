@@ -14,7 +14,7 @@ from foreman.simulator.api.openai_fields import effort, form_of
 from foreman.simulator.engine.fields import Fields
 from foreman.simulator.engine.go_json import dumps, encode
 from foreman.simulator.engine.prompts import rendered
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.engine.text_generator import Call, Piece
 from foreman.simulator.server.error_shapes import PLAIN_JSON, SSE, STREAMING
 from foreman.simulator.server.exchange import Exchange
@@ -27,7 +27,7 @@ class ResponsesVoice:
     :ivar request: what the response object repeats of the request.
     """
 
-    world: World
+    world: SimulatorState
     exchange: Exchange
     typed: str
     stream: bool
@@ -205,7 +205,7 @@ def usage_of(counts: Counts) -> dict[str, Any]:
     }
 
 
-async def respond(world: World, exchange: Exchange) -> None:
+async def respond(world: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/responses``."""
     fields = Fields.read("ResponsesRequest", exchange.body, "openai")
     typed, stream = fields.text("model"), bool(fields.truth("stream"))

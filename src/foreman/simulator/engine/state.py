@@ -20,7 +20,7 @@ _HEX = "0123456789abcdef"
 
 
 @define(eq=False)
-class World:
+class SimulatorState:
     """One server's state.
 
     :ivar zero: what the time of day was, in seconds since the epoch, when ``clock`` stood at 0.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from foreman.simulator.engine.errors import Malformed, Refused
 from foreman.simulator.engine.go_json import encode
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.exchange import Exchange, Headers
 
 Family = Literal["ollama", "openai", "anthropic"]
@@ -30,7 +30,7 @@ _ANTHROPIC = {
 }
 
 
-def error(world: World, family: Family, status: int, text: str, code: str | None = None) -> Any:
+def error(world: SimulatorState, family: Family, status: int, text: str, code: str | None = None) -> Any:
     """The JSON value of an error."""
     if family == "openai":
         kind = _OPENAI.get(status, "api_error")
@@ -41,7 +41,7 @@ def error(world: World, family: Family, status: int, text: str, code: str | None
     return {"error": text}
 
 
-def refuse(world: World, exchange: Exchange, family: Family, refused: Refused, extra: Headers) -> None:
+def refuse(world: SimulatorState, exchange: Exchange, family: Family, refused: Refused, extra: Headers) -> None:
     """Answer with an error; ``extra`` are headers that the route had already set."""
     text = refused.text
     if isinstance(refused, Malformed) and refused.empty:

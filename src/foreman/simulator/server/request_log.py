@@ -13,7 +13,7 @@ Outcome = Literal["open", "answered", "left"]
 
 
 @define(eq=False)
-class Seen:
+class RequestLog:
     """A request as it arrived, and what became of it.
 
     :ivar path: path and query, byte for byte; :ivar headers: in the order and spelling of the wire.
@@ -42,9 +42,9 @@ class Seen:
 
 
 @define(eq=False)
-class Lost:
+class LostConnection:
     """A connection that has gone: when, and what it was asking (``None`` if nothing)."""
 
     connection: int
     at: float
-    seen: Seen | None
+    seen: RequestLog | None

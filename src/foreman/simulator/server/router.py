@@ -10,11 +10,11 @@ from typing import Literal
 
 from attrs import frozen
 
-from foreman.simulator.engine.state import World
+from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.error_shapes import Family
 from foreman.simulator.server.exchange import Exchange, Headers, reason
 
-Handler = Callable[[World, Exchange], Awaitable[None]]
+Handler = Callable[[SimulatorState, Exchange], Awaitable[None]]
 Body = Literal["none", "whole", "stream"]
 
 _METHODS = ("HEAD", "GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")

@@ -16,7 +16,7 @@ MOST = 256
 
 
 @define(eq=False)
-class Gathered(Generic[T]):
+class BatchedReads(Generic[T]):
     """While a look is under way, whoever comes waits for the next, which begins after all that it is for have asked.
 
     :ivar look: what there is of so many ids, in their order.

@@ -26,11 +26,11 @@ from foreman.store.errors import (
     named,
     unavailable,
 )
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite import opening, read_only, read_queue
 from foreman.store.sqlite.locking import Lock, real, take_lock
 from foreman.store.sqlite.opening import Opened
-from foreman.store.sqlite.read_queue import READERS, Looks
+from foreman.store.sqlite.read_queue import READERS, ReadQueue
 from foreman.store.sqlite.statements.transaction import Transaction
 from foreman.store.sqlite.writer import Writer
 from foreman.util.file_permissions import loose
@@ -55,14 +55,14 @@ class Database:
     path: Path = field(converter=real)
     boot: str
     _wall_clock: Callable[[], float]
-    bells: Bells
+    bells: Notifications
     _reserve: int = 0
     _opened: Opened | None = field(default=None, init=False)
     _problem: StoreUnavailable = field(factory=lambda: unavailable("off", ""), init=False)
     _writer: Writer | None = field(default=None, init=False)
     _writing: ConnectionPool | None = field(default=None, init=False)
     _reading: ConnectionPool | None = field(default=None, init=False)
-    _looks: Looks | None = field(default=None, init=False)
+    _looks: ReadQueue | None = field(default=None, init=False)
     _reopening: LoopingCall | None = field(default=None, init=False)
     #: Of the tries to open it: kept from one to the next, since to close the file would give up the readers' locks of it.
     _lock: Lock | None = field(default=None, init=False)
@@ -119,7 +119,7 @@ class Database:
     def read(
         self, look: Callable[..., T], *arguments: Any, caller: str | None = None, patient: bool = False
     ) -> Deferred[T]:
-        """Run ``look`` with a cursor and ``arguments`` in one snapshot of the database; see ``Looks.look``.
+        """Run ``look`` with a cursor and ``arguments`` in one snapshot of the database; see ``ReadQueue.look``.
 
         :param caller: who asks, None for foreman itself.
         :raises StoreUnavailable: as the Deferred's failure.
@@ -187,7 +187,7 @@ class Database:
         elif self._problem.condition not in {"off", "broken"}:
             self._reading = read_only.pool_for(self._reactor, self.path)
             if self._reading is not None:
-                self._looks = Looks(self._reading, self._reactor)
+                self._looks = ReadQueue(self._reading, self._reactor)
             self._reopening = LoopingCall(self._try_again)
             self._reopening.clock = self._reactor
             self._reopening.start(REOPEN, now=False)
@@ -230,7 +230,7 @@ class Database:
         self._reading = self._pool(READERS + 1, read_only.configure_reader)
         self._writing.start()
         self._reading.start()
-        self._looks = Looks(self._reading, self._reactor)
+        self._looks = ReadQueue(self._reading, self._reactor)
         self._writer = Writer(self._writing, self.path, self.boot, self.now, self.bells.ring)
         if opened.copy is not None:
             self._log.info("the jobs as the older foreman left them are kept in {copy} for a week", copy=opened.copy)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 #: How many looks run at once; how many of them those of callers, and those of one caller.
 READERS, OF_CALLERS, OF_ONE_CALLER = 3, 2, 1
 #: How many looks of callers may wait, and how many of one caller; beyond, who comes is sent away. Patient looks do not count.
-MOST_WAITING, MOST_WAITING_OF_ONE = 256, 32
+MAX_WAITING, MAX_WAITING_OF_ONE = 256, 32
 #: What has waited longer than this is sent away instead of run, in seconds.
 LONGEST_WAIT = 10.0
 #: How long one look may take, in seconds: a reader keeps the log of changes from beginning anew.
@@ -33,7 +33,7 @@ _STEPS = 20_000
 
 
 @define(eq=False)
-class Look:
+class Read:
     """One look that waits or runs.
 
     :ivar caller: whose it is, None for foreman's own; :ivar patient: it is never sent away, since others bound how many
@@ -50,7 +50,7 @@ class Look:
 
 
 @define(eq=False)
-class Looks:
+class ReadQueue:
     """Runs looks in the readers' threads.
 
     :ivar pool: with at least READERS connections.
@@ -58,12 +58,12 @@ class Looks:
 
     _pool: ConnectionPool
     _clock: IReactorTime
-    _own: deque[Look] = field(factory=deque, init=False)
+    _own: deque[Read] = field(factory=deque, init=False)
     #: By caller, in the order in which they have their turn.
-    _waiting: dict[str, deque[Look]] = field(factory=dict, init=False)
+    _waiting: dict[str, deque[Read]] = field(factory=dict, init=False)
     #: How many of these may be sent away, by caller: patient ones take no place from them.
     _impatient: Counter[str] = field(factory=Counter, init=False)
-    _running: list[Look] = field(factory=list, init=False)
+    _running: list[Read] = field(factory=list, init=False)
     _refusal: StoreUnavailable | None = field(default=None, init=False)
 
     def look(
@@ -74,14 +74,14 @@ class Looks:
         *,
         patient: bool = False,
     ) -> Deferred[T]:
-        """Run ``work`` with a cursor and ``arguments`` in one snapshot of the database; the parameters as of ``Look``.
+        """Run ``work`` with a cursor and ``arguments`` in one snapshot of the database; the parameters as of ``Read``.
 
         Cancelling the Deferred forgets the look, or breaks it off.
 
         :raises TooManyLooks: as the Deferred's failure.
         """
         done: Deferred[T] = Deferred(lambda _: self._leave(look))
-        look = Look(work, arguments, caller, patient, self._clock.seconds(), done)
+        look = Read(work, arguments, caller, patient, self._clock.seconds(), done)
         if self._refusal is not None:
             done.errback(self._refusal)
         elif caller is None:
@@ -107,16 +107,16 @@ class Looks:
                 look.done.errback(refusal)
 
     def _is_full_for(self, caller: str) -> bool:
-        return self._impatient[caller] >= MOST_WAITING_OF_ONE or self._impatient.total() >= MOST_WAITING
+        return self._impatient[caller] >= MAX_WAITING_OF_ONE or self._impatient.total() >= MAX_WAITING
 
-    def _count(self, look: Look, change: int) -> None:
+    def _count(self, look: Read, change: int) -> None:
         """``look`` has begun to wait (1), or waits no more (-1)."""
         if look.caller is not None and not look.patient:
             self._impatient[look.caller] += change
             if not self._impatient[look.caller]:
                 del self._impatient[look.caller]
 
-    def _leave(self, look: Look) -> None:
+    def _leave(self, look: Read) -> None:
         look.is_gone = True
         if look in self._running:
             return  # its thread sees it
@@ -136,7 +136,7 @@ class Looks:
             ended: Deferred[Any] = self._pool.runWithConnection(_run, look, self._clock, PATIENCE)
             ended.addBoth(self._ended, look)
 
-    def _take(self) -> Look | None:
+    def _take(self) -> Read | None:
         """The look that is next; None where none may run now."""
         if self._own:
             return self._own.popleft()
@@ -153,7 +153,7 @@ class Looks:
             self._waiting[caller] = looks  # behind all others
         return look
 
-    def _ended(self, outcome: Any, look: Look) -> None:
+    def _ended(self, outcome: Any, look: Read) -> None:
         self._running.remove(look)
         self._next()
         if look.done.called:  # its caller has left
@@ -167,7 +167,7 @@ class Looks:
 # in a thread of the database
 
 
-def _run(connection: Any, look: Look, clock: IReactorTime, patience: float) -> Any:
+def _run(connection: Any, look: Read, clock: IReactorTime, patience: float) -> Any:
     """One look within one snapshot, given up when it takes too long or its caller has left."""
     over = clock.seconds() + patience
     connection.set_progress_handler(lambda: look.is_gone or clock.seconds() > over, _STEPS)

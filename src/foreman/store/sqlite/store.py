@@ -10,11 +10,11 @@ from typing import TypeVar
 from attrs import define, field
 from ulid import ULID
 
-from foreman.jobs.job import LONGEST_PAUSE, ArtifactInfo, Ending, Job, JobLane, NewJob, State, Usage
+from foreman.jobs.job import LONGEST_PAUSE, ArtifactInfo, Job, JobLane, NewJob, State, Transition, Usage
 from foreman.store.errors import Condition, StoreUnavailable
-from foreman.store.notifications import Bells
+from foreman.store.notifications import Notifications
 from foreman.store.sqlite import backup, blobs, opening, queries
-from foreman.store.sqlite.batched_reads import Gathered
+from foreman.store.sqlite.batched_reads import BatchedReads
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.queries import Counts, Event, Filter
@@ -45,12 +45,12 @@ class Store:
     _last_id: int = field(default=0, init=False)
     _deleted: bool = field(default=True, init=False)
     _spared_until: float = field(default=float("-inf"), init=False)
-    _gathered: Gathered[Job | None] = field(init=False)
-    _counted: Gathered[Counts] = field(init=False)
+    _gathered: BatchedReads[Job | None] = field(init=False)
+    _counted: BatchedReads[Counts] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._gathered = Gathered(lambda ids: self.database.read(queries.jobs_whole, ids))
-        self._counted = Gathered(lambda ids: self.database.read(lambda cursor: [queries.counts(cursor)] * len(ids)))
+        self._gathered = BatchedReads(lambda ids: self.database.read(queries.jobs_whole, ids))
+        self._counted = BatchedReads(lambda ids: self.database.read(lambda cursor: [queries.counts(cursor)] * len(ids)))
 
     @property
     def condition(self) -> Condition:
@@ -63,7 +63,7 @@ class Store:
         return self.database.ill_since
 
     @property
-    def bells(self) -> Bells:
+    def bells(self) -> Notifications:
         """Who is told of changes."""
         return self.database.bells
 
@@ -107,7 +107,9 @@ class Store:
         """
         await self.database.write(lambda tx: execution.succeed(tx, claim, artifacts, usage))
 
-    async def end(self, claim: Claim, decide: Callable[[Job, int], Ending], artifacts: Sequence[Artifact] = ()) -> Job:
+    async def end(
+        self, claim: Claim, decide: Callable[[Job, int], Transition], artifacts: Sequence[Artifact] = ()
+    ) -> Job:
         """The job's try ended without success; ``decide`` says what becomes of it, in another thread.
 
         :raises running.Stale:

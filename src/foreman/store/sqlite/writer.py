@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from foreman.store.errors import Condition, StoreUnavailable, named, unavailable
 from foreman.store.sqlite.statements.transaction import Transaction
-from foreman.util.tracked_set import Crowd
+from foreman.util.tracked_set import TrackedSet
 
 T = TypeVar("T")
 Step = Callable[[Transaction], Any]
@@ -25,7 +25,7 @@ Step = Callable[[Transaction], Any]
 #: How many steps share a commit at the most.
 BATCH = 64
 #: How many may wait for one; beyond, whoever comes is sent away.
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 #: After so many changed rows the log of changes is written into the database, or when its file has grown by so much; bytes.
 CHECKPOINT_ROWS = 1000
 CHECKPOINT_BYTES = 4 * 1024 * 1024
@@ -69,7 +69,7 @@ class Writer:
     detail: str = field(default="", init=False)
     _waiting: deque[tuple[Step, Deferred[Any]]] = field(factory=deque, init=False)
     _large: deque[tuple[Step, Deferred[Any]]] = field(factory=deque, init=False)
-    _under_way: Crowd[object] = field(factory=Crowd, init=False)
+    _under_way: TrackedSet[object] = field(factory=TrackedSet, init=False)
     _files: tuple[Any, ...] = field(default=(), init=False)
     _changes: int = field(default=0, init=False)
     _log_bytes: int = field(default=0, init=False)
@@ -87,8 +87,8 @@ class Writer:
         done: Deferred[T] = Deferred()
         if self.condition == "broken":
             done.errback(self.refusal())
-        elif len(self._waiting) + len(self._large) >= MOST_WAITING:
-            done.errback(unavailable("unwritable", f"{MOST_WAITING} changes wait to be written"))
+        elif len(self._waiting) + len(self._large) >= MAX_WAITING:
+            done.errback(unavailable("unwritable", f"{MAX_WAITING} changes wait to be written"))
         else:
             (self._large if is_large else self._waiting).append((step, done))
             if not self._under_way:

@@ -13,10 +13,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 if TYPE_CHECKING:
-    from foreman.web.server.request import Visit
+    from foreman.web.server.request import ClientRequest
 
 
-class HandOver(Resource):
+class DetachedResponse(Resource):
     """What such a route returns: ``work`` answers the request, and has no failures of its own."""
 
     isLeaf = True
@@ -25,7 +25,7 @@ class HandOver(Resource):
         super().__init__()
         self._work = work
 
-    def render(self, request: Visit) -> int:
+    def render(self, request: ClientRequest) -> int:
         """Klein has nothing more to do with ``request``."""
         request.answer_by(self._work)
         return NOT_DONE_YET

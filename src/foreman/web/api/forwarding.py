@@ -6,15 +6,15 @@ import mmap
 from typing import BinaryIO
 
 from foreman.protocol import request_body
-from foreman.protocol.request_body import Asked
-from foreman.proxy.request import Question
+from foreman.protocol.request_body import RequestBody
+from foreman.proxy.request import TargetRequest
 from foreman.target.file_body import FileBody
-from foreman.util.byte_budget import Budget
+from foreman.util.byte_budget import ByteBudget
 from foreman.util.slices import Slices
-from foreman.web.server.request import Visit
+from foreman.web.server.request import ClientRequest
 
 
-def read_body(request: Visit, room: Budget) -> Slices[Asked]:
+def read_body(request: ClientRequest, room: ByteBudget) -> Slices[RequestBody]:
     """What the body of a request asks for.
 
     :param room: for all compressed bodies that are read.
@@ -31,7 +31,7 @@ def read_body(request: Visit, room: Budget) -> Slices[Asked]:
         return (yield from request_body.read_in_slices(request.way.path, view, encoding, content_type, query, room))
 
 
-def question(request: Visit, wanted: Asked | None) -> Question:
+def question(request: ClientRequest, wanted: RequestBody | None) -> TargetRequest:
     """A request as it goes to the target; ``wanted`` is what its body asks for, where somebody needs to know.
 
     The headers are the question's from here on, so that they can be forgotten while the request waits.
@@ -41,7 +41,7 @@ def question(request: Visit, wanted: Asked | None) -> Question:
     if request.upload is not None:
         upload = request.upload
         chunked = upload.size is None
-        return Question(
+        return TargetRequest(
             request.method,
             request.target,
             headers,
@@ -58,7 +58,7 @@ def question(request: Visit, wanted: Asked | None) -> Question:
         length = wanted.length
         body = _cut(body, length)
     announced = length or request.has_length
-    return Question(
+    return TargetRequest(
         request.method,
         request.target,
         headers,

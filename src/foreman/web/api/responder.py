@@ -8,12 +8,12 @@ from attrs import define, field
 from twisted.internet.interfaces import IPushProducer
 
 from foreman import errors
-from foreman.protocol.error_text import said
+from foreman.protocol.error_text import error_text
 from foreman.protocol.headers import RawHeaders
-from foreman.proxy.access_record import Record
-from foreman.scheduling.queue_status import Place
-from foreman.web.server.heartbeat import STREAM_HEADERS, WaitingView
-from foreman.web.server.request import Visit
+from foreman.proxy.access_record import RequestRecord
+from foreman.scheduling.queue_status import QueuePosition
+from foreman.web.server.heartbeat import STREAM_HEADERS, QueueHeartbeat
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import failure_reply
 
 #: How much of a refusal is read for its text, in bytes.
@@ -21,15 +21,15 @@ REFUSAL_BYTES = 64 * 1024
 
 
 @define(eq=False)
-class Client:
+class ClientResponder:
     """Tells a client what becomes of its request.
 
     :ivar view: shows the client that it waits; None where waiting is never shown.
     """
 
-    _request: Visit
-    _record: Record
-    _view: WaitingView | None
+    _request: ClientRequest
+    _record: RequestRecord
+    _view: QueueHeartbeat | None
     _refused: int = field(default=0, init=False)
     _refusal: bytes = field(default=b"", init=False)
 
@@ -37,7 +37,7 @@ class Client:
     def _head_is_sent(self) -> bool:
         return self._view is not None and self._view.begun
 
-    def waits(self, place: Callable[[], Place]) -> None:
+    def waits(self, place: Callable[[], QueuePosition]) -> None:
         """The request was found good, and stands in line; ``place`` tells where."""
         if self._view is not None:
             self._view.start(place)
@@ -68,7 +68,7 @@ class Client:
     def finish(self) -> None:
         """The answer is whole."""
         if self._refused:
-            self._request.break_off(errors.HTTPError(self._refused, said(self._refusal)), between_pieces=True)
+            self._request.break_off(errors.HTTPError(self._refused, error_text(self._refusal)), between_pieces=True)
         else:
             self._request.finish()
 

@@ -16,26 +16,26 @@ from twisted.web.iweb import IRequest
 from foreman import errors
 from foreman.protocol.body_values import ROOM
 from foreman.protocol.headers import to_client
-from foreman.protocol.request_body import Asked, Errand
+from foreman.protocol.request_body import Intent, RequestBody
 from foreman.protocol.routes import Lane
-from foreman.proxy.access_record import Record, outcome_of
+from foreman.proxy.access_record import RequestRecord, outcome_of
 from foreman.proxy.inference import Inference
 from foreman.scheduling.policy import Ticket
 from foreman.store.sqlite.store import Store
-from foreman.target.model_list import Listing
-from foreman.util.byte_budget import Budget
+from foreman.target.model_list import ModelList
+from foreman.util.byte_budget import ByteBudget
 from foreman.util.cooperator import LARGE, SMALL, in_turns
 from foreman.util.slices import Slices
-from foreman.web.api.detach import HandOver
+from foreman.web.api.detach import DetachedResponse
 from foreman.web.api.forwarding import question, read_body
 from foreman.web.api.queue_view import QueueView
-from foreman.web.api.responder import Client
+from foreman.web.api.responder import ClientResponder
 from foreman.web.jobs.request_headers import wants_job
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.openapi import document as openapi
 from foreman.web.server.access_log import AccessLog
-from foreman.web.server.heartbeat import Notices, WaitingView
-from foreman.web.server.request import Visit
+from foreman.web.server.heartbeat import HeartbeatPolicy, QueueHeartbeat
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply, error_reply, failure_reply, json_reply
 
 #: A chat that has waited this long for its first byte is worth a warning, in seconds.
@@ -55,12 +55,12 @@ class Api:
     _inference: Inference
     _access_log: AccessLog
     _poll_interval: float
-    _notices: Notices
+    _notices: HeartbeatPolicy
     _jobs: JobsApi | None = None
     _store: Store | None = None
     draining: bool = False
     _queue: QueueView = field(init=False)
-    _room: Budget = field(factory=lambda: Budget(ROOM), init=False)
+    _room: ByteBudget = field(factory=lambda: ByteBudget(ROOM), init=False)
     app = Klein()
     _log = Logger()
 
@@ -74,12 +74,12 @@ class Api:
     # foreman's own
 
     @app.route("/", methods=["GET", "HEAD"])
-    def root(self, request: Visit) -> None:
+    def root(self, request: ClientRequest) -> None:
         """Byte-identical to Ollama's, for the probes of its clients."""
         self._reply(request, Reply(200, [(b"Content-Type", b"text/plain; charset=utf-8")], b"Ollama is running"))
 
     @app.route("/healthz", methods=["GET", "HEAD"])
-    def healthz(self, request: Visit) -> None:
+    def healthz(self, request: ClientRequest) -> None:
         """Whether foreman and its target are well."""
         value: dict[str, Any] = {"status": "draining" if self.draining else "ok", "degraded": False}
         degraded = self._inference.inventory.degraded
@@ -95,17 +95,17 @@ class Api:
         self._reply(request, json_reply(503 if self.draining else 200, value))
 
     @app.route("/openapi.json", methods=["GET", "HEAD"])
-    def openapi(self, request: Visit) -> None:
+    def openapi(self, request: ClientRequest) -> None:
         """What foreman's own routes take and answer, for programs."""
         self._reply(request, Reply(200, [(b"Content-Type", b"application/json")], openapi.BYTES))
 
     @app.route("/queue", methods=["GET"])
-    async def queue(self, request: Visit) -> None:
+    async def queue(self, request: ClientRequest) -> None:
         """Who has a turn, and who waits, in order, and how many jobs there are; never what they ask."""
         self._reply(request, json_reply(200, await self._queue.shown()))
 
     @app.route("/queue/<string:id>", methods=["DELETE"])
-    def cancel(self, request: Visit, id: str) -> None:  # noqa: A002 - the URL's own word
+    def cancel(self, request: ClientRequest, id: str) -> None:  # noqa: A002 - the URL's own word
         """Cancel a request that waits or runs: one's own, or any as an admin."""
         if self._inference.cancel(id, lambda caller: request.admin or caller == request.caller):
             self._reply(request, Reply(204, [], b""))
@@ -116,13 +116,13 @@ class Api:
     # from the inventory
 
     @app.route("/api/tags", methods=["GET", "HEAD"])
-    async def tags(self, request: Visit) -> None:
+    async def tags(self, request: ClientRequest) -> None:
         """The models that are installed, as the target listed them last."""
         await self._inference.inventory.fresh()
         await self._listing(request, self._inference.inventory.tags)
 
     @app.route("/api/ps", methods=["GET"])
-    async def ps(self, request: Visit) -> None:
+    async def ps(self, request: ClientRequest) -> None:
         """The models that are loaded, as the target listed them last."""
         await self._inference.inventory.fresh()
         await self._listing(request, self._inference.inventory.ps)
@@ -142,28 +142,28 @@ class Api:
     @app.route("/api/embed", methods=["POST"])
     @app.route("/api/embeddings", methods=["POST"])
     @app.route("/v1/embeddings", methods=["POST"])
-    def infer(self, request: Visit) -> HandOver:
+    def infer(self, request: ClientRequest) -> DetachedResponse:
         """Chats take turns; embeddings pass beside them."""
         reading = read_body(request, self._room)
         if request.content.length <= SMALL and not request.headers_named(b"content-encoding"):
             try:
                 next(reading)
             except StopIteration as finished:  # as for nearly every body
-                return HandOver(self._run(request, finished.value))
-        return HandOver(self._read_and_run(request, reading))
+                return DetachedResponse(self._run(request, finished.value))
+        return DetachedResponse(self._read_and_run(request, reading))
 
     @app.route("/", methods=None)
     @app.route("/<path:_>", methods=None)
-    def forward(self, request: Visit, _: str = "") -> HandOver:
+    def forward(self, request: ClientRequest, _: str = "") -> DetachedResponse:
         """Everything else goes through at once; the target says what it is."""
-        return HandOver(self._ask(request, None))
+        return DetachedResponse(self._ask(request, None))
 
-    async def _read_and_run(self, request: Visit, reading: Slices[Asked]) -> None:
+    async def _read_and_run(self, request: ClientRequest, reading: Slices[RequestBody]) -> None:
         try:
             wanted = await in_turns(self._inference.cooperator, reading, LARGE)
         except CancelledError:
             way = request.way
-            record = Record(request.id, request.caller, way.path, way.lane.value, request.began_at)
+            record = RequestRecord(request.id, request.caller, way.path, way.lane.value, request.began_at)
             record.outcome = "client left"
             self._access_log.write(record)
         except errors.ForemanError as problem:
@@ -173,20 +173,20 @@ class Api:
         else:
             await self._run(request, wanted)
 
-    def _run(self, request: Visit, wanted: Asked) -> Coroutine[Any, Any, None]:
+    def _run(self, request: ClientRequest, wanted: RequestBody) -> Coroutine[Any, Any, None]:
         if self._jobs is not None and wants_job(request):
             return self._jobs.accept(request, wanted)
         return self._ask(request, wanted)
 
-    async def _ask(self, request: Visit, wanted: Asked | None) -> None:
+    async def _ask(self, request: ClientRequest, wanted: RequestBody | None) -> None:
         way = request.way
         model = wanted.model if wanted is not None else None
-        record = Record(request.id, request.caller, way.path, way.lane.value, request.began_at, model)
+        record = RequestRecord(request.id, request.caller, way.path, way.lane.value, request.began_at, model)
         ticket = Ticket(request.id, request.caller, model, way.path, self._wall_clock())
         view = None
-        if wanted is not None and wanted.sure and wanted.errand is Errand.RUN:
-            view = WaitingView(self._clock, self._wall_clock, request, wanted, self._notices)
-        client = Client(request, record, view)
+        if wanted is not None and wanted.sure and wanted.errand is Intent.RUN:
+            view = QueueHeartbeat(self._clock, self._wall_clock, request, wanted, self._notices)
+        client = ClientResponder(request, record, view)
         try:
             await self._inference.run(question(request, wanted), client, record, ticket)
         except CancelledError:
@@ -215,13 +215,13 @@ class Api:
     @app.handle_errors(errors.ForemanError)
     def failed(self, request: IRequest, failure: Failure) -> None:
         """A body that Ollama would refuse at once."""
-        visit, problem = cast("Visit", request), cast("errors.ForemanError", failure.value)
+        visit, problem = cast("ClientRequest", request), cast("errors.ForemanError", failure.value)
         self._reply(visit, failure_reply(visit.family, problem, visit.request_id, self._retry_after))
 
     @app.handle_errors(Exception)
     def surprised(self, request: IRequest, failure: Failure) -> None:
         """What nobody foresaw is logged whole, and answered without details."""
-        visit = cast("Visit", request)
+        visit = cast("ClientRequest", request)
         self._log.failure("answering {path} failed", failure, path=visit.way.path)
         problem = errors.ForemanError("foreman failed to answer this; its log says why")
         if visit.startedWriting:
@@ -231,15 +231,15 @@ class Api:
 
     # answers
 
-    def _reply(self, request: Visit, reply: Reply) -> None:
+    def _reply(self, request: ClientRequest, reply: Reply) -> None:
         request.answer(reply)
         self._log_own(request, reply.status)
 
-    def _log_own(self, request: Visit, status: int) -> None:
+    def _log_own(self, request: ClientRequest, status: int) -> None:
         way = request.way
         self._access_log.answered_here(request.id, request.caller, way, status, request.began_at)
 
-    async def _listing(self, request: Visit, listing: Listing | None) -> None:
+    async def _listing(self, request: ClientRequest, listing: ModelList | None) -> None:
         inventory = self._inference.inventory
         if listing is None and inventory.degraded is None and request.way.path in inventory.missing:
             await self._ask(request, None)  # what the target says instead of this list is its own affair

@@ -10,13 +10,13 @@ from attrs import define, field
 
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.store import Store
-from foreman.web.jobs.flow_control import Pace
+from foreman.web.jobs.flow_control import FlowControl
 from foreman.web.jobs.problems import SOON, Problem
 
 #: How much of an artifact is held for its reader, in bytes; of one that is read line by line, where each line takes time.
 PIECE, PIECE_OF_LINES = 256 * 1024, 64 * 1024
 #: How many artifacts may be read at once, and how many by one caller.
-MOST_READERS, MOST_OF_ONE = 64, 32
+MAX_READERS, MAX_OF_ONE = 64, 32
 
 
 @define(eq=False)
@@ -31,11 +31,11 @@ class Readers:
 
         :raises Problem: when as many are read as may be.
         """
-        if self._by_caller[caller] >= MOST_OF_ONE or self._by_caller.total() >= MOST_READERS:
+        if self._by_caller[caller] >= MAX_OF_ONE or self._by_caller.total() >= MAX_READERS:
             if not self._by_caller[caller]:
                 del self._by_caller[caller]
             headers = [(b"Retry-After", b"%d" % SOON)]
-            text = f"{MOST_READERS} artifacts are read at once, {MOST_OF_ONE} of them by one caller; try again soon"
+            text = f"{MAX_READERS} artifacts are read at once, {MAX_OF_ONE} of them by one caller; try again soon"
             raise Problem(503, text, headers=headers)
         self._by_caller[caller] += 1
         try:
@@ -47,14 +47,14 @@ class Readers:
 
 
 @define
-class Pieces:
+class ArtifactReader:
     """What one reader still gets of an artifact.
 
     :ivar left: of its bytes; :ivar size: of a piece, in bytes.
     """
 
     _store: Store
-    _pace: Pace
+    _pace: FlowControl
     _stored: Stored
     _caller: str
     left: range

@@ -15,10 +15,10 @@ from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile
 from foreman.store.sqlite.store import Store
 from foreman.web.jobs import request_headers
-from foreman.web.jobs.artifact_reader import Pieces, Readers
-from foreman.web.jobs.flow_control import Pace
+from foreman.web.jobs.artifact_reader import ArtifactReader, Readers
+from foreman.web.jobs.flow_control import FlowControl
 from foreman.web.jobs.problems import Problem
-from foreman.web.server.request import Visit
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import PHRASES
 
 #: How many times FOREMAN_MAX_ARTIFACT the callers' artifacts of one job may have together.
@@ -32,7 +32,7 @@ _RANGE = re.compile(
 )
 
 
-def check_received(visit: Visit, name: str, most: int) -> None:
+def check_received(visit: ClientRequest, name: str, most: int) -> None:
     """Whether the artifact that a request brings can be kept.
 
     :param most: how many bytes it may have.
@@ -45,7 +45,7 @@ def check_received(visit: Visit, name: str, most: int) -> None:
         raise Problem(413, f"an artifact may have {most} bytes, and this has {length} (FOREMAN_MAX_ARTIFACT)")
 
 
-def received(visit: Visit, name: str) -> Artifact | ArtifactFile:
+def received(visit: ClientRequest, name: str) -> Artifact | ArtifactFile:
     """The artifact that a request brings; a large one stays in its file, which whoever asks for it closes.
 
     :raises Problem: for what cannot be kept.
@@ -73,7 +73,7 @@ def check_name(name: str) -> None:
         )
 
 
-def kept_type(visit: Visit) -> str:
+def kept_type(visit: ClientRequest) -> str:
     """The content type of an artifact that is sent.
 
     :raises Problem: when it cannot be kept as it was sent.
@@ -92,7 +92,7 @@ def path_of(id_: str, name: str) -> str:
 
 
 async def send(
-    visit: Visit, clock: IReactorTime, patience: float, store: Store, readers: Readers, stored: Stored
+    visit: ClientRequest, clock: IReactorTime, patience: float, store: Store, readers: Readers, stored: Stored
 ) -> int:
     """Answer with an artifact, or the part of it that is asked for.
 
@@ -128,13 +128,13 @@ async def send(
     else:
         with readers.one_more(visit.caller):
             visit.begin(status, PHRASES[status], headers, "other")
-            pace = Pace(clock, patience)
-            await _write(visit, pace, Pieces(store, pace, stored, visit.caller, span))
+            pace = FlowControl(clock, patience)
+            await _write(visit, pace, ArtifactReader(store, pace, stored, visit.caller, span))
     visit.finish()
     return status
 
 
-async def _write(visit: Visit, pace: Pace, pieces: Pieces) -> None:
+async def _write(visit: ClientRequest, pace: FlowControl, pieces: ArtifactReader) -> None:
     visit.set_producer(pace)
     try:
         while piece := await pieces.next():
@@ -143,12 +143,12 @@ async def _write(visit: Visit, pace: Pace, pieces: Pieces) -> None:
         visit.set_producer(None)
 
 
-def _is_known(visit: Visit, etag: bytes) -> bool:
+def _is_known(visit: ClientRequest, etag: bytes) -> bool:
     asked = b",".join(visit.headers_named(b"if-none-match"))
     return any(one.strip().removeprefix(b"W/") in {etag, b"*"} for one in asked.split(b","))
 
 
-def _part(visit: Visit, etag: bytes, size: int) -> range | None:
+def _part(visit: ClientRequest, etag: bytes, size: int) -> range | None:
     """The part that is asked for; None for the whole, also where several are (RFC 9110 section 14.2)."""
     ranges, conditions = visit.headers_named(b"range"), visit.headers_named(b"if-range")
     found = _RANGE.fullmatch(ranges[0]) if len(ranges) == 1 and visit.method == b"GET" else None

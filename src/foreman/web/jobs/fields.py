@@ -10,17 +10,17 @@ import msgspec
 from attrs import define, field
 from msgspec import Raw
 
-from foreman.errors import MOST_REPEATED, shortened
+from foreman.errors import MAX_REPEATED, shortened
 from foreman.jobs.job import PRIORITIES
 from foreman.util import timestamps
-from foreman.web.jobs.problems import Flaw, Flaws, Problem
+from foreman.web.jobs.problems import FieldError, FieldErrors, Problem
 from foreman.web.jobs.request_headers import KEY_LENGTH
 
 T = TypeVar("T")
 
-MOST_JOBS = 1000
-MOST_ATTEMPTS = 100
-MOST_METADATA, METADATA_NAME, METADATA_TEXT = 16, 64, 512
+MAX_JOBS = 1000
+MAX_ATTEMPTS = 100
+MAX_METADATA, METADATA_NAME, METADATA_TEXT = 16, 64, 512
 
 #: The paths that ``POST /jobs`` takes; a form, as for transcriptions, is handed over as it would be sent.
 ENDPOINTS = (
@@ -51,7 +51,7 @@ _lenient_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     msgspec.defstruct("_Members", [(name, Raw, _ABSENT) for name in FIELDS])
 )
 #: A list would be built whole, whatever its length, before anybody could count it.
-_ELEMENTS = tuple(f"element{number}" for number in range(MOST_JOBS))
+_ELEMENTS = tuple(f"element{number}" for number in range(MAX_JOBS))
 _array_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     msgspec.defstruct(
         "_Elements", [(name, Raw, _ABSENT) for name in _ELEMENTS], array_like=True, forbid_unknown_fields=True
@@ -75,14 +75,14 @@ class Fields:
 
     members: Mapping[str, Raw]
     pointer: str
-    flaws: Flaws
-    late: Flaws
+    flaws: FieldErrors
+    late: FieldErrors
     _own: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         known = ", ".join(FIELDS)
         for name in (name for name in self.members if name not in FIELDS):
-            self.wrong(_escaped(shortened(name, MOST_REPEATED)), f"is not a field of a job; there are {known}")
+            self.wrong(_escaped(shortened(name, MAX_REPEATED)), f"is not a field of a job; there are {known}")
 
     @property
     def sound(self) -> bool:
@@ -92,7 +92,7 @@ class Fields:
     def wrong(self, name: str, detail: str, status: int = 400) -> None:
         """Note what is wrong with a member."""
         self._own += 1
-        self.flaws.add(Flaw(f"{self.pointer}/{name}", detail, status))
+        self.flaws.add(FieldError(f"{self.pointer}/{name}", detail, status))
 
     def size(self, name: str) -> int:
         """How long a member is, in bytes; 0 where it is not there."""
@@ -143,12 +143,12 @@ def members_of(raw: bytes | Raw) -> Mapping[str, Raw] | None:
 def elements_of(raw: bytes) -> list[Raw] | None:
     """The elements of a JSON array, each as it came; None where it is no array that can be read.
 
-    :raises Problem: where there are more than MOST_JOBS, which are not read.
+    :raises Problem: where there are more than MAX_JOBS, which are not read.
     """
     try:
         found = _array_decoder.decode(raw)
     except msgspec.ValidationError:
-        raise Problem(400, f"an array may have 1 to {MOST_JOBS} jobs, and has more") from None
+        raise Problem(400, f"an array may have 1 to {MAX_JOBS} jobs, and has more") from None
     except _READABLE:
         return None
     elements = (getattr(found, name) for name in _ELEMENTS)
@@ -180,8 +180,8 @@ def priority(value: Any) -> int:
 
 def attempts(value: Any) -> int:
     """How often it may be tried."""
-    if type(value) is not int or not 1 <= value <= MOST_ATTEMPTS:
-        raise _Wrong(f"must be a whole number from 1 to {MOST_ATTEMPTS}")
+    if type(value) is not int or not 1 <= value <= MAX_ATTEMPTS:
+        raise _Wrong(f"must be a whole number from 1 to {MAX_ATTEMPTS}")
     return value
 
 
@@ -205,8 +205,8 @@ def metadata(value: Any) -> Mapping[str, str]:
     """Texts by name."""
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise _Wrong("must be an object whose values are texts")
-    if len(value) > MOST_METADATA:
-        raise _Wrong(f"may have {MOST_METADATA} members, and has {len(value)}")
+    if len(value) > MAX_METADATA:
+        raise _Wrong(f"may have {MAX_METADATA} members, and has {len(value)}")
     if not all(1 <= len(name) <= METADATA_NAME for name in value):
         raise _Wrong(f"must have names of 1 to {METADATA_NAME} characters")
     if any(len(text) > METADATA_TEXT for text in value.values()):

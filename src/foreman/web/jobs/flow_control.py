@@ -13,7 +13,7 @@ from foreman.util.deadline import Deadline
 
 @implementer(IPushProducer)
 @define(eq=False)
-class Pace:
+class FlowControl:
     """Is told by a connection when it is full.
 
     :ivar patience: how long a reader may take nothing, in seconds.

@@ -8,24 +8,24 @@ from typing import Any
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
-from foreman.errors import MOST_REPEATED, shortened
+from foreman.errors import MAX_REPEATED, shortened
 from foreman.protocol.routes import allowed_methods
 from foreman.web.jobs.problems import Problem, problem_reply
-from foreman.web.server.request import Visit
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply
 
 
-class Front(Resource):
+class MethodGuard(Resource):
     """Lets through what the routes know; a router would take ``get`` for ``GET``, and answer others in HTML."""
 
     isLeaf = True
 
-    def __init__(self, routes: IResource, reply: Callable[[Visit, Reply], None]) -> None:
+    def __init__(self, routes: IResource, reply: Callable[[ClientRequest, Reply], None]) -> None:
         super().__init__()
         self._routes = routes
         self._reply = reply
 
-    def render(self, request: Visit) -> Any:
+    def render(self, request: ClientRequest) -> Any:
         """Answer ``request``, or have it answered."""
         methods = allowed_methods(request.way.path)
         if request.method.decode("latin-1") in methods:
@@ -34,6 +34,6 @@ class Front(Resource):
             allowed = ", ".join(methods)
             problem = Problem(405, f"here are {allowed}", headers=[(b"Allow", allowed.encode("ascii"))])
         else:
-            problem = Problem(404, f"there is nothing at {shortened(request.way.path, MOST_REPEATED)}")
+            problem = Problem(404, f"there is nothing at {shortened(request.way.path, MAX_REPEATED)}")
         self._reply(request, problem_reply(problem))
         return NOT_DONE_YET

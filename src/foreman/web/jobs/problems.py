@@ -21,14 +21,14 @@ from foreman.web.server.responses import PROBLEM_JSON, Reply, error_reply, go_js
 #: When to try again, in seconds: the store is looked after every few seconds; a line of jobs becomes shorter slowly.
 SOON, LATER = 5, 30
 #: How many flaws of a body are named, and how long what is said of each may be, in characters.
-MOST_NAMED = 20
+MAX_NAMED = 20
 LONGEST_POINTER, LONGEST_DETAIL = 200, 500
 #: How long the sentence of a problem may be, in characters; one of Ollama's own errors fits.
 LONGEST_PROBLEM = 4000
 
 
 @frozen
-class Flaw:
+class FieldError:
     """One thing that is wrong with what was sent; ``pointer`` says where (RFC 6901)."""
 
     pointer: str
@@ -43,7 +43,7 @@ class Problem(errors.ForemanError):
     """
 
     def __init__(
-        self, status: int, detail: str, flaws: Sequence[Flaw] = (), headers: Sequence[tuple[bytes, bytes]] = ()
+        self, status: int, detail: str, flaws: Sequence[FieldError] = (), headers: Sequence[tuple[bytes, bytes]] = ()
     ) -> None:
         super().__init__(shortened(detail, LONGEST_PROBLEM))
         self.status = status
@@ -52,25 +52,25 @@ class Problem(errors.ForemanError):
 
 
 @define(eq=False)
-class Flaws:
-    """Everything that is wrong with a body: the first MOST_NAMED are kept, the others are counted.
+class FieldErrors:
+    """Everything that is wrong with a body: the first MAX_NAMED are kept, the others are counted.
 
     A body can have a flaw in each of its bytes; what is answered and kept must not grow with that.
     """
 
-    named: list[Flaw] = field(factory=list, init=False)
+    named: list[FieldError] = field(factory=list, init=False)
     count: int = field(default=0, init=False)
     _statuses: set[int] = field(factory=set, init=False)
 
-    def add(self, flaw: Flaw) -> None:
+    def add(self, flaw: FieldError) -> None:
         """Note one more."""
         self.count += 1
         self._statuses.add(flaw.status)
-        if len(self.named) < MOST_NAMED:
+        if len(self.named) < MAX_NAMED:
             pointer, detail = shortened(flaw.pointer, LONGEST_POINTER), shortened(flaw.detail, LONGEST_DETAIL)
-            self.named.append(Flaw(pointer, detail, flaw.status))
+            self.named.append(FieldError(pointer, detail, flaw.status))
 
-    def extend(self, others: Flaws) -> None:
+    def extend(self, others: FieldErrors) -> None:
         """Note those of ``others`` behind one's own."""
         count = self.count + others.count
         for flaw in others.named:
@@ -85,13 +85,13 @@ class Flaws:
         text = f"{first.pointer[1:]}: {first.detail}" if first.pointer else first.detail
         more = f", and {self.count - 1} more" if self.count > 1 else ""
         left = self.count - len(self.named)
-        rest = [Flaw("", f"and {left} more", status)] if left else []
+        rest = [FieldError("", f"and {left} more", status)] if left else []
         return Problem(status, text + more, [*self.named, *rest])
 
 
-def flawed(flaws: Iterable[Flaw]) -> Problem:
+def invalid_fields(flaws: Iterable[FieldError]) -> Problem:
     """The problem of a body with ``flaws``."""
-    found = Flaws()
+    found = FieldErrors()
     for flaw in flaws:
         found.add(flaw)
     return found.problem()

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from foreman import errors
 from foreman.jobs.job import State
 from foreman.store.sqlite.store import Store
-from foreman.web.jobs.wakeups import Waking
+from foreman.web.jobs.wakeups import Wakeups
 
 #: Between two batches, in seconds.
 BREATH = 0.02
 
 
-async def forget(store: Store, waking: Waking, states: Sequence[State], before: int, owner: str | None) -> int:
+async def forget(store: Store, waking: Wakeups, states: Sequence[State], before: int, owner: str | None) -> int:
     """Forget the jobs of ``owner``, None for everybody's, that ended in one of ``states`` before ``before``; how many.
 
     Cancelling it leaves the rest as it is.

@@ -15,7 +15,7 @@ from foreman.jobs.job import ACTIVE, ENDED, STATES, JobLane, State
 from foreman.store.sqlite.queries import Filter
 from foreman.util import timestamps
 from foreman.web.jobs.problems import Problem
-from foreman.web.server.request import Visit
+from foreman.web.server.request import ClientRequest
 
 USUAL, MOST = 50, 200
 _METADATA = "metadata."
@@ -24,7 +24,7 @@ _KNOWN = (
 )  # fmt: skip
 #: What a pruning is asked by.
 PRUNING = ("state", "ended_before")
-_MOST_PARAMETERS = 50
+_MAX_PARAMETERS = 50
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 #: A plus that nobody escaped is a blank in a query.
@@ -51,7 +51,7 @@ def ulid(text: str) -> ULID | None:
     return ULID.from_str(folded) if text.isascii() and _ULID.fullmatch(folded) else None
 
 
-def parameters(visit: Visit, known: Sequence[str], *, beginnings: tuple[str, ...] = ()) -> dict[str, str]:
+def parameters(visit: ClientRequest, known: Sequence[str], *, beginnings: tuple[str, ...] = ()) -> dict[str, str]:
     """What stands in the query of a request.
 
     :raises Problem: where it cannot be read, or says what nobody knows: a filter with a slip of the pen would list all.
@@ -60,7 +60,7 @@ def parameters(visit: Visit, known: Sequence[str], *, beginnings: tuple[str, ...
     try:
         if _BAD_ESCAPE.search(query):
             raise ValueError  # noqa: TRY301 - as what parse_qsl raises
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="strict")
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS, errors="strict")
     except ValueError:
         raise Problem(400, "the query cannot be read") from None
     found: dict[str, str] = {}
@@ -74,7 +74,7 @@ def parameters(visit: Visit, known: Sequence[str], *, beginnings: tuple[str, ...
     return found
 
 
-def page(visit: Visit, *, sees_all: bool) -> Page:
+def page(visit: ClientRequest, *, sees_all: bool) -> Page:
     """The page that a request asks for.
 
     :raises Problem: for what cannot be asked.
@@ -100,7 +100,7 @@ def page(visit: Visit, *, sees_all: bool) -> Page:
     return Page(wanted, None if before_id is None else str(before_id), _limit(asked.get("limit")), asked)
 
 
-def pruned(visit: Visit, now: int) -> tuple[tuple[State, ...], int]:
+def pruned(visit: ClientRequest, now: int) -> tuple[tuple[State, ...], int]:
     """The states of the jobs that are to be forgotten, and before which moment they ended.
 
     :param now: milliseconds since the epoch; what ends from then on is not meant.

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from foreman.protocol.headers import to_client
-from foreman.web.jobs.problems import Flaw, Problem
-from foreman.web.server.request import Visit
+from foreman.web.jobs.problems import FieldError, Problem
+from foreman.web.server.request import ClientRequest
 
 KEY_LENGTH = 255
 
@@ -19,7 +19,7 @@ _LONGEST_STRUCTURED = 2 * KEY_LENGTH + 2
 _STRUCTURED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 
 
-def wants_job(visit: Visit) -> bool:
+def wants_job(visit: ClientRequest) -> bool:
     """Whether the request asks not to be waited for."""
     values = (value.decode("latin-1").lower() for value in visit.headers_named(b"prefer"))
     return any(
@@ -27,7 +27,7 @@ def wants_job(visit: Visit) -> bool:
     )
 
 
-def header_key(visit: Visit) -> str | None:
+def header_key(visit: ClientRequest) -> str | None:
     """The ``Idempotency-Key``, with or without the quotes that its draft asks for and hardly anybody sends.
 
     :raises Problem: when it cannot be one.
@@ -54,12 +54,12 @@ def one_key(in_header: str | None, in_body: str | None, pointer: str) -> str | N
     :raises Problem: when the two differ.
     """
     if in_header is not None and in_body is not None and in_header != in_body:
-        flaw = Flaw(pointer, "is not that of the header Idempotency-Key")
+        flaw = FieldError(pointer, "is not that of the header Idempotency-Key")
         raise Problem(400, "idempotency_key: is not that of the header Idempotency-Key", [flaw])
     return in_header if in_body is None else in_body
 
 
-def check_plain(visit: Visit, advice: str) -> None:
+def check_plain(visit: ClientRequest, advice: str) -> None:
     """Whether the body is what it says, and not a compressed form of it.
 
     :raises Problem: with ``advice`` where it is.
@@ -68,7 +68,7 @@ def check_plain(visit: Visit, advice: str) -> None:
         raise Problem(415, f"Content-Encoding: {advice}")
 
 
-def kept_headers(visit: Visit) -> tuple[tuple[str, str], ...]:
+def kept_headers(visit: ClientRequest) -> tuple[tuple[str, str], ...]:
     """The headers that matter to the target; never who asks, nor what is between the client and foreman."""
     return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
@@ -77,7 +77,7 @@ def kept_headers(visit: Visit) -> tuple[tuple[str, str], ...]:
     )
 
 
-def header(visit: Visit, name: bytes, default: str) -> str:
+def header(visit: ClientRequest, name: bytes, default: str) -> str:
     """The first header of a name, lower case, as text."""
     values = visit.headers_named(name)
     return values[0].decode("latin-1") if values and values[0] else default

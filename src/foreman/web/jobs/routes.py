@@ -18,20 +18,20 @@ from twisted.web.resource import IResource
 
 from foreman import errors
 from foreman.jobs.job import Job
-from foreman.protocol.request_body import Asked
-from foreman.proxy.access_record import Outcome, Record
+from foreman.protocol.request_body import RequestBody
+from foreman.proxy.access_record import Outcome, RequestRecord
 from foreman.store.sqlite.statements.transaction import WrongState
 from foreman.store.sqlite.store import Store
 from foreman.web.jobs import artifacts, prune, query_params, request_headers
 from foreman.web.jobs.artifact_reader import Readers
-from foreman.web.jobs.method_guard import Front
+from foreman.web.jobs.method_guard import MethodGuard
 from foreman.web.jobs.problems import Problem, family_reply, no_such_job, problem_of, problem_reply
 from foreman.web.jobs.serialization import Listed, Models, artifact_value, job_value, job_values
-from foreman.web.jobs.streaming import Following, Worker
-from foreman.web.jobs.submit import Intake, JobLimits
-from foreman.web.jobs.wakeups import Waking, listening
+from foreman.web.jobs.streaming import JobStreams, RunningJobs
+from foreman.web.jobs.submit import JobLimits, Submissions
+from foreman.web.jobs.wakeups import Wakeups, listening
 from foreman.web.server.access_log import AccessLog
-from foreman.web.server.request import Visit
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply, json_reply
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class JobsApi:
 
     _clock: IReactorTime
     _store: Store
-    _worker: Worker
+    _worker: RunningJobs
     _models: Models
     _access_log: AccessLog
     _limits: JobLimits
@@ -59,22 +59,22 @@ class JobsApi:
     _cooperator: Cooperator
     _listed: Listed = field(init=False)
     _readers: Readers = field(factory=Readers, init=False)
-    _waking: Waking = field(init=False)
-    _intake: Intake = field(init=False)
-    _following: Following = field(init=False)
+    _waking: Wakeups = field(init=False)
+    _intake: Submissions = field(init=False)
+    _following: JobStreams = field(init=False)
     app = Klein()
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         self._listed = Listed(self._models)
-        self._waking = Waking(self._clock)
-        self._intake = Intake(self._store, self._models, self._waking, self._limits, self._cooperator)
+        self._waking = Wakeups(self._clock)
+        self._intake = Submissions(self._store, self._models, self._waking, self._limits, self._cooperator)
         patience = self._limits.stall_timeout
-        self._following = Following(self._clock, self._store, self._worker, self._waking, self._readers, patience)
+        self._following = JobStreams(self._clock, self._store, self._worker, self._waking, self._readers, patience)
 
     def resource(self) -> IResource:
         """What answers everything below ``/jobs``."""
-        return Front(self.app.resource(), self._reply)
+        return MethodGuard(self.app.resource(), self._reply)
 
     def close(self) -> None:
         """foreman stops: take no more jobs, and let go of everybody who waits or follows."""
@@ -83,11 +83,11 @@ class JobsApi:
     # handing over
 
     @app.route("/jobs", methods=["POST"])
-    async def submit(self, request: Visit) -> None:
+    async def submit(self, request: ClientRequest) -> None:
         """Take a job, or an array of them."""
         self._reply(request, await self._intake.submit(request))
 
-    async def accept(self, visit: Visit, wanted: Asked) -> None:
+    async def accept(self, visit: ClientRequest, wanted: RequestBody) -> None:
         """Make a job of a request to another route, whose errors are its family's.
 
         :param wanted: what its body asks for.
@@ -107,7 +107,7 @@ class JobsApi:
     # looking
 
     @app.route("/jobs", methods=["GET"])
-    async def list(self, request: Visit) -> None:
+    async def list(self, request: ClientRequest) -> None:
         """The jobs, newest first."""
         page = query_params.page(request, sees_all=self._may_see_all(request))
         found = await self._store.page(page.wanted, page.before, page.limit + 1, request.caller)
@@ -117,7 +117,7 @@ class JobsApi:
         self._reply(request, json_reply(200, value))
 
     @app.route("/jobs/<string:id>", methods=["GET"])
-    async def show(self, request: Visit, id: str) -> None:  # noqa: A002 - the URL's own word
+    async def show(self, request: ClientRequest, id: str) -> None:  # noqa: A002 - the URL's own word
         """One job, at once or when it has ended."""
         wait = _seconds(query_params.parameters(request, ("wait",)).get("wait"))
         job = await self._owned(request, id)
@@ -126,7 +126,7 @@ class JobsApi:
         self._reply(request, json_reply(200, job_value(job, self._models)))
 
     @app.route("/jobs/<string:id>/events", methods=["GET"])
-    async def events(self, request: Visit, id: str) -> None:  # noqa: A002
+    async def events(self, request: ClientRequest, id: str) -> None:  # noqa: A002
         """What happens to it."""
         after, follows = _after(request, "follow"), _follows(request)
         job = await self._owned(request, id)
@@ -134,7 +134,7 @@ class JobsApi:
         self._log_own(request, request.code)
 
     @app.route("/jobs/<string:id>/stream", methods=["GET"])
-    async def stream(self, request: Visit, id: str) -> None:  # noqa: A002
+    async def stream(self, request: ClientRequest, id: str) -> None:  # noqa: A002
         """What it says."""
         after = _after(request)
         job = await self._owned(request, id)
@@ -144,13 +144,13 @@ class JobsApi:
     # artifacts
 
     @app.route("/jobs/<string:id>/artifacts", methods=["GET"])
-    async def artifacts(self, request: Visit, id: str) -> None:  # noqa: A002
+    async def artifacts(self, request: ClientRequest, id: str) -> None:  # noqa: A002
         """What belongs to it."""
         job = await self._owned(request, id)
         self._reply(request, json_reply(200, {"artifacts": [artifact_value(one) for one in job.artifacts]}))
 
     @app.route("/jobs/<string:id>/artifacts/<string:name>", methods=["GET"])
-    async def artifact(self, request: Visit, id: str, name: str) -> None:  # noqa: A002
+    async def artifact(self, request: ClientRequest, id: str, name: str) -> None:  # noqa: A002
         """One of these, as a download."""
         job = await self._owned(request, id)
         found = await self._store.artifact(job.id, name, request.caller)
@@ -161,7 +161,7 @@ class JobsApi:
         self._log_own(request, status)
 
     @app.route("/jobs/<string:id>/artifacts/<string:name>", methods=["PUT"])
-    async def keep(self, request: Visit, id: str, name: str) -> None:  # noqa: A002
+    async def keep(self, request: ClientRequest, id: str, name: str) -> None:  # noqa: A002
         """Keep one of the caller's with it."""
         most = self._limits.max_artifact
         artifacts.check_received(request, name, most)
@@ -176,7 +176,7 @@ class JobsApi:
     # changing
 
     @app.route("/jobs/<string:id>/cancel", methods=["POST"])
-    async def cancel(self, request: Visit, id: str) -> None:  # noqa: A002
+    async def cancel(self, request: ClientRequest, id: str) -> None:  # noqa: A002
         """End it, and see that it has ended."""
         job = await self._owned(request, id)
         job = await self._changing(job.id, self._store.cancel(job.id))
@@ -186,7 +186,7 @@ class JobsApi:
         self._reply(request, json_reply(200 if job.ended else 202, job_value(job, self._models)))
 
     @app.route("/jobs", methods=["DELETE"])
-    async def prune(self, request: Visit) -> None:
+    async def prune(self, request: ClientRequest) -> None:
         """Forget many that have ended; who leaves stops it."""
         states, before = query_params.pruned(request, self._store.now())
         owner = None if self._may_see_all(request) else request.caller
@@ -194,14 +194,14 @@ class JobsApi:
         self._reply(request, json_reply(200, {"deleted": deleted}))
 
     @app.route("/jobs/<string:id>/retry", methods=["POST"])
-    async def retry(self, request: Visit, id: str) -> None:  # noqa: A002
+    async def retry(self, request: ClientRequest, id: str) -> None:  # noqa: A002
         """Queue it again."""
         job = await self._owned(request, id)
         await self._changing(job.id, self._store.retry(job.id))
         self._reply(request, json_reply(200, job_value(await self._ended(job, 0), self._models)))
 
     @app.route("/jobs/<string:id>", methods=["DELETE"])
-    async def delete(self, request: Visit, id: str) -> None:  # noqa: A002
+    async def delete(self, request: ClientRequest, id: str) -> None:  # noqa: A002
         """Forget it."""
         job = await self._owned(request, id)
         await self._changing(job.id, self._store.delete(job.id))
@@ -212,12 +212,12 @@ class JobsApi:
     @app.handle_errors(CancelledError)
     def client_left(self, request: IRequest, failure: Failure) -> None:
         """Nobody is there any more to be answered."""
-        self._left(cast("Visit", request))
+        self._left(cast("ClientRequest", request))
 
     @app.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:
         """Whatever it is, it is told as a problem; what has begun is cut, so that nobody takes it for whole."""
-        visit, problem = cast("Visit", request), failure.value
+        visit, problem = cast("ClientRequest", request), failure.value
         if not isinstance(problem, errors.ForemanError):
             self._log.failure("answering {path} failed", failure, path=visit.way.path)
             problem = Problem(500, _SURPRISE)
@@ -231,10 +231,10 @@ class JobsApi:
 
     # what the routes share
 
-    def _may_see_all(self, visit: Visit) -> bool:
+    def _may_see_all(self, visit: ClientRequest) -> bool:
         return visit.admin or self._sees_all()
 
-    async def _owned(self, visit: Visit, text: str) -> Job:
+    async def _owned(self, visit: ClientRequest, text: str) -> Job:
         """The job of that id, if whoever asks may see it.
 
         :raises Problem: if not.
@@ -269,27 +269,29 @@ class JobsApi:
 
     # answers
 
-    def _reply(self, visit: Visit, reply: Reply) -> None:
+    def _reply(self, visit: ClientRequest, reply: Reply) -> None:
         visit.answer(reply)
         self._log_own(visit, reply.status)
 
-    def _left(self, visit: Visit) -> None:
+    def _left(self, visit: ClientRequest) -> None:
         self._log_own(visit, visit.code if visit.startedWriting else 0, "client left")
 
-    def _log_own(self, visit: Visit, status: int, outcome: Outcome | None = None, detail: str = "") -> None:
+    def _log_own(self, visit: ClientRequest, status: int, outcome: Outcome | None = None, detail: str = "") -> None:
         way = visit.way
-        record = Record(visit.id, visit.caller, way.path, way.lane.value, visit.began_at, status=status, detail=detail)
+        record = RequestRecord(
+            visit.id, visit.caller, way.path, way.lane.value, visit.began_at, status=status, detail=detail
+        )
         record.outcome = outcome or ("refused" if status >= 400 else "complete")
         self._access_log.write(record)
 
 
-def _after(visit: Visit, *others: str) -> str | None:
+def _after(visit: ClientRequest, *others: str) -> str | None:
     """Where a reader goes on; a browser that comes back says it in a header, and repeats its first query."""
     after = query_params.parameters(visit, ("after", *others)).get("after")
     return request_headers.header(visit, b"last-event-id", "") or after
 
 
-def _follows(visit: Visit) -> bool:
+def _follows(visit: ClientRequest) -> bool:
     follow = query_params.parameters(visit, ("after", "follow")).get("follow", "1")
     if follow not in {"0", "1"}:
         raise Problem(400, "follow: must be 0 or 1")

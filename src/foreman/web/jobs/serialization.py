@@ -11,21 +11,21 @@ from twisted.logger import Logger
 from foreman import errors
 from foreman.jobs.job import ArtifactInfo, Job, JobError
 from foreman.store.sqlite.queries import Event
-from foreman.target.models import Standing
+from foreman.target.models import Availability
 from foreman.util import timestamps
-from foreman.web.jobs.wakeups import Waking
+from foreman.web.jobs.wakeups import Wakeups
 
 #: Of so many jobs the log tells that they cannot be shown.
-MOST_REPORTED = 1000
+MAX_REPORTED = 1000
 
 
 class Models(Protocol):
     """What is known of the target's models."""
 
-    def find(self, typed: str) -> Standing:
+    def find(self, typed: str) -> Availability:
         """What is known of a model."""
 
-    async def look_for(self, typed: str) -> Standing:
+    async def look_for(self, typed: str) -> Availability:
         """Likewise; one that is missing is looked for once more at the target."""
 
     def why_held(self, lane: str) -> str | None:
@@ -37,7 +37,7 @@ AT_ONCE = 25
 
 
 async def job_values(
-    jobs: Sequence[Job], show: Callable[[Job], dict[str, Any]], waking: Waking
+    jobs: Sequence[Job], show: Callable[[Job], dict[str, Any]], waking: Wakeups
 ) -> list[dict[str, Any]]:
     """Many jobs, without keeping the reactor for long: each may have dozens of artifacts."""
     values: list[dict[str, Any]] = []
@@ -95,7 +95,7 @@ class Listed:
         try:
             return job_value(job, self._models)
         except Exception:  # noqa: BLE001 - whatever it is, the others are shown
-            if job.id not in self._reported and len(self._reported) < MOST_REPORTED:
+            if job.id not in self._reported and len(self._reported) < MAX_REPORTED:
                 self._reported.add(job.id)
                 self._log.failure("job {job} cannot be shown", job=job.id)
             return {"id": job.id, "state": job.state, "unreadable": "it cannot be shown; the log of foreman says why"}
@@ -137,6 +137,6 @@ def _error(job: Job, models: Models) -> dict[str, Any] | None:
 
 def _is_missing(model: str, models: Models) -> bool:
     try:
-        return models.find(model) is Standing.MISSING
+        return models.find(model) is Availability.MISSING
     except errors.InvalidName:
         return False

@@ -16,15 +16,15 @@ from foreman.protocol.headers import RawHeaders
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.queries import Event
 from foreman.store.sqlite.store import Store
-from foreman.web.jobs.artifact_reader import PIECE_OF_LINES, Pieces, Readers
-from foreman.web.jobs.flow_control import Pace
+from foreman.web.jobs.artifact_reader import PIECE_OF_LINES, ArtifactReader, Readers
+from foreman.web.jobs.flow_control import FlowControl
 from foreman.web.jobs.problems import Problem, no_such_job
 from foreman.web.jobs.serialization import event_value
-from foreman.web.jobs.wakeups import Waking, listening
+from foreman.web.jobs.wakeups import Wakeups, listening
 from foreman.web.server.heartbeat import BETWEEN_FILLERS, STREAM_HEADERS
-from foreman.web.server.request import Visit
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import go_json
-from foreman.worker.live_output import Output
+from foreman.worker.live_output import LiveOutput
 
 #: How many events are read at once.
 AT_ONCE = 500
@@ -34,10 +34,10 @@ _EVENT = re.compile(r"[0-9]{1,18}", re.ASCII)
 _LINE = re.compile(r"([0-9]{1,9})-(?:([0-9]{1,18})|end)", re.ASCII)
 
 
-class Worker(Protocol):
+class RunningJobs(Protocol):
     """Who runs the jobs."""
 
-    def output_of(self, id_: str) -> Output | None:
+    def output_of(self, id_: str) -> LiveOutput | None:
         """The live lines of a job that runs here.
 
         They are there when the bell of the job has rung for its claim, and end when what became of the try is stored.
@@ -48,15 +48,15 @@ class Worker(Protocol):
 
 
 @define(eq=False)
-class Feed:
+class EventWriter:
     """One reader, of lines of JSON or of events of SSE.
 
     :ivar resumed: the reader had some of it before.
     """
 
     _clock: IReactorTime
-    visit: Visit
-    _pace: Pace
+    visit: ClientRequest
+    _pace: FlowControl
     resumed: bool
     headers: RawHeaders = field(factory=list)
     _sse: bool = field(init=False)
@@ -86,9 +86,9 @@ class Feed:
             self.visit.write(text + b"\n")
         self._said_at = self._clock.seconds()
 
-    def pieces(self, store: Store, stored: Stored) -> Pieces:
+    def pieces(self, store: Store, stored: Stored) -> ArtifactReader:
         """An artifact of lines, at the pace of this reader."""
-        return Pieces(store, self._pace, stored, self.visit.caller, range(stored.info.bytes), PIECE_OF_LINES)
+        return ArtifactReader(store, self._pace, stored, self.visit.caller, range(stored.info.bytes), PIECE_OF_LINES)
 
     def until_filler(self) -> float:
         """How long may pass without a sign, in seconds."""
@@ -109,13 +109,13 @@ class Feed:
 
 
 @define
-class Tail:
+class StreamCursor:
     """How far one reader is: behind line ``line`` of the try ``attempt``.
 
     :ivar heard: the try that was followed to its end, so that the store has no more of it.
     """
 
-    _feed: Feed
+    _feed: EventWriter
     attempt: int
     line: int
     heard: int | None = None
@@ -126,7 +126,7 @@ class Tail:
             while self.line < len(lines):
                 await self._say(lines[self.line])
 
-    async def stored(self, attempt: int, pieces: Pieces) -> None:
+    async def stored(self, attempt: int, pieces: ArtifactReader) -> None:
         """Say the rest of a try that is in the store."""
         if not await self._is_at(attempt):
             return
@@ -164,7 +164,7 @@ class Tail:
 
 
 @define(eq=False)
-class Following:
+class JobStreams:
     """Serves those who follow.
 
     :ivar stall_timeout: how long a reader may take nothing, in seconds.
@@ -172,12 +172,12 @@ class Following:
 
     _clock: IReactorTime
     _store: Store
-    _worker: Worker
-    _waking: Waking
+    _worker: RunningJobs
+    _waking: Wakeups
     _readers: Readers
     _stall_timeout: float
 
-    async def events(self, visit: Visit, job: Job, after: str | None, *, follows: bool) -> None:
+    async def events(self, visit: ClientRequest, job: Job, after: str | None, *, follows: bool) -> None:
         """Tell what has happened to ``job``, and while it ``follows`` what happens, until it has ended.
 
         :raises Problem: for an ``after`` that is no event's id.
@@ -188,7 +188,7 @@ class Following:
             visit, after, lambda feed: self._events(feed, job.id, int(after or 0), visit.caller, follows=follows)
         )
 
-    async def stream(self, visit: Visit, job: Job, after: str | None) -> None:
+    async def stream(self, visit: ClientRequest, job: Job, after: str | None) -> None:
         """Pass on the lines of ``job``, until it has ended.
 
         :raises Problem: for a job without lines, or an ``after`` that is none of its lines.
@@ -203,13 +203,19 @@ class Following:
                 raise Problem(400, "after: must be TRY-LINE, as in the ids of the events of this stream")
             attempt, line = int(found[1]), _BEHIND_ALL if found[2] is None else int(found[2])
         headers = [(b"X-Foreman-Attempt", b"%d" % current)]
-        await self._serve(visit, after, lambda feed: self._lines(feed, Tail(feed, attempt, line), job.id), headers)
+        await self._serve(
+            visit, after, lambda feed: self._lines(feed, StreamCursor(feed, attempt, line), job.id), headers
+        )
 
     async def _serve(
-        self, visit: Visit, after: str | None, work: Callable[[Feed], Any], headers: RawHeaders | None = None
+        self,
+        visit: ClientRequest,
+        after: str | None,
+        work: Callable[[EventWriter], Any],
+        headers: RawHeaders | None = None,
     ) -> None:
-        pace = Pace(self._clock, self._stall_timeout)
-        feed = Feed(self._clock, visit, pace, after is not None, headers or [])
+        pace = FlowControl(self._clock, self._stall_timeout)
+        feed = EventWriter(self._clock, visit, pace, after is not None, headers or [])
         if visit.method == b"HEAD":
             feed.begin()
         else:
@@ -220,7 +226,7 @@ class Following:
                 visit.set_producer(None)
         visit.finish()
 
-    async def _events(self, feed: Feed, id_: str, after: int, caller: str, *, follows: bool) -> None:
+    async def _events(self, feed: EventWriter, id_: str, after: int, caller: str, *, follows: bool) -> None:
         while True:
             with listening(self._store.bells.when_changed(id_)) as bell:
                 # First the job: what it has become is among the events that are read after it.
@@ -238,7 +244,7 @@ class Following:
             raise no_such_job(id_)  # deleted under the eyes of its reader
         feed.end()
 
-    async def _lines(self, feed: Feed, tail: Tail, id_: str) -> None:
+    async def _lines(self, feed: EventWriter, tail: StreamCursor, id_: str) -> None:
         while True:
             with listening(self._store.bells.when_changed(id_)) as bell:
                 job = await self._store.get(id_)
@@ -254,7 +260,7 @@ class Following:
         await self._rest(feed, tail, job)
         feed.end()
 
-    async def _live(self, feed: Feed, tail: Tail, output: Output) -> None:
+    async def _live(self, feed: EventWriter, tail: StreamCursor, output: LiveOutput) -> None:
         """The lines of a try while they come. It ends when what became of the try is stored."""
         while True:
             await tail.lines(output.attempt, output.lines)
@@ -263,7 +269,7 @@ class Following:
                 return
             await self._pause(feed, output.when_more(len(output.lines)))
 
-    async def _rest(self, feed: Feed, tail: Tail, job: Job) -> None:
+    async def _rest(self, feed: EventWriter, tail: StreamCursor, job: Job) -> None:
         succeeded = job.state == "succeeded"
         found = await self._store.artifact(job.id, STREAM if succeeded else PARTIAL, feed.visit.caller)
         if found is not None and found.attempt != tail.heard:
@@ -273,7 +279,7 @@ class Following:
             error = job.error
             await tail.error(job.state if error is None or job.state == "cancelled" else error.message)
 
-    async def _pause(self, feed: Feed, bell: Deferred[None]) -> None:
+    async def _pause(self, feed: EventWriter, bell: Deferred[None]) -> None:
         """Wait for ``bell``, not longer than until the reader needs a sign.
 
         :raises errors.Draining: when foreman stops.
@@ -285,7 +291,7 @@ class Following:
         feed.fill_where_due()
 
 
-def wants_events(visit: Visit) -> bool:
+def wants_events(visit: ClientRequest) -> bool:
     """Whether the answer is to be events of SSE."""
     accepted = b",".join(visit.headers_named(b"accept")).lower()
     return any(one.partition(b";")[0].strip() == b"text/event-stream" for one in accepted.split(b","))

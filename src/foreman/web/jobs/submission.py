@@ -13,20 +13,20 @@ from foreman import errors
 from foreman.jobs.job import JobLane, NewJob
 from foreman.protocol import model_names, request_body
 from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded
-from foreman.protocol.request_body import Asked, Errand
-from foreman.protocol.routes import Lane, Way, way
-from foreman.target.models import Standing
+from foreman.protocol.request_body import Intent, RequestBody
+from foreman.protocol.routes import Lane, Route, classify
+from foreman.target.models import Availability
 from foreman.util.slices import Slices
 from foreman.web.jobs import fields
-from foreman.web.jobs.fields import MOST_JOBS, Fields
-from foreman.web.jobs.problems import Flaw, Flaws, Problem
+from foreman.web.jobs.fields import MAX_JOBS, Fields
+from foreman.web.jobs.problems import FieldError, FieldErrors, Problem
 from foreman.web.jobs.request_headers import one_key
 from foreman.web.jobs.serialization import Models
 
 #: What a job may have beside its payload, in bytes.
-MOST_BESIDE = 256 * 1024
+MAX_BESIDE = 256 * 1024
 #: What an array of jobs may have where its jobs are not larger by themselves, in bytes.
-MOST_IN_ARRAY = 64 * 1024 * 1024
+MAX_IN_ARRAY = 64 * 1024 * 1024
 #: How many small jobs are read at once, and how many bytes of a large one: a few milliseconds.
 _AT_ONCE, _LARGE = 20, 1024 * 1024
 PASSED = "has passed already"
@@ -58,9 +58,9 @@ class Reader:
         :raises Problem: where it is larger than all of it may be.
         """
         is_array = beginning.lstrip(_BLANKS).startswith(_BRACKET)
-        most = self.max_payload + MOST_BESIDE
+        most = self.max_payload + MAX_BESIDE
         if is_array:
-            most = min(MOST_JOBS * most, max(most, MOST_IN_ARRAY))
+            most = min(MAX_JOBS * most, max(most, MAX_IN_ARRAY))
         if size > most:
             what, cure = ("an array of jobs", "; hand over fewer at once") if is_array else ("a job", "")
             raise Problem(413, f"{what} may have {most} bytes, and this has {size} (FOREMAN_MAX_PAYLOAD){cure}")
@@ -77,7 +77,7 @@ class Reader:
             raise Problem(
                 413, "the JSON of the body has too many values or escapes for its size; hand over fewer jobs at once"
             )
-        flaws, late = Flaws(), Flaws()
+        flaws, late = FieldErrors(), FieldErrors()
         if not body[:BEGINNING].lstrip(_BLANKS).startswith(_BRACKET):
             members = fields.members_of(body)
             if members is None:
@@ -91,12 +91,12 @@ class Reader:
             raise flaws.problem()
         return [job for job in found if job is not None], is_array
 
-    def _array(self, body: bytes, flaws: Flaws, late: Flaws) -> Slices[list[NewJob | None]]:
+    def _array(self, body: bytes, flaws: FieldErrors, late: FieldErrors) -> Slices[list[NewJob | None]]:
         elements = fields.elements_of(body)
         if elements is None:
             raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
         if not elements:
-            raise Problem(400, f"an array may have 1 to {MOST_JOBS} jobs, and has none")
+            raise Problem(400, f"an array may have 1 to {MAX_JOBS} jobs, and has none")
         if self.key is not None:
             raise Problem(400, "Idempotency-Key: is for one job; in an array each has its own idempotency_key")
         found = []
@@ -105,7 +105,7 @@ class Reader:
                 yield
             members = fields.members_of(element)
             if members is None:
-                flaws.add(Flaw(f"/{number}", "must be an object"))
+                flaws.add(FieldError(f"/{number}", "must be an object"))
             else:
                 found.append((yield from self._job(Fields(members, f"/{number}", flaws, late), None)))
         return found
@@ -119,7 +119,7 @@ class Reader:
         if endpoint == "" and given.raw("endpoint") is None:
             given.wrong("endpoint", "is missing")
         if deadline is not None and deadline <= self.now:
-            given.late.add(Flaw(f"{given.pointer}/deadline", PASSED))
+            given.late.add(FieldError(f"{given.pointer}/deadline", PASSED))
         elif deadline is not None and run_at is not None and deadline <= run_at:
             given.wrong("deadline", "must be later than run_at")
         none: Mapping[str, str] = {}
@@ -140,7 +140,7 @@ class Reader:
         )
         return (yield from _fingered(job))
 
-    def _payload(self, given: Fields, endpoint: str, payload: bytes | None) -> Slices[Asked | None]:
+    def _payload(self, given: Fields, endpoint: str, payload: bytes | None) -> Slices[RequestBody | None]:
         if given.size("payload") > self.max_payload:
             text = f"may have {self.max_payload} bytes, and has {given.size('payload')} (FOREMAN_MAX_PAYLOAD)"
             given.wrong("payload", text, 413)
@@ -161,29 +161,29 @@ class Reader:
         return None
 
 
-def flaw_of(wanted: Asked) -> Flaw | None:
+def flaw_of(wanted: RequestBody) -> FieldError | None:
     """Why what a body asks for cannot be a job; the pointer is into that body."""
     if not wanted.sure:
-        return Flaw(
+        return FieldError(
             "", "cannot be read as its endpoint reads it: one of model, stream, keep_alive, messages, prompt is off"
         )
     if wanted.model is None:
-        return Flaw("/model", "is missing")
+        return FieldError("/model", "is missing")
     try:
         model_names.parse(wanted.model)
     except errors.InvalidName as problem:
-        return Flaw("/model", str(problem))
+        return FieldError("/model", str(problem))
     if len(wanted.model) > _LONGEST_MODEL:
-        return Flaw("/model", "invalid model name")
-    if wanted.errand is Errand.UNLOAD:
-        return Flaw("", "only unloads a model, which takes no turn; ask for it directly")
+        return FieldError("/model", "invalid model name")
+    if wanted.errand is Intent.UNLOAD:
+        return FieldError("", "only unloads a model, which takes no turn; ask for it directly")
     return None
 
 
-def new_job(endpoint: str, payload: bytes, wanted: Asked, owner: str, key: str | None) -> NewJob:
+def new_job(endpoint: str, payload: bytes, wanted: RequestBody, owner: str, key: str | None) -> NewJob:
     """A job with what its payload asks for, everything else left as it is when nothing is said."""
-    found = way(b"POST", endpoint.encode("ascii"))
-    assert isinstance(found, Way)
+    found = classify(b"POST", endpoint.encode("ascii"))
+    assert isinstance(found, Route)
     lane: JobLane = "embedding" if found.lane is Lane.EMBEDDING else "gate"
     return NewJob(
         endpoint=endpoint,
@@ -209,17 +209,17 @@ async def placed(jobs: Sequence[NewJob], models: Models) -> tuple[list[NewJob], 
     """The jobs in their lanes, and the numbers of those whose model the target surely does not have."""
     standings = await _standings(dict.fromkeys(job.model for job in jobs), models)
     # What runs in the cloud keeps nobody from the machine here.
-    found = [evolve(job, lane="embedding") if standings[job.model] is Standing.CLOUD else job for job in jobs]
-    return found, [number for number, job in enumerate(jobs) if standings[job.model] is Standing.MISSING]
+    found = [evolve(job, lane="embedding") if standings[job.model] is Availability.CLOUD else job for job in jobs]
+    return found, [number for number, job in enumerate(jobs) if standings[job.model] is Availability.MISSING]
 
 
-async def _standings(typed: Mapping[str, None], models: Models) -> dict[str, Standing]:
+async def _standings(typed: Mapping[str, None], models: Models) -> dict[str, Availability]:
     standings = {model: models.find(model) for model in typed}
-    missing = [model for model, standing in standings.items() if standing is Standing.MISSING]
+    missing = [model for model, standing in standings.items() if standing is Availability.MISSING]
     if missing:
         # The target is asked once for all of them.
         looked = await models.look_for(missing[0])
-        asked_it = looked is not Standing.UNKNOWN
+        asked_it = looked is not Availability.UNKNOWN
         standings |= {model: models.find(model) if asked_it else looked for model in missing}
     return standings
 

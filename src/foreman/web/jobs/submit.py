@@ -11,7 +11,7 @@ from twisted.internet.task import Cooperator
 from foreman import errors
 from foreman.jobs.job import Job, NewJob
 from foreman.protocol.headers import RawHeaders
-from foreman.protocol.request_body import Asked
+from foreman.protocol.request_body import RequestBody
 from foreman.proxy.request import ModelMissing
 from foreman.store.errors import StoreUnavailable
 from foreman.store.sqlite.statements.enqueue import Enqueued, KeyReused
@@ -19,11 +19,11 @@ from foreman.store.sqlite.store import Store
 from foreman.util.cooperator import in_turns
 from foreman.util.slices import Slices
 from foreman.web.jobs import request_headers, submission
-from foreman.web.jobs.problems import Flaw, Problem, flawed
+from foreman.web.jobs.problems import FieldError, Problem, invalid_fields
 from foreman.web.jobs.serialization import Models, job_value, job_values
 from foreman.web.jobs.submission import PASSED, Reader
-from foreman.web.jobs.wakeups import Waking
-from foreman.web.server.request import Visit
+from foreman.web.jobs.wakeups import Wakeups
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply, json_reply
 
 Result = TypeVar("Result")
@@ -43,16 +43,16 @@ class JobLimits:
 
 
 @define(eq=False)
-class Intake:
+class Submissions:
     """Where jobs come in. What is answered has been committed."""
 
     _store: Store
     _models: Models
-    _waking: Waking
+    _waking: Wakeups
     _limits: JobLimits
     _cooperator: Cooperator
 
-    async def submit(self, visit: Visit) -> Reply:
+    async def submit(self, visit: ClientRequest) -> Reply:
         """Take the jobs of a body.
 
         :raises errors.ForemanError: with all that is wrong with them, or with the store.
@@ -72,7 +72,7 @@ class Intake:
             return json_reply(status, {"jobs": jobs}, headers)
         return json_reply(status, jobs[0], [_location(visit, enqueued[0].id), *headers])
 
-    async def accept(self, visit: Visit, wanted: Asked) -> Reply:
+    async def accept(self, visit: ClientRequest, wanted: RequestBody) -> Reply:
         """Make a job of a request to another route; ``wanted`` is what its body asks for.
 
         :raises errors.ForemanError: with what is wrong with it, or with the store.
@@ -86,7 +86,7 @@ class Intake:
             raise Problem(413, f"a job's payload may have {most} bytes, and has {length} (FOREMAN_MAX_PAYLOAD)")
         flaw = submission.flaw_of(wanted)
         if flaw is not None:
-            raise flawed([flaw])
+            raise invalid_fields([flaw])
         payload = (await self._in_turns(read_whole(visit), length))[: wanted.length]
         job = submission.new_job(path, payload, wanted, visit.caller, request_headers.header_key(visit))
         encoding = request_headers.header(visit, b"content-encoding", "identity")
@@ -118,19 +118,21 @@ class Intake:
             raise ModelMissing(_not_found(new[0]))
         now = self._store.now()
         flaws = [
-            Flaw(f"{_at(place, number)}/deadline", PASSED)
+            FieldError(f"{_at(place, number)}/deadline", PASSED)
             for number, job in enumerate(new)
             if job.deadline is not None and job.deadline <= now and not repeated[number]
         ]
-        flaws += [Flaw(f"{_at(place, number)}/payload/model", _not_found(new[number]), 404) for number in absent]
+        flaws += [FieldError(f"{_at(place, number)}/payload/model", _not_found(new[number]), 404) for number in absent]
         if flaws:
-            raise flawed(flaws)
+            raise invalid_fields(flaws)
         try:
             return await self._store.enqueue(placed)
         except KeyReused as problem:
             if place is None:
                 raise
-            raise flawed([Flaw(f"{_at(place, problem.index)}/idempotency_key", str(problem), 422)]) from None
+            raise invalid_fields(
+                [FieldError(f"{_at(place, problem.index)}/idempotency_key", str(problem), 422)]
+            ) from None
 
     async def _repeated(self, new: Sequence[NewJob]) -> list[bool]:
         """Which of ``new`` were handed over before: what has changed in the world since then is not held against them."""
@@ -156,7 +158,7 @@ class Intake:
         return await job_values(found, lambda job: job_value(job, self._models), self._waking)
 
 
-def read_whole(visit: Visit) -> Slices[bytes]:
+def read_whole(visit: ClientRequest) -> Slices[bytes]:
     """The body of a request, wherever it is held."""
     body = visit.body()
     if isinstance(body, bytes):
@@ -168,7 +170,7 @@ def read_whole(visit: Visit) -> Slices[bytes]:
     return b"".join(pieces)
 
 
-def _beginning(visit: Visit) -> bytes:
+def _beginning(visit: ClientRequest) -> bytes:
     """The first bytes of a body, wherever it is held."""
     body = visit.body()
     if isinstance(body, bytes):
@@ -186,7 +188,7 @@ def _at(place: str | None, number: int) -> str:
     return (place or "").format(number)
 
 
-def _location(visit: Visit, id_: str) -> tuple[bytes, bytes]:
+def _location(visit: ClientRequest, id_: str) -> tuple[bytes, bytes]:
     return b"Location", visit.own_path(f"/jobs/{id_}").encode("ascii")
 
 

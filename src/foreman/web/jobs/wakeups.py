@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 
 @define(eq=False)
-class Waking:
+class Wakeups:
     """Those who wait.
 
     :ivar closed: foreman stops, and nobody waits any more.

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from foreman.errors import Why
 from foreman.jobs.job import OWN_ARTIFACTS, PRIORITIES, STATES, ErrorClass, JobLane
 from foreman.store.errors import Condition
-from foreman.web.jobs.fields import ENDPOINTS, METADATA_NAME, METADATA_TEXT, MOST_ATTEMPTS, MOST_JOBS, MOST_METADATA
+from foreman.web.jobs.fields import ENDPOINTS, MAX_ATTEMPTS, MAX_JOBS, MAX_METADATA, METADATA_NAME, METADATA_TEXT
 from foreman.web.jobs.request_headers import KEY_LENGTH
 from foreman.web.openapi import examples
 
@@ -73,12 +73,12 @@ def rows(schema: Schema, description: str = "", **bounds: int) -> Schema:
 
 _METADATA: Schema = {
     "type": "object",
-    "maxProperties": MOST_METADATA,
+    "maxProperties": MAX_METADATA,
     "propertyNames": {"minLength": 1, "maxLength": METADATA_NAME},
     "additionalProperties": {"type": "string", "maxLength": METADATA_TEXT},
 }
 _PRIORITY: Schema = {"type": "integer", "minimum": PRIORITIES[0], "maximum": PRIORITIES[-1]}
-_ATTEMPTS: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_ATTEMPTS}
+_ATTEMPTS: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS}
 _KEY: Schema = {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH}
 
 _NEW_JOB = record(
@@ -143,7 +143,7 @@ _QUEUED = {
 
 SCHEMAS: dict[str, Schema] = {
     "NewJob": _NEW_JOB,
-    "NewJobs": rows(ref("NewJob"), "Taken whole or not at all.", minItems=1, maxItems=MOST_JOBS),
+    "NewJobs": rows(ref("NewJob"), "Taken whole or not at all.", minItems=1, maxItems=MAX_JOBS),
     "Job": _JOB,
     "JobError": record(
         "What went wrong with a job.",

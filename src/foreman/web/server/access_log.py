@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
 from foreman.errors import shortened
-from foreman.protocol.routes import Way
-from foreman.proxy.access_record import Record
+from foreman.protocol.routes import Route
+from foreman.proxy.access_record import RequestRecord
 
 #: When thousands leave together, their lines must not hold up everybody else: a line takes 50 µs.
 LINES_AT_ONCE = 20
@@ -27,22 +27,22 @@ class AccessLog:
     """Writes the lines, each in a reactor turn after the answer, so that no answer waits for its log line."""
 
     _clock: IReactorTime
-    _waiting: deque[tuple[Record, float]] = field(factory=deque, init=False)
+    _waiting: deque[tuple[RequestRecord, float]] = field(factory=deque, init=False)
     _period_began_at: float = field(default=-inf, init=False)
     _refusals: int = field(default=0, init=False)
     _log = Logger(namespace="foreman.access")
 
-    def write(self, record: Record) -> None:
+    def write(self, record: RequestRecord) -> None:
         """Log a request that has been answered, or given up."""
         self._waiting.append((record, self._clock.seconds()))
         if len(self._waiting) == 1:
             self._clock.callLater(0, self._write_some)
 
-    def answered_here(self, id: str, caller: str, way: Way, status: int, began_at: float) -> None:  # noqa: A002 - the field's name
+    def answered_here(self, id: str, caller: str, way: Route, status: int, began_at: float) -> None:  # noqa: A002 - the field's name
         """Log a request that foreman itself has answered, or refused; of thousands of refusals only how many they were."""
         if status >= 400 and not self._is_worth_a_line():
             return
-        record = Record(id, caller, way.path, way.lane.value, began_at, status=status)
+        record = RequestRecord(id, caller, way.path, way.lane.value, began_at, status=status)
         if status >= 400:
             record.outcome = "refused"
         self.write(record)
@@ -72,7 +72,7 @@ class AccessLog:
         if self._waiting:
             self._clock.callLater(0, self._write_some)
 
-    def _write(self, record: Record, ended_at: float) -> None:
+    def _write(self, record: RequestRecord, ended_at: float) -> None:
         began_at = record.begun_at
         wait = None if record.turn_at is None else record.turn_at - began_at
         first = None if record.first_byte_at is None else record.first_byte_at - began_at
@@ -109,7 +109,7 @@ class AccessLog:
         )
 
 
-def _is_probe(record: Record) -> bool:
+def _is_probe(record: RequestRecord) -> bool:
     """Whether a supervisor asked how foreman is, which many do every few seconds; a refusal is none."""
     return record.route == "/healthz" and record.status in (200, 503)
 

@@ -10,7 +10,7 @@ from twisted.web.http import datetimeToString
 from ulid import ULID
 
 from foreman.auth.credentials import UnfitCredential, contains, credential, stands_in, without_copies
-from foreman.auth.throttle import Brake
+from foreman.auth.throttle import GuessThrottle
 from foreman.auth.tokens import Tokens
 from foreman.config.settings import Config
 from foreman.protocol.headers import RawHeaders, has_passed
@@ -21,22 +21,22 @@ from foreman.protocol.routes import (
     Lane,
     Redirect,
     Refusal,
-    Way,
+    Route,
     allowed_methods,
+    classify,
+    classify_behind_prefix,
     is_of_jobs,
     is_own,
     is_whole_route,
-    way,
-    way_behind_prefix,
 )
 from foreman.web.server.access_log import AccessLog
 from foreman.web.server.connections import address_of
 from foreman.web.server.http_syntax import authority
-from foreman.web.server.origins import Guards, same_origin
+from foreman.web.server.origins import OriginPolicy, same_origin
 from foreman.web.server.responses import Reply, error_reply, redirect_reply
 
 if TYPE_CHECKING:
-    from foreman.web.server.request import Visit
+    from foreman.web.server.request import ClientRequest
 
 #: Paths that ask for no token: probes of clients and supervisors carry none.
 _OPEN_PATHS = ("/", "/healthz")
@@ -52,7 +52,7 @@ _NO_ADMIN_LEFT = (
 
 
 @define(eq=False)
-class Entrance:
+class Admission:
     """The rules of the door.
 
     :ivar wall_clock: seconds since the epoch; :ivar new_id: makes the id of a request; :ivar mark: this foreman's
@@ -61,20 +61,20 @@ class Entrance:
 
     config: Config
     tokens: Tokens
-    guards: Guards
+    guards: OriginPolicy
     wall_clock: Callable[[], float]
     new_id: Callable[[], ULID]
     access_log: AccessLog
     mark: bytes = b""
     _base: bytes = field(init=False)
-    _brake: Brake = field(factory=Brake, init=False)
+    _brake: GuessThrottle = field(factory=GuessThrottle, init=False)
     _date: bytes = field(default=b"", init=False)
     _date_second: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._base = self.config.target.path.encode("ascii")
 
-    def decide(self, visit: Visit) -> Reply | None:
+    def decide(self, visit: ClientRequest) -> Reply | None:
         """Look at the head of a request, note on ``visit`` what it says, and refuse it where it must not come in.
 
         :return: what to answer instead, or None to let it in.
@@ -93,7 +93,7 @@ class Entrance:
             visit.doubtful = True  # what follows is meant for a tunnel
         return reply
 
-    def welcome(self, visit: Visit) -> tuple[Way | Redirect | Refusal, bool]:
+    def welcome(self, visit: ClientRequest) -> tuple[Route | Redirect | Refusal, bool]:
         """Give a request its id and its way, and its caller a name until a token gives it another.
 
         :return: the decision on its address, and whether somebody's token stands in there. Then the log does not name its path,
@@ -104,27 +104,27 @@ class Entrance:
         prefix, visit.target = take_prefix(origin_form(visit.uri))
         if prefix is not None:
             visit.prefix = prefix
-            found, visit.target = way_behind_prefix(visit.method, visit.target, self._base)
+            found, visit.target = classify_behind_prefix(visit.method, visit.target, self._base)
         else:
-            found = way(visit.method, visit.target, self._base)
-        visit.way = found if isinstance(found, Way) else Way(Lane.FOREMAN, _family(visit.target), "-")
+            found = classify(visit.method, visit.target, self._base)
+        visit.way = found if isinstance(found, Route) else Route(Lane.FOREMAN, _family(visit.target), "-")
         seen = _seen_by_others(found, visit.target)
         is_misplaced = self.tokens.required and stands_in(seen, self.tokens.knows)
         if is_misplaced:
             visit.way = evolve(visit.way, path="-")
         return found, is_misplaced
 
-    def _refuse(self, visit: Visit, status: int, message: str) -> Reply:
+    def _refuse(self, visit: ClientRequest, status: int, message: str) -> Reply:
         return error_reply(visit.family, status, message, visit.request_id)
 
-    def _check_framing(self, visit: Visit) -> Reply | None:
+    def _check_framing(self, visit: ClientRequest) -> Reply | None:
         problem = self._framing_problem(visit)
         if problem is None:
             return None
         visit.doubtful = True
         return self._refuse(visit, 400, problem)
 
-    def _framing_problem(self, visit: Visit) -> str | None:
+    def _framing_problem(self, visit: ClientRequest) -> str | None:
         old = visit.clientproto == b"HTTP/1.0"
         hosts = visit.headers_named(b"host")
         if len(hosts) > 1 or not (hosts or old):
@@ -139,7 +139,7 @@ class Entrance:
             return "Transfer-Encoding is of HTTP/1.1 (RFC 9112 section 6.1)"
         return None
 
-    def _check_loop(self, visit: Visit) -> Reply | None:
+    def _check_loop(self, visit: ClientRequest) -> Reply | None:
         via = visit.headers_named(b"via")
         if not (via and self.mark and has_passed(via, self.mark)):
             return None
@@ -148,7 +148,7 @@ class Entrance:
         )
         return self._refuse(visit, 508, text)
 
-    def _check_path(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
+    def _check_path(self, visit: ClientRequest, found: Route | Redirect | Refusal) -> Reply | None:
         if isinstance(found, Refusal):
             return self._refuse(visit, found.status, found.text)
         if isinstance(found, Redirect):
@@ -161,14 +161,14 @@ class Entrance:
             return Reply(204, _allow(found.path), b"")  # as Ollama does for names, and not for addresses
         return None
 
-    def _check_tunnel(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
+    def _check_tunnel(self, visit: ClientRequest, found: Route | Redirect | Refusal) -> Reply | None:
         """Nobody gets a tunnel: what Go answers before Ollama looks at the Host."""
         if visit.method != b"CONNECT" or visit.target.startswith(b"/") or found is CLOSED:
             return None
         headers = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"X-Content-Type-Options", b"nosniff")]
         return Reply(404, headers, b"404 page not found\n")
 
-    def _check_method(self, visit: Visit, path: str) -> Reply | None:
+    def _check_method(self, visit: ClientRequest, path: str) -> Reply | None:
         """foreman's own routes answer for themselves: the target knows none of them. Those of jobs see to it themselves."""
         methods = allowed_methods(path)
         if visit.method.decode("latin-1") in methods:
@@ -179,7 +179,7 @@ class Entrance:
         allow = [(b"Allow", allowed.encode("ascii"))]
         return error_reply(visit.family, 405, f"here are {allowed}", visit.request_id, headers=allow)
 
-    def _check_names(self, visit: Visit, found: Way | Redirect | Refusal) -> Reply | None:
+    def _check_names(self, visit: ClientRequest, found: Route | Redirect | Refusal) -> Reply | None:
         host = visit.authority
         if not self.tokens.required:
             own_address = str(getattr(visit.host, "host", ""))
@@ -192,7 +192,7 @@ class Entrance:
         if not origins or not origins[0]:
             return None
         is_preflight = visit.method == b"OPTIONS" and found is not CLOSED
-        allow = _allow(found.path) if is_preflight and isinstance(found, Way) else []
+        allow = _allow(found.path) if is_preflight and isinstance(found, Route) else []
         if len(origins) > 1 or not self.guards.origin_allowed(origins[0], host):
             return Reply(403, allow, b"")
         if is_preflight and not same_origin(origins[0], host):
@@ -201,7 +201,7 @@ class Entrance:
         visit.extra_headers = self.guards.cors_headers(origins[0], host)
         return None
 
-    def _check_token(self, visit: Visit, found: Way | Redirect | Refusal, is_misplaced: bool) -> Reply | None:
+    def _check_token(self, visit: ClientRequest, found: Route | Redirect | Refusal, is_misplaced: bool) -> Reply | None:
         if not self.tokens.required:
             return None
         if visit.way.path in _OPEN_PATHS and visit.method in (b"GET", b"HEAD"):
@@ -225,7 +225,7 @@ class Entrance:
             return self._refuse(visit, 403, _FOR_ADMINS if self.tokens.has_admin else _NO_ADMIN_LEFT)
         return None
 
-    def _slow_down(self, visit: Visit) -> Reply | None:
+    def _slow_down(self, visit: ClientRequest) -> Reply | None:
         """Note an unknown token; where its client has sent too many, tell it to wait."""
         wait = self._brake.guessed(address_of(visit.caller), visit.began_at)
         if not wait:
@@ -235,7 +235,7 @@ class Entrance:
         retry = [(b"Retry-After", b"%d" % wait)]
         return error_reply(visit.family, 429, text, visit.request_id, headers=retry)
 
-    def _unauthorized(self, visit: Visit, message: str) -> Reply:
+    def _unauthorized(self, visit: ClientRequest, message: str) -> Reply:
         agent = (visit.headers_named(b"user-agent") or [b""])[0]
         if visit.target.startswith(b"/api/") and agent.startswith(b"ollama/"):
             # The stock CLI hides the text of a 401 and asks to sign in to ollama.com; it shows that of a 403.
@@ -243,7 +243,7 @@ class Entrance:
             return self._refuse(visit, 403, text)
         return self._refuse(visit, 401, message)
 
-    def _check_expectation(self, visit: Visit) -> Reply | None:
+    def _check_expectation(self, visit: ClientRequest) -> Reply | None:
         expected = visit.headers_named(b"expect")
         if not expected or visit.clientproto == b"HTTP/1.0":
             return None
@@ -260,7 +260,7 @@ class Entrance:
             self._date_second, self._date = now, datetimeToString(now)
         return self._date
 
-    def log_refusal(self, visit: Visit, reply: Reply) -> None:
+    def log_refusal(self, visit: ClientRequest, reply: Reply) -> None:
         """Note a request that was answered at the door."""
         if reply.status != 429:  # of those the brake says how many they are
             self.access_log.answered_here(visit.id, visit.caller, visit.way, reply.status, visit.began_at)
@@ -271,7 +271,7 @@ def _allow(path: str) -> RawHeaders:
     return [(b"Allow", methods.encode("ascii"))] if methods else []
 
 
-def _seen_by_others(found: Way | Redirect | Refusal, target: bytes) -> bytes:
+def _seen_by_others(found: Route | Redirect | Refusal, target: bytes) -> bytes:
     """The part of an address that reaches the target, the log or a ``Location`` and is not one of the words of a route."""
     if isinstance(found, Refusal):
         return b""

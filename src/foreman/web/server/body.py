@@ -28,7 +28,7 @@ NO_FILE = "too many large request bodies are waiting in files"
 TOO_SLOW = "the body came too slowly, and others wait for its place; try again soon"
 
 
-class NotHeld(Exception):
+class BodyRefused(Exception):
     """There is no place for a body.
 
     :ivar status: 413 when it is too large by itself, 503 when there are too many.
@@ -43,12 +43,12 @@ class NotHeld(Exception):
 class Arriving:
     """A body that arrives, and how its request is refused with a status and a text."""
 
-    body: HeldBody
+    body: SpooledBody
     refuse: Callable[[int, str], None]
 
 
 @define(eq=False)
-class Bodies:
+class BodySpool:
     """All bodies, and what they share: bytes that have arrived, in memory and in files. What is announced takes no room.
 
     Where there is no room for what arrives, those go that come slowly: the one that needs room, or the slowest.
@@ -66,7 +66,7 @@ class Bodies:
     in_files: int = field(default=0, init=False)
     _of: Counter[str] = field(factory=Counter, init=False)
 
-    def expect(self, body: HeldBody, count: int) -> None:
+    def expect(self, body: SpooledBody, count: int) -> None:
         """``count`` bytes more are announced for ``body``.
 
         :raises NotHeld: when there will be no room for them, whoever makes room.
@@ -76,20 +76,20 @@ class Bodies:
         slow = [one.body for one in self.slow()]
         own = sum(one.length for one in slow if one.caller == body.caller)
         if self.used - sum(one.length for one in slow) + count > self.limit:
-            raise NotHeld(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
+            raise BodyRefused(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
         if self._of[body.caller] - own + count > self.share:
-            raise NotHeld(
+            raise BodyRefused(
                 503, "too many request bodies of this caller are waiting; try again soon (FOREMAN_BODY_BUDGET)"
             )
 
-    def take(self, body: HeldBody, count: int) -> None:
+    def take(self, body: SpooledBody, count: int) -> None:
         """Count ``count`` bytes in, which have arrived for ``body``.
 
         :raises NotHeld: when there is no room; then they are not counted.
         """
         fits_memory = body.in_file or self.has_memory(count)
         if not (fits_memory and self._fits(body, count)) and body.is_slow():
-            raise NotHeld(503, TOO_SLOW)
+            raise BodyRefused(503, TOO_SLOW)
         if not self._fits(body, count):
             self.expect(body, count)
             everybody = self.used + count > self.limit
@@ -104,15 +104,15 @@ class Bodies:
             enough_memory = MEMORY_IN_ALL - max(count, MADE_AT_ONCE)
             self._drop_slow(body, lambda: self.in_memory <= enough_memory, lambda one: 0 if one.in_file else one.length)
         if not self._fits(body, count):
-            raise NotHeld(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
+            raise BodyRefused(503, "too many request bodies are waiting; try again soon (FOREMAN_BODY_BUDGET)")
         if not (body.in_file or self.has_memory(count)):
-            raise NotHeld(503, f"{FULL}; try again soon")
+            raise BodyRefused(503, f"{FULL}; try again soon")
         self.used += count
         self._of[body.caller] += count
         if not body.in_file:
             self.in_memory += count
 
-    def give(self, body: HeldBody) -> None:
+    def give(self, body: SpooledBody) -> None:
         """``body`` is forgotten: give back what it had."""
         self.used -= body.length
         self._of[body.caller] -= body.length
@@ -127,7 +127,7 @@ class Bodies:
         """Whether ``count`` bytes more may be in memory."""
         return self.in_memory + count <= MEMORY_IN_ALL
 
-    def open_file(self, body: HeldBody) -> BinaryIO | None:
+    def open_file(self, body: SpooledBody) -> BinaryIO | None:
         """A file for ``body``, which is in memory so far; None: too many are in files already.
 
         :raises OSError: when there can be none.
@@ -138,15 +138,17 @@ class Bodies:
             return None
         return cast("BinaryIO", tempfile.TemporaryFile(buffering=0))
 
-    def moved(self, body: HeldBody) -> None:
+    def moved(self, body: SpooledBody) -> None:
         """``body`` is in its file now, and no longer in memory."""
         self.in_files += 1
         self.in_memory -= body.length
 
-    def _fits(self, body: HeldBody, count: int) -> bool:
+    def _fits(self, body: SpooledBody, count: int) -> bool:
         return self.used + count <= self.limit and self._of[body.caller] + count <= self.share
 
-    def _drop_slow(self, body: HeldBody, is_enough: Callable[[], bool], weight: Callable[[HeldBody], int]) -> None:
+    def _drop_slow(
+        self, body: SpooledBody, is_enough: Callable[[], bool], weight: Callable[[SpooledBody], int]
+    ) -> None:
         dropped = 0
         for one in self.slow():
             if dropped == REFUSED_AT_ONCE or is_enough():
@@ -157,7 +159,7 @@ class Bodies:
 
 
 @define(eq=False)
-class HeldBody:
+class SpooledBody:
     """The body of one request; what it takes is given back by ``close``.
 
     :ivar limit: its most bytes; :ivar caller: whose it is; :ivar is_slow: tells whether it comes slowly; :ivar length: its
@@ -165,7 +167,7 @@ class HeldBody:
     """
 
     limit: int
-    _bodies: Bodies
+    _bodies: BodySpool
     caller: str = ""
     is_slow: Callable[[], bool] = lambda: False
     length: int = field(default=0, init=False)
@@ -179,7 +181,7 @@ class HeldBody:
         :raises NotHeld: when there is no place for them.
         """
         if length > self.limit:
-            raise NotHeld(
+            raise BodyRefused(
                 413, f"a request body may have {self.limit} bytes, this one announces {length} (FOREMAN_MAX_BODY)"
             )
         self._bodies.expect(self, length - self.length)
@@ -205,7 +207,7 @@ class HeldBody:
             self.length = length
             _write(self._content, data)
         except OSError as problem:
-            raise NotHeld(503, f"there is no room to keep this body: {problem.strerror or problem}") from None
+            raise BodyRefused(503, f"there is no room to keep this body: {problem.strerror or problem}") from None
 
     def value(self) -> bytes | BinaryIO:
         """The whole body, or the file that holds it, with its position at the beginning."""
@@ -230,7 +232,7 @@ class HeldBody:
         file = self._bodies.open_file(self)
         if file is None:
             if needed:
-                raise NotHeld(503, f"{NO_FILE}; try again soon (FOREMAN_MAX_CONNECTIONS)")
+                raise BodyRefused(503, f"{NO_FILE}; try again soon (FOREMAN_MAX_CONNECTIONS)")
             return
         try:
             _write(file, cast("BytesIO", self._content).getvalue())

@@ -13,7 +13,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
 from foreman.util.deadline import Deadline
-from foreman.web.server.arrival_rate import Arrival
+from foreman.web.server.arrival_rate import ArrivalRate
 from foreman.web.server.connections import UNCOUNTED, Stage
 from foreman.web.server.http_syntax import (
     CONTROL_BYTES,
@@ -26,11 +26,11 @@ from foreman.web.server.http_syntax import (
     says_close,
 )
 from foreman.web.server.linger import Linger
-from foreman.web.server.request import Visit
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.request_head import TOO_MANY
 
 if TYPE_CHECKING:
-    from foreman.web.server.factory import DoorFactory
+    from foreman.web.server.factory import ConnectionFactory
 
 #: The whole head of a request; Go allows 1 MiB, real ones with many cookies stay under 16 kB.
 HEAD_BYTES = 64 * 1024
@@ -42,22 +42,22 @@ PIPELINED_BYTES = 64 * 1024
 HASTE = 2.0
 
 
-class Door(HTTPChannel):
+class ClientConnection(HTTPChannel):
     """One connection of a client.
 
     :ivar in_body: the head of a request was let in, and its body is not whole; :ivar arrival: how it comes; :ivar address: whose
         connections count together; :ivar stage, held, quiet_since: kept by ``web.connections``.
     """
 
-    factory: DoorFactory
-    requestFactory: type[Visit] = Visit
-    requests: list[Visit]
+    factory: ConnectionFactory
+    requestFactory: type[ClientRequest] = ClientRequest
+    requests: list[ClientRequest]
     totalHeadersSize = HEAD_BYTES
     maxHeaders = HEAD_LINES
     MAX_LENGTH = HEAD_BYTES
 
     in_body = False
-    arrival: Arrival
+    arrival: ArrivalRate
     address = ""
     stage = Stage.QUIET
     held = 0
@@ -145,7 +145,7 @@ class Door(HTTPChannel):
             visit.process()
         elif has_body:
             self.factory.connections.move(self, Stage.BODY)
-            self.arrival = Arrival(self.factory.clock.seconds(), visit.upload)
+            self.arrival = ArrivalRate(self.factory.clock.seconds(), visit.upload)
             self._deadline.set(self.factory.config.body_timeout, self._check_body)
             self.in_body = True
             if visit.expects_continue:
@@ -185,7 +185,7 @@ class Door(HTTPChannel):
         else:
             self.refuse(400, "what stands behind the last chunk may not stand there (RFC 9112 section 7.1.2)")
 
-    def requestDone(self, request: Visit) -> None:
+    def requestDone(self, request: ClientRequest) -> None:
         """An answer was written to its end."""
         if self.in_body:
             # It came before the body's end: whatever still comes of that must not be read as a request.
@@ -263,7 +263,7 @@ class Door(HTTPChannel):
         if self._lingering:
             return
         if not self.requests:
-            self.requests.append(Visit(self))
+            self.requests.append(ClientRequest(self))
         visit = self.requests[-1]
         if visit.startedWriting:
             self.abort()  # an early answer to an upload: what was sent of it must not look whole

@@ -13,18 +13,18 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from foreman.util.tracked_set import Crowd
+from foreman.util.tracked_set import TrackedSet
 
 if TYPE_CHECKING:
-    from foreman.web.server.connection import Door
+    from foreman.web.server.connection import ClientConnection
 
 #: How often it is said that there are too many connections, in seconds.
 CROWDED_SILENCE = 60.0
 #: The most connections beyond the limit: each is read for its head, is answered where it asks for ``/healthz``, and else
 #: gets to see why it is refused.
-MOST_ON_STANDBY = 256
+MAX_ON_STANDBY = 256
 #: The most connections that linger, see ``web.linger``.
-MOST_LINGERING = 256
+MAX_LINGERING = 256
 #: A body that comes at this many bytes a second is not slow. To hold up nobody else, at most so many bodies are looked at,
 #: those that began first, and for newcomers not more often than this, in seconds.
 SLOW = 64 * 1024
@@ -73,15 +73,15 @@ class Connections:
 
     _clock: IReactorTime
     most: int
-    open: Crowd[Door] = field(factory=Crowd, init=False)
+    open: TrackedSet[ClientConnection] = field(factory=TrackedSet, init=False)
     _taken: int = field(default=0, init=False)
     _at: Counter[str] = field(factory=Counter, init=False)
-    _quiet: dict[str, OrderedDict[Door, None]] = field(factory=dict, init=False)
+    _quiet: dict[str, OrderedDict[ClientConnection, None]] = field(factory=dict, init=False)
     #: The addresses in ``_quiet`` by their number of connections; there are at most as many numbers as the root of twice ``most``.
     _by_count: dict[int, OrderedDict[str, None]] = field(factory=dict, init=False)
-    _others: dict[Stage, OrderedDict[Door, None]] = field(init=False)
+    _others: dict[Stage, OrderedDict[ClientConnection, None]] = field(init=False)
     #: Those whose bodies came slowly when they were last looked at, the slowest first.
-    _slow: dict[Door, None] = field(factory=dict, init=False)
+    _slow: dict[ClientConnection, None] = field(factory=dict, init=False)
     _look_again_at: float = field(default=-inf, init=False)
     _heads: int = field(default=0, init=False)
     _sent_away: int = field(default=0, init=False)
@@ -94,11 +94,11 @@ class Connections:
     @property
     def on_standby(self) -> int:
         """The most connections beyond ``most``."""
-        return max(16, min(MOST_ON_STANDBY, self.most // 8))
+        return max(16, min(MAX_ON_STANDBY, self.most // 8))
 
     # coming, going on, leaving
 
-    def admit(self, door: Door) -> None:
+    def admit(self, door: ClientConnection) -> None:
         """Give ``door`` a place, or put it on standby."""
         self.open.add(door)
         self._taken += 1
@@ -116,14 +116,14 @@ class Connections:
             self._say_crowded()
             self._trim(Stage.STANDBY, self.on_standby)
 
-    def move(self, door: Door, stage: Stage) -> None:
+    def move(self, door: ClientConnection, stage: Stage) -> None:
         """``door`` goes on to ``stage``; on standby, and told to go, it stays what it is."""
         if door.stage not in UNCOUNTED and door.stage is not stage:
             self._put(door, stage)
             if stage is Stage.LINGERING:
-                self._trim(stage, MOST_LINGERING)
+                self._trim(stage, MAX_LINGERING)
 
-    def left(self, door: Door) -> None:
+    def left(self, door: ClientConnection) -> None:
         """The connection of ``door`` is gone."""
         self.count_held(door, 0)
         if door.stage not in UNCOUNTED:
@@ -131,7 +131,7 @@ class Connections:
         self._take_out(door)
         self.open.discard(door)
 
-    def send_away(self, door: Door, why: str) -> None:
+    def send_away(self, door: ClientConnection, why: str) -> None:
         """Close the connection of ``door``, in words where an answer can still be given."""
         if door.stage not in UNCOUNTED:
             self._count_out(door)
@@ -157,18 +157,18 @@ class Connections:
 
     # who makes room
 
-    def is_slow(self, door: Door) -> bool:
+    def is_slow(self, door: ClientConnection) -> bool:
         """Whether ``door`` has a body that comes slowly."""
         return door.stage is Stage.BODY and door.arrival.rate(self._clock.seconds()) < SLOW
 
-    def slow_bodies(self) -> list[Door]:
+    def slow_bodies(self) -> list[ClientConnection]:
         """Those whose bodies come slowly, the slowest first."""
         now = self._clock.seconds()
         oldest = islice(self._others[Stage.BODY], BODIES_LOOKED_AT)
         rates = [(door.arrival.rate(now), number, door) for number, door in enumerate(oldest)]
         return [door for _, _, door in sorted(rate for rate in rates if rate[0] < SLOW)]
 
-    def _victim(self, newcomer: Door, own: str | None) -> Door | None:
+    def _victim(self, newcomer: ClientConnection, own: str | None) -> ClientConnection | None:
         """Who goes, so that ``newcomer`` has a place; ``own``: only connections of this address may."""
         # Slow bodies go first where there are more of them than of quiet connections of the newcomer's address. If quiet ones
         # always went first, thousands of slow bodies would keep their places, and new connections would be closed before
@@ -182,10 +182,10 @@ class Connections:
             or self._first(Stage.CLOSING, own)
         )
 
-    def _first(self, stage: Stage, own: str | None) -> Door | None:
+    def _first(self, stage: Stage, own: str | None) -> ClientConnection | None:
         return next((door for door in self._others[stage] if own is None or door.address == own), None)
 
-    def _oldest_quiet(self, newcomer: Door, own: str | None) -> Door | None:
+    def _oldest_quiet(self, newcomer: ClientConnection, own: str | None) -> ClientConnection | None:
         address = own if own is not None else next(iter(self._by_count[max(self._by_count)]))
         alike = self._quiet[address]
         oldest = next(iter(alike))
@@ -193,7 +193,7 @@ class Connections:
             return None
         return oldest if oldest is not newcomer else None
 
-    def _slowest_body(self, own: str | None) -> Door | None:
+    def _slowest_body(self, own: str | None) -> ClientConnection | None:
         found, now = self._known_slow(own), self._clock.seconds()
         if found is None and now >= self._look_again_at:
             self._look_again_at = now + BETWEEN_LOOKS
@@ -201,8 +201,8 @@ class Connections:
             found = self._known_slow(own)
         return found
 
-    def _known_slow(self, own: str | None) -> Door | None:
-        faster: list[Door] = []
+    def _known_slow(self, own: str | None) -> ClientConnection | None:
+        faster: list[ClientConnection] = []
         found = None
         for door in self._slow:
             if own is not None and door.address != own:
@@ -217,7 +217,7 @@ class Connections:
 
     # what is held beside bodies
 
-    def count_held(self, door: Door, count: int) -> None:
+    def count_held(self, door: ClientConnection, count: int) -> None:
         """``door`` holds ``count`` bytes, of which ``HEADS_IN_ALL`` speaks; too much in all, and it is sent away."""
         more, door.held = count - door.held, count
         if not more:
@@ -228,7 +228,7 @@ class Connections:
 
     # the books
 
-    def _count_out(self, door: Door) -> None:
+    def _count_out(self, door: ClientConnection) -> None:
         self._taken -= 1
         self._count_at(door.address, -1)
 
@@ -248,7 +248,7 @@ class Connections:
         if not alike:
             del self._by_count[count]
 
-    def _put(self, door: Door, stage: Stage) -> None:
+    def _put(self, door: ClientConnection, stage: Stage) -> None:
         self._take_out(door)
         door.stage = stage
         if stage is Stage.QUIET:
@@ -260,7 +260,7 @@ class Connections:
         elif stage is not Stage.BUSY:
             self._others[stage][door] = None
 
-    def _take_out(self, door: Door) -> None:
+    def _take_out(self, door: ClientConnection) -> None:
         self._slow.pop(door, None)
         if door.stage is not Stage.QUIET:
             if door.stage is not Stage.BUSY:

@@ -9,18 +9,18 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from foreman.config.settings import Config
-from foreman.protocol.routes import Way, is_of_jobs
+from foreman.protocol.routes import Route, is_of_jobs
 from foreman.web.server.accepting import Accepting
-from foreman.web.server.admission import Entrance
-from foreman.web.server.body import Arriving, Bodies
-from foreman.web.server.connection import Door
+from foreman.web.server.admission import Admission
+from foreman.web.server.body import Arriving, BodySpool
+from foreman.web.server.connection import ClientConnection
 from foreman.web.server.connections import Connections, address_of
 
 #: The most request bodies in files.
-MOST_FILES = 1024
+MAX_FILES = 1024
 
 
-class DoorFactory(Site):
+class ConnectionFactory(Site):
     """All connections of clients, and what they share.
 
     :ivar clock: for deadlines; :ivar connections: all of them; :ivar open: whoever is there;
@@ -35,7 +35,7 @@ class DoorFactory(Site):
         resource: IResource,
         clock: IReactorTime,
         config: Config,
-        entrance: Entrance,
+        entrance: Admission,
         jobs: IResource | None = None,
     ) -> None:
         super().__init__(resource, reactor=clock, parsePOSTFormSubmission=False)
@@ -44,26 +44,26 @@ class DoorFactory(Site):
         self.entrance = entrance
         self.jobs = jobs
         self.connections = Connections(clock, config.max_connections)
-        self.bodies = Bodies(
+        self.bodies = BodySpool(
             config.body_budget,
             max(config.body_budget // 2, config.max_body),
-            max(16, min(MOST_FILES, config.max_connections // 8)),
+            max(16, min(MAX_FILES, config.max_connections // 8)),
             lambda: [Arriving(door.requests[-1].content, door.refuse) for door in self.connections.slow_bodies()],
         )
         self.open = self.connections.open
         self.draining = False
         self.accepting = Accepting(clock)
 
-    def buildProtocol(self, addr: IAddress | None) -> Door:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> ClientConnection:  # type: ignore[override]
         """A client connected."""
         self.accepting.accepted()
-        door = Door()
+        door = ClientConnection()
         door.factory = self
         door.address = address_of(str(getattr(addr, "host", "")))
         return door
 
-    def resource_for(self, way: Way) -> IResource:
-        """What answers a request that goes ``way``."""
+    def resource_for(self, way: Route) -> IResource:
+        """What answers a request that goes ``classify``."""
         return self.jobs if self.jobs is not None and is_of_jobs(way.path) else self.resource
 
     def drain(self) -> None:

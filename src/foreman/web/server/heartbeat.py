@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from foreman.protocol.framing import Kind
+from foreman.protocol.framing import BodyFraming
 from foreman.protocol.headers import RawHeaders
-from foreman.protocol.request_body import Asked
-from foreman.scheduling.queue_status import Place
+from foreman.protocol.request_body import RequestBody
+from foreman.scheduling.queue_status import QueuePosition
 from foreman.util.deadline import Deadline
-from foreman.web.server.request import Visit
+from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import go_json
 
 #: Between two fillers, in seconds; half of the shortest patience that is known (ollama4j gives up after 10 s).
@@ -37,7 +37,7 @@ STREAM_HEADERS: RawHeaders = [(b"X-Accel-Buffering", b"no"), (b"Cache-Control", 
 
 
 @frozen
-class Notices:
+class HeartbeatPolicy:
     """When waiting is shown, and how; seconds, 0 for never.
 
     :ivar after: for a stream; 0 turns every notice off; :ivar after_unary: for an unstreamed answer;
@@ -54,7 +54,7 @@ class Notices:
 
 
 @define(eq=False)
-class WaitingView:
+class QueueHeartbeat:
     """Shows one client that its request waits.
 
     :ivar begun: the head of the answer is sent, so that a failure can no longer have a status.
@@ -62,12 +62,12 @@ class WaitingView:
 
     _clock: IReactorTime
     _wall_clock: Callable[[], float]
-    _visit: Visit
-    _asked: Asked
-    _notices: Notices
+    _visit: ClientRequest
+    _asked: RequestBody
+    _notices: HeartbeatPolicy
     _objects: bool = field(init=False)
     begun: bool = field(default=False, init=False)
-    _place: Callable[[], Place] = field(default=lambda: Place(0, None), init=False)
+    _place: Callable[[], QueuePosition] = field(default=lambda: QueuePosition(0, None), init=False)
     _grace: Deadline = field(init=False)
     _timer: IDelayedCall | None = field(default=None, init=False)
 
@@ -80,13 +80,13 @@ class WaitingView:
         )
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> BodyFraming:
         """How the answer will come, which its request tells."""
         if not self._asked.stream:
             return "other"
         return "ndjson" if self._visit.family == "ollama" else "sse"
 
-    def start(self, place: Callable[[], Place]) -> None:
+    def start(self, place: Callable[[], QueuePosition]) -> None:
         """The request was checked and waits now; ``place`` tells where it stands."""
         self._place = place
         after = self._notices.grace(stream=self._asked.stream)

@@ -13,7 +13,7 @@ from foreman.util.deadline import Deadline
 SILENCE = 2.0
 AT_MOST = 30.0
 #: How much is read and dropped. Some clients (httpx on asyncio) read an answer only when they have sent everything.
-MOST_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
 
 
 @define(eq=False)
@@ -49,7 +49,7 @@ class Linger:
             return
         now = self._clock.seconds()
         self._dropped += len(data)
-        if self._dropped > MOST_BYTES:
+        if self._dropped > MAX_BYTES:
             self._transport.pauseProducing()
             self._deadline.set(max(0.0, self._until - now), self._end)
         else:

@@ -62,7 +62,7 @@ ALSO_ALLOWED = (
 )
 #: Libraries add headers of these families as they grow; a page may send any of them, and they mean nothing to a guard.
 _ALLOWED_FAMILY = re.compile(rb"(?:anthropic|openai|x-stainless)-[a-z0-9-]{1,64}", re.IGNORECASE)
-_MOST_OF_FAMILIES = 32
+_MAX_OF_FAMILIES = 32
 #: What a page may read of an answer besides what every browser shows it: what foreman adds, and the names that clients look
 #: for. A new header of foreman's goes in here; a test finds those that are missing.
 EXPOSED = (
@@ -102,7 +102,7 @@ def _names_in(hosts: Iterable[str]) -> frozenset[str]:
 
 
 @frozen
-class Guards:
+class OriginPolicy:
     """The rules of one daemon.
 
     :ivar hosts: names accepted beside Ollama's own, lower case, without a port; :ivar origins: likewise; both with at most
@@ -183,8 +183,8 @@ def joined(headers: RawHeaders, added: RawHeaders) -> RawHeaders:
 def _of_families(requested: Iterable[bytes]) -> list[bytes]:
     found: list[bytes] = []
     for value in requested:
-        for name in value.split(b",", maxsplit=4 * _MOST_OF_FAMILIES):
-            if len(found) < _MOST_OF_FAMILIES and _ALLOWED_FAMILY.fullmatch(name.strip()):
+        for name in value.split(b",", maxsplit=4 * _MAX_OF_FAMILIES):
+            if len(found) < _MAX_OF_FAMILIES and _ALLOWED_FAMILY.fullmatch(name.strip()):
                 found.append(name.strip())
     return found
 

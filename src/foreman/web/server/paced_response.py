@@ -12,7 +12,7 @@ from foreman import errors
 from foreman.util.deadline import Deadline
 
 if TYPE_CHECKING:
-    from foreman.web.server.request import Visit
+    from foreman.web.server.request import ClientRequest
 
 #: How much is handed to the connection at once, and how much that it has not sent yet pauses it, in bytes.
 PIECE = 16 * 1024
@@ -20,13 +20,13 @@ PIECE = 16 * 1024
 
 @implementer(IPushProducer)
 @define(eq=False)
-class Sending:
+class PacedResponse:
     """Sends ``body``, which many readers may share, and ends the answer.
 
     :ivar patience: how long the reader may take nothing, in seconds.
     """
 
-    _visit: Visit
+    _visit: ClientRequest
     _body: bytes
     _stall: Deadline
     _patience: float

@@ -19,16 +19,16 @@ from foreman import errors
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.routes import Lane
 from foreman.util.deadline import Deadline
-from foreman.web.server.body import HeldBody, NotHeld
+from foreman.web.server.body import BodyRefused, SpooledBody
 from foreman.web.server.connections import Stage
 from foreman.web.server.origins import joined
-from foreman.web.server.paced_response import PIECE, Sending
-from foreman.web.server.request_head import ALWAYS_ANSWERED, TOO_MANY, Findings
+from foreman.web.server.paced_response import PIECE, PacedResponse
+from foreman.web.server.request_head import ALWAYS_ANSWERED, TOO_MANY, RequestHead
 from foreman.web.server.responses import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
 from foreman.web.server.upload import Upload
 
 if TYPE_CHECKING:
-    from foreman.web.server.connection import Door
+    from foreman.web.server.connection import ClientConnection
 
 #: The size of a chunk beyond which nobody means it.
 LARGEST_CHUNK = 2**62
@@ -40,7 +40,7 @@ _NO_HEADERS = Headers()
 
 
 @provider(INonQueuedRequestFactory)
-class Visit(Findings, Request):
+class ClientRequest(RequestHead, Request):
     """One request: what the door found out about it, and the writing side of its answer.
 
     The head of an answer is written here byte by byte: Twisted's own way adds ``Server`` and ``Content-Type`` headers and
@@ -49,8 +49,8 @@ class Visit(Findings, Request):
     :ivar content: the body; :ivar kind: of the answer, as of ``ndjson.kind_for``.
     """
 
-    channel: Door
-    content: HeldBody
+    channel: ClientConnection
+    content: SpooledBody
     defaultContentType = None
     args: dict[bytes, list[bytes]] = {}  # noqa: RUF012 - Twisted's name; nobody adds to it
     kind: str
@@ -61,8 +61,8 @@ class Visit(Findings, Request):
     _is_sending: bool
     __slots__ = ("_bodiless", "_broken", "_is_sending", "_sized", "_work", "kind")
 
-    def __init__(self, channel: Door, *_: object) -> None:
-        Findings.__init__(self)
+    def __init__(self, channel: ClientConnection, *_: object) -> None:
+        RequestHead.__init__(self)
         Request.__init__(self, channel, parsePOSTFormSubmission=False)
         self.clientproto, self.kind = b"HTTP/1.1", "other"
         self.prepath, self.postpath = [], []
@@ -80,7 +80,7 @@ class Visit(Findings, Request):
         # Twisted's own copies of the head: nobody reads them from here on, and thousands may wait.
         self.requestHeaders = self.responseHeaders = _NO_HEADERS
         self.has_length = length is None or bool(self.headers_named(b"content-length"))
-        self.content = HeldBody(factory.config.max_body, factory.bodies)
+        self.content = SpooledBody(factory.config.max_body, factory.bodies)
         refusal = factory.entrance.decide(self)
         self.content.caller = self.caller
         self.content.is_slow = self._is_slow
@@ -96,7 +96,7 @@ class Visit(Findings, Request):
         elif length is not None:
             try:
                 self.content.expect(length)
-            except NotHeld as problem:
+            except BodyRefused as problem:
                 self.refuse(problem.status, str(problem))
 
     def refuse(self, status: int, message: str) -> None:
@@ -195,7 +195,7 @@ class Visit(Findings, Request):
             factory = self.channel.factory
             cast("Any", self.channel.transport).bufferSize = PIECE
             self._is_sending = True
-            Sending(self, reply.body, Deadline(factory.clock), factory.config.stall_timeout).start()
+            PacedResponse(self, reply.body, Deadline(factory.clock), factory.config.stall_timeout).start()
             return
         if reply.body:
             self.write(reply.body)
@@ -306,7 +306,7 @@ class Visit(Findings, Request):
     def _hold(self, do: Callable[[Any], None], what: Any) -> None:
         try:
             do(what)
-        except NotHeld as problem:
+        except BodyRefused as problem:
             self.channel.refuse(problem.status, str(problem))
 
     def _refusal(self, status: int, message: str) -> Reply:

@@ -6,19 +6,19 @@ from attrs import define, field
 
 from foreman.auth.tokens import Holder
 from foreman.protocol.headers import RawHeaders
-from foreman.protocol.routes import Family, Lane, Way
+from foreman.protocol.routes import Family, Lane, Route
 from foreman.web.server.responses import Reply
 from foreman.web.server.upload import Upload
 
 #: Paths that are answered on standby, where all places for connections are taken: supervisors and probes ask for them.
 ALWAYS_ANSWERED = ("/", "/healthz")
 TOO_MANY = "too many connections; try again soon (FOREMAN_MAX_CONNECTIONS)"
-_UNREAD = Way(Lane.FOREMAN, "ollama", "-")
+_UNREAD = Route(Lane.FOREMAN, "ollama", "-")
 _NONE: RawHeaders = []  # shared by all that have none: replaced, never added to
 
 
 @define(eq=False, repr=False, weakref_slot=False)
-class Findings:
+class RequestHead:
     """A part of every visit, in slots: Twisted's part has nearly all the attributes that an instance may have in its
     dictionary before that takes 1.3 kB more, and thousands may wait.
 
@@ -32,7 +32,7 @@ class Findings:
     """
 
     raw_headers: RawHeaders = field(factory=list, init=False)
-    way: Way = field(default=_UNREAD, init=False)
+    way: Route = field(default=_UNREAD, init=False)
     target: bytes = field(default=b"/", init=False)
     prefix: bytes | None = field(default=None, init=False)
     authority: bytes = field(default=b"", init=False)

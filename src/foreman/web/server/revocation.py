@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 
 from foreman import errors
 from foreman.auth.tokens import Tokens
-from foreman.proxy.access_record import Record, outcome_of
+from foreman.proxy.access_record import RequestRecord, outcome_of
 from foreman.web.server.access_log import AccessLog
-from foreman.web.server.connection import Door
-from foreman.web.server.request import Visit
+from foreman.web.server.connection import ClientConnection
+from foreman.web.server.request import ClientRequest
 
 
 def end_revoked(
-    doors: Iterable[Door],
+    doors: Iterable[ClientConnection],
     tokens: Tokens,
     stop: Callable[[str, errors.ForemanError], bool],
     access_log: AccessLog,
@@ -34,8 +34,8 @@ def end_revoked(
 
 
 def _end(
-    door: Door,
-    visit: Visit,
+    door: ClientConnection,
+    visit: ClientRequest,
     problem: errors.ForemanError,
     stop: Callable[[str, errors.ForemanError], bool],
     access_log: AccessLog,
@@ -47,7 +47,7 @@ def _end(
     else:
         if visit.startedWriting:
             way = visit.way
-            record = Record(visit.id, visit.caller, way.path, way.lane.value, visit.began_at, status=visit.code)
+            record = RequestRecord(visit.id, visit.caller, way.path, way.lane.value, visit.began_at, status=visit.code)
             record.outcome, record.detail = outcome_of(problem), str(problem)
             access_log.write(record)
         visit.turn_away(problem)

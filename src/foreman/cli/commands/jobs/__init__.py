@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from foreman.cli.client.filters import Filters, filter_options
-from foreman.cli.ui.help import ASKING_ENDS, Explained
+from foreman.cli.ui.help import ASKING_ENDS, HelpfulCommand
 from foreman.cli.ui.lazy_group import LazyGroup
 
 #: Each is the ``command`` of the module of the same name here.
@@ -29,7 +29,7 @@ COMMANDS = {
 }
 
 
-class _Jobs(Explained, LazyGroup):
+class _Jobs(HelpfulCommand, LazyGroup):
     """The group of what can be done with jobs."""
 
     def resolve_command(

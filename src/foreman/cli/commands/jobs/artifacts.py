@@ -12,7 +12,7 @@ from rich.text import Text
 from foreman.cli.ui.common_options import Id, json_option, url_option
 from foreman.cli.ui.console import console, objects
 from foreman.cli.ui.exit_status import FINDING_ENDS
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 
 if TYPE_CHECKING:
     from foreman.cli.client.client import Foreman
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "artifacts",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="List what is kept with a job.",
     examples=["foreman jobs artifacts 1XES2H", "foreman jobs get 1XES2H error"],
     ends=FINDING_ENDS,

@@ -9,12 +9,12 @@ import click
 from foreman.cli.commands.jobs.bulk import change_each
 from foreman.cli.ui.common_options import Id, url_option
 from foreman.cli.ui.exit_status import FINDING_ENDS
-from foreman.cli.ui.help import FAILED, Explained
+from foreman.cli.ui.help import FAILED, HelpfulCommand
 
 
 @click.command(
     "cancel",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Cancel jobs.",
     examples=["foreman jobs cancel 1XES2H", "foreman jobs cancel 1XES2H 7D2E8R"],
     ends=FINDING_ENDS | {FAILED: "foreman does not answer, or a job's state does not allow it"},

@@ -9,7 +9,7 @@ import click
 
 from foreman.cli.ui.common_options import Id, url_option
 from foreman.cli.ui.exit_status import WAITING_ENDS, status_of
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.next_steps import command_for
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "follow",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Print a job's answer as it comes.",
     examples=["foreman jobs follow 1XES2H"],
     ends=WAITING_ENDS,

@@ -9,7 +9,7 @@ import click
 
 from foreman.cli.ui.common_options import Id, Unanswered, url_option
 from foreman.cli.ui.exit_status import FINDING_ENDS
-from foreman.cli.ui.help import FAILED, Explained
+from foreman.cli.ui.help import FAILED, HelpfulCommand
 from foreman.cli.ui.job_text import at_terminal, lines_of, text_of, utf8
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "get",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Print a job's answer, or another of its artifacts.",
     examples=[
         "foreman jobs get 1XES2H > poem.txt",

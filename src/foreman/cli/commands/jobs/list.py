@@ -12,7 +12,7 @@ from rich.text import Text
 from foreman.cli.client.filters import Filters, filter_options
 from foreman.cli.ui.common_options import Unanswered
 from foreman.cli.ui.console import console
-from foreman.cli.ui.help import ASKING_ENDS, FAILED, Explained
+from foreman.cli.ui.help import ASKING_ENDS, FAILED, HelpfulCommand
 
 if TYPE_CHECKING:
     from foreman.cli.client.client import Foreman
@@ -24,7 +24,7 @@ _MOST = 1_000_000
 
 @click.command(
     "list",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="List jobs, the newest first; what foreman jobs alone does.",
     examples=["foreman jobs list --state queued --model llama3.2:3b", "foreman jobs list --since 1d --all --json"],
     ends=ASKING_ENDS,

@@ -12,7 +12,7 @@ import click
 from foreman.cli.ui.common_options import Id, json_option, url_option
 from foreman.cli.ui.console import console
 from foreman.cli.ui.exit_status import FINDING_ENDS
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.next_steps import command_for
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "logs",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Show what has happened to a job.",
     examples=["foreman jobs logs 1XES2H", "foreman jobs logs -f 1XES2H"],
     ends=FINDING_ENDS | {130: "ctrl-C"},

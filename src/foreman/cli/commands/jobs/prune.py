@@ -12,7 +12,7 @@ import click
 
 from foreman.cli.client.filters import States
 from foreman.cli.ui.common_options import Unanswered, json_option, url_option
-from foreman.cli.ui.help import ASKING_ENDS, FAILED, Explained
+from foreman.cli.ui.help import ASKING_ENDS, FAILED, HelpfulCommand
 from foreman.cli.ui.setting_options import Written
 from foreman.cli.ui.times import gone_by, local, written
 
@@ -26,7 +26,7 @@ _PATIENCE = 3600.0
 
 @click.command(
     "prune",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Remove many jobs that have ended.",
     examples=[
         "foreman jobs prune --older-than 7d",

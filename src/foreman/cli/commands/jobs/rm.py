@@ -10,7 +10,7 @@ import click
 from foreman.cli.commands.jobs.bulk import each
 from foreman.cli.ui.common_options import Id, Unanswered, url_option
 from foreman.cli.ui.exit_status import FINDING_ENDS
-from foreman.cli.ui.help import FAILED, Explained
+from foreman.cli.ui.help import FAILED, HelpfulCommand
 
 if TYPE_CHECKING:
     from foreman.cli.client.client import Foreman
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "rm",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Remove jobs with all that belongs to them.",
     examples=["foreman jobs rm 1XES2H", "foreman jobs rm --force 1XES2H 7D2E8R"],
     ends=FINDING_ENDS | {FAILED: "foreman does not answer, or a job has not ended yet"},

@@ -11,7 +11,7 @@ import click
 from foreman.cli.ui.common_options import Id, json_option, url_option
 from foreman.cli.ui.console import console
 from foreman.cli.ui.exit_status import FINDING_ENDS
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 
 if TYPE_CHECKING:
     from foreman.cli.client.client import Foreman
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "show",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Show all that is known of a job.",
     examples=["foreman jobs show 1XES2H", "foreman jobs show 1XES2H --json | jq .usage"],
     ends=FINDING_ENDS,

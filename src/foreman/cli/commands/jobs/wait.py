@@ -11,7 +11,7 @@ import click
 
 from foreman.cli.ui.common_options import Id, json_option, url_option
 from foreman.cli.ui.exit_status import WAITING_ENDS, highest, status_of
-from foreman.cli.ui.help import Explained
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.job_text import sentence
 from foreman.cli.ui.next_steps import command_for_many
 from foreman.cli.ui.setting_options import Written
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "wait",
-    cls=Explained,
+    cls=HelpfulCommand,
     short_help="Wait until jobs have ended.",
     examples=[
         "foreman jobs wait 1XES2H && foreman jobs get 1XES2H",

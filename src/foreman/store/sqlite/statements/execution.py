@@ -13,7 +13,7 @@ from attrs import frozen
 
 from foreman.errors import ForemanError
 from foreman.jobs import job as jobs
-from foreman.jobs.job import Ending, Job, JobLane, Usage
+from foreman.jobs.job import Job, JobLane, Transition, Usage
 from foreman.store.sqlite.statements.rows import CLOUD_GROUP, JOB_COLUMNS, UNREADABLE_GROUP, job_from, usage_text
 from foreman.store.sqlite.statements.transaction import (
     Artifact,
@@ -28,9 +28,9 @@ from foreman.store.sqlite.statements.transaction import (
 )
 
 #: How many expired jobs one claim discards on its way, so that the writer is not held for long.
-MOST_EXPIRED = 500
+MAX_EXPIRED = 500
 #: How many groups of queued jobs a claim goes through before it asks for those of the installed models alone.
-MOST_GROUPS = 200
+MAX_GROUPS = 200
 
 
 @frozen
@@ -64,7 +64,7 @@ def claim(
     :param bonus_of: by how many milliseconds the jobs of a model go before others; None: it cannot run now.
     :param installed: gives the canonical names of the models that the target has.
     """
-    for _ in range(MOST_EXPIRED):
+    for _ in range(MAX_EXPIRED):
         next_one = head(tx.cursor, lane, bonus_of, installed)
         if next_one is None:
             return None
@@ -89,7 +89,7 @@ def claim(
             return claimed
         # Left where it is, it would be taken again and again, and no job behind it ever.
         lost = jobs.JobError("refused", "its request cannot be read from the store", job.attempt)
-        _finish(tx, job, Ending("failed", None, burned=True, outages=0, error=lost))
+        _finish(tx, job, Transition("failed", None, burned=True, outages=0, error=lost))
     tx.queued = True  # whoever asks again gets on with the rest
     return None
 
@@ -146,7 +146,7 @@ def _groups(cursor: sqlite3.Cursor, lane: JobLane, installed: Callable[[], Itera
     while (row := cursor.execute(NEXT_GROUP, (lane, last)).fetchone()) is not None:
         last = row[0]
         found.append(last)
-        if len(found) > MOST_GROUPS:
+        if len(found) > MAX_GROUPS:
             known = [group for name in installed() for group in (name, f"{name}:local")]
             return dict.fromkeys((*found, CLOUD_GROUP, UNREADABLE_GROUP, *known))
     return found
@@ -174,10 +174,12 @@ def succeed(tx: Transaction, claim: Claim, artifacts: Sequence[Artifact], usage:
     ).fetchall()
     add_bytes(tx, job.id, -sum(count for (count,) in forgotten))
     tx.cursor.execute("UPDATE jobs SET usage = ? WHERE id = ?", (usage_text(usage), job.id))
-    _finish(tx, job, Ending("succeeded", None, burned=True, outages=0, error=None))
+    _finish(tx, job, Transition("succeeded", None, burned=True, outages=0, error=None))
 
 
-def end(tx: Transaction, claim: Claim, decide: Callable[[Job, int], Ending], artifacts: Sequence[Artifact] = ()) -> Job:
+def end(
+    tx: Transaction, claim: Claim, decide: Callable[[Job, int], Transition], artifacts: Sequence[Artifact] = ()
+) -> Job:
     """The job's try ended without success; ``decide`` says of the job, and of now, what becomes of it.
 
     :raises Stale:
@@ -197,7 +199,7 @@ def release(tx: Transaction, claim: Claim) -> Job:
     state: jobs.State = "queued" if job.cancel_asked_at is None else "cancelled"
     told = "released" if state == "queued" else None
     _leave_partial(tx, job)
-    return _finish(tx, job, Ending(state, None, burned=False, outages=job.outages, error=job.error), told)
+    return _finish(tx, job, Transition(state, None, burned=False, outages=job.outages, error=job.error), told)
 
 
 def own(tx: Transaction, claim: Claim) -> Job:
@@ -242,7 +244,7 @@ def _leave_partial(tx: Transaction, job: Job) -> None:
         put(tx, job.id, Artifact(jobs.PARTIAL, jobs.LINES, b"".join(lines)), job.fence)
 
 
-def _finish(tx: Transaction, job: Job, ending: Ending, told: str | None = None) -> Job:
+def _finish(tx: Transaction, job: Job, ending: Transition, told: str | None = None) -> Job:
     """Carry out what was decided of a running job, and say so."""
     error = ending.error
     finished = tx.now if ending.state in jobs.ENDED else None

@@ -18,7 +18,7 @@ BATCH = 100
 #: Ids begin with the time of their making, which was before the end: they bound what is looked at.
 OLD = "SELECT id FROM jobs INDEXED BY jobs_state WHERE state = ? AND id < ? AND finished_at < ? ORDER BY id LIMIT ?"
 #: How many bytes of payloads and artifacts a step deletes at the most, unless one job has more: each is overwritten.
-MOST_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
 SIZE = (
     "SELECT (SELECT coalesce(sum(bytes), 0) FROM artifacts WHERE job_id = :id) + "
     "(SELECT coalesce(sum(length(payload)), 0) FROM payloads WHERE job_id = :id)"
@@ -69,13 +69,13 @@ def forget(tx: Transaction, state: State, before: int, owner: str | None, after:
 
 
 def _delete(tx: Transaction, ids: Sequence[str]) -> int:
-    """Delete the first of these jobs, as many as MOST_BYTES allow, one at least; how many those were."""
+    """Delete the first of these jobs, as many as MAX_BYTES allow, one at least; how many those were."""
     chosen: list[str] = []
     size = 0
     for id_ in ids:
         chosen.append(id_)
         size += tx.cursor.execute(SIZE, {"id": id_}).fetchone()[0]
-        if size >= MOST_BYTES:
+        if size >= MAX_BYTES:
             break
     tx.cursor.executemany(DELETE, [(id_,) for id_ in chosen])
     tx.changed.update(chosen)

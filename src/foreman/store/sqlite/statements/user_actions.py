@@ -72,7 +72,7 @@ def delete(tx: Transaction, id_: str) -> None:
 
 
 #: How many artifacts a job may have beside those that foreman gives it: lists of jobs name them all.
-MOST_ARTIFACTS = 32
+MAX_ARTIFACTS = 32
 OTHERS = "SELECT count(*), coalesce(sum(bytes), 0) FROM artifacts WHERE job_id = ? AND name NOT IN (?, ?, ?, ?, ?)"
 
 
@@ -100,8 +100,8 @@ def put_by_hand(
     """
     job = existing(tx, id_)
     count, size = tx.cursor.execute(OTHERS, (id_, artifact.name, *sorted(jobs.OWN_ARTIFACTS))).fetchone()
-    if count >= MOST_ARTIFACTS:
-        raise TooManyArtifacts(f"a job may have {MOST_ARTIFACTS} artifacts of yours; replace one, or use another job")
+    if count >= MAX_ARTIFACTS:
+        raise TooManyArtifacts(f"a job may have {MAX_ARTIFACTS} artifacts of yours; replace one, or use another job")
     # Before anything is copied: what is refused is not to keep others from writing.
     new = len(artifact.data) if isinstance(artifact, Artifact) else artifact.measure()[0]
     if most_bytes is not None and size + new > most_bytes:
