@@ -226,7 +226,7 @@ def test_a_wrong_token_is_refused_before_the_body(closed: Doorstep) -> None:
         )
         (answer,) = caller.answers()
         assert (answer.status, answer.interim, answer.header("Connection")) == (401, [], "close")
-        assert closed.service.doors.bodies.used == 0
+        assert closed.service.connections.bodies.used == 0
         caller.leave()
     assert closed.target.asked == []
 

@@ -408,10 +408,10 @@ def test_a_chunked_body_is_refused_when_it_has_become_too_large() -> None:
         for _ in range(16):
             caller.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
         assert statuses(caller) == []
-        assert step.service.doors.bodies.used == KB * KB
+        assert step.service.connections.bodies.used == KB * KB
         caller.send(b"1\r\nx\r\n")
         assert statuses(caller) == [413]
-        assert step.service.doors.bodies.used == 0
+        assert step.service.connections.bodies.used == 0
 
 
 def test_a_body_that_is_both_too_large_and_spoiled_is_refused_once() -> None:
@@ -440,7 +440,7 @@ def test_bodies_beyond_the_budget_are_refused_until_others_are_done() -> None:
         assert (answer.status, answer.interim, answer.header("Retry-After")) == (503, [], "5")
         assert "FOREMAN_BODY_BUDGET" in json.loads(answer.body)["error"]
         first.leave()
-        assert step.service.doors.bodies.used == 0
+        assert step.service.connections.bodies.used == 0
         third = step.call()
         third.send(chat_of(100 * KB))
         assert statuses(third) == []
@@ -452,7 +452,7 @@ def test_promises_take_no_room() -> None:
         promising = [step.call() for _ in range(50)]
         for caller in promising:
             caller.send(head("POST", "/api/chat", f"Content-Length: {KB * KB}") + b"{")
-        assert step.service.doors.bodies.used == 50
+        assert step.service.connections.bodies.used == 50
         honest = step.call()
         honest.send(chat_of(1000 * KB) + b" " * (900 * KB))
         assert statuses(honest) == []
@@ -472,18 +472,18 @@ def test_slow_bodies_make_room_for_one_that_comes_at_once() -> None:
         assert (statuses(slow), statuses(honest)) == ([408], [200])
         assert "others wait" in json.loads(slow.answers()[0].body)["error"]
         step.wait(10)
-        assert step.service.doors.bodies.used == 0
+        assert step.service.connections.bodies.used == 0
 
 
 def test_a_chunked_body_beyond_the_budget_is_refused_on_its_way() -> None:
     with doorstep(max_body="1MiB", body_budget="1MiB") as step:
         first, second = step.call(), step.call()
         first.send(chat_of(1024 * KB) + b" " * (1000 * KB))
-        used = step.service.doors.bodies.used
+        used = step.service.connections.bodies.used
         second.send(head("POST", "/api/chat", "Transfer-Encoding: chunked"))
         second.send(b"8000\r\n")
         assert statuses(second) == [503]
-        assert step.service.doors.bodies.used == used
+        assert step.service.connections.bodies.used == used
 
 
 def test_the_place_of_a_body_is_free_for_the_next_request_on_the_same_connection() -> None:
@@ -516,13 +516,13 @@ def test_the_budget_is_given_back_in_every_way_a_request_can_end(acts: list[tupl
         senders: list[Sender] = []
         for act, which, size in acts:
             perform(step, senders, act, which, size)
-            used = step.service.doors.bodies.used
+            used = step.service.connections.bodies.used
             assert 0 <= used <= 2500
             if not any(not sender.caller.line.lost for sender in senders):
                 assert used == 0
         for sender in senders:
             sender.caller.leave()
-        assert step.service.doors.bodies.used == 0
+        assert step.service.connections.bodies.used == 0
 
 
 def perform(step: Doorstep, senders: list[Sender], act: str, which: int, size: int) -> None:
@@ -619,7 +619,7 @@ def test_stopping_closes_what_is_idle_and_ends_what_runs_with_its_answer() -> No
         idle, reading, busy = step.call(), step.call(), step.call()
         reading.send(chat_of(13))
         chat = running_chat(step, busy)
-        step.service.doors.drain()
+        step.service.connections.drain()
         step.turn()
         assert idle.line.ended == "end"
         chat.line.deliver(sized(b"{}"))

@@ -96,10 +96,10 @@ async def test_stopping_ends_a_load_that_went_on(loading: Loading) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_load_that_nobody_wants_any_more_ends_too(loading: Loading) -> None:
     loading.target.misbehave("no-headers", times=1)
-    askers = [await loading.ask("llama3.2:3b") for _ in range(2)]
-    for asker in askers:
-        asker.leave()
-        await asker.gone
+    responders = [await loading.ask("llama3.2:3b") for _ in range(2)]
+    for responder in responders:
+        responder.leave()
+        await responder.gone
     await deferLater(reactor, 1.2)
     assert loading.outcomes() == ["left"]
     assert loading.foreman.service.inference.gate.running == []

@@ -160,7 +160,7 @@ def test_long_transfers_keep_no_quick_question_waiting() -> None:
 def test_a_place_is_given_back_when_the_target_has_finished_although_the_reader_takes_its_time() -> None:
     work = Work()
     asking = work.ask("/api/show")
-    asking.asker.pause_at = 1
+    asking.responder.pause_at = 1
     assert work.inference.passages.quick.inside == 1
     work.target.calls[0].begin(headers=[]).say(b"x", b"y").end()
     assert asking.results == []

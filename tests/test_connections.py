@@ -65,197 +65,197 @@ class Crowded:
         self.connections = Connections(self.clock, self.most)
 
     def come(self, count: int = 1, address: str = "a", stage: Stage = Stage.QUIET) -> list[Any]:
-        doors: list[Any] = [Pretended(address, ArrivalRate(self.clock.seconds(), None)) for _ in range(count)]
-        for door in doors:
-            self.connections.admit(door)
-            self.connections.move(door, stage)
-        return doors
+        connections: list[Any] = [Pretended(address, ArrivalRate(self.clock.seconds(), None)) for _ in range(count)]
+        for connection in connections:
+            self.connections.admit(connection)
+            self.connections.move(connection, stage)
+        return connections
 
 
-def told(doors: list[Any]) -> list[list[str]]:
-    return [door.told for door in doors]
+def told(connections: list[Any]) -> list[list[str]]:
+    return [connection.told for connection in connections]
 
 
 def test_the_oldest_connection_without_a_request_makes_room() -> None:
-    crowd = Crowded(4)
-    doors = crowd.come(3)
-    crowd.clock.advance(2)
-    crowd.connections.move(doors[0], Stage.BUSY)
-    crowd.connections.move(doors[0], Stage.QUIET)  # a request later it is the youngest
-    crowd.come(2)
-    assert told(doors) == [[], ["503"], []]
-    crowd.come(2)
-    assert told(doors) == [["503"], ["503"], ["503"]]
+    tracked = Crowded(4)
+    connections = tracked.come(3)
+    tracked.clock.advance(2)
+    tracked.connections.move(connections[0], Stage.BUSY)
+    tracked.connections.move(connections[0], Stage.QUIET)  # a request later it is the youngest
+    tracked.come(2)
+    assert told(connections) == [[], ["503"], []]
+    tracked.come(2)
+    assert told(connections) == [["503"], ["503"], ["503"]]
 
 
 def test_who_has_just_come_keeps_its_place_until_its_request_can_have_been_read() -> None:
-    crowd = Crowded(8)
-    bodies = crowd.come(7, stage=Stage.BODY)
-    crowd.clock.advance(2)
-    newcomers = crowd.come(4)
+    tracked = Crowded(8)
+    bodies = tracked.come(7, stage=Stage.BODY)
+    tracked.clock.advance(2)
+    newcomers = tracked.come(4)
     assert told(newcomers) == [[]] * 4
     assert told(bodies).count(["503"]) == 4
-    crowd.clock.advance(2)
-    crowd.come()
+    tracked.clock.advance(2)
+    tracked.come()
     assert told(newcomers) == [["503"], [], [], []]
 
 
 def test_who_is_answered_keeps_its_place_and_one_too_many_is_on_standby() -> None:
-    crowd = Crowded(3)
-    busy = crowd.come(3, stage=Stage.BUSY)
-    (newcomer,) = crowd.come()
+    tracked = Crowded(3)
+    busy = tracked.come(3, stage=Stage.BUSY)
+    (newcomer,) = tracked.come()
     assert told(busy) == [[], [], []]
     assert (newcomer.stage, newcomer.told) == (Stage.STANDBY, [])
-    crowd.connections.move(newcomer, Stage.BUSY)
+    tracked.connections.move(newcomer, Stage.BUSY)
     assert newcomer.stage is Stage.STANDBY
-    crowd.connections.left(busy[0])
-    (next_,) = crowd.come()
+    tracked.connections.left(busy[0])
+    (next_,) = tracked.come()
     assert next_.stage is Stage.QUIET
 
 
 def test_those_on_standby_are_bounded() -> None:
-    crowd = Crowded(16)
-    crowd.come(16, stage=Stage.BUSY)
-    standby = crowd.come(40)
-    beyond = 40 - crowd.connections.on_standby
-    assert [door.told for door in standby] == [["abort"]] * beyond + [[]] * crowd.connections.on_standby
-    for door in standby:
-        crowd.connections.left(door)
-    assert len(crowd.connections.open) == 16
+    tracked = Crowded(16)
+    tracked.come(16, stage=Stage.BUSY)
+    standby = tracked.come(40)
+    beyond = 40 - tracked.connections.on_standby
+    assert [connection.told for connection in standby] == [["abort"]] * beyond + [[]] * tracked.connections.on_standby
+    for connection in standby:
+        tracked.connections.left(connection)
+    assert len(tracked.connections.open) == 16
 
 
 def test_first_go_those_that_linger_then_the_quiet_then_slow_bodies_then_slow_readers() -> None:
-    crowd = Crowded(32)
-    crowd.come(20, stage=Stage.BUSY)
-    closing, body = crowd.come(stage=Stage.CLOSING)[0], crowd.come(stage=Stage.BODY)[0]
-    quiet, lingering = crowd.come()[0], crowd.come(stage=Stage.LINGERING)[0]
-    crowd.come(4, "b", Stage.BUSY)
-    crowd.clock.advance(2)
+    tracked = Crowded(32)
+    tracked.come(20, stage=Stage.BUSY)
+    closing, body = tracked.come(stage=Stage.CLOSING)[0], tracked.come(stage=Stage.BODY)[0]
+    quiet, lingering = tracked.come()[0], tracked.come(stage=Stage.LINGERING)[0]
+    tracked.come(4, "b", Stage.BUSY)
+    tracked.clock.advance(2)
     for victim in (lingering, quiet, body, closing):
         assert not victim.told
-        crowd.come(4, "b", Stage.BUSY) if victim is lingering else None
-        crowd.come(1, "b", Stage.BUSY)
+        tracked.come(4, "b", Stage.BUSY) if victim is lingering else None
+        tracked.come(1, "b", Stage.BUSY)
         assert victim.told == ["abort" if victim in (lingering, closing) else "503"]
-    assert crowd.come(1, "b")[0].stage is Stage.STANDBY
+    assert tracked.come(1, "b")[0].stage is Stage.STANDBY
 
 
 def test_a_body_that_comes_fast_or_has_just_begun_keeps_its_place() -> None:
-    crowd = Crowded(2)
-    fast, young = crowd.come(2, stage=Stage.BODY)
-    crowd.clock.advance(2)
+    tracked = Crowded(2)
+    fast, young = tracked.come(2, stage=Stage.BODY)
+    tracked.clock.advance(2)
     fast.arrival.add(3 * SLOW)
-    young.arrival = ArrivalRate(crowd.clock.seconds(), None)
-    assert crowd.come()[0].stage is Stage.STANDBY
+    young.arrival = ArrivalRate(tracked.clock.seconds(), None)
+    assert tracked.come()[0].stage is Stage.STANDBY
     assert told([fast, young]) == [[], []]
 
 
 def test_one_address_leaves_room_for_others() -> None:
-    crowd = Crowded(80)
-    many = crowd.come(100, "many", Stage.BUSY)
-    assert [door.stage for door in many].count(Stage.BUSY) == 70
-    assert [door.stage for door in crowd.come(10, "other", Stage.BUSY)] == [Stage.BUSY] * 10
+    tracked = Crowded(80)
+    many = tracked.come(100, "many", Stage.BUSY)
+    assert [connection.stage for connection in many].count(Stage.BUSY) == 70
+    assert [connection.stage for connection in tracked.come(10, "other", Stage.BUSY)] == [Stage.BUSY] * 10
 
 
 def test_the_address_with_the_most_connections_makes_room_for_the_others() -> None:
-    crowd = Crowded(80)
-    few = crowd.come(10, "few")
-    many = crowd.come(70, "many")
-    crowd.come(5, "new")
+    tracked = Crowded(80)
+    few = tracked.come(10, "few")
+    many = tracked.come(70, "many")
+    tracked.come(5, "new")
     assert told(few) == [[]] * 10
     assert told(many) == [["503"]] * 5 + [[]] * 65
 
 
 def test_the_address_with_the_most_connections_is_always_the_one_with_the_most_now() -> None:
-    crowd = Crowded(95)
-    most, many = crowd.come(55, "most"), crowd.come(40, "many")
-    crowd.clock.advance(2)
+    tracked = Crowded(95)
+    most, many = tracked.come(55, "most"), tracked.come(40, "many")
+    tracked.clock.advance(2)
     for number in range(40):
-        crowd.come(1, f"new {number}", Stage.BUSY)
-    left = [sum(not one.told for one in doors) for doors in (most, many)]
+        tracked.come(1, f"new {number}", Stage.BUSY)
+    left = [sum(not one.told for one in connections) for connections in (most, many)]
     assert sorted(left) == [27, 28]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["come", "left", *Stage]), st.integers(0, 30), st.sampled_from("abcd"))))
 def test_addresses_are_counted_right_whatever_their_connections_do(steps: list[tuple[Any, int, str]]) -> None:
-    crowd = Crowded(16)
-    doors: list[Any] = []
+    tracked = Crowded(16)
+    connections: list[Any] = []
     for what, number, address in steps:
-        if what == "come" or not doors:
-            doors += crowd.come(1, address)
+        if what == "come" or not connections:
+            connections += tracked.come(1, address)
         elif what == "left":
-            crowd.connections.left(doors.pop(number % len(doors)))
+            tracked.connections.left(connections.pop(number % len(connections)))
         elif what not in UNCOUNTED:
-            crowd.connections.move(doors[number % len(doors)], what)
-        crowd.clock.advance(0.2)
-        counts = Counter(door.address for door in doors if door.stage not in UNCOUNTED)
-        quiet = {door.address for door in doors if door.stage is Stage.QUIET}
-        found = {count: set(alike) for count, alike in crowd.connections._by_count.items()}
+            tracked.connections.move(connections[number % len(connections)], what)
+        tracked.clock.advance(0.2)
+        counts = Counter(connection.address for connection in connections if connection.stage not in UNCOUNTED)
+        quiet = {connection.address for connection in connections if connection.stage is Stage.QUIET}
+        found = {count: set(alike) for count, alike in tracked.connections._by_count.items()}
         assert found == {
             count: {one for one in quiet if counts[one] == count} for count in {counts[one] for one in quiet}
         }
 
 
 def test_a_slow_body_that_is_found_for_one_address_may_make_room_for_another() -> None:
-    crowd = Crowded(16)
-    others, mine = crowd.come(2, "other", Stage.BODY), crowd.come(14, "mine", Stage.BODY)
-    crowd.clock.advance(2)
-    crowd.come(1, "mine", Stage.BUSY)
+    tracked = Crowded(16)
+    others, mine = tracked.come(2, "other", Stage.BODY), tracked.come(14, "mine", Stage.BODY)
+    tracked.clock.advance(2)
+    tracked.come(1, "mine", Stage.BUSY)
     assert (told(others), told(mine)) == ([[], []], [["503"]] + [[]] * 13)
-    crowd.come(1, "third", Stage.BUSY)
+    tracked.come(1, "third", Stage.BUSY)
     assert (told(others), told(mine)) == ([["503"], []], [["503"]] + [[]] * 13)
 
 
 def test_a_connection_that_is_gone_is_forgotten() -> None:
-    crowd = Crowded(16)
-    doors = crowd.come(8, "a", Stage.BODY) + crowd.come(8, "b", Stage.BODY)
-    crowd.clock.advance(2)
-    crowd.come(1, "c", Stage.BUSY)
-    assert doors[-1] in crowd.connections._slow
-    for door in doors:
-        crowd.connections.left(door)
-    assert not crowd.connections._slow
+    tracked = Crowded(16)
+    connections = tracked.come(8, "a", Stage.BODY) + tracked.come(8, "b", Stage.BODY)
+    tracked.clock.advance(2)
+    tracked.come(1, "c", Stage.BUSY)
+    assert connections[-1] in tracked.connections._slow
+    for connection in connections:
+        tracked.connections.left(connection)
+    assert not tracked.connections._slow
 
 
 def test_each_connection_that_was_refused_is_counted_once() -> None:
-    crowd = Crowded(16)
-    crowd.come(8, "a", Stage.BUSY)
-    crowd.come(8, "b", Stage.BUSY)
+    tracked = Crowded(16)
+    tracked.come(8, "a", Stage.BUSY)
+    tracked.come(8, "b", Stage.BUSY)
     with capturedLogs() as events:
-        crowd.come(40, "c")
-        crowd.clock.advance(CROWDED_SILENCE)
-        crowd.come(1)
+        tracked.come(40, "c")
+        tracked.clock.advance(CROWDED_SILENCE)
+        tracked.come(1)
     assert sum(event["sent_away"] for event in events) == 41
 
 
 def test_those_that_linger_are_bounded() -> None:
-    crowd = Crowded(10_000)
-    doors = crowd.come(MAX_LINGERING + 3, stage=Stage.LINGERING)
-    assert told(doors) == [["abort"]] * 3 + [[]] * MAX_LINGERING
+    tracked = Crowded(10_000)
+    connections = tracked.come(MAX_LINGERING + 3, stage=Stage.LINGERING)
+    assert told(connections) == [["abort"]] * 3 + [[]] * MAX_LINGERING
 
 
 def test_heads_in_all_have_a_bound_and_ordinary_ones_are_not_touched() -> None:
-    crowd = Crowded(10_000)
+    tracked = Crowded(10_000)
     size = 60_000
-    doors = crowd.come(HEADS_IN_ALL // size + 2)
-    for door in doors:
-        crowd.connections.count_held(door, size)
-    assert told(doors) == [[]] * (len(doors) - 2) + [["503"]] * 2
-    (ordinary,) = crowd.come()
-    crowd.connections.count_held(ordinary, ORDINARY)
+    connections = tracked.come(HEADS_IN_ALL // size + 2)
+    for connection in connections:
+        tracked.connections.count_held(connection, size)
+    assert told(connections) == [[]] * (len(connections) - 2) + [["503"]] * 2
+    (ordinary,) = tracked.come()
+    tracked.connections.count_held(ordinary, ORDINARY)
     assert ordinary.told == []
-    for door in [*doors, ordinary]:
-        crowd.connections.left(door)
-    (next_,) = crowd.come()
-    crowd.connections.count_held(next_, size)
+    for connection in [*connections, ordinary]:
+        tracked.connections.left(connection)
+    (next_,) = tracked.come()
+    tracked.connections.count_held(next_, size)
     assert next_.told == []
 
 
 def test_finding_room_for_thousands_costs_a_few_steps_each() -> None:
-    crowd = Crowded(2000)
-    crowd.come(2000, stage=Stage.BODY)
-    crowd.clock.advance(2)
+    tracked = Crowded(2000)
+    tracked.come(2000, stage=Stage.BODY)
+    tracked.clock.advance(2)
     with patch.object(Connections, "slow_bodies", autospec=True, side_effect=Connections.slow_bodies) as looks:
-        crowd.come(1000, stage=Stage.BUSY)
+        tracked.come(1000, stage=Stage.BUSY)
     assert looks.call_count == 1
 
 
@@ -299,7 +299,9 @@ def test_thousands_that_send_nothing_useful_do_not_keep_an_honest_client_out() -
             honest.send(CHAT)
             step.turn(3)
             assert statuses(honest) == [200]
-            assert sum(not caller.line.lost for caller in callers) <= 20 + step.service.doors.connections.on_standby
+            assert (
+                sum(not caller.line.lost for caller in callers) <= 20 + step.service.connections.connections.on_standby
+            )
 
 
 def test_health_is_told_where_all_places_are_taken() -> None:
@@ -377,7 +379,7 @@ def test_what_is_sent_ahead_is_counted_and_given_back() -> None:
         step.target.holds = True
         caller = step.call()
         caller.send(CHAT + b"x" * 10_000)
-        connections = step.service.doors.connections
+        connections = step.service.connections.connections
         assert connections._heads > 10_000
         caller.leave()
         assert connections._heads == 0
@@ -389,7 +391,7 @@ def long_get(connection: str = "keep-alive") -> bytes:
 
 def test_a_head_is_no_longer_counted_when_its_request_is_answered() -> None:
     with doorstep() as step:
-        connections = step.service.doors.connections
+        connections = step.service.connections.connections
         caller = step.call()
         for answered in range(1, 4):
             caller.send(long_get())
@@ -416,7 +418,7 @@ def test_files_that_wait_for_the_target_are_counted() -> None:
         caller.send(
             b"POST /api/blobs/sha256:00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n" + b"x" * 50_000
         )
-        connections = step.service.doors.connections
+        connections = step.service.connections.connections
         assert connections._heads > 50_000
         caller.leave(reset=True)
         assert connections._heads == 0

@@ -30,7 +30,7 @@ class Moments:
     """
 
     clock: Clock
-    bells: Notifications = field(factory=Notifications)
+    notifications: Notifications = field(factory=Notifications)
     due: float | None = None
     problem: Exception | None = None
     ahead: float = 1_800_000_000.0
@@ -57,7 +57,7 @@ class Moments:
     def tell(self, due: float) -> None:
         """A job was written that is due then."""
         self.due = due if self.due is None else min(self.due, due)
-        self.bells.ring(frozenset({"x"}), due=int((due + self.ahead) * 1000))
+        self.notifications.ring(frozenset({"x"}), due=int((due + self.ahead) * 1000))
 
 
 def table(**store: Any) -> tuple[Clock, Moments, DueJobs]:
@@ -107,7 +107,7 @@ def test_one_that_comes_during_a_look_is_looked_for_after_it() -> None:
     clock, store, made = table(slow=slow)
     store.due = 3.0
     made.look()
-    store.bells.ring(frozenset({"x"}), due=store.now() + 3000)
+    store.notifications.ring(frozenset({"x"}), due=store.now() + 3000)
     assert store.sweeps == [0]
     store.slow = None
     slow.callback(None)
@@ -187,7 +187,7 @@ async def tries_again(shop: Shop, seconds: float) -> str:
 
 @pytest_twisted.ensureDeferred
 async def test_a_scheduled_job_is_queued_when_it_is_due_and_not_before(shop: Shop) -> None:
-    shop.timetable.start()
+    shop.due_jobs.start()
     later, soon = await shop.hand_over(*[new(run_at=shop.store.now() + seconds * 1000) for seconds in (20, 5)])
     await shop.wait(4.9, step=4.9)
     assert (await shop.job(soon)).state == "scheduled"
@@ -199,7 +199,7 @@ async def test_a_scheduled_job_is_queued_when_it_is_due_and_not_before(shop: Sho
 
 @pytest_twisted.ensureDeferred
 async def test_a_job_past_its_deadline_is_discarded_wherever_it_waits(shop: Shop) -> None:
-    shop.timetable.start()
+    shop.due_jobs.start()
     deadline = shop.store.now() + 10_000
     queued, scheduled = await shop.hand_over(
         new(deadline=deadline), new(run_at=shop.store.now() + 9_000, deadline=deadline)
@@ -219,7 +219,7 @@ async def test_a_job_past_its_deadline_is_discarded_wherever_it_waits(shop: Shop
 async def test_a_clock_set_back_delays_nothing_that_tries_again_and_leaves_what_was_ordered(
     shop: Shop, back: float, pause: float
 ) -> None:
-    shop.timetable.start()
+    shop.due_jobs.start()
     await shop.turn()
     trying = await tries_again(shop, pause)
     (ordered,) = await shop.hand_over(new(run_at=shop.store.now() + 60_000))
@@ -238,7 +238,7 @@ async def test_a_clock_set_back_delays_nothing_that_tries_again_and_leaves_what_
 @pytest.mark.parametrize("ahead", [HOUR, DAY])
 @pytest_twisted.ensureDeferred
 async def test_a_clock_set_forward_makes_due_what_is_due_by_it(shop: Shop, ahead: float) -> None:
-    shop.timetable.start()
+    shop.due_jobs.start()
     trying = await tries_again(shop, 270)
     before, after = await shop.hand_over(
         *[new(run_at=shop.store.now() + round(1000 * (ahead + more))) for more in (-60, 60)]

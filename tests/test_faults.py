@@ -171,14 +171,14 @@ class Faulty:
         service = self.foreman.service
         inference = service.inference
         for _ in range(200):
-            if not self.simulator.connections and not len(service.doors.open):
+            if not self.simulator.connections and not len(service.connections.open):
                 break
             await deferLater(reactor, 0.01)
         assert self.simulator.connections == []
-        assert len(service.doors.open) == 0
+        assert len(service.connections.open) == 0
         assert (inference.gate.running, inference.gate.waiting, inference.embeddings.running) == ([], [], [])
         assert inference.when_idle().called
-        assert (inference._buffers.used, service.doors.bodies.used) == (0, 0)
+        assert (inference._buffers.used, service.connections.bodies.used) == (0, 0)
         for shape in SHAPES.values():
             assert looks_whole(shape, await hear(self.foreman.port, shape, None, HUNG))
         assert service.inventory.degraded is None

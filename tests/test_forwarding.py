@@ -80,4 +80,4 @@ def test_a_client_that_leaves_while_the_end_is_looked_for_is_never_heard_of(step
     for _ in range(20):
         step.turn()
     assert step.target.heard == []
-    assert len(step.service.doors.open) == 0
+    assert len(step.service.connections.open) == 0

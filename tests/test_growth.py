@@ -157,11 +157,11 @@ GUARDS = origins.OriginPolicy(frozenset({"*.example.com", "a*"}), ("https://*.ex
 READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], ...]]] = {
     "Prefer": (of_header(b"prefer", request_headers.wants_job), ((b"respond-async", b"x"), (b'x="', b"respond-async"))),
     "Idempotency-Key": (of_header(b"idempotency-key", request_headers.header_key), ((b'"', b'"'), (b'"', b""))),
-    "Content-Encoding": (of_header(b"content-encoding", lambda visit: request_headers.check_plain(visit, "")), ()),
+    "Content-Encoding": (of_header(b"content-encoding", lambda request: request_headers.check_plain(request, "")), ()),
     "Accept": (of_header(b"accept", streaming.wants_events), ((b"", b"text/event-stream"),)),
-    "If-None-Match": (of_header(b"if-none-match", lambda visit: artifacts._is_known(visit, b'"x"')), ((b"W/", b""),)),
-    "Range": (of_header(b"range", lambda visit: artifacts._part(visit, b"", 10)), ((b"bytes", b"x"), (b"bytes=", b"x"))),
-    "If-Range": (of_header(b"if-range", lambda visit: artifacts._part(visit, b"", 10)), ()),
+    "If-None-Match": (of_header(b"if-none-match", lambda request: artifacts._is_known(request, b'"x"')), ((b"W/", b""),)),
+    "Range": (of_header(b"range", lambda request: artifacts._part(request, b"", 10)), ((b"bytes", b"x"), (b"bytes=", b"x"))),
+    "If-Range": (of_header(b"if-range", lambda request: artifacts._part(request, b"", 10)), ()),
     "Content-Type of an artifact": (of_header(b"content-type", artifacts.kept_type), ()),
     "Connection": (lambda value: http_syntax.says_close([value]), ((b"", b"close"),)),
     "Connection on the way": (lambda value: headers.to_client([(b"Connection", value), (b"A", b"b")]), ()),
@@ -183,10 +183,10 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "an address with the token of its request": (lambda value: credentials.contains(value, b"x" * 32), ((b"/x?", b""),)),
     "a token": (lambda value: tokens.Tokens((tokens.Holder("a", b"x" * 32),)).who(value), ()),
     "a file of tokens": (of_text(tokens.read_file), ((b"a ", b" user"), (b"# ", b"\nx"))),
-    "the query of a list": (of_query(lambda visit: query_params.page(visit, sees_all=True)), (
+    "the query of a list": (of_query(lambda request: query_params.page(request, sees_all=True)), (
         (b"limit=", b""), (b"limit=", b"x"), (b"created_after=", b""), (b"before=", b""), (b"state=", b""), (b"metadata.", b"=x"),
         (b"model=", b""))),
-    "the query of a pruning": (of_query(lambda visit: query_params.pruned(visit, 0)), ((b"state=ended&ended_before=", b""),)),
+    "the query of a pruning": (of_query(lambda request: query_params.pruned(request, 0)), ((b"state=ended&ended_before=", b""),)),
     "an id": (of_text(query_params.ulid), ()),
     "seconds to wait": (of_text(jobs_routes._seconds), ((b"1.", b"x"), (b"1e", b""))),
     "a moment": (of_text(timestamps.read), ((b"2026-11-28T22:00:00.", b"Z"), (b"2026-11-28T22:00:00", b""))),

@@ -25,9 +25,9 @@ from support.raw_http import request
 
 @define
 class Told:
-    """A visit that remembers what its client was told."""
+    """A request that remembers what its client was told."""
 
-    way: Route
+    route: Route
     began_at: float = 0.0
     request_id: str = "0" * 24
     startedWriting: bool = False
@@ -40,7 +40,7 @@ class Told:
 
     @property
     def family(self) -> Family:
-        return self.way.family
+        return self.route.family
 
     @property
     def code(self) -> int:
@@ -85,10 +85,10 @@ class Waiting:
         self.clock = Clock()
         self.told = Told(Route(Lane.GATE, family, path), raw_headers=[(b"User-Agent", agent)] if agent else [])
         self.place = QueuePosition(3, Range(20.0, 42.0))
-        visit = cast("ClientRequest", self.told)
+        request = cast("ClientRequest", self.told)
         settings = HeartbeatPolicy(**{"after": 5.0, "after_unary": 240.0, **notices})
-        view = QueueHeartbeat(self.clock, self.clock.seconds, visit, RequestBody("m", stream), settings)
-        self.client = ClientResponder(visit, RequestRecord("id", "someone", path, "gate", 0.0), view)
+        view = QueueHeartbeat(self.clock, self.clock.seconds, request, RequestBody("m", stream), settings)
+        self.client = ClientResponder(request, RequestRecord("id", "someone", path, "gate", 0.0), view)
         self.client.waits(lambda: self.place)
 
     def pass_time(self, seconds: float) -> None:

@@ -97,13 +97,13 @@ def seen(answer: Response) -> dict[str, Any]:
 async def test_what_has_waited_is_what_a_direct_connection_gives(both: Both, path: str, stream: bool) -> None:
     data = asking(path, stream=stream)
     await both.answer(both.target_port, data)  # the model is loaded
-    both.target.world.random = Random(1)
+    both.target.state.random = Random(1)
     direct = await both.answer(both.target_port, data)
     running = await both.has_the_turn()
     waiting = both.answer(both.foreman.port, data)
     await deferLater(reactor, WAITS)
     assert len(both.foreman.service.inference.gate.waiting) == 1
-    both.target.world.random = Random(1)
+    both.target.state.random = Random(1)
     running.leave()
     await running.gone
     through = await waiting

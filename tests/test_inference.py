@@ -125,7 +125,7 @@ class HeardAsker:
     def __init__(self) -> None:
         self.status = 0
         self.pieces: list[bytes] = []
-        self.ending: Any = None
+        self.transition: Any = None
         self.producer: Any = None
         self.place: Callable[[], QueuePosition] | None = None
         self.pause_at = -1
@@ -142,10 +142,10 @@ class HeardAsker:
             self.producer.pauseProducing()
 
     def finish(self) -> None:
-        self.ending = "finished"
+        self.transition = "finished"
 
     def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
-        self.ending = problem
+        self.transition = problem
 
     def set_producer(self, producer: Any) -> None:
         self.producer = producer
@@ -154,17 +154,17 @@ class HeardAsker:
 class Asking:
     """One request, and how it went."""
 
-    def __init__(self, work: Work, path: str, body: bytes, asker: HeardAsker) -> None:
-        self.asker = asker
+    def __init__(self, work: Work, path: str, body: bytes, responder: HeardAsker) -> None:
+        self.responder = responder
         found = classify(b"POST", path.encode())
         assert isinstance(found, Route)
         wanted = request_body.read(path, body, None, b"application/json", b"")
-        question = TargetRequest(b"POST", path.encode(), [], body, len(body), found, wanted)
+        target_request = TargetRequest(b"POST", path.encode(), [], body, len(body), found, wanted)
         id_ = str(len(work.askings))
         self.record = RequestRecord(id_, "someone", path, found.lane.value, work.clock.seconds(), wanted.model)
         self.ticket = Ticket(id_, "someone", wanted.model, path, 0.0)
         self.results: list[Any] = []
-        self.running = Deferred.fromCoroutine(work.inference.run(question, asker, self.record, self.ticket))
+        self.running = Deferred.fromCoroutine(work.inference.run(target_request, responder, self.record, self.ticket))
         self.running.addBoth(self.results.append)
 
     def leave(self) -> None:
@@ -198,7 +198,7 @@ class Work:
         self.askings: list[Asking] = []
 
     def ask(
-        self, path: str = "/api/chat", asker: HeardAsker | None = None, body: bytes | None = None, **more: Any
+        self, path: str = "/api/chat", responder: HeardAsker | None = None, body: bytes | None = None, **more: Any
     ) -> Asking:
         value = {
             "model": "llama3",
@@ -208,7 +208,7 @@ class Work:
             **more,
         }
         text = json.dumps(value).encode() if body is None else body
-        self.askings.append(Asking(self, path, text, asker or HeardAsker()))
+        self.askings.append(Asking(self, path, text, responder or HeardAsker()))
         return self.askings[-1]
 
     def turn(self) -> None:
@@ -236,7 +236,11 @@ def test_a_chat_gets_its_answer_and_the_next_its_turn() -> None:
     work.clock.advance(1)
     call.say(LINE, LAST).end()
     assert first.results == [None]
-    assert (first.asker.status, first.asker.pieces, first.asker.ending) == (200, [LINE, LAST], "finished")
+    assert (first.responder.status, first.responder.pieces, first.responder.transition) == (
+        200,
+        [LINE, LAST],
+        "finished",
+    )
     record = first.record
     assert (record.turn_at, record.head_at, record.first_byte_at, record.outcome) == (0, 2, 3, "complete")
     assert (record.tokens_in, record.tokens_out, record.eval_seconds) == (3, 2, 0.5)
@@ -251,13 +255,13 @@ def test_a_chat_gets_its_answer_and_the_next_its_turn() -> None:
 def test_the_turn_passes_on_when_the_target_has_finished_though_the_reader_has_not() -> None:
     work = Work()
     slow, _ = work.ask(), work.ask()
-    slow.asker.pause_at = 1
+    slow.responder.pause_at = 1
     work.target.calls[0].begin().say(LINE, LINE, LAST).end()
     assert slow.results == []
     work.turn()
     assert len(work.target.calls) == 2
-    slow.asker.producer.resumeProducing()
-    assert (slow.results, slow.asker.ending) == ([None], "finished")
+    slow.responder.producer.resumeProducing()
+    assert (slow.results, slow.responder.transition) == ([None], "finished")
     work.target.calls[1].begin().say(LAST).end()
     work.check_nothing_is_left()
 
@@ -296,8 +300,8 @@ def test_embeddings_are_told_where_they_stand() -> None:
         work.ask("/api/embed")
     waiting = [work.ask("/v1/embeddings"), work.ask("/api/embeddings")]
     for number, asking in enumerate([work.askings[0], *waiting]):
-        assert asking.asker.place is not None
-        assert asking.asker.place() == QueuePosition(number, None)
+        assert asking.responder.place is not None
+        assert asking.responder.place() == QueuePosition(number, None)
 
 
 def test_who_waits_for_a_place_at_a_cloud_model_is_told_where_it_stands() -> None:
@@ -305,13 +309,13 @@ def test_who_waits_for_a_place_at_a_cloud_model_is_told_where_it_stands() -> Non
     cloud = work.inference.passages.cloud
     askings = [work.ask(model="x:cloud") for _ in range(cloud.share + 2)]
     for asking, number in ((askings[0], 0), (askings[-2], 1), (askings[-1], 2)):
-        assert asking.asker.place is not None
-        assert asking.asker.place() == QueuePosition(number, None)
+        assert asking.responder.place is not None
+        assert asking.responder.place() == QueuePosition(number, None)
     work.target.calls[0].begin().say(LAST).end()
     work.turn()
-    assert askings[-1].asker.place is not None
-    assert askings[-1].asker.place() == QueuePosition(1, None)
-    assert work.ask("/api/show").asker.place is None
+    assert askings[-1].responder.place is not None
+    assert askings[-1].responder.place() == QueuePosition(1, None)
+    assert work.ask("/api/show").responder.place is None
 
 
 def test_a_thousand_quick_chats_pass_in_order_without_deep_recursion() -> None:
@@ -368,8 +372,8 @@ def test_what_needs_no_turn_never_waits(path: str, more: dict[str, Any]) -> None
     passing = work.ask(path, **more)
     assert len(work.target.calls) == 2
     is_elsewhere = more.get("model", "llama3") not in {"llama3", ""}  # such a model may take its time
-    assert (passing.asker.place is not None) == is_elsewhere
-    assert passing.asker.place is None or passing.asker.place() == QueuePosition(0, None)
+    assert (passing.responder.place is not None) == is_elsewhere
+    assert passing.responder.place is None or passing.responder.place() == QueuePosition(0, None)
     work.target.calls[1].begin().say(LAST).end()
     assert passing.results == [None]
     assert passing.record.turn_at is None
@@ -392,8 +396,8 @@ def test_a_load_and_what_cannot_be_read_take_a_turn(path: str, body: bytes) -> N
     with suppress(errors.BadBody):
         waiting = work.ask(path, body=body)
         assert len(work.target.calls) == 1
-        assert waiting.asker.place is not None
-        assert waiting.asker.place().position == 1
+        assert waiting.responder.place is not None
+        assert waiting.responder.place().position == 1
         work.target.calls[0].begin().say(LAST).end()
         work.turn()
         assert work.target.calls[1].body == body
@@ -470,7 +474,7 @@ def test_whoever_leaves_during_the_answer_closes_the_connection_and_the_turn_pas
     assert work.target.calls[0].aborted
     work.turn()
     assert len(work.target.calls) == 2
-    assert leaver.asker.ending is None
+    assert leaver.responder.transition is None
     work.target.calls[1].begin().say(LAST).end()
     work.check_nothing_is_left()
 
@@ -478,7 +482,7 @@ def test_whoever_leaves_during_the_answer_closes_the_connection_and_the_turn_pas
 def test_a_slow_reader_who_leaves_after_the_targets_end_has_no_turn_to_lose() -> None:
     work = Work()
     slow, _, third = work.ask(), work.ask(), work.ask()
-    slow.asker.pause_at = 1
+    slow.responder.pause_at = 1
     work.target.calls[0].begin().say(LINE, LINE, LAST).end()
     work.turn()
     slow.leave()
@@ -550,8 +554,8 @@ def test_an_answer_that_breaks_off_is_broken_off_and_passes_the_turn_on() -> Non
     asking, _ = work.ask(), work.ask()
     work.target.calls[0].begin().say(LINE, LINE[:4]).end(ResponseFailed([]))
     assert asking.results == [None]
-    assert isinstance(asking.asker.ending, errors.ConnectionError)
-    assert (asking.record.outcome, asking.record.detail) == ("target failed", str(asking.asker.ending))
+    assert isinstance(asking.responder.transition, errors.ConnectionError)
+    assert (asking.record.outcome, asking.record.detail) == ("target failed", str(asking.responder.transition))
     work.turn()
     assert len(work.target.calls) == 2
 
@@ -561,7 +565,7 @@ def test_a_stream_without_its_end_marker_is_broken_off(path: str) -> None:
     work = Work()
     asking = work.ask(path)
     work.target.calls[0].begin().say(LINE).end()
-    assert (asking.asker.pieces, str(asking.asker.ending)) == (
+    assert (asking.responder.pieces, str(asking.responder.transition)) == (
         [LINE],
         "the target's answer ended without its end marker",
     )
@@ -584,7 +588,7 @@ def test_no_end_marker_is_expected_of_what_has_none(path: str, status: int, head
     work = Work()
     asking = work.ask(path)
     work.target.calls[0].begin(status, headers).say(LINE).end()
-    assert (asking.asker.pieces, asking.asker.ending) == ([LINE], "finished")
+    assert (asking.responder.pieces, asking.responder.transition) == ([LINE], "finished")
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(400, "complete"), (404, "complete"), (500, "target failed")])
@@ -592,7 +596,11 @@ def test_a_refusal_of_the_target_is_passed_on_whole(status: int, outcome: str) -
     work = Work()
     asking = work.ask()
     work.target.calls[0].begin(status, [(b"Content-Type", b"application/json")]).say(b'{"error":"no"}').end()
-    assert (asking.asker.status, asking.asker.pieces, asking.asker.ending) == (status, [b'{"error":"no"}'], "finished")
+    assert (asking.responder.status, asking.responder.pieces, asking.responder.transition) == (
+        status,
+        [b'{"error":"no"}'],
+        "finished",
+    )
     assert (asking.record.status, asking.record.outcome) == (status, outcome)
 
 
@@ -613,7 +621,7 @@ def test_an_asker_that_cannot_take_the_head_does_not_leave_the_target_running() 
             raise ZeroDivisionError
 
     work = Work()
-    asking, _ = work.ask(asker=Failing()), work.ask()
+    asking, _ = work.ask(responder=Failing()), work.ask()
     work.target.calls[0].begin()
     assert isinstance(asking.problem, ZeroDivisionError)
     assert work.target.calls[0].aborted
@@ -682,7 +690,7 @@ def test_stopping_breaks_off_what_runs_in_whatever_phase_it_is() -> None:
     work.target.failures = [errors.ConnectionError("refused", "nobody there")]
     away = work.ask()
     connecting, streaming, slow = work.ask(), work.ask(), work.ask()
-    slow.asker.pause_at = 1
+    slow.responder.pause_at = 1
     _, call, finished = work.target.calls
     call.begin().say(LINE)
     finished.begin().say(LINE, LAST).end()
@@ -691,7 +699,7 @@ def test_stopping_breaks_off_what_runs_in_whatever_phase_it_is() -> None:
     for each in (away, connecting):
         assert isinstance(each.problem, errors.Draining)
     for each in (streaming, slow):
-        assert isinstance(each.asker.ending, errors.Draining)
+        assert isinstance(each.responder.transition, errors.Draining)
         assert each.record.outcome == "stopped"
     assert all(each.is_over for each in work.target.calls)
     work.check_nothing_is_left()
@@ -705,7 +713,7 @@ def test_a_request_can_be_cancelled_by_its_id_by_whoever_may() -> None:
     assert isinstance(waiting.problem, errors.Cancelled)
     work.target.calls[0].begin().say(LINE)
     assert work.inference.cancel("0", lambda _: True)
-    assert isinstance(running.asker.ending, errors.Cancelled)
+    assert isinstance(running.responder.transition, errors.Cancelled)
     assert not work.inference.cancel("0", lambda _: True)
     work.check_nothing_is_left()
 

@@ -66,8 +66,8 @@ class FakeTarget:
         """Answer what was asked, both lists."""
         for _ in range(2):
             waiting, self.waiting = self.waiting, []
-            for question in waiting:
-                question.callback(None)
+            for target_request in waiting:
+                target_request.callback(None)
 
     @property
     def questions(self) -> int:
@@ -310,7 +310,7 @@ def test_a_list_that_has_not_changed_is_not_read_again(monkeypatch: pytest.Monke
     installed = poller.inventory.installed
     poller.clock.advance(30)
     assert poller.inventory.installed is installed
-    assert poller.inventory.stock() is poller.inventory.stock()
+    assert poller.inventory.snapshot() is poller.inventory.snapshot()
 
 
 def test_what_holds_jobs_is_said_and_since_when() -> None:
@@ -419,14 +419,14 @@ def test_whoever_asks_hears_of_a_question_that_was_put_after_that(story: list[st
     for event in story:
         if event == "refresh":
             before = poller.target.questions
-            asker = poller.inventory.refresh()
+            responder = poller.inventory.refresh()
 
             def hear(result: bool | Failure, before: int = before) -> None:
                 if not isinstance(result, Failure):
                     told.append(poller.target.questions > before)
 
-            asker.addBoth(hear)
-            asking.append(asker)
+            responder.addBoth(hear)
+            asking.append(responder)
         elif event == "fresh":
             poller.fresh()
         elif event == "leave" and asking:
@@ -441,7 +441,7 @@ def test_whoever_asks_hears_of_a_question_that_was_put_after_that(story: list[st
     poller.target.answer()
     poller.target.answer()
     assert all(told)
-    assert all(asker.called for asker in asking)
+    assert all(responder.called for responder in asking)
     poller.clock.advance(POLL_PATIENCE)
     assert poller.clock.getDelayedCalls() == []
 
@@ -631,10 +631,10 @@ def test_a_request_that_fails_makes_it_degraded_before_the_next_poll() -> None:
         ],
     ],
 )
-def test_a_name_is_found_as_ollama_finds_it(typed: str, standing: Availability) -> None:
+def test_a_name_is_found_as_ollama_finds_it(typed: str, availability: Availability) -> None:
     poller = Poller()
     poller.inventory.start()
-    assert poller.inventory.find(typed) is standing
+    assert poller.inventory.find(typed) is availability
 
 
 @pytest.mark.parametrize("typed", ["m@sha256:0123", "m:", "/m", "x" * 81, "", "x:local:cloud"])

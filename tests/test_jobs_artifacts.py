@@ -338,9 +338,9 @@ async def test_an_upload_whose_file_is_gone_stores_nothing(tmp_path: Path) -> No
 async def test_an_upload_is_stored_whole_although_its_request_closes_its_body(tmp_path: Path) -> None:
     received = artifacts.received
 
-    def left(visit: ClientRequest, name: str) -> Artifact | ArtifactFile:
-        artifact = received(visit, name)
-        visit.content.close()
+    def left(request: ClientRequest, name: str) -> Artifact | ArtifactFile:
+        artifact = received(request, name)
+        request.content.close()
         return artifact
 
     async with jobbench(tmp_path) as bench:

@@ -39,7 +39,7 @@ class Memory:
 
     clock: Clock
     late: bool
-    bells: Notifications = field(factory=Notifications)
+    notifications: Notifications = field(factory=Notifications)
     job: Job = JOB
     kept: dict[str, tuple[Stored, bytes]] = field(factory=dict)
     told: list[Event] = field(factory=list)
@@ -86,7 +86,7 @@ class Memory:
         self.kept[name] = Stored(self.job.id, info, self.job.fence), data
 
     def ring(self) -> None:
-        self.bells.ring(frozenset((JOB.id,)), False)
+        self.notifications.ring(frozenset((JOB.id,)), False)
 
 
 @define(eq=False)
@@ -237,7 +237,7 @@ def test_no_line_is_lost_or_doubled(
     errors = [data for kind, _, data in story.heard if kind == "error"]
     assert errors == ([] if succeeds else [{"error": "no"}])
     assert not clock.getDelayedCalls()
-    assert not story.memory.bells._waiting
+    assert not story.memory.notifications._waiting
 
 
 @given(steps=STEPS, cuts=CUTS, last=LAGS, succeeds=st.booleans(), late=st.booleans())

@@ -35,14 +35,14 @@ def read(**more: Any) -> NewJob:
     return jobs[0]
 
 
-def flaws(body: Any, reader: Reader = READER) -> list[tuple[str, str]]:
+def field_errors(body: Any, reader: Reader = READER) -> list[tuple[str, str]]:
     with pytest.raises(Problem) as raised:
         at_once(reader.read(body if isinstance(body, bytes) else json.dumps(body).encode()))
-    return [(flaw.pointer, flaw.detail) for flaw in raised.value.flaws]
+    return [(field_error.pointer, field_error.detail) for field_error in raised.value.field_errors]
 
 
 def places(**more: Any) -> list[str]:
-    return sorted(pointer for pointer, _ in flaws({**JOB, **more}))
+    return sorted(pointer for pointer, _ in field_errors({**JOB, **more}))
 
 
 # the fields
@@ -89,9 +89,9 @@ def test_what_a_field_cannot_have_is_named(name: str, bad: list[Any]) -> None:
 
 
 def test_what_is_missing_or_unknown_is_named_and_all_at_once() -> None:
-    assert sorted(pointer for pointer, _ in flaws({})) == ["/endpoint", "/payload"]
+    assert sorted(pointer for pointer, _ in field_errors({})) == ["/endpoint", "/payload"]
     assert places(prioritty=1, priority=11, max_attempts=0) == ["/max_attempts", "/prioritty", "/priority"]
-    (unknown,) = [detail for pointer, detail in flaws({**JOB, "prioritty": 1}) if pointer == "/prioritty"]
+    (unknown,) = [detail for pointer, detail in field_errors({**JOB, "prioritty": 1}) if pointer == "/prioritty"]
     assert "priority" in unknown
 
 
@@ -179,8 +179,8 @@ def judged(body: bytes) -> None:
         return
     assert problem.status in {400, 413}
     assert str(problem)
-    for flaw in problem.flaws:
-        assert flaw.pointer == "" or flaw.pointer.startswith("/")
+    for field_error in problem.field_errors:
+        assert field_error.pointer == "" or field_error.pointer.startswith("/")
 
 
 # the fingerprint
@@ -264,9 +264,9 @@ def test_a_body_with_many_flaws_or_long_ones_is_answered_briefly(body: str) -> N
     problem = raised.value
     assert len(problem_reply(problem).body) < 20_000
     assert peak < 2 * len(data) + 16_000_000
-    assert len(problem.flaws) <= MAX_NAMED + 1
-    if len(problem.flaws) > MAX_NAMED:
-        assert problem.flaws[-1].detail.startswith("and ")
+    assert len(problem.field_errors) <= MAX_NAMED + 1
+    if len(problem.field_errors) > MAX_NAMED:
+        assert problem.field_errors[-1].detail.startswith("and ")
         assert ", and " in str(problem)
 
 
@@ -274,7 +274,7 @@ def test_all_flaws_are_counted() -> None:
     with pytest.raises(Problem) as raised:
         at_once(READER.read(UNKNOWN.encode()))
     assert str(raised.value).endswith(", and 999 more")
-    assert (len(raised.value.flaws), raised.value.flaws[-1].detail) == (21, "and 980 more")
+    assert (len(raised.value.field_errors), raised.value.field_errors[-1].detail) == (21, "and 980 more")
 
 
 def test_a_body_that_is_larger_than_jobs_may_be_is_refused_before_it_is_read() -> None:

@@ -21,8 +21,8 @@ CAME_BACK = "has come back to the foreman that sent it"
 
 def joined(factory: Any, its_clock: Clock, to: Doorstep) -> Any:
     """A connection of foreman to the door of a foreman."""
-    protocol, door = factory.buildProtocol(None), to.service.doors.buildProtocol(None)
-    near, far = Line(its_clock, protocol), Line(to.clock, door)
+    protocol, connection = factory.buildProtocol(None), to.service.connections.buildProtocol(None)
+    near, far = Line(its_clock, protocol), Line(to.clock, connection)
 
     def pass_on(source: Line, goal: Line) -> None:
         data = bytes(source.sent)
@@ -33,7 +33,7 @@ def joined(factory: Any, its_clock: Clock, to: Doorstep) -> Any:
     near.on_write = lambda: pass_on(near, far)
     far.on_write = lambda: pass_on(far, near)
     protocol.makeConnection(near)
-    door.makeConnection(far)
+    connection.makeConnection(far)
     return protocol
 
 
@@ -52,7 +52,7 @@ def leading(*ways: tuple[Doorstep, Doorstep]) -> Iterator[None]:
 
 def named(step: Doorstep, mark: bytes) -> Doorstep:
     """Give a foreman another name than the other one of the test has."""
-    step.service._entrance.mark = step.service.inference._client._mark = mark
+    step.service._admission.mark = step.service.inference._client._mark = mark
     return step
 
 
@@ -64,7 +64,7 @@ def asked(data: bytes, method: str, first: Doorstep, *others: Doorstep) -> tuple
         for step in (first, *others):
             step.turn(3)
     (answer,) = caller.answers(method)
-    return answer, sum(len(step.service.doors.open) for step in (first, *others))
+    return answer, sum(len(step.service.connections.open) for step in (first, *others))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_foremans_own_questions_end_too() -> None:
         degraded = step.service.inventory.degraded
         assert degraded is not None
         assert CAME_BACK in degraded.detail
-        assert len(step.service.doors.open) <= 2
+        assert len(step.service.connections.open) <= 2
 
 
 def test_the_version_in_which_a_client_asks_stands_in_via() -> None:

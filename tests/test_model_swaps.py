@@ -37,7 +37,7 @@ class Lists:
     """Lists of what is loaded, one after another."""
 
     def __init__(self) -> None:
-        self.rivals = ExclusiveModels()
+        self.exclusive = ExclusiveModels()
         self.at = 0.0
 
     def saw(self, *loaded: str, after: float = 1.0, expires: float = 300.0, dated: bool = True) -> None:
@@ -45,11 +45,11 @@ class Lists:
         now = START + timedelta(seconds=self.at)
         until = (now + timedelta(seconds=expires)).isoformat()
         headers = [(b"Date", format_datetime(now, usegmt=True).encode())] if dated else []
-        self.rivals.saw([Running(name, expires_at=until) for name in loaded], headers, self.at, self.at)
+        self.exclusive.saw([Running(name, expires_at=until) for name in loaded], headers, self.at, self.at)
 
     def are(self, one: str, other: str) -> bool:
         key = model_names.parse(other).key
-        return key in self.rivals.of(one, self.at)
+        return key in self.exclusive.of(one, self.at)
 
 
 def test_a_model_that_is_gone_too_early_made_room_for_the_one_that_came() -> None:
@@ -79,7 +79,7 @@ def test_a_model_that_has_expired_or_was_unloaded_made_no_room() -> None:
     lists.saw("chat", expires=10)
     lists.saw("embed", after=20)
     assert not lists.are("chat", "embed")
-    lists.rivals.unloaded("embed:latest")
+    lists.exclusive.unloaded("embed:latest")
     lists.saw("chat")
     assert not lists.are("chat", "embed")
 
@@ -88,7 +88,7 @@ def test_a_model_that_has_answered_and_is_not_listed_had_to_make_room() -> None:
     """Where another waits for its load already, the one that has answered is never seen."""
     lists = Lists()
     lists.saw("chat")
-    lists.rivals.answered("embed", "e" * 64, lists.at)
+    lists.exclusive.answered("embed", "e" * 64, lists.at)
     lists.saw("chat", after=0.0)
     assert lists.are("chat", "embed")
 
@@ -96,7 +96,7 @@ def test_a_model_that_has_answered_and_is_not_listed_had_to_make_room() -> None:
 def test_a_list_that_was_asked_for_before_an_answer_says_nothing_of_it() -> None:
     lists = Lists()
     lists.saw("chat")
-    lists.rivals.answered("embed", "", lists.at + 2)
+    lists.exclusive.answered("embed", "", lists.at + 2)
     lists.saw("chat", after=1)
     assert not lists.are("chat", "embed")
     lists.saw("chat", after=30)
@@ -105,15 +105,15 @@ def test_a_list_that_was_asked_for_before_an_answer_says_nothing_of_it() -> None
 
 def test_a_model_that_is_loaded_by_another_name_is_there() -> None:
     lists = Lists()
-    lists.rivals.answered("other", "d" * 64, 0.0)
+    lists.exclusive.answered("other", "d" * 64, 0.0)
     running = [Running("chat", expires_at="2030-01-01T00:00:00Z"), Running("same", digest="d" * 64)]
-    lists.rivals.saw(running, [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")], 0.0, 0.0)
+    lists.exclusive.saw(running, [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")], 0.0, 0.0)
     assert not lists.are("chat", "other")
 
 
 def test_a_target_that_keeps_no_model_teaches_nothing() -> None:
     lists = Lists()
-    lists.rivals.answered("embed", "", 0.0)
+    lists.exclusive.answered("embed", "", 0.0)
     lists.saw("chat", after=0.0, expires=0.0)
     assert not lists.are("chat", "embed")
 
@@ -145,20 +145,20 @@ def test_lists_without_a_date_or_with_odd_times_teach_nothing() -> None:
         "\ud83d",
         "9" * 10_000,
     ):
-        rivals = ExclusiveModels()
+        exclusive = ExclusiveModels()
         date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
-        rivals.saw([Running("chat", expires_at=moment)], date, 1.0, 1.0)
-        rivals.saw([Running("embed")], date, 2.0, 2.0)
-        assert not rivals.of("chat", 2.0) or moment.startswith("9999")
+        exclusive.saw([Running("chat", expires_at=moment)], date, 1.0, 1.0)
+        exclusive.saw([Running("embed")], date, 2.0, 2.0)
+        assert not exclusive.of("chat", 2.0) or moment.startswith("9999")
     for value in (b"", b"never", b"Sat, 28 Nov 99999999999 00:00:00 GMT", b"\xff" * 10_000):
-        rivals.saw([Running("chat")], [(b"Date", value)], 3.0, 3.0)
+        exclusive.saw([Running("chat")], [(b"Date", value)], 3.0, 3.0)
 
 
 def test_what_is_kept_of_many_pairs_is_bounded() -> None:
     lists = Lists()
     for number in range(2000):
         lists.saw(f"m{number}", after=0.1)
-    assert len(lists.rivals._pairs) <= 256
+    assert len(lists.exclusive._pairs) <= 256
     assert lists.are("m1999", "m1998")
 
 
@@ -169,10 +169,10 @@ def test_what_is_kept_of_many_pairs_is_bounded() -> None:
 def work() -> Work:
     """A target that was seen to hold either ``llama3`` or ``embed``."""
     made = Work()
-    rivals = made.inference.inventory.rivals
+    exclusive = made.inference.inventory.exclusive
     date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
-    rivals.saw([Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
-    rivals.saw([Running("embed", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
+    exclusive.saw([Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
+    exclusive.saw([Running("embed", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
     return made
 
 
@@ -239,7 +239,7 @@ def test_those_that_go_together_keep_the_way_open_for_a_bounded_time(work: Work)
 @pytest.mark.parametrize("model", ["other", "embed"])
 def test_where_both_fit_nobody_waits(work: Work, model: str) -> None:
     if model == "embed":
-        work.inference.inventory.rivals.saw([Running("embed"), Running("llama3")], [], 0.0, 0.0)
+        work.inference.inventory.exclusive.saw([Running("embed"), Running("llama3")], [], 0.0, 0.0)
     work.ask()
     work.ask("/api/embed", model=model)
     assert paths(work) == [b"POST /api/chat", b"POST /api/embed"]
@@ -263,8 +263,8 @@ def test_who_leaves_while_it_waits_is_never_asked_for(work: Work) -> None:
 def test_how_many_wait_is_bounded() -> None:
     made = Work(max_queue=3)
     date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
-    made.inference.inventory.rivals.saw([Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
-    made.inference.inventory.rivals.saw([Running("embed")], date, 0.0, 0.0)
+    made.inference.inventory.exclusive.saw([Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
+    made.inference.inventory.exclusive.saw([Running("embed")], date, 0.0, 0.0)
     made.ask()
     askings = [embedding(made) for _ in range(4)]
     assert isinstance(askings[3].problem, errors.QueueFull)
@@ -315,15 +315,15 @@ def test_an_embedding_that_waits_for_chats_is_told_where_it_stands(work: Work) -
     work.ask()
     askings = [embedding(work) for _ in range(3)]
     for number, asking in enumerate(askings, 1):
-        assert asking.asker.place is not None
-        assert asking.asker.place().position == number
+        assert asking.responder.place is not None
+        assert asking.responder.place().position == number
     askings[0].leave()
     work.clock.advance(1)
-    assert askings[2].asker.place is not None
-    assert askings[2].asker.place().position == 2
+    assert askings[2].responder.place is not None
+    assert askings[2].responder.place().position == 2
     work.target.calls[0].begin().say(LAST).end()
     wait(work, 2)
-    assert askings[2].asker.place().position == 0
+    assert askings[2].responder.place().position == 0
     assert work.inference.embeddings.held == {}
 
 

@@ -152,8 +152,8 @@ def check(step: Doorstep, data: bytes, pieces: list[bytes]) -> None:
         ]
         assert same, f"{heard} is not what others read: {read}"
         del read[: same[0] + 1]
-    assert step.service.doors.bodies.used == 0
-    assert len(step.service.doors.open) == 0
+    assert step.service.connections.bodies.used == 0
+    assert len(step.service.connections.open) == 0
     assert all(one.line.lost for one in step.target.conversations)
 
 

@@ -54,7 +54,7 @@ def test_who_takes_nothing_holds_a_piece_and_is_cut_off(step: Doorstep) -> None:
     assert caller.line.ended == ""
     step.wait(3, 1)
     assert caller.line.ended == "reset"
-    assert len(step.service.doors.open) == 0
+    assert len(step.service.connections.open) == 0
 
 
 def test_who_leaves_in_the_middle_leaves_nothing_behind(step: Doorstep) -> None:
@@ -63,7 +63,7 @@ def test_who_leaves_in_the_middle_leaves_nothing_behind(step: Doorstep) -> None:
     caller.send(QUESTION)
     caller.leave()
     step.wait(1)
-    assert len(step.service.doors.open) == 0
+    assert len(step.service.connections.open) == 0
 
 
 def test_a_list_that_fits_is_sent_at_once_and_head_has_no_body(step: Doorstep) -> None:

@@ -44,10 +44,10 @@ def test_among_each_the_first_to_come_is_the_first_to_go() -> None:
 
 @given(st.lists(st.sampled_from("pj"), max_size=60), st.integers(0, 60))
 def test_of_any_crowd_everybody_is_served_in_order_and_overdue_jobs_get_every_fourth_turn(
-    crowd: list[str], overdue_after: int
+    tracked: list[str], overdue_after: int
 ) -> None:
-    people = deque(person(str(number)) for number, kind in enumerate(crowd) if kind == "p")
-    jobs = deque(job(str(number), float(overdue_after)) for number, kind in enumerate(crowd) if kind == "j")
+    people = deque(person(str(number)) for number, kind in enumerate(tracked) if kind == "p")
+    jobs = deque(job(str(number), float(overdue_after)) for number, kind in enumerate(tracked) if kind == "j")
     served: list[Ticket] = []
     since_job = 0
     while people or jobs:

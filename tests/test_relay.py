@@ -28,7 +28,7 @@ class HeardReader:
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
-        self.ending: str | errors.ForemanError = ""
+        self.transition: str | errors.ForemanError = ""
         self.between_pieces: bool | None = None
         self.producer: Any = None
 
@@ -36,10 +36,10 @@ class HeardReader:
         self.pieces.append(piece)
 
     def finish(self) -> None:
-        self.ending = "finished"
+        self.transition = "finished"
 
     def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
-        self.ending, self.between_pieces = problem, between_pieces
+        self.transition, self.between_pieces = problem, between_pieces
 
     def set_producer(self, producer: Any) -> None:
         self.producer = producer
@@ -93,7 +93,7 @@ def test_each_line_is_one_write_and_the_last_one_ends_the_answer(answering: Answ
     answering.say(LINE[10:] + LAST)
     answering.end()
     assert answering.reader.pieces == [LINE, LINE, LAST]
-    assert answering.reader.ending == "finished"
+    assert answering.reader.transition == "finished"
     assert answering.outcomes == ["complete"]
     assert answering.relay.tally is not None
     assert answering.relay.tally.completion_tokens == 2
@@ -156,7 +156,7 @@ def test_a_reader_that_takes_nothing_while_the_buffer_is_full_is_cut_off_after_t
     answering.clock.advance(59)
     assert answering.answered == []
     answering.clock.advance(1)
-    assert isinstance(answering.reader.ending, errors.ReaderStalled)
+    assert isinstance(answering.reader.transition, errors.ReaderStalled)
     assert answering.aborted
     assert answering.answered == [None]
     assert answering.outcomes == ["client left"]
@@ -170,7 +170,7 @@ def test_a_reader_that_takes_a_little_now_and_then_is_not_cut_off(answering: Ans
     for _ in range(10):
         answering.clock.advance(50)
         answering.relay.resumeProducing()
-    assert answering.reader.ending == ""
+    assert answering.reader.transition == ""
 
 
 def test_a_reader_that_never_takes_the_rest_of_a_whole_answer_is_cut_off_too(answering: Answering) -> None:
@@ -179,7 +179,7 @@ def test_a_reader_that_never_takes_the_rest_of_a_whole_answer_is_cut_off_too(ans
     answering.end()
     assert answering.answered == [None]
     answering.clock.advance(60)
-    assert isinstance(answering.reader.ending, errors.ReaderStalled)
+    assert isinstance(answering.reader.transition, errors.ReaderStalled)
     assert answering.shared.used == 0
 
 
@@ -188,10 +188,10 @@ def test_a_target_that_says_nothing_between_lines_is_given_up(answering: Answeri
     answering.clock.advance(599)
     answering.say(LINE)
     answering.clock.advance(599)
-    assert answering.reader.ending == ""
+    assert answering.reader.transition == ""
     answering.clock.advance(1)
-    assert isinstance(answering.reader.ending, errors.ConnectionError)
-    assert answering.reader.ending.why == "silence"
+    assert isinstance(answering.reader.transition, errors.ConnectionError)
+    assert answering.reader.transition.why == "silence"
     assert answering.aborted
     assert answering.outcomes == ["target failed"]
 
@@ -208,7 +208,7 @@ def test_a_pause_of_foreman_is_no_silence_of_the_target_and_no_stalling_of_the_r
     answering.relay.resumeProducing()
     answering.say(LAST)
     answering.end()
-    assert answering.reader.ending == "finished"
+    assert answering.reader.transition == "finished"
     assert answering.clock.getDelayedCalls() == []
 
 
@@ -227,14 +227,14 @@ def test_a_target_that_was_paused_is_not_silent(answering: Answering) -> None:
     for _ in range(20):
         answering.clock.advance(50)
         answering.relay.resumeProducing()
-    assert answering.reader.ending == ""
+    assert answering.reader.transition == ""
 
 
 def test_a_torn_answer_is_broken_off_behind_its_last_whole_line(answering: Answering) -> None:
     answering.say(LINE + LINE[:20])
     answering.end(ResponseFailed([Failure(ConnectionLost())]))
     assert answering.reader.pieces == [LINE]
-    assert isinstance(answering.reader.ending, errors.ConnectionError)
+    assert isinstance(answering.reader.transition, errors.ConnectionError)
     assert answering.reader.between_pieces is True
     assert answering.outcomes == ["target failed"]
 
@@ -243,10 +243,10 @@ def test_a_torn_answer_reaches_a_slow_reader_before_it_is_broken_off(answering: 
     answering.relay.pauseProducing()
     answering.say(LINE * 2)
     answering.end(ResponseFailed([Failure(ConnectionLost())]))
-    assert answering.reader.ending == ""
+    assert answering.reader.transition == ""
     answering.relay.resumeProducing()
     assert answering.reader.pieces == [LINE, LINE]
-    assert isinstance(answering.reader.ending, errors.ConnectionError)
+    assert isinstance(answering.reader.transition, errors.ConnectionError)
 
 
 def test_a_body_that_ends_with_its_connection_is_whole_only_with_an_end_marker() -> None:
@@ -256,8 +256,8 @@ def test_a_body_that_ends_with_its_connection_is_whole_only_with_an_end_marker()
     with_marker.say(LAST)
     for answering in (with_marker, without):
         answering.end(PotentialDataLoss())
-    assert with_marker.reader.ending == "finished"
-    assert isinstance(without.reader.ending, errors.ConnectionError)
+    assert with_marker.reader.transition == "finished"
+    assert isinstance(without.reader.transition, errors.ConnectionError)
 
 
 def test_half_a_line_of_a_body_that_ends_with_its_connection_is_not_passed_on(answering: Answering) -> None:
@@ -295,7 +295,7 @@ def test_whole_framing_passes_its_last_line_on_whatever_it_is(answering: Answeri
 def test_who_is_to_blame_for_a_broken_answer(answering: Answering, problem: errors.ForemanError, outcome: str) -> None:
     answering.say(LINE + LINE[:3])
     answering.relay.give_up(problem)
-    assert (answering.reader.ending, answering.outcomes, answering.answered) == (problem, [outcome], [None])
+    assert (answering.reader.transition, answering.outcomes, answering.answered) == (problem, [outcome], [None])
     assert answering.aborted
     answering.relay.give_up(errors.Draining("again"))
     assert answering.outcomes == [outcome]
@@ -326,7 +326,7 @@ def test_an_answer_without_end_marker_in_whole_framing_passes_as_it_is_and_count
 ) -> None:
     answering.say(LINE)
     answering.end()
-    assert answering.reader.ending == "finished"
+    assert answering.reader.transition == "finished"
     assert answering.outcomes == ["incomplete"]
 
 
@@ -353,7 +353,7 @@ def test_a_stream_with_its_end_marker_is_whole_whatever_comes_behind_it(
         if said and not (kind == "ndjson" and said.startswith(b":")):
             answering.say(said)
     answering.end()
-    assert answering.reader.ending == "finished"
+    assert answering.reader.transition == "finished"
     assert answering.reader.pieces[:3] == [piece, piece, end]
 
 
@@ -366,7 +366,7 @@ def test_a_stream_that_ends_properly_without_its_end_marker_is_broken_off_betwee
     answering.say(piece + piece + (end[: len(end) // 2] if half else b""))
     answering.end()
     assert b"".join(answering.reader.pieces) == piece + piece
-    assert isinstance(answering.reader.ending, errors.ConnectionError)
+    assert isinstance(answering.reader.transition, errors.ConnectionError)
     assert answering.reader.between_pieces is True
     assert answering.outcomes == ["target failed"]
 
@@ -405,7 +405,7 @@ def test_the_end_in_a_line_that_is_too_long_to_be_kept_whole_counts() -> None:
 def test_an_error_line_of_the_target_counts_as_its_failure(answering: Answering) -> None:
     answering.say(LINE + b'{"error":"an error was encountered while running the model: unexpected EOF"}\n')
     answering.end()
-    assert answering.reader.ending == "finished"
+    assert answering.reader.transition == "finished"
     assert answering.outcomes == ["target failed"]
 
 
@@ -421,4 +421,4 @@ def test_a_reader_who_leaves_stops_the_target_at_once(answering: Answering, whic
     answering.say(LINE)
     answering.end(ResponseFailed([]))
     assert answering.reader.pieces == [LINE]
-    assert answering.reader.ending == ""
+    assert answering.reader.transition == ""

@@ -116,9 +116,9 @@ def plainly(path: str, members: Iterable[Member]) -> RequestBody:
                 raise Refused
             unloads = DURATIONS[value] is True if isinstance(value, str) else value is not None and 0 <= value < 1e-9
     idle = (path == CHAT and not messages) or (path == GENERATE and not prompt)
-    errand = Intent.RUN if not idle else Intent.UNLOAD if unloads else Intent.LOAD
+    intent = Intent.RUN if not idle else Intent.UNLOAD if unloads else Intent.LOAD
     named = model or name
-    return RequestBody(named if named.strip() else None, path in streams if stream is None else stream, errand)
+    return RequestBody(named if named.strip() else None, path in streams if stream is None else stream, intent)
 
 
 def outcome(path: str, body: bytes | mmap.mmap | memoryview) -> RequestBody | str:
@@ -357,7 +357,7 @@ def test_what_ollama_refuses_is_left_to_it(body: bytes) -> None:
 
 
 def test_a_null_is_an_empty_object() -> None:
-    assert read(CHAT, b" null ") == RequestBody(None, stream=True, errand=Intent.LOAD)
+    assert read(CHAT, b" null ") == RequestBody(None, stream=True, intent=Intent.LOAD)
     assert read("/v1/messages", b"null") == RequestBody(None, stream=False)
 
 
@@ -385,7 +385,7 @@ def test_a_keep_alive_is_read_as_a_duration(duration: str) -> None:
     if zero is None:
         assert not found.sure
     else:
-        assert found.errand is (Intent.UNLOAD if zero else Intent.LOAD)
+        assert found.intent is (Intent.UNLOAD if zero else Intent.LOAD)
 
 
 @pytest.mark.parametrize(
@@ -407,8 +407,8 @@ def test_a_keep_alive_is_read_as_a_duration(duration: str) -> None:
         ("/v1/completions", '"keep_alive":0', Intent.RUN),
     ],
 )
-def test_loading_and_unloading_are_told_from_running(path: str, fields: str, errand: Intent) -> None:
-    assert read(path, f'{{"model":"m",{fields}}}'.encode()).errand is errand
+def test_loading_and_unloading_are_told_from_running(path: str, fields: str, intent: Intent) -> None:
+    assert read(path, f'{{"model":"m",{fields}}}'.encode()).intent is intent
 
 
 @pytest.mark.parametrize("path", [*NATIVE, *V1])
@@ -575,10 +575,10 @@ def test_recorded_answers_show_that_the_body_was_read_right() -> None:
         assert found.sure, name
         content_type = dict(heard["headers"])["Content-Type"]
         streamed = content_type in {"application/x-ndjson", "text/event-stream"}
-        assert streamed == (found.stream and found.errand is Intent.RUN), name
+        assert streamed == (found.stream and found.intent is Intent.RUN), name
         ends = {Intent.LOAD: '"done_reason":"load"', Intent.UNLOAD: '"done_reason":"unload"'}
-        for errand, mark in ends.items():
-            assert (found.errand is errand) == (mark in heard["body"]), name
+        for intent, mark in ends.items():
+            assert (found.intent is intent) == (mark in heard["body"]), name
         compared += 1
     assert compared > 80
 

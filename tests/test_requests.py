@@ -144,8 +144,8 @@ def test_a_doubtful_request_does_what_its_rule_says(name: str) -> None:
             check(step, caller, doubtful)
             step.wait(1000, 10)
             assert caller.line.lost
-            assert step.service.doors.bodies.used == 0
-            assert len(step.service.doors.open) == 0
+            assert step.service.connections.bodies.used == 0
+            assert len(step.service.connections.open) == 0
 
 
 def test_the_corpus_is_large_enough() -> None:

@@ -59,11 +59,11 @@ class Attic:
 
     async def clean(self, **variables: str) -> None:
         """One round of the housekeeping, with these settings."""
-        housekeeping = Retention(reactor, self.store, keeping(settings(1, **variables)), patience=0)
-        housekeeping.start()
-        while housekeeping._round is None or not housekeeping._round.called:
+        retention = Retention(reactor, self.store, keeping(settings(1, **variables)), patience=0)
+        retention.start()
+        while retention._round is None or not retention._round.called:
             await deferLater(reactor, 0.01)
-        await housekeeping.stop()
+        await retention.stop()
 
 
 @pytest_twisted.async_yield_fixture
@@ -167,11 +167,11 @@ class Watched:
 
     attic: Attic
     clock: Clock = field(factory=Clock)
-    housekeeping: Retention = field(init=False)
+    retention: Retention = field(init=False)
 
     async def begin(self) -> None:
-        self.housekeeping = Retention(self.clock, self.attic.store, keeping(settings(1)))
-        self.housekeeping.start()
+        self.retention = Retention(self.clock, self.attic.store, keeping(settings(1)))
+        self.retention.start()
         await self.round_is_over()
 
     async def pass_time(self, seconds: float) -> None:
@@ -182,7 +182,7 @@ class Watched:
             await self.round_is_over()
 
     async def round_is_over(self) -> None:
-        while self.housekeeping._round is None or not self.housekeeping._round.called:
+        while self.retention._round is None or not self.retention._round.called:
             await deferLater(reactor, 0.002)
             self.clock.advance(0.06)
             self.attic.wall[0] += 0.06
@@ -202,7 +202,7 @@ async def test_a_step_of_the_wall_clock_forgets_nothing_until_it_has_gone_evenly
     assert await attic.there() == {answer}
     await watched.pass_time(3 * EVERY)
     assert await attic.there() == set()
-    await watched.housekeeping.stop()
+    await watched.retention.stop()
 
 
 @pytest_twisted.ensureDeferred
@@ -216,7 +216,7 @@ async def test_a_step_that_is_taken_back_forgets_nothing(attic: Attic) -> None:
     attic.wall[0] -= 8 * DAY
     await watched.pass_time(2 * CALM)
     assert await attic.there() == {answer}
-    await watched.housekeeping.stop()
+    await watched.retention.stop()
 
 
 @pytest.mark.parametrize("away", [8 * DAY, -DAY, AWAY + 60])
@@ -226,7 +226,7 @@ async def test_a_step_while_foreman_was_away_is_a_step(attic: Attic, away: float
     (answer,) = await attic.keep("succeeded")
     await watched.begin()
     await watched.pass_time(2 * CALM)
-    await watched.housekeeping.stop()
+    await watched.retention.stop()
     attic.wall[0] += away
     again = ClockWatch(Clock(), attic.store)
     assert await again.calm() == 0
@@ -238,7 +238,7 @@ async def test_a_short_restart_does_not_begin_the_wait_anew(attic: Attic) -> Non
     watched = Watched(attic)
     await watched.begin()
     await watched.pass_time(2 * CALM)
-    await watched.housekeeping.stop()
+    await watched.retention.stop()
     attic.wall[0] += AWAY / 2
     assert await ClockWatch(Clock(), attic.store).calm() >= CALM
 
@@ -248,7 +248,7 @@ async def test_the_time_away_counts_from_the_end_and_not_from_the_last_note(atti
     watched = Watched(attic)
     await watched.begin()
     await watched.pass_time(2 * CALM + NOTE_EVERY - 2 * EVERY)
-    await watched.housekeeping.stop()
+    await watched.retention.stop()
     noted = await attic.store.noted_clock()
     assert noted is not None
     assert attic.wall[0] - noted[0] / 1000 < 1
@@ -259,7 +259,7 @@ async def test_the_time_away_counts_from_the_end_and_not_from_the_last_note(atti
     await watched.pass_time(2 * EVERY)
     before = await attic.store.noted_clock()
     attic.wall[0] += DAY
-    await watched.housekeeping.stop()
+    await watched.retention.stop()
     assert await attic.store.noted_clock() == before
 
 
@@ -277,14 +277,14 @@ async def test_a_clock_that_was_noted_by_nobody_or_badly_is_not_trusted(attic: A
 async def test_what_is_kept_for_a_moment_only_waits_no_longer_than_that(attic: Attic) -> None:
     await attic.keep("succeeded")
     clock = Clock()
-    housekeeping = Retention(clock, attic.store, {"succeeded": 2 * EVERY})
+    retention = Retention(clock, attic.store, {"succeeded": 2 * EVERY})
     watched = Watched(attic, clock)
-    watched.housekeeping = housekeeping
-    housekeeping.start()
+    watched.retention = retention
+    retention.start()
     await watched.round_is_over()
     await watched.pass_time(4 * EVERY)
     assert await attic.there() == set()
-    await housekeeping.stop()
+    await retention.stop()
 
 
 # deleted is gone

@@ -129,7 +129,7 @@ def test_a_body_that_still_comes_is_not_waited_for(step: Doorstep, path: Path, t
     assert answer.status == 401
     step.wait(60)
     assert alice.closed
-    assert step.service.doors.bodies.used == 0
+    assert step.service.connections.bodies.used == 0
     assert all(one.line.disconnecting or one.line.lost for one in step.target.asked)
 
 
@@ -159,10 +159,10 @@ async def test_who_follows_a_job_is_told_and_cut_off(tmp_path: Path, what: str, 
             client.send(bench.request("GET", f"/jobs/{id_}/{what}", b"", ("Accept", accept), token=token))
             await until(lambda client=client: b"\r\n\r\n" in client.received)  # type: ignore[misc]
             clients.append(client)
-        kept = tuple(one for one in bench.doors.entrance.tokens.holders if one.name != "alice")
-        bench.doors.entrance.tokens = Tokens(kept, required=True)
-        log = bench.doors.entrance.access_log
-        ended = end_revoked(bench.doors.open, bench.doors.entrance.tokens, lambda _id, _why: False, log)
+        kept = tuple(one for one in bench.connections.admission.tokens.holders if one.name != "alice")
+        bench.connections.admission.tokens = Tokens(kept, required=True)
+        log = bench.connections.admission.access_log
+        ended = end_revoked(bench.connections.open, bench.connections.admission.tokens, lambda _id, _why: False, log)
         assert ended == 1
         answer = await clients[0].done
         assert b"the token of this request was revoked" in answer.body
@@ -178,10 +178,10 @@ async def test_who_waits_for_a_job_is_sent_away_and_the_job_stays(tmp_path: Path
         id_ = await bench.submit()
         client = await connect(bench.port)
         client.send(bench.request("GET", f"/jobs/{id_}?wait=200"))
-        await until(lambda: any(door.requests for door in bench.doors.open))
-        entrance = bench.doors.entrance
-        entrance.tokens = Tokens((Holder("root", digest(ADMIN), admin=True),), required=True)
-        assert end_revoked(bench.doors.open, entrance.tokens, lambda _id, _why: False, entrance.access_log) == 1
+        await until(lambda: any(connection.requests for connection in bench.connections.open))
+        admission = bench.connections.admission
+        admission.tokens = Tokens((Holder("root", digest(ADMIN), admin=True),), required=True)
+        assert end_revoked(bench.connections.open, admission.tokens, lambda _id, _why: False, admission.access_log) == 1
         assert (await client.done).status == 401
         assert (await bench.ask("GET", f"/jobs/{id_}", token=ADMIN)).status == 200
         assert (await bench.ask("GET", f"/jobs/{id_}", token=BOB)).status == 401

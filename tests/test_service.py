@@ -172,12 +172,12 @@ async def test_two_hundred_who_come_at_once_are_answered_at_once(house: Builder)
     for each in sockets:
         each.setblocking(False)
         each.connect_ex(("127.0.0.1", one.foreman.port))
-    await until(lambda: len(one.service.doors.open) == 200)
+    await until(lambda: len(one.service.connections.open) == 200)
     # A connection that found no room is tried again by the system a second later.
     assert reactor.seconds() - came < 0.9
     for each in sockets:
         each.close()
-    await until(lambda: not len(one.service.doors.open))
+    await until(lambda: not len(one.service.connections.open))
 
 
 # stopping
@@ -335,7 +335,7 @@ async def slow(house: Builder) -> AsyncIterator[tuple[House, SlowReader]]:
     await until(lambda: not gate.running)
     yield one, reader
     reader.socket.close()
-    await until(lambda: not len(one.service.doors.open))
+    await until(lambda: not len(one.service.connections.open))
 
 
 @pytest_twisted.ensureDeferred
@@ -358,7 +358,7 @@ async def test_a_reader_that_never_reads_is_not_waited_for_beyond_the_patience(
     one, _ = slow
     one.service._config = settings(1, drain_timeout="0.1s")
     await one.stop()
-    assert len(one.service.doors.open) == 0
+    assert len(one.service.connections.open) == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -450,4 +450,4 @@ def test_who_may_come_in_is_what_the_settings_name(tmp_path: Path) -> None:
 
 def test_large_bodies_of_jobs_take_turns_with_those_of_all_other_requests() -> None:
     with doorstep() as step:
-        assert step.service._jobs._intake._cooperator is step.service.inference.cooperator
+        assert step.service._jobs._submissions._cooperator is step.service.inference.cooperator

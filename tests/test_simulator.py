@@ -74,12 +74,12 @@ class World:
 
 
 def test_tokens_come_at_their_pace() -> None:
-    world = World(rate=10, prompt_time=1)
-    client = world.chat(5)
-    world.clock.advance(0.99)
+    state = World(rate=10, prompt_time=1)
+    client = state.chat(5)
+    state.clock.advance(0.99)
     assert client.heard == b""
     for moment, lines in ((0.02, 1), (0.2, 3), (0.2, 5), (0.1, 6)):
-        world.clock.advance(moment)
+        state.clock.advance(moment)
         assert len(client.lines) == lines
     assert client.lines[-1]["done_reason"] == "length"
     assert client.lines[-1]["eval_count"] == 5
@@ -95,208 +95,208 @@ def test_each_line_is_one_chunk() -> None:
 
 
 def test_a_model_answers_one_after_the_other_in_the_order_they_came() -> None:
-    world = World(rate=10)
-    clients = [world.chat() for _ in range(3)]
-    world.clock.advance(0.05)
+    state = World(rate=10)
+    clients = [state.chat() for _ in range(3)]
+    state.clock.advance(0.05)
     assert [client.status for client in clients] == [200, 0, 0]
-    world.clock.pump([0.1] * 3)
+    state.clock.pump([0.1] * 3)
     assert [client.status for client in clients] == [200, 200, 0]
-    world.clock.pump([0.1] * 10)
-    assert [seen.outcome for seen in world.simulator.requests] == ["answered"] * 3
-    assert (world.simulator.running, world.simulator.most_running) == (0, 1)
+    state.clock.pump([0.1] * 10)
+    assert [seen.outcome for seen in state.simulator.requests] == ["answered"] * 3
+    assert (state.simulator.running, state.simulator.most_running) == (0, 1)
 
 
 def test_two_answer_at_once_where_that_is_allowed() -> None:
-    world = World(rate=10, parallel=2)
-    clients = [world.chat() for _ in range(3)]
+    state = World(rate=10, parallel=2)
+    clients = [state.chat() for _ in range(3)]
     assert [client.status for client in clients] == [200, 200, 0]
-    assert world.simulator.most_running == 2
+    assert state.simulator.most_running == 2
 
 
 def test_who_leaves_the_line_of_a_loaded_model_is_forgotten() -> None:
-    world = World(rate=10)
-    first, second, third = (world.chat() for _ in range(3))
+    state = World(rate=10)
+    first, second, third = (state.chat() for _ in range(3))
     second.leave()
-    world.clock.pump([0.1] * 4)
+    state.clock.pump([0.1] * 4)
     assert (first.status, second.heard, third.status) == (200, b"", 200)
-    assert [seen.outcome for seen in world.simulator.requests] == ["answered", "left", "open"]
+    assert [seen.outcome for seen in state.simulator.requests] == ["answered", "left", "open"]
 
 
 def test_who_leaves_in_the_middle_stops_the_model_at_once() -> None:
-    world = World(rate=10)
-    first, second = world.chat(100), world.chat(1)
-    world.clock.advance(0.5)
+    state = World(rate=10)
+    first, second = state.chat(100), state.chat(1)
+    state.clock.advance(0.5)
     first.leave()
     assert second.status == 200
-    assert world.simulator.running == 1
-    lost = world.simulator.lost_connections[0]
-    assert (lost.at, lost.seen) == (0.5, world.simulator.requests[0])
+    assert state.simulator.running == 1
+    lost = state.simulator.lost_connections[0]
+    assert (lost.at, lost.seen) == (0.5, state.simulator.requests[0])
 
 
 def test_who_leaves_while_the_model_thinks_about_the_prompt_stops_it_too() -> None:
-    world = World(prompt_time=10)
-    first, second = world.chat(), world.chat()
-    world.clock.advance(5)
+    state = World(prompt_time=10)
+    first, second = state.chat(), state.chat()
+    state.clock.advance(5)
     first.leave()
-    world.clock.advance(10)
+    state.clock.advance(10)
     assert (first.heard, second.status) == (b"", 200)
 
 
 def test_leaving_gives_a_load_up() -> None:
-    world = World(load_time=5)
-    first = world.chat()
-    world.clock.advance(4)
+    state = World(load_time=5)
+    first = state.chat()
+    state.clock.advance(4)
     first.leave()
-    world.clock.advance(2)
-    assert world.simulator.loaded == []
-    second = world.chat()
-    world.clock.advance(4)
+    state.clock.advance(2)
+    assert state.simulator.loaded == []
+    second = state.chat()
+    state.clock.advance(4)
     assert second.heard == b""
-    world.clock.advance(1)
+    state.clock.advance(1)
     assert second.status == 200
 
 
 def test_a_load_takes_its_time_and_is_seen_only_when_done() -> None:
-    world = World(load_time=2)
-    client = world.chat(1)
-    assert world.answer("/api/ps", method="GET") == {"models": []}
-    world.clock.advance(2)
+    state = World(load_time=2)
+    client = state.chat(1)
+    assert state.answer("/api/ps", method="GET") == {"models": []}
+    state.clock.advance(2)
     assert client.lines[-1]["load_duration"] == 2_000_000_000
-    assert [model["name"] for model in world.answer("/api/ps", method="GET")["models"]] == ["tiny-slow:latest"]
+    assert [model["name"] for model in state.answer("/api/ps", method="GET")["models"]] == ["tiny-slow:latest"]
 
 
 def test_a_model_nobody_uses_goes_after_its_time() -> None:
-    world = World(keep_alive=60)
-    world.chat(1)
-    world.clock.advance(59)
-    assert world.simulator.loaded == ["tiny-slow:latest"]
-    world.chat(1)
-    world.clock.advance(59)
-    assert world.simulator.loaded == ["tiny-slow:latest"]
-    world.clock.advance(1)
-    assert world.simulator.loaded == []
+    state = World(keep_alive=60)
+    state.chat(1)
+    state.clock.advance(59)
+    assert state.simulator.loaded == ["tiny-slow:latest"]
+    state.chat(1)
+    state.clock.advance(59)
+    assert state.simulator.loaded == ["tiny-slow:latest"]
+    state.clock.advance(1)
+    assert state.simulator.loaded == []
 
 
 @pytest.mark.parametrize(
     ("keep_alive", "stays"), [("1h", 3600), (90, 90), (1.5, 1.5), ("-1m", math.inf), (-1, math.inf), (0, 0)]
 )
 def test_the_last_word_about_keep_alive_counts(keep_alive: Any, stays: float) -> None:
-    world = World()
-    world.chat(1, keep_alive=keep_alive)
-    world.chat(1) if stays else None
-    world.clock.advance(min(stays, 1e9) - 0.01 if stays else 0)
-    assert world.simulator.loaded == (["tiny-slow:latest"] if stays else [])
-    world.clock.advance(0.02)
-    assert world.simulator.loaded == (["tiny-slow:latest"] if stays == math.inf else [])
+    state = World()
+    state.chat(1, keep_alive=keep_alive)
+    state.chat(1) if stays else None
+    state.clock.advance(min(stays, 1e9) - 0.01 if stays else 0)
+    assert state.simulator.loaded == (["tiny-slow:latest"] if stays else [])
+    state.clock.advance(0.02)
+    assert state.simulator.loaded == (["tiny-slow:latest"] if stays == math.inf else [])
 
 
 def test_unloading_needs_no_turn_and_disturbs_nobody() -> None:
-    world = World(rate=10)
-    client = world.chat(5)
-    assert world.answer("/api/generate", {"model": "tiny-slow", "keep_alive": 0})["done_reason"] == "unload"
-    assert world.simulator.loaded == ["tiny-slow:latest"]
-    world.clock.pump([0.1] * 6)
+    state = World(rate=10)
+    client = state.chat(5)
+    assert state.answer("/api/generate", {"model": "tiny-slow", "keep_alive": 0})["done_reason"] == "unload"
+    assert state.simulator.loaded == ["tiny-slow:latest"]
+    state.clock.pump([0.1] * 6)
     assert client.lines[-1]["done"] is True
-    assert world.simulator.loaded == []
+    assert state.simulator.loaded == []
 
 
 def test_copies_share_what_is_loaded() -> None:
-    world = World()
-    assert world.answer("/api/generate", {"model": "tiny-chat"})["done_reason"] == "load"
-    world.ask("/api/chat", {**CHAT, "model": "tiny-chat2"})
-    assert world.simulator.loaded == ["tiny-chat:latest"]
+    state = World()
+    assert state.answer("/api/generate", {"model": "tiny-chat"})["done_reason"] == "load"
+    state.ask("/api/chat", {**CHAT, "model": "tiny-chat2"})
+    assert state.simulator.loaded == ["tiny-chat:latest"]
 
 
 def test_another_context_size_loads_anew() -> None:
-    world = World(load_time=1)
-    world.chat(1)
-    world.clock.advance(1)
-    client = world.ask("/api/chat", {**CHAT, "options": {"num_predict": 1, "num_ctx": 8192}})
+    state = World(load_time=1)
+    state.chat(1)
+    state.clock.advance(1)
+    client = state.ask("/api/chat", {**CHAT, "options": {"num_predict": 1, "num_ctx": 8192}})
     assert client.heard == b""
-    world.clock.advance(1)
+    state.clock.advance(1)
     assert client.status == 200
-    assert world.answer("/api/ps", method="GET")["models"][0]["context_length"] == 8192
+    assert state.answer("/api/ps", method="GET")["models"][0]["context_length"] == 8192
 
 
 def test_an_idle_model_makes_room_and_a_busy_one_is_waited_for() -> None:
-    world = World(rate=10, max_loaded=1)
-    busy = world.chat(5)
-    waiting = world.ask("/api/chat", {**CHAT, "model": "tiny-other"})
-    world.clock.advance(0.1)
+    state = World(rate=10, max_loaded=1)
+    busy = state.chat(5)
+    waiting = state.ask("/api/chat", {**CHAT, "model": "tiny-other"})
+    state.clock.advance(0.1)
     assert waiting.heard == b""
-    world.clock.pump([0.1] * 6)
+    state.clock.pump([0.1] * 6)
     assert busy.lines[-1]["done"] is True
     assert waiting.status == 200
-    assert world.simulator.loaded == ["tiny-other:latest"]
+    assert state.simulator.loaded == ["tiny-other:latest"]
 
 
 def test_only_waiting_for_a_load_has_an_end_and_who_left_still_counts() -> None:
-    world = World(rate=10, max_loaded=1, max_queue=1)
-    world.chat(100)
-    waiting = [world.ask("/api/chat", {**CHAT, "model": model}) for model in ("tiny-chat", "tiny-other")]
+    state = World(rate=10, max_loaded=1, max_queue=1)
+    state.chat(100)
+    waiting = [state.ask("/api/chat", {**CHAT, "model": model}) for model in ("tiny-chat", "tiny-other")]
     for client in waiting:
         client.leave()
-    assert world.ask("/api/chat", {**CHAT, "model": "tiny-think"}).status == 503
-    assert world.chat(1).heard == b""
+    assert state.ask("/api/chat", {**CHAT, "model": "tiny-think"}).status == 503
+    assert state.chat(1).heard == b""
 
 
 def test_many_quick_waiters_do_not_pile_up_on_the_stack() -> None:
-    world = World(load_time=1, models=("tiny-chat",))
-    clients = [world.ask("/api/chat", {**CHAT, "model": "tiny-chat", "stream": False}) for _ in range(400)]
-    world.clock.advance(1)
+    state = World(load_time=1, models=("tiny-chat",))
+    clients = [state.ask("/api/chat", {**CHAT, "model": "tiny-chat", "stream": False}) for _ in range(400)]
+    state.clock.advance(1)
     assert {client.status for client in clients} == {200}
-    world = World(rate=10)
-    first = world.chat(2)
+    state = World(rate=10)
+    first = state.chat(2)
     later = [
-        world.ask("/api/generate", {"model": "tiny-slow", "prompt": "x", "options": {"num_predict": 0}})
+        state.ask("/api/generate", {"model": "tiny-slow", "prompt": "x", "options": {"num_predict": 0}})
         for _ in range(400)
     ]
-    world.clock.pump([0.1, 0.1, 0.1])
+    state.clock.pump([0.1, 0.1, 0.1])
     assert first.lines[-1]["done"] is True
     assert {client.status for client in later} == {200}
 
 
 def test_a_slow_reader_slows_the_model() -> None:
-    world = World(rate=10)
-    client = world.chat(100)
-    world.clock.advance(0.25)
+    state = World(rate=10)
+    client = state.chat(100)
+    state.clock.advance(0.25)
     client.transport.producer.pauseProducing()  # type: ignore[union-attr]
     lines = len(client.lines)
-    world.clock.advance(60)
+    state.clock.advance(60)
     assert len(client.lines) == lines
     client.transport.producer.resumeProducing()  # type: ignore[union-attr]
-    world.clock.pump([0.1] * 3)
+    state.clock.pump([0.1] * 3)
     assert lines + 2 <= len(client.lines) <= lines + 4
 
 
 def test_a_crash_ends_every_answer_of_the_model() -> None:
-    world = World(rate=10)
-    running, waiting = world.chat(100), world.chat(1)
-    world.clock.advance(0.1)
-    world.simulator.crash_models()
+    state = World(rate=10)
+    running, waiting = state.chat(100), state.chat(1)
+    state.clock.advance(0.1)
+    state.simulator.crash_models()
     assert running.lines[-1] == {"error": "an error was encountered while running the model: unexpected EOF"}
     assert waiting.status == 500
-    assert world.simulator.loaded == []
-    assert world.chat(1).status == 200
+    assert state.simulator.loaded == []
+    assert state.chat(1).status == 200
 
 
 def test_a_server_that_is_down_takes_nobody() -> None:
-    world = World(rate=10)
-    client = world.chat(100)
-    world.simulator.go_down()
+    state = World(rate=10)
+    client = state.chat(100)
+    state.simulator.go_down()
     assert client.transport.disconnecting
-    assert world.simulator.buildProtocol(None) is None
-    world.simulator.come_back()
-    assert world.ask("/", method="GET").heard.endswith(b"Ollama is running")
+    assert state.simulator.buildProtocol(None) is None
+    state.simulator.come_back()
+    assert state.ask("/", method="GET").heard.endswith(b"Ollama is running")
 
 
 def test_models_come_and_go_by_order() -> None:
-    world = World(models=())
-    world.simulator.install("some/thing:1b", "nomic-embed-text")
-    assert world.simulator.installed == ["some/thing:1b", "nomic-embed-text:latest"]
-    assert world.ask("/api/chat", {**CHAT, "model": "SOME/Thing:1B"}).status == 200
-    world.simulator.uninstall("some/thing:1b")
-    assert world.ask("/api/chat", {**CHAT, "model": "some/thing:1b"}).status == 404
+    state = World(models=())
+    state.simulator.install("some/thing:1b", "nomic-embed-text")
+    assert state.simulator.installed == ["some/thing:1b", "nomic-embed-text:latest"]
+    assert state.ask("/api/chat", {**CHAT, "model": "SOME/Thing:1B"}).status == 200
+    state.simulator.uninstall("some/thing:1b")
+    assert state.ask("/api/chat", {**CHAT, "model": "some/thing:1b"}).status == 404
 
 
 def test_equal_questions_get_equal_answers_and_others_do_not() -> None:
@@ -322,11 +322,11 @@ def test_the_friendly_model_uses_the_tool_it_is_given_and_then_answers() -> None
     }
     parameters = {"type": "object", "properties": properties}
     tools = [{"type": "function", "function": {"name": "measure", "parameters": parameters}}]
-    question = {**CHAT, "model": "llama3.2:3b", "stream": False, "tools": tools}
-    call = World().answer("/api/chat", question)["message"]["tool_calls"][0]["function"]
+    target_request = {**CHAT, "model": "llama3.2:3b", "stream": False, "tools": tools}
+    call = World().answer("/api/chat", target_request)["message"]["tool_calls"][0]["function"]
     assert (call["name"], call["arguments"]) == ("measure", {"n": 1, "unit": "c", "tags": ["Paris"]})
     told = [*CHAT["messages"], {"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "21"}]
-    message = World().answer("/api/chat", {**question, "messages": told})["message"]
+    message = World().answer("/api/chat", {**target_request, "messages": told})["message"]
     assert "tool_calls" not in message
     assert message["content"]
 
@@ -359,30 +359,30 @@ def test_vectors_have_length_one_and_follow_the_words() -> None:
 
 
 def test_requests_are_remembered_as_they_came() -> None:
-    world = World()
+    state = World()
     body = {**CHAT, "options": {"num_predict": 1}}
-    world.ask("/api/%63hat?x=%20y", body, headers="X-Odd: Case \r\nx-odd: again\r\n")
-    seen = world.simulator.requests[0]
+    state.ask("/api/%63hat?x=%20y", body, headers="X-Odd: Case \r\nx-odd: again\r\n")
+    seen = state.simulator.requests[0]
     assert (seen.method, seen.path, seen.status, seen.outcome) == ("POST", "/api/%63hat?x=%20y", 200, "answered")
     assert seen.headers[:3] == [("Host", "localhost"), ("X-Odd", "Case"), ("x-odd", "again")]
     assert json.loads(seen.body) == body
-    assert world.simulator.asked("/api/chat") == []
+    assert state.simulator.asked("/api/chat") == []
 
 
 def test_pulling_shows_progress_installs_and_stops_when_nobody_waits() -> None:
-    world = World(models=(), load_time=10)
-    client = world.ask("/api/pull", {"model": "new:1b"})
-    world.clock.pump([0.5] * 25)
+    state = World(models=(), load_time=10)
+    client = state.ask("/api/pull", {"model": "new:1b"})
+    state.clock.pump([0.5] * 25)
     assert [line["status"] for line in client.lines[:2]] == [
         "pulling manifest",
         f"pulling {client.lines[1]['digest'][7:19]}",
     ]
     assert client.lines[-1] == {"status": "success"}
     assert client.lines[11]["completed"] == client.lines[11]["total"]
-    assert world.simulator.installed == ["new:1b"]
-    other = world.ask("/api/pull", {"model": "other"})
-    world.clock.advance(3)
+    assert state.simulator.installed == ["new:1b"]
+    other = state.ask("/api/pull", {"model": "other"})
+    state.clock.advance(3)
     other.leave()
-    world.clock.advance(60)
-    assert world.simulator.installed == ["new:1b"]
-    assert world.ask("/api/pull", {"model": "nope", "stream": False}).status == 500
+    state.clock.advance(60)
+    assert state.simulator.installed == ["new:1b"]
+    assert state.ask("/api/pull", {"model": "nope", "stream": False}).status == 500

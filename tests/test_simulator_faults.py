@@ -28,10 +28,10 @@ V1 = {"model": "tiny-slow", "messages": CHAT["messages"], "max_tokens": 3, "stre
 
 def spoilt(what: str, path: str = "/api/chat", body: Any = None, **more: Any) -> Client:
     """A chat of three words to which something happens, up to where nothing more is sent."""
-    world = World()
-    world.simulator.misbehave(Misbehaviour(what, **more))  # type: ignore[arg-type]
-    client = world.ask(path, {**CHAT, "options": {"num_predict": 3}} if body is None else body)
-    world.clock.pump([0.02] * 100)
+    state = World()
+    state.simulator.misbehave(Misbehaviour(what, **more))  # type: ignore[arg-type]
+    client = state.ask(path, {**CHAT, "options": {"num_predict": 3}} if body is None else body)
+    state.clock.pump([0.02] * 100)
     return client
 
 
@@ -70,10 +70,10 @@ def test_an_answer_that_is_sent_at_once_breaks_off_in_its_middle() -> None:
 
 
 def test_a_stalled_answer_keeps_the_model_until_the_reader_leaves() -> None:
-    world = World(rate=10)
-    world.simulator.misbehave("stall", at_line=2)
-    stalled, waiting = world.chat(5), world.chat(1)
-    world.clock.pump([1] * 60)
+    state = World(rate=10)
+    state.simulator.misbehave("stall", at_line=2)
+    stalled, waiting = state.chat(5), state.chat(1)
+    state.clock.pump([1] * 60)
     assert (len(stalled.lines), waiting.heard) == (2, b"")
     stalled.leave()
     assert waiting.status == 200
@@ -120,15 +120,15 @@ def test_garbage_comes_instead_of_an_answer() -> None:
 
 
 def test_a_head_may_come_byte_by_byte() -> None:
-    world = World()
-    world.simulator.misbehave("slow-headers", pace=1)
-    client = world.chat(3)
+    state = World()
+    state.simulator.misbehave("slow-headers", pace=1)
+    client = state.chat(3)
     for count in range(1, 5):
         assert client.heard == WHOLE[:count]
-        world.clock.advance(1)
-    world.clock.pump([1] * len(head_of(client)) * 200)
+        state.clock.advance(1)
+    state.clock.pump([1] * len(head_of(client)) * 200)
     assert client.heard == WHOLE
-    assert world.simulator.requests[0].outcome == "answered"
+    assert state.simulator.requests[0].outcome == "answered"
 
 
 def test_a_head_may_never_end() -> None:
@@ -203,16 +203,16 @@ def test_an_error_or_another_place_may_be_the_answer() -> None:
 
 
 def test_it_happens_as_often_as_it_should_and_to_whom_it_should() -> None:
-    world = World()
-    world.simulator.misbehave("5xx", times=2)
-    assert world.ask("/api/tags", method="GET").status == 200
-    assert [world.chat(1).status for _ in range(3)] == [500, 500, 200]
-    world.simulator.misbehave("5xx", route="/api/tags", times=0)
-    assert [world.ask("/api/tags", method="GET").status for _ in range(3)] == [500] * 3
-    assert world.chat(1).status == 200
-    world.simulator.behave()
-    assert world.ask("/api/tags", method="GET").status == 200
-    assert [seen.misbehaviour is not None for seen in world.simulator.requests] == [
+    state = World()
+    state.simulator.misbehave("5xx", times=2)
+    assert state.ask("/api/tags", method="GET").status == 200
+    assert [state.chat(1).status for _ in range(3)] == [500, 500, 200]
+    state.simulator.misbehave("5xx", route="/api/tags", times=0)
+    assert [state.ask("/api/tags", method="GET").status for _ in range(3)] == [500] * 3
+    assert state.chat(1).status == 200
+    state.simulator.behave()
+    assert state.ask("/api/tags", method="GET").status == 200
+    assert [seen.misbehaviour is not None for seen in state.simulator.requests] == [
         False,
         True,
         True,
@@ -223,28 +223,28 @@ def test_it_happens_as_often_as_it_should_and_to_whom_it_should() -> None:
 
 
 def test_a_request_may_ask_for_its_own_misfortune() -> None:
-    world = World()
-    assert world.ask("/api/chat", UNARY, headers="Simulator-Misbehave: 5xx\r\n").status == 500
+    state = World()
+    assert state.ask("/api/chat", UNARY, headers="Simulator-Misbehave: 5xx\r\n").status == 500
     wish = '{"what": "5xx", "status": 503}'
-    assert world.ask("/api/version", None, "GET", f"Simulator-Misbehave: {wish}\r\n").status == 503
-    assert world.ask("/api/version", None, "GET", "Simulator-Misbehave: dance\r\n").status == 400
+    assert state.ask("/api/version", None, "GET", f"Simulator-Misbehave: {wish}\r\n").status == 503
+    assert state.ask("/api/version", None, "GET", "Simulator-Misbehave: dance\r\n").status == 400
 
 
 def test_misfortune_can_be_ordered_over_http() -> None:
-    world = World()
-    planned = world.answer("/simulator/misbehave", [{"what": "5xx", "status": 501}, "no-headers"])["planned"]
+    state = World()
+    planned = state.answer("/simulator/misbehave", [{"what": "5xx", "status": 501}, "no-headers"])["planned"]
     assert [plan["what"] for plan in planned] == ["5xx", "no-headers"]
-    assert world.chat(1).status == 501
-    assert world.answer("/simulator/misbehave", None, "DELETE") == {"planned": []}
-    assert world.chat(1).status == 200
-    assert world.ask("/simulator/misbehave", {"what": "dance"}).status == 400
-    assert world.answer("/simulator", None, "GET")["loaded"] == ["tiny-slow:latest"]
-    assert world.answer("/simulator/crash")["loaded"] == []
+    assert state.chat(1).status == 501
+    assert state.answer("/simulator/misbehave", None, "DELETE") == {"planned": []}
+    assert state.chat(1).status == 200
+    assert state.ask("/simulator/misbehave", {"what": "dance"}).status == 400
+    assert state.answer("/simulator", None, "GET")["loaded"] == ["tiny-slow:latest"]
+    assert state.answer("/simulator/crash")["loaded"] == []
 
 
 def test_misfortune_can_be_there_from_the_beginning() -> None:
-    world = World(misbehave=parse('["5xx", {"what": "5xx", "status": 503}]'))
-    assert [world.chat(1).status for _ in range(3)] == [500, 503, 200]
+    state = World(misbehave=parse('["5xx", {"what": "5xx", "status": 503}]'))
+    assert [state.chat(1).status for _ in range(3)] == [500, 503, 200]
 
 
 @pytest.mark.parametrize(

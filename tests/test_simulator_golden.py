@@ -219,9 +219,9 @@ def _named_oddly(simulator: Simulator, clock: Clock) -> None:
 
 def _slow_with_tools(simulator: Simulator, clock: Clock) -> None:
     del clock
-    slow = simulator.world.inventory.find(named("tiny-slow"))
+    slow = simulator.state.inventory.find(named("tiny-slow"))
     assert slow is not None
-    simulator.world.inventory.copy(slow, named("golden-slow"), capabilities=("completion", "tools"))
+    simulator.state.inventory.copy(slow, named("golden-slow"), capabilities=("completion", "tools"))
 
 
 #: What has to be there before a question is asked, by the beginning of the recording's name.
@@ -266,7 +266,7 @@ def is_interrupted(name: str) -> bool:
     return name.startswith(tuple(INTERRUPTIONS)) and not name.endswith("-after")
 
 
-def question(recording: dict[str, Any]) -> bytes:
+def target_request(recording: dict[str, Any]) -> bytes:
     """The bytes of what was asked."""
     name = recording["name"]
     if name.startswith("wire-pipelined"):
@@ -290,7 +290,7 @@ def asked_again(recording: dict[str, Any]) -> Answer:
         if name.startswith(beginning):
             prepare(simulator, clock)
     client = Client(simulator, clock)
-    data = question(recording)
+    data = target_request(recording)
     for _, interim in recording["response"].get("interim", ()):
         head, _, body = data.partition(b"\r\n\r\n")
         client.send(head + b"\r\n\r\n")

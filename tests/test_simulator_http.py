@@ -29,20 +29,20 @@ def test_a_thousand_requests_in_one_packet_are_answered_in_order() -> None:
 
 
 def test_the_second_of_two_requests_waits_for_the_first() -> None:
-    world = World(rate=10)
-    client = Client(world.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
+    state = World(rate=10)
+    client = Client(state.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
     client.protocol.dataReceived(GET)
     assert len(heads(client)) == 1
-    assert len(world.simulator.requests) == 1
-    world.clock.pump([0.1] * 3)
+    assert len(state.simulator.requests) == 1
+    state.clock.pump([0.1] * 3)
     assert len(heads(client)) == 2
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_behind_a_head_with_upgrade_is_read_and_what_follows_too(size: int, chunked: bool) -> None:
-    world = World()
-    client = Client(world.simulator)
+    state = World()
+    client = Client(state.simulator)
     body = json.dumps({**CHAT, "options": {"num_predict": 1}}).encode()
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n%b\r\n\r\n"
@@ -51,21 +51,21 @@ def test_a_body_behind_a_head_with_upgrade_is_read_and_what_follows_too(size: in
     for at in range(0, len(data), size):
         client.protocol.dataReceived(data[at : at + size])
     assert [line.split()[1] for line in heads(client)] == [b"200"] * 4
-    assert [seen.body for seen in world.simulator.requests] == [body, b""] * 2
+    assert [seen.body for seen in state.simulator.requests] == [body, b""] * 2
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_a_request_may_come_in_pieces(size: int) -> None:
-    world = World()
-    client = Client(world.simulator)
+    state = World()
+    client = Client(state.simulator)
     body = json.dumps({**CHAT, "options": {"num_predict": 1}}).encode()
     chunks = b"%x\r\n%b\r\n5;ext=1\r\n     \r\n0\r\nX-Trailer: no\r\n\r\n" % (len(body), body)
     data = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + GET
     for at in range(0, len(data), size):
         client.protocol.dataReceived(data[at : at + size])
     assert [line.split()[1] for line in heads(client)] == [b"200", b"200"]
-    assert world.simulator.requests[0].body == body + b"     "
-    assert world.simulator.requests[0].header("x-trailer") is None
+    assert state.simulator.requests[0].body == body + b"     "
+    assert state.simulator.requests[0].header("x-trailer") is None
 
 
 @pytest.mark.parametrize(
@@ -80,20 +80,20 @@ def test_a_request_may_come_in_pieces(size: int) -> None:
     ],
 )
 def test_what_is_not_http_ends_the_connection(data: bytes, status: bytes) -> None:
-    world = World()
-    client = Client(world.simulator)
+    state = World()
+    client = Client(state.simulator)
     client.protocol.dataReceived(data)
     assert heads(client)[0].split()[1] == status
     assert b"\r\nConnection: close\r\n" in client.heard
-    world.clock.advance(1)
+    state.clock.advance(1)
     assert client.transport.disconnecting
 
 
 def test_garbage_behind_a_request_does_not_spoil_its_answer() -> None:
-    world = World(rate=10)
-    client = Client(world.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
+    state = World(rate=10)
+    client = Client(state.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
     client.protocol.dataReceived(b"garbage\r\n\r\n")
-    world.clock.pump([0.1] * 3)
+    state.clock.pump([0.1] * 3)
     assert len(heads(client)) == 1
     assert client.heard.endswith(b"0\r\n\r\n")
     assert client.transport.disconnecting
@@ -121,8 +121,8 @@ def upload(client: Client, digest: str, length: int, *, expect: bool = False) ->
 
 
 def test_an_upload_leaves_only_its_digest_and_size() -> None:
-    world = World()
-    client = Client(world.simulator)
+    state = World()
+    client = Client(state.simulator)
     block, blocks = b"GGUF" + bytes((1 << 20) - 4), 20
     digest = hashlib.sha256(block * blocks).hexdigest()
     upload(client, digest, len(block) * blocks, expect=True)
@@ -130,26 +130,26 @@ def test_an_upload_leaves_only_its_digest_and_size() -> None:
     for _ in range(blocks):
         client.protocol.dataReceived(block)
     assert b" 201 Created" in client.heard
-    assert world.simulator.world.blobs[digest].size == blocks << 20
-    assert world.simulator.requests[0].body == b""
-    made = world.ask("/api/create", {"model": "mine", "files": {"a.gguf": f"sha256:{digest}"}})
+    assert state.simulator.state.blobs[digest].size == blocks << 20
+    assert state.simulator.requests[0].body == b""
+    made = state.ask("/api/create", {"model": "mine", "files": {"a.gguf": f"sha256:{digest}"}})
     assert made.lines[-1] == {"status": "success"}
-    assert world.ask("/api/chat", {**CHAT, "model": "mine"}).status == 200
+    assert state.ask("/api/chat", {**CHAT, "model": "mine"}).status == 200
 
 
 @pytest.mark.parametrize("expect", [True, False])
 def test_what_is_there_already_is_not_read_again(expect: bool) -> None:
-    world = World()
-    small = Client(world.simulator)
+    state = World()
+    small = Client(state.simulator)
     digest = hashlib.sha256(b"x").hexdigest()
     upload(small, digest, 1)
     small.protocol.dataReceived(b"x")
-    client = Client(world.simulator)
+    client = Client(state.simulator)
     upload(client, digest, 2 << 30, expect=expect)
     assert client.heard.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nConnection: close\r\n" in client.heard
     assert not client.transport.disconnecting
-    world.clock.advance(1)
+    state.clock.advance(1)
     assert client.transport.disconnecting
 
 
@@ -162,13 +162,13 @@ def test_a_small_body_that_nobody_wants_is_read_and_the_connection_goes_on() -> 
 
 
 def test_bytes_are_poured_as_fast_as_they_are_read() -> None:
-    world = World()
-    client = world.ask("/simulator/bytes/1000000", method="GET")
+    state = World()
+    client = state.ask("/simulator/bytes/1000000", method="GET")
     client.transport.producer.pauseProducing()  # type: ignore[union-attr]
-    world.clock.pump([0.0] * 100)
+    state.clock.pump([0.0] * 100)
     assert len(client.heard) < 200_000
     client.transport.producer.resumeProducing()  # type: ignore[union-attr]
-    world.clock.pump([0.0] * 100)
+    state.clock.pump([0.0] * 100)
     assert client.heard.count(b"x") == 1_000_000
     assert client.heard.endswith(b"0\r\n\r\n")
 
@@ -223,16 +223,16 @@ def test_a_status_that_nobody_knows_has_a_reason_too() -> None:
 
 
 def test_a_handler_that_fails_is_logged_and_answers_500(logged_failures: Any) -> None:
-    world = World()
-    world.simulator.world.settings = Settings(version=object())  # type: ignore[arg-type]
-    assert world.ask("/api/version", method="GET").status == 500
+    state = World()
+    state.simulator.state.settings = Settings(version=object())  # type: ignore[arg-type]
+    assert state.ask("/api/version", method="GET").status == 500
     assert logged_failures.take(TypeError)
 
 
 def test_time_of_day_follows_the_clock() -> None:
-    world = World()
-    world.clock.advance(3661.5)
-    client = world.chat(1)
+    state = World()
+    state.clock.advance(3661.5)
+    client = state.chat(1)
     assert b"Date: Thu, 01 Jan 2026 01:01:01 GMT" in client.heard
     assert client.lines[0]["created_at"] == "2026-01-01T01:01:01.5Z"
-    assert Simulator(world.clock, time_of_day=0.0).date() == "Thu, 01 Jan 1970 00:00:00 GMT"
+    assert Simulator(state.clock, time_of_day=0.0).date() == "Thu, 01 Jan 1970 00:00:00 GMT"

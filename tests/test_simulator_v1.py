@@ -24,9 +24,9 @@ def chat(path: str = "/v1/chat/completions", **body: Any) -> Any:
 
 def events(path: str, body: Any) -> list[Any]:
     """The JSON of all events of a stream."""
-    world = World()
-    client = world.ask(path, {"model": "llama3.2:3b", "stream": True, **body})
-    world.clock.pump([0.0] * 5)
+    state = World()
+    client = state.ask(path, {"model": "llama3.2:3b", "stream": True, **body})
+    state.clock.pump([0.0] * 5)
     return [json.loads(line[6:]) for line in client.heard.split(b"\n") if line.startswith(b"data: {")]
 
 
@@ -145,8 +145,8 @@ def test_nothing_said_is_a_whole_answer_too() -> None:
 
 
 def test_a_form_without_its_parts_is_refused() -> None:
-    world = World()
-    assert "isn't multipart" in world.answer("/v1/audio/transcriptions", {})["error"]["message"]
+    state = World()
+    assert "isn't multipart" in state.answer("/v1/audio/transcriptions", {})["error"]["message"]
     for parts, missing in (({"file": "x"}, "model"), ({"model": "tiny-chat"}, "file")):
         body = "".join(f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in parts.items())
         client = World().ask("/", None, "GET")
@@ -165,47 +165,47 @@ COMPACTED = {
 
 
 def test_a_conversation_is_compacted_and_goes_on_from_there() -> None:
-    world = World()
-    answer = world.answer("/v1/responses/compact", COMPACTED)
+    state = World()
+    answer = state.answer("/v1/responses/compact", COMPACTED)
     assert answer["object"] == "response.compaction"
     (item,) = answer["output"]
     assert json.loads(item["encrypted_content"])["type"] == "ollama_compaction"
     going_on = {"model": "llama3.2:3b", "input": [item, {"role": "user", "content": "go on"}]}
-    assert "go on" in world.answer("/v1/responses", going_on)["output"][0]["content"][0]["text"]
+    assert "go on" in state.answer("/v1/responses", going_on)["output"][0]["content"][0]["text"]
 
 
 def test_a_compaction_says_nothing_before_it_is_done() -> None:
-    world = World(rate=2.0)
+    state = World(rate=2.0)
     body = {**COMPACTED, "input": [*COMPACTED["input"], {"type": "compaction_trigger"}], "stream": True}
-    client = world.ask("/v1/responses", body)
-    world.clock.pump([0.5] * 3)
+    client = state.ask("/v1/responses", body)
+    state.clock.pump([0.5] * 3)
     assert client.heard == b""
-    world.clock.pump([0.5] * 10)
+    state.clock.pump([0.5] * 10)
     kinds = [line[7:].decode() for line in client.heard.split(b"\n") if line.startswith(b"event: ")]
     assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
 
 
 @pytest.mark.parametrize("version", ["0.33.0", "0.33.0-rc2", "0.24.0", "0.9"])
 def test_an_older_version_knows_nothing_of_what_came_later(version: str) -> None:
-    world = World(version=version)
-    assert b"404 page not found" in world.ask("/v1/responses/compact", COMPACTED).heard
-    assert world.answer("/v1/responses", {"MODEL": "llama3.2:3b", "input": "hello"})["status"] == "completed"
-    usage = world.answer(
+    state = World(version=version)
+    assert b"404 page not found" in state.ask("/v1/responses/compact", COMPACTED).heard
+    assert state.answer("/v1/responses", {"MODEL": "llama3.2:3b", "input": "hello"})["status"] == "completed"
+    usage = state.answer(
         "/v1/chat/completions", {"model": "llama3.2:3b", "messages": [{"role": "user", "content": "a"}]}
     )
     assert list(usage["usage"]) == ["prompt_tokens", "completion_tokens", "total_tokens"]
-    assert world.answer("/api/version", method="GET") == {"version": version}
+    assert state.answer("/api/version", method="GET") == {"version": version}
 
 
 @pytest.mark.parametrize("version", ["0.34.0", "0.34.4", "0.100.1", "1.0"])
 def test_a_newer_version_is_as_the_newest_that_was_recorded(version: str) -> None:
-    world = World(version=version)
+    state = World(version=version)
     asked = {"model": "llama3.2:3b", "messages": [{"role": "user", "content": "the same again"}], "max_tokens": 3}
-    first, second = (world.answer("/v1/messages", asked)["usage"] for _ in range(2))
+    first, second = (state.answer("/v1/messages", asked)["usage"] for _ in range(2))
     assert first["cache_read_input_tokens"] == 0
     assert second["input_tokens"] == 1
     assert second["input_tokens"] + second["cache_read_input_tokens"] == first["input_tokens"]
-    refused = world.answer("/v1/responses", {"MODEL": "llama3.2:3b", "input": "hello"})
+    refused = state.answer("/v1/responses", {"MODEL": "llama3.2:3b", "input": "hello"})
     assert refused["error"]["message"] == "model is required"
 
 

@@ -236,7 +236,7 @@ def test_a_full_disk_costs_one_request(room: int | None) -> None:
         assert (answer.status, answer.header("Connection")) == (503, "close")
         assert b"No space left" in answer.body
         assert step.target.asked == []
-        bodies = step.service.doors.bodies
+        bodies = step.service.connections.bodies
         assert (bodies.used, bodies.in_memory, bodies.in_files) == (0, 0, 0)
         step.wait(10)
         assert caller.line.ended == "end"

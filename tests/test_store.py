@@ -228,10 +228,10 @@ async def test_ids_grow_within_a_millisecond_and_when_the_clock_is_set_back(serv
 async def test_bells_ring_after_the_commit_and_before_the_answer(served: Served) -> None:
     store = served.store()
     heard: list[tuple[str, int]] = []
-    store.bells.on_queued = lambda: heard.append(("queued", served.rows()))
+    store.notifications.on_queued = lambda: heard.append(("queued", served.rows()))
     (enqueued,) = await store.enqueue([new()])
     assert heard == [("queued", 1)]
-    told = store.bells.when_changed(enqueued.id)
+    told = store.notifications.when_changed(enqueued.id)
     told.addCallback(lambda _: heard.append(("changed", served.rows())))
     await store.cancel(enqueued.id)
     assert heard == [("queued", 1), ("changed", 1)]
@@ -241,7 +241,7 @@ async def test_bells_ring_after_the_commit_and_before_the_answer(served: Served)
 async def test_nothing_rings_for_what_was_not_committed(served: Served) -> None:
     store = served.store()
     rung: list[object] = []
-    store.bells.on_queued = lambda: rung.append("queued")
+    store.notifications.on_queued = lambda: rung.append("queued")
 
     def step(tx: Transaction) -> None:
         enqueue.enqueue(tx, [new()], [str(ULID())], 10)
@@ -259,7 +259,7 @@ async def test_a_listeners_mistake_is_not_theirs_who_were_committed(served: Serv
     def mistaken() -> None:
         raise ZeroDivisionError
 
-    store.bells.on_queued = mistaken
+    store.notifications.on_queued = mistaken
     assert len(await store.enqueue([new()])) == 1
     assert len(logged_failures.take(ZeroDivisionError)) == 1
 
@@ -269,7 +269,7 @@ async def test_asking_for_the_end_of_a_running_job_is_a_change(served: Served) -
     store = served.store()
     (enqueued,) = await store.enqueue([new()])
     await store.claim("gate", lambda _: 0)
-    told = store.bells.when_changed(enqueued.id)
+    told = store.notifications.when_changed(enqueued.id)
     job = await store.cancel(enqueued.id)
     served.wall.now += 5
     again = await store.cancel(enqueued.id)
@@ -310,7 +310,7 @@ async def test_a_deadline_is_not_forgotten_while_its_job_runs(served: Served) ->
     assert claim is not None
     assert await store.sweep() is None
     due: list[int] = []
-    store.bells.on_due = due.append
+    store.notifications.on_due = due.append
     await store.end(claim, lambda job, _: Transition("queued", None, burned=False, outages=0, error=job.error))
     assert due == [deadline]
 
@@ -327,7 +327,7 @@ async def test_a_claim_passes_over_what_has_expired_a_few_at_a_time(
     (last,) = await store.enqueue([new()])
     served.wall.now += 10
     nudged: list[str] = []
-    store.bells.on_queued = lambda: nudged.append("queued")
+    store.notifications.on_queued = lambda: nudged.append("queued")
     assert await store.claim("gate", lambda _: 0) is None
     assert nudged
     claim = await store.claim("gate", lambda _: 0)

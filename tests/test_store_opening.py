@@ -424,7 +424,7 @@ async def test_a_store_that_could_not_be_opened_is_tried_again_until_it_can(tmp_
     hindrance.unlink()
     database._reactor = reactor
     rung: list[str] = []
-    database.bells.on_queued = lambda: rung.append("queued")
+    database.notifications.on_queued = lambda: rung.append("queued")
     assert database._reopening is not None
     await database._try_again()
     assert rung

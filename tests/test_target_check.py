@@ -161,8 +161,8 @@ async def test_a_chat_that_gets_a_page_makes_the_inventory_ask_but_not_each_of_a
         person = shop.work.ask()
         shop.target.calls[-1].begin(404, HTML).say(b"<html>").end()
         await shop.turn()
-        assert person.asker.status == 404
-        assert person.asker.pieces == [b"<html>"]  # what came is passed on as it is
+        assert person.responder.status == 404
+        assert person.responder.pieces == [b"<html>"]  # what came is passed on as it is
     assert shop.target.questions == asked + 1
     shop.target.problem = errors.HTTPError(404, "404 page not found")
     shop.clock.advance(2)

@@ -26,34 +26,34 @@ def logged() -> Any:
 
 
 def test_a_few_mistakes_are_free_and_then_each_makes_the_wait_longer() -> None:
-    brake = GuessThrottle()
-    assert [brake.guessed("a", 0) for _ in range(FREE)] == [0] * FREE
-    assert [brake.guessed("a", 0) for _ in range(3)] == [PAUSE, 2 * PAUSE, 3 * PAUSE]
-    assert max(brake.guessed("a", 0) for _ in range(1000)) == LONGEST
-    assert brake.guessed("b", 0) == 0
+    throttle = GuessThrottle()
+    assert [throttle.guessed("a", 0) for _ in range(FREE)] == [0] * FREE
+    assert [throttle.guessed("a", 0) for _ in range(3)] == [PAUSE, 2 * PAUSE, 3 * PAUSE]
+    assert max(throttle.guessed("a", 0) for _ in range(1000)) == LONGEST
+    assert throttle.guessed("b", 0) == 0
 
 
 def test_who_waits_may_try_again_and_who_stays_away_is_forgiven() -> None:
-    brake = GuessThrottle()
+    throttle = GuessThrottle()
     for _ in range(FREE + 1):
-        wait = brake.guessed("a", 100)
-    assert brake.guessed("a", 100 + wait + PAUSE) == 0
+        wait = throttle.guessed("a", 100)
+    assert throttle.guessed("a", 100 + wait + PAUSE) == 0
     for _ in range(1000):
-        brake.guessed("a", 200)
-    assert brake.guessed("a", 200 + LONGEST + PAUSE) == 0
-    assert [brake.guessed("a", 2000) for _ in range(FREE)] == [0] * FREE
+        throttle.guessed("a", 200)
+    assert throttle.guessed("a", 200 + LONGEST + PAUSE) == 0
+    assert [throttle.guessed("a", 2000) for _ in range(FREE)] == [0] * FREE
 
 
 def test_the_addresses_that_it_remembers_are_bounded() -> None:
-    brake = GuessThrottle()
+    throttle = GuessThrottle()
     for _ in range(FREE + 1):
-        brake.guessed("a", 0)
+        throttle.guessed("a", 0)
     for number in range(2 * ADDRESSES):
-        brake.guessed(f"other {number}", 0)
+        throttle.guessed(f"other {number}", 0)
         if number < ADDRESSES:
-            assert brake.guessed("a", 0)
-    assert len(brake._guesses) == ADDRESSES
-    assert brake.guessed("a", 0) == 0
+            assert throttle.guessed("a", 0)
+    assert len(throttle._guesses) == ADDRESSES
+    assert throttle.guessed("a", 0) == 0
 
 
 def test_who_guesses_is_told_to_wait_and_a_known_token_still_opens_the_door(logged: list[LogEvent]) -> None:

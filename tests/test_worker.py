@@ -88,7 +88,7 @@ class Shop:
         self.database.open()
         self.database.start()
         self.store = Store(self.database, ULID, 1000)
-        self.timetable = DueJobs(self.clock, self.store)
+        self.due_jobs = DueJobs(self.clock, self.store)
         patience, most = settings.pop("patience", 1800.0), settings.pop("max_artifact", 1_000_000)
         bounds = Bounds(most, settings.pop("silence", 86_400.0))
         self.worker = Worker(self.clock, self.store, self.inference, lambda: 0.0, patience, bounds)
@@ -99,7 +99,7 @@ class Shop:
         return 1_800_000_000 + self.set_by + self.clock.seconds()
 
     def start(self) -> None:
-        self.timetable.start()
+        self.due_jobs.start()
         self.worker.start()
 
     async def hand_over(self, *jobs: NewJob) -> list[str]:
@@ -169,7 +169,7 @@ class Shop:
         self.inference.stop()
         idle = self.worker.when_idle()
         await self.until(lambda: idle.called, "the worker is idle")
-        await self.timetable.stop()
+        await self.due_jobs.stop()
         await self.database.stop()
         self.clock.advance(0)
         assert self.clock.getDelayedCalls() == []
@@ -762,7 +762,7 @@ async def test_a_mistake_of_foremans_own_leaves_no_job_running_for_ever(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
 ) -> None:
     shop.start()
-    monkeypatch.setattr("foreman.worker.attempt.judge", lambda _: 1 / 0)
+    monkeypatch.setattr("foreman.worker.attempt.classify", lambda _: 1 / 0)
     judged, asked_for = await shop.hand_over(new(max_attempts=1), new(max_attempts=1))
     (await shop.asked()).begin().say(LAST).end()
     job = await shop.becomes(judged, "discarded")
@@ -842,7 +842,7 @@ async def test_a_cancel_that_only_the_store_was_told_of_breaks_it_off_too(shop: 
     shop.start()
     (id_,) = await shop.hand_over(new())
     call = (await shop.asked()).begin().say(LINE)
-    shop.store.bells.ring(frozenset({id_}))
+    shop.store.notifications.ring(frozenset({id_}))
     await shop.turn()
     assert not call.aborted
     await shop.store.cancel(id_)

@@ -99,8 +99,8 @@ class Foreman(Service):
             config.job_patience,
             Bounds(config.max_artifact, config.job_silence),
         )
-        self._timetable = DueJobs(reactor, self.store)
-        self._housekeeping = Retention(reactor, self.store, keeping(config))
+        self._due_jobs = DueJobs(reactor, self.store)
+        self._retention = Retention(reactor, self.store, keeping(config))
         self._access_log = AccessLog(reactor)
         notices = HeartbeatPolicy(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
         limits = JobLimits(config.max_payload, config.max_artifact, config.stall_timeout)
@@ -111,7 +111,7 @@ class Foreman(Service):
             self.inventory,
             self._access_log,
             limits,
-            sees_all=lambda: not self._entrance.tokens.required,
+            sees_all=lambda: not self._admission.tokens.required,
             cooperator=self.inference.cooperator,
         )
         self.api = Api(
@@ -126,9 +126,11 @@ class Foreman(Service):
         )
         self._token_file = TokenFile(reactor, config, self._take_tokens)  # before it is read: no change goes unseen
         guards = OriginPolicy(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
-        self._entrance = Admission(config, tokens_of(config), guards, wall_clock, new_id, self._access_log, mark)
-        self.doors = ConnectionFactory(self.api.app.resource(), reactor, config, self._entrance, self._jobs.resource())
-        self._port = port_for(config.listen, self.doors, reactor)
+        self._admission = Admission(config, tokens_of(config), guards, wall_clock, new_id, self._access_log, mark)
+        self.connections = ConnectionFactory(
+            self.api.app.resource(), reactor, config, self._admission, self._jobs.resource()
+        )
+        self._port = port_for(config.listen, self.connections, reactor)
         self._hasten: Callable[[], None] | None = None
         self._hurried = False
 
@@ -151,7 +153,7 @@ class Foreman(Service):
         :raises errors.ConfigError: when others can connect although no token is required.
         """
         self._port.privilegedStartService()
-        if not (self._entrance.tokens.required or self._config.allow_open):
+        if not (self._admission.tokens.required or self._config.allow_open):
             refuse_strangers(self._port, self._config.listen)
 
     def startService(self) -> None:
@@ -159,13 +161,13 @@ class Foreman(Service):
         super().startService()
         self._database.start()
         self.inventory.start()
-        self._timetable.start()
-        self._housekeeping.start()
+        self._due_jobs.start()
+        self._retention.start()
         self.worker.start()
         self._token_file.start()
         self._port.startService()
         listening: Any = self._port._waitingForPort  # noqa: SLF001 - strports offers no other way
-        listening.addCallback(self.doors.accepting.listens)
+        listening.addCallback(self.connections.accepting.listens)
         self._banner.listens()
 
     def _target_is_there(self) -> None:
@@ -185,12 +187,12 @@ class Foreman(Service):
 
     def _take_tokens(self, tokens: Tokens) -> None:
         """From now on ``tokens`` open the door; what is under way for others ends."""
-        tokens = self._entrance.tokens = tokens.after(self._entrance.tokens)
+        tokens = self._admission.tokens = tokens.after(self._admission.tokens)
         if tokens.only_admins_manage and not tokens.has_admin:
             self._log.warn(
                 "there is no admin any more: nobody manages models until there is one, or foreman is restarted"
             )
-        ended = end_revoked(self.doors.open, tokens, self._stop_request, self._access_log)
+        ended = end_revoked(self.connections.open, tokens, self._stop_request, self._access_log)
         self._log.info(
             "{count} tokens are known now{ended}",
             count=len(tokens.holders),
@@ -212,7 +214,7 @@ class Foreman(Service):
         self.api.draining = True
         self._token_file.stop()
         await self._port.stopService()
-        self.doors.drain()
+        self.connections.drain()
         self._jobs.close()
         self.worker.close()
         self.inference.close()
@@ -223,13 +225,13 @@ class Foreman(Service):
             self.inference.stop()
         # What became of the job that ran is written down within a moment, or not at all.
         await self.worker.when_idle()
-        if not await self._wait(self.doors.open.when_empty(), FLUSH_PATIENCE, hurried=FLUSH_IN_A_HURRY):
-            for door in list(self.doors.open):
-                door.abort()
-            await self.doors.open.when_empty()
+        if not await self._wait(self.connections.open.when_empty(), FLUSH_PATIENCE, hurried=FLUSH_IN_A_HURRY):
+            for connection in list(self.connections.open):
+                connection.abort()
+            await self.connections.open.when_empty()
         self._access_log.flush()
-        await self._housekeeping.stop()
-        await self._timetable.stop()
+        await self._retention.stop()
+        await self._due_jobs.stop()
         await self._database.stop()
         self._log.info("stopped")
 

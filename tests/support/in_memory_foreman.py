@@ -414,9 +414,9 @@ class Doorstep:
 
     def call(self, peer: str = "127.0.0.1", *, takes: bool = True) -> Caller:
         """A new connection."""
-        door = self.service.doors.buildProtocol(None)
-        line = Line(self.clock, door, peer, takes=takes)
-        door.makeConnection(line)
+        connection = self.service.connections.buildProtocol(None)
+        line = Line(self.clock, connection, peer, takes=takes)
+        connection.makeConnection(line)
         self.turn()
         return Caller(line, self.turn)
 

@@ -104,7 +104,7 @@ class JobBench:
     models: PlayedModels
     api: JobsApi
     port: int
-    doors: ConnectionFactory
+    connections: ConnectionFactory
 
     async def ask(
         self, method: str, path: str, body: Any = b"", *headers: tuple[str, str], token: str = ALICE
@@ -131,7 +131,7 @@ class JobBench:
         assert claim is not None
         assert claim.job.id == id_
         output = self.worker.outputs[id_] = LiveOutput(claim.job.fence)
-        self.store.bells.ring(frozenset((id_,)), False)
+        self.store.notifications.ring(frozenset((id_,)), False)
         return claim, output
 
     async def succeed(self, claim: Claim, output: LiveOutput) -> None:
@@ -177,19 +177,19 @@ async def jobbench(
         Holder("alice", digest(ALICE)), Holder("bob", digest(BOB)), Holder("root", digest(ADMIN), admin=True),
     )  # fmt: skip
     config = settings(1)
-    entrance = Admission(config, Tokens(holders, required=not is_open), OriginPolicy(), wall_clock, ULID, log)
-    doors = ConnectionFactory(Resource(), reactor, config, entrance, api.resource())
-    listening = listen(doors)
+    admission = Admission(config, Tokens(holders, required=not is_open), OriginPolicy(), wall_clock, ULID, log)
+    connections = ConnectionFactory(Resource(), reactor, config, admission, api.resource())
+    listening = listen(connections)
     try:
-        yield JobBench(store, worker, models, api, port_of(listening), doors)
+        yield JobBench(store, worker, models, api, port_of(listening), connections)
     finally:
         stopped: Any = listening.stopListening()
         if isinstance(stopped, Deferred):
             await stopped
         api.close()
-        for door in list(doors.open):
-            door.abort()
-        await doors.open.when_empty()
+        for connection in list(connections.open):
+            connection.abort()
+        await connections.open.when_empty()
         await database.stop()
         log.flush()
 

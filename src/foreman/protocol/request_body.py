@@ -36,7 +36,7 @@ class RequestBody:
 
     model: str | None
     stream: bool
-    errand: Intent = Intent.RUN
+    intent: Intent = Intent.RUN
     sure: bool = True
     length: int | None = field(default=None, eq=False)
 

@@ -153,7 +153,7 @@ def classify(method: bytes, target: bytes, base: bytes = b"") -> Route | Redirec
         return Route(Lane.METADATA, "ollama", "*")
     if _FOREIGN.search(target) or not target.startswith(b"/"):
         return _BAD_REQUEST
-    raw, question, query = target.partition(b"?")
+    raw, target_request, query = target.partition(b"?")
     if BAD_ESCAPE.search(raw):
         return _BAD_REQUEST
     decoded = unescape(raw)
@@ -163,8 +163,8 @@ def classify(method: bytes, target: bytes, base: bytes = b"") -> Route | Redirec
     if (cleaned := clean(escaped)) != escaped:
         if len(target) > _LONGEST_REDIRECTED:
             return _TOO_LONG
-        return Redirect(307, escape(cleaned) + to_ascii(question + query if query else b""))
-    return _way(method.decode("latin-1"), decoded, to_ascii(question + query))
+        return Redirect(307, escape(cleaned) + to_ascii(target_request + query if query else b""))
+    return _route(method.decode("latin-1"), decoded, to_ascii(target_request + query))
 
 
 def classify_behind_prefix(method: bytes, target: bytes, base: bytes = b"") -> tuple[Route | Redirect | Refusal, bytes]:
@@ -210,7 +210,7 @@ def is_of_jobs(path: str) -> bool:
     return path == _JOBS or path.startswith(f"{_JOBS}/")
 
 
-def _way(method: str, decoded: bytes, query: bytes) -> Route | Redirect | Refusal:
+def _route(method: str, decoded: bytes, query: bytes) -> Route | Redirect | Refusal:
     try:
         path = decoded.decode("utf-8")
     except UnicodeDecodeError:

@@ -33,7 +33,7 @@ class ColdLoad:
 
     _clock: IReactorTime
     _inventory: Inventory
-    _outlook: QueueStatus
+    _queue_status: QueueStatus
     _turn: Turn
     _asking: Deferred[TargetResponse]
     _kept: Callable[[], None]
@@ -47,7 +47,7 @@ class ColdLoad:
         self._asking.addCallbacks(self._answered, self._failed)
 
     def _leave(self) -> None:
-        if not self._hopeless() and self._outlook.is_load_wanted(self._turn):
+        if not self._hopeless() and self._queue_status.is_load_wanted(self._turn):
             self._turn.kept = True
             self._kept()
             self._look = self._clock.callLater(LOOK, self._ask_again)
@@ -75,7 +75,7 @@ class ColdLoad:
     def _looked(self, _: object) -> None:
         if self._turn.ended_at is not None:
             return
-        if self._outlook.is_load_wanted(self._turn):
+        if self._queue_status.is_load_wanted(self._turn):
             self._look = self._clock.callLater(LOOK, self._ask_again)
         else:
             self._asking.cancel()

@@ -147,11 +147,16 @@ class ConcurrencyLimits:
         self.transfers = ConcurrencyLimit(self._clock, places=32, share=16, room=128, patience=600.0)
         self.cloud = ConcurrencyLimit(self._clock, places=64, share=32, room=512, patience=600.0)
 
-    def of(self, question: TargetRequest) -> ConcurrencyLimit:
+    def of(self, target_request: TargetRequest) -> ConcurrencyLimit:
         """The one of a request that takes no turn."""
-        path, asked = question.way.path, question.asked
-        if path in _TRANSFERS or (path.startswith(_BLOBS) and question.method == b"POST"):
+        path, asked = target_request.route.path, target_request.asked
+        if path in _TRANSFERS or (path.startswith(_BLOBS) and target_request.method == b"POST"):
             return self.transfers
-        if question.way.lane is Lane.GATE and asked is not None and asked.model and asked.errand is not Intent.UNLOAD:
+        if (
+            target_request.route.lane is Lane.GATE
+            and asked is not None
+            and asked.model
+            and asked.intent is not Intent.UNLOAD
+        ):
             return self.cloud
         return self.quick

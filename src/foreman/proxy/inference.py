@@ -64,21 +64,23 @@ class Inference:
     _buffers: ByteBudget
     _estimates: Estimates = field(factory=Estimates, init=False)
     _active: TrackedSet[ActiveRequest] = field(factory=TrackedSet, init=False)
-    outlook: QueueStatus = field(init=False)
+    queue_status: QueueStatus = field(init=False)
     passages: ConcurrencyLimits = field(init=False)
     cooperator: Cooperator = field(init=False)
     _beside: QueueStatus = field(init=False)
-    _swaps: ModelSwaps = field(init=False)
+    _model_swaps: ModelSwaps = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._swaps = ModelSwaps(self._clock, self.inventory.rivals, self.gate, self.embeddings)
+        self._model_swaps = ModelSwaps(self._clock, self.inventory.exclusive, self.gate, self.embeddings)
         self.passages = ConcurrencyLimits(self._clock)
         self.cooperator = cooperator(self._clock)
-        self.outlook = QueueStatus(self._clock, self.gate, self.inventory, self._estimates)
+        self.queue_status = QueueStatus(self._clock, self.gate, self.inventory, self._estimates)
         self._beside = QueueStatus(self._clock, self.embeddings, self.inventory, self._estimates)
 
-    async def run(self, question: TargetRequest, asker: Responder, record: RequestRecord, ticket: Ticket) -> None:
-        """Get the question its turn where it needs one, and relay the answer to ``asker`` until the last byte.
+    async def run(
+        self, target_request: TargetRequest, responder: Responder, record: RequestRecord, ticket: Ticket
+    ) -> None:
+        """Get the question its turn where it needs one, and relay the answer to ``responder`` until the last byte.
 
         Cancelling leaves the line, or closes the connection to the target, at once.
 
@@ -90,23 +92,25 @@ class Inference:
         work, turn = ActiveRequest(ticket.id, ticket.caller), None
         self._active.add(work)
         try:
-            work.pending = Deferred.fromCoroutine(self._gate_for(question))  # which may ask the target for its models
+            work.pending = Deferred.fromCoroutine(
+                self._gate_for(target_request)
+            )  # which may ask the target for its models
             gate = await work.pending
             # Prepared before the turn, so that the target does not idle meanwhile.
-            head = self._head(question)
-            question = evolve(question, headers=[])  # the head has them, and thousands may wait
+            head = self._head(target_request)
+            target_request = evolve(target_request, headers=[])  # the head has them, and thousands may wait
             if gate is not None:
-                asker.waits(partial(self._place_at, gate, ticket))
+                responder.waits(partial(self._place_at, gate, ticket))
                 work.pending = self.enter(gate, ticket)
                 turn = await work.pending
                 record.turn_at = self._clock.seconds()
             else:
-                passage = self.passages.of(question)
+                passage = self.passages.of(target_request)
                 work.pending = passage.enter(ticket.caller)
                 if passage is self.passages.cloud:
-                    asker.waits(partial(passage.place_of, work.pending))
+                    responder.waits(partial(passage.place_of, work.pending))
                 work.passed = await work.pending
-            await self._relay(question, head, asker, record, turn, work)
+            await self._relay(target_request, head, responder, record, turn, work)
         except CancelledError as left:
             raise work.why_stopped or left from None
         finally:
@@ -117,10 +121,15 @@ class Inference:
 
     def enter(self, gate: Gate, ticket: Ticket) -> Deferred[Turn]:
         """Wait for a turn at one of the two gates, as ``Gate.enter``; an embedding may have to wait for chats before."""
-        return gate.enter(ticket) if gate is self.gate else Deferred.fromCoroutine(self._swaps.turn_for(ticket))
+        return gate.enter(ticket) if gate is self.gate else Deferred.fromCoroutine(self._model_swaps.turn_for(ticket))
 
     async def in_turn(
-        self, question: TargetRequest, asker: Responder, record: RequestRecord, turn: Turn | None, work: ActiveRequest
+        self,
+        target_request: TargetRequest,
+        responder: Responder,
+        record: RequestRecord,
+        turn: Turn | None,
+        work: ActiveRequest,
     ) -> None:
         """Relay the answer to a question whose turn has come; who called for the turn releases it.
 
@@ -130,7 +139,7 @@ class Inference:
         self._active.add(work)
         record.turn_at = self._clock.seconds()
         try:
-            await self._relay(question, self._head(question), asker, record, turn, work)
+            await self._relay(target_request, self._head(target_request), responder, record, turn, work)
         except CancelledError as left:
             raise work.why_stopped or left from None
         finally:
@@ -150,7 +159,7 @@ class Inference:
         """Take nothing more; who waits for a turn is sent away, what runs goes on."""
         self.gate.close()
         self.embeddings.close()
-        self._swaps.close()
+        self._model_swaps.close()
 
     def when_idle(self) -> Deferred[None]:
         """Fires when nothing runs."""
@@ -173,60 +182,60 @@ class Inference:
                 return True
         return False
 
-    def _head(self, question: TargetRequest) -> bytes:
-        q = question
+    def _head(self, target_request: TargetRequest) -> bytes:
+        q = target_request
         return self._client.head(q.method, q.target, q.headers, q.length, chunked=q.chunked, version=q.version)
 
     def _place_at(self, gate: Gate, ticket: Ticket) -> QueuePosition:
         if gate is self.gate:
-            return self.outlook.place_of(ticket)
+            return self.queue_status.place_of(ticket)
         return QueuePosition(
             self._beside.place_of(ticket).position, None
         )  # several pass at once: nobody can say how long
 
-    async def _gate_for(self, question: TargetRequest) -> Gate | None:
-        asked = question.asked
-        if question.way.lane is Lane.EMBEDDING:
+    async def _gate_for(self, target_request: TargetRequest) -> Gate | None:
+        asked = target_request.asked
+        if target_request.route.lane is Lane.EMBEDDING:
             return self.embeddings
-        if question.way.lane is not Lane.GATE:
+        if target_request.route.lane is not Lane.GATE:
             return None
         if asked is None or not asked.sure:
             return self.gate
         if not asked.model:
             return None  # the target can only refuse it
-        standing = await self.inventory.look_for(asked.model)
+        availability = await self.inventory.look_for(asked.model)
         # From v0.33 on Ollama has no images to make, which only it can say.
-        if standing is Availability.MISSING and not question.way.path.startswith("/v1/images/"):
+        if availability is Availability.MISSING and not target_request.route.path.startswith("/v1/images/"):
             raise ModelMissing(f"model '{asked.model}' not found")
-        if asked.errand is Intent.UNLOAD:
-            self.inventory.rivals.unloaded(asked.model)
-        if standing is Availability.CLOUD or asked.errand is Intent.UNLOAD:
+        if asked.intent is Intent.UNLOAD:
+            self.inventory.exclusive.unloaded(asked.model)
+        if availability is Availability.CLOUD or asked.intent is Intent.UNLOAD:
             return None
         return self.gate
 
     async def _relay(
         self,
-        question: TargetRequest,
+        target_request: TargetRequest,
         head: bytes,
-        asker: Responder,
+        responder: Responder,
         record: RequestRecord,
         turn: Turn | None,
         work: ActiveRequest,
     ) -> None:
         if turn is not None and record.model is not None:
             turn.cold = not self.inventory.is_running(record.model)
-        work.pending = self._answer_to(question, head, turn, work)
+        work.pending = self._answer_to(target_request, head, turn, work)
         answer = await work.pending
         try:
-            await self._pass_on(question, answer, asker, record, turn, work)
+            await self._pass_on(target_request, answer, responder, record, turn, work)
         finally:
             answer.abort()  # where something failed, the target is not to go on for nobody
 
     async def _pass_on(
         self,
-        question: TargetRequest,
+        target_request: TargetRequest,
         answer: TargetResponse,
-        asker: Responder,
+        responder: Responder,
         record: RequestRecord,
         turn: Turn | None,
         work: ActiveRequest,
@@ -238,32 +247,32 @@ class Inference:
             if record.model is not None:
                 self.inventory.model_answered(record.model, answer.code)
         content_type = answer.header(b"content-type") or b""
-        if question.way.lane is Lane.EMBEDDING:
-            self._swaps.answered(record.model)
+        if target_request.route.lane is Lane.EMBEDDING:
+            self._model_swaps.answered(record.model)
         if is_doubtful(answer.code, content_type):
             self.inventory.doubt(answer.code)
         elif answer.code < 500:
             self.inventory.target_answered()
         # What was compressed unasked has no lines that could be told apart, and no place for a line of foreman's.
         kind = framing_of(content_type) if answer.header(b"content-encoding") in (None, b"identity") else "other"
-        way = question.way
+        route = target_request.route
         relay = Relay(
             self._clock,
             answer,
-            asker,
+            responder,
             framer_for(kind),
-            lambda last: answer_end(kind, last, way.path),
+            lambda last: answer_end(kind, last, route.path),
             self._limits,
             self._buffers,
             LastPieces(_LAST_PIECES[kind]),
-            kind != "other" and 200 <= answer.code < 300 and way.lane is Lane.GATE and way.path in MARKED,
+            kind != "other" and 200 <= answer.code < 300 and route.lane is Lane.GATE and route.path in MARKED,
         )
         work.relay = relay
         try:
-            asker.begin(answer.code, answer.phrase, to_client(answer.raw_headers), kind)
+            responder.begin(answer.code, answer.phrase, to_client(answer.raw_headers), kind)
             answer.deliverBody(relay)
             await relay.answered
-            if way.lane not in (Lane.METADATA, Lane.INVENTORY):
+            if route.lane not in (Lane.METADATA, Lane.INVENTORY):
                 self.inventory.target_changed()
             if turn is not None:
                 turn.release()
@@ -277,21 +286,21 @@ class Inference:
         if relay.tally is not None:
             self._learn(record, relay.tally, turn, outcome)
         record.outcome = outcome
-        if relay.problem is None and not (way.lane in (Lane.GATE, Lane.EMBEDDING) and answer.code < 300):
+        if relay.problem is None and not (route.lane in (Lane.GATE, Lane.EMBEDDING) and answer.code < 300):
             # Only of an inference is an end marker expected; an error that was answered whole speaks by its status.
             record.outcome = "target failed" if answer.code >= 500 else "complete"
 
     def _answer_to(
-        self, question: TargetRequest, head: bytes, turn: Turn | None, work: ActiveRequest
+        self, target_request: TargetRequest, head: bytes, turn: Turn | None, work: ActiveRequest
     ) -> Deferred[TargetResponse]:
-        asking = Deferred.fromCoroutine(self._ask(question, head))
+        asking = Deferred.fromCoroutine(self._ask(target_request, head))
         if turn is None:
             return asking
         load = ActiveRequest("", "", pending=asking)
         kept, over = partial(self._active.add, load), partial(self._active.discard, load)
         # Whom the target has kept waiting for too long is not followed by others who wait for the same.
         hopeless = lambda: isinstance(work.why_stopped, errors.TargetError)  # noqa: E731 - two words for one use
-        return ColdLoad(self._clock, self.inventory, self.outlook, turn, asking, kept, over, hopeless).heard
+        return ColdLoad(self._clock, self.inventory, self.queue_status, turn, asking, kept, over, hopeless).heard
 
     def _learn(self, record: RequestRecord, told: AnswerEnd, turn: Turn | None, outcome: Outcome) -> None:
         record.tokens_in = told.prompt_tokens
@@ -301,11 +310,11 @@ class Inference:
             return
         self._estimates.learn(record.model, Answered.of(turn.ended_at - turn.since, told))
 
-    async def _ask(self, question: TargetRequest, head: bytes) -> TargetResponse:
+    async def _ask(self, target_request: TargetRequest, head: bytes) -> TargetResponse:
         waited_until = self._clock.seconds() + self._target_wait
         while True:
             try:
-                return await self._client.send(question.method, head, question.body)
+                return await self._client.send(target_request.method, head, target_request.body)
             except errors.ConnectionError as problem:
                 if problem.why not in _UNREACHED:
                     self.inventory.refresh()  # one broken answer says little; the poll finds out

@@ -35,7 +35,7 @@ class ModelSwaps:
     """Where embeddings wait for chats, before they enter their own gate, which counts them among those that wait there."""
 
     _clock: IReactorTime
-    _rivals: ExclusiveModels
+    _exclusive: ExclusiveModels
     _gate: Gate
     _embeddings: Gate
     _waiting: dict[Deferred[None], tuple[str, float]] = field(factory=dict, init=False)
@@ -75,13 +75,13 @@ class ModelSwaps:
         entered: Deferred[None] = Deferred(self._forget)
         self._waiting[entered] = (model, self._clock.seconds())
         if self._look is None:
-            self._look = self._clock.callLater(LOOK, self._looks)
+            self._look = self._clock.callLater(LOOK, self._reads)
         return entered
 
     def _has_to_wait(self, model: str) -> bool:
         now = self._clock.seconds()
-        rivals = self._rivals.of(model, now)
-        if not rivals:
+        exclusive = self._exclusive.of(model, now)
+        if not exclusive:
             return False
         self._open_until = {key: until for key, until in self._open_until.items() if until > now}
         if _key(model) in self._open_until:
@@ -89,9 +89,9 @@ class ModelSwaps:
         tickets = [turn.ticket for turn in self._gate.running]
         tickets += islice(self._gate.waiting, _NEXT)
         tickets += self._gate.waiting_jobs
-        return any(_key(typed) in rivals for typed in {ticket.model for ticket in tickets} if typed is not None)
+        return any(_key(typed) in exclusive for typed in {ticket.model for ticket in tickets} if typed is not None)
 
-    def _looks(self) -> None:
+    def _reads(self) -> None:
         self._look = None
         now = self._clock.seconds()
         models = dict(reversed(self._waiting.values()))  # of each the one that has waited for longest
@@ -106,7 +106,7 @@ class ModelSwaps:
             if model in free and self._waiting.pop(entered, None) is not None:
                 entered.callback(None)
         if self._waiting and self._look is None:
-            self._look = self._clock.callLater(LOOK, self._looks)
+            self._look = self._clock.callLater(LOOK, self._reads)
 
     def _forget(self, entered: Deferred[None]) -> None:
         self._waiting.pop(entered, None)

@@ -31,7 +31,7 @@ class TargetRequest:
     headers: RawHeaders
     body: bytes | IBodyProducer
     length: int | None
-    way: Route
+    route: Route
     asked: RequestBody | None
     chunked: bool = False
     version: bytes = b"1.1"

@@ -53,7 +53,7 @@ class Simulator(Factory):
         self.settings = settings = settings or Settings()
         inventory = Inventory()
         inventory.add(choose(settings.models))
-        self.world = SimulatorState(
+        self.state = SimulatorState(
             clock,
             settings,
             time_of_day - clock.seconds(),
@@ -81,7 +81,7 @@ class Simulator(Factory):
 
     def stopFactory(self) -> None:
         """Nobody listens with it any more: leave no timer behind."""
-        self.world.scheduler.stop()
+        self.state.scheduler.stop()
 
     def connected(self, connection: Client) -> None:
         """Somebody has connected."""
@@ -99,7 +99,7 @@ class Simulator(Factory):
 
     def date(self) -> str:
         """The time for the ``Date`` header."""
-        return self.world.date()
+        return self.state.date()
 
     def opened(self, connection: Client, exchange: Exchange) -> Taker | None:
         """A request's head has come: remember it, and find its route."""
@@ -126,7 +126,7 @@ class Simulator(Factory):
         if isinstance(route, Plain) or route.body == "none":
             return None
         if route.body == "stream":
-            return blobs.receive(self.world, exchange)
+            return blobs.receive(self.state, exchange)
         return Whole(exchange, partial(self.run, exchange, route))
 
     def _plan(self, exchange: Exchange, route: Route | Plain) -> Misbehaviour | None:
@@ -134,10 +134,10 @@ class Simulator(Factory):
         if (own := exchange.header(HEADER)) is not None:
             return next(iter(parse(own)), None)
         asks = isinstance(route, Route) and route.asks_a_model
-        plan = next((plan for plan in self.world.plans if plan.concerns(exchange.path, asks_a_model=asks)), None)
+        plan = next((plan for plan in self.state.plans if plan.concerns(exchange.path, asks_a_model=asks)), None)
         if plan is not None and plan.times:
-            at = self.world.plans.index(plan)
-            self.world.plans[at : at + 1] = [evolve(plan, times=plan.times - 1)] if plan.times > 1 else []
+            at = self.state.plans.index(plan)
+            self.state.plans[at : at + 1] = [evolve(plan, times=plan.times - 1)] if plan.times > 1 else []
         return plan
 
     def answer(self, exchange: Exchange) -> None:
@@ -171,9 +171,9 @@ class Simulator(Factory):
     async def _run(self, exchange: Exchange, route: Route) -> None:
         try:
             exchange.body = inflated(exchange, exchange.body)
-            await route.handler(self.world, exchange)
+            await route.handler(self.state, exchange)
         except Refused as refused:
-            refuse(self.world, exchange, route.family, refused, exchange.extra_on_error)
+            refuse(self.state, exchange, route.family, refused, exchange.extra_on_error)
 
     def _failed(self, failure: Failure, exchange: Exchange) -> None:
         """A handler that fails is like one of Go's that panics: 500 without a body."""
@@ -193,22 +193,22 @@ class Simulator(Factory):
     @property
     def running(self) -> int:
         """How many inferences run now."""
-        return self.world.running
+        return self.state.running
 
     @property
     def most_running(self) -> int:
         """How many inferences ran at once at most."""
-        return self.world.most
+        return self.state.most
 
     @property
     def loaded(self) -> list[str]:
         """The names of the loaded models."""
-        return [runner.model.name.short for runner in self.world.scheduler.runners]
+        return [runner.model.name.short for runner in self.state.scheduler.runners]
 
     @property
     def installed(self) -> list[str]:
         """The names of the installed models."""
-        return [model.name.short for model in self.world.inventory.newest_first()]
+        return [model.name.short for model in self.state.inventory.newest_first()]
 
     def asked(self, path: str) -> list[RequestLog]:
         """The requests for a path, without their queries."""
@@ -228,24 +228,24 @@ class Simulator(Factory):
 
     def misbehave(self, what: What | Misbehaviour, **more: Any) -> None:
         """Let something go wrong with what is asked next; ``more`` are the fields of ``Misbehaviour``."""
-        self.world.plans.append(what if isinstance(what, Misbehaviour) else Misbehaviour(what, **more))
+        self.state.plans.append(what if isinstance(what, Misbehaviour) else Misbehaviour(what, **more))
 
     def behave(self) -> None:
         """Forget what was to go wrong."""
-        self.world.plans.clear()
+        self.state.plans.clear()
 
     def install(self, *names: str) -> None:
         """Add models."""
-        self.world.inventory.add(choose(names))
+        self.state.inventory.add(choose(names))
 
     def uninstall(self, *names: str) -> None:
         """Take models away."""
         for name in names:
-            self.world.inventory.remove(named(name))
+            self.state.inventory.remove(named(name))
 
     def crash_models(self) -> None:
         """Kill the processes of all loaded models, as running out of memory does."""
-        self.world.scheduler.crash()
+        self.state.scheduler.crash()
 
     def go_down(self) -> None:
         """Cut every connection and take no new ones, as a stopped server does; what is loaded is forgotten.
@@ -256,7 +256,7 @@ class Simulator(Factory):
         self._down = True
         for connection in self.connections:
             connection.cut()
-        self.world.scheduler.stop()
+        self.state.scheduler.stop()
 
     def come_back(self) -> None:
         """Take connections again."""

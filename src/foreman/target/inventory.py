@@ -40,7 +40,7 @@ class Inventory:
 
     :ivar tags: the answer of ``/api/tags``, None without one; :ivar ps: that of ``/api/ps``; :ivar missing: why one of them
         is not there, by path; :ivar installed: by folded name (``names.ModelName.key``); :ivar running: as listed;
-    :ivar degraded: None while the target answers; :ivar rivals: models that do not fit together;
+    :ivar degraded: None while the target answers; :ivar exclusive: models that do not fit together;
     :ivar held: lanes whose jobs wait although it answers, why and since when in seconds of the clock;
     :ivar on_recovery: called when it answers for the first time, and again.
     """
@@ -54,12 +54,12 @@ class Inventory:
     installed: dict[model_names.Key, Installed] = field(factory=dict, init=False)
     running: Sequence[Running] = field(factory=list, init=False)
     degraded: Degraded | None = field(default=None, init=False)
-    rivals: ExclusiveModels = field(factory=ExclusiveModels, init=False)
+    exclusive: ExclusiveModels = field(factory=ExclusiveModels, init=False)
     held: dict[str, tuple[str, float]] = field(factory=dict, init=False)
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
     _answered: bool = field(default=False, init=False)
     _is_complete: bool = field(default=True, init=False)
-    _stock: ModelSnapshot | None = field(default=None, init=False)
+    _snapshot: ModelSnapshot | None = field(default=None, init=False)
     _doubted_at: float = field(default=float("-inf"), init=False)
     _listed_at: float = field(default=float("-inf"), init=False)
     _loop: LoopingCall = field(init=False)
@@ -113,21 +113,21 @@ class Inventory:
             await within(self._wait(), patience, self._clock, lambda: False)
 
     def _wait(self) -> Deferred[bool]:
-        asker: Deferred[bool] = Deferred(self._forget)
+        responder: Deferred[bool] = Deferred(self._forget)
         if self._stopped:
-            asker.callback(False)
+            responder.callback(False)
         elif self._asking is None:
-            self._askers[asker] = None
+            self._askers[responder] = None
             self._put()
         elif self._outdated:  # the question under way may tell what was before
-            self._later[asker] = None
+            self._later[responder] = None
         else:
-            self._askers[asker] = None
-        return asker
+            self._askers[responder] = None
+        return responder
 
-    def _forget(self, asker: Deferred[bool]) -> None:
-        self._askers.pop(asker, None)
-        self._later.pop(asker, None)
+    def _forget(self, responder: Deferred[bool]) -> None:
+        self._askers.pop(responder, None)
+        self._later.pop(responder, None)
 
     def _put(self) -> None:
         self._asks_for_change, self._outdated = self._outdated, False
@@ -152,7 +152,7 @@ class Inventory:
         self.tags = tags if isinstance(tags, ModelList) else None
         self.ps = ps if isinstance(ps, ModelList) else None
         self.running = [] if self.ps is None else self.ps.read.models
-        self.rivals.saw(self.running, [] if self.ps is None else self.ps.headers, asked_at, self._listed_at)
+        self.exclusive.saw(self.running, [] if self.ps is None else self.ps.headers, asked_at, self._listed_at)
         if self.tags is not None and (before is None or before.read is not self.tags.read):
             self._take(self.tags.read)
 
@@ -189,16 +189,16 @@ class Inventory:
             told |= self._askers
         elif self._askers:
             self._put()
-        for asker in told:
-            if not asker.called:  # an earlier one, on hearing it, may have made this one leave
-                asker.callback(answered is not False)
+        for responder in told:
+            if not responder.called:  # an earlier one, on hearing it, may have made this one leave
+                responder.callback(answered is not False)
 
     # what others saw of the target
 
     def model_answered(self, typed: str, status: int) -> None:
         """A model has begun to answer, and is loaded: where it was not, it is asked at once what had to make room."""
         if status < 300:
-            self.rivals.answered(typed, self.stock().digest_of(typed), self._clock.seconds())
+            self.exclusive.answered(typed, self.snapshot().digest_of(typed), self._clock.seconds())
         if not self.is_running(typed):
             self.target_changed()
             if self.ps is not None and status < 300:
@@ -262,11 +262,11 @@ class Inventory:
 
     # names
 
-    def stock(self) -> ModelSnapshot:
+    def snapshot(self) -> ModelSnapshot:
         """What the target had when it was last asked."""
-        known, installed = self._stock, None if self.tags is None else self.installed
+        known, installed = self._snapshot, None if self.tags is None else self.installed
         if known is None or known.installed is not installed or known.running is not self.running:
-            known = self._stock = ModelSnapshot(installed, self.running, self._is_complete)
+            known = self._snapshot = ModelSnapshot(installed, self.running, self._is_complete)
         return known
 
     def find(self, typed: str) -> Availability:
@@ -274,19 +274,19 @@ class Inventory:
 
         :raises errors.InvalidName: when Ollama would refuse the name.
         """
-        return self.stock().find(typed)
+        return self.snapshot().find(typed)
 
     async def look_for(self, typed: str) -> Availability:
         """Like ``find``; a model that is missing is looked for once more at the target.
 
         :return: UNKNOWN when the target could not be asked, or did not say it soon.
         """
-        standing = self.find(typed)
-        if standing is Availability.MISSING:
+        availability = self.find(typed)
+        if availability is Availability.MISSING:
             refreshed = within(self.refresh(), LOOK_PATIENCE, self._clock, lambda: False)
-            standing = self.find(typed) if await refreshed else Availability.UNKNOWN
-        return standing
+            availability = self.find(typed) if await refreshed else Availability.UNKNOWN
+        return availability
 
     def is_running(self, typed: str) -> bool:
         """Whether the model is loaded, as far as the last list tells."""
-        return self.stock().is_running(typed)
+        return self.snapshot().is_running(typed)

@@ -113,10 +113,10 @@ class Attempt:
 
     async def _ask(self, inference: Inference, turn: Turn | None) -> None:
         preparing = self.work.pending = Deferred.fromCoroutine(
-            in_turns(inference.cooperator, self._question(), len(self.claim.payload))
+            in_turns(inference.cooperator, self._target_request(), len(self.claim.payload))
         )
         try:
-            question = await preparing
+            target_request = await preparing
         except ValueError as problem:
             self._failed = AttemptError("refused", f"its payload cannot be read: {problem}")
             return
@@ -129,7 +129,7 @@ class Attempt:
         self._watch_cancel()
         self._silence.set(self._bounds.silence, lambda: self._stop(self._too_silent()))
         try:
-            await inference.in_turn(question, self, self._record, turn, self.work)
+            await inference.in_turn(target_request, self, self._record, turn, self.work)
         except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
             self._stopped = problem
         except errors.ForemanError as problem:
@@ -203,7 +203,7 @@ class Attempt:
 
     # what is asked
 
-    def _question(self) -> Slices[TargetRequest]:
+    def _target_request(self) -> Slices[TargetRequest]:
         claim = self.claim
         body, encoding = claim.payload, claim.content_encoding
         wants_stream = claim.job.endpoint in FOLLOWED
@@ -215,10 +215,10 @@ class Attempt:
             headers.append((b"Content-Encoding", encoding.encode("latin-1")))
         headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in claim.headers]
         target = claim.job.endpoint.encode("ascii")
-        way = routes.classify(b"POST", target)
-        assert isinstance(way, Route)
+        route = routes.classify(b"POST", target)
+        assert isinstance(route, Route)
         asked = RequestBody(claim.job.model, wants_stream)
-        return TargetRequest(b"POST", target, headers, body, len(body), way, asked)
+        return TargetRequest(b"POST", target, headers, body, len(body), route, asked)
 
     def _watch_deadline(self) -> Deadline:
         watch = Deadline(self._clock, after_pause=LATE_ANSWER)
@@ -233,7 +233,7 @@ class Attempt:
 
     def _watch_cancel(self) -> None:
         # Whoever noted in the store that it is to end may have left before the worker was told.
-        self._bell = self._store.bells.when_changed(self.claim.job.id)
+        self._bell = self._store.notifications.when_changed(self.claim.job.id)
         self._bell.addCallbacks(lambda _: self._look(), lambda _: None)
 
     def _look(self) -> None:

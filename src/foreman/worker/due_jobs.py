@@ -34,7 +34,7 @@ class DueJobs:
     def start(self) -> None:
         """Look now, and from now on when there is something to do."""
         self._offset, self._looked_at = self._wall_against_clock(), self._clock.seconds()
-        self._store.bells.on_due = self._due
+        self._store.notifications.on_due = self._due
         self.look()
 
     def look(self) -> None:

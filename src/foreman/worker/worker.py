@@ -61,15 +61,15 @@ class Worker:
     _waits: dict[JobLane, Deferred[Any]] = field(factory=dict, init=False)
     _missed_until: float = field(default=float("-inf"), init=False)
     _closed: bool = field(default=False, init=False)
-    _doubts: TargetCheck = field(init=False)
+    _target_check: TargetCheck = field(init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._doubts = TargetCheck(self._clock, self._inference.inventory)
+        self._target_check = TargetCheck(self._clock, self._inference.inventory)
 
     def start(self) -> None:
         """Begin to run what is queued."""
-        self._store.bells.on_queued = self.nudge
+        self._store.notifications.on_queued = self.nudge
         for lane in LANES:
             self._lanes.add(lane)
             working = Deferred.fromCoroutine(self._work(lane))
@@ -139,7 +139,7 @@ class Worker:
         :return: how long to wait before looking again, in seconds; None until somebody nudges.
         """
         inventory = self._inference.inventory
-        if (left := max(self._missed_until - self._clock.seconds(), self._doubts.pause(lane))) > 0:
+        if (left := max(self._missed_until - self._clock.seconds(), self._target_check.pause(lane))) > 0:
             return left
         # What is not known yet is asked first too, so that the model that is loaded already goes first.
         if inventory.degraded is not None or inventory.tags is None:
@@ -174,7 +174,7 @@ class Worker:
             return None
         entering = self._waits[lane] = self._inference.enter(gate, self._ticket(head))
         # Cancelled or expired meanwhile, it leaves the room: no load is to go on for it.
-        changed = self._store.bells.when_changed(head.id)
+        changed = self._store.notifications.when_changed(head.id)
         changed.addCallbacks(lambda _: entering.cancel(), lambda _: None)
         try:
             return await entering
@@ -197,17 +197,17 @@ class Worker:
 
     def _bonuses(self, lane: JobLane) -> Callable[[str], int | None]:
         """How far each model's jobs go before others, as things are now: a function that any thread may call."""
-        stock = self._inference.inventory.stock()
+        snapshot = self._inference.inventory.snapshot()
         loads = self._inference.usual_loads()
 
         def bonus_of(model: str) -> int | None:
             try:
-                standing = stock.find(model)
+                availability = snapshot.find(model)
             except errors.InvalidName:
                 return 0  # the target will say so
-            if standing is Availability.MISSING:
+            if availability is Availability.MISSING:
                 return None
-            if lane != "gate" or not stock.is_running(model):
+            if lane != "gate" or not snapshot.is_running(model):
                 return 0
             load = loads.get(model_names.canonical(model), 0.0)
             return round(1000 * min(max(BONUS_LOADS * load, LEAST_BONUS), MAX_BONUS))
@@ -216,7 +216,7 @@ class Worker:
 
     def _installed(self) -> Callable[[], list[str]]:
         """The canonical names of the models that the target has now, as a function that any thread may call."""
-        installed = self._inference.inventory.stock().installed or {}
+        installed = self._inference.inventory.snapshot().installed or {}
         return lambda: [model_names.spelled(key) for key in installed]
 
     # one job
@@ -228,7 +228,7 @@ class Worker:
         attempt = Attempt(self._clock, self._store, claim, self._bounds)
         self._running[job.id] = attempt
         # Whoever follows the job was told of the claim before there was anything to follow.
-        self._store.bells.ring(frozenset((job.id,)))
+        self._store.notifications.ring(frozenset((job.id,)))
         try:
             if self._closed:
                 attempt.stop(errors.Draining("foreman is stopping"))
@@ -242,7 +242,7 @@ class Worker:
 
     async def _look_into(self, attempt: Attempt) -> None:
         try:
-            await self._doubts.look_into(attempt)
+            await self._target_check.look_into(attempt)
         except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
             self._log.failure("looking into the answer to job {job} failed", job=attempt.claim.job.id)
             attempt.fail(problem)

@@ -21,35 +21,35 @@ from foreman.simulator.server.exchange import Exchange
 _BLOCK = 1 << 16
 
 
-async def state(world: SimulatorState, exchange: Exchange) -> None:
+async def show_state(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /simulator``."""
-    exchange.respond(200, JSON, encode(world.report()))
+    exchange.respond(200, JSON, encode(state.report()))
 
 
-async def planned(world: SimulatorState, exchange: Exchange) -> None:
+async def planned(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /simulator/misbehave``."""
-    exchange.respond(200, JSON, encode({"planned": [asdict(plan) for plan in world.plans]}))
+    exchange.respond(200, JSON, encode({"planned": [asdict(plan) for plan in state.plans]}))
 
 
-async def plan(world: SimulatorState, exchange: Exchange) -> None:
+async def plan(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /simulator/misbehave``."""
     try:
-        world.plans += parse(exchange.body.decode("utf-8", "replace"))
+        state.plans += parse(exchange.body.decode("utf-8", "replace"))
     except ValueError as error:
         raise Refused(400, str(error)) from None
-    await planned(world, exchange)
+    await planned(state, exchange)
 
 
-async def forget(world: SimulatorState, exchange: Exchange) -> None:
+async def forget(state: SimulatorState, exchange: Exchange) -> None:
     """``DELETE /simulator/misbehave``."""
-    world.plans.clear()
-    await planned(world, exchange)
+    state.plans.clear()
+    await planned(state, exchange)
 
 
-async def crash(world: SimulatorState, exchange: Exchange) -> None:
+async def crash(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /simulator/crash``."""
-    world.scheduler.crash()
-    await state(world, exchange)
+    state.scheduler.crash()
+    await show_state(state, exchange)
 
 
 @define(eq=False)
@@ -85,12 +85,12 @@ class _Pouring:
             self._clock.callLater(0, self.on)
 
 
-async def some_bytes(world: SimulatorState, exchange: Exchange) -> None:
+async def some_bytes(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /simulator/bytes/:size``."""
     size = exchange.path.rpartition("/")[2]
     if not size.isdecimal():
         raise Refused(400, "that is no number of bytes")
-    pouring = _Pouring(world.clock, exchange, int(size))
+    pouring = _Pouring(state.clock, exchange, int(size))
     exchange.pace = pouring
     exchange.start(200, [("Content-Type", "application/octet-stream")])
     pouring.on()

@@ -29,7 +29,7 @@ class MessagesVoice:
     :ivar estimate: how many tokens the first event says the prompt has.
     """
 
-    world: SimulatorState
+    state: SimulatorState
     exchange: Exchange
     typed: str
     stream: bool
@@ -40,7 +40,7 @@ class MessagesVoice:
     _used: bool = False
 
     def _message(self, content: list[Any]) -> dict[str, Any]:
-        id_ = self.world.hex_id("msg_")
+        id_ = self.state.hex_id("msg_")
         return {"id": id_, "type": "message", "role": "assistant", "model": self.typed, "content": content}
 
     def _emit(self, kind: str, **rest: Any) -> None:
@@ -62,7 +62,7 @@ class MessagesVoice:
             self._start()
         if piece.call is not None:
             self._used = True
-            block = {"type": "tool_use", "id": self.world.call_id(), "name": piece.call.name, "input": {}}
+            block = {"type": "tool_use", "id": self.state.call_id(), "name": piece.call.name, "input": {}}
             self._begin("tool_use", block)
             self._delta({"type": "input_json_delta", "partial_json": dumps(piece.call.arguments)})
             self._stop()
@@ -113,7 +113,7 @@ class MessagesVoice:
                 blocks.append({"type": kind, kind: text})
         calls = (piece.call for piece in self._said if piece.call is not None)
         return blocks + [
-            {"type": "tool_use", "id": self.world.call_id(), "name": call.name, "input": call.arguments}
+            {"type": "tool_use", "id": self.state.call_id(), "name": call.name, "input": call.arguments}
             for call in calls
         ]
 
@@ -145,7 +145,7 @@ def _size(tool: Mapping[str, Any]) -> int:
     return len(tool.get("name", "")) + len(tool.get("description", "")) + len(json.dumps(tool.get("input_schema")))
 
 
-async def messages(world: SimulatorState, exchange: Exchange) -> None:
+async def messages(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/messages``."""
     fields = Fields.read("MessagesRequest", exchange.body, "anthropic")
     typed, stream = fields.text("model"), bool(fields.truth("stream"))
@@ -198,8 +198,8 @@ async def messages(world: SimulatorState, exchange: Exchange) -> None:
         images=images,
         relaxed=True,
     )
-    model = installed(world, typed)
+    model = installed(state, typed)
     check_capable(model, typed, "chat", tools)
     size = sum(len(turn["role"]) + len(turn["content"]) for turn in turns) + sum(map(_size, given))
-    question = inquiry(world, model, typed, terms, rendered(model, turns, tools), turns[-1], temperature=1.0)
-    await infer(world, exchange, question, MessagesVoice(world, exchange, typed, stream, size // 4))
+    question = inquiry(state, model, typed, terms, rendered(model, turns, tools), turns[-1], temperature=1.0)
+    await infer(state, exchange, question, MessagesVoice(state, exchange, typed, stream, size // 4))

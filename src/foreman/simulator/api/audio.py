@@ -24,7 +24,7 @@ def _form(exchange: Exchange) -> dict[str, bytes]:
     return {str(part.get_param("name", header="content-disposition")): part.get_payload(decode=True) for part in parts}  # type: ignore[misc]
 
 
-async def transcriptions(world: SimulatorState, exchange: Exchange) -> None:
+async def transcriptions(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/audio/transcriptions``."""
     form = _form(exchange)
     typed = form.get("model", b"").decode("utf-8", "replace")
@@ -32,9 +32,9 @@ async def transcriptions(world: SimulatorState, exchange: Exchange) -> None:
         raise Malformed("model is required")
     if "file" not in form:
         raise Malformed("file is required")
-    model = installed(world, typed)
+    model = installed(state, typed)
     check_capable(model, typed, "chat")
     messages = [{"role": "user", "content": form.get("prompt", b"").decode("utf-8", "replace")}]
     terms = Terms(images=1)
-    question = inquiry(world, model, typed, terms, rendered(model, messages), messages[-1])
-    await infer(world, exchange, question, OpenAIVoice(world, exchange, "text", typed, stream=False))
+    question = inquiry(state, model, typed, terms, rendered(model, messages), messages[-1])
+    await infer(state, exchange, question, OpenAIVoice(state, exchange, "text", typed, stream=False))

@@ -44,7 +44,7 @@ def _asked(exchange: Exchange) -> str:
 class _Upload:
     """A blob that is arriving."""
 
-    _world: SimulatorState
+    _state: SimulatorState
     _exchange: Exchange
     _digest: str
     _hash: Any = field(factory=hashlib.sha256)
@@ -62,20 +62,20 @@ class _Upload:
         """All of it: it is what it was said to be, or not."""
         got = self._hash.hexdigest()
         if got == self._digest:
-            self._world.blobs[got] = Blob(self._size, self._start[:4])
+            self._state.blobs[got] = Blob(self._size, self._start[:4])
             self._exchange.respond(201)
         else:
             text = f'digest mismatch, expected "sha256:{self._digest}", got "sha256:{got}"'
-            refuse(self._world, self._exchange, "ollama", Refused(400, text), [])
+            refuse(self._state, self._exchange, "ollama", Refused(400, text), [])
 
 
-def receive(world: SimulatorState, exchange: Exchange) -> Taker | None:
+def receive(state: SimulatorState, exchange: Exchange) -> Taker | None:
     """Whoever takes an upload; ``None`` for one that is not wanted, since it is there already or has no proper digest."""
     try:
         digest = digest_in(_asked(exchange))
     except Refused:
         return None
-    return None if digest in world.blobs else _Upload(world, exchange, digest)
+    return None if digest in state.blobs else _Upload(state, exchange, digest)
 
 
 async def upload(_: SimulatorState, exchange: Exchange) -> None:
@@ -84,9 +84,9 @@ async def upload(_: SimulatorState, exchange: Exchange) -> None:
     exchange.respond(200)
 
 
-async def exists(world: SimulatorState, exchange: Exchange) -> None:
+async def exists(state: SimulatorState, exchange: Exchange) -> None:
     """``HEAD /api/blobs/:digest``."""
     asked = _asked(exchange)
-    if digest_in(asked) not in world.blobs:
+    if digest_in(asked) not in state.blobs:
         raise Refused(404, f'blob "{asked}" not found')
     exchange.respond(200)

@@ -96,7 +96,7 @@ class _Summary:
         """Nothing has been said yet, so that this is never called."""
 
 
-async def _compacted(world: SimulatorState, exchange: Exchange, value: Mapping[str, Any]) -> tuple[Struct, Any]:
+async def _compacted(state: SimulatorState, exchange: Exchange, value: Mapping[str, Any]) -> tuple[Struct, Any]:
     """The item that takes the place of a conversation, and what it cost.
 
     :raises Refused: where the model makes no summary.
@@ -105,53 +105,53 @@ async def _compacted(world: SimulatorState, exchange: Exchange, value: Mapping[s
     turns, _ = messages([_expanded(item) for item in given] if isinstance(given, list) else given)
     if not turns:
         raise _wrong("compaction input is empty")
-    model = installed(world, typed)
+    model = installed(state, typed)
     check_capable(model, typed, "chat", [_TOOL])
-    question = inquiry(world, model, typed, Terms(tools=[_TOOL]), rendered(model, turns, [_TOOL]), turns[-1])
+    question = inquiry(state, model, typed, Terms(tools=[_TOOL]), rendered(model, turns, [_TOOL]), turns[-1])
     heard = _Summary()
-    await infer(world, exchange, question, heard)
+    await infer(state, exchange, question, heard)
     if heard.call is None or heard.call.name != "create_summary" or heard.counts is None:
         raise Refused(500, _FAILED, code="compaction_failed")
     summary = {"type": "ollama_compaction", "version": 1, "summary": heard.call.arguments["summary"], "retained": []}
     return Struct(type="compaction", encrypted_content=dumps(summary)), responses.usage_of(heard.counts)
 
 
-def _id(world: SimulatorState) -> str:
-    return f"resp_compact_{int(world.now() * 1e9)}"
+def _id(state: SimulatorState) -> str:
+    return f"resp_compact_{int(state.now() * 1e9)}"
 
 
-async def compact(world: SimulatorState, exchange: Exchange) -> None:
+async def compact(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/responses/compact``; a stream is never given."""
     value = _read(exchange.body)
     if isinstance(value["input"], list) and any(_is(item, "compaction_trigger") for item in value["input"]):
         raise _wrong("compaction_trigger is only valid on POST /v1/responses")
-    item, usage = await _compacted(world, exchange, value)
-    answer = {"id": _id(world), "object": "response.compaction", "created_at": int(world.now()), "output": [item]}
+    item, usage = await _compacted(state, exchange, value)
+    answer = {"id": _id(state), "object": "response.compaction", "created_at": int(state.now()), "output": [item]}
     exchange.respond(200, JSON, encode(answer | {"usage": usage}))
 
 
-async def respond(world: SimulatorState, exchange: Exchange) -> None:
+async def respond(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/responses``."""
-    if not world.settings.newer:
-        await responses.respond(world, exchange)
+    if not state.settings.newer:
+        await responses.respond(state, exchange)
         return
     value = _read(exchange.body)
     given = value["input"]
     if isinstance(given, list) and given and _is(given[-1], "compaction_trigger"):
         if value.get("stream") is not True:
             raise _wrong("compaction_trigger requires stream=true")
-        await _trigger(world, exchange, {**value, "input": given[:-1]})
+        await _trigger(state, exchange, {**value, "input": given[:-1]})
         return
     if isinstance(given, list):
         exchange.body = encode({**value, "input": [_expanded(item) for item in given]})
-    await responses.respond(world, exchange)
+    await responses.respond(state, exchange)
 
 
-async def _trigger(world: SimulatorState, exchange: Exchange, value: Mapping[str, Any]) -> None:
+async def _trigger(state: SimulatorState, exchange: Exchange, value: Mapping[str, Any]) -> None:
     """A compaction whose answer looks like a stream, and comes at once."""
-    item, usage = await _compacted(world, exchange, value)
-    voice = responses.ResponsesVoice(world, exchange, value["model"], stream=True, request={"tools": []})
-    voice.id = _id(world)
+    item, usage = await _compacted(state, exchange, value)
+    voice = responses.ResponsesVoice(state, exchange, value["model"], stream=True, request={"tools": []})
+    voice.id = _id(state)
     begun, done = voice.response(whole=False), voice.response(whole=True, usage=usage) | {"output": [item]}
     said = b"".join(
         voice.event(name, **rest)

@@ -39,7 +39,7 @@ def _texts(value: Any) -> list[str]:
 
 
 async def _vectors(
-    world: SimulatorState,
+    state: SimulatorState,
     model: Model,
     texts: list[str],
     options: dict[str, Any],
@@ -48,27 +48,27 @@ async def _vectors(
     status: int = 501,
 ) -> tuple[list[list[float]], int, int]:
     """The vectors of some texts, how many tokens these were, and the nanoseconds until the model was there."""
-    check_options(options, newer=world.settings.newer)
-    asked = world.clock.seconds()
-    runner = await world.scheduler.acquire(model, options, stay)
+    check_options(options, newer=state.settings.newer)
+    asked = state.clock.seconds()
+    runner = await state.scheduler.acquire(model, options, stay)
     try:
-        load = max(int((world.clock.seconds() - asked) * 1e9), 1_000)
+        load = max(int((state.clock.seconds() - asked) * 1e9), 1_000)
         if not texts:
             return [], 0, load
         if "embedding" not in model.capabilities:
             raise Refused(status, _NO_POOLING)
         await runner.slots.acquire()
-        world.began()
+        state.began()
         try:
-            if world.settings.prompt_time > 0:
-                await deferLater(world.clock, world.settings.prompt_time)
+            if state.settings.prompt_time > 0:
+                await deferLater(state.clock, state.settings.prompt_time)
             vectors = [vector(text, model.embedding_length) for text in texts]
         finally:
-            world.ended()
+            state.ended()
             runner.slots.release()
         return vectors, sum(pieces_of(model, text) for text in texts), load
     finally:
-        world.scheduler.release(runner)
+        state.scheduler.release(runner)
 
 
 def _check_length(model: Model, texts: list[str], *, truncate: bool) -> None:
@@ -76,9 +76,9 @@ def _check_length(model: Model, texts: list[str], *, truncate: bool) -> None:
         raise Refused(400, "the input length exceeds the context length")
 
 
-async def embed(world: SimulatorState, exchange: Exchange) -> None:
+async def embed(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/embed``."""
-    started = world.clock.seconds()
+    started = state.clock.seconds()
     fields = Fields.read("EmbedRequest", exchange.body)
     typed = fields.text("model")
     stay, truncate = fields.keep_alive(), fields.truth("truncate") is not False
@@ -86,21 +86,21 @@ async def embed(world: SimulatorState, exchange: Exchange) -> None:
     texts = _texts(fields.raw("input"))
     if not typed.strip():
         raise Refused(404, f"model '{typed}' not found")
-    model = installed(world, typed, absent=_ABSENT)
+    model = installed(state, typed, absent=_ABSENT)
     _check_length(model, texts, truncate=truncate)
-    vectors, count, load = await _vectors(world, model, texts, options, stay)
+    vectors, count, load = await _vectors(state, model, texts, options, stay)
     answer: dict[str, Any] = {
         "model": typed,
         "embeddings": [shortened(v, dimensions) if dimensions else v for v in vectors],
     }
     if vectors:
-        answer["total_duration"] = max(int((world.clock.seconds() - started) * 1e9), 1_000)
+        answer["total_duration"] = max(int((state.clock.seconds() - started) * 1e9), 1_000)
         answer["load_duration"] = load
         answer["prompt_eval_count"] = count
     exchange.respond(200, JSON, encode(answer))
 
 
-async def embeddings(world: SimulatorState, exchange: Exchange) -> None:
+async def embeddings(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/embeddings``, which minds the case of a name."""
     fields = Fields.read("EmbeddingRequest", exchange.body)
     typed, text = fields.text("model"), fields.text("prompt")
@@ -108,10 +108,10 @@ async def embeddings(world: SimulatorState, exchange: Exchange) -> None:
     asked = read(typed)
     if asked.cloud:
         raise Refused(403, CLOUD)
-    model = world.inventory.find_exactly(asked.name)
+    model = state.inventory.find_exactly(asked.name)
     if model is None:
         raise Refused(404, _ABSENT.format(typed))
-    vectors, _, _ = await _vectors(world, model, [text] if text else [], options, stay, status=500)
+    vectors, _, _ = await _vectors(state, model, [text] if text else [], options, stay, status=500)
     whole = _as_float32(vectors[0]) if vectors else []
     exchange.respond(200, JSON, encode({"embedding": whole}))
 
@@ -122,7 +122,7 @@ def _as_float32(numbers: list[float]) -> list[float]:
     return list(struct.unpack(form, struct.pack(form, *numbers)))
 
 
-async def openai_embeddings(world: SimulatorState, exchange: Exchange) -> None:
+async def openai_embeddings(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/embeddings``: here an empty text is embedded too."""
     fields = Fields.read("EmbedRequest", exchange.body, "openai")
     typed, form = fields.text("model"), fields.text("encoding_format")
@@ -135,8 +135,8 @@ async def openai_embeddings(world: SimulatorState, exchange: Exchange) -> None:
         raise Malformed("invalid encoding format. Please use 'float' or 'base64'")
     if not typed.strip():
         raise Refused(404, f"model '{typed}' not found")
-    model = installed(world, typed, absent=_ABSENT)
-    vectors, count, _ = await _vectors(world, model, texts, {}, None)
+    model = installed(state, typed, absent=_ABSENT)
+    vectors, count, _ = await _vectors(state, model, texts, {}, None)
     data = []
     for index, whole in enumerate(vectors):
         numbers = shortened(whole, dimensions) if dimensions else whole

@@ -174,41 +174,41 @@ class _Saying:
             self.done.errback(error)
 
 
-async def infer(world: SimulatorState, exchange: Exchange, inquiry: Inquiry, voice: Voice) -> None:
+async def infer(state: SimulatorState, exchange: Exchange, inquiry: Inquiry, voice: Voice) -> None:
     """Wait for the model and its slot, then answer; only the former where nothing is asked.
 
     :raises Refused: where there is an error before the first token.
     """
-    asked = world.clock.seconds()
-    runner = await world.scheduler.acquire(inquiry.model, inquiry.options, inquiry.stay)
+    asked = state.clock.seconds()
+    runner = await state.scheduler.acquire(inquiry.model, inquiry.options, inquiry.stay)
     try:
-        granted = world.clock.seconds()
+        granted = state.clock.seconds()
         if inquiry.prompt is None:
             return
         if inquiry.late is not None:
             raise inquiry.late
         await runner.slots.acquire()
-        world.began()
-        saying = _Saying(world.clock, speak(inquiry.model.speech, inquiry.prompt), world.settings.rate, voice)
-        cached = _from_cache(runner, inquiry) if world.settings.newer else None
+        state.began()
+        saying = _Saying(state.clock, speak(inquiry.model.speech, inquiry.prompt), state.settings.rate, voice)
+        cached = _from_cache(runner, inquiry) if state.settings.newer else None
         crashed = partial(saying.fail, Crashed())
         runner.crashed.append(crashed)
         exchange.pace = saying
         exchange.on_half_gone = partial(saying.fail, _Left())
-        started = world.clock.seconds()
+        started = state.clock.seconds()
         try:
-            ending = await saying.start(world.settings.prompt_time)
-            now = world.clock.seconds()
+            ending = await saying.start(state.settings.prompt_time)
+            now = state.clock.seconds()
             spans = (now - asked, granted - asked, saying.first - started, now - saying.first)
             exchange.on_half_gone = None
-            if ending.reason is None and world.settings.newer:
+            if ending.reason is None and state.settings.newer:
                 raise _Repeated
             total, load, prompt, answer = map(_nanos, spans)
             voice.end(Counts(ending.reason, inquiry.prompt_tokens, ending.count, total, load, prompt, answer, cached))
         finally:
             runner.crashed.remove(crashed)
             exchange.pace = exchange.on_half_gone = None
-            world.ended()
+            state.ended()
             runner.slots.release()
     except (Crashed, _Left, _Repeated) as end:
         text = {Crashed: CRASHED, _Left: LEFT, _Repeated: REPEATED}[type(end)]
@@ -216,4 +216,4 @@ async def infer(world: SimulatorState, exchange: Exchange, inquiry: Inquiry, voi
             raise Refused(500, text) from None
         voice.broken(text)
     finally:
-        world.scheduler.release(runner)
+        state.scheduler.release(runner)

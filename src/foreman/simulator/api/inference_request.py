@@ -40,7 +40,7 @@ class Terms:
     relaxed: bool = False
 
 
-def installed(world: SimulatorState, typed: str, *, absent: str = "model '{}' not found") -> Model:
+def installed(state: SimulatorState, typed: str, *, absent: str = "model '{}' not found") -> Model:
     """The model that a client means.
 
     :raises Refused: where the name is bad, means the cloud, or is not there; ``absent`` is the text of the last.
@@ -48,7 +48,7 @@ def installed(world: SimulatorState, typed: str, *, absent: str = "model '{}' no
     asked = read(typed)
     if asked.cloud:
         raise Refused(403, CLOUD, native=True)
-    model = world.inventory.find(asked.name)
+    model = state.inventory.find(asked.name)
     if model is None:
         raise Refused(404, absent.format(typed))
     return model
@@ -125,7 +125,7 @@ def _late(model: Model, terms: Terms, count: int, num_ctx: int) -> Refused | Non
 
 
 def inquiry(
-    world: SimulatorState,
+    state: SimulatorState,
     model: Model,
     typed: str,
     terms: Terms,
@@ -139,7 +139,7 @@ def inquiry(
 
     :param temperature: what it is when the options do not say; :param before: tokens in front of the text.
     """
-    check_options(terms.options, newer=world.settings.newer)
+    check_options(terms.options, newer=state.settings.newer)
     options = {key: value for key, value in terms.options.items() if value is not None}
     think = thinks(model, typed, terms)
     num_ctx = int(options.get("num_ctx", model.num_ctx))
@@ -149,7 +149,7 @@ def inquiry(
     prompt = Prompt(
         last=str(last.get("content", "")),
         temperature=float(options.get("temperature", temperature)),
-        seed=int(options.get("seed", world.settings.seed)),
+        seed=int(options.get("seed", state.settings.seed)),
         think=think,
         tools=[tool for tool in terms.tools if isinstance(tool, Mapping)],
         answered=last.get("role") == "tool",
@@ -157,7 +157,7 @@ def inquiry(
         stop=tuple(options.get("stop") or ()),
         limit=limit if limit >= 0 else _MAX_CONTEXTS * num_ctx,
         repeats_end="jinja" not in model.template,
-        same_at_most=SAME_AT_MOST_SINCE if world.settings.newer else SAME_AT_MOST,
+        same_at_most=SAME_AT_MOST_SINCE if state.settings.newer else SAME_AT_MOST,
     )
     late = _late(model, terms, count, num_ctx)
     return Inquiry(model, options, terms.stay, prompt, kept(num_ctx, count), late, text)

@@ -49,28 +49,28 @@ def _unreachable(name: Name, *, plain_http: bool) -> str | None:
     return "pull model manifest: file does not exist" if name.model.lower().startswith("nope") else None
 
 
-async def _fetch(world: SimulatorState, progress: Progress, name: Name, *, plain_http: bool = False) -> bool:
+async def _fetch(state: SimulatorState, progress: Progress, name: Name, *, plain_http: bool = False) -> bool:
     """Pull a model, and install it; whether that went well."""
     progress.tell("pulling manifest")
     failure = _unreachable(name, plain_http=plain_http)
     if failure is not None:
         progress.fail(failure)
         return False
-    model = world.inventory.find(name) or choose([name.short])[0]
-    await _transfer(world, progress, "pulling", model)
+    model = state.inventory.find(name) or choose([name.short])[0]
+    await _transfer(state, progress, "pulling", model)
     for status in ("verifying sha256 digest", "writing manifest"):
         progress.tell(status)
-    world.inventory.add([model])
+    state.inventory.add([model])
     return True
 
 
-async def _transfer(world: SimulatorState, progress: Progress, doing: str, model: Model) -> None:
+async def _transfer(state: SimulatorState, progress: Progress, doing: str, model: Model) -> None:
     """Tell of the layers as they go; it takes as long as loading a model."""
     layers = [(model.weights, model.size), (_hash(model.template), len(model.template))]
     for digest, size in layers:
         for step in range(_STEPS + 1):
-            if step and world.settings.load_time > 0:
-                await deferLater(world.clock, world.settings.load_time / _STEPS / len(layers))
+            if step and state.settings.load_time > 0:
+                await deferLater(state.clock, state.settings.load_time / _STEPS / len(layers))
             part: dict[str, Any] = {"completed": size * step // _STEPS} if step else {}
             progress.tell(f"{doing} {digest[:12]}", digest=f"sha256:{digest}", total=size, **part)
 
@@ -81,48 +81,48 @@ def _task(struct: str, exchange: Exchange) -> tuple[Fields, str, Progress]:
     return fields, typed, Progress(exchange, fields.truth("stream") is not False)
 
 
-async def pull(world: SimulatorState, exchange: Exchange) -> None:
+async def pull(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/pull``."""
     fields, typed, progress = _task("PullRequest", exchange)
     name = _name_for(typed)
     plain_http = bool(fields.truth("insecure")) and typed.startswith("http://")
-    if await _fetch(world, progress, name, plain_http=plain_http):
+    if await _fetch(state, progress, name, plain_http=plain_http):
         progress.succeed()
 
 
-async def push(world: SimulatorState, exchange: Exchange) -> None:
+async def push(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/push``."""
     _, typed, progress = _task("PushRequest", exchange)
     if not typed.strip():
         raise Refused(400, "model is required")
     name = _name_for(typed)
     progress.tell("retrieving manifest")
-    model = world.inventory.find(name)
+    model = state.inventory.find(name)
     if model is None:
         progress.tell("couldn't retrieve manifest")
         progress.fail(f"open {_manifest(name)}: no such file or directory")
         return
-    await _transfer(world, progress, "pushing", model)
+    await _transfer(state, progress, "pushing", model)
     progress.tell("pushing manifest")
     progress.succeed()
 
 
-async def create(world: SimulatorState, exchange: Exchange) -> None:
+async def create(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/create``, from an installed model, from one that must be pulled first, or from an uploaded file."""
     fields, typed, progress = _task("CreateRequest", exchange)
     name = _name_for(typed)
-    if world.settings.newer:
+    if state.settings.newer:
         _refuse_what_went(fields)
     source, files, system = fields.text("from"), fields.table("files"), fields.text("system")
     template = fields.text("template")
     if source:
         base = read(source).name
-        if world.inventory.find(base) is None and not await _fetch(world, progress, base):
+        if state.inventory.find(base) is None and not await _fetch(state, progress, base):
             return
-        model = world.inventory.find(base)
+        model = state.inventory.find(base)
         assert model is not None
     elif files:
-        made = _from_file(world, progress, name, str(next(iter(files.values()))))
+        made = _from_file(state, progress, name, str(next(iter(files.values()))))
         if made is None:
             return
         model = made
@@ -130,13 +130,13 @@ async def create(world: SimulatorState, exchange: Exchange) -> None:
         progress.fail("neither 'from' or 'files' was specified", 400)
         return
     changes: dict[str, Any] = {"system": system or model.system, "template": template or model.template}
-    for layer, new in _layers(model, system, template, newer=world.settings.newer):
+    for layer, new in _layers(model, system, template, newer=state.settings.newer):
         progress.tell(f"{'creating new' if new else 'using existing'} layer sha256:{layer}")
     progress.tell("writing manifest")
-    now = world.now()
+    now = state.now()
     digest = digest_of(dumps([model.digest, *map(str, changes.values()), name.full]))
-    nanos = world.stamp().partition(".")[2].rstrip("Z")
-    world.inventory.copy(model, name, digest=digest, seconds=int(now), nanos=nanos, **changes)
+    nanos = state.stamp().partition(".")[2].rstrip("Z")
+    state.inventory.copy(model, name, digest=digest, seconds=int(now), nanos=nanos, **changes)
     progress.succeed()
 
 
@@ -151,17 +151,17 @@ def _refuse_what_went(fields: Fields) -> None:
         raise Refused(400, NO_TYPICAL_P)
 
 
-def _from_file(world: SimulatorState, progress: Progress, name: Name, digest: str) -> Model | None:
+def _from_file(state: SimulatorState, progress: Progress, name: Name, digest: str) -> Model | None:
     """A model made of an uploaded file, or ``None`` if it is not one."""
     progress.tell("parsing GGUF")
     digits = digest_in(digest)
-    blob = world.blobs.get(digits)
+    blob = state.blobs.get(digits)
     if blob is None:
         progress.fail(f"open {STORE}/blobs/sha256-{digits}: no such file or directory")
     elif blob.start != b"GGUF":
         numbers = " ".join(map(str, blob.start))
         older = "supplied file was not in GGUF format"
-        progress.fail(f"unsupported file type [{numbers}]" if world.settings.newer else older)
+        progress.fail(f"unsupported file type [{numbers}]" if state.settings.newer else older)
     else:
         return plain(name.short, weights=digits, size=blob.size)
     return None
@@ -180,7 +180,7 @@ def _layers(model: Model, system: str, template: str, *, newer: bool) -> list[tu
     return layers
 
 
-async def copy(world: SimulatorState, exchange: Exchange) -> None:
+async def copy(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/copy``."""
     fields = Fields.read("CopyRequest", exchange.body)
     names = {}
@@ -190,15 +190,15 @@ async def copy(world: SimulatorState, exchange: Exchange) -> None:
         if name is None:
             raise Refused(400, f'{field} "{typed}" is invalid')
         names[field] = name
-    model = world.inventory.find(names["source"])
+    model = state.inventory.find(names["source"])
     if model is None:
         raise Refused(404, f'model "{fields.text("source")}" not found')
     goal = names["destination"]
-    world.inventory.copy(model, world.inventory.spelled(goal) if world.settings.newer else goal)
+    state.inventory.copy(model, state.inventory.spelled(goal) if state.settings.newer else goal)
     exchange.respond(200)
 
 
-async def delete(world: SimulatorState, exchange: Exchange) -> None:
+async def delete(state: SimulatorState, exchange: Exchange) -> None:
     """``DELETE /api/delete``."""
     _, typed, _ = _task("DeleteRequest", exchange)
     if not typed.strip():
@@ -206,9 +206,9 @@ async def delete(world: SimulatorState, exchange: Exchange) -> None:
     name = split(typed.strip())
     if name is None:
         raise Refused(400, f'name "{typed}" is invalid')
-    model = world.inventory.find(name)
+    model = state.inventory.find(name)
     if model is None:
         raise Refused(404, f"model '{typed}' not found")
-    world.scheduler.expire(model)
-    world.inventory.remove(name)
+    state.scheduler.expire(model)
+    state.inventory.remove(name)
     exchange.respond(200)

@@ -26,9 +26,9 @@ async def root(_: SimulatorState, exchange: Exchange) -> None:
     exchange.respond(200, [("Content-Type", "text/plain; charset=utf-8")], b"Ollama is running")
 
 
-async def version(world: SimulatorState, exchange: Exchange) -> None:
+async def version(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /api/version``."""
-    exchange.respond(200, JSON, encode({"version": world.settings.version}))
+    exchange.respond(200, JSON, encode({"version": state.settings.version}))
 
 
 async def status(_: SimulatorState, exchange: Exchange) -> None:
@@ -36,28 +36,28 @@ async def status(_: SimulatorState, exchange: Exchange) -> None:
     exchange.respond(200, JSON, encode({"cloud": {"disabled": True, "source": "env"}}))
 
 
-async def tags(world: SimulatorState, exchange: Exchange) -> None:
+async def tags(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /api/tags``."""
     exchange.respond(
         200,
         JSON,
-        encode({"models": [model.listed(newer=world.settings.newer) for model in world.inventory.newest_first()]}),
+        encode({"models": [model.listed(newer=state.settings.newer) for model in state.inventory.newest_first()]}),
     )
 
 
-async def ps(world: SimulatorState, exchange: Exchange) -> None:
+async def ps(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /api/ps``: what is loaded, the longest-lived first."""
     loaded = []
-    for runner in sorted(world.scheduler.runners, key=lambda runner: runner.expires)[::-1]:
+    for runner in sorted(state.scheduler.runners, key=lambda runner: runner.expires)[::-1]:
         model = runner.model
-        expires = world.now() + _LONGEST if runner.expires == FOREVER else world.zero + runner.expires
+        expires = state.now() + _LONGEST if runner.expires == FOREVER else state.zero + runner.expires
         loaded.append(
             {
                 "name": model.name.short,
                 "model": model.name.short,
                 "size": model.loaded_size,
                 "digest": model.digest,
-                "details": model.details(loaded=True, newer=world.settings.newer),
+                "details": model.details(loaded=True, newer=state.settings.newer),
                 "expires_at": f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%M:%S.%f}".rstrip("0").rstrip(".")
                 + "Z",
                 "size_vram": model.vram,
@@ -111,7 +111,7 @@ def _info(model: Model, *, verbose: bool, newer: bool) -> dict[str, Any]:
     return dict(sorted(info.items()))
 
 
-async def show(world: SimulatorState, exchange: Exchange) -> None:
+async def show(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/show``."""
     fields = Fields.read("ShowRequest", exchange.body)
     typed = fields.text("model") or fields.text("name")
@@ -119,7 +119,7 @@ async def show(world: SimulatorState, exchange: Exchange) -> None:
     asked = read(typed)
     if asked.cloud:
         raise Refused(403, _NO_DETAILS)
-    model = world.inventory.find(asked.name)
+    model = state.inventory.find(asked.name)
     if model is None:
         raise Refused(404, f"model '{asked.name.short}' not found")
     answer: dict[str, Any] = {"modelfile": _modelfile(model)}
@@ -128,7 +128,7 @@ async def show(world: SimulatorState, exchange: Exchange) -> None:
     answer["template"] = model.template
     if model.system:
         answer["system"] = model.system
-    newer = world.settings.newer
+    newer = state.settings.newer
     info = _info(model, verbose=verbose, newer=newer)
     if (exchange.header("user-agent") or "").startswith("GitHubCopilotChat/"):
         info = dict(sorted({**info, "general.basename": typed}.items()))
@@ -147,16 +147,16 @@ def _card(model: Model, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": model.seconds, "owned_by": owner}
 
 
-async def openai_models(world: SimulatorState, exchange: Exchange) -> None:
+async def openai_models(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /v1/models``: ``null`` where nothing is installed."""
-    cards = [_card(model, model.name.short) for model in world.inventory.newest_first()]
+    cards = [_card(model, model.name.short) for model in state.inventory.newest_first()]
     exchange.respond(200, PLAIN_JSON, encode({"object": "list", "data": cards or None}) + b"\n")
 
 
-async def openai_model(world: SimulatorState, exchange: Exchange) -> None:
+async def openai_model(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /v1/models/:model``."""
     typed = exchange.path.rpartition("/")[2]
     asked = read(typed)
-    if world.inventory.find(asked.name) is None:
+    if state.inventory.find(asked.name) is None:
         raise Refused(404, f"model '{asked.name.short}' not found")
-    exchange.respond(200, PLAIN_JSON, encode(_card(installed(world, typed), typed)) + b"\n")
+    exchange.respond(200, PLAIN_JSON, encode(_card(installed(state, typed), typed)) + b"\n")

@@ -51,7 +51,7 @@ class NativeVoice:
     :ivar context: the tokens that ``/api/generate`` gives back, ``None`` where it does not.
     """
 
-    world: SimulatorState
+    state: SimulatorState
     exchange: Exchange
     route: Route
     typed: str
@@ -63,7 +63,7 @@ class NativeVoice:
 
     def _object(self, message: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
         said = {"message": {"role": "assistant"} | message} if self.route == "chat" else message
-        return {"model": self.typed, "created_at": self.world.stamp(), **said, **rest}
+        return {"model": self.typed, "created_at": self.state.stamp(), **said, **rest}
 
     def _words(self, pieces: list[Piece]) -> dict[str, Any]:
         content = "".join(piece.text for piece in pieces if piece.kind == "content")
@@ -74,7 +74,7 @@ class NativeVoice:
         calls = [piece.call for piece in pieces if piece.call is not None]
         if calls:
             message["tool_calls"] = [
-                {"id": self.world.call_id(), "function": {"index": i, "name": call.name, "arguments": call.arguments}}
+                {"id": self.state.call_id(), "function": {"index": i, "name": call.name, "arguments": call.arguments}}
                 for i, call in enumerate(calls)
             ]
         return message
@@ -104,7 +104,7 @@ class NativeVoice:
             value = self._object(self._words([piece]), {"done": False, **self._probabilities([piece])})
             self.exchange.write(encode(value) + b"\n")
             return
-        self.exchange.write(self._head + self.world.stamp().encode() + _line(self.route, piece.text))
+        self.exchange.write(self._head + self.state.stamp().encode() + _line(self.route, piece.text))
 
     def end(self, counts: Counts) -> None:
         """The last object; there is none, or one that is not done, after too many equal tokens (contract 2.3)."""
@@ -141,16 +141,16 @@ class NativeVoice:
         self.exchange.finish()
 
 
-def _named(world: SimulatorState, struct: str) -> str:
+def _named(state: SimulatorState, struct: str) -> str:
     """What Go's error texts call the object of a request: in v0.34 it stands within another one."""
-    return f".{struct}" if world.settings.newer else struct
+    return f".{struct}" if state.settings.newer else struct
 
 
-def _terms(world: SimulatorState, fields: Fields, images: int) -> Terms:
+def _terms(state: SimulatorState, fields: Fields, images: int) -> Terms:
     return Terms(
         options=fields.table("options"),
         stay=fields.keep_alive(),
-        think=fields.level() if world.settings.newer else fields.think(),
+        think=fields.level() if state.settings.newer else fields.think(),
         tools=check_tools(fields) if fields.struct.endswith("ChatRequest") else (),
         form=fields.raw("format"),
         truncate=fields.truth("truncate") is not False,
@@ -158,54 +158,54 @@ def _terms(world: SimulatorState, fields: Fields, images: int) -> Terms:
     )
 
 
-async def _load_or_unload(world: SimulatorState, exchange: Exchange, voice: NativeVoice, inquiry: Inquiry) -> None:
+async def _load_or_unload(state: SimulatorState, exchange: Exchange, voice: NativeVoice, inquiry: Inquiry) -> None:
     if inquiry.stay == 0:
-        world.scheduler.expire(inquiry.model)
+        state.scheduler.expire(inquiry.model)
         voice.only("unload")
     else:
-        await infer(world, exchange, inquiry, voice)
+        await infer(state, exchange, inquiry, voice)
         voice.only("load")
 
 
-async def chat(world: SimulatorState, exchange: Exchange) -> None:
+async def chat(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/chat``."""
-    fields = Fields.read(_named(world, "ChatRequest"), exchange.body)
+    fields = Fields.read(_named(state, "ChatRequest"), exchange.body)
     typed = fields.text("model")
     stream = fields.truth("stream") is not False
     messages = messages_of(fields)
-    terms = _terms(world, fields, sum(message["images"] for message in messages))
+    terms = _terms(state, fields, sum(message["images"] for message in messages))
     top = check_logprobs(fields)
-    model = installed(world, typed)
-    voice = NativeVoice(world, exchange, "chat", typed, stream, top)
+    model = installed(state, typed)
+    voice = NativeVoice(state, exchange, "chat", typed, stream, top)
     if not messages and terms.stay == 0:
-        await _load_or_unload(world, exchange, voice, Inquiry(model, {}, 0.0, None))
+        await _load_or_unload(state, exchange, voice, Inquiry(model, {}, 0.0, None))
         return
     check_capable(model, typed, "chat", terms.tools)
     if not messages:
         thinks(model, typed, terms)
-        check_options(terms.options, newer=world.settings.newer)
-        await _load_or_unload(world, exchange, voice, Inquiry(model, terms.options, terms.stay, None))
+        check_options(terms.options, newer=state.settings.newer)
+        await _load_or_unload(state, exchange, voice, Inquiry(model, terms.options, terms.stay, None))
         return
     text = rendered(model, messages, terms.tools)
-    await infer(world, exchange, inquiry(world, model, typed, terms, text, messages[-1]), voice)
+    await infer(state, exchange, inquiry(state, model, typed, terms, text, messages[-1]), voice)
 
 
-async def generate(world: SimulatorState, exchange: Exchange) -> None:
+async def generate(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/generate``."""
-    fields = Fields.read(_named(world, "GenerateRequest"), exchange.body)
+    fields = Fields.read(_named(state, "GenerateRequest"), exchange.body)
     typed, text, system = fields.text("model"), fields.text("prompt"), fields.text("system")
     suffix, template = fields.text("suffix"), fields.text("template")
     context = fields.items("context", "[]int")
     raw = bool(fields.truth("raw"))
     stream = fields.truth("stream") is not False
-    terms = _terms(world, fields, fields.images())
+    terms = _terms(state, fields, fields.images())
     top = check_logprobs(fields)
     if not typed.strip():
         raise Refused(404, f"model '{typed}' not found")
-    model = installed(world, typed)
-    voice = NativeVoice(world, exchange, "generate", typed, stream, top)
+    model = installed(state, typed)
+    voice = NativeVoice(state, exchange, "generate", typed, stream, top)
     if not text and terms.stay == 0:
-        await _load_or_unload(world, exchange, voice, Inquiry(model, {}, 0.0, None))
+        await _load_or_unload(state, exchange, voice, Inquiry(model, {}, 0.0, None))
         return
     if raw and (template or system or context):
         raise Refused(400, "raw mode does not support template, system, or context")
@@ -213,17 +213,17 @@ async def generate(world: SimulatorState, exchange: Exchange) -> None:
     if suffix and "insert" not in model.capabilities:
         raise Refused(400, f"{model.name.full} does not support insert")
     if not text:
-        check_options(terms.options, newer=world.settings.newer)
-        await _load_or_unload(world, exchange, voice, Inquiry(model, terms.options, terms.stay, None))
+        check_options(terms.options, newer=state.settings.newer)
+        await _load_or_unload(state, exchange, voice, Inquiry(model, terms.options, terms.stay, None))
         return
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     whole = text if raw else rendered(model, messages)
-    question = inquiry(world, model, typed, terms, whole, messages[-1], before=len(context))
+    question = inquiry(state, model, typed, terms, whole, messages[-1], before=len(context))
     if fields.truth("_debug_render_only"):
         debug = {"response": "", "done": False, "_debug_info": {"rendered_template": whole}}
-        exchange.respond(200, JSON, dumps({"model": typed, "created_at": world.stamp()} | debug).encode())
+        exchange.respond(200, JSON, dumps({"model": typed, "created_at": state.stamp()} | debug).encode())
         return
     if not raw:
         voice.context = [*context, *map(ord, whole)]
-    await infer(world, exchange, question, voice)
+    await infer(state, exchange, question, voice)

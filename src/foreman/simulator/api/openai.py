@@ -29,7 +29,7 @@ class OpenAIVoice:
     :ivar usage: the stream ends with what it cost; :ivar probable: each token comes with its probability.
     """
 
-    world: SimulatorState
+    state: SimulatorState
     exchange: Exchange
     route: Route
     typed: str
@@ -42,8 +42,8 @@ class OpenAIVoice:
     _events: dict[str, bytes] = Factory(dict)
 
     def __attrs_post_init__(self) -> None:
-        self.id = f"{'chatcmpl' if self.route == 'chat' else 'cmpl'}-{self.world.number(999)}"
-        self.created = int(self.world.now())
+        self.id = f"{'chatcmpl' if self.route == 'chat' else 'cmpl'}-{self.state.number(999)}"
+        self.created = int(self.state.now())
 
     def _event(self, choices: list[Any], *, model: str | None = None, usage: Any = None) -> bytes:
         name = self.typed if model is None else model
@@ -78,7 +78,7 @@ class OpenAIVoice:
         if calls:
             message["tool_calls"] = [
                 {
-                    "id": self.world.call_id(),
+                    "id": self.state.call_id(),
                     "index": index,
                     "type": "function",
                     "function": {"name": call.name, "arguments": dumps(call.arguments)},
@@ -154,7 +154,7 @@ def _usage(prompt: int, completion: int, cached: int | None = None) -> dict[str,
     return {"prompt_tokens": prompt, **details, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-async def chat(world: SimulatorState, exchange: Exchange) -> None:
+async def chat(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/chat/completions``."""
     fields = Fields.read("ChatCompletionRequest", exchange.body, "openai")
     typed, stream = fields.text("model"), bool(fields.truth("stream"))
@@ -172,14 +172,14 @@ async def chat(world: SimulatorState, exchange: Exchange) -> None:
         form=form_of(fields.raw("response_format")),
         images=images,
     )
-    model = installed(world, typed)
+    model = installed(state, typed)
     check_capable(model, typed, "chat", tools)
-    question = inquiry(world, model, typed, terms, rendered(model, messages, tools), messages[-1], temperature=1.0)
-    voice = OpenAIVoice(world, exchange, "chat", typed, stream, usage, bool(fields.truth("logprobs")))
-    await infer(world, exchange, question, voice)
+    question = inquiry(state, model, typed, terms, rendered(model, messages, tools), messages[-1], temperature=1.0)
+    voice = OpenAIVoice(state, exchange, "chat", typed, stream, usage, bool(fields.truth("logprobs")))
+    await infer(state, exchange, question, voice)
 
 
-async def completions(world: SimulatorState, exchange: Exchange) -> None:
+async def completions(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/completions``."""
     fields = Fields.read("CompletionRequest", exchange.body, "openai")
     typed, text, stream = fields.text("model"), fields.text("prompt"), bool(fields.truth("stream"))
@@ -187,10 +187,10 @@ async def completions(world: SimulatorState, exchange: Exchange) -> None:
     terms = Terms(options=options_of(fields, fields.number("max_tokens")))
     if not typed.strip():
         raise Refused(404, f"model '{typed}' not found")
-    model = installed(world, typed)
+    model = installed(state, typed)
     check_capable(model, typed, "generate")
     if fields.text("suffix") and "insert" not in model.capabilities:
         raise Refused(400, f"{model.name.full} does not support insert")
     messages = [{"role": "user", "content": text}]
-    question = inquiry(world, model, typed, terms, rendered(model, messages), messages[-1], temperature=1.0)
-    await infer(world, exchange, question, OpenAIVoice(world, exchange, "text", typed, stream, usage))
+    question = inquiry(state, model, typed, terms, rendered(model, messages), messages[-1], temperature=1.0)
+    await infer(state, exchange, question, OpenAIVoice(state, exchange, "text", typed, stream, usage))

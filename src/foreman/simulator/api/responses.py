@@ -27,7 +27,7 @@ class ResponsesVoice:
     :ivar request: what the response object repeats of the request.
     """
 
-    world: SimulatorState
+    state: SimulatorState
     exchange: Exchange
     typed: str
     stream: bool
@@ -41,8 +41,8 @@ class ResponsesVoice:
     _sequence: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.id = f"resp_{self.world.number(999_999)}"
-        self.created = int(self.world.now())
+        self.id = f"resp_{self.state.number(999_999)}"
+        self.created = int(self.state.now())
 
     def event(self, kind: str, **rest: Any) -> bytes:
         """The next event."""
@@ -59,7 +59,7 @@ class ResponsesVoice:
             "id": self.id,
             "object": "response",
             "created_at": self.created,
-            "completed_at": int(self.world.now()) if whole else None,
+            "completed_at": int(self.state.now()) if whole else None,
             "status": "completed" if whole else "in_progress",
             "incomplete_details": None,
             "model": self.typed,
@@ -111,7 +111,7 @@ class ResponsesVoice:
     def _think(self, text: str) -> None:
         if self._open != "thinking":
             self._close()
-            self._open, self._item = "thinking", f"rs_{self.world.number(999_999)}"
+            self._open, self._item = "thinking", f"rs_{self.state.number(999_999)}"
             item = {"id": self._item, "summary": [], "type": "reasoning"}
             self._emit("response.output_item.added", item=item, output_index=len(self._output))
         self._said.append(Piece(text))
@@ -122,7 +122,7 @@ class ResponsesVoice:
         where = {"item_id": self._item, "output_index": len(self._output), "content_index": 0}
         if self._open != "text":
             self._close()
-            self._open, self._item = "text", f"msg_{self.world.number(999_999)}"
+            self._open, self._item = "text", f"msg_{self.state.number(999_999)}"
             where |= {"item_id": self._item, "output_index": len(self._output)}
             item = {"content": [], "id": self._item, "role": "assistant", "status": "in_progress", "type": "message"}
             self._emit("response.output_item.added", item=item, output_index=len(self._output))
@@ -159,10 +159,10 @@ class ResponsesVoice:
 
     def _function_call(self, call: Call, index: int) -> dict[str, Any]:
         return {
-            "id": f"fc_{self.world.number(999_999)}_{index}",
+            "id": f"fc_{self.state.number(999_999)}_{index}",
             "type": "function_call",
             "status": "completed",
-            "call_id": self.world.call_id(),
+            "call_id": self.state.call_id(),
             "name": call.name,
             "arguments": dumps(call.arguments),
         }
@@ -182,9 +182,9 @@ class ResponsesVoice:
         text = "".join(piece.text for piece in self._said if piece.kind == "content")
         calls = [piece.call for piece in self._said if piece.call is not None]
         if thinking:
-            self._output.append(items.reasoning(f"rs_{self.world.number(999_999)}", thinking))
+            self._output.append(items.reasoning(f"rs_{self.state.number(999_999)}", thinking))
         if text or not calls:
-            self._output.append(items.message(f"msg_{self.world.number(999_999)}", text))
+            self._output.append(items.message(f"msg_{self.state.number(999_999)}", text))
         self._output += [self._function_call(call, index) for index, call in enumerate(calls)]
         self.exchange.respond(200, PLAIN_JSON, encode(self.response(whole=True, usage=usage)) + b"\n")
 
@@ -205,7 +205,7 @@ def usage_of(counts: Counts) -> dict[str, Any]:
     }
 
 
-async def respond(world: SimulatorState, exchange: Exchange) -> None:
+async def respond(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/responses``."""
     fields = Fields.read("ResponsesRequest", exchange.body, "openai")
     typed, stream = fields.text("model"), bool(fields.truth("stream"))
@@ -235,7 +235,7 @@ async def respond(world: SimulatorState, exchange: Exchange) -> None:
         images=images,
     )
     request: dict[str, Any] = {
-        "tools": [items.tool(tool, newer=world.settings.newer) for tool in tools],
+        "tools": [items.tool(tool, newer=state.settings.newer) for tool in tools],
         "max_output_tokens": limit,
     }
     request |= {name: options[name] for name in ("temperature", "top_p") if name in options}
@@ -243,9 +243,9 @@ async def respond(world: SimulatorState, exchange: Exchange) -> None:
         request["instructions"] = instructions
     if reasoning := fields.table("reasoning"):
         request["reasoning"] = reasoning
-    model = installed(world, typed)
+    model = installed(state, typed)
     check_capable(model, typed, "chat", functions)
     text = rendered(model, messages, functions)
     last = messages[-1] if messages else {}
-    question = inquiry(world, model, typed, terms, text, last, temperature=1.0)
-    await infer(world, exchange, question, ResponsesVoice(world, exchange, typed, stream, request))
+    question = inquiry(state, model, typed, terms, text, last, temperature=1.0)
+    await infer(state, exchange, question, ResponsesVoice(state, exchange, typed, stream, request))

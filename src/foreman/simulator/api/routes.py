@@ -53,7 +53,7 @@ ROUTES = (
     Route("POST", "/api/experimental/web_search", cloud.web),
     Route("POST", "/api/experimental/web_fetch", cloud.web),
     Route("GET", "/api/experimental/model-recommendations", cloud.recommendations),
-    Route("GET", "/simulator", admin.state),
+    Route("GET", "/simulator", admin.show_state),
     Route("GET", "/simulator/bytes/:size", admin.some_bytes),
     Route("GET", "/simulator/misbehave", admin.planned),
     Route("POST", "/simulator/misbehave", admin.plan, "whole"),

@@ -30,24 +30,24 @@ _ANTHROPIC = {
 }
 
 
-def error(world: SimulatorState, family: Family, status: int, text: str, code: str | None = None) -> Any:
+def error(state: SimulatorState, family: Family, status: int, text: str, code: str | None = None) -> Any:
     """The JSON value of an error."""
     if family == "openai":
         kind = _OPENAI.get(status, "api_error")
         return {"error": {"message": text, "type": kind, "param": None, "code": code}}
     if family == "anthropic":
         kind = _ANTHROPIC.get(status, "api_error")
-        return {"type": "error", "error": {"type": kind, "message": text}, "request_id": world.hex_id("req_")}
+        return {"type": "error", "error": {"type": kind, "message": text}, "request_id": state.hex_id("req_")}
     return {"error": text}
 
 
-def refuse(world: SimulatorState, exchange: Exchange, family: Family, refused: Refused, extra: Headers) -> None:
+def refuse(state: SimulatorState, exchange: Exchange, family: Family, refused: Refused, extra: Headers) -> None:
     """Answer with an error; ``extra`` are headers that the route had already set."""
     text = refused.text
     if isinstance(refused, Malformed) and refused.empty:
         text = Malformed.texts[family != "ollama"]
     native = family == "ollama" or refused.native
-    body = encode(error(world, "ollama" if native else family, refused.status, text, refused.code))
+    body = encode(error(state, "ollama" if native else family, refused.status, text, refused.code))
     # The layer of compaction words its refusals as the middleware does.
     early = native or isinstance(refused, Malformed) or refused.code is not None
     if not early:

@@ -155,17 +155,17 @@ def _put_aside(path: Path, name: str) -> Path | None:
     :param name: of the file from then on; where something has that name already, a number comes behind it.
     """
     if not path.exists():
-        for ending in _BESIDE:
-            path.with_name(path.name + ending).unlink(missing_ok=True)
+        for suffix in _BESIDE:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         return None
     old, number = path.with_name(name), 1
-    while any(os.path.lexists(old.with_name(old.name + ending)) for ending in (*_BESIDE, "")):
+    while any(os.path.lexists(old.with_name(old.name + suffix)) for suffix in (*_BESIDE, "")):
         number += 1
         old = path.with_name(f"{name}-{number}")
-    for ending in (*_BESIDE, ""):
-        part = path.with_name(path.name + ending)
+    for suffix in (*_BESIDE, ""):
+        part = path.with_name(path.name + suffix)
         if part.exists():
-            part.rename(old.with_name(old.name + ending))
+            part.rename(old.with_name(old.name + suffix))
     return old
 
 

@@ -48,21 +48,21 @@ class Database:
     """One SQLite file, this process's alone.
 
     :ivar path: of the file; :ivar boot: a ULID of this start; :ivar wall_clock: seconds since the epoch;
-    :ivar bells: ring after each commit; :ivar reserve: room on the disk below which nothing new is taken, in bytes.
+    :ivar notifications: ring after each commit; :ivar reserve: room on the disk below which nothing new is taken, in bytes.
     """
 
     _reactor: Any
     path: Path = field(converter=real)
     boot: str
     _wall_clock: Callable[[], float]
-    bells: Notifications
+    notifications: Notifications
     _reserve: int = 0
     _opened: Opened | None = field(default=None, init=False)
     _problem: StoreUnavailable = field(factory=lambda: unavailable("off", ""), init=False)
     _writer: Writer | None = field(default=None, init=False)
     _writing: ConnectionPool | None = field(default=None, init=False)
     _reading: ConnectionPool | None = field(default=None, init=False)
-    _looks: ReadQueue | None = field(default=None, init=False)
+    _reads: ReadQueue | None = field(default=None, init=False)
     _reopening: LoopingCall | None = field(default=None, init=False)
     #: Of the tries to open it: kept from one to the next, since to close the file would give up the readers' locks of it.
     _lock: Lock | None = field(default=None, init=False)
@@ -124,9 +124,9 @@ class Database:
         :param caller: who asks, None for foreman itself.
         :raises StoreUnavailable: as the Deferred's failure.
         """
-        if self._looks is None or (self._writer is not None and self._writer.condition == "broken"):
+        if self._reads is None or (self._writer is not None and self._writer.condition == "broken"):
             return maybeDeferred(self._refuse)
-        return self._looks.look(look, arguments, caller, patient=patient).addErrback(self._unreadable)
+        return self._reads.look(look, arguments, caller, patient=patient).addErrback(self._unreadable)
 
     def aside(self, work: Callable[[Any], T]) -> Deferred[T]:
         """Run ``work`` with the writer's connection, between two commits and outside of them.
@@ -187,7 +187,7 @@ class Database:
         elif self._problem.condition not in {"off", "broken"}:
             self._reading = read_only.pool_for(self._reactor, self.path)
             if self._reading is not None:
-                self._looks = ReadQueue(self._reading, self._reactor)
+                self._reads = ReadQueue(self._reading, self._reactor)
             self._reopening = LoopingCall(self._try_again)
             self._reopening.clock = self._reactor
             self._reopening.start(REOPEN, now=False)
@@ -216,9 +216,9 @@ class Database:
             self._give_lock_back()
 
     def _stop_reading(self) -> None:
-        if self._looks is not None:
-            self._looks.close(self._problem)
-        reading, self._reading, self._looks = self._reading, None, None
+        if self._reads is not None:
+            self._reads.close(self._problem)
+        reading, self._reading, self._reads = self._reading, None, None
         if reading is not None:
             for connection in list(reading.connections.values()):
                 connection.interrupt()  # looks, and the look through the whole file, which takes minutes for a large one
@@ -230,8 +230,8 @@ class Database:
         self._reading = self._pool(READERS + 1, read_only.configure_reader)
         self._writing.start()
         self._reading.start()
-        self._looks = ReadQueue(self._reading, self._reactor)
-        self._writer = Writer(self._writing, self.path, self.boot, self.now, self.bells.ring)
+        self._reads = ReadQueue(self._reading, self._reactor)
+        self._writer = Writer(self._writing, self.path, self.boot, self.now, self.notifications.ring)
         if opened.copy is not None:
             self._log.info("the jobs as the older foreman left them are kept in {copy} for a week", copy=opened.copy)
         if opened.rescued:
@@ -284,7 +284,7 @@ class Database:
         self._stop_reading()  # what has only been read until now
         self._serve(opened)
         self._log.info("the job store can be used now")
-        self.bells.ring(frozenset(), True)
+        self.notifications.ring(frozenset(), True)
 
     def _still_closed(self, failure: Failure) -> None:
         self._is_trying = False
@@ -314,7 +314,7 @@ class Database:
         if not isinstance(problem, sqlite3.Error):
             return failure
         if is_interrupt(problem):
-            if self._looks is None:  # foreman stops
+            if self._reads is None:  # foreman stops
                 raise self._problem from None
             raise TookTooLong(read_queue.PATIENCE) from None
         refusal = unavailable(named(problem) or "unwritable", problem)

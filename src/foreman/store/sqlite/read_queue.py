@@ -98,7 +98,7 @@ class ReadQueue:
     def close(self, refusal: StoreUnavailable) -> None:
         """Send away with ``refusal`` who waits and whoever comes."""
         self._refusal = refusal
-        left = [*self._own, *(look for looks in self._waiting.values() for look in looks)]
+        left = [*self._own, *(look for reads in self._waiting.values() for look in reads)]
         self._own.clear()
         self._waiting.clear()
         self._impatient.clear()
@@ -120,11 +120,11 @@ class ReadQueue:
         look.is_gone = True
         if look in self._running:
             return  # its thread sees it
-        looks = self._own if look.caller is None else self._waiting.get(look.caller)
-        if looks is not None and look in looks:
-            looks.remove(look)
+        reads = self._own if look.caller is None else self._waiting.get(look.caller)
+        if reads is not None and look in reads:
+            reads.remove(look)
             self._count(look, -1)
-            if look.caller is not None and not looks:
+            if look.caller is not None and not reads:
                 del self._waiting[look.caller]
 
     def _next(self) -> None:
@@ -146,11 +146,11 @@ class ReadQueue:
         caller = next((one for one in self._waiting if of_callers.count(one) < OF_ONE_CALLER), None)
         if caller is None:
             return None
-        looks = self._waiting.pop(caller)
-        look = looks.popleft()
+        reads = self._waiting.pop(caller)
+        look = reads.popleft()
         self._count(look, -1)
-        if looks:
-            self._waiting[caller] = looks  # behind all others
+        if reads:
+            self._waiting[caller] = reads  # behind all others
         return look
 
     def _ended(self, outcome: Any, look: Read) -> None:

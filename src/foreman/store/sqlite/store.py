@@ -63,9 +63,9 @@ class Store:
         return self.database.ill_since
 
     @property
-    def bells(self) -> Notifications:
+    def notifications(self) -> Notifications:
         """Who is told of changes."""
-        return self.database.bells
+        return self.database.notifications
 
     def now(self) -> int:
         """Milliseconds since the epoch."""

@@ -26,12 +26,12 @@ def read_body(request: ClientRequest, room: ByteBudget) -> Slices[RequestBody]:
     query = request.target.partition(b"?")[2]
     body = request.body()
     if isinstance(body, bytes):
-        return (yield from request_body.read_in_slices(request.way.path, body, encoding, content_type, query, room))
+        return (yield from request_body.read_in_slices(request.route.path, body, encoding, content_type, query, room))
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return (yield from request_body.read_in_slices(request.way.path, view, encoding, content_type, query, room))
+        return (yield from request_body.read_in_slices(request.route.path, view, encoding, content_type, query, room))
 
 
-def question(request: ClientRequest, wanted: RequestBody | None) -> TargetRequest:
+def target_request(request: ClientRequest, wanted: RequestBody | None) -> TargetRequest:
     """A request as it goes to the target; ``wanted`` is what its body asks for, where somebody needs to know.
 
     The headers are the question's from here on, so that they can be forgotten while the request waits.
@@ -47,7 +47,7 @@ def question(request: ClientRequest, wanted: RequestBody | None) -> TargetReques
             headers,
             upload,
             upload.size,
-            request.way,
+            request.route,
             wanted,
             chunked=chunked,
             version=version,
@@ -64,7 +64,7 @@ def question(request: ClientRequest, wanted: RequestBody | None) -> TargetReques
         headers,
         body if isinstance(body, bytes) else FileBody(body, length),
         length if announced else None,
-        request.way,
+        request.route,
         wanted,
         version=version,
     )

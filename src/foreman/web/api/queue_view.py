@@ -35,16 +35,16 @@ class QueueView:
         now, wall = self._clock.seconds(), self._wall_clock()
         running = []
         for turn in inference.gate.running:
-            state = inference.outlook.state_of(turn)
+            state = inference.queue_status.state_of(turn)
             job = turn.ticket.id if turn.ticket.is_job else None
-            overtime = inference.outlook.is_overtime(turn)
+            overtime = inference.queue_status.is_overtime(turn)
             entry = {**self._entry(turn.ticket, now - turn.since), "state": state, "overtime": overtime, "job": job}
             if state == "loading":
-                entry["usual_load"] = _rounded(inference.outlook.usual_load(turn.ticket))
+                entry["usual_load"] = _rounded(inference.queue_status.usual_load(turn.ticket))
             running.append(entry)
         waiting = [
             {**self._entry(ticket, wall - ticket.since), "position": position, "estimate": _range(wait)}
-            for position, (ticket, wait) in enumerate(inference.outlook.line(), 1)
+            for position, (ticket, wait) in enumerate(inference.queue_status.line(), 1)
         ]
         embedding = {"running": len(inference.embeddings.running), "cap": inference.embeddings.turns}
         line = {"turns": inference.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}

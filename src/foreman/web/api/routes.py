@@ -27,7 +27,7 @@ from foreman.util.byte_budget import ByteBudget
 from foreman.util.cooperator import LARGE, SMALL, in_turns
 from foreman.util.slices import Slices
 from foreman.web.api.detach import DetachedResponse
-from foreman.web.api.forwarding import question, read_body
+from foreman.web.api.forwarding import read_body, target_request
 from foreman.web.api.queue_view import QueueView
 from foreman.web.api.responder import ClientResponder
 from foreman.web.jobs.request_headers import wants_job
@@ -162,8 +162,8 @@ class Api:
         try:
             wanted = await in_turns(self._inference.cooperator, reading, LARGE)
         except CancelledError:
-            way = request.way
-            record = RequestRecord(request.id, request.caller, way.path, way.lane.value, request.began_at)
+            route = request.route
+            record = RequestRecord(request.id, request.caller, route.path, route.lane.value, request.began_at)
             record.outcome = "client left"
             self._access_log.write(record)
         except errors.ForemanError as problem:
@@ -179,16 +179,16 @@ class Api:
         return self._ask(request, wanted)
 
     async def _ask(self, request: ClientRequest, wanted: RequestBody | None) -> None:
-        way = request.way
+        route = request.route
         model = wanted.model if wanted is not None else None
-        record = RequestRecord(request.id, request.caller, way.path, way.lane.value, request.began_at, model)
-        ticket = Ticket(request.id, request.caller, model, way.path, self._wall_clock())
+        record = RequestRecord(request.id, request.caller, route.path, route.lane.value, request.began_at, model)
+        ticket = Ticket(request.id, request.caller, model, route.path, self._wall_clock())
         view = None
-        if wanted is not None and wanted.sure and wanted.errand is Intent.RUN:
+        if wanted is not None and wanted.sure and wanted.intent is Intent.RUN:
             view = QueueHeartbeat(self._clock, self._wall_clock, request, wanted, self._notices)
         client = ClientResponder(request, record, view)
         try:
-            await self._inference.run(question(request, wanted), client, record, ticket)
+            await self._inference.run(target_request(request, wanted), client, record, ticket)
         except CancelledError:
             record.outcome = "client left"
             if request.refusal is not None:  # its body could not be read to the end
@@ -203,7 +203,7 @@ class Api:
         finally:
             client.stop_waiting()
             self._access_log.write(record)
-        if way.lane is Lane.MANAGEMENT and record.status < 300:
+        if route.lane is Lane.MANAGEMENT and record.status < 300:
             self._inference.inventory.refresh()
 
     # failures
@@ -215,19 +215,23 @@ class Api:
     @app.handle_errors(errors.ForemanError)
     def failed(self, request: IRequest, failure: Failure) -> None:
         """A body that Ollama would refuse at once."""
-        visit, problem = cast("ClientRequest", request), cast("errors.ForemanError", failure.value)
-        self._reply(visit, failure_reply(visit.family, problem, visit.request_id, self._retry_after))
+        client_request, problem = cast("ClientRequest", request), cast("errors.ForemanError", failure.value)
+        self._reply(
+            client_request, failure_reply(client_request.family, problem, client_request.request_id, self._retry_after)
+        )
 
     @app.handle_errors(Exception)
     def surprised(self, request: IRequest, failure: Failure) -> None:
         """What nobody foresaw is logged whole, and answered without details."""
-        visit = cast("ClientRequest", request)
-        self._log.failure("answering {path} failed", failure, path=visit.way.path)
+        client_request = cast("ClientRequest", request)
+        self._log.failure("answering {path} failed", failure, path=client_request.route.path)
         problem = errors.ForemanError("foreman failed to answer this; its log says why")
-        if visit.startedWriting:
-            visit.break_off(problem, between_pieces=False)
+        if client_request.startedWriting:
+            client_request.break_off(problem, between_pieces=False)
         else:
-            visit.answer(failure_reply(visit.family, problem, visit.request_id, self._retry_after))
+            client_request.answer(
+                failure_reply(client_request.family, problem, client_request.request_id, self._retry_after)
+            )
 
     # answers
 
@@ -236,12 +240,12 @@ class Api:
         self._log_own(request, reply.status)
 
     def _log_own(self, request: ClientRequest, status: int) -> None:
-        way = request.way
-        self._access_log.answered_here(request.id, request.caller, way, status, request.began_at)
+        route = request.route
+        self._access_log.answered_here(request.id, request.caller, route, status, request.began_at)
 
     async def _listing(self, request: ClientRequest, listing: ModelList | None) -> None:
         inventory = self._inference.inventory
-        if listing is None and inventory.degraded is None and request.way.path in inventory.missing:
+        if listing is None and inventory.degraded is None and request.route.path in inventory.missing:
             await self._ask(request, None)  # what the target says instead of this list is its own affair
             return
         if listing is None:

@@ -54,7 +54,7 @@ class ArtifactReader:
     """
 
     _store: Store
-    _pace: FlowControl
+    _flow_control: FlowControl
     _stored: Stored
     _caller: str
     left: range
@@ -68,6 +68,6 @@ class ArtifactReader:
         """
         if not self.left:
             return b""
-        await self._pace.ready()
+        await self._flow_control.ready()
         now, self.left = self.left[: self.size], self.left[self.size :]
         return await self._store.piece(self._stored, now.start, now.stop, self._caller)

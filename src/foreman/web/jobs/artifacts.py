@@ -32,25 +32,25 @@ _RANGE = re.compile(
 )
 
 
-def check_received(visit: ClientRequest, name: str, most: int) -> None:
+def check_received(request: ClientRequest, name: str, most: int) -> None:
     """Whether the artifact that a request brings can be kept.
 
     :param most: how many bytes it may have.
     :raises Problem: where it cannot.
     """
     check_name(name)
-    kept_type(visit)
-    length = visit.content.length
+    kept_type(request)
+    length = request.content.length
     if length > most:
         raise Problem(413, f"an artifact may have {most} bytes, and this has {length} (FOREMAN_MAX_ARTIFACT)")
 
 
-def received(visit: ClientRequest, name: str) -> Artifact | ArtifactFile:
+def received(request: ClientRequest, name: str) -> Artifact | ArtifactFile:
     """The artifact that a request brings; a large one stays in its file, which whoever asks for it closes.
 
     :raises Problem: for what cannot be kept.
     """
-    type_, body = kept_type(visit), visit.body()
+    type_, body = kept_type(request), request.body()
     if isinstance(body, bytes):
         return Artifact(name, type_, body)
     try:  # the request closes its own when its client leaves, whoever reads it
@@ -73,13 +73,13 @@ def check_name(name: str) -> None:
         )
 
 
-def kept_type(visit: ClientRequest) -> str:
+def kept_type(request: ClientRequest) -> str:
     """The content type of an artifact that is sent.
 
     :raises Problem: when it cannot be kept as it was sent.
     """
-    request_headers.check_plain(visit, "an artifact is kept as its bytes are; send it uncompressed")
-    values = visit.headers_named(b"content-type")
+    request_headers.check_plain(request, "an artifact is kept as its bytes are; send it uncompressed")
+    values = request.headers_named(b"content-type")
     text = values[0].decode("latin-1") if values else ""
     if len(text) > LONGEST_TYPE:
         raise Problem(400, f"Content-Type: may have {LONGEST_TYPE} characters")
@@ -92,7 +92,7 @@ def path_of(id_: str, name: str) -> str:
 
 
 async def send(
-    visit: ClientRequest, clock: IReactorTime, patience: float, store: Store, readers: Readers, stored: Stored
+    request: ClientRequest, clock: IReactorTime, patience: float, store: Store, readers: Readers, stored: Stored
 ) -> int:
     """Answer with an artifact, or the part of it that is asked for.
 
@@ -107,13 +107,13 @@ async def send(
         (b"ETag", etag),
         (b"Accept-Ranges", b"bytes"),
         (b"X-Content-Type-Options", b"nosniff"),
-        (b"Date", visit.http_date()),
+        (b"Date", request.http_date()),
     ]
-    if _is_known(visit, etag):
-        visit.begin(304, PHRASES[304], headers, "other")
-        visit.finish()
+    if _is_known(request, etag):
+        request.begin(304, PHRASES[304], headers, "other")
+        request.finish()
         return 304
-    status, part = 200, _part(visit, etag, info.bytes)
+    status, part = 200, _part(request, etag, info.bytes)
     if part is not None:
         status = 206
         headers.append((b"Content-Range", b"bytes %d-%d/%d" % (part.start, part.stop - 1, info.bytes)))
@@ -123,35 +123,35 @@ async def send(
         (b"Content-Disposition", b"attachment; filename*=UTF-8''%b" % quote(info.name, safe="").encode("ascii")),
         (b"Content-Length", b"%d" % len(span)),
     ]
-    if visit.method == b"HEAD":
-        visit.begin(status, PHRASES[status], headers, "other")
+    if request.method == b"HEAD":
+        request.begin(status, PHRASES[status], headers, "other")
     else:
-        with readers.one_more(visit.caller):
-            visit.begin(status, PHRASES[status], headers, "other")
-            pace = FlowControl(clock, patience)
-            await _write(visit, pace, ArtifactReader(store, pace, stored, visit.caller, span))
-    visit.finish()
+        with readers.one_more(request.caller):
+            request.begin(status, PHRASES[status], headers, "other")
+            flow_control = FlowControl(clock, patience)
+            await _write(request, flow_control, ArtifactReader(store, flow_control, stored, request.caller, span))
+    request.finish()
     return status
 
 
-async def _write(visit: ClientRequest, pace: FlowControl, pieces: ArtifactReader) -> None:
-    visit.set_producer(pace)
+async def _write(request: ClientRequest, flow_control: FlowControl, pieces: ArtifactReader) -> None:
+    request.set_producer(flow_control)
     try:
         while piece := await pieces.next():
-            visit.write(piece)
+            request.write(piece)
     finally:
-        visit.set_producer(None)
+        request.set_producer(None)
 
 
-def _is_known(visit: ClientRequest, etag: bytes) -> bool:
-    asked = b",".join(visit.headers_named(b"if-none-match"))
+def _is_known(request: ClientRequest, etag: bytes) -> bool:
+    asked = b",".join(request.headers_named(b"if-none-match"))
     return any(one.strip().removeprefix(b"W/") in {etag, b"*"} for one in asked.split(b","))
 
 
-def _part(visit: ClientRequest, etag: bytes, size: int) -> range | None:
+def _part(request: ClientRequest, etag: bytes, size: int) -> range | None:
     """The part that is asked for; None for the whole, also where several are (RFC 9110 section 14.2)."""
-    ranges, conditions = visit.headers_named(b"range"), visit.headers_named(b"if-range")
-    found = _RANGE.fullmatch(ranges[0]) if len(ranges) == 1 and visit.method == b"GET" else None
+    ranges, conditions = request.headers_named(b"range"), request.headers_named(b"if-range")
+    found = _RANGE.fullmatch(ranges[0]) if len(ranges) == 1 and request.method == b"GET" else None
     if found is None or any(condition.strip() != etag for condition in conditions):
         return None
     first, last, of_end = (None if text is None else int(text) for text in found.groups())

@@ -69,13 +69,13 @@ class _Wrong(ValueError):
 class Fields:
     """The members of one job of a body.
 
-    :ivar pointer: where the job stands in the body; :ivar flaws: what was wrong so far, of all jobs; :ivar late: likewise,
+    :ivar pointer: where the job stands in the body; :ivar field_errors: what was wrong so far, of all jobs; :ivar late: likewise,
         but for what was right when it was sent the first time.
     """
 
     members: Mapping[str, Raw]
     pointer: str
-    flaws: FieldErrors
+    field_errors: FieldErrors
     late: FieldErrors
     _own: int = field(default=0, init=False)
 
@@ -92,7 +92,7 @@ class Fields:
     def wrong(self, name: str, detail: str, status: int = 400) -> None:
         """Note what is wrong with a member."""
         self._own += 1
-        self.flaws.add(FieldError(f"{self.pointer}/{name}", detail, status))
+        self.field_errors.add(FieldError(f"{self.pointer}/{name}", detail, status))
 
     def size(self, name: str) -> int:
         """How long a member is, in bytes; 0 where it is not there."""

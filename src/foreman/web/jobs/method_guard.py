@@ -27,13 +27,13 @@ class MethodGuard(Resource):
 
     def render(self, request: ClientRequest) -> Any:
         """Answer ``request``, or have it answered."""
-        methods = allowed_methods(request.way.path)
+        methods = allowed_methods(request.route.path)
         if request.method.decode("latin-1") in methods:
             return self._routes.render(request)
         if methods:
             allowed = ", ".join(methods)
             problem = Problem(405, f"here are {allowed}", headers=[(b"Allow", allowed.encode("ascii"))])
         else:
-            problem = Problem(404, f"there is nothing at {shortened(request.way.path, MAX_REPEATED)}")
+            problem = Problem(404, f"there is nothing at {shortened(request.route.path, MAX_REPEATED)}")
         self._reply(request, problem_reply(problem))
         return NOT_DONE_YET

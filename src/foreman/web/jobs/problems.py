@@ -39,15 +39,19 @@ class FieldError:
 class Problem(errors.ForemanError):
     """What is asked cannot be done.
 
-    :ivar status: of HTTP; :ivar flaws: what is wrong with the body; :ivar headers: that say more.
+    :ivar status: of HTTP; :ivar field_errors: what is wrong with the body; :ivar headers: that say more.
     """
 
     def __init__(
-        self, status: int, detail: str, flaws: Sequence[FieldError] = (), headers: Sequence[tuple[bytes, bytes]] = ()
+        self,
+        status: int,
+        detail: str,
+        field_errors: Sequence[FieldError] = (),
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(shortened(detail, LONGEST_PROBLEM))
         self.status = status
-        self.flaws = tuple(flaws)
+        self.field_errors = tuple(field_errors)
         self.headers: RawHeaders = list(headers)
 
 
@@ -62,19 +66,22 @@ class FieldErrors:
     count: int = field(default=0, init=False)
     _statuses: set[int] = field(factory=set, init=False)
 
-    def add(self, flaw: FieldError) -> None:
+    def add(self, field_error: FieldError) -> None:
         """Note one more."""
         self.count += 1
-        self._statuses.add(flaw.status)
+        self._statuses.add(field_error.status)
         if len(self.named) < MAX_NAMED:
-            pointer, detail = shortened(flaw.pointer, LONGEST_POINTER), shortened(flaw.detail, LONGEST_DETAIL)
-            self.named.append(FieldError(pointer, detail, flaw.status))
+            pointer, detail = (
+                shortened(field_error.pointer, LONGEST_POINTER),
+                shortened(field_error.detail, LONGEST_DETAIL),
+            )
+            self.named.append(FieldError(pointer, detail, field_error.status))
 
     def extend(self, others: FieldErrors) -> None:
         """Note those of ``others`` behind one's own."""
         count = self.count + others.count
-        for flaw in others.named:
-            self.add(flaw)
+        for field_error in others.named:
+            self.add(field_error)
         self.count = count
         self._statuses |= others._statuses
 
@@ -89,11 +96,11 @@ class FieldErrors:
         return Problem(status, text + more, [*self.named, *rest])
 
 
-def invalid_fields(flaws: Iterable[FieldError]) -> Problem:
-    """The problem of a body with ``flaws``."""
+def invalid_fields(field_errors: Iterable[FieldError]) -> Problem:
+    """The problem of a body with ``field_errors``."""
     found = FieldErrors()
-    for flaw in flaws:
-        found.add(flaw)
+    for field_error in field_errors:
+        found.add(field_error)
     return found.problem()
 
 
@@ -135,8 +142,10 @@ def _again(status: int, text: str, seconds: int) -> Problem:
 def problem_reply(problem: Problem) -> Reply:
     """The answer of foreman's own routes."""
     value: dict[str, Any] = problem_value(problem.status, str(problem))
-    if problem.flaws:
-        value["errors"] = [{"pointer": flaw.pointer, "detail": flaw.detail} for flaw in problem.flaws]
+    if problem.field_errors:
+        value["errors"] = [
+            {"pointer": field_error.pointer, "detail": field_error.detail} for field_error in problem.field_errors
+        ]
     return Reply(problem.status, [(b"Content-Type", PROBLEM_JSON), *problem.headers], go_json(value))
 
 

@@ -13,7 +13,7 @@ from foreman.web.jobs.wakeups import Wakeups
 BREATH = 0.02
 
 
-async def forget(store: Store, waking: Wakeups, states: Sequence[State], before: int, owner: str | None) -> int:
+async def forget(store: Store, wakeups: Wakeups, states: Sequence[State], before: int, owner: str | None) -> int:
     """Forget the jobs of ``owner``, None for everybody's, that ended in one of ``states`` before ``before``; how many.
 
     Cancelling it leaves the rest as it is.
@@ -28,7 +28,7 @@ async def forget(store: Store, waking: Wakeups, states: Sequence[State], before:
             forgotten = await store.forget(state, before, owner, after)
             count, after = count + forgotten.count, forgotten.last
             if after is not None:
-                await waking.first_of(seconds=BREATH)
-                if waking.closed:
+                await wakeups.first_of(seconds=BREATH)
+                if wakeups.closed:
                     raise errors.Draining(f"foreman is stopping; {count} jobs are deleted, and more are left")
     return count

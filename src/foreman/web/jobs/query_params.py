@@ -51,12 +51,12 @@ def ulid(text: str) -> ULID | None:
     return ULID.from_str(folded) if text.isascii() and _ULID.fullmatch(folded) else None
 
 
-def parameters(visit: ClientRequest, known: Sequence[str], *, beginnings: tuple[str, ...] = ()) -> dict[str, str]:
+def parameters(request: ClientRequest, known: Sequence[str], *, beginnings: tuple[str, ...] = ()) -> dict[str, str]:
     """What stands in the query of a request.
 
     :raises Problem: where it cannot be read, or says what nobody knows: a filter with a slip of the pen would list all.
     """
-    query = visit.target.partition(b"?")[2].decode("latin-1")
+    query = request.target.partition(b"?")[2].decode("latin-1")
     try:
         if _BAD_ESCAPE.search(query):
             raise ValueError  # noqa: TRY301 - as what parse_qsl raises
@@ -74,14 +74,14 @@ def parameters(visit: ClientRequest, known: Sequence[str], *, beginnings: tuple[
     return found
 
 
-def page(visit: ClientRequest, *, sees_all: bool) -> Page:
+def page(request: ClientRequest, *, sees_all: bool) -> Page:
     """The page that a request asks for.
 
     :raises Problem: for what cannot be asked.
     """
-    asked = parameters(visit, _KNOWN, beginnings=(_METADATA,))
+    asked = parameters(request, _KNOWN, beginnings=(_METADATA,))
     owner = asked.get("owner")
-    if not sees_all and owner not in {None, visit.caller}:
+    if not sees_all and owner not in {None, request.caller}:
         raise Problem(403, "owner: the jobs of others are for admins")
     before = asked.get("before")
     before_id = None if before is None else ulid(before)
@@ -92,7 +92,7 @@ def page(visit: ClientRequest, *, sees_all: bool) -> Page:
         model=asked.get("model"),
         endpoint=asked.get("endpoint"),
         lane=_lane(asked.get("lane")),
-        owner=owner if sees_all else visit.caller,
+        owner=owner if sees_all else request.caller,
         created_after=_moment(asked, "created_after"),
         created_before=_moment(asked, "created_before"),
         metadata={name.removeprefix(_METADATA): text for name, text in asked.items() if name.startswith(_METADATA)},
@@ -100,13 +100,13 @@ def page(visit: ClientRequest, *, sees_all: bool) -> Page:
     return Page(wanted, None if before_id is None else str(before_id), _limit(asked.get("limit")), asked)
 
 
-def pruned(visit: ClientRequest, now: int) -> tuple[tuple[State, ...], int]:
+def pruned(request: ClientRequest, now: int) -> tuple[tuple[State, ...], int]:
     """The states of the jobs that are to be forgotten, and before which moment they ended.
 
     :param now: milliseconds since the epoch; what ends from then on is not meant.
     :raises Problem: for what cannot be asked.
     """
-    asked = parameters(visit, PRUNING)
+    asked = parameters(request, PRUNING)
     states = _states(asked.get("state"))
     if not states or not set(states) <= set(ENDED):
         raise Problem(400, f"state: one or several of {', '.join(ENDED)} must be said, or ended for all of them")

@@ -19,20 +19,20 @@ _LONGEST_STRUCTURED = 2 * KEY_LENGTH + 2
 _STRUCTURED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 
 
-def wants_job(visit: ClientRequest) -> bool:
+def wants_job(request: ClientRequest) -> bool:
     """Whether the request asks not to be waited for."""
-    values = (value.decode("latin-1").lower() for value in visit.headers_named(b"prefer"))
+    values = (value.decode("latin-1").lower() for value in request.headers_named(b"prefer"))
     return any(
         _is_respond_async(element) for value in values if _RESPOND_ASYNC in value for element in _elements(value)
     )
 
 
-def header_key(visit: ClientRequest) -> str | None:
+def header_key(request: ClientRequest) -> str | None:
     """The ``Idempotency-Key``, with or without the quotes that its draft asks for and hardly anybody sends.
 
     :raises Problem: when it cannot be one.
     """
-    values = visit.headers_named(b"idempotency-key")
+    values = request.headers_named(b"idempotency-key")
     if not values:
         return None
     try:
@@ -54,32 +54,32 @@ def one_key(in_header: str | None, in_body: str | None, pointer: str) -> str | N
     :raises Problem: when the two differ.
     """
     if in_header is not None and in_body is not None and in_header != in_body:
-        flaw = FieldError(pointer, "is not that of the header Idempotency-Key")
-        raise Problem(400, "idempotency_key: is not that of the header Idempotency-Key", [flaw])
+        field_error = FieldError(pointer, "is not that of the header Idempotency-Key")
+        raise Problem(400, "idempotency_key: is not that of the header Idempotency-Key", [field_error])
     return in_header if in_body is None else in_body
 
 
-def check_plain(visit: ClientRequest, advice: str) -> None:
+def check_plain(request: ClientRequest, advice: str) -> None:
     """Whether the body is what it says, and not a compressed form of it.
 
     :raises Problem: with ``advice`` where it is.
     """
-    if any(value.strip().lower() not in {b"", b"identity"} for value in visit.headers_named(b"content-encoding")):
+    if any(value.strip().lower() not in {b"", b"identity"} for value in request.headers_named(b"content-encoding")):
         raise Problem(415, f"Content-Encoding: {advice}")
 
 
-def kept_headers(visit: ClientRequest) -> tuple[tuple[str, str], ...]:
+def kept_headers(request: ClientRequest) -> tuple[tuple[str, str], ...]:
     """The headers that matter to the target; never who asks, nor what is between the client and foreman."""
     return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in to_client(visit.raw_headers)
+        for name, value in to_client(request.raw_headers)
         if name.lower().startswith(b"anthropic-") or name.lower() in {b"openai-beta", b"user-agent"}
     )
 
 
-def header(visit: ClientRequest, name: bytes, default: str) -> str:
+def header(request: ClientRequest, name: bytes, default: str) -> str:
     """The first header of a name, lower case, as text."""
-    values = visit.headers_named(name)
+    values = request.headers_named(name)
     return values[0].decode("latin-1") if values and values[0] else default
 
 

@@ -59,18 +59,18 @@ class JobsApi:
     _cooperator: Cooperator
     _listed: Listed = field(init=False)
     _readers: Readers = field(factory=Readers, init=False)
-    _waking: Wakeups = field(init=False)
-    _intake: Submissions = field(init=False)
-    _following: JobStreams = field(init=False)
+    _wakeups: Wakeups = field(init=False)
+    _submissions: Submissions = field(init=False)
+    _streams: JobStreams = field(init=False)
     app = Klein()
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         self._listed = Listed(self._models)
-        self._waking = Wakeups(self._clock)
-        self._intake = Submissions(self._store, self._models, self._waking, self._limits, self._cooperator)
+        self._wakeups = Wakeups(self._clock)
+        self._submissions = Submissions(self._store, self._models, self._wakeups, self._limits, self._cooperator)
         patience = self._limits.stall_timeout
-        self._following = JobStreams(self._clock, self._store, self._worker, self._waking, self._readers, patience)
+        self._streams = JobStreams(self._clock, self._store, self._worker, self._wakeups, self._readers, patience)
 
     def resource(self) -> IResource:
         """What answers everything below ``/jobs``."""
@@ -78,31 +78,31 @@ class JobsApi:
 
     def close(self) -> None:
         """foreman stops: take no more jobs, and let go of everybody who waits or follows."""
-        self._waking.close()
+        self._wakeups.close()
 
     # handing over
 
     @app.route("/jobs", methods=["POST"])
     async def submit(self, request: ClientRequest) -> None:
         """Take a job, or an array of them."""
-        self._reply(request, await self._intake.submit(request))
+        self._reply(request, await self._submissions.submit(request))
 
-    async def accept(self, visit: ClientRequest, wanted: RequestBody) -> None:
+    async def accept(self, client_request: ClientRequest, wanted: RequestBody) -> None:
         """Make a job of a request to another route, whose errors are its family's.
 
         :param wanted: what its body asks for.
         """
         try:
-            reply = await self._intake.accept(visit, wanted)
+            reply = await self._submissions.accept(client_request, wanted)
         except CancelledError:
-            self._left(visit)
+            self._left(client_request)
             return
         except errors.ForemanError as failure:
-            reply = family_reply(visit.family, problem_of(failure), visit.request_id)
+            reply = family_reply(client_request.family, problem_of(failure), client_request.request_id)
         except Exception:  # noqa: BLE001 - whatever it was, the client is told that something was
-            self._log.failure("making a job of {path} failed", path=visit.way.path)
-            reply = family_reply(visit.family, Problem(500, _SURPRISE), visit.request_id)
-        self._reply(visit, reply)
+            self._log.failure("making a job of {path} failed", path=client_request.route.path)
+            reply = family_reply(client_request.family, Problem(500, _SURPRISE), client_request.request_id)
+        self._reply(client_request, reply)
 
     # looking
 
@@ -112,8 +112,8 @@ class JobsApi:
         page = query_params.page(request, sees_all=self._may_see_all(request))
         found = await self._store.page(page.wanted, page.before, page.limit + 1, request.caller)
         jobs = found[: page.limit]
-        following = request.own_path(page.next_after(jobs[-1].id)) if len(found) > page.limit else None
-        value = {"jobs": await job_values(jobs, self._listed.value, self._waking), "next": following}
+        next_page = request.own_path(page.next_after(jobs[-1].id)) if len(found) > page.limit else None
+        value = {"jobs": await job_values(jobs, self._listed.value, self._wakeups), "next": next_page}
         self._reply(request, json_reply(200, value))
 
     @app.route("/jobs/<string:id>", methods=["GET"])
@@ -130,7 +130,7 @@ class JobsApi:
         """What happens to it."""
         after, follows = _after(request, "follow"), _follows(request)
         job = await self._owned(request, id)
-        await self._following.events(request, job, after, follows=follows)
+        await self._streams.events(request, job, after, follows=follows)
         self._log_own(request, request.code)
 
     @app.route("/jobs/<string:id>/stream", methods=["GET"])
@@ -138,7 +138,7 @@ class JobsApi:
         """What it says."""
         after = _after(request)
         job = await self._owned(request, id)
-        await self._following.stream(request, job, after)
+        await self._streams.stream(request, job, after)
         self._log_own(request, request.code)
 
     # artifacts
@@ -190,7 +190,7 @@ class JobsApi:
         """Forget many that have ended; who leaves stops it."""
         states, before = query_params.pruned(request, self._store.now())
         owner = None if self._may_see_all(request) else request.caller
-        deleted = await prune.forget(self._store, self._waking, states, before, owner)
+        deleted = await prune.forget(self._store, self._wakeups, states, before, owner)
         self._reply(request, json_reply(200, {"deleted": deleted}))
 
     @app.route("/jobs/<string:id>/retry", methods=["POST"])
@@ -217,31 +217,31 @@ class JobsApi:
     @app.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:
         """Whatever it is, it is told as a problem; what has begun is cut, so that nobody takes it for whole."""
-        visit, problem = cast("ClientRequest", request), failure.value
+        client_request, problem = cast("ClientRequest", request), failure.value
         if not isinstance(problem, errors.ForemanError):
-            self._log.failure("answering {path} failed", failure, path=visit.way.path)
+            self._log.failure("answering {path} failed", failure, path=client_request.route.path)
             problem = Problem(500, _SURPRISE)
-        if not visit.startedWriting:
-            self._reply(visit, problem_reply(problem_of(problem)))
+        if not client_request.startedWriting:
+            self._reply(client_request, problem_reply(problem_of(problem)))
             return
         # Lines are written whole. A reader of chunks is cut off without the last one, so that it comes back; to one whose
         # answer ends with the connection only a line can say it.
-        visit.break_off(problem, between_pieces=not visit.chunked)
-        self._log_own(visit, visit.code, "incomplete", str(problem))
+        client_request.break_off(problem, between_pieces=not client_request.chunked)
+        self._log_own(client_request, client_request.code, "incomplete", str(problem))
 
     # what the routes share
 
-    def _may_see_all(self, visit: ClientRequest) -> bool:
-        return visit.admin or self._sees_all()
+    def _may_see_all(self, client_request: ClientRequest) -> bool:
+        return client_request.admin or self._sees_all()
 
-    async def _owned(self, visit: ClientRequest, text: str) -> Job:
+    async def _owned(self, client_request: ClientRequest, text: str) -> Job:
         """The job of that id, if whoever asks may see it.
 
         :raises Problem: if not.
         """
         id_ = query_params.ulid(text)
         job = None if id_ is None else await self._store.get(str(id_))
-        if job is None or not (job.owner == visit.caller or self._may_see_all(visit)):
+        if job is None or not (job.owner == client_request.caller or self._may_see_all(client_request)):
             raise no_such_job(text)
         return job
 
@@ -258,41 +258,49 @@ class JobsApi:
         """The job when it has ended, or as it is after ``seconds``."""
         over = self._clock.seconds() + seconds
         while True:
-            with listening(self._store.bells.when_changed(job.id)) as bell:
+            with listening(self._store.notifications.when_changed(job.id)) as bell:
                 now = await self._store.get(job.id)
                 if now is None:
                     raise no_such_job(job.id)
                 left = over - self._clock.seconds()
-                if now.ended or left <= 0 or self._waking.closed:
+                if now.ended or left <= 0 or self._wakeups.closed:
                     return now
-                await self._waking.first_of(bell, seconds=left)
+                await self._wakeups.first_of(bell, seconds=left)
 
     # answers
 
-    def _reply(self, visit: ClientRequest, reply: Reply) -> None:
-        visit.answer(reply)
-        self._log_own(visit, reply.status)
+    def _reply(self, client_request: ClientRequest, reply: Reply) -> None:
+        client_request.answer(reply)
+        self._log_own(client_request, reply.status)
 
-    def _left(self, visit: ClientRequest) -> None:
-        self._log_own(visit, visit.code if visit.startedWriting else 0, "client left")
+    def _left(self, client_request: ClientRequest) -> None:
+        self._log_own(client_request, client_request.code if client_request.startedWriting else 0, "client left")
 
-    def _log_own(self, visit: ClientRequest, status: int, outcome: Outcome | None = None, detail: str = "") -> None:
-        way = visit.way
+    def _log_own(
+        self, client_request: ClientRequest, status: int, outcome: Outcome | None = None, detail: str = ""
+    ) -> None:
+        route = client_request.route
         record = RequestRecord(
-            visit.id, visit.caller, way.path, way.lane.value, visit.began_at, status=status, detail=detail
+            client_request.id,
+            client_request.caller,
+            route.path,
+            route.lane.value,
+            client_request.began_at,
+            status=status,
+            detail=detail,
         )
         record.outcome = outcome or ("refused" if status >= 400 else "complete")
         self._access_log.write(record)
 
 
-def _after(visit: ClientRequest, *others: str) -> str | None:
+def _after(client_request: ClientRequest, *others: str) -> str | None:
     """Where a reader goes on; a browser that comes back says it in a header, and repeats its first query."""
-    after = query_params.parameters(visit, ("after", *others)).get("after")
-    return request_headers.header(visit, b"last-event-id", "") or after
+    after = query_params.parameters(client_request, ("after", *others)).get("after")
+    return request_headers.header(client_request, b"last-event-id", "") or after
 
 
-def _follows(visit: ClientRequest) -> bool:
-    follow = query_params.parameters(visit, ("after", "follow")).get("follow", "1")
+def _follows(client_request: ClientRequest) -> bool:
+    follow = query_params.parameters(client_request, ("after", "follow")).get("follow", "1")
     if follow not in {"0", "1"}:
         raise Problem(400, "follow: must be 0 or 1")
     return follow == "1"

@@ -37,14 +37,14 @@ AT_ONCE = 25
 
 
 async def job_values(
-    jobs: Sequence[Job], show: Callable[[Job], dict[str, Any]], waking: Wakeups
+    jobs: Sequence[Job], show: Callable[[Job], dict[str, Any]], wakeups: Wakeups
 ) -> list[dict[str, Any]]:
     """Many jobs, without keeping the reactor for long: each may have dozens of artifacts."""
     values: list[dict[str, Any]] = []
     for number, job in enumerate(jobs, 1):
         values.append(show(job))
         if number % AT_ONCE == 0:
-            await waking.first_of(seconds=0)
+            await wakeups.first_of(seconds=0)
     return values
 
 

@@ -55,40 +55,42 @@ class EventWriter:
     """
 
     _clock: IReactorTime
-    visit: ClientRequest
-    _pace: FlowControl
+    request: ClientRequest
+    _flow_control: FlowControl
     resumed: bool
     headers: RawHeaders = field(factory=list)
     _sse: bool = field(init=False)
     _said_at: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._sse = wants_events(self.visit)
+        self._sse = wants_events(self.request)
         self._said_at = self._clock.seconds()
 
     def begin(self) -> None:
         """Write the head, where it is not written."""
-        if not self.visit.startedWriting:
+        if not self.request.startedWriting:
             content_type = b"text/event-stream" if self._sse else b"application/x-ndjson"
-            headers = [(b"Content-Type", content_type), (b"Date", self.visit.http_date()), *STREAM_HEADERS]
+            headers = [(b"Content-Type", content_type), (b"Date", self.request.http_date()), *STREAM_HEADERS]
             kind = "sse" if self._sse else "ndjson"
-            self.visit.begin(200, b"OK", [*headers, *(() if self._sse else self.headers)], kind)
+            self.request.begin(200, b"OK", [*headers, *(() if self._sse else self.headers)], kind)
 
     async def say(self, line: bytes, id_: str, event: str = "") -> None:
         """One line of JSON."""
-        await self._pace.ready()
+        await self._flow_control.ready()
         self.begin()
         text = line.strip(b" \r\n")
         if self._sse:
             named = b"event: %b\n" % event.encode("ascii") if event else b""
-            self.visit.write(b"id: %b\n%bdata: %b\n\n" % (id_.encode("ascii"), named, text.replace(b"\r", b" ")))
+            self.request.write(b"id: %b\n%bdata: %b\n\n" % (id_.encode("ascii"), named, text.replace(b"\r", b" ")))
         else:
-            self.visit.write(text + b"\n")
+            self.request.write(text + b"\n")
         self._said_at = self._clock.seconds()
 
     def pieces(self, store: Store, stored: Stored) -> ArtifactReader:
         """An artifact of lines, at the pace of this reader."""
-        return ArtifactReader(store, self._pace, stored, self.visit.caller, range(stored.info.bytes), PIECE_OF_LINES)
+        return ArtifactReader(
+            store, self._flow_control, stored, self.request.caller, range(stored.info.bytes), PIECE_OF_LINES
+        )
 
     def until_filler(self) -> float:
         """How long may pass without a sign, in seconds."""
@@ -97,13 +99,13 @@ class EventWriter:
     def fill_where_due(self) -> None:
         """A sign of life, which is no line."""
         if self.until_filler() < 0.01:
-            self.visit.write(b":\n\n" if self._sse else b" ")
+            self.request.write(b":\n\n" if self._sse else b" ")
             self._said_at = self._clock.seconds()
 
     def end(self) -> None:
         """There is no more."""
-        if self._sse and self.resumed and not self.visit.startedWriting:
-            self.visit.begin(204, b"No Content", [(b"Date", self.visit.http_date())], "other")  # else it comes back
+        if self._sse and self.resumed and not self.request.startedWriting:
+            self.request.begin(204, b"No Content", [(b"Date", self.request.http_date())], "other")  # else it comes back
         else:
             self.begin()
 
@@ -173,11 +175,11 @@ class JobStreams:
     _clock: IReactorTime
     _store: Store
     _worker: RunningJobs
-    _waking: Wakeups
+    _wakeups: Wakeups
     _readers: Readers
     _stall_timeout: float
 
-    async def events(self, visit: ClientRequest, job: Job, after: str | None, *, follows: bool) -> None:
+    async def events(self, request: ClientRequest, job: Job, after: str | None, *, follows: bool) -> None:
         """Tell what has happened to ``job``, and while it ``follows`` what happens, until it has ended.
 
         :raises Problem: for an ``after`` that is no event's id.
@@ -185,10 +187,10 @@ class JobStreams:
         if after is not None and not _EVENT.fullmatch(after):
             raise Problem(400, "after: must be the id of an event")
         await self._serve(
-            visit, after, lambda feed: self._events(feed, job.id, int(after or 0), visit.caller, follows=follows)
+            request, after, lambda feed: self._events(feed, job.id, int(after or 0), request.caller, follows=follows)
         )
 
-    async def stream(self, visit: ClientRequest, job: Job, after: str | None) -> None:
+    async def stream(self, request: ClientRequest, job: Job, after: str | None) -> None:
         """Pass on the lines of ``job``, until it has ended.
 
         :raises Problem: for a job without lines, or an ``after`` that is none of its lines.
@@ -204,31 +206,31 @@ class JobStreams:
             attempt, line = int(found[1]), _BEHIND_ALL if found[2] is None else int(found[2])
         headers = [(b"X-Foreman-Attempt", b"%d" % current)]
         await self._serve(
-            visit, after, lambda feed: self._lines(feed, StreamCursor(feed, attempt, line), job.id), headers
+            request, after, lambda feed: self._lines(feed, StreamCursor(feed, attempt, line), job.id), headers
         )
 
     async def _serve(
         self,
-        visit: ClientRequest,
+        request: ClientRequest,
         after: str | None,
         work: Callable[[EventWriter], Any],
         headers: RawHeaders | None = None,
     ) -> None:
-        pace = FlowControl(self._clock, self._stall_timeout)
-        feed = EventWriter(self._clock, visit, pace, after is not None, headers or [])
-        if visit.method == b"HEAD":
+        flow_control = FlowControl(self._clock, self._stall_timeout)
+        feed = EventWriter(self._clock, request, flow_control, after is not None, headers or [])
+        if request.method == b"HEAD":
             feed.begin()
         else:
-            visit.set_producer(pace)
+            request.set_producer(flow_control)
             try:
                 await work(feed)
             finally:
-                visit.set_producer(None)
-        visit.finish()
+                request.set_producer(None)
+        request.finish()
 
     async def _events(self, feed: EventWriter, id_: str, after: int, caller: str, *, follows: bool) -> None:
         while True:
-            with listening(self._store.bells.when_changed(id_)) as bell:
+            with listening(self._store.notifications.when_changed(id_)) as bell:
                 # First the job: what it has become is among the events that are read after it.
                 job = await self._store.get(id_)
                 events = await self._store.events(id_, after, AT_ONCE, caller)
@@ -246,7 +248,7 @@ class JobStreams:
 
     async def _lines(self, feed: EventWriter, tail: StreamCursor, id_: str) -> None:
         while True:
-            with listening(self._store.bells.when_changed(id_)) as bell:
+            with listening(self._store.notifications.when_changed(id_)) as bell:
                 job = await self._store.get(id_)
                 if job is None:
                     raise no_such_job(id_)
@@ -271,9 +273,9 @@ class JobStreams:
 
     async def _rest(self, feed: EventWriter, tail: StreamCursor, job: Job) -> None:
         succeeded = job.state == "succeeded"
-        found = await self._store.artifact(job.id, STREAM if succeeded else PARTIAL, feed.visit.caller)
+        found = await self._store.artifact(job.id, STREAM if succeeded else PARTIAL, feed.request.caller)
         if found is not None and found.attempt != tail.heard:
-            with self._readers.one_more(feed.visit.caller):
+            with self._readers.one_more(feed.request.caller):
                 await tail.stored(found.attempt, feed.pieces(self._store, found))
         if not succeeded:
             error = job.error
@@ -285,15 +287,15 @@ class JobStreams:
         :raises errors.Draining: when foreman stops.
         """
         feed.begin()
-        await self._waking.first_of(bell, seconds=feed.until_filler())
-        if self._waking.closed:
+        await self._wakeups.first_of(bell, seconds=feed.until_filler())
+        if self._wakeups.closed:
             raise errors.Draining("foreman is stopping; come back, and go on behind what you have")
         feed.fill_where_due()
 
 
-def wants_events(visit: ClientRequest) -> bool:
+def wants_events(request: ClientRequest) -> bool:
     """Whether the answer is to be events of SSE."""
-    accepted = b",".join(visit.headers_named(b"accept")).lower()
+    accepted = b",".join(request.headers_named(b"accept")).lower()
     return any(one.partition(b";")[0].strip() == b"text/event-stream" for one in accepted.split(b","))
 
 

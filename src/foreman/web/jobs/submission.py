@@ -77,21 +77,21 @@ class Reader:
             raise Problem(
                 413, "the JSON of the body has too many values or escapes for its size; hand over fewer jobs at once"
             )
-        flaws, late = FieldErrors(), FieldErrors()
+        field_errors, late = FieldErrors(), FieldErrors()
         if not body[:BEGINNING].lstrip(_BLANKS).startswith(_BRACKET):
             members = fields.members_of(body)
             if members is None:
                 raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
-            found = [(yield from self._job(Fields(members, "", flaws, late), self.key))]
+            found = [(yield from self._job(Fields(members, "", field_errors, late), self.key))]
             is_array = False
         else:
-            found, is_array = (yield from self._array(body, flaws, late)), True
-        if flaws.count:
-            flaws.extend(late)
-            raise flaws.problem()
+            found, is_array = (yield from self._array(body, field_errors, late)), True
+        if field_errors.count:
+            field_errors.extend(late)
+            raise field_errors.problem()
         return [job for job in found if job is not None], is_array
 
-    def _array(self, body: bytes, flaws: FieldErrors, late: FieldErrors) -> Slices[list[NewJob | None]]:
+    def _array(self, body: bytes, field_errors: FieldErrors, late: FieldErrors) -> Slices[list[NewJob | None]]:
         elements = fields.elements_of(body)
         if elements is None:
             raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
@@ -105,9 +105,9 @@ class Reader:
                 yield
             members = fields.members_of(element)
             if members is None:
-                flaws.add(FieldError(f"/{number}", "must be an object"))
+                field_errors.add(FieldError(f"/{number}", "must be an object"))
             else:
-                found.append((yield from self._job(Fields(members, f"/{number}", flaws, late), None)))
+                found.append((yield from self._job(Fields(members, f"/{number}", field_errors, late), None)))
         return found
 
     def _job(self, given: Fields, key: str | None) -> Slices[NewJob | None]:
@@ -154,10 +154,10 @@ class Reader:
             except errors.BadBody as problem:
                 given.wrong("payload", str(problem))
                 return None
-            flaw = flaw_of(wanted)
-            if flaw is None:
+            field_error = flaw_of(wanted)
+            if field_error is None:
                 return wanted
-            given.wrong(f"payload{flaw.pointer}", flaw.detail, flaw.status)
+            given.wrong(f"payload{field_error.pointer}", field_error.detail, field_error.status)
         return None
 
 
@@ -175,7 +175,7 @@ def flaw_of(wanted: RequestBody) -> FieldError | None:
         return FieldError("/model", str(problem))
     if len(wanted.model) > _LONGEST_MODEL:
         return FieldError("/model", "invalid model name")
-    if wanted.errand is Intent.UNLOAD:
+    if wanted.intent is Intent.UNLOAD:
         return FieldError("", "only unloads a model, which takes no turn; ask for it directly")
     return None
 
@@ -215,7 +215,7 @@ async def placed(jobs: Sequence[NewJob], models: Models) -> tuple[list[NewJob], 
 
 async def _standings(typed: Mapping[str, None], models: Models) -> dict[str, Availability]:
     standings = {model: models.find(model) for model in typed}
-    missing = [model for model, standing in standings.items() if standing is Availability.MISSING]
+    missing = [model for model, availability in standings.items() if availability is Availability.MISSING]
     if missing:
         # The target is asked once for all of them.
         looked = await models.look_for(missing[0])

@@ -48,21 +48,21 @@ class Submissions:
 
     _store: Store
     _models: Models
-    _waking: Wakeups
+    _wakeups: Wakeups
     _limits: JobLimits
     _cooperator: Cooperator
 
-    async def submit(self, visit: ClientRequest) -> Reply:
+    async def submit(self, request: ClientRequest) -> Reply:
         """Take the jobs of a body.
 
         :raises errors.ForemanError: with all that is wrong with them, or with the store.
         """
         self._check_open()
-        request_headers.check_plain(visit, "send the job uncompressed; its payload goes to Ollama as it is")
-        key = request_headers.header_key(visit)
-        reader = Reader(visit.caller, key, self._store.now(), self._limits.max_payload)
-        reader.check_size(_beginning(visit), visit.content.length)
-        body = await self._in_turns(read_whole(visit), visit.content.length)
+        request_headers.check_plain(request, "send the job uncompressed; its payload goes to Ollama as it is")
+        key = request_headers.header_key(request)
+        reader = Reader(request.caller, key, self._store.now(), self._limits.max_payload)
+        reader.check_size(_beginning(request), request.content.length)
+        body = await self._in_turns(read_whole(request), request.content.length)
         new, is_array = await self._in_turns(reader.read(body), len(body))
         enqueued = await self._enqueue(new, "/{}" if is_array else "")
         jobs = await self._shown(enqueued)
@@ -70,35 +70,35 @@ class Submissions:
         status = 200 if headers else 201
         if is_array:
             return json_reply(status, {"jobs": jobs}, headers)
-        return json_reply(status, jobs[0], [_location(visit, enqueued[0].id), *headers])
+        return json_reply(status, jobs[0], [_location(request, enqueued[0].id), *headers])
 
-    async def accept(self, visit: ClientRequest, wanted: RequestBody) -> Reply:
+    async def accept(self, request: ClientRequest, wanted: RequestBody) -> Reply:
         """Make a job of a request to another route; ``wanted`` is what its body asks for.
 
         :raises errors.ForemanError: with what is wrong with it, or with the store.
         """
         self._check_open()
-        path, query = visit.way.path, visit.target.partition(b"?")[2]
+        path, query = request.route.path, request.target.partition(b"?")[2]
         if query and (path, query) not in _IDLE_QUERIES:
             raise Problem(400, "a job keeps no query: leave it away, or the header Prefer: respond-async")
-        most, length = self._limits.max_payload, visit.content.length
+        most, length = self._limits.max_payload, request.content.length
         if length > most:
             raise Problem(413, f"a job's payload may have {most} bytes, and has {length} (FOREMAN_MAX_PAYLOAD)")
-        flaw = submission.flaw_of(wanted)
-        if flaw is not None:
-            raise invalid_fields([flaw])
-        payload = (await self._in_turns(read_whole(visit), length))[: wanted.length]
-        job = submission.new_job(path, payload, wanted, visit.caller, request_headers.header_key(visit))
-        encoding = request_headers.header(visit, b"content-encoding", "identity")
+        field_error = submission.flaw_of(wanted)
+        if field_error is not None:
+            raise invalid_fields([field_error])
+        payload = (await self._in_turns(read_whole(request), length))[: wanted.length]
+        job = submission.new_job(path, payload, wanted, request.caller, request_headers.header_key(request))
+        encoding = request_headers.header(request, b"content-encoding", "identity")
         described = submission.as_sent(
             job,
-            request_headers.header(visit, b"content-type", "application/json"),
+            request_headers.header(request, b"content-type", "application/json"),
             None if encoding.lower() == "identity" else encoding,
-            request_headers.kept_headers(visit),
+            request_headers.kept_headers(request),
         )
         job = await self._in_turns(described, length)
         (enqueued,) = await self._enqueue([job], None)
-        headers = [_location(visit, enqueued.id), (b"Preference-Applied", b"respond-async"), *_replayed([enqueued])]
+        headers = [_location(request, enqueued.id), (b"Preference-Applied", b"respond-async"), *_replayed([enqueued])]
         (shown,) = await self._shown([enqueued])
         return json_reply(200 if enqueued.replayed else 202, shown, headers)
 
@@ -106,7 +106,7 @@ class Submissions:
         return await in_turns(self._cooperator, slices, size)
 
     def _check_open(self) -> None:
-        if self._waking.closed:
+        if self._wakeups.closed:
             raise errors.Draining("foreman is stopping; try again soon")
 
     async def _enqueue(self, new: Sequence[NewJob], place: str | None) -> list[Enqueued]:
@@ -117,14 +117,16 @@ class Submissions:
         if absent and place is None:
             raise ModelMissing(_not_found(new[0]))
         now = self._store.now()
-        flaws = [
+        field_errors = [
             FieldError(f"{_at(place, number)}/deadline", PASSED)
             for number, job in enumerate(new)
             if job.deadline is not None and job.deadline <= now and not repeated[number]
         ]
-        flaws += [FieldError(f"{_at(place, number)}/payload/model", _not_found(new[number]), 404) for number in absent]
-        if flaws:
-            raise invalid_fields(flaws)
+        field_errors += [
+            FieldError(f"{_at(place, number)}/payload/model", _not_found(new[number]), 404) for number in absent
+        ]
+        if field_errors:
+            raise invalid_fields(field_errors)
         try:
             return await self._store.enqueue(placed)
         except KeyReused as problem:
@@ -155,12 +157,12 @@ class Submissions:
             jobs = [one.job for one in enqueued]
         # One that is gone already was deleted by somebody else meanwhile.
         found = [one.job if job is None else job for one, job in zip(enqueued, jobs, strict=True)]
-        return await job_values(found, lambda job: job_value(job, self._models), self._waking)
+        return await job_values(found, lambda job: job_value(job, self._models), self._wakeups)
 
 
-def read_whole(visit: ClientRequest) -> Slices[bytes]:
+def read_whole(request: ClientRequest) -> Slices[bytes]:
     """The body of a request, wherever it is held."""
-    body = visit.body()
+    body = request.body()
     if isinstance(body, bytes):
         return body
     pieces = []
@@ -170,9 +172,9 @@ def read_whole(visit: ClientRequest) -> Slices[bytes]:
     return b"".join(pieces)
 
 
-def _beginning(visit: ClientRequest) -> bytes:
+def _beginning(request: ClientRequest) -> bytes:
     """The first bytes of a body, wherever it is held."""
-    body = visit.body()
+    body = request.body()
     if isinstance(body, bytes):
         return body[: submission.BEGINNING]
     beginning = body.read(submission.BEGINNING)
@@ -188,8 +190,8 @@ def _at(place: str | None, number: int) -> str:
     return (place or "").format(number)
 
 
-def _location(visit: ClientRequest, id_: str) -> tuple[bytes, bytes]:
-    return b"Location", visit.own_path(f"/jobs/{id_}").encode("ascii")
+def _location(request: ClientRequest, id_: str) -> tuple[bytes, bytes]:
+    return b"Location", request.own_path(f"/jobs/{id_}").encode("ascii")
 
 
 def _replayed(enqueued: Sequence[Enqueued]) -> RawHeaders:

@@ -21,8 +21,8 @@ class Wakeups:
     closed: bool = field(default=False, init=False)
     _waiting: dict[Deferred[None], Callable[[], None]] = field(factory=dict, init=False)
 
-    def first_of(self, *bells: Deferred[None], seconds: float) -> Deferred[None]:
-        """Fires when one of ``bells`` has, when ``seconds`` are over, or when foreman stops.
+    def first_of(self, *notifications: Deferred[None], seconds: float) -> Deferred[None]:
+        """Fires when one of ``notifications`` has, when ``seconds`` are over, or when foreman stops.
 
         The bells are this one's, and none of them rings any more when it has fired or was cancelled.
         """
@@ -34,7 +34,7 @@ class Wakeups:
             if timer.active():
                 timer.cancel()
             self._waiting.pop(woken, None)
-            for bell in bells:
+            for bell in notifications:
                 bell.cancel()
 
         def wake(_: object = None) -> None:
@@ -45,7 +45,7 @@ class Wakeups:
         woken: Deferred[None] = Deferred(stop)
         timer = self._clock.callLater(0 if self.closed else seconds, wake)
         self._waiting[woken] = wake
-        for bell in bells:
+        for bell in notifications:
             bell.addBoth(wake)
         return woken
 

@@ -38,11 +38,11 @@ class AccessLog:
         if len(self._waiting) == 1:
             self._clock.callLater(0, self._write_some)
 
-    def answered_here(self, id: str, caller: str, way: Route, status: int, began_at: float) -> None:  # noqa: A002 - the field's name
+    def answered_here(self, id: str, caller: str, route: Route, status: int, began_at: float) -> None:  # noqa: A002 - the field's name
         """Log a request that foreman itself has answered, or refused; of thousands of refusals only how many they were."""
         if status >= 400 and not self._is_worth_a_line():
             return
-        record = RequestRecord(id, caller, way.path, way.lane.value, began_at, status=status)
+        record = RequestRecord(id, caller, route.path, route.lane.value, began_at, status=status)
         if status >= 400:
             record.outcome = "refused"
         self.write(record)

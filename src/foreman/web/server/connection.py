@@ -123,35 +123,35 @@ class ClientConnection(HTTPChannel):
             return False
         accepted: bool = super().headerReceived(line)
         if accepted:
-            visit = self.requests[-1]
-            visit.raw_headers.append((name, value))
+            request = self.requests[-1]
+            request.raw_headers.append((name, value))
             if name.lower() == b"transfer-encoding":
-                self._transferDecoder = Chunks(visit.handleContentChunk, self._finishRequestBody)
+                self._transferDecoder = Chunks(request.handleContentChunk, self._finishRequestBody)
         return accepted
 
     def allHeadersReceived(self) -> None:
         """The head is whole: decide."""
-        visit = self.requests[-1]
-        visit.head_received(self._command, self._path, self._version, self.length)
+        request = self.requests[-1]
+        request.head_received(self._command, self._path, self._version, self.length)
         closes = self.factory.draining or self._version != b"HTTP/1.1" or self.stage in UNCOUNTED
-        self.persistent = not (closes or says_close(visit.headers_named(b"connection")))
+        self.persistent = not (closes or says_close(request.headers_named(b"connection")))
         has_body = self.length != 0
         self._deadline.clear()
         self._head_size = self._receivedHeaderSize
         self.factory.connections.move(self, Stage.BUSY)
-        if visit.refusal is not None and (has_body or visit.doubtful):
+        if request.refusal is not None and (has_body or request.doubtful):
             self.persistent = False
             self._lingering = True
-            visit.process()
+            request.process()
         elif has_body:
             self.factory.connections.move(self, Stage.BODY)
-            self.arrival = ArrivalRate(self.factory.clock.seconds(), visit.upload)
+            self.arrival = ArrivalRate(self.factory.clock.seconds(), request.upload)
             self._deadline.set(self.factory.config.body_timeout, self._check_body)
             self.in_body = True
-            if visit.expects_continue:
+            if request.expects_continue:
                 self._send100Continue()
-            if visit.upload is not None:
-                visit.process()
+            if request.upload is not None:
+                request.process()
 
     def rawDataReceived(self, data: bytes) -> None:
         """A part of a body, or of what a client sends before it has its answer."""
@@ -264,14 +264,14 @@ class ClientConnection(HTTPChannel):
             return
         if not self.requests:
             self.requests.append(ClientRequest(self))
-        visit = self.requests[-1]
-        if visit.startedWriting:
+        request = self.requests[-1]
+        if request.startedWriting:
             self.abort()  # an early answer to an upload: what was sent of it must not look whole
             return
         self.persistent = False
         self._lingering = True
         self._deadline.clear()
-        visit.refuse_unread(getattr(self, "_command", b"GET"), getattr(self, "_path", b"/"), status, message, log=log)
+        request.refuse_unread(getattr(self, "_command", b"GET"), getattr(self, "_path", b"/"), status, message, log=log)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:

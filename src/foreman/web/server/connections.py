@@ -98,75 +98,75 @@ class Connections:
 
     # coming, going on, leaving
 
-    def admit(self, door: ClientConnection) -> None:
-        """Give ``door`` a place, or put it on standby."""
-        self.open.add(door)
+    def admit(self, connection: ClientConnection) -> None:
+        """Give ``connection`` a place, or put it on standby."""
+        self.open.add(connection)
         self._taken += 1
-        self._count_at(door.address, 1)
-        self._put(door, Stage.QUIET)
-        over_share = self._at[door.address] > self.most - self.most // 8
+        self._count_at(connection.address, 1)
+        self._put(connection, Stage.QUIET)
+        over_share = self._at[connection.address] > self.most - self.most // 8
         if not (over_share or self._taken > self.most):
             return
-        victim = self._victim(door, door.address if over_share else None)
+        victim = self._victim(connection, connection.address if over_share else None)
         if victim is not None:
             self.send_away(victim, "this request came slowly, and others need its place (FOREMAN_MAX_CONNECTIONS)")
         else:
-            self._count_out(door)
-            self._put(door, Stage.STANDBY)
+            self._count_out(connection)
+            self._put(connection, Stage.STANDBY)
             self._say_crowded()
             self._trim(Stage.STANDBY, self.on_standby)
 
-    def move(self, door: ClientConnection, stage: Stage) -> None:
-        """``door`` goes on to ``stage``; on standby, and told to go, it stays what it is."""
-        if door.stage not in UNCOUNTED and door.stage is not stage:
-            self._put(door, stage)
+    def move(self, connection: ClientConnection, stage: Stage) -> None:
+        """``connection`` goes on to ``stage``; on standby, and told to go, it stays what it is."""
+        if connection.stage not in UNCOUNTED and connection.stage is not stage:
+            self._put(connection, stage)
             if stage is Stage.LINGERING:
                 self._trim(stage, MAX_LINGERING)
 
-    def left(self, door: ClientConnection) -> None:
-        """The connection of ``door`` is gone."""
-        self.count_held(door, 0)
-        if door.stage not in UNCOUNTED:
-            self._count_out(door)
-        self._take_out(door)
-        self.open.discard(door)
+    def left(self, connection: ClientConnection) -> None:
+        """The connection of ``connection`` is gone."""
+        self.count_held(connection, 0)
+        if connection.stage not in UNCOUNTED:
+            self._count_out(connection)
+        self._take_out(connection)
+        self.open.discard(connection)
 
-    def send_away(self, door: ClientConnection, why: str) -> None:
-        """Close the connection of ``door``, in words where an answer can still be given."""
-        if door.stage not in UNCOUNTED:
-            self._count_out(door)
-        if door.stage is not Stage.STANDBY:  # it was counted when it came
+    def send_away(self, connection: ClientConnection, why: str) -> None:
+        """Close the connection of ``connection``, in words where an answer can still be given."""
+        if connection.stage not in UNCOUNTED:
+            self._count_out(connection)
+        if connection.stage is not Stage.STANDBY:  # it was counted when it came
             self._say_crowded()
-        if door.stage in (Stage.LINGERING, Stage.CLOSING, Stage.STANDBY):
-            self._take_out(door)
-            door.stage = Stage.GONE
-            door.abort()
+        if connection.stage in (Stage.LINGERING, Stage.CLOSING, Stage.STANDBY):
+            self._take_out(connection)
+            connection.stage = Stage.GONE
+            connection.abort()
             return
-        self._put(door, Stage.GONE)
-        door.make_way(503, why)
+        self._put(connection, Stage.GONE)
+        connection.make_way(503, why)
         # Those who take their time to go are bounded, too.
         self._trim(Stage.GONE, self.on_standby)
 
     def _trim(self, stage: Stage, most: int) -> None:
         while len(self._others[stage]) > most:
-            door, _ = self._others[stage].popitem(last=False)
+            connection, _ = self._others[stage].popitem(last=False)
             if stage is not Stage.GONE:
-                self.send_away(door, "")
+                self.send_away(connection, "")
             else:
-                door.abort()
+                connection.abort()
 
     # who makes room
 
-    def is_slow(self, door: ClientConnection) -> bool:
-        """Whether ``door`` has a body that comes slowly."""
-        return door.stage is Stage.BODY and door.arrival.rate(self._clock.seconds()) < SLOW
+    def is_slow(self, connection: ClientConnection) -> bool:
+        """Whether ``connection`` has a body that comes slowly."""
+        return connection.stage is Stage.BODY and connection.arrival.rate(self._clock.seconds()) < SLOW
 
     def slow_bodies(self) -> list[ClientConnection]:
         """Those whose bodies come slowly, the slowest first."""
         now = self._clock.seconds()
         oldest = islice(self._others[Stage.BODY], BODIES_LOOKED_AT)
-        rates = [(door.arrival.rate(now), number, door) for number, door in enumerate(oldest)]
-        return [door for _, _, door in sorted(rate for rate in rates if rate[0] < SLOW)]
+        rates = [(connection.arrival.rate(now), number, connection) for number, connection in enumerate(oldest)]
+        return [connection for _, _, connection in sorted(rate for rate in rates if rate[0] < SLOW)]
 
     def _victim(self, newcomer: ClientConnection, own: str | None) -> ClientConnection | None:
         """Who goes, so that ``newcomer`` has a place; ``own``: only connections of this address may."""
@@ -183,7 +183,9 @@ class Connections:
         )
 
     def _first(self, stage: Stage, own: str | None) -> ClientConnection | None:
-        return next((door for door in self._others[stage] if own is None or door.address == own), None)
+        return next(
+            (connection for connection in self._others[stage] if own is None or connection.address == own), None
+        )
 
     def _oldest_quiet(self, newcomer: ClientConnection, own: str | None) -> ClientConnection | None:
         address = own if own is not None else next(iter(self._by_count[max(self._by_count)]))
@@ -204,33 +206,33 @@ class Connections:
     def _known_slow(self, own: str | None) -> ClientConnection | None:
         faster: list[ClientConnection] = []
         found = None
-        for door in self._slow:
-            if own is not None and door.address != own:
+        for connection in self._slow:
+            if own is not None and connection.address != own:
                 continue
-            if self.is_slow(door):
-                found = door
+            if self.is_slow(connection):
+                found = connection
                 break
-            faster.append(door)
-        for door in faster:
-            del self._slow[door]
+            faster.append(connection)
+        for connection in faster:
+            del self._slow[connection]
         return found
 
     # what is held beside bodies
 
-    def count_held(self, door: ClientConnection, count: int) -> None:
-        """``door`` holds ``count`` bytes, of which ``HEADS_IN_ALL`` speaks; too much in all, and it is sent away."""
-        more, door.held = count - door.held, count
+    def count_held(self, connection: ClientConnection, count: int) -> None:
+        """``connection`` holds ``count`` bytes, of which ``HEADS_IN_ALL`` speaks; too much in all, and it is sent away."""
+        more, connection.held = count - connection.held, count
         if not more:
             return
         self._heads += more
-        if self._heads > HEADS_IN_ALL and more > 0 and count > ORDINARY and door.stage is not Stage.GONE:
-            self.send_away(door, "the heads of requests take too much room; try again soon")
+        if self._heads > HEADS_IN_ALL and more > 0 and count > ORDINARY and connection.stage is not Stage.GONE:
+            self.send_away(connection, "the heads of requests take too much room; try again soon")
 
     # the books
 
-    def _count_out(self, door: ClientConnection) -> None:
+    def _count_out(self, connection: ClientConnection) -> None:
         self._taken -= 1
-        self._count_at(door.address, -1)
+        self._count_at(connection.address, -1)
 
     def _count_at(self, address: str, more: int) -> None:
         if address in self._quiet:
@@ -248,30 +250,30 @@ class Connections:
         if not alike:
             del self._by_count[count]
 
-    def _put(self, door: ClientConnection, stage: Stage) -> None:
-        self._take_out(door)
-        door.stage = stage
+    def _put(self, connection: ClientConnection, stage: Stage) -> None:
+        self._take_out(connection)
+        connection.stage = stage
         if stage is Stage.QUIET:
-            door.quiet_since = self._clock.seconds()
-            if door.address not in self._quiet:
-                self._quiet[door.address] = OrderedDict()
-                self._by_count.setdefault(self._at[door.address], OrderedDict())[door.address] = None
-            self._quiet[door.address][door] = None
+            connection.quiet_since = self._clock.seconds()
+            if connection.address not in self._quiet:
+                self._quiet[connection.address] = OrderedDict()
+                self._by_count.setdefault(self._at[connection.address], OrderedDict())[connection.address] = None
+            self._quiet[connection.address][connection] = None
         elif stage is not Stage.BUSY:
-            self._others[stage][door] = None
+            self._others[stage][connection] = None
 
-    def _take_out(self, door: ClientConnection) -> None:
-        self._slow.pop(door, None)
-        if door.stage is not Stage.QUIET:
-            if door.stage is not Stage.BUSY:
-                self._others[door.stage].pop(door, None)
+    def _take_out(self, connection: ClientConnection) -> None:
+        self._slow.pop(connection, None)
+        if connection.stage is not Stage.QUIET:
+            if connection.stage is not Stage.BUSY:
+                self._others[connection.stage].pop(connection, None)
             return
-        alike = self._quiet.get(door.address)
+        alike = self._quiet.get(connection.address)
         if alike is not None:
-            alike.pop(door, None)
+            alike.pop(connection, None)
             if not alike:
-                self._take_from_count(door.address)
-                del self._quiet[door.address]
+                self._take_from_count(connection.address)
+                del self._quiet[connection.address]
 
     def _say_crowded(self) -> None:
         self._sent_away += 1

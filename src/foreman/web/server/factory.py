@@ -24,7 +24,7 @@ class ConnectionFactory(Site):
     """All connections of clients, and what they share.
 
     :ivar clock: for deadlines; :ivar connections: all of them; :ivar open: whoever is there;
-    :ivar entrance: who may come in; :ivar bodies: the bodies of requests, and their room;
+    :ivar admission: who may come in; :ivar bodies: the bodies of requests, and their room;
     :ivar jobs: answers what is below ``/jobs``; :ivar accepting: how they come in.
     """
 
@@ -35,20 +35,23 @@ class ConnectionFactory(Site):
         resource: IResource,
         clock: IReactorTime,
         config: Config,
-        entrance: Admission,
+        admission: Admission,
         jobs: IResource | None = None,
     ) -> None:
         super().__init__(resource, reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
         self.config = config
-        self.entrance = entrance
+        self.admission = admission
         self.jobs = jobs
         self.connections = Connections(clock, config.max_connections)
         self.bodies = BodySpool(
             config.body_budget,
             max(config.body_budget // 2, config.max_body),
             max(16, min(MAX_FILES, config.max_connections // 8)),
-            lambda: [Arriving(door.requests[-1].content, door.refuse) for door in self.connections.slow_bodies()],
+            lambda: [
+                Arriving(connection.requests[-1].content, connection.refuse)
+                for connection in self.connections.slow_bodies()
+            ],
         )
         self.open = self.connections.open
         self.draining = False
@@ -57,20 +60,20 @@ class ConnectionFactory(Site):
     def buildProtocol(self, addr: IAddress | None) -> ClientConnection:  # type: ignore[override]
         """A client connected."""
         self.accepting.accepted()
-        door = ClientConnection()
-        door.factory = self
-        door.address = address_of(str(getattr(addr, "host", "")))
-        return door
+        connection = ClientConnection()
+        connection.factory = self
+        connection.address = address_of(str(getattr(addr, "host", "")))
+        return connection
 
-    def resource_for(self, way: Route) -> IResource:
+    def resource_for(self, route: Route) -> IResource:
         """What answers a request that goes ``classify``."""
-        return self.jobs if self.jobs is not None and is_of_jobs(way.path) else self.resource
+        return self.jobs if self.jobs is not None and is_of_jobs(route.path) else self.resource
 
     def drain(self) -> None:
         """Close the connections on which nothing happens; the others close after their answer."""
         self.draining = True
-        for door in list(self.open):
-            door.drain()
+        for connection in list(self.open):
+            connection.drain()
 
     def log(self, request: Any) -> None:
         """Nothing: the line for each request is written by the API, without path queries or addresses of browsers."""

@@ -62,7 +62,7 @@ class QueueHeartbeat:
 
     _clock: IReactorTime
     _wall_clock: Callable[[], float]
-    _visit: ClientRequest
+    _request: ClientRequest
     _asked: RequestBody
     _notices: HeartbeatPolicy
     _objects: bool = field(init=False)
@@ -76,7 +76,7 @@ class QueueHeartbeat:
         # Now, since the visit forgets its headers while it waits.
         self._objects = self._notices.objects or any(
             name.lower() == b"user-agent" and value.lower().startswith(_OLLAMA)
-            for name, value in self._visit.raw_headers
+            for name, value in self._request.raw_headers
         )
 
     @property
@@ -84,14 +84,14 @@ class QueueHeartbeat:
         """How the answer will come, which its request tells."""
         if not self._asked.stream:
             return "other"
-        return "ndjson" if self._visit.family == "ollama" else "sse"
+        return "ndjson" if self._request.family == "ollama" else "sse"
 
     def start(self, place: Callable[[], QueuePosition]) -> None:
         """The request was checked and waits now; ``place`` tells where it stands."""
         self._place = place
         after = self._notices.grace(stream=self._asked.stream)
         if after:
-            waited = self._clock.seconds() - self._visit.began_at
+            waited = self._clock.seconds() - self._request.began_at
             self._grace.set(max(0.0, after - waited), self._begin)
 
     def stop(self) -> None:
@@ -104,19 +104,19 @@ class QueueHeartbeat:
     def _begin(self) -> None:
         self.begun = True
         place = self._place()
-        headers: RawHeaders = [(b"Content-Type", self._content_type()), (b"Date", self._visit.http_date())]
+        headers: RawHeaders = [(b"Content-Type", self._content_type()), (b"Date", self._request.http_date())]
         if self._asked.stream:
             headers += STREAM_HEADERS
         headers.append((b"X-Foreman-Position", b"%d" % place.position))
         if place.wait is not None:
             headers.append((b"X-Foreman-Wait", b"%d" % round(place.wait.high)))
-        self._visit.begin(200, b"OK", headers, self.kind)
+        self._request.begin(200, b"OK", headers, self.kind)
         self._fill()
 
     def _fill(self) -> None:
         after = self._notices.grace(stream=self._asked.stream)
         self._timer = self._clock.callLater(min(BETWEEN_FILLERS, 2 * after), self._fill)
-        self._visit.write(self._filler())
+        self._request.write(self._filler())
 
     def _filler(self) -> bytes:
         if self.kind == "sse":
@@ -130,7 +130,7 @@ class QueueHeartbeat:
     def _empty_object(self) -> bytes:
         now = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat().replace("+00:00", "Z")
         value: dict[str, object] = {"model": self._asked.model, "created_at": now}
-        if self._visit.way.path == "/api/chat":
+        if self._request.route.path == "/api/chat":
             value["message"] = {"role": "assistant", "content": ""}
         else:
             value["response"] = ""
@@ -141,4 +141,4 @@ class QueueHeartbeat:
             return b"application/x-ndjson"
         if self.kind == "sse":
             return b"text/event-stream"
-        return b"application/json; charset=utf-8" if self._visit.family == "ollama" else b"application/json"
+        return b"application/json; charset=utf-8" if self._request.family == "ollama" else b"application/json"

@@ -26,7 +26,7 @@ class PacedResponse:
     :ivar patience: how long the reader may take nothing, in seconds.
     """
 
-    _visit: ClientRequest
+    _request: ClientRequest
     _body: bytes
     _stall: Deadline
     _patience: float
@@ -36,7 +36,7 @@ class PacedResponse:
 
     def start(self) -> None:
         """Begin, behind the head of the answer."""
-        self._visit.set_producer(self)
+        self._request.set_producer(self)
         self._send()
 
     def pauseProducing(self) -> None:
@@ -60,18 +60,18 @@ class PacedResponse:
         while not (self._paused or self._over):
             if self._at >= len(self._body):
                 self._end()
-                self._visit.sent()
+                self._request.sent()
                 return
             piece = self._body[self._at : self._at + PIECE]
             self._at += PIECE
-            self._visit.write(piece)
+            self._request.write(piece)
 
     def _stalled(self) -> None:
         self._end()
         text = f"the reader took nothing for {self._patience:g} s"
-        self._visit.break_off(errors.ReaderStalled(text), between_pieces=False)
+        self._request.break_off(errors.ReaderStalled(text), between_pieces=False)
 
     def _end(self) -> None:
         self._over = True
         self._stall.clear()
-        self._visit.set_producer(None)
+        self._request.set_producer(None)

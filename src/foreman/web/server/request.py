@@ -81,17 +81,17 @@ class ClientRequest(RequestHead, Request):
         self.requestHeaders = self.responseHeaders = _NO_HEADERS
         self.has_length = length is None or bool(self.headers_named(b"content-length"))
         self.content = SpooledBody(factory.config.max_body, factory.bodies)
-        refusal = factory.entrance.decide(self)
+        refusal = factory.admission.decide(self)
         self.content.caller = self.caller
         self.content.is_slow = self._is_slow
-        is_probe = length == 0 and method in (b"GET", b"HEAD") and self.way.path in ALWAYS_ANSWERED
+        is_probe = length == 0 and method in (b"GET", b"HEAD") and self.route.path in ALWAYS_ANSWERED
         if refusal is not None:
             self.refusal = refusal
         elif self.channel.stage is Stage.STANDBY and not is_probe:
             self.refuse(503, TOO_MANY)
         if self.refusal is not None or length == 0:
             return
-        if method == b"POST" and self.way.path.startswith("/api/blobs/"):  # a model file, which may have any size
+        if method == b"POST" and self.route.path.startswith("/api/blobs/"):  # a model file, which may have any size
             self.upload = Upload(IPushProducer(self.channel.transport), length)
         elif length is not None:
             try:
@@ -130,14 +130,14 @@ class ClientRequest(RequestHead, Request):
         """Answer: as the door decided, or by the route."""
         if self.refusal is not None:
             if self.channel.stage is not Stage.STANDBY:  # of those it is said how many they are
-                self.channel.factory.entrance.log_refusal(self, self.refusal)
+                self.channel.factory.admission.log_refusal(self, self.refusal)
             self.answer(self.refusal)
             return
-        parts = self.way.path[1:].split("/")
-        if self.way.lane in _PASSED_ON:
+        parts = self.route.path[1:].split("/")
+        if self.route.lane in _PASSED_ON:
             parts.insert(0, "-")
         self.postpath = [part.encode("utf-8", "replace") for part in parts]
-        self.render(self.channel.factory.resource_for(self.way))
+        self.render(self.channel.factory.resource_for(self.route))
 
     def answer_by(self, work: Coroutine[Any, Any, None]) -> None:
         """Let ``work`` answer; it is cancelled when the client leaves."""
@@ -166,7 +166,7 @@ class ClientRequest(RequestHead, Request):
 
     def http_date(self) -> bytes:
         """Now, for a ``Date`` header."""
-        return self.channel.factory.entrance.http_date()
+        return self.channel.factory.admission.http_date()
 
     def refuse_unread(self, method: bytes, uri: bytes, status: int, message: str, *, log: bool) -> None:
         """Answer what could not be read to its end; to a route that runs already, its client has left.
@@ -177,11 +177,11 @@ class ClientRequest(RequestHead, Request):
         if not self.id:
             self.method, self.uri = method, uri
             self.began_at = factory.clock.seconds()
-            factory.entrance.welcome(self)
+            factory.admission.welcome(self)
         self.refuse(status, message)
         assert self.refusal is not None
         if log and self._work is None:
-            factory.entrance.log_refusal(self, self.refusal)
+            factory.admission.log_refusal(self, self.refusal)
         self.answer(self.refusal)
         if self._work is not None:
             self._work.cancel()

@@ -22,7 +22,7 @@ class RequestHead:
     """A part of every visit, in slots: Twisted's part has nearly all the attributes that an instance may have in its
     dictionary before that takes 1.3 kB more, and thousands may wait.
 
-    :ivar raw_headers: names and values as they were written; :ivar way: lane, family and decoded path;
+    :ivar raw_headers: names and values as they were written; :ivar route: lane, family and decoded path;
     :ivar target: raw path and query without a credential in front; :ivar prefix: that credential; :ivar authority: the
         server that its client meant to ask; :ivar caller: who asks;
     :ivar holder: whose token it came in with, None without one; :ivar id: a ULID; :ivar upload: a body that is passed
@@ -32,7 +32,7 @@ class RequestHead:
     """
 
     raw_headers: RawHeaders = field(factory=list, init=False)
-    way: Route = field(default=_UNREAD, init=False)
+    route: Route = field(default=_UNREAD, init=False)
     target: bytes = field(default=b"/", init=False)
     prefix: bytes | None = field(default=None, init=False)
     authority: bytes = field(default=b"", init=False)
@@ -64,7 +64,7 @@ class RequestHead:
     @property
     def family(self) -> Family:
         """Whose errors this request's route speaks."""
-        return self.way.family
+        return self.route.family
 
     @property
     def request_id(self) -> str:

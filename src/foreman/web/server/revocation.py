@@ -13,7 +13,7 @@ from foreman.web.server.request import ClientRequest
 
 
 def end_revoked(
-    doors: Iterable[ClientConnection],
+    connections: Iterable[ClientConnection],
     tokens: Tokens,
     stop: Callable[[str, errors.ForemanError], bool],
     access_log: AccessLog,
@@ -24,30 +24,37 @@ def end_revoked(
     :return: how many requests were ended.
     """
     ended = 0
-    for door in list(doors):
-        for visit in list(door.requests):
-            if visit.holder is None or visit.finished or visit.refusal is not None or tokens.still_has(visit.holder):
+    for connection in list(connections):
+        for request in list(connection.requests):
+            if (
+                request.holder is None
+                or request.finished
+                or request.refusal is not None
+                or tokens.still_has(request.holder)
+            ):
                 continue
-            _end(door, visit, errors.Revoked("the token of this request was revoked"), stop, access_log)
+            _end(connection, request, errors.Revoked("the token of this request was revoked"), stop, access_log)
             ended += 1
     return ended
 
 
 def _end(
-    door: ClientConnection,
-    visit: ClientRequest,
+    connection: ClientConnection,
+    request: ClientRequest,
     problem: errors.ForemanError,
     stop: Callable[[str, errors.ForemanError], bool],
     access_log: AccessLog,
 ) -> None:
-    if stop(visit.id, problem):
-        visit.cancel()  # where it waits for something that ``stop`` does not know of
-    elif door.in_body:
-        door.refuse(401, str(problem))
+    if stop(request.id, problem):
+        request.cancel()  # where it waits for something that ``stop`` does not know of
+    elif connection.in_body:
+        connection.refuse(401, str(problem))
     else:
-        if visit.startedWriting:
-            way = visit.way
-            record = RequestRecord(visit.id, visit.caller, way.path, way.lane.value, visit.began_at, status=visit.code)
+        if request.startedWriting:
+            route = request.route
+            record = RequestRecord(
+                request.id, request.caller, route.path, route.lane.value, request.began_at, status=request.code
+            )
             record.outcome, record.detail = outcome_of(problem), str(problem)
             access_log.write(record)
-        visit.turn_away(problem)
+        request.turn_away(problem)

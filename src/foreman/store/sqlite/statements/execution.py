@@ -244,16 +244,16 @@ def _leave_partial(tx: Transaction, job: Job) -> None:
         put(tx, job.id, Artifact(jobs.PARTIAL, jobs.LINES, b"".join(lines)), job.fence)
 
 
-def _finish(tx: Transaction, job: Job, ending: Transition, told: str | None = None) -> Job:
+def _finish(tx: Transaction, job: Job, transition: Transition, told: str | None = None) -> Job:
     """Carry out what was decided of a running job, and say so."""
-    error = ending.error
-    finished = tx.now if ending.state in jobs.ENDED else None
+    error = transition.error
+    finished = tx.now if transition.state in jobs.ENDED else None
     rows = tx.cursor.execute(
         "UPDATE jobs SET state = ?, boot = NULL, finished_at = ?, run_at = coalesce(?, run_at), attempt = attempt - ?, "  # noqa: S608
         "outages = ?, error_class = ?, error_message = ?, error_attempt = ? "
         f"WHERE id = ? AND state = 'running' RETURNING {JOB_COLUMNS}",
         (
-            ending.state, finished, ending.run_at, 0 if ending.burned else 1, ending.outages,
+            transition.state, finished, transition.run_at, 0 if transition.burned else 1, transition.outages,
             *((None, None, None) if error is None else (error.error_class, error.message, error.attempt)),
             job.id,
         ),
@@ -261,16 +261,16 @@ def _finish(tx: Transaction, job: Job, ending: Transition, told: str | None = No
     ended = job_from(rows[0])
     tx.cursor.execute(
         "UPDATE attempts SET ended_at = ?, outcome = ?, error_class = ?, error = ? WHERE job_id = ? AND fence = ?",
-        (tx.now, told or ending.state, error and error.error_class, error and error.message, job.id, job.fence),
+        (tx.now, told or transition.state, error and error.error_class, error and error.message, job.id, job.fence),
     )
     tx.cursor.execute("DELETE FROM pieces WHERE job_id = ?", (job.id,))
-    if ending.state in {"queued", "scheduled"}:
+    if transition.state in {"queued", "scheduled"}:
         add_waiting(tx, 1)
         tx.will_be_due(job.deadline)  # nobody looks at it while it runs
-    if told == "rescued" and ending.state in jobs.ENDED:
+    if told == "rescued" and transition.state in jobs.ENDED:
         tell(tx, job.id, told, ended.fence, error)
         told = None
-    tell(tx, job.id, told or ending.state, ended.fence, error)
-    tx.queued = tx.queued or ending.state == "queued"
-    tx.will_be_due(ending.run_at if ending.state == "scheduled" else None)
+    tell(tx, job.id, told or transition.state, ended.fence, error)
+    tx.queued = tx.queued or transition.state == "queued"
+    tx.will_be_due(transition.run_at if transition.state == "scheduled" else None)
     return ended
