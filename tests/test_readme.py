@@ -452,7 +452,7 @@ def test_a_decision_says_what_was_known_decided_and_follows_and_is_listed(page: 
     text = page.read_text("utf-8")
     number, title = page.stem[:4], text.partition("\n")[0].partition(": ")[2]
     assert text.startswith(f"# ADR-{number}: ")
-    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences", "Weighed"]
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences", "Alternatives"]
     assert f"| [{number}]({page.name}) | {title} |" in (DECISIONS / "README.md").read_text("utf-8")
 
 
