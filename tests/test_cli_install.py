@@ -149,7 +149,7 @@ def test_the_options_are_read_from_the_file_that_was_written(
 def test_printing_writes_nothing(tmp_path: Path) -> None:
     run = install(tmp_path, "--print", "--system", "--drain-timeout", "2m", "--token-file", "token")
     assert run.returncode == 0
-    assert run.stdout.startswith("# foreman as a service of the system")
+    assert run.stdout.startswith("# foreman as a system service")
     assert "TimeoutStopSec=130" in run.stdout
     assert f"LoadCredential=auth-token:{Path.cwd() / 'token'}" in run.stdout
     assert not list(tmp_path.iterdir())

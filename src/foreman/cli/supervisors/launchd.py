@@ -16,12 +16,12 @@ LABEL = "dev.foreman"
 _PLIST = Template("""\
 <?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
-<!-- foreman as an agent of one person. `foreman install-service` writes this file. -->
+<!-- foreman as a user agent. `foreman install-service` writes this file. -->
 <plist version="1.0">
 <dict>
   <key>Label</key>
   <string>$label</string>
-  <!-- The shell reads the file of settings, and then becomes foreman. -->
+  <!-- The shell reads the settings file, and then executes foreman in its place. -->
   <key>ProgramArguments</key>
   <array>
     <string>/bin/sh</string>
@@ -39,19 +39,19 @@ $token  </dict>
   <true/>
   <key>KeepAlive</key>
   <true/>
-  <!-- Running answers may end within FOREMAN_DRAIN_TIMEOUT; launchd has to wait 10 s longer. -->
+  <!-- Running responses may finish within FOREMAN_DRAIN_TIMEOUT; launchd must wait 10 s longer. -->
   <key>ExitTimeOut</key>
   <integer>$patience</integer>
-  <!-- Without this launchd slows it down, and every token with it. -->
+  <!-- Otherwise launchd throttles foreman, which slows down every token. -->
   <key>ProcessType</key>
   <string>Interactive</string>
-  <!-- Each connection is a descriptor, and each chat that runs is two; launchd grants 256 otherwise. -->
+  <!-- Each connection needs a file descriptor, and each running chat two; the default of launchd is 256. -->
   <key>SoftResourceLimits</key>
   <dict>
     <key>NumberOfFiles</key>
     <integer>10240</integer>
   </dict>
-  <!-- 077 -->
+  <!-- 63 is 077 in octal. -->
   <key>Umask</key>
   <integer>63</integer>
   <key>StandardOutPath</key>

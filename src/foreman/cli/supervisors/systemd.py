@@ -8,36 +8,36 @@ from string import Template
 from foreman.cli.supervisors.service import Service
 
 _UNIT = Template("""\
-# foreman as a service of $whose. `foreman install-service` writes this file$option.
-# To change something, type `$systemctl edit foreman`: what that makes stays when this file is written anew.
+# foreman as a $whose service. `foreman install-service` writes this file$option.
+# To change something, use `$systemctl edit foreman`: its drop-in file is kept when this file is rewritten.
 
 [Unit]
 Description=foreman, the daemon in front of an Ollama server
 $after
 [Service]
-# Ready is when the port is open.
+# foreman notifies systemd when its port is open.
 Type=notify
 ExecStart=$command serve
-# After a change of the tokens in FOREMAN_TOKENS_FILE.
+# Reloads the tokens in FOREMAN_TOKENS_FILE.
 ExecReload=/bin/kill -HUP $$MAINPID
-# Every setting, as `foreman settings --env` writes them.
+# The settings, as printed by `foreman settings --env`.
 EnvironmentFile=-$settings
 
 $token
-# Running answers may end within FOREMAN_DRAIN_TIMEOUT; systemd has to wait 10 s longer. SIGTERM is a good end.
+# Running responses may finish within FOREMAN_DRAIN_TIMEOUT; systemd must wait 10 s longer. Ending by SIGTERM is a success.
 Environment=FOREMAN_DRAIN_TIMEOUT=${drain}s
 TimeoutStopSec=$patience
 SuccessExitStatus=143
 Restart=on-failure
 RestartSec=5
-# Settings that are wrong stay wrong.
+# A restart does not fix invalid settings.
 RestartPreventExitStatus=2
 
-# Each connection is a descriptor, and each chat that runs is two.
+# Each connection needs a file descriptor, and each running chat two.
 LimitNOFILE=65536
 UMask=0077
 
-# What foreman may write to: what it keeps, and $runtime for a socket.
+# The directories that foreman may write to: its state, and $runtime for a socket.
 StateDirectory=foreman
 StateDirectoryMode=0700
 RuntimeDirectory=foreman
@@ -68,9 +68,9 @@ ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectProc=invisible
-# A port below 1024 needs: AmbientCapabilities=CAP_NET_BIND_SERVICE, and the same here.
+# For a port below 1024, set this and AmbientCapabilities= to CAP_NET_BIND_SERVICE.
 CapabilityBoundingSet=
-# A user that exists only while foreman runs.
+# Run as a user that exists only while foreman runs.
 DynamicUser=yes
 """
 _AFTER = """\
@@ -85,7 +85,7 @@ def unit(service: Service, *, system: bool) -> str:
     :param system: for the system, as root installs it; otherwise for the person who runs it.
     """
     return _UNIT.substitute(
-        whose="the system" if system else "one person",
+        whose="system" if system else "user",
         option=" with --system" if system else "",
         systemctl="systemctl" if system else "systemctl --user",
         after=_AFTER if system else "",
@@ -120,10 +120,10 @@ def _token(service: Service, *, system: bool) -> str:
     """How the token comes in: a file of root's as a credential, a file of one's own as it is."""
     path = service.token or service.settings.with_name("token")
     if system:
-        said = "# A token that every caller must have. Its file may be readable for root alone."
+        said = "# A token that every client must send. Only root needs to be able to read its file."
         lines = [f"LoadCredential=auth-token:{_path(str(path))}", "Environment=FOREMAN_AUTH_TOKEN_FILE=%d/auth-token"]
     else:
-        said = "# A token that every caller must have."
+        said = "# A token that every client must send."
         lines = [f"Environment={_word(f'FOREMAN_AUTH_TOKEN_FILE={path}')}"]
     off = "" if service.token else "#"
     return "\n".join([said, *(off + line for line in lines)]) + "\n"
