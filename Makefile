@@ -1,16 +1,16 @@
 # With Python 3.11.2 or newer, make and git:
-#   make run      serve in front of the built-in simulator, or of FOREMAN_TARGET_URL, and say what to type next
+#   make run      serve with the built-in simulator, or FOREMAN_TARGET_URL, as the target, and print commands to try
 #   make test     run the tests
 #   make lint     check style and types
-#   make bench    measure what foreman adds to a request
-#   make bench-jobs  measure what jobs cost; ARGS=day is a day's life in miniature
-#   make crash    kill it, cut its power, and check what is left of its jobs
-#   make format   lay the code out
-#   make lock     choose the dependencies again, after a change in pyproject.toml
-#   make lock-check  tell whether the locked versions still fit pyproject.toml
+#   make bench    measure the overhead of foreman for a request
+#   make bench-jobs  measure the cost of jobs; ARGS=day simulates a day
+#   make crash    kill foreman, simulate power failures, and check that no job is lost
+#   make format   format the code and apply automatic fixes
+#   make lock     resolve the dependencies again, after a change in pyproject.toml
+#   make lock-check  check whether the locked versions still satisfy pyproject.toml
 #   make clean    remove everything that was built
-# Each makes its own virtual environment in .venvs/ from the versions and hashes in requirements/.
-# PYTHON=python3.13 chooses a Python.
+# Each target creates its virtual environment in .venvs/ from the versions and hashes in requirements/.
+# PYTHON=python3.13 selects a Python.
 
 .PHONY: run test lint bench bench-jobs crash format lock lock-check clean
 .DELETE_ON_ERROR:
@@ -33,8 +33,9 @@ LOCK = $(VENVS)/lint/bin/uv pip compile --quiet --universal --generate-hashes --
 run: $(VENVS)/run/.ready
 	@$(VENVS)/run/bin/foreman demo
 
-# Two at a time, each with whole files, since a file's tests share what they start. ARGS="-n 0 ..." is one after the other,
-# as a debugger needs it. The tests start foreman many times: each module is compiled once, whatever the shell says.
+# Two processes, each of which runs whole files, because the tests of a file share the processes that they start. ARGS="-n 0 ..."
+# runs the tests sequentially, as a debugger needs it. The tests start foreman many times, so compiled modules are always cached,
+# even if the shell sets PYTHONDONTWRITEBYTECODE.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -57,30 +58,30 @@ format: $(VENVS)/lint/.ready
 	$(VENVS)/lint/bin/ruff check --fix
 	$(VENVS)/lint/bin/ruff format
 
-# An environment is ready when the locked packages and foreman itself (editable, built by the locked backend) are in it.
+# An environment is ready when it contains the locked packages and foreman itself (editable, built with the locked backend).
 $(VENVS)/%/.ready: requirements/%.txt pyproject.toml
 ifeq ($(FOUND),)
-	@echo "foreman needs Python 3.11.2 or newer, and found none as: $(CANDIDATES). Say where: make PYTHON=/path/to/python3" >&2
+	@echo "foreman needs Python 3.11.2 or newer; none was found under the names $(CANDIDATES). Specify one: make PYTHON=/path/to/python3" >&2
 	@false
 endif
-	@echo "making $(VENVS)/$* with $$($(FOUND) --version) ..."
+	@echo "creating $(VENVS)/$* with $$($(FOUND) --version) ..."
 	@rm -rf $(VENVS)/$*
 	@$(FOUND) -m venv $(VENVS)/$*
 	@$(VENVS)/$*/bin/python $(INSTALL) --require-hashes --requirement requirements/$*.txt
 	@$(VENVS)/$*/bin/python $(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# UPGRADE=--upgrade takes the newest versions that pyproject.toml allows.
+# UPGRADE=--upgrade selects the newest versions that pyproject.toml allows.
 lock: $(VENVS)/lint/.ready
 	$(LOCK) --output-file $(LOCKED)/run.txt
 	$(LOCK) --group test --constraint $(LOCKED)/run.txt --output-file $(LOCKED)/test.txt
 	$(LOCK) --group test --group lint --constraint $(LOCKED)/test.txt --output-file $(LOCKED)/lint.txt
 
-# Choosing again from what is locked changes nothing unless pyproject.toml asks for something else.
+# Resolving again with the locked versions changes nothing unless pyproject.toml requires other ones.
 lock-check: $(VENVS)/lint/.ready
 	@rm -rf $(VENVS)/lock && cp -R requirements $(VENVS)/lock
 	@$(MAKE) --no-print-directory lock LOCKED=$(VENVS)/lock
-	@diff -r requirements $(VENVS)/lock || { echo "requirements/ does not fit pyproject.toml: make lock" >&2; exit 1; }
+	@diff -r requirements $(VENVS)/lock || { echo "requirements/ does not satisfy pyproject.toml; run: make lock" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENVS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
