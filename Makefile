@@ -5,6 +5,7 @@
 #   make bench    measure the overhead of foreman for a request
 #   make bench-jobs  measure the cost of jobs; ARGS=day simulates a day
 #   make crash    kill foreman, simulate power failures, and check that no job is lost
+#   make picture  record docs/foreman.svg again (about three minutes)
 #   make format   format the code and apply automatic fixes
 #   make lock     resolve the dependencies again, after a change in pyproject.toml
 #   make lock-check  check whether the locked versions still satisfy pyproject.toml
@@ -12,7 +13,7 @@
 # Each target creates its virtual environment in .venvs/ from the versions and hashes in requirements/.
 # PYTHON=python3.13 selects a Python.
 
-.PHONY: run test lint bench bench-jobs crash format lock lock-check clean
+.PHONY: run test lint bench bench-jobs crash picture format lock lock-check clean
 .DELETE_ON_ERROR:
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11, 2))
@@ -48,6 +49,9 @@ bench-jobs: $(VENVS)/test/.ready
 
 crash: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m crash $(ARGS)
+
+picture: $(VENVS)/test/.ready
+	$(VENVS)/test/bin/python docs/make_picture.py
 
 lint: $(VENVS)/lint/.ready
 	$(VENVS)/lint/bin/ruff check
