@@ -701,8 +701,8 @@ def test_the_example_environment_has_every_variable_with_its_default_and_no_othe
     assert written == [(setting.variable, setting.default) for setting in SETTINGS]
 
 
-def test_the_readme_has_every_variable_with_its_default_and_no_other() -> None:
-    rows = re.findall(r"^\| `(FOREMAN_\w+)` \| (.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_page_of_settings_has_every_variable_with_its_default_and_no_other() -> None:
+    rows = re.findall(r"^\| `(FOREMAN_\w+)` \| (.*?) \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     expected = [(setting.variable, f"`{setting.default}`" if setting.default else "–") for setting in SETTINGS]
     assert sorted(rows) == sorted(expected)
 

@@ -17,11 +17,11 @@ from support.live_foreman import RunningForeman, listen, port_of, start_foreman
 from support.raw_http import Response, ask
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
-#: What foreman adds to answers of the target on purpose (README, "What is different").
+#: What foreman adds to answers of the target on purpose (docs/differences.md).
 ADDED = {"server-timing", "x-accel-buffering", "cache-control", "access-control-expose-headers"}
 
 UNMARKED = "a stream without its end marker ends with an error line or event"
-#: Exchanges where foreman answers something else on purpose (README, "What is different"): the status that it gives. Of all
+#: Exchanges where foreman answers something else on purpose (docs/differences.md): the status that it gives. Of all
 #: versions, where none stands in front.
 DIFFERENT = {
     "host-foreign": (403, "the answer says which setting allows the name"),

@@ -29,7 +29,9 @@ class Options(usage.Options):
     """``twistd foreman``: one option for each setting that is not a secret; an option wins over its variable."""
 
     synopsis = "[options]"
-    longdesc = "The daemon in front of an Ollama server. Every option has an environment variable; see the README."
+    longdesc = (
+        "The daemon in front of an Ollama server. Every option has an environment variable; see docs/settings.md."
+    )
     optParameters = [  # noqa: RUF012 - usage.Options reads it from the class
         [setting.option, None, None, f"{setting.help} [{setting.variable}, default {setting.default or 'none'}]"]
         for setting in SETTINGS

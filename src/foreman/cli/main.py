@@ -34,7 +34,8 @@ COMMANDS = {
     "completion": "Print what lets a shell complete foreman's commands.",
     "simulate": "Pretend to be an Ollama server.",
 }
-_EXAMPLES = (
+#: Shown below the help of `foreman` itself.
+EXAMPLES = (
     "foreman demo                       # needs nothing",
     "foreman serve --target-url http://127.0.0.1:11434",
     "foreman check                      # before that, or when something is wrong",
@@ -55,7 +56,7 @@ class _Commands(LazyGroup):
         return exits.end(work) if standalone_mode else work()
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_examples(formatter, _EXAMPLES)
+        write_examples(formatter, EXAMPLES)
         formatter.write("\nEach command explains itself: foreman COMMAND --help.\n")
 
 
