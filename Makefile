@@ -5,6 +5,7 @@
 #   make bench    measure the overhead of foreman for a request
 #   make bench-jobs  measure the cost of jobs; ARGS=day simulates a day
 #   make crash    kill foreman, simulate power failures, and check that no job is lost
+#   make docs     generate the pages that are generated again: docs/api.md, cli.md, map.md, settings.md and .env.example
 #   make picture  record docs/foreman.svg again (about three minutes)
 #   make format   format the code and apply automatic fixes
 #   make lock     resolve the dependencies again, after a change in pyproject.toml
@@ -13,7 +14,7 @@
 # Each target creates its virtual environment in .venvs/ from the versions and hashes in requirements/.
 # PYTHON=python3.13 selects a Python.
 
-.PHONY: run test lint bench bench-jobs crash picture format lock lock-check clean
+.PHONY: run test lint bench bench-jobs crash docs picture format lock lock-check clean
 .DELETE_ON_ERROR:
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11, 2))
@@ -49,6 +50,13 @@ bench-jobs: $(VENVS)/test/.ready
 
 crash: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python -m crash $(ARGS)
+
+docs: $(VENVS)/test/.ready
+	$(VENVS)/test/bin/foreman settings --env > .env.example
+	$(VENVS)/test/bin/foreman settings --markdown > docs/settings.md
+	$(VENVS)/test/bin/python -m foreman.cli.reference > docs/cli.md
+	$(VENVS)/test/bin/python -m foreman.web.openapi.page > docs/api.md
+	$(VENVS)/test/bin/python docs/make_map.py > docs/map.md
 
 picture: $(VENVS)/test/.ready
 	$(VENVS)/test/bin/python docs/make_picture.py

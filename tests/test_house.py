@@ -166,6 +166,11 @@ def test_a_module_that_was_split_is_no_longer_excused() -> None:
     assert all(MODULES[module].read_text("utf-8").count("\n") > LONGEST for module in LONG)
 
 
+def test_each_module_is_in_the_map_of_the_code() -> None:
+    made = subprocess.run([sys.executable, ROOT / "docs" / "make_map.py"], capture_output=True, text=True, check=True)
+    assert (ROOT / "docs" / "map.md").read_text("utf-8") == made.stdout, "make docs"
+
+
 LEAKS = {
     "a_lost_failure": "from twisted.internet.defer import fail\n    fail(ValueError('nobody heard'))",
     "a_waiting_timer": "from twisted.internet import reactor\n    reactor.callLater(60, print)",
