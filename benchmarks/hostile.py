@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import click
 from attrs import define, field
@@ -65,7 +66,7 @@ class Hostile:
             for _ in range(min(AT_ONCE, self.count - len(self.open))):
                 self._open_one()
             for key, _ in self._selector.select(0.01):
-                self._read(key.fileobj)  # type: ignore[arg-type]
+                self._read(cast("socket.socket", key.fileobj))
             if time.monotonic() - spoken_at > PACE:
                 spoken_at = time.monotonic()
                 for one, words in list(self.open.items()):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -133,6 +134,10 @@ class Run:
         return found
 
 
+def _show_progress(console: Console, number: int, name: str) -> None:
+    console.print(f"round {number}: {name}", style="dim")
+
+
 def _conditions(console: Console, run: Run, load: float) -> None:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
@@ -190,7 +195,7 @@ def main(
         for number in range(rounds or (1 if quick else 3)):
             run.round(
                 [name for name in EXPERIMENTS if not only or name in only],
-                lambda name, number=number + 1: progress.print(f"round {number}: {name}", style="dim"),
+                partial(_show_progress, progress, number + 1),
             )
     if not console.is_terminal:
         console.width = max(console.width, 120)

@@ -91,7 +91,12 @@ def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, An
 
 @contextmanager
 def running(
-    folder: Path, target: int, *, every: float = 0.0, database: Path | None = None, **settings: str
+    folder: Path,
+    target: int,
+    settings: Mapping[str, str] | None = None,
+    *,
+    every: float = 0.0,
+    database: Path | None = None,
 ) -> Iterator[Daemon]:
     """foreman in front of the port ``target``, ready to answer; ``settings`` by the names of its variables."""
     port, late, said = free_port(), folder / "late.json", folder / "foreman.log"
@@ -102,7 +107,7 @@ def running(
         "db_path": str(database),
         "max_jobs": "100000000",
         "disk_reserve": "1",
-    } | settings
+    } | dict(settings or {})
     environment = {f"FOREMAN_{name.upper()}": text for name, text in told.items()}
     command = [sys.executable, "-m", "benchmarks.jobs_launch", str(late), str(every)]
     began = time.monotonic()

@@ -168,7 +168,7 @@ def command(*, jobs: int, minutes: float, keep: str, seed: int) -> None:
         settings["silence_timeout"] = SILENCE
         with (
             jobs_daemon.simulator(folder) as target,
-            jobs_daemon.running(folder, target, every=HOUSEKEEPING, **settings) as daemon,
+            jobs_daemon.running(folder, target, settings, every=HOUSEKEEPING) as daemon,
         ):
             day = Day(daemon, target, jobs, minutes, random.Random(seed))
             day.run(lambda text: progress.print(text, style="dim", highlight=False))

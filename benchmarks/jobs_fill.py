@@ -84,7 +84,7 @@ def _insert(connection: sqlite3.Connection, began: int, numbers: range, ended: i
     connection.executemany(
         "INSERT INTO jobs (id, state, endpoint, lane, family, model, model_key, group_key, owner, priority, sort_key, run_at, "
         "max_attempts, fingerprint, created_at, started_at, finished_at) "
-        "VALUES (?, ?, '/api/chat', 'gate', 'native', ?, ?, ?, ?, 5, ?, ?, 5, "
+        "VALUES (?, ?, '/api/chat', 'gate', 'ollama', ?, ?, ?, ?, 5, ?, ?, 5, "
         "?, ?, ?, ?)",
         _jobs(ids, began, ended, fingerprint),
     )

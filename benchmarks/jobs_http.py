@@ -72,7 +72,7 @@ class Ground:
 
     def clients(self, daemon: Daemon, plan: Sequence[Request | Ask]) -> Clients:
         """Begin to carry out a plan."""
-        return Clients.start(self.client, daemon.port, plan, PATIENCE)  # type: ignore[arg-type]
+        return Clients.start(self.client, daemon.port, plan, PATIENCE)
 
     @contextmanager
     def busy(self, daemon: Daemon) -> Iterator[None]:

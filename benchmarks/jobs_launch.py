@@ -25,10 +25,9 @@ def main(file: Path, every: float) -> None:
     from foreman.worker import retention
 
     ticker = Ticker(reactor)
-
     if every:
         retention.EVERY = every
-    reactor.callWhenRunning(ticker.start)  # type: ignore[attr-defined]
+    reactor.callWhenRunning(ticker.start)
     answer_signals(file, ticker.take)
     run(config)
 

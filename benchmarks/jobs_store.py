@@ -45,7 +45,7 @@ def new_job(number: int = 0) -> NewJob:
     return NewJob(
         endpoint="/api/chat",
         lane="gate",
-        family="native",
+        family="ollama",
         model=MODELS[0],
         owner="bench",
         payload=payload_bytes(number),

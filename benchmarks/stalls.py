@@ -242,6 +242,10 @@ def _crowd(port: int) -> None:
     get("/healthz", port)
 
 
+def _with_header(path: str, body: bytes, header: str) -> Case:
+    return lambda port: post(path, body, port, header)
+
+
 def cases() -> Iterator[tuple[str, Case]]:
     """What is tried, each with its name."""
     chats = "/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/embed"
@@ -252,22 +256,16 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield f"250 MiB of {name} to /api/chat", partial(post, "/api/chat", body)
     for name, body in _bodies(19 * MIB):
         packed = zstandard.compress(body)
-        yield (
-            f"19 MiB of {name}, packed",
-            lambda port, packed=packed: post("/v1/responses", packed, port, "Content-Encoding: zstd"),
-        )
+        yield f"19 MiB of {name}, packed", _with_header("/v1/responses", packed, "Content-Encoding: zstd")
     form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     kind = "Content-Type: multipart/form-data; boundary=b"
     for name, filler in (("letters", b"a"), ("lines", b"\r\n"), ("near borders", b"\r\n--"), ("parts", form)):
         data = form + filler * (100 * MIB // len(filler)) + b"\r\n--b--\r\n"
-        yield f"100 MiB of audio: {name}", lambda port, data=data: post("/v1/audio/transcriptions", data, port, kind)
+        yield f"100 MiB of audio: {name}", _with_header("/v1/audio/transcriptions", data, kind)
     for name, body in _jobs(30 * MIB):
         yield f"30 MiB of jobs: {name}", partial(post, "/jobs", body)
     for name, body in _bodies(30 * MIB):
-        yield (
-            f"30 MiB of {name} as a job",
-            lambda port, body=body: post("/api/chat", body, port, "Prefer: respond-async"),
-        )
+        yield f"30 MiB of {name} as a job", _with_header("/api/chat", body, "Prefer: respond-async")
     yield (
         "250 MiB to /jobs",
         partial(post, "/jobs", b'{"endpoint":"/api/chat","payload":{"model":"' + b"a" * 250 * MIB + b'"}}'),

@@ -10,7 +10,7 @@ import subprocess
 from http.client import HTTPConnection
 from itertools import count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from attrs import define, field, frozen
 
@@ -36,6 +36,13 @@ def build(name: str, folder: Path, cc: str) -> Path:
     program = folder / name
     subprocess.run([cc, "-O2", "-std=c11", "-o", str(program), str(HERE / f"{name}.c")], check=True)
     return program
+
+
+class Planned(Protocol):
+    """A request of a plan."""
+
+    def line(self) -> str:
+        """As ``client.c`` reads it."""
 
 
 @frozen(kw_only=True)
@@ -153,7 +160,7 @@ class Clients:
     _process: subprocess.Popen[str]
 
     @classmethod
-    def start(cls, program: Path, port: int, plan: Iterable[Ask], seconds: int = 30) -> Clients:
+    def start(cls, program: Path, port: int, plan: Iterable[Planned], seconds: int = 30) -> Clients:
         """Ask what ``plan`` says at ``port``; whatever is not answered after ``seconds`` is given up."""
         process = subprocess.Popen(
             [program, str(port), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from typing import cast
 
 from crash import prompts
 from crash.history import Arrival, Attempt, Row
@@ -34,7 +35,7 @@ def _order(row: Row) -> Iterator[Finding]:
     states: list[State] = []
     for event in row.events:
         # A rescued job is queued, unless its end stands in the next row.
-        state: State = "queued" if event.type in _BACK else event.type  # type: ignore[assignment]
+        state: State = "queued" if event.type in _BACK else cast("State", event.type)
         allowed = state in FOLLOWS[states[-1]] if states else state in {"queued", "scheduled"}
         if not allowed:
             yield "illegal", f"{row.id} went from {states[-1] if states else 'nothing'} to {event.type}"
