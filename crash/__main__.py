@@ -13,13 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from crash.power import Power, compiler
+from crash.power_cut import Power, compiler
 from crash.report import Attack, Control, show
-from crash.siege import Siege, Totals, nursery
+from crash.runner import Siege, Totals, nursery
 from crash.target import Target
 from crash.zombies import Zombies
 
-#: The safeguards that ``sabotage.py`` takes out; it is not imported here, since it changes what it imports.
+#: The safeguards that ``mutations.py`` takes out; it is not imported here, since it changes what it imports.
 SABOTAGES = ("ack-before-commit", "sync-normal", "no-fence", "no-rescue-fence")
 #: How often each is done where nothing else is said, and how many cycles each control gets to be found in.
 CYCLES, POWER_CUTS, AT_SYSCALLS, ZOMBIES, CONTROL = 200, 50, 30, 10, 150

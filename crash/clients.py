@@ -16,7 +16,7 @@ from typing import Any
 from attrs import define, field
 
 from crash import prompts
-from crash.journal import Journal, Outcome, Request, Span
+from crash.recorder import Journal, Outcome, Request, Span
 
 #: How long an answer may take; longer than any wait that is asked for, in seconds.
 PATIENCE = 30.0

@@ -102,7 +102,7 @@ class Nursery:
     def __enter__(self) -> Self:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FOREMAN_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "crash.nursery", *([self.sabotage] if self.sabotage else [])],
+            [sys.executable, "-m", "crash.fork_server", *([self.sabotage] if self.sabotage else [])],
             cwd=Path(__file__).parent.parent,
             env=environment | dict(self.preload),
             stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crash.check import KINDS
-from crash.siege import Totals
+from crash.runner import Totals
 
 #: So many findings are told in words; the rest is counted.
 MAX_EXAMPLES = 10

@@ -11,8 +11,8 @@ from attrs import define
 from crash import prompts
 from crash.clients import Client
 from crash.daemon import Daemon, free_port
-from crash.journal import Request
-from crash.siege import Siege, Totals
+from crash.recorder import Request
+from crash.runner import Siege, Totals
 
 #: The pause before each piece of an answer, in milliseconds: a job is to run still when the next daemon is there.
 PACE = 50

@@ -1,4 +1,4 @@
-"""foreman with one of its safeguards taken out, to show that the harness would notice: ``python -m crash.sabotage NAME serve``.
+"""foreman with one of its safeguards taken out, to show that the harness would notice: ``python -m crash.mutations NAME serve``.
 
 What is taken out is taken out here, from the outside; foreman itself has no switch for any of it.
 """

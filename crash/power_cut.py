@@ -40,8 +40,8 @@ class Power:
 
         :raises subprocess.CalledProcessError: the compiler refused.
         """
-        library = database.parent / "power.so"
-        source = Path(__file__).with_name("power.c")
+        library = database.parent / "power_cut.so"
+        source = Path(__file__).with_name("power_cut.c")
         subprocess.run([cc, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
         return cls(database, {"LD_PRELOAD": str(library), "CRASH_DURABLE": str(database)})
 

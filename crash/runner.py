@@ -17,13 +17,13 @@ from typing import Any
 
 from attrs import define, field
 
-from crash import record
+from crash import final_state
 from crash.check import Finding, check
 from crash.clients import Client
 from crash.daemon import Daemon, Nursery
 from crash.history import Enqueue, Record
-from crash.journal import Journal
-from crash.power import Power
+from crash.power_cut import Power
+from crash.recorder import Journal
 from crash.target import Target
 
 CLIENTS = 5
@@ -196,7 +196,7 @@ class Siege:
             one.kill()
         if self.power is not None:
             self.power.cut(self.chance)
-        self._judge(record.read(self.nursery.database))
+        self._judge(final_state.read(self.nursery.database))
 
     def _is_busy(self, daemon: Daemon) -> bool:
         connection = HTTPConnection("127.0.0.1", daemon.port, timeout=30)

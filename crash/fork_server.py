@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve until the input ends."""
     if len(sys.argv) > 1:
-        from crash.sabotage import SABOTAGES
+        from crash.mutations import SABOTAGES
 
         SABOTAGES[sys.argv[1]]()
     _import_all()
