@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from benchmarks import report, subjects, tools
+from benchmarks import programs, report, subjects
 from benchmarks.bench import FULL, QUICK, Bench, DoesNotApply
+from benchmarks.experiments import EXPERIMENTS
 from benchmarks.machine import Strangers
-from benchmarks.measure import EXPERIMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +151,7 @@ def main(
     """Run it; exit 1 when anything went wrong, 2 when nothing can be measured."""
     wanted, experiments = _wanted(names, also), _chosen(only)
     rounds = rounds or (2 if quick else 5)
-    cc = tools.compiler()
+    cc = programs.compiler()
     if cc is None:
         raise click.UsageError(NO_COMPILER)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -159,8 +159,8 @@ def main(
     progress = Console(stderr=True, quiet=not sys.stderr.isatty())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        client = tools.build("client", folder, cc)
-        target = tools.Target.start(tools.build("target", folder, cc))
+        client = programs.build("client", folder, cc)
+        target = programs.Target.start(programs.build("target", folder, cc))
         stack.callback(target.stop)
         run = Run(Bench(target, client, QUICK if quick else FULL), experiments, progress)
         started = run.start(stack, wanted)

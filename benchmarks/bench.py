@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import Factory, define, frozen
 
-from benchmarks.tools import Answer, Ask, Clients, Record, Target
+from benchmarks.programs import Answer, Ask, Clients, Record, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

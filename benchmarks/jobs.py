@@ -20,16 +20,16 @@ import click
 from attrs import Factory, define, frozen
 from rich.console import Console
 
-from benchmarks import jobs_day, jobs_fill, jobs_http, jobs_rows, tools
+from benchmarks import jobs_fill, jobs_http, jobs_soak, jobs_table, programs
 from benchmarks.jobs_daemon import DidNotStart
 from benchmarks.jobs_http import Ground, WentWrong
-from benchmarks.jobs_rows import EXPERIMENTS, Results
+from benchmarks.jobs_table import EXPERIMENTS, Results
 from benchmarks.machine import Strangers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.jobs_figures import Samples
+    from benchmarks.jobs_stats import Samples
 
 ROOT = Path(__file__).parent.parent
 
@@ -144,7 +144,7 @@ def _conditions(console: Console, run: Run, load: float) -> None:
     console.print(f"{platform.system()} {platform.machine()}, {cores} cores, {versions}; load {load:.1f}")
     if run.strangers:
         console.print(f"strangers' share of the machine: {median(run.strangers):.0%}, at most {max(run.strangers):.0%}")
-        if max(run.strangers) > jobs_rows.STRANGERS:
+        if max(run.strangers) > jobs_table.STRANGERS:
             console.print("above 15 %: believe ratios and bytes, and of times the least", style="bold yellow")
     for problem in dict.fromkeys(run.problems):
         console.print(f"wrong, {run.problems.count(problem)} times: {problem}", style="bold red")
@@ -176,7 +176,7 @@ def main(
         return
     if unknown := set(only) - set(EXPERIMENTS):
         raise click.BadParameter(f"{', '.join(unknown)}; there are: {', '.join(EXPERIMENTS)}", param_hint="--only")
-    cc = tools.compiler()
+    cc = programs.compiler()
     if cc is None:
         raise click.UsageError(
             "no C compiler (cc, gcc, clang): nothing is measured, for a client in Python measures itself"
@@ -188,8 +188,8 @@ def main(
     progress = Console(stderr=True, quiet=not sys.stderr.isatty())
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-jobs-", dir=folder)))
-        client = tools.build("client", place, cc)
-        target = tools.Target.start(tools.build("target", place, cc))
+        client = programs.build("client", place, cc)
+        target = programs.Target.start(programs.build("target", place, cc))
         stack.callback(target.stop)
         run = Run(Ground(target, client, place), sizes)
         for number in range(rounds or (1 if quick else 3)):
@@ -199,7 +199,7 @@ def main(
             )
     if not console.is_terminal:
         console.width = max(console.width, 120)
-    console.print(jobs_rows.table(run.results))
+    console.print(jobs_table.table(run.results))
     _conditions(console, run, load)
     if json_file is not None:
         json_file.write_text(json.dumps(run.results.values, indent=1))
@@ -207,7 +207,7 @@ def main(
         sys.exit(1)
 
 
-main.add_command(jobs_day.command)
+main.add_command(jobs_soak.command)
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ulid import ULID
 
-from benchmarks.tools import MODEL
+from benchmarks.programs import MODEL
 from foreman.jobs.job import sort_key
 from foreman.protocol.model_names import canonical
 from foreman.store.sqlite import opening

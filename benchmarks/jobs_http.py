@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from benchmarks import jobs_daemon, jobs_fill, machine
-from benchmarks.jobs_figures import Samples, percentile, spread, stalls
-from benchmarks.tools import Ask, Clients, Target
+from benchmarks.jobs_stats import Samples, percentile, spread, stalls
+from benchmarks.programs import Ask, Clients, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchmarks.jobs_daemon import Daemon
-    from benchmarks.tools import Answer
+    from benchmarks.programs import Answer
 
 #: Jobs in one array, and arrays at once.
 ARRAY, ARRAYS_AT_ONCE = 100, 4

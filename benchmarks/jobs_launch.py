@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.answering import answer_signals
+from benchmarks.signal_dump import answer_signals
 from foreman.cli.ui.setting_options import choose_reactor, configure
 
 
@@ -20,7 +20,7 @@ def main(file: Path, every: float) -> None:
     choose_reactor()
     from twisted.internet import reactor
 
-    from benchmarks.jobs_figures import Ticker
+    from benchmarks.jobs_stats import Ticker
     from foreman.tap import run
     from foreman.worker import retention
 

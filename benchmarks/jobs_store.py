@@ -21,8 +21,8 @@ from twisted.internet.task import deferLater
 from ulid import ULID
 
 from benchmarks import machine
-from benchmarks.jobs_figures import Samples, Ticker, spread, stalls
 from benchmarks.jobs_fill import MODELS, log_of, payload_bytes
+from benchmarks.jobs_stats import Samples, Ticker, spread, stalls
 from foreman.jobs.job import NewJob
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite import opening

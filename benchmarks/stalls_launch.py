@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks.answering import answer_signals
+from benchmarks.signal_dump import answer_signals
 from foreman.cli.ui.setting_options import choose_reactor, configure
 
 #: A turn this long is looked into, in seconds; and how often.

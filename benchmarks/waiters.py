@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import machine
 from benchmarks.bench import Aim, Bench, DoesNotApply, Experiment, Row, Samples
-from benchmarks.tools import Ask
+from benchmarks.programs import Ask
 
 if TYPE_CHECKING:
     from benchmarks.subjects import Running

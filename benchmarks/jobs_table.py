@@ -14,7 +14,7 @@ from benchmarks.bench import Aim, Row
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.jobs_figures import Samples
+    from benchmarks.jobs_stats import Samples
 
 #: The share of the machine that strangers may use before a run is to be doubted.
 STRANGERS = 0.15

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import machine
 from benchmarks.bench import Aim, Bench, DoesNotApply, Experiment, Row, Samples
-from benchmarks.tools import Ask, Record
+from benchmarks.programs import Ask, Record
 from benchmarks.waiters import ANSWERED, HALF_LEAVING, LEAVING, MEMORY
 
 if TYPE_CHECKING:

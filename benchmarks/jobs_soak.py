@@ -16,9 +16,9 @@ import click
 from attrs import Factory, define
 from rich.console import Console
 
-from benchmarks import jobs_daemon, jobs_flat
-from benchmarks.jobs_crowd import Crowd
-from benchmarks.jobs_flat import Sample
+from benchmarks import jobs_daemon, jobs_growth
+from benchmarks.jobs_growth import Sample
+from benchmarks.jobs_users import Crowd
 from benchmarks.machine import Strangers
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Day:
     def _watch(self, began: float, stop: threading.Event, say: Callable[[str], None]) -> None:
         while not stop.wait(1.0):
             with suppress(OSError):
-                self.samples.append(jobs_flat.look(self.daemon.pid, self.daemon.database, time.monotonic() - began))
+                self.samples.append(jobs_growth.look(self.daemon.pid, self.daemon.database, time.monotonic() - began))
                 say(f"{self.handed_over} handed over, {self.active} active: {self.samples[-1].words()}")
 
     def _go_wrong(self, calm: threading.Event) -> None:
@@ -175,8 +175,8 @@ def command(*, jobs: int, minutes: float, keep: str, seed: int) -> None:
             ended = told(daemon.said)
             late = daemon.lateness()
         share = watch.share()
-    measures = jobs_flat.measures(day.samples)
-    console.print(jobs_flat.table(measures))
+    measures = jobs_growth.measures(day.samples)
+    console.print(jobs_growth.table(measures))
     took = day.samples[-1].at if day.samples else 0
     console.print(
         f"{day.handed_over} jobs in {took:.0f} s, {day.active} left over; reactor late at most {max(late):.3f} s"
