@@ -2,8 +2,10 @@
 #   make run      serve with the built-in simulator, or FOREMAN_TARGET_URL, as the target, and print commands to try
 #   make test     run the tests
 #   make lint     check style and types
+#   make check    lint, and the tests that a change touches: under a minute, for daily work
+#   make hooks    let git check the subject of each commit
 #   make bench    measure the overhead of foreman for a request
-#   make bench-jobs  measure the cost of jobs; ARGS=day simulates a day
+#   make bench-jobs  measure the cost of jobs; ARGS=soak simulates a day
 #   make crash    kill foreman, simulate power failures, and check that no job is lost
 #   make docs     generate the pages that are generated again: docs/api.md, cli.md, map.md, settings.md and .env.example
 #   make picture  record docs/foreman.svg again (about three minutes)
@@ -14,7 +16,7 @@
 # Each target creates its virtual environment in .venvs/ from the versions and hashes in requirements/.
 # PYTHON=python3.13 selects a Python.
 
-.PHONY: run test lint bench bench-jobs crash docs picture format lock lock-check clean
+.PHONY: run test lint check hooks bench bench-jobs crash docs picture format lock lock-check clean
 .DELETE_ON_ERROR:
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11, 2))
@@ -65,6 +67,14 @@ lint: $(VENVS)/lint/.ready
 	$(VENVS)/lint/bin/ruff check
 	$(VENVS)/lint/bin/ruff format --check
 	$(VENVS)/lint/bin/mypy
+
+# What changed since main, or is not committed; tools/touched.py says how it chooses. BASE=REVISION compares with another one.
+check: export PYTHONDONTWRITEBYTECODE :=
+check: lint $(VENVS)/test/.ready
+	$(VENVS)/test/bin/python -m tools.touched $(ARGS)
+
+hooks:
+	git config core.hooksPath tools/hooks
 
 format: $(VENVS)/lint/.ready
 	$(VENVS)/lint/bin/ruff check --fix

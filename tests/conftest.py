@@ -7,6 +7,7 @@ import gc
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -54,6 +55,20 @@ class LoggedFailures:
     def rest(self) -> list[str]:
         """What nobody has taken, as text."""
         return [f"a failure was lost:\n{event['log_failure'].getTraceback()}" for event in self._events]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Keep how long each test module took at the most, for ``tools/touched.py``."""
+    if getattr(config, "cache", None) is None or hasattr(config, "workerinput"):
+        return
+    took: defaultdict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                took[report.location[0]] += report.duration
+    known: dict[str, float] = config.cache.get("foreman/seconds", {})
+    longest = {path: max(seconds, known.get(path, 0.0)) for path, seconds in took.items()}
+    config.cache.set("foreman/seconds", known | longest)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,1 @@
+"""Commands for whoever changes foreman; nothing that is installed."""
