@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -40,6 +42,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert built.returncode == 0, built.stderr
     (file,) = folder.glob("*.whl")
     return file
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="needs a git checkout")
+def test_the_sdist_has_every_file_of_the_checkout_so_that_the_tests_run_from_it(tmp_path: Path) -> None:
+    built = run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(tmp_path), cwd=ROOT)
+    assert built.returncode == 0, built.stderr
+    (file,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = {name for name in run("git", "ls-files", "-z", cwd=ROOT).stdout.split("\0") if (ROOT / name).is_file()}
+    assert tracked
+    assert not {name for name in tracked - packed if not name.startswith(".ci/")}
 
 
 @pytest.fixture(scope="module")
