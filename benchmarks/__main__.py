@@ -11,7 +11,6 @@ import sys
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 import click
@@ -20,16 +19,14 @@ from rich.console import Console
 from benchmarks import programs, report, subjects
 from benchmarks.bench import FULL, QUICK, Bench, DoesNotApply
 from benchmarks.experiments import EXPERIMENTS
-from benchmarks.machine import Strangers
+from benchmarks.machine import OtherLoad
+from benchmarks.processes import DidNotStart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.bench import Experiment
     from benchmarks.subjects import Running, Subject
-
-#: The share of the machine that strangers may use before a run is to be doubted.
-STRANGERS = 0.15
 
 NO_COMPILER = "no C compiler (cc, gcc, clang): nothing is measured, for a target in Python would measure itself"
 
@@ -41,7 +38,7 @@ class Run:
         self.bench = bench
         self.experiments = experiments
         self.results = report.Results()
-        self.strangers: list[float] = []
+        self.other_load: list[float] = []
         self._console = console
 
     def start(self, stack: ExitStack, wanted: Sequence[Subject]) -> list[Running]:
@@ -56,7 +53,7 @@ class Run:
     def _start(self, stack: ExitStack, subject: Subject) -> Running:
         try:
             running = stack.enter_context(subjects.running(subject, self.bench.target.port))
-        except (subjects.DidNotStart, OSError) as failure:
+        except (DidNotStart, OSError) as failure:
             self.bench.problems.append(f"{subject.name}: did not start: {failure}")
             raise DoesNotApply("did not start") from failure
         self.bench.warm_up(running)
@@ -64,7 +61,7 @@ class Run:
 
     def round(self, started: Sequence[Running], shuffled: random.Random, number: int) -> None:
         """Measure everything once, the subjects of each experiment in a new order."""
-        watch = Strangers()
+        watch = OtherLoad()
         for experiment in self.experiments:
             for subject in shuffled.sample(started, len(started)):
                 name = subject.subject.name
@@ -75,7 +72,7 @@ class Run:
                     self.results.has_none(experiment, name, str(reason))
         share = watch.share()
         if share is not None:
-            self.strangers.append(share)
+            self.other_load.append(share)
 
     def _sample(self, experiment: Experiment, subject: Running) -> dict[str, float]:
         if not experiment.fresh or subject.pid is None:
@@ -105,21 +102,15 @@ def _wanted(names: Sequence[str], also: Sequence[str]) -> list[Subject]:
     return [subject for subject in every if not names or subject.name in names or subject.name == "direct"]
 
 
-def _conditions(console: Console, run: Run, wanted: Sequence[Subject], load: float) -> None:
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    where = f"{platform.system()} {platform.machine()}, {cores} cores, Python {platform.python_version()}"
-    console.print(f"{where}; load {load:.1f}, then {os.getloadavg()[0]:.1f}")
-    if run.strangers:
-        console.print(f"strangers' share of the machine: {median(run.strangers):.0%}, at most {max(run.strangers):.0%}")
-        if max(run.strangers) > STRANGERS:
-            console.print("above 15 %: believe only CPU times and the smallest latencies", style="bold yellow")
-    else:
-        console.print("strangers' share of the machine: cannot be told here")
+def _print_conditions(console: Console, run: Run, wanted: Sequence[Subject], load: float) -> None:
+    console.print(
+        f"{report.machine()}, Python {platform.python_version()}; load {load:.1f}, then {os.getloadavg()[0]:.1f}"
+    )
+    report.print_other_load(console, run.other_load, "believe only CPU times and the smallest latencies")
     for subject in wanted:
         if subject.missing:
             console.print(f"skipped: {subject.name} ({subject.missing})", style="yellow")
-    for problem in dict.fromkeys(run.bench.problems):
-        console.print(f"wrong, {run.bench.problems.count(problem)} times: {problem}", style="bold red")
+    report.print_problems(console, run.bench.problems)
 
 
 @click.command(help=__doc__)
@@ -170,7 +161,7 @@ def main(
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(report.table(run.results, experiments, measured))
-    _conditions(console, run, wanted, load)
+    _print_conditions(console, run, wanted, load)
     if json_file is not None:
         json_file.write_text(json.dumps(report.as_json(run.results, experiments, measured), indent=1))
     if run.bench.problems:

@@ -25,8 +25,9 @@ from typing import cast
 import click
 from attrs import define, field
 
+from benchmarks.processes import HOST, free_port
+
 FOREMAN = Path(sysconfig.get_path("scripts")) / "foreman"
-HERE = "127.0.0.1"
 #: The first words of each kind of hostile connection, and what it says again and again after that.
 KINDS: dict[str, tuple[bytes, bytes]] = {
     "idle": (b"", b""),
@@ -81,7 +82,7 @@ class Hostile:
         one = socket.socket()
         one.setblocking(False)
         with suppress(BlockingIOError):
-            one.connect((HERE, self.port))
+            one.connect((HOST, self.port))
         self.open[one] = then
         if first.startswith(b"GET /api/tags"):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -123,7 +124,7 @@ def ask(port: int, request: bytes) -> float:
     :raises OSError: when it does not come.
     """
     began = time.monotonic()
-    with socket.create_connection((HERE, port), timeout=10) as asking:
+    with socket.create_connection((HOST, port), timeout=10) as asking:
         asking.sendall(request)
         answer = b""
         while data := asking.recv(65536):
@@ -137,13 +138,6 @@ def peak_memory(pid: int) -> int:
     """The most bytes of memory that the process has had."""
     status = Path(f"/proc/{pid}/status").read_text("ascii")
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind((HERE, 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager
@@ -193,10 +187,10 @@ def main(connections: int, seconds: float, kinds: tuple[str, ...], memory: int) 
     port, target = free_port(), free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        simulate = ("simulate", "--listen", f"{HERE}:{target}", "--rate", "0", "--load-time", "0")
+        simulate = ("simulate", "--listen", f"{HOST}:{target}", "--rate", "0", "--load-time", "0")
         settings = {
-            "FOREMAN_LISTEN": f"{HERE}:{port}",
-            "FOREMAN_TARGET_URL": f"http://{HERE}:{target}",
+            "FOREMAN_LISTEN": f"{HOST}:{port}",
+            "FOREMAN_TARGET_URL": f"http://{HOST}:{target}",
             "FOREMAN_DB_PATH": str(folder / "foreman.db"),
         }
         with started(folder, *simulate), started(folder, "serve", **settings) as foreman:

@@ -13,25 +13,22 @@ import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 import click
 from attrs import Factory, define, frozen
 from rich.console import Console
 
-from benchmarks import jobs_fill, jobs_http, jobs_soak, jobs_table, programs
-from benchmarks.jobs_daemon import DidNotStart
+from benchmarks import jobs_fill, jobs_http, jobs_soak, jobs_table, programs, report
 from benchmarks.jobs_http import Ground, WentWrong
 from benchmarks.jobs_table import EXPERIMENTS, Results
-from benchmarks.machine import Strangers
+from benchmarks.machine import OtherLoad
+from benchmarks.processes import ROOT, DidNotStart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.jobs_stats import Samples
-
-ROOT = Path(__file__).parent.parent
 
 
 @frozen(kw_only=True)
@@ -71,7 +68,7 @@ class Run:
     ground: Ground
     sizes: Sizes
     results: Results = Factory(Results)
-    strangers: list[float] = Factory(list)
+    other_load: list[float] = Factory(list)
     problems: list[str] = Factory(list)
     _made: dict[str, Path] = Factory(dict)
 
@@ -79,14 +76,14 @@ class Run:
         """Measure everything once."""
         for name in wanted:
             say(name)
-            watch = Strangers()
+            watch = OtherLoad()
             try:
                 self.results.add(self._measure(name))
             except (WentWrong, DidNotStart, subprocess.SubprocessError, OSError) as problem:
                 self.problems.append(f"{name}: {problem}")
             share = watch.share()
             if share is not None:
-                self.strangers.append(share)
+                self.other_load.append(share)
 
     def _measure(self, name: str) -> Samples:
         sizes, ground = self.sizes, self.ground
@@ -138,16 +135,11 @@ def _show_progress(console: Console, number: int, name: str) -> None:
     console.print(f"round {number}: {name}", style="dim")
 
 
-def _conditions(console: Console, run: Run, load: float) -> None:
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+def _print_conditions(console: Console, run: Run, load: float) -> None:
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
-    console.print(f"{platform.system()} {platform.machine()}, {cores} cores, {versions}; load {load:.1f}")
-    if run.strangers:
-        console.print(f"strangers' share of the machine: {median(run.strangers):.0%}, at most {max(run.strangers):.0%}")
-        if max(run.strangers) > jobs_table.STRANGERS:
-            console.print("above 15 %: believe ratios and bytes, and of times the least", style="bold yellow")
-    for problem in dict.fromkeys(run.problems):
-        console.print(f"wrong, {run.problems.count(problem)} times: {problem}", style="bold red")
+    console.print(f"{report.machine()}, {versions}; load {load:.1f}")
+    report.print_other_load(console, run.other_load, "believe ratios and bytes, and of the times the smallest")
+    report.print_problems(console, run.problems)
 
 
 @click.group(invoke_without_command=True, help=__doc__)
@@ -200,7 +192,7 @@ def main(
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(jobs_table.table(run.results))
-    _conditions(console, run, load)
+    _print_conditions(console, run, load)
     if json_file is not None:
         json_file.write_text(json.dumps(run.results.values, indent=1))
     if run.problems:

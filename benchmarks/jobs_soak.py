@@ -16,10 +16,11 @@ import click
 from attrs import Factory, define
 from rich.console import Console
 
-from benchmarks import jobs_daemon, jobs_growth
+from benchmarks import jobs_daemon, jobs_growth, report
 from benchmarks.jobs_growth import Sample
 from benchmarks.jobs_users import Crowd
-from benchmarks.machine import Strangers
+from benchmarks.machine import OtherLoad
+from benchmarks.processes import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,7 +138,7 @@ class Day:
         chance = random.Random(7)
         while not calm.wait(MISHAP_EVERY):
             with suppress(OSError, HTTPException):
-                jobs_daemon.ask(self.target, "POST", "/simulator/misbehave", {"what": chance.choice(MISHAPS)})
+                ask(self.target, "POST", "/simulator/misbehave", {"what": chance.choice(MISHAPS)})
 
 
 def told(said: Path) -> dict[str, int]:
@@ -163,7 +164,7 @@ def command(*, jobs: int, minutes: float, keep: str, seed: int) -> None:
     if not console.is_terminal:
         console.width = max(console.width, 120)
     with tempfile.TemporaryDirectory(prefix="bench-day-") as name:
-        folder, watch = Path(name), Strangers()
+        folder, watch = Path(name), OtherLoad()
         settings = {f"keep_{state}": keep for state in ("succeeded", "cancelled", "failed")}
         settings["silence_timeout"] = SILENCE
         with (
@@ -183,7 +184,6 @@ def command(*, jobs: int, minutes: float, keep: str, seed: int) -> None:
     )
     console.print(f"the log tells: {', '.join(f'{count} {word}' for word, count in ended.items())}")
     console.print(f"beside them: {', '.join(f'{count} {word}' for word, count in sorted(day.seen.items()))}")
-    if share is not None:
-        console.print(f"strangers' share of the machine: {share:.0%}")
+    report.print_other_load(console, [] if share is None else [share], "a late reactor may be due to them")
     if day.active or day.handed_over < jobs or not all(measure.flat for measure in measures):
         sys.exit(1)

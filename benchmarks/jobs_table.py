@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from benchmarks.jobs_stats import Samples
 
-#: The share of the machine that strangers may use before a run is to be doubted.
-STRANGERS = 0.15
 #: The order in which they run.
 EXPERIMENTS = ("store", "bytes", "post", "chat", "claim", "looks", "start")
 

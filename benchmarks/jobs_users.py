@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import define, field
 
-from benchmarks import jobs_daemon
-from benchmarks.jobs_daemon import HERE
+from benchmarks.processes import HOST, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +87,7 @@ class Crowd:
             "messages": [{"role": "user", "content": "Hello"}],
             "options": {"num_predict": 20},
         }
-        connection = HTTPConnection(HERE, self.port, timeout=PATIENCE)
+        connection = HTTPConnection(HOST, self.port, timeout=PATIENCE)
         try:
             connection.request("POST", "/api/chat", json.dumps(payload))
             answer = connection.getresponse()
@@ -105,7 +104,7 @@ class Crowd:
         if id_ is None:
             return
         headers = {"Accept": "text/event-stream"} if chance.random() < 0.5 else {}
-        connection = HTTPConnection(HERE, self.port, timeout=PATIENCE)
+        connection = HTTPConnection(HOST, self.port, timeout=PATIENCE)
         try:
             connection.request("GET", f"/jobs/{id_}/{what}", headers=headers)
             answer = connection.getresponse()
@@ -130,12 +129,10 @@ class Crowd:
             "keep": ("PUT", f"/jobs/{id_}/artifacts/note{chance.randrange(3)}"),
             "delete": ("DELETE", f"/jobs/{id_}"),
         }[what]
-        status, _ = jobs_daemon.ask(
-            self.port, method, path, {"note": "x" * chance.randrange(4000)} if what == "keep" else None
-        )
+        status, _ = ask(self.port, method, path, {"note": "x" * chance.randrange(4000)} if what == "keep" else None)
         self._saw(f"{what} {status}")
         if what == "cancel" and status == 200 and chance.random() < 0.7:  # on second thoughts
-            self._saw(f"retry {jobs_daemon.ask(self.port, 'POST', f'/jobs/{id_}/retry')[0]}")
+            self._saw(f"retry {ask(self.port, 'POST', f'/jobs/{id_}/retry')[0]}")
 
     def _look(self, chance: random.Random) -> None:
         path = chance.choice(
@@ -144,5 +141,5 @@ class Crowd:
         if path in {"job", "response"}:
             id_ = self._one(chance)
             path = f"/jobs/{id_}" + ("?wait=1" if path == "job" else "/artifacts/response")
-        status, _ = jobs_daemon.ask(self.port, "GET", path)
+        status, _ = ask(self.port, "GET", path)
         self._saw(f"looks {status}")

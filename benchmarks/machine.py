@@ -1,4 +1,4 @@
-"""What the machine says of processes: their CPU time, their private memory, and how much of the machine strangers use.
+"""What the machine says of processes: their CPU time, their private memory, and the share of other programs.
 
 All of it is read from Linux's ``/proc``; elsewhere ``COUNTS`` is false, and the figures that need it are left out.
 """
@@ -92,8 +92,8 @@ def _own_ns() -> int:
 
 
 @frozen
-class Strangers:
-    """Since it was made: the share of the machine that belonged to nobody of ours."""
+class OtherLoad:
+    """The share of the machine's CPU time that other programs than this run have used since this was made."""
 
     _began: tuple[tuple[int, int], int] | None = field(factory=lambda: (_busy_ns(), _own_ns()) if COUNTS else None)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import sys
+from collections import Counter
 from itertools import zip_longest
 from math import inf, isfinite
 from statistics import median
@@ -9,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
 
 #: What ratios are taken to, and who has to meet the aims.
 REFERENCES, OURS = ("nginx", "naive"), "foreman"
+#: The share of the CPU that other programs may use before a run is doubtful.
+MAX_OTHER_LOAD = 0.15
 
 
 @define(eq=False)
@@ -120,3 +127,25 @@ def as_json(results: Results, experiments: Sequence[Experiment], subjects: Seque
         for row in experiment.rows
         for subject in subjects
     ]
+
+
+def machine() -> str:
+    """The system, its processor and how many cores are available."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return f"{platform.system()} {platform.machine()}, {cores} cores"
+
+
+def print_other_load(console: Console, shares: Sequence[float], advice: str) -> None:
+    """Print the CPU share of other programs, and ``advice`` where it makes the run doubtful."""
+    if not shares:
+        console.print("CPU share of other programs: cannot be measured here")
+        return
+    console.print(f"CPU share of other programs: {median(shares):.0%}, at most {max(shares):.0%}")
+    if max(shares) > MAX_OTHER_LOAD:
+        console.print(f"above {MAX_OTHER_LOAD:.0%}: {advice}", style="bold yellow")
+
+
+def print_problems(console: Console, problems: Sequence[str]) -> None:
+    """Print each problem once, with how often it occurred."""
+    for problem, times in Counter(problems).items():
+        console.print(f"wrong, {times} times: {problem}", style="bold red")

@@ -21,7 +21,7 @@ import zstandard
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.jobs_daemon import HERE, free_port, process, wait_for
+from benchmarks.processes import HOST, free_port, process, wait_until_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,7 +107,7 @@ def target() -> int:
     port, lists = free_port(), {b"/api/tags": _models(MODELS), b"/api/ps": _models(LOADED)}
 
     async def serve() -> None:
-        await (await asyncio.start_server(partial(_serve, lists=lists), HERE, port)).serve_forever()
+        await (await asyncio.start_server(partial(_serve, lists=lists), HOST, port)).serve_forever()
 
     threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()
     return port
@@ -118,7 +118,7 @@ def target() -> int:
 
 def send(port: int, head: bytes, body: bytes = b"", *, wait: float = 60.0) -> bytes:
     """One request, and the first bytes of its answer; all of the answer is read."""
-    with socket.create_connection((HERE, port), timeout=wait) as connection:
+    with socket.create_connection((HOST, port), timeout=wait) as connection:
         with suppress(OSError):
             connection.sendall(head)
             connection.sendall(body)
@@ -232,7 +232,7 @@ def _crowd(port: int) -> None:
     """As many chats as may wait; the queue is looked at; they all leave at once."""
     body = b'{"model":"m0","messages":[1]}'
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
-    waiting = [socket.create_connection((HERE, port)) for _ in range(500)]
+    waiting = [socket.create_connection((HOST, port)) for _ in range(500)]
     for connection in waiting:
         connection.sendall(head + body)
     for _ in range(5):
@@ -333,12 +333,12 @@ def main(*, only: tuple[str, ...], every: bool) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stalls-")))
         told, said, port = folder / "turns.json", folder / "foreman.log", free_port()
         settings = {
-            "FOREMAN_LISTEN": f"tcp:{port}:interface={HERE}", "FOREMAN_TARGET_URL": f"http://{HERE}:{target()}",
+            "FOREMAN_LISTEN": f"tcp:{port}:interface={HOST}", "FOREMAN_TARGET_URL": f"http://{HOST}:{target()}",
             "FOREMAN_DB_PATH": str(folder / "foreman.db"), "FOREMAN_DISK_RESERVE": "1",
         }  # fmt: skip
         command = [sys.executable, "-m", "benchmarks.stalls_launch", str(told)]
         child = stack.enter_context(process(command, said, settings))
-        wait_for(child, port, "/healthz", said)
+        wait_until_ready(child, port, "/healthz", said)
         time.sleep(1)
         _asked(child.pid, told)
         for name, case in cases():

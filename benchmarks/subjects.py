@@ -6,29 +6,23 @@ import importlib.util
 import os
 import shlex
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from benchmarks import machine
+from benchmarks.processes import ROOT, free_port, process, wait_until_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parent.parent
-
 #: Seconds that a subject may take until it forwards, and until it has stopped.
-START, STOP = 30.0, 3.0
+START_TIMEOUT, STOP_TIMEOUT = 30.0, 3.0
 
 NGINX = """
 daemon off;
@@ -57,10 +51,6 @@ http {{
     }}
 }}
 """
-
-
-class DidNotStart(Exception):
-    """A subject did not forward in time; the text says what it printed last."""
 
 
 @frozen
@@ -164,18 +154,11 @@ def other(text: str) -> Subject:
     return Subject(name=name, command=command)
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on at the moment."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
-
-
 @contextmanager
 def running(subject: Subject, target: int) -> Iterator[Running]:
     """Start ``subject`` in front of the target's port, and end it afterwards, whatever happens.
 
-    :raises DidNotStart: it ended, or forwarded nothing within ``START`` seconds.
+    :raises DidNotStart: it ended, or forwarded nothing within ``START_TIMEOUT`` seconds.
     """
     if subject.command is None:
         yield Running(subject, target, None)
@@ -183,46 +166,9 @@ def running(subject: Subject, target: int) -> Iterator[Running]:
     with tempfile.TemporaryDirectory(prefix=f"bench-{subject.name}-", ignore_cleanup_errors=True) as name:
         folder, port = Path(name), free_port()
         command = subject.command(port, target, folder)
-        said = folder / "said.log"
-        env = {key: value for key, value in os.environ.items() if not key.startswith("FOREMAN_")}
-        env |= {"XDG_STATE_HOME": name, **command.env}
-        with said.open("wb") as out:
-            process = subprocess.Popen(
-                command.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd=folder,
-                env=env,
-                start_new_session=True,
-            )
-        try:
-            _wait_until_it_forwards(process, port, said)
-            yield Running(subject, port, process.pid)
-        finally:
-            _end(process)
-
-
-def _wait_until_it_forwards(process: subprocess.Popen[bytes], port: int, said: Path) -> None:
-    deadline = time.monotonic() + START
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError, HTTPException):
-            connection = HTTPConnection("127.0.0.1", port, timeout=5)
-            try:
-                connection.request("GET", "/api/version")
-                if connection.getresponse().status == 200:
-                    return
-            finally:
-                connection.close()
-        time.sleep(0.05)
-    last = said.read_text(errors="replace").strip().splitlines()[-3:]
-    raise DidNotStart(" / ".join(last) or "without a word")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        log = folder / "output.log"
+        # Its state is kept in the folder, too, unless the command says otherwise.
+        environment = {"XDG_STATE_HOME": name, **command.env}
+        with process(command.argv, log, environment, cwd=folder, stop_timeout=STOP_TIMEOUT) as child:
+            wait_until_ready(child, port, "/api/version", log, START_TIMEOUT)
+            yield Running(subject, port, child.pid)

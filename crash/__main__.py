@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.programs import compiler
 from rich.console import Console
 
-from crash.power_cut import Power, compiler
+from crash.power_cut import Power
 from crash.report import Attack, Control, show
 from crash.runner import Siege, Totals, nursery
 from crash.target import Target

@@ -16,17 +16,10 @@ from pathlib import Path
 from typing import IO, Self, cast
 
 from attrs import define, field
+from benchmarks.processes import HOST, free_port
 
-HERE = "127.0.0.1"
 #: How long a daemon may take to listen, on a machine that has much else to do; seconds.
 PATIENCE = 60.0
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind((HERE, 0))
-        return int(free.getsockname()[1])
 
 
 @define(eq=False)
@@ -41,7 +34,7 @@ class Daemon:
 
     def listens(self) -> bool:
         """Whether it can be reached."""
-        with suppress(OSError), socket.create_connection((HERE, self.port), 5):
+        with suppress(OSError), socket.create_connection((HOST, self.port), 5):
             return True
         return False
 
@@ -129,7 +122,7 @@ class Nursery:
         """
         port = port or self.port
         settings = {
-            "FOREMAN_LISTEN": f"{HERE}:{port}",
+            "FOREMAN_LISTEN": f"{HOST}:{port}",
             "FOREMAN_TARGET_URL": self.target,
             "FOREMAN_DB_PATH": str(self.database),
             "FOREMAN_DISK_RESERVE": "1MiB",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,11 +13,6 @@ from attrs import define, field
 #: What a disk writes whole or not at all, in bytes.
 SECTOR = 512
 _ENDS = ("", "-wal", "-journal")
-
-
-def compiler() -> str | None:
-    """The C compiler of this machine: ``$CC``, or the first that is there."""
-    return next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
 
 
 @define(eq=False)

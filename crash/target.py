@@ -9,12 +9,11 @@ import time
 from typing import Any, Self
 
 from attrs import define, field
+from benchmarks.processes import HOST
 
 from crash import prompts
 from crash.history import Arrival
 from crash.prompts import Prompt
-
-HERE = "127.0.0.1"
 
 
 def _listed(name: str, capability: str) -> dict[str, Any]:
@@ -46,7 +45,7 @@ class Target:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://{HERE}:{self.port}"
+        return f"http://{HOST}:{self.port}"
 
     def __enter__(self) -> Self:
         ready = threading.Event()
@@ -62,7 +61,7 @@ class Target:
 
     def _run(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, HERE, self.port))
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, HOST, self.port))
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         self._loop.run_forever()

@@ -7,10 +7,11 @@ import signal
 import time
 
 from attrs import define
+from benchmarks.processes import free_port
 
 from crash import prompts
 from crash.clients import Client
-from crash.daemon import Daemon, free_port
+from crash.daemon import Daemon
 from crash.recorder import Request
 from crash.runner import Siege, Totals
 
