@@ -14,14 +14,14 @@ from pathlib import Path
 from benchmarks.programs import compiler
 from rich.console import Console
 
-from crash.power_cut import Power
+from crash.power_cut import PowerCuts
 from crash.report import Attack, Control, show
-from crash.runner import Siege, Totals, nursery
+from crash.runner import Runner, Totals, fork_server
 from crash.target import Target
 from crash.zombies import Zombies
 
 #: The safeguards that ``mutations.py`` takes out; it is not imported here, since it changes what it imports.
-SABOTAGES = ("ack-before-commit", "sync-normal", "no-fence", "no-rescue-fence")
+MUTATIONS = ("ack-before-commit", "sync-normal", "no-fence", "no-rescue-fence")
 #: How often each is done where nothing else is said, and how many cycles each control gets to be found in.
 CYCLES, POWER_CUTS, AT_SYSCALLS, ZOMBIES, CONTROL = 200, 50, 30, 10, 150
 #: After how many cycles the history is checked: of a control soon, to tell when it was found.
@@ -32,24 +32,24 @@ CONTROL_PATIENCE = 10.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the attacks that were asked for; the exit status."""
-    asked = _parser().parse_args(arguments)
-    seed = secrets.randbelow(10**9) if asked.seed is None else asked.seed
+    options = _parser().parse_args(arguments)
+    seed = secrets.randbelow(10**9) if options.seed is None else options.seed
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(f"seed {seed}", highlight=False)
     run = _Run(seed, lambda text: console.print(text, markup=False, highlight=False))
-    only = any((asked.cycles, asked.power_cut, asked.at_syscall, asked.zombies, asked.control))
+    only = any((options.cycles, options.power_cut, options.at_syscall, options.zombies, options.control))
     attacks, controls = [], []
-    if asked.cycles or not only:
-        attacks.append(Attack("kill -9", run.kills(asked.cycles or CYCLES)))
-    if asked.power_cut or not only:
-        attacks += run.power_cuts(asked.power_cut or POWER_CUTS)
-    if asked.at_syscall or not only:
-        attacks += run.at_syscalls(asked.at_syscall or AT_SYSCALLS)
-    if asked.zombies or not only:
-        attacks.append(Attack("zombies", run.zombies(asked.zombies or ZOMBIES)))
-    names = asked.control or [] if only and not asked.controls else SABOTAGES
+    if options.cycles or not only:
+        attacks.append(Attack("kill -9", run.kills(options.cycles or CYCLES)))
+    if options.power_cut or not only:
+        attacks += run.power_cuts(options.power_cut or POWER_CUTS)
+    if options.at_syscall or not only:
+        attacks += run.at_syscalls(options.at_syscall or AT_SYSCALLS)
+    if options.zombies or not only:
+        attacks.append(Attack("zombies", run.zombies(options.zombies or ZOMBIES)))
+    names = options.control or [] if only and not options.controls else MUTATIONS
     for name in names:
-        control = run.control(name, asked.control_cycles)
+        control = run.control(name, options.control_cycles)
         if control is not None:
             controls.append(control)
     show(console, attacks, controls)
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--power-cut", type=int, nargs="?", const=POWER_CUTS, metavar="N", help="cut the power so many times")
     add("--at-syscall", type=int, nargs="?", const=AT_SYSCALLS, metavar="N", help="kill at chosen system calls")
     add("--zombies", type=int, nargs="?", const=ZOMBIES, metavar="N", help="wake up so many foremen that were replaced")
-    add("--control", action="append", choices=SABOTAGES, help="a foreman without this safeguard, which must be found")
+    add("--control", action="append", choices=MUTATIONS, help="a foreman without this safeguard, which must be found")
     add("--controls", action="store_true", help="all of them")
     add("--control-cycles", type=int, default=CONTROL, metavar="N", help="within so many cycles (%(default)s)")
     add("--seed", type=int, help="make the choices of an earlier run again; when things happen is up to the machine")
@@ -74,64 +74,64 @@ def _parser() -> argparse.ArgumentParser:
 class _Run:
     """Attacks, each in a folder of its own, which stays where something was found."""
 
-    def __init__(self, seed: int, tell: Callable[[str], None]) -> None:
-        self._seed, self._tell = seed, tell
+    def __init__(self, seed: int, progress: Callable[[str], None]) -> None:
+        self._seed, self._progress = seed, progress
 
     def kills(self, cycles: int) -> Totals:
-        return self._attack("kill -9", lambda siege: siege.run(cycles))
+        return self._attack("kill -9", lambda runner: runner.run(cycles))
 
     def power_cuts(self, cycles: int) -> list[Attack]:
         if self._cannot_cut():
             return []
-        return [Attack("power cuts", self._attack("power cuts", lambda siege: siege.run(cycles), cuts=True))]
+        return [Attack("power cuts", self._attack("power cuts", lambda runner: runner.run(cycles), cuts=True))]
 
     def at_syscalls(self, cycles: int) -> list[Attack]:
         if shutil.which("strace") is None:
-            self._tell("kills at system calls are skipped: there is no strace here")
+            self._progress("kills at system calls are skipped: there is no strace here")
             return []
 
-        def attack(siege: Siege) -> Totals:
-            siege.at_syscall = True
-            return siege.run(cycles)
+        def attack(runner: Runner) -> Totals:
+            runner.at_syscall = True
+            return runner.run(cycles)
 
         return [Attack("at system calls", self._attack("at system calls", attack))]
 
     def zombies(self, rounds: int) -> Totals:
-        return self._attack("zombies", lambda siege: Zombies(siege).run(rounds))
+        return self._attack("zombies", lambda runner: Zombies(runner).run(rounds))
 
     def control(self, name: str, cycles: int) -> Control | None:
         cuts = name == "sync-normal"
         if cuts and self._cannot_cut():
             return None
 
-        def attack(siege: Siege) -> Totals:
-            siege.epoch, siege.patience = CONTROL_EPOCH, CONTROL_PATIENCE
+        def attack(runner: Runner) -> Totals:
+            runner.epoch, runner.patience = CONTROL_EPOCH, CONTROL_PATIENCE
             if name == "no-fence":
-                return Zombies(siege).run(cycles, until_found=True)
-            return siege.run(cycles, until_found=True)
+                return Zombies(runner).run(cycles, until_found=True)
+            return runner.run(cycles, until_found=True)
 
-        return Control(name, self._attack(f"control {name}", attack, sabotage=name, cuts=cuts))
+        return Control(name, self._attack(f"control {name}", attack, mutation=name, cuts=cuts))
 
     def _cannot_cut(self) -> bool:
         if sys.platform == "linux" and compiler() is not None:
             return False
-        self._tell("power cuts are skipped: they need Linux and a C compiler")
+        self._progress("power cuts are skipped: they need Linux and a C compiler")
         return True
 
     def _attack(
-        self, name: str, attack: Callable[[Siege], Totals], *, sabotage: str | None = None, cuts: bool = False
+        self, name: str, attack: Callable[[Runner], Totals], *, mutation: str | None = None, cuts: bool = False
     ) -> Totals:
         folder = Path(tempfile.mkdtemp(prefix="crash-"))
-        power = Power.of(folder / "foreman.db", str(compiler())) if cuts else None
-        preload = None if power is None else power.preload
-        with Target() as target, nursery(folder, target, sabotage, preload) as daemons:
-            siege = Siege(daemons, target, random.Random(f"{self._seed} {name}"), epoch=EPOCH, power=power)
-            siege.tell = lambda text: self._tell(f"{name}: {text}")
-            totals = attack(siege)
-        if power is not None:
-            totals.counts["bytes that a cut undid"] = power.undone
-        if totals.findings and sabotage is None:
-            self._tell(f"{name}: what was found, and the log, are in {folder}")
+        power_cuts = PowerCuts.of(folder / "foreman.db", str(compiler())) if cuts else None
+        preload = None if power_cuts is None else power_cuts.preload
+        with Target() as target, fork_server(folder, target, mutation, preload) as daemons:
+            runner = Runner(daemons, target, random.Random(f"{self._seed} {name}"), epoch=EPOCH, power_cuts=power_cuts)
+            runner.progress = lambda text: self._progress(f"{name}: {text}")
+            totals = attack(runner)
+        if power_cuts is not None:
+            totals.counts["bytes that a cut undid"] = power_cuts.undone
+        if totals.findings and mutation is None:
+            self._progress(f"{name}: what was found, and the log, are in {folder}")
         else:
             shutil.rmtree(folder)
         return totals

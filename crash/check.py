@@ -12,7 +12,7 @@ from math import inf
 from attrs import define, field
 
 from crash import check_jobs
-from crash.history import GONE, Change, History, Record, Row
+from crash.history import GONE, Change, FinalState, History, Row
 from foreman.jobs.job import ACTIVE, ENDED
 
 #: The kinds of disagreement, and what each is.
@@ -36,20 +36,20 @@ class _Facts:
     """The history by job."""
 
     history: History
-    record: Record
+    state: FinalState
     rows: dict[str, Row] = field(init=False)
     by_prompt: dict[str, list[Row]] = field(init=False)
     changes: dict[str, list[Change]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.rows = {row.id: row for row in self.record.rows}
+        self.rows = {row.id: row for row in self.state.rows}
         self.by_prompt, self.changes = defaultdict(list), defaultdict(list)
-        for row in self.record.rows:
+        for row in self.state.rows:
             self.by_prompt[row.prompt].append(row)
         for change in self.history.changes:
             self.changes[change.id].append(change)
 
-    def may_have(self, kinds: Iterable[str], id_: str, began: float = -inf, ended: float = inf) -> bool:
+    def could_explain(self, kinds: Iterable[str], id_: str, began: float = -inf, ended: float = inf) -> bool:
         """Whether a change of these kinds, within that time, could explain something."""
         return any(
             change.kind in kinds and change.outcome != "refused" and change.began <= ended and change.ended >= began
@@ -60,9 +60,9 @@ class _Facts:
 Finding = tuple[str, str]
 
 
-def check(history: History, record: Record) -> list[Finding]:
+def check(history: History, state: FinalState) -> list[Finding]:
     """Everything that is not as it should be: its kind, and a sentence."""
-    facts = _Facts(history, record)
+    facts = _Facts(history, state)
     found: list[Finding] = []
     steps: tuple[Callable[[_Facts], Iterator[Finding]], ...] = (
         _lost, _twice_there, _run_again, _phantom, _half_taken, _regressed, _artifacts, _changes_done, _whole_file,
@@ -70,8 +70,8 @@ def check(history: History, record: Record) -> list[Finding]:
     for step in steps:
         found += step(facts)
     numbers = {arrival.number: arrival for arrival in history.arrivals}
-    for row in record.rows:
-        cancelled = facts.may_have({"cancel"}, row.id)
+    for row in state.rows:
+        cancelled = facts.could_explain({"cancel"}, row.id)
         found += check_jobs.check(row, numbers, cancelled=cancelled)
     return found
 
@@ -79,15 +79,15 @@ def check(history: History, record: Record) -> list[Finding]:
 def _lost(facts: _Facts) -> Iterator[Finding]:
     for enqueue in facts.history.enqueues:
         for id_ in enqueue.ids:
-            if id_ not in facts.rows and not facts.may_have({"delete"}, id_):
+            if id_ not in facts.rows and not facts.could_explain({"delete"}, id_):
                 yield "lost", f"{id_} was acknowledged"
-    for seen in facts.history.seen:
-        if seen.state != GONE and seen.id not in facts.rows and not facts.may_have({"delete"}, seen.id):
+    for seen in facts.history.observations:
+        if seen.state != GONE and seen.id not in facts.rows and not facts.could_explain({"delete"}, seen.id):
             yield "lost", f"{seen.id} was seen as {seen.state}"
 
 
 def _twice_there(facts: _Facts) -> Iterator[Finding]:
-    keys = Counter((row.owner, row.key) for row in facts.record.rows if row.key is not None)
+    keys = Counter((row.owner, row.key) for row in facts.state.rows if row.key is not None)
     for (_owner, name), count in keys.items():
         if count > 1:
             yield "doubled", f"{count} jobs have the key {name}"
@@ -97,7 +97,7 @@ def _twice_there(facts: _Facts) -> Iterator[Finding]:
             if key is not None:
                 given[key].add(id_)
     for key, ids in given.items():
-        lasting = [id_ for id_ in ids if not facts.may_have({"delete"}, id_)]
+        lasting = [id_ for id_ in ids if not facts.could_explain({"delete"}, id_)]
         if len(lasting) > 1:
             yield "doubled", f"the key {key} was answered with {sorted(lasting)}"
     for prompt, rows in facts.by_prompt.items():
@@ -110,27 +110,27 @@ def _run_again(facts: _Facts) -> Iterator[Finding]:
     arrivals: dict[str, list[float]] = defaultdict(list)
     for arrival in facts.history.arrivals:
         arrivals[arrival.prompt].append(arrival.at)
-    for row in facts.record.rows:
+    for row in facts.state.rows:
         claims = sum(event.type == "running" for event in row.events)
         if len(arrivals[row.prompt]) > claims and not _was_another(facts, row):
             yield "doubled", f"{row.id} came to the target {len(arrivals[row.prompt])} times, in {claims} tries"
-    prompts = {row.id: row.prompt for row in facts.record.rows}
+    prompts = {row.id: row.prompt for row in facts.state.rows}
     for enqueue in facts.history.enqueues:
         prompts |= dict(zip(enqueue.ids, enqueue.prompts, strict=False))
     seen_at: dict[str, float] = {}
-    for seen in facts.history.seen:
+    for seen in facts.history.observations:
         if seen.state == "succeeded":
             seen_at[seen.id] = min(seen.ended, seen_at.get(seen.id, inf))
     for id_, at in seen_at.items():
         came = max(arrivals[prompts.get(id_, "")], default=-inf)
-        if came > at and not facts.may_have({"delete"}, id_):
+        if came > at and not facts.could_explain({"delete"}, id_):
             yield "doubled", f"{id_} came to the target after its success was seen"
 
 
 def _was_another(facts: _Facts, row: Row) -> bool:
     """Whether a job of the same prompt may have been there before, and be forgotten."""
     return row.key is not None and any(
-        facts.may_have({"delete"}, id_)
+        facts.could_explain({"delete"}, id_)
         for enqueue in facts.history.enqueues
         if row.prompt in enqueue.prompts
         for id_ in enqueue.ids
@@ -141,7 +141,7 @@ def _phantom(facts: _Facts) -> Iterator[Finding]:
     possible = {
         prompt for enqueue in facts.history.enqueues if enqueue.outcome != "refused" for prompt in enqueue.prompts
     }
-    for row in facts.record.rows:
+    for row in facts.state.rows:
         if row.prompt not in possible:
             yield "phantom", f"{row.id} asks {row.prompt[:40]!r}"
 
@@ -163,29 +163,29 @@ def _half_taken(facts: _Facts) -> Iterator[Finding]:
 
 def _regressed(facts: _Facts) -> Iterator[Finding]:
     by_id: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    for seen in facts.history.seen:
+    for seen in facts.history.observations:
         by_id[seen.id].append((seen.began, seen.ended, seen.state))
     for id_, sightings in by_id.items():
         row = facts.rows.get(id_)
         sightings.append((inf, inf, GONE if row is None else row.state))
-        sightings.sort(key=lambda one: one[1])
-        finals = [one for one in sightings if one[2] in ENDED]
+        sightings.sort(key=lambda sighting: sighting[1])
+        finals = [sighting for sighting in sightings if sighting[2] in ENDED]
         for place, (began, ended, state) in enumerate(sightings):
-            before = next((one for one in reversed(finals) if one[1] < began), None)
+            before = next((final for final in reversed(finals) if final[1] < began), None)
             if before is None or before[2] == state or (began, place) == (before[0], place):
                 continue
             kinds = {"delete"} if state == GONE else {"retry", "delete"}
-            if not facts.may_have(kinds, id_, before[0], ended):
+            if not facts.could_explain(kinds, id_, before[0], ended):
                 yield "regressed", f"{id_} was {before[2]}, and is {state} later"
     for change in facts.history.changes:
         if change.kind == "delete" and change.outcome == "acked":
-            again = any(one[0] > change.ended and one[2] != GONE for one in by_id[change.id])
+            again = any(began > change.ended and state != GONE for began, _, state in by_id[change.id])
             if change.id in facts.rows or again:
                 yield "regressed", f"{change.id} was deleted, and is there"
 
 
 def _artifacts(facts: _Facts) -> Iterator[Finding]:
-    for seen in facts.history.seen_artifacts:
+    for seen in facts.history.observed_artifacts:
         row = facts.rows.get(seen.id)
         if row is None or seen.sha256 is None:
             continue
@@ -199,10 +199,10 @@ def _artifacts(facts: _Facts) -> Iterator[Finding]:
             puts[put.id, put.name].append((put.began, put.ended, put.sha256, put.outcome))
     for (id_, name), tries in puts.items():
         row = facts.rows.get(id_)
-        acked = [one for one in tries if one[3] == "acked"]
+        acked = [attempt for attempt in tries if attempt[3] == "acked"]
         if row is None or not acked:
             continue
-        last = max(one[0] for one in acked)
+        last = max(began for began, *_ in acked)
         possible = {digest for _began, ended, digest, _outcome in tries if ended >= last}
         kept = row.artifacts.get(name)
         if kept is None:
@@ -228,11 +228,11 @@ def _changes_done(facts: _Facts) -> Iterator[Finding]:
 
 
 def _whole_file(facts: _Facts) -> Iterator[Finding]:
-    for text in facts.record.damage:
+    for text in facts.state.damage:
         yield "damaged", text
-    waiting = sum(row.state in {"scheduled", "queued"} for row in facts.record.rows)
-    if waiting != facts.record.waiting:
-        yield "miscounted", f"{facts.record.waiting} are said to wait, and {waiting} do"
-    for row in facts.record.rows:
+    waiting = sum(row.state in {"scheduled", "queued"} for row in facts.state.rows)
+    if waiting != facts.state.waiting:
+        yield "miscounted", f"{facts.state.waiting} are said to wait, and {waiting} do"
+    for row in facts.state.rows:
         if row.state in ACTIVE:
             yield "stuck", f"{row.id} is {row.state}"

@@ -104,15 +104,15 @@ def _answer(row: Row, arrivals: Mapping[int, Arrival]) -> Iterator[Finding]:
     if response is None:
         yield "torn", f"{row.id} succeeded without a response"
         return
-    told = [prompts.said(row.endpoint, response.data)]
+    answers = [prompts.read_response(row.endpoint, response.data)]
     if row.endpoint in {"/api/chat", "/api/generate"}:
         stream = row.artifacts.get("stream")
-        told.append(None if stream is None else prompts.streamed(row.endpoint, stream.data))
-    if any(one is None or one[0] != prompts.checksum(row.prompt) for one in told) or len(set(told)) > 1:
+        answers.append(None if stream is None else prompts.read_stream(row.endpoint, stream.data))
+    if any(answer is None or answer[0] != prompts.checksum(row.prompt) for answer in answers) or len(set(answers)) > 1:
         yield "torn", f"the answer of {row.id} is not what the target said"
         return
-    assert told[0] is not None
-    arrival = arrivals.get(told[0][1])
+    assert answers[0] is not None
+    arrival = arrivals.get(answers[0][1])
     winners = [attempt for attempt in row.attempts if attempt.outcome == "succeeded"]
     if arrival is None or arrival.prompt != row.prompt:
         yield "torn", f"the answer of {row.id} is another job's"
@@ -124,17 +124,17 @@ def _answer(row: Row, arrivals: Mapping[int, Arrival]) -> Iterator[Finding]:
 
 def _just_end(row: Row, *, cancelled: bool) -> Iterator[Finding]:
     """Whether the job ended as the target said, or for a reason of its own."""
-    way = Prompt.read(row.prompt).way if row.prompt.count(" ") >= 2 else "ok"
+    behaviour = Prompt.read(row.prompt).behaviour if row.prompt.count(" ") >= 2 else "ok"
     rescues = sum(event.type == "rescued" for event in row.events)
     if row.state == "cancelled":
         just = cancelled
     elif row.state == "succeeded":
-        just = way == "ok"
+        just = behaviour == "ok"
     elif row.error_class == "lost":
         just = rescues > MAX_RESCUES
     elif row.error_class == "expired":
         just = True
     else:
-        just = way != "ok"
+        just = behaviour != "ok"
     if not just:
-        yield "burned", f"{row.id} is {row.state} ({row.error_class}), and the target was told to: {way}"
+        yield "burned", f"{row.id} is {row.state} ({row.error_class}), and the target was told to: {behaviour}"

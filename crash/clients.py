@@ -16,7 +16,7 @@ from typing import Any
 from attrs import define, field
 
 from crash import prompts
-from crash.recorder import Journal, Outcome, Request, Span
+from crash.recorder import Outcome, Recorder, Request, Span
 
 #: How long an answer may take; longer than any wait that is asked for, in seconds.
 PATIENCE = 30.0
@@ -33,9 +33,9 @@ class Client:
 
     name: str
     port: int
-    journal: Journal
-    may: threading.Event
-    chance: random.Random
+    recorder: Recorder
+    serving: threading.Event
+    rng: random.Random
     _numbers: count[int] = field(factory=count, init=False)
     _connection: HTTPConnection | None = field(default=None, init=False)
 
@@ -44,10 +44,10 @@ class Client:
         acts = self._acts()
         names, weights = list(acts), [weight for _, weight in acts.values()]
         while not is_over():
-            if not self.may.wait(0.1):
+            if not self.serving.wait(0.1):
                 continue
-            busy = self.journal.backlog > ENOUGH
-            name = self.chance.choices(names, weights)[0]
+            busy = self.recorder.backlog > ENOUGH
+            name = self.rng.choices(names, weights)[0]
             if busy and name in {"single", "keyed", "array", "header"}:
                 name = "list"
             acts[name][0]()
@@ -57,7 +57,7 @@ class Client:
         return {
             "single": (lambda: self._submit(1, keyed=False), 10),
             "keyed": (lambda: self._submit(1, keyed=True), 10),
-            "array": (lambda: self._submit(self.chance.randint(2, 5), keyed=self.chance.random() < 0.5), 5),
+            "array": (lambda: self._submit(self.rng.randint(2, 5), keyed=self.rng.random() < 0.5), 5),
             "header": (self._respond_async, 8),
             "repeat": (self._repeat, 10),
             "other body": (self._other_body, 2),
@@ -83,39 +83,39 @@ class Client:
 
     def _job(self, *, keyed: bool) -> tuple[dict[str, Any], str]:
         name = f"{self.name}-{next(self._numbers)}"
-        prompt = prompts.make(name, self.chance)
-        endpoint = self.chance.choice(prompts.ENDPOINTS)
-        model = prompts.EMBEDDER if endpoint == "/api/embed" else self.chance.choice(prompts.CHAT_MODELS)
+        prompt = prompts.make(name, self.rng)
+        endpoint = self.rng.choice(prompts.ENDPOINTS)
+        model = prompts.EMBEDDER if endpoint == "/api/embed" else self.rng.choice(prompts.CHAT_MODELS)
         job = {"endpoint": endpoint, "payload": prompts.payload(endpoint, prompt, model), "max_attempts": 1}
-        job["priority"] = self.chance.randrange(10)
+        job["priority"] = self.rng.randrange(10)
         if keyed:
             job["idempotency_key"] = f"key {name}"
-        if self.chance.random() < 0.1:
-            job["run_at"] = _soon(self.chance.uniform(0.05, 0.5))
-        if self.chance.random() < 0.05:
-            job["deadline"] = _soon(self.chance.uniform(0.3, 2))
-        if self.chance.random() < 0.2:
+        if self.rng.random() < 0.1:
+            job["run_at"] = _soon(self.rng.uniform(0.05, 0.5))
+        if self.rng.random() < 0.05:
+            job["deadline"] = _soon(self.rng.uniform(0.3, 2))
+        if self.rng.random() < 0.2:
             job["metadata"] = {"name": name}
         return job, prompt
 
     def _respond_async(self) -> None:
         job, prompt = self._job(keyed=True)
-        keyed = self.chance.random() < 0.6
+        keyed = self.rng.random() < 0.6
         key = job["idempotency_key"] if keyed else None
         headers = (("Prefer", "respond-async"), *((("Idempotency-Key", key),) if key else ()))
         body = json.dumps({**job["payload"], "stream": False}).encode()
         # What cannot be tried again at once would keep the harness waiting: here foreman's own limits hold.
-        if prompts.Prompt.read(prompt).way in {"fail", "break"}:
+        if prompts.Prompt.read(prompt).behaviour in {"fail", "break"}:
             return
         self.send(Request(job["endpoint"], body, headers, (prompt,), (key,)))
 
     def _repeat(self) -> None:
-        request = self.journal.repeatable(self.chance)
+        request = self.recorder.repeatable(self.rng)
         if request is not None:
             self.send(request)
 
     def _other_body(self) -> None:
-        request = self.journal.repeatable(self.chance)
+        request = self.recorder.repeatable(self.rng)
         if request is not None and len(request.keys) == 1:
             job, prompt = self._job(keyed=True)
             job["idempotency_key"] = request.keys[0]
@@ -127,74 +127,74 @@ class Client:
         if span is None:
             return
         jobs = span.value.get("jobs", [span.value]) if span.outcome == "acked" else []
-        self.journal.enqueued(request, span, [job["id"] for job in jobs])
+        self.recorder.enqueued(request, span, [job["id"] for job in jobs])
         for job in jobs:
-            self.journal.saw(job, span)
+            self.recorder.saw(job, span)
 
     # changing
 
     def _cancel(self) -> None:
-        self._change("cancel", self.journal.open_id(self.chance))
+        self._change("cancel", self.recorder.open_id(self.rng))
 
     def _retry(self) -> None:
-        self._change("retry", self.journal.ended_id(self.chance, "cancelled", "failed", "discarded"))
+        self._change("retry", self.recorder.ended_id(self.rng, "cancelled", "failed", "discarded"))
 
     def _change(self, kind: Any, id_: str | None) -> None:
         span = None if id_ is None else self._ask("POST", f"/jobs/{id_}/{kind}")
         if span is None or id_ is None:
             return
-        self.journal.changed(kind, id_, span)
+        self.recorder.changed(kind, id_, span)
         if span.outcome == "acked":
-            self.journal.saw(span.value, span)
+            self.recorder.saw(span.value, span)
 
     def _delete(self) -> None:
-        id_ = self.journal.ended_id(self.chance, "succeeded", "cancelled", "failed", "discarded")
+        id_ = self.recorder.ended_id(self.rng, "succeeded", "cancelled", "failed", "discarded")
         span = None if id_ is None else self._ask("DELETE", f"/jobs/{id_}")
         if span is not None and id_ is not None:
-            self.journal.changed("delete", id_, span)
+            self.recorder.changed("delete", id_, span)
 
     def _put(self) -> None:
-        id_ = self.journal.any_id(self.chance)
-        name = f"mine-{self.chance.randrange(3)}"
-        data = self.chance.randbytes(self.chance.choice((10, 500, 20_000)))
+        id_ = self.recorder.any_id(self.rng)
+        name = f"mine-{self.rng.randrange(3)}"
+        data = self.rng.randbytes(self.rng.choice((10, 500, 20_000)))
         span = None if id_ is None else self._ask("PUT", f"/jobs/{id_}/artifacts/{name}", data)
         if span is not None and id_ is not None:
-            self.journal.put(id_, name, data, span)
+            self.recorder.put(id_, name, data, span)
 
     # looking
 
     def _look(self) -> None:
-        self._see(self.journal.any_id(self.chance), "")
+        self._see(self.recorder.any_id(self.rng), "")
 
     def _wait(self) -> None:
-        self._see(self.journal.open_id(self.chance), f"?wait={self.chance.choice((0, 0.1, 1))}")
+        self._see(self.recorder.open_id(self.rng), f"?wait={self.rng.choice((0, 0.1, 1))}")
 
     def _see(self, id_: str | None, query: str) -> None:
         span = None if id_ is None else self._ask("GET", f"/jobs/{id_}{query}")
         if span is None or id_ is None:
             return
         if span.status == 200:
-            self.journal.saw(span.value, span)
+            self.recorder.saw(span.value, span)
         elif span.status == 404:
-            self.journal.saw_gone(id_, span)
+            self.recorder.saw_gone(id_, span)
 
     def _list(self) -> None:
-        state = self.chance.choice(("", "&state=ended", "&state=ended", "&state=active", "&state=succeeded,failed"))
-        span = self._ask("GET", f"/jobs?limit={self.chance.choice((5, 100))}{state}")
+        state = self.rng.choice(("", "&state=ended", "&state=ended", "&state=active", "&state=succeeded,failed"))
+        span = self._ask("GET", f"/jobs?limit={self.rng.choice((5, 100))}{state}")
         if span is not None and span.status == 200:
             for job in span.value["jobs"]:
-                self.journal.saw(job, span)
+                self.recorder.saw(job, span)
 
     def _answer(self) -> None:
-        id_ = self.journal.ended_id(self.chance, "succeeded")
+        id_ = self.recorder.ended_id(self.rng, "succeeded")
         span = None if id_ is None else self._ask("GET", f"/jobs/{id_}/artifacts/response")
         if span is not None and id_ is not None and span.status in {200, 404}:
-            self.journal.saw_artifact(id_, "response", span.value if span.status == 200 else None, span)
+            self.recorder.saw_artifact(id_, "response", span.value if span.status == 200 else None, span)
 
     def _follow(self) -> None:
-        id_ = self.journal.any_id(self.chance)
+        id_ = self.recorder.any_id(self.rng)
         if id_ is not None:
-            self._ask("GET", f"/jobs/{id_}/{self.chance.choice(('stream', 'events'))}")
+            self._ask("GET", f"/jobs/{id_}/{self.rng.choice(('stream', 'events'))}")
 
     # asking
 

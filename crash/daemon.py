@@ -29,7 +29,7 @@ class Daemon:
     pid: int
     port: int
     began: float
-    _nursery: Nursery
+    _fork_server: ForkServer
     _handle: int
 
     def listens(self) -> bool:
@@ -68,21 +68,21 @@ class Daemon:
         if not self.has_ended(PATIENCE):
             raise TimeoutError("the daemon does not end")
         os.close(self._handle)
-        return self._nursery.reap(self.pid)
+        return self._fork_server.reap(self.pid)
 
 
 @define(eq=False)
-class Nursery:
+class ForkServer:
     """Where daemons come from, while it is entered.
 
-    :ivar database: the file of the jobs; :ivar target: its URL; :ivar sabotage: what is taken out, None for nothing;
-    :ivar preload: of the nursery and so of its daemons.
+    :ivar database: the file of the jobs; :ivar target: its URL; :ivar mutation: what is taken out, None for nothing;
+    :ivar preload: of the fork server and so of its daemons.
     """
 
     folder: Path
     database: Path
     target: str
-    sabotage: str | None = None
+    mutation: str | None = None
     preload: Mapping[str, str] = field(factory=dict)
     port: int = field(factory=free_port, init=False)
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
@@ -95,14 +95,14 @@ class Nursery:
     def __enter__(self) -> Self:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FOREMAN_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "crash.fork_server", *([self.sabotage] if self.sabotage else [])],
+            [sys.executable, "-m", "crash.fork_server", *([self.mutation] if self.mutation else [])],
             cwd=Path(__file__).parent.parent,
             env=environment | dict(self.preload),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._answer() == "ready", "the nursery does not start"
+        assert self._answer() == "ready", "the fork server does not start"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,8 +115,8 @@ class Nursery:
             self._process.kill()
             self._process.wait()
 
-    def start(self, *, held: bool = False, port: int | None = None, unlocked: bool = False) -> Daemon:
-        """A new daemon; ``held`` stops it before it does anything, until it gets SIGCONT.
+    def start(self, *, stopped: bool = False, port: int | None = None, unlocked: bool = False) -> Daemon:
+        """A new daemon; ``stopped`` stops it before it does anything, until it gets SIGCONT.
 
         :param unlocked: it does not lock the file itself, as where a file system has no such locks.
         """
@@ -129,7 +129,7 @@ class Nursery:
             "FOREMAN_DRAIN_TIMEOUT": "5s",
         }
         began = time.monotonic()
-        self._ask({"env": settings, "log": str(self.log), "held": held, "unlocked": unlocked})
+        self._ask({"env": settings, "log": str(self.log), "stopped": stopped, "unlocked": unlocked})
         pid = int(self._answer())
         return Daemon(pid, port, began, self, os.pidfd_open(pid))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from crash import prompts
-from crash.history import Artifact, Attempt, Event, Record, Row
+from crash.history import Artifact, Attempt, Event, FinalState, Row
 
 
-def read(database: Path) -> Record:
+def read(database: Path) -> FinalState:
     """The jobs in ``database``, and what SQLite finds wrong with it."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / database.name
@@ -25,7 +25,7 @@ def read(database: Path) -> Record:
             return _read(connection)
 
 
-def _read(connection: sqlite3.Connection) -> Record:
+def _read(connection: sqlite3.Connection) -> FinalState:
     damage = [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
     damage += [f"foreign key: {row}" for row in connection.execute("PRAGMA foreign_key_check")]
     waiting = int(connection.execute("SELECT value FROM meta WHERE key = 'waiting'").fetchone()[0])
@@ -45,7 +45,7 @@ def _read(connection: sqlite3.Connection) -> Record:
         "SELECT id, state, endpoint, idempotency_key, owner, attempt, rescues, fence, boot, finished_at IS NOT NULL, "
         "error_class, payload FROM jobs LEFT JOIN payloads ON job_id = id ORDER BY id"
     )
-    return Record(
+    return FinalState(
         tuple(_row(row, events[row[0]], attempts[row[0]], artifacts[row[0]], pieces.get(row[0], 0)) for row in rows),
         tuple(damage),
         waiting,
@@ -60,7 +60,7 @@ def _row(
         id=id_,
         state=state,
         endpoint=endpoint,
-        prompt="" if payload is None else prompts.asked(payload),
+        prompt="" if payload is None else prompts.text_of(payload),
         key=key,
         owner=owner,
         attempt=attempt,

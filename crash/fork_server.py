@@ -1,6 +1,6 @@
 """Daemons without the wait: everything is imported once, and each one is a fork that becomes ``foreman serve``.
 
-A program that reads a JSON object a line: ``{"env", "log", "held", "unlocked"}`` starts one and is answered with its process id,
+A program that reads a JSON object a line: ``{"env", "log", "stopped", "unlocked"}`` starts one and is answered with its process id,
 ``{"wait": pid}`` with its exit status. When its input ends it kills what it has started, and ends.
 """
 
@@ -15,29 +15,29 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-#: So that no daemon outlives the nursery (prctl(2)).
+#: So that no daemon outlives the fork server (prctl(2)).
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Serve until the input ends."""
     if len(sys.argv) > 1:
-        from crash.mutations import SABOTAGES
+        from crash.mutations import MUTATIONS
 
-        SABOTAGES[sys.argv[1]]()
+        MUTATIONS[sys.argv[1]]()
     _import_all()
     living: set[int] = set()
     print("ready", flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        if "wait" in asked:
-            _, status = os.waitpid(asked["wait"], 0)
-            living.discard(asked["wait"])
+        command = json.loads(line)
+        if "wait" in command:
+            _, status = os.waitpid(command["wait"], 0)
+            living.discard(command["wait"])
             print(os.waitstatus_to_exitcode(status), flush=True)
             continue
         pid = os.fork()
         if not pid:
-            _be_foreman(asked)
+            _be_foreman(command)
         living.add(pid)
         print(pid, flush=True)
     for pid in living:
@@ -55,19 +55,19 @@ def _import_all() -> None:
     import foreman.service  # noqa: F401 - it needs the reactor
 
 
-def _be_foreman(asked: dict[str, Any]) -> None:
+def _be_foreman(command: dict[str, Any]) -> None:
     """Become the daemon; does not return."""
     status = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for descriptor, mine in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(descriptor, mine)
-        os.environ.update(asked["env"])
-        if asked["held"]:
+        os.environ.update(command["env"])
+        if command["stopped"]:
             os.kill(os.getpid(), signal.SIGSTOP)
-        if asked["unlocked"]:
+        if command["unlocked"]:
             from foreman.store.sqlite import locking
 
             vars(locking)["_OPEN_FILE_LOCK"] = None

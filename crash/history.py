@@ -29,7 +29,7 @@ class Enqueue:
 
 
 @frozen
-class Seen:
+class Observation:
     """A job as an answer showed it."""
 
     id: str
@@ -39,7 +39,7 @@ class Seen:
 
 
 @frozen
-class SeenArtifact:
+class ObservedArtifact:
     """An artifact as it was downloaded, by its digest; None where it was not there."""
 
     id: str
@@ -134,7 +134,7 @@ class Row:
 
 
 @frozen
-class Record:
+class FinalState:
     """What stands in the file: its jobs, what SQLite finds wrong with it, and how many it says wait."""
 
     rows: tuple[Row, ...]
@@ -147,8 +147,8 @@ class History:
     """All of it."""
 
     enqueues: list[Enqueue] = field(factory=list)
-    seen: list[Seen] = field(factory=list)
-    seen_artifacts: list[SeenArtifact] = field(factory=list)
+    observations: list[Observation] = field(factory=list)
+    observed_artifacts: list[ObservedArtifact] = field(factory=list)
     changes: list[Change] = field(factory=list)
     puts: list[Put] = field(factory=list)
     arrivals: list[Arrival] = field(factory=list)

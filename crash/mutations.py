@@ -30,7 +30,7 @@ LATE = 0.01
 def _replace(owner: Any, name: str, other: Any) -> Any:
     """Put ``other`` in the place of what ``owner`` has of that name, and give that back.
 
-    :raises AttributeError: where it has none: foreman is made otherwise now, and this sabotage would do nothing.
+    :raises AttributeError: where it has none: foreman is made otherwise now, and this mutation would do nothing.
     """
     was = getattr(owner, name)
     setattr(owner, name, other)
@@ -78,7 +78,7 @@ def ack_before_commit() -> None:
         return commit_at_once(self, _Open(connection), steps, now)
 
     def read(self: Any, look: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        found: Deferred[Any] = self._writing.runWithConnection(lambda one: look(one.cursor(), *arguments))
+        found: Deferred[Any] = self._writing.runWithConnection(lambda connection: look(connection.cursor(), *arguments))
         return found
 
     # adbapi commits by itself behind each use of a connection, by the method of the connection that it wraps.
@@ -124,7 +124,7 @@ def no_rescue_fence() -> None:
     def change(statement: str) -> str:
         if not statement.startswith("UPDATE jobs SET rescues"):
             return statement
-        assert bump in statement, "rescue is written otherwise now: this sabotage must be, too"
+        assert bump in statement, "rescue is written otherwise now: this mutation must be, too"
         return statement.replace(bump, "")
 
     def without_fence(tx: Transaction, boot: str) -> int:
@@ -134,7 +134,7 @@ def no_rescue_fence() -> None:
     rescue = _replace(opening, "rescue", without_fence)
 
 
-SABOTAGES: Mapping[str, Callable[[], None]] = {
+MUTATIONS: Mapping[str, Callable[[], None]] = {
     "ack-before-commit": ack_before_commit,
     "sync-normal": sync_normal,
     "no-fence": no_fence,
@@ -144,7 +144,7 @@ SABOTAGES: Mapping[str, Callable[[], None]] = {
 
 def main() -> None:
     """Take the safeguard out, then be foreman."""
-    SABOTAGES[sys.argv.pop(1)]()
+    MUTATIONS[sys.argv.pop(1)]()
     from foreman.cli.main import main as be_foreman
 
     be_foreman()

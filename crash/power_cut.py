@@ -16,7 +16,7 @@ _ENDS = ("", "-wal", "-journal")
 
 
 @define(eq=False)
-class Power:
+class PowerCuts:
     """The power supply of one database.
 
     :ivar cuts: how often it was cut; :ivar undone: how many bytes of it that was written were gone.
@@ -28,7 +28,7 @@ class Power:
     undone: int = field(default=0, init=False)
 
     @classmethod
-    def of(cls, database: Path, cc: str) -> Power:
+    def of(cls, database: Path, cc: str) -> PowerCuts:
         """With what has to be preloaded into the daemons, compiled.
 
         :raises subprocess.CalledProcessError: the compiler refused.
@@ -38,24 +38,24 @@ class Power:
         subprocess.run([cc, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
         return cls(database, {"LD_PRELOAD": str(library), "CRASH_DURABLE": str(database)})
 
-    def cut(self, chance: random.Random) -> None:
+    def cut(self, rng: random.Random) -> None:
         """The daemon is dead: make of its files what the disk holds.
 
         Of what was written and not synced nothing survives, or any sectors do, in any order.
         """
-        survives = chance.choice((0.0, 0.0, 0.5, 0.95))
+        survives = rng.choice((0.0, 0.0, 0.5, 0.95))
         self.cuts += 1
         for end in _ENDS:
             path = self.database.with_name(self.database.name + end)
             durable = path.with_name(f"{path.name}.durable")
             if path.exists():
-                self._cut(path, durable, chance, survives)
+                self._cut(path, durable, rng, survives)
             else:
                 durable.unlink(missing_ok=True)
         # What stands there is memory shared by processes, and nobody would sync it.
         self.database.with_name(f"{self.database.name}-shm").unlink(missing_ok=True)
 
-    def _cut(self, path: Path, durable: Path, chance: random.Random, survives: float) -> None:
+    def _cut(self, path: Path, durable: Path, rng: random.Random, survives: float) -> None:
         written = path.read_bytes()
         synced = b""
         with suppress(FileNotFoundError):
@@ -63,16 +63,16 @@ class Power:
         if not synced and not survives:
             path.unlink()
             return
-        held = bytearray(synced)
+        content = bytearray(synced)
         for start in range(0, max(len(written), len(synced)), SECTOR):
             sector = written[start : start + SECTOR]
             if sector == synced[start : start + SECTOR]:
                 continue
-            if survives and chance.random() < survives and sector:
-                if len(held) < start:  # what lies between was never written
-                    held.extend(bytes(start - len(held)))
-                held[start : start + len(sector)] = sector
+            if survives and rng.random() < survives and sector:
+                if len(content) < start:  # what lies between was never written
+                    content.extend(bytes(start - len(content)))
+                content[start : start + len(sector)] = sector
             else:
                 self.undone += len(sector)
-        path.write_bytes(held)
-        durable.write_bytes(held)
+        path.write_bytes(content)
+        durable.write_bytes(content)

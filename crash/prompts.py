@@ -13,7 +13,7 @@ CHAT_MODELS = ("llama3.2:3b", "qwen3:4b")
 EMBEDDER = "nomic-embed-text:latest"
 ENDPOINTS = ("/api/chat", "/api/generate", "/v1/chat/completions", "/api/embed")
 #: How the target may answer: as it should, with 400, with 500, or breaking off.
-WAYS = ("ok", "refuse", "fail", "break")
+BEHAVIOURS = ("ok", "refuse", "fail", "break")
 #: How many pieces an answer comes in.
 PIECES = 4
 
@@ -24,21 +24,21 @@ class Prompt:
 
     name: str
     pace: int
-    way: str
+    behaviour: str
 
     @classmethod
     def read(cls, text: str) -> Prompt:
         """The parts of a text."""
-        name, pace, way, *_ = text.split()
-        return cls(name, int(pace), way)
+        name, pace, behaviour, *_ = text.split()
+        return cls(name, int(pace), behaviour)
 
 
-def make(name: str, chance: random.Random) -> str:
+def make(name: str, rng: random.Random) -> str:
     """A text of that name: most are answered at once and well, some slowly, some not at all."""
-    pace = chance.choice((0, 0, 0, 0, 1, 2, 5, 20))
-    way = chance.choices(WAYS, (94, 2, 2, 2))[0]
-    filler = " and more" * (chance.choice((0, 0, 0, 50, 2000)))
-    return f"{name} {pace} {way}{filler}"
+    pace = rng.choice((0, 0, 0, 0, 1, 2, 5, 20))
+    behaviour = rng.choices(BEHAVIOURS, (94, 2, 2, 2))[0]
+    filler = " and more" * (rng.choice((0, 0, 0, 50, 2000)))
+    return f"{name} {pace} {behaviour}{filler}"
 
 
 def payload(endpoint: str, text: str, model: str) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def payload(endpoint: str, text: str, model: str) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": text}]}
 
 
-def asked(body: bytes) -> str:
+def text_of(body: bytes) -> str:
     """The text that a request asks; empty where it is none of ours."""
     value = json.loads(body)
     if not isinstance(value, dict):
@@ -75,13 +75,13 @@ def numbers(text: str, number: int) -> list[float]:
     return [*(float(byte) for byte in bytes.fromhex(checksum(text))), float(number)]
 
 
-def said(endpoint: str, data: bytes) -> tuple[str, int] | None:
+def read_response(endpoint: str, data: bytes) -> tuple[str, int] | None:
     """The checksum and the number in a kept answer; None where it cannot be read or is not whole."""
     try:
         value = json.loads(data)
         if endpoint == "/api/embed":
             *head, number = value["embeddings"][0]
-            return bytes(int(one) for one in head).hex(), int(number)
+            return bytes(int(number) for number in head).hex(), int(number)
         if endpoint == "/api/generate":
             content, done = value["response"], value["done"]
         elif endpoint == "/api/chat":
@@ -94,7 +94,7 @@ def said(endpoint: str, data: bytes) -> tuple[str, int] | None:
         return None
 
 
-def streamed(endpoint: str, data: bytes) -> tuple[str, int] | None:
+def read_stream(endpoint: str, data: bytes) -> tuple[str, int] | None:
     """Likewise of an answer that was kept line by line."""
     try:
         lines = [json.loads(line) for line in data.splitlines()]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import define, field, frozen
 
-from crash.history import GONE, Change, Enqueue, History, Put, Seen, SeenArtifact
+from crash.history import GONE, Change, Enqueue, History, Observation, ObservedArtifact, Put
 from crash.history import Outcome as Outcome  # noqa: PLC0414 - part of this module's face
 from foreman.jobs.job import ENDED
 
@@ -41,7 +41,7 @@ class Span:
 
 
 @define(eq=False)
-class Journal:
+class Recorder:
     """The history as it grows, and what of it the next request may be about.
 
     :ivar unsure: how many answers never came.
@@ -82,7 +82,7 @@ class Journal:
             self._saw(id_, GONE, span)
 
     def _saw(self, id_: str, state: str, span: Span) -> None:
-        self.history.seen.append(Seen(id_, state, span.began, span.ended))
+        self.history.observations.append(Observation(id_, state, span.began, span.ended))
         if state in ENDED:
             self._open.discard(id_)
             # Of the others, who are only listed, nobody knows in which request they came.
@@ -97,7 +97,7 @@ class Journal:
         """An artifact was downloaded, or is not there."""
         digest = None if data is None else sha256(data).hexdigest()
         with self._lock:
-            self.history.seen_artifacts.append(SeenArtifact(id_, name, digest, span.began, span.ended))
+            self.history.observed_artifacts.append(ObservedArtifact(id_, name, digest, span.began, span.ended))
 
     def changed(self, kind: Literal["cancel", "retry", "delete"], id_: str, span: Span) -> None:
         """A job was changed, or may have been."""
@@ -121,25 +121,25 @@ class Journal:
         """How many jobs are there of which nobody has seen that they ended."""
         return len(self._open)
 
-    def any_id(self, chance: random.Random) -> str | None:
+    def any_id(self, rng: random.Random) -> str | None:
         """The id of a job, rather a young one."""
         with self._lock:
-            young = self._ids[-40:] if chance.random() < 0.8 else self._ids
-            return chance.choice(young) if young else None
+            young = self._ids[-40:] if rng.random() < 0.8 else self._ids
+            return rng.choice(young) if young else None
 
-    def open_id(self, chance: random.Random) -> str | None:
+    def open_id(self, rng: random.Random) -> str | None:
         """The id of a job that may not have ended."""
         with self._lock:
-            return chance.choice(sorted(self._open)) if self._open else None
+            return rng.choice(sorted(self._open)) if self._open else None
 
-    def ended_id(self, chance: random.Random, *states: str) -> str | None:
+    def ended_id(self, rng: random.Random, *states: str) -> str | None:
         """The id of a job that has ended so."""
         with self._lock:
             ids = [id_ for id_, state in self._ended.items() if state in states]
-            return chance.choice(ids[-60:]) if ids else None
+            return rng.choice(ids[-60:]) if ids else None
 
-    def repeatable(self, chance: random.Random) -> Request | None:
+    def repeatable(self, rng: random.Random) -> Request | None:
         """A request that was sent before."""
         with self._lock:
-            young = self._repeatable[-30:] if chance.random() < 0.7 else self._repeatable
-            return chance.choice(young) if young else None
+            young = self._repeatable[-30:] if rng.random() < 0.7 else self._repeatable
+            return rng.choice(young) if young else None

@@ -68,21 +68,21 @@ def table(attacks: Sequence[Attack]) -> Table:
     drawn.add_column("")
     for attack in attacks:
         drawn.add_column(attack.name, justify="right", no_wrap=True)
-    every = [attack.totals for attack in attacks]
+    all_totals = [attack.totals for attack in attacks]
 
     def row(title: str, *cells: str) -> None:
         drawn.add_row(title, *cells)
 
-    row("cycles", *(f"{one.cycles:,}" for one in every))
-    row("seconds", *(f"{one.seconds:,.0f}" for one in every))
-    row("start to listening, ms: median (most)", *(_starts(one) for one in every))
-    for moment in dict.fromkeys(moment for one in every for moment, _ in one.kills.most_common()):
-        row(f"ended: {moment}", *(f"{one.kills[moment]:,}" for one in every))
-    for name in dict.fromkeys(name for one in every for name in one.counts):
-        row(name, *(f"{one.counts[name]:,}" for one in every))
+    row("cycles", *(f"{totals.cycles:,}" for totals in all_totals))
+    row("seconds", *(f"{totals.seconds:,.0f}" for totals in all_totals))
+    row("start to listening, ms: median (most)", *(_starts(totals) for totals in all_totals))
+    for moment in dict.fromkeys(moment for totals in all_totals for moment, _ in totals.kills.most_common()):
+        row(f"ended: {moment}", *(f"{totals.kills[moment]:,}" for totals in all_totals))
+    for name in dict.fromkeys(name for totals in all_totals for name in totals.counts):
+        row(name, *(f"{totals.counts[name]:,}" for totals in all_totals))
     drawn.add_section()
     for kind, meaning in KINDS.items():
-        row(f"{kind}: {meaning}", *(f"{kinds_of(one)[kind]:,}" for one in every))
+        row(f"{kind}: {meaning}", *(f"{kinds_of(totals)[kind]:,}" for totals in all_totals))
     return drawn
 
 

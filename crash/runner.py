@@ -20,10 +20,10 @@ from attrs import define, field
 from crash import final_state
 from crash.check import Finding, check
 from crash.clients import Client
-from crash.daemon import Daemon, Nursery
-from crash.history import Enqueue, Record
-from crash.power_cut import Power
-from crash.recorder import Journal
+from crash.daemon import Daemon, ForkServer
+from crash.history import Enqueue, FinalState
+from crash.power_cut import PowerCuts
+from crash.recorder import Recorder
 from crash.target import Target
 
 CLIENTS = 5
@@ -59,25 +59,25 @@ class Totals:
 
 
 @define(eq=False)
-class Siege:
+class Runner:
     """One attack on one file, or on one after the other.
 
-    :ivar epoch: after how many cycles the history is checked, and a new file begun; :ivar power: cut at each kill;
+    :ivar epoch: after how many cycles the history is checked, and a new file begun; :ivar power_cuts: cut at each kill;
     :ivar at_syscall: whether daemons are killed at system calls; :ivar patience: how long everything may take to end once
-        nobody disturbs, in seconds; :ivar tell: where progress is told.
+        nobody disturbs, in seconds; :ivar progress: where progress is told.
     """
 
-    nursery: Nursery
+    fork_server: ForkServer
     target: Target
-    chance: random.Random
+    rng: random.Random
     epoch: int = 50
-    power: Power | None = None
+    power_cuts: PowerCuts | None = None
     at_syscall: bool = False
     patience: float = SETTLE
-    tell: Callable[[str], None] = field(default=lambda _: None)
+    progress: Callable[[str], None] = field(default=lambda _: None)
     totals: Totals = field(factory=Totals, init=False)
-    journal: Journal = field(factory=Journal, init=False)
-    _may: threading.Event = field(factory=threading.Event, init=False)
+    recorder: Recorder = field(factory=Recorder, init=False)
+    _serving: threading.Event = field(factory=threading.Event, init=False)
     _over: threading.Event = field(factory=threading.Event, init=False)
     _epochs: int = field(default=0, init=False)
 
@@ -87,28 +87,28 @@ class Siege:
         while self.totals.cycles < cycles and not (until_found and self.totals.findings):
             self._run_epoch(min(self.epoch, cycles - self.totals.cycles))
             self.totals.seconds = time.monotonic() - began
-            self.tell(f"{self.totals.cycles} cycles, {len(self.totals.findings)} findings")
+            self.progress(f"{self.totals.cycles} cycles, {len(self.totals.findings)} findings")
         return self.totals
 
     def begin_epoch(self) -> None:
         """A new file, and nobody has sent anything."""
         self._epochs += 1
-        for path in self.nursery.database.parent.glob(f"{self.nursery.database.name}*"):
+        for path in self.fork_server.database.parent.glob(f"{self.fork_server.database.name}*"):
             path.unlink()
         self.target.arrivals.clear()
-        self.journal = Journal()
+        self.recorder = Recorder()
 
     def client(self, number: int, port: int | None = None) -> Client:
         """A caller, who makes the same choices with the same seed."""
         name = f"{self._epochs}.{number}"
-        chance = random.Random(f"{self.chance.random()} {name}")
-        return Client(name, port or self.nursery.port, self.journal, self._may, chance)
+        rng = random.Random(f"{self.rng.random()} {name}")
+        return Client(name, port or self.fork_server.port, self.recorder, self._serving, rng)
 
     def _run_epoch(self, cycles: int) -> None:
         self.begin_epoch()
         self._over.clear()
         clients = [self.client(number) for number in range(CLIENTS)]
-        threads = [threading.Thread(target=one.run, args=(self._over.is_set,), daemon=True) for one in clients]
+        threads = [threading.Thread(target=client.run, args=(self._over.is_set,), daemon=True) for client in clients]
         for thread in threads:
             thread.start()
         try:
@@ -118,8 +118,8 @@ class Siege:
                     self._kill_at_syscall()
                 elif not self._cycle():
                     break
-                if self.power is not None:
-                    self.power.cut(self.chance)
+                if self.power_cuts is not None:
+                    self.power_cuts.cut(self.rng)
         finally:
             self._over.set()
             for thread in threads:
@@ -128,22 +128,22 @@ class Siege:
 
     def _cycle(self) -> bool:
         """One life; whether there may be another."""
-        moment = self.chance.choices(("start", "work", "stop"), (10, 75, 15))[0]
-        life, rest = self.chance.uniform(0, LONGEST_LIFE), self.chance.random()
-        daemon = self.nursery.start()
+        moment = self.rng.choices(("start", "work", "stop"), (10, 75, 15))[0]
+        life, rest = self.rng.uniform(0, LONGEST_LIFE), self.rng.random()
+        daemon = self.fork_server.start()
         if moment == "start":
-            self._may.set()
+            self._serving.set()
             alive = not daemon.has_ended(rest * 1.2 * self._usual_start())
         else:
             alive = self._listens(daemon)
-            self._may.set()
+            self._serving.set()
             alive = alive and not daemon.has_ended(life)
             if moment == "stop":
                 daemon.signal(signal.SIGTERM)
                 if daemon.has_ended(rest * LONGEST_STOP):
                     moment = "stopped by itself"
         status = daemon.kill()
-        self._may.clear()
+        self._serving.clear()
         self.totals.kills[moment] += 1
         if not alive:
             self._find("damaged", f"foreman ended with {status}: {self._last_words()}")
@@ -159,9 +159,9 @@ class Siege:
         return listens
 
     def _kill_at_syscall(self) -> None:
-        name = self.chance.choice(SYSCALLS)
-        number = self.chance.randint(1, LATEST_CALL[name])
-        daemon = self.nursery.start(held=True)
+        name = self.rng.choice(SYSCALLS)
+        number = self.rng.randint(1, LATEST_CALL[name])
+        daemon = self.fork_server.start(stopped=True)
         inject = f"inject={name}:signal=KILL:when={number}"
         tracer = subprocess.Popen(
             ["strace", "-f", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject, "-p", str(daemon.pid)],
@@ -171,10 +171,10 @@ class Siege:
         assert tracer.stderr is not None
         tracer.stderr.readline()  # it is attached
         daemon.signal(signal.SIGCONT)
-        self._may.set()
+        self._serving.set()
         reached = daemon.has_ended(CALL_PATIENCE)
         daemon.kill()
-        self._may.clear()
+        self._serving.clear()
         tracer.stderr.close()
         tracer.wait(10)
         self.totals.kills[name if reached else "not reached"] += 1
@@ -183,20 +183,20 @@ class Siege:
 
     def settle(self, *serving: Daemon) -> None:
         """Let everything come to its end, and judge; ``serving`` are the daemons that live, if any does."""
-        daemons = serving or (self.nursery.start(),)
-        daemon = daemons[0]
-        if serving or self._listens(daemon):
+        daemons = serving or (self.fork_server.start(),)
+        first = daemons[0]
+        if serving or self._listens(first):
             deadline = time.monotonic() + self.patience
-            while self._is_busy(daemon) and time.monotonic() < deadline:
+            while self._is_busy(first) and time.monotonic() < deadline:
                 time.sleep(0.02)
             time.sleep(QUIET)
         else:
             self._find("damaged", f"foreman does not start: {self._last_words()}")
-        for one in daemons:
-            one.kill()
-        if self.power is not None:
-            self.power.cut(self.chance)
-        self._judge(final_state.read(self.nursery.database))
+        for daemon in daemons:
+            daemon.kill()
+        if self.power_cuts is not None:
+            self.power_cuts.cut(self.rng)
+        self._judge(final_state.read(self.fork_server.database))
 
     def _is_busy(self, daemon: Daemon) -> bool:
         connection = HTTPConnection("127.0.0.1", daemon.port, timeout=30)
@@ -209,21 +209,21 @@ class Siege:
         finally:
             connection.close()
 
-    def _judge(self, found: Record) -> None:
-        history = self.journal.history
+    def _judge(self, found: FinalState) -> None:
+        history = self.recorder.history
         history.arrivals = list(self.target.arrivals)
         findings = check(history, found)
         self.totals.findings += findings
         if findings:
-            kept = self.nursery.folder / f"found-{self._epochs}.db"
-            shutil.copyfile(self.nursery.database, kept)
+            kept = self.fork_server.folder / f"found-{self._epochs}.db"
+            shutil.copyfile(self.fork_server.database, kept)
         counts = self.totals.counts
-        counts["handed over"] += len({id_ for one in history.enqueues for id_ in one.ids})
+        counts["handed over"] += len({id_ for enqueue in history.enqueues for id_ in enqueue.ids})
         counts["repeats"] += _repeats(history.enqueues)
-        counts["seen to succeed"] += len({one.id for one in history.seen if one.state == "succeeded"})
-        counts["changes"] += sum(one.outcome == "acked" for one in history.changes)
-        counts["artifacts"] += sum(one.outcome == "acked" for one in history.puts)
-        counts["answers that never came"] += self.journal.unsure
+        counts["seen to succeed"] += len({job.id for job in history.observations if job.state == "succeeded"})
+        counts["changes"] += sum(change.outcome == "acked" for change in history.changes)
+        counts["artifacts"] += sum(put.outcome == "acked" for put in history.puts)
+        counts["answers that never came"] += self.recorder.unsure
         counts["runs at the target"] += len(history.arrivals)
         events = Counter(event.type for row in found.rows for event in row.events)
         counts["rescues"] += events["rescued"]
@@ -234,7 +234,7 @@ class Siege:
         self.totals.findings.append((kind, text))
 
     def _last_words(self) -> str:
-        lines = self.nursery.log.read_text("utf-8", "replace").splitlines()
+        lines = self.fork_server.log.read_text("utf-8", "replace").splitlines()
         return lines[-1] if lines else "without a word"
 
 
@@ -242,12 +242,12 @@ def _repeats(enqueues: list[Enqueue]) -> int:
     """How many requests were answered with jobs that an earlier one had been answered with."""
     known: set[tuple[str, ...]] = set()
     repeats = 0
-    for one in enqueues:
-        repeats += bool(one.ids) and one.ids in known
-        known.add(one.ids)
+    for enqueue in enqueues:
+        repeats += bool(enqueue.ids) and enqueue.ids in known
+        known.add(enqueue.ids)
     return repeats
 
 
-def nursery(folder: Path, target: Target, sabotage: str | None = None, preload: Any = None) -> Nursery:
+def fork_server(folder: Path, target: Target, mutation: str | None = None, preload: Any = None) -> ForkServer:
     """Where daemons for ``target`` come from, with their file in ``folder``."""
-    return Nursery(folder, folder / "foreman.db", target.url, sabotage, preload or {})
+    return ForkServer(folder, folder / "foreman.db", target.url, mutation, preload or {})

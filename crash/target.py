@@ -24,7 +24,7 @@ _MODELS = [_listed(name, "completion") for name in prompts.CHAT_MODELS] + [_list
 _KNOWN: dict[str, Any] = {
     "/api/tags": {"models": _MODELS},
     # All of them are loaded, so that no request waits for that.
-    "/api/ps": {"models": [{**one, "size_vram": 1000, "expires_at": "2099-01-01T00:00:00Z"} for one in _MODELS]},
+    "/api/ps": {"models": [{**model, "size_vram": 1000, "expires_at": "2099-01-01T00:00:00Z"} for model in _MODELS]},
     "/api/version": {"version": "0.24.0"},
 }
 
@@ -74,14 +74,14 @@ class Target:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while await self._one(reader, writer):
+            while await self._answer(reader, writer):
                 pass
         except (OSError, asyncio.IncompleteReadError):
             pass  # whoever asked was killed
         finally:
             writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether another may follow."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         lines = head.split("\r\n")
@@ -93,14 +93,14 @@ class Target:
             await writer.drain()
             return True
         self._count += 1
-        number, text = self._count, prompts.asked(body)
+        number, text = self._count, prompts.text_of(body)
         self.arrivals.append(Arrival(text, number, time.monotonic(), time.time_ns() // 1_000_000))
         prompt = Prompt.read(text)
-        if prompt.way in {"refuse", "fail"}:
-            _whole(writer, 400 if prompt.way == "refuse" else 500, {"error": f"told to {prompt.way}"})
+        if prompt.behaviour in {"refuse", "fail"}:
+            _whole(writer, 400 if prompt.behaviour == "refuse" else 500, {"error": f"told to {prompt.behaviour}"})
         elif path.startswith("/v1/") or path == "/api/embed":
             await asyncio.sleep(prompt.pace * prompts.PIECES / 1000)
-            _whole(writer, 200, _in_one_piece(path, text, number), cut=prompt.way == "break")
+            _whole(writer, 200, _in_one_piece(path, text, number), cut=prompt.behaviour == "break")
         else:
             await _in_lines(writer, path, text, number)
         await writer.drain()
@@ -135,7 +135,7 @@ async def _in_lines(writer: asyncio.StreamWriter, path: str, text: str, number: 
     size = len(whole) // prompts.PIECES + 1
     for place in range(0, len(whole), size):
         await asyncio.sleep(prompt.pace / 1000)
-        if prompt.way == "break" and place:
+        if prompt.behaviour == "break" and place:
             return
         _line(writer, path, whole[place : place + size], done=False)
         await writer.drain()

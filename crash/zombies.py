@@ -13,7 +13,7 @@ from crash import prompts
 from crash.clients import Client
 from crash.daemon import Daemon
 from crash.recorder import Request
-from crash.runner import Siege, Totals
+from crash.runner import Runner, Totals
 
 #: The pause before each piece of an answer, in milliseconds: a job is to run still when the next daemon is there.
 PACE = 50
@@ -22,49 +22,49 @@ PATIENCE = 30.0
 
 @define(eq=False)
 class Zombies:
-    """The attack; its rounds are the cycles of ``siege``."""
+    """The attack; its rounds are the cycles of ``runner``."""
 
-    siege: Siege
+    runner: Runner
 
     def run(self, rounds: int, *, until_found: bool = False) -> Totals:
         """So many zombies, each of them a file's only one; ``until_found`` ends it when something was found."""
-        began, totals = time.monotonic(), self.siege.totals
+        began, totals = time.monotonic(), self.runner.totals
         while totals.cycles < rounds and not (until_found and totals.findings):
-            self.siege.begin_epoch()
+            self.runner.begin_epoch()
             totals.cycles += 1
             self._round()
             totals.seconds = time.monotonic() - began
         return totals
 
     def _round(self) -> None:
-        siege, chance = self.siege, self.siege.chance
-        zombie = siege.nursery.start()
+        runner, rng = self.runner, self.runner.rng
+        zombie = runner.fork_server.start()
         assert zombie.wait_until_it_listens(), "the first daemon does not start"
-        client = siege.client(0)
+        client = runner.client(0)
         send(client, 1)
         self._wait_for_a_run()
         zombie.signal(signal.SIGSTOP)
-        siege.nursery.database.with_name(f"{siege.nursery.database.name}.lock").unlink()
-        heir = siege.nursery.start(port=free_port(), unlocked=True)
-        assert heir.wait_until_it_listens(), "the second daemon does not start"
-        time.sleep(chance.uniform(0, 0.15))
+        runner.fork_server.database.with_name(f"{runner.fork_server.database.name}.lock").unlink()
+        successor = runner.fork_server.start(port=free_port(), unlocked=True)
+        assert successor.wait_until_it_listens(), "the second daemon does not start"
+        time.sleep(rng.uniform(0, 0.15))
         zombie.signal(signal.SIGCONT)
-        self._use(zombie, heir)
-        siege.totals.kills["zombie"] += 1
-        siege.settle(heir, zombie)
+        self._use(zombie, successor)
+        runner.totals.kills["zombie"] += 1
+        runner.settle(successor, zombie)
 
-    def _use(self, zombie: Daemon, heir: Daemon) -> None:
+    def _use(self, zombie: Daemon, successor: Daemon) -> None:
         """Both are asked: what the first one takes now is lost, unless it takes nothing."""
-        time.sleep(self.siege.chance.uniform(0.1, 0.4))
-        for number, daemon in enumerate((zombie, heir), 1):
-            send(self.siege.client(number, daemon.port), 2)
-        time.sleep(self.siege.chance.uniform(0.1, 0.3))
+        time.sleep(self.runner.rng.uniform(0.1, 0.4))
+        for number, daemon in enumerate((zombie, successor), 1):
+            send(self.runner.client(number, daemon.port), 2)
+        time.sleep(self.runner.rng.uniform(0.1, 0.3))
 
     def _wait_for_a_run(self) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not self.siege.target.arrivals and time.monotonic() < deadline:
+        while not self.runner.target.arrivals and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(self.siege.chance.uniform(0.01, 0.1))
+        time.sleep(self.runner.rng.uniform(0.01, 0.1))
 
 
 def send(client: Client, jobs: int) -> None:

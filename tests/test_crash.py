@@ -27,12 +27,12 @@ from crash.history import (  # noqa: E402
     Change,
     Enqueue,
     Event,
+    FinalState,
     History,
+    Observation,
+    ObservedArtifact,
     Put,
-    Record,
     Row,
-    Seen,
-    SeenArtifact,
 )
 
 ID, OTHER, PROMPT = "01M85QHVFK3YAWY26YPS1XES2H", "01M85QHVFK3YAWY26YPS1XES2J", "one 0 ok"
@@ -90,7 +90,7 @@ def told(*ids: str, prompts_: tuple[str, ...] = (PROMPT,), keys: tuple[str | Non
 def found(history: History, *rows: Row, damage: tuple[str, ...] = (), waiting: int | None = None) -> set[str]:
     """The kinds of what is wrong."""
     count = sum(row.state in {"queued", "scheduled"} for row in rows)
-    return {kind for kind, _ in check(history, Record(rows, damage, count if waiting is None else waiting))}
+    return {kind for kind, _ in check(history, FinalState(rows, damage, count if waiting is None else waiting))}
 
 
 CANCEL = Change("cancel", ID, 2.5, 2.6, "acked")
@@ -101,12 +101,12 @@ def test_a_history_in_which_all_is_well_has_no_findings() -> None:
     assert found(History(enqueues=[told()], changes=[CANCEL]), cancelled()) == set()
     deleted = Change("delete", ID, 3.0, 3.1, "unknown")
     assert found(History(enqueues=[told()], changes=[CANCEL, deleted])) == set()
-    seen = [Seen(ID, "queued", 2.0, 2.1), Seen(ID, "succeeded", 4.0, 4.1)]
+    seen = [Observation(ID, "queued", 2.0, 2.1), Observation(ID, "succeeded", 4.0, 4.1)]
     digest = artifact(answer()).sha256
     ran = History(
         enqueues=[told()],
-        seen=seen,
-        seen_artifacts=[SeenArtifact(ID, "response", digest, 4.2, 4.3)],
+        observations=seen,
+        observed_artifacts=[ObservedArtifact(ID, "response", digest, 4.2, 4.3)],
         arrivals=[Arrival(PROMPT, 1, 3.0, WALL)],
     )
     assert found(ran, _succeeded()) == set()
@@ -122,7 +122,7 @@ SPOILT: dict[str, tuple[str, Callable[[History], tuple[History, list[Row]]]]] = 
     "an acknowledged job is not there": ("lost", lambda history: (history, [])),
     "a job that was seen is not there": (
         "lost",
-        lambda _: (History(seen=[Seen(ID, "queued", 1.0, 2.0)]), []),
+        lambda _: (History(observations=[Observation(ID, "queued", 1.0, 2.0)]), []),
     ),
     "a prompt is there twice": ("doubled", spoil_id),
     "a key was answered with two jobs": (
@@ -139,7 +139,7 @@ SPOILT: dict[str, tuple[str, Callable[[History], tuple[History, list[Row]]]]] = 
     ),
     "it succeeded, and is something else later": (
         "regressed",
-        lambda history: (_with(history, seen=[Seen(ID, "succeeded", 2.1, 2.2)]), [cancelled()]),
+        lambda history: (_with(history, observations=[Observation(ID, "succeeded", 2.1, 2.2)]), [cancelled()]),
     ),
     "it was deleted, and is there": (
         "regressed",
@@ -154,7 +154,7 @@ SPOILT: dict[str, tuple[str, Callable[[History], tuple[History, list[Row]]]]] = 
             _with(
                 history,
                 changes=[CANCEL, Change("delete", ID, 3.0, 3.1, "acked")],
-                seen=[Seen(ID, GONE, 3.2, 3.3), Seen(ID, "cancelled", 3.4, 3.5)],
+                observations=[Observation(ID, GONE, 3.2, 3.3), Observation(ID, "cancelled", 3.4, 3.5)],
             ),
             [],
         ),
@@ -162,7 +162,7 @@ SPOILT: dict[str, tuple[str, Callable[[History], tuple[History, list[Row]]]]] = 
     "a response was another one": (
         "regressed",
         lambda history: (
-            _with(history, seen_artifacts=[SeenArtifact(ID, "response", "0" * 64, 2.0, 3.0)]),
+            _with(history, observed_artifacts=[ObservedArtifact(ID, "response", "0" * 64, 2.0, 3.0)]),
             [_succeeded()],
         ),
     ),
@@ -265,7 +265,7 @@ def _rescued(number: int) -> tuple[History, Row]:
     """A job that was rescued and ran once more, with the answer that the target gave to its ``number``-th run."""
     history = History(
         enqueues=[told()],
-        seen=[Seen(ID, "succeeded", 4.0, 4.1)],
+        observations=[Observation(ID, "succeeded", 4.0, 4.1)],
         arrivals=[Arrival(PROMPT, 1, 2.5, WALL), Arrival(PROMPT, 2, 3.0, WALL + 200)],
     )
     log = ("queued", 0), ("running", 1), ("rescued", 2), ("running", 3), ("succeeded", 3)
@@ -297,7 +297,7 @@ def test_a_rescue_that_the_job_paid_for_is_found() -> None:
 
 def test_a_run_after_the_success_could_be_seen_is_found_although_each_run_had_its_claim() -> None:
     history, job = _rescued(2)
-    early = evolve(history, seen=[Seen(ID, "succeeded", 2.6, 2.7)])
+    early = evolve(history, observations=[Observation(ID, "succeeded", 2.6, 2.7)])
     assert found(early, job) == {"doubled"}
 
 
