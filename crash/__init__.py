@@ -1,1 +1,1 @@
-"""Attacks what foreman promises of jobs: kills, power cuts and zombies, and a history that is checked."""
+"""Crash tests of foreman's jobs: kills, power cuts and zombies; the recorded history is checked against the database."""

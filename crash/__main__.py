@@ -1,4 +1,4 @@
-"""Attack the jobs of foreman, and check what is left: ``python -m crash`` (README.md says how to read it)."""
+"""Crash foreman again and again, and check its jobs: ``python -m crash`` (README.md explains the output)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from crash.runner import Runner, Totals, fork_server
 from crash.target import Target
 from crash.zombies import Zombies
 
-#: The safeguards that ``mutations.py`` takes out; it is not imported here, since it changes what it imports.
+#: The safeguards that ``mutations.py`` can remove; it is not imported here, since it changes the modules it imports.
 MUTATIONS = ("ack-before-commit", "sync-normal", "no-fence", "no-rescue-fence")
-#: How often each is done where nothing else is said, and how many cycles each control gets to be found in.
+#: The default number of cycles of each attack, and within how many cycles a control must be found.
 CYCLES, POWER_CUTS, AT_SYSCALLS, ZOMBIES, CONTROL = 200, 50, 30, 10, 150
-#: After how many cycles the history is checked: of a control soon, to tell when it was found.
+#: The history is checked after so many cycles: sooner for a control, so that the report can say when it was found.
 EPOCH, CONTROL_EPOCH = 50, 5
-#: What a control has left unfinished is not waited for as long; seconds.
+#: How long a control may take to finish its jobs at the end of an epoch, in seconds: shorter than in the attacks.
 CONTROL_PATIENCE = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the attacks that were asked for; the exit status."""
+    """Make the chosen attacks; return the exit status."""
     options = _parser().parse_args(arguments)
     seed = secrets.randbelow(10**9) if options.seed is None else options.seed
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -60,19 +60,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m crash", description=__doc__)
     add = parser.add_argument
-    add("--cycles", type=int, metavar="N", help=f"kill -9 so many times ({CYCLES} when nothing is asked for)")
-    add("--power-cut", type=int, nargs="?", const=POWER_CUTS, metavar="N", help="cut the power so many times")
-    add("--at-syscall", type=int, nargs="?", const=AT_SYSCALLS, metavar="N", help="kill at chosen system calls")
-    add("--zombies", type=int, nargs="?", const=ZOMBIES, metavar="N", help="wake up so many foremen that were replaced")
-    add("--control", action="append", choices=MUTATIONS, help="a foreman without this safeguard, which must be found")
-    add("--controls", action="store_true", help="all of them")
-    add("--control-cycles", type=int, default=CONTROL, metavar="N", help="within so many cycles (%(default)s)")
-    add("--seed", type=int, help="make the choices of an earlier run again; when things happen is up to the machine")
+    add("--cycles", type=int, metavar="N", help=f"kill -9 N times (default: {CYCLES}, when no attack is chosen)")
+    add("--power-cut", type=int, nargs="?", const=POWER_CUTS, metavar="N", help="cut the power N times")
+    add(
+        "--at-syscall", type=int, nargs="?", const=AT_SYSCALLS, metavar="N", help="kill N times at a chosen system call"
+    )
+    add(
+        "--zombies",
+        type=int,
+        nargs="?",
+        const=ZOMBIES,
+        metavar="N",
+        help="resume N stopped daemons after another one has taken over",
+    )
+    add(
+        "--control",
+        action="append",
+        choices=MUTATIONS,
+        help="run a foreman without this safeguard, which must be found (repeatable)",
+    )
+    add("--controls", action="store_true", help="run all controls")
+    add(
+        "--control-cycles",
+        type=int,
+        default=CONTROL,
+        metavar="N",
+        help="within how many cycles a control must be found (default: %(default)s)",
+    )
+    add("--seed", type=int, help="repeat the choices of an earlier run; the timing still depends on the machine")
     return parser
 
 
 class _Run:
-    """Attacks, each in a folder of its own, which stays where something was found."""
+    """Makes attacks, each in its own folder, which is kept when there are findings."""
 
     def __init__(self, seed: int, progress: Callable[[str], None]) -> None:
         self._seed, self._progress = seed, progress
@@ -87,7 +107,7 @@ class _Run:
 
     def at_syscalls(self, cycles: int) -> list[Attack]:
         if shutil.which("strace") is None:
-            self._progress("kills at system calls are skipped: there is no strace here")
+            self._progress("kills at system calls are skipped: strace is not installed")
             return []
 
         def attack(runner: Runner) -> Totals:
@@ -129,9 +149,9 @@ class _Run:
             runner.progress = lambda text: self._progress(f"{name}: {text}")
             totals = attack(runner)
         if power_cuts is not None:
-            totals.counts["bytes that a cut undid"] = power_cuts.undone
+            totals.counts["bytes undone by power cuts"] = power_cuts.undone
         if totals.findings and mutation is None:
-            self._progress(f"{name}: what was found, and the log, are in {folder}")
+            self._progress(f"{name}: the databases with findings and the log are in {folder}")
         else:
             shutil.rmtree(folder)
         return totals

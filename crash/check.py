@@ -1,6 +1,6 @@
-"""Whether the history and the file agree with what docs/jobs.md promises: each disagreement by its kind.
+"""Check a recorded history and the final state of the database against the promises of docs/jobs.md.
 
-All of it is data: nothing here asks anybody anything.
+Pure functions of values: each violation is a finding, which has a kind.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from crash import check_jobs
 from crash.history import GONE, Change, FinalState, History, Row
 from foreman.jobs.job import ACTIVE, ENDED
 
-#: The kinds of disagreement, and what each is.
+#: The kinds of findings, and what each means.
 KINDS = {
-    "lost": "acknowledged, and not there",
-    "doubled": "twice there, or run again",
-    "phantom": "there, and sent by nobody",
+    "lost": "acknowledged, but missing",
+    "duplicated": "present twice, or run again",
+    "phantom": "present, but never submitted",
     "regressed": "seen, and different later",
-    "torn": "half there",
-    "illegal": "against the states' order",
-    "stale": "written by a claim that was over",
-    "burned": "paid for by a job, owed by a kill",
-    "stuck": "able to run, and never ended",
-    "damaged": "SQLite finds fault",
-    "miscounted": "the counter is not the count",
+    "torn": "incomplete",
+    "illegal": "a transition or value that no state allows",
+    "stale": "written by a claim that had ended",
+    "unjustified": "an attempt or an end without cause",
+    "stuck": "runnable, but never ended",
+    "damaged": "SQLite reports an error",
+    "miscounted": "the counter differs from the count",
 }
 
 
 @define
 class _Facts:
-    """The history by job."""
+    """The history, indexed by job."""
 
     history: History
     state: FinalState
@@ -50,7 +50,7 @@ class _Facts:
             self.changes[change.id].append(change)
 
     def could_explain(self, kinds: Iterable[str], id_: str, began: float = -inf, ended: float = inf) -> bool:
-        """Whether a change of these kinds, within that time, could explain something."""
+        """Whether a change of one of these kinds may have happened to the job between two times."""
         return any(
             change.kind in kinds and change.outcome != "refused" and change.began <= ended and change.ended >= began
             for change in self.changes[id_]
@@ -61,11 +61,11 @@ Finding = tuple[str, str]
 
 
 def check(history: History, state: FinalState) -> list[Finding]:
-    """Everything that is not as it should be: its kind, and a sentence."""
+    """Every finding: its kind, and a sentence."""
     facts = _Facts(history, state)
     found: list[Finding] = []
     steps: tuple[Callable[[_Facts], Iterator[Finding]], ...] = (
-        _lost, _twice_there, _run_again, _phantom, _half_taken, _regressed, _artifacts, _changes_done, _whole_file,
+        _lost, _duplicated, _run_again, _phantom, _incomplete_arrays, _regressed, _artifacts, _retries, _database,
     )  # fmt: skip
     for step in steps:
         found += step(facts)
@@ -86,11 +86,11 @@ def _lost(facts: _Facts) -> Iterator[Finding]:
             yield "lost", f"{seen.id} was seen as {seen.state}"
 
 
-def _twice_there(facts: _Facts) -> Iterator[Finding]:
+def _duplicated(facts: _Facts) -> Iterator[Finding]:
     keys = Counter((row.owner, row.key) for row in facts.state.rows if row.key is not None)
     for (_owner, name), count in keys.items():
         if count > 1:
-            yield "doubled", f"{count} jobs have the key {name}"
+            yield "duplicated", f"{count} jobs have the key {name}"
     given: dict[str, set[str]] = defaultdict(set)
     for enqueue in facts.history.enqueues:
         for key, id_ in zip(enqueue.keys, enqueue.ids, strict=False):
@@ -99,21 +99,21 @@ def _twice_there(facts: _Facts) -> Iterator[Finding]:
     for key, ids in given.items():
         lasting = [id_ for id_ in ids if not facts.could_explain({"delete"}, id_)]
         if len(lasting) > 1:
-            yield "doubled", f"the key {key} was answered with {sorted(lasting)}"
+            yield "duplicated", f"the key {key} was answered with {sorted(lasting)}"
     for prompt, rows in facts.by_prompt.items():
         if len(rows) > 1:
-            yield "doubled", f"{prompt[:40]!r} is {len(rows)} jobs"
+            yield "duplicated", f"{len(rows)} jobs have the prompt {prompt[:40]!r}"
 
 
 def _run_again(facts: _Facts) -> Iterator[Finding]:
-    """The target's own count: a run for each claim at the most, and none once the success could be seen."""
+    """By the target's own count: at most one run for each claim, and none after the success could be seen."""
     arrivals: dict[str, list[float]] = defaultdict(list)
     for arrival in facts.history.arrivals:
         arrivals[arrival.prompt].append(arrival.at)
     for row in facts.state.rows:
         claims = sum(event.type == "running" for event in row.events)
-        if len(arrivals[row.prompt]) > claims and not _was_another(facts, row):
-            yield "doubled", f"{row.id} came to the target {len(arrivals[row.prompt])} times, in {claims} tries"
+        if len(arrivals[row.prompt]) > claims and not _had_predecessor(facts, row):
+            yield "duplicated", f"{row.id} reached the target {len(arrivals[row.prompt])} times in {claims} attempts"
     prompts = {row.id: row.prompt for row in facts.state.rows}
     for enqueue in facts.history.enqueues:
         prompts |= dict(zip(enqueue.ids, enqueue.prompts, strict=False))
@@ -124,11 +124,11 @@ def _run_again(facts: _Facts) -> Iterator[Finding]:
     for id_, at in seen_at.items():
         came = max(arrivals[prompts.get(id_, "")], default=-inf)
         if came > at and not facts.could_explain({"delete"}, id_):
-            yield "doubled", f"{id_} came to the target after its success was seen"
+            yield "duplicated", f"{id_} reached the target after its success was seen"
 
 
-def _was_another(facts: _Facts, row: Row) -> bool:
-    """Whether a job of the same prompt may have been there before, and be forgotten."""
+def _had_predecessor(facts: _Facts, row: Row) -> bool:
+    """Whether an earlier job with the same prompt may have existed and been deleted."""
     return row.key is not None and any(
         facts.could_explain({"delete"}, id_)
         for enqueue in facts.history.enqueues
@@ -143,11 +143,11 @@ def _phantom(facts: _Facts) -> Iterator[Finding]:
     }
     for row in facts.state.rows:
         if row.prompt not in possible:
-            yield "phantom", f"{row.id} asks {row.prompt[:40]!r}"
+            yield "phantom", f"{row.id} has the prompt {row.prompt[:40]!r}"
 
 
-def _half_taken(facts: _Facts) -> Iterator[Finding]:
-    """An array is taken whole or not at all."""
+def _incomplete_arrays(facts: _Facts) -> Iterator[Finding]:
+    """An array is accepted as a whole or not at all."""
     deleted = {change.id for change in facts.history.changes if change.kind == "delete"}
     known = {
         prompt
@@ -158,7 +158,7 @@ def _half_taken(facts: _Facts) -> Iterator[Finding]:
     for enqueue in facts.history.enqueues:
         there = [prompt in facts.by_prompt for prompt in enqueue.prompts]
         if any(there) and not all(there) and not known & set(enqueue.prompts):
-            yield "torn", f"{there.count(True)} of the {len(there)} jobs of an array are there"
+            yield "torn", f"{there.count(True)} of the {len(there)} jobs of an array exist"
 
 
 def _regressed(facts: _Facts) -> Iterator[Finding]:
@@ -181,7 +181,7 @@ def _regressed(facts: _Facts) -> Iterator[Finding]:
         if change.kind == "delete" and change.outcome == "acked":
             again = any(began > change.ended and state != GONE for began, _, state in by_id[change.id])
             if change.id in facts.rows or again:
-                yield "regressed", f"{change.id} was deleted, and is there"
+                yield "regressed", f"{change.id} was deleted, but exists"
 
 
 def _artifacts(facts: _Facts) -> Iterator[Finding]:
@@ -192,7 +192,7 @@ def _artifacts(facts: _Facts) -> Iterator[Finding]:
         kept = row.artifacts.get(seen.name)
         own = seen.name == "response"
         if own and row.state == "succeeded" and (kept is None or kept.sha256 != seen.sha256):
-            yield "regressed", f"the {seen.name} of {seen.id} was another one"
+            yield "regressed", f"the {seen.name} of {seen.id} was a different one"
     puts: dict[tuple[str, str], list[tuple[float, float, str, str]]] = defaultdict(list)
     for put in facts.history.puts:
         if put.outcome != "refused":
@@ -208,10 +208,10 @@ def _artifacts(facts: _Facts) -> Iterator[Finding]:
         if kept is None:
             yield "lost", f"the artifact {name} of {id_} was acknowledged"
         elif kept.sha256 not in possible:
-            yield "regressed", f"the artifact {name} of {id_} is an older one"
+            yield "regressed", f"the artifact {name} of {id_} is an earlier version"
 
 
-def _changes_done(facts: _Facts) -> Iterator[Finding]:
+def _retries(facts: _Facts) -> Iterator[Finding]:
     for id_, changes in facts.changes.items():
         row = facts.rows.get(id_)
         if row is None:
@@ -222,17 +222,17 @@ def _changes_done(facts: _Facts) -> Iterator[Finding]:
             for before, event in zip(row.events, row.events[1:], strict=False)
         )
         if again < retries.count("acked"):
-            yield "lost", f"{id_} was to be tried again"
+            yield "lost", f"a retry of {id_} was acknowledged, but it was not queued again"
         if again > len(retries):
-            yield "doubled", f"{id_} was queued again {again} times, and {len(retries)} were asked for"
+            yield "duplicated", f"{id_} was queued again {again} times after {len(retries)} requests to retry it"
 
 
-def _whole_file(facts: _Facts) -> Iterator[Finding]:
+def _database(facts: _Facts) -> Iterator[Finding]:
     for text in facts.state.damage:
         yield "damaged", text
     waiting = sum(row.state in {"scheduled", "queued"} for row in facts.state.rows)
     if waiting != facts.state.waiting:
-        yield "miscounted", f"{facts.state.waiting} are said to wait, and {waiting} do"
+        yield "miscounted", f"{facts.state.waiting} jobs are waiting by the counter, {waiting} by the rows"
     for row in facts.state.rows:
         if row.state in ACTIVE:
             yield "stuck", f"{row.id} is {row.state}"

@@ -1,4 +1,4 @@
-"""Whether one job in the file is as it should be: its states, its tries, its answer."""
+"""Check one job of the final state by itself: its states, attempts, fences, artifacts and response."""
 
 from __future__ import annotations
 
@@ -11,91 +11,94 @@ from crash.history import Arrival, Attempt, Row
 from crash.prompts import Prompt
 from foreman.jobs.job import ENDED, FOLLOWS, MAX_RESCUES, State
 
-#: What the log calls a job that was given back.
+#: The events by which a running job returns to the queue.
 _BACK = frozenset({"released", "rescued"})
-#: What burns no attempt: but a target that breaks off before it answers, again and again, may.
-_BLAMELESS = frozenset({"unreachable", "busy", "model_missing", "unauthorized"})
+#: Errors that do not count as an attempt; but a target that repeatedly closes the connection before it answers may count.
+_NOT_COUNTED = frozenset({"unreachable", "busy", "model_missing", "unauthorized"})
 
 Finding = tuple[str, str]
 
 
 def check(row: Row, arrivals: Mapping[int, Arrival], *, cancelled: bool) -> Iterator[Finding]:
-    """What is wrong with it. ``arrivals`` by their numbers; ``cancelled``: whether anybody may have asked for that."""
+    """The findings of one job, given the arrivals by their numbers, and whether a client may have cancelled the job."""
     yield from _order(row)
     yield from _shape(row)
     yield from _fences(row)
-    yield from _burned(row)
+    yield from _attempts(row)
     if row.state == "succeeded":
         yield from _answer(row, arrivals)
     if row.state in ENDED:
-        yield from _just_end(row, cancelled=cancelled)
+        yield from _justified_end(row, cancelled=cancelled)
 
 
 def _order(row: Row) -> Iterator[Finding]:
     states: list[State] = []
     for event in row.events:
-        # A rescued job is queued, unless its end stands in the next row.
+        # A rescued job is queued, unless the next event ends it.
         state: State = "queued" if event.type in _BACK else cast("State", event.type)
         allowed = state in FOLLOWS[states[-1]] if states else state in {"queued", "scheduled"}
         if not allowed:
             yield "illegal", f"{row.id} went from {states[-1] if states else 'nothing'} to {event.type}"
         states.append(state)
     if not states or states[-1] != row.state:
-        yield "illegal", f"{row.id} is {row.state}, and its log ends with {states[-1] if states else 'nothing'}"
+        yield "illegal", f"{row.id} is {row.state}, but its event log ends with {states[-1] if states else 'nothing'}"
     if states.count("succeeded") > 1:
-        yield "doubled", f"{row.id} succeeded {states.count('succeeded')} times"
+        yield "duplicated", f"{row.id} succeeded {states.count('succeeded')} times"
 
 
 def _shape(row: Row) -> Iterator[Finding]:
     running = row.state == "running"
     if running != (row.boot is not None):
-        yield "illegal", f"{row.id} is {row.state}, and {'nobody' if running else 'somebody'} runs it"
+        yield "illegal", f"{row.id} is {row.state}, but {'no' if running else 'an'} instance runs it"
     if (row.state in ENDED) != row.finished:
-        yield "illegal", f"{row.id} is {row.state}, and its end is {'' if row.finished else 'not '}noted"
+        yield "illegal", f"{row.id} is {row.state}, but finished_at is {'' if row.finished else 'not '}set"
     still_open = [attempt.fence for attempt in row.attempts if attempt.ended_at is None]
     if len(still_open) != (1 if running else 0):
-        yield "illegal", f"{row.id} is {row.state}, and {len(still_open)} of its tries are open"
+        yield "illegal", f"{row.id} is {row.state}, but {len(still_open)} of its attempts are open"
     if row.pieces and not running:
-        yield "torn", f"{row.id} is {row.state}, and pieces of a try are left"
+        yield "torn", f"{row.id} is {row.state}, but pieces of an attempt are left"
     for name, kept in row.artifacts.items():
         if kept.size != len(kept.data) or kept.sha256 != sha256(kept.data).hexdigest():
-            yield "torn", f"the artifact {name} of {row.id} is not what its row says"
+            yield "torn", f"the artifact {name} of {row.id} does not match the size and digest of its row"
 
 
 def _fences(row: Row) -> Iterator[Finding]:
-    """A claim and a rescue each make the fence greater, so that whoever held it before holds it no more."""
+    """Each claim and each rescue increases the fence, so that earlier claims become stale."""
     last = 0
     for event in row.events:
         if event.type in {"running", "rescued"}:
             if event.fence <= last:
-                yield "stale", f"{row.id} was {event.type} with the fence {event.fence}, which was given before"
+                yield (
+                    "stale",
+                    f"{row.id} was {event.type} with the fence {event.fence}, which is not greater than the one before",
+                )
             last = event.fence
     if row.fence != last:
-        yield "stale", f"{row.id} has the fence {row.fence}, and its log ends with {last}"
+        yield "stale", f"{row.id} has the fence {row.fence}, but its event log ends with {last}"
 
 
-def _burned(row: Row) -> Iterator[Finding]:
-    """Tries that count are those that came to an end of their own, since the job was last queued by hand."""
+def _attempts(row: Row) -> Iterator[Finding]:
+    """The attempts that count are those that ended by themselves since a user last queued the job."""
     since = 0
     for before, event in zip(row.events, row.events[1:], strict=False):
         if before.type in ENDED and event.type == "queued":
             since = event.fence
     counted = [attempt for attempt in row.attempts if attempt.fence > since and _counts(attempt)]
-    # Of one that was cancelled it depends on when.
+    # Whether a cancelled attempt counts depends on when it was cancelled.
     unsure = sum(
         attempt.fence > since and (attempt.outcome == "cancelled" or attempt.error_class == "unreachable")
         for attempt in row.attempts
     )
     running = row.state == "running"
     if not len(counted) <= row.attempt - running <= len(counted) + unsure:
-        yield "burned", f"{row.id} counts {row.attempt} tries, and had {len(counted)}"
+        yield "unjustified", f"{row.id} counts {row.attempt} attempts, but had {len(counted)}"
 
 
 def _counts(attempt: Attempt) -> bool:
     return (
         attempt.ended_at is not None
         and attempt.outcome not in {*_BACK, "cancelled"}
-        and attempt.error_class not in _BLAMELESS
+        and attempt.error_class not in _NOT_COUNTED
     )
 
 
@@ -109,32 +112,35 @@ def _answer(row: Row, arrivals: Mapping[int, Arrival]) -> Iterator[Finding]:
         stream = row.artifacts.get("stream")
         answers.append(None if stream is None else prompts.read_stream(row.endpoint, stream.data))
     if any(answer is None or answer[0] != prompts.checksum(row.prompt) for answer in answers) or len(set(answers)) > 1:
-        yield "torn", f"the answer of {row.id} is not what the target said"
+        yield "torn", f"the answer of {row.id} is not what the target sent"
         return
     assert answers[0] is not None
     arrival = arrivals.get(answers[0][1])
     winners = [attempt for attempt in row.attempts if attempt.outcome == "succeeded"]
     if arrival is None or arrival.prompt != row.prompt:
-        yield "torn", f"the answer of {row.id} is another job's"
+        yield "torn", f"the answer of {row.id} belongs to another job"
     elif len(winners) != 1:
-        yield "illegal", f"{len(winners)} tries of {row.id} succeeded"
+        yield "illegal", f"{len(winners)} attempts of {row.id} succeeded"
     elif arrival.wall < winners[0].started_at or response.fence != winners[0].fence:
-        yield "stale", f"the answer of {row.id} is that of an earlier try than the one that is said to have succeeded"
+        yield "stale", f"the answer of {row.id} came from an earlier attempt than the one recorded as succeeded"
 
 
-def _just_end(row: Row, *, cancelled: bool) -> Iterator[Finding]:
-    """Whether the job ended as the target said, or for a reason of its own."""
+def _justified_end(row: Row, *, cancelled: bool) -> Iterator[Finding]:
+    """Whether the end of the job has a cause: the target's answer, a cancel, a deadline, or too many rescues."""
     behaviour = Prompt.read(row.prompt).behaviour if row.prompt.count(" ") >= 2 else "ok"
     rescues = sum(event.type == "rescued" for event in row.events)
     if row.state == "cancelled":
-        just = cancelled
+        justified = cancelled
     elif row.state == "succeeded":
-        just = behaviour == "ok"
+        justified = behaviour == "ok"
     elif row.error_class == "lost":
-        just = rescues > MAX_RESCUES
+        justified = rescues > MAX_RESCUES
     elif row.error_class == "expired":
-        just = True
+        justified = True
     else:
-        just = behaviour != "ok"
-    if not just:
-        yield "burned", f"{row.id} is {row.state} ({row.error_class}), and the target was told to: {behaviour}"
+        justified = behaviour != "ok"
+    if not justified:
+        yield (
+            "unjustified",
+            f"{row.id} is {row.state} ({row.error_class}), but its prompt tells the target to: {behaviour}",
+        )

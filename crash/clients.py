@@ -1,4 +1,4 @@
-"""Callers that do everything one can do with jobs, all at once, and note what they were answered."""
+"""Concurrent clients that use every operation on jobs, and record each response."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from attrs import define, field
 from crash import prompts
 from crash.recorder import Outcome, Recorder, Request, Span
 
-#: How long an answer may take; longer than any wait that is asked for, in seconds.
+#: How long a response may take, in seconds: longer than any ``?wait=`` that is requested.
 PATIENCE = 30.0
-#: So many unfinished jobs are enough: then the clients look rather than add.
-ENOUGH = 40
+#: With more unfinished jobs than this the clients read instead of submitting.
+MAX_BACKLOG = 40
 
 
 @define(eq=False)
 class Client:
-    """One caller, on one connection at a time.
+    """One client, with one connection at a time.
 
-    :ivar name: which no other caller has, ever; :ivar port: of the daemon; :ivar may: set while one can be asked.
+    :ivar name: unique in the whole run; :ivar port: of the daemon; :ivar serving: set while requests may be sent.
     """
 
     name: str
@@ -40,20 +40,20 @@ class Client:
     _connection: HTTPConnection | None = field(default=None, init=False)
 
     def run(self, is_over: Callable[[], bool]) -> None:
-        """Work until it is over."""
-        acts = self._acts()
-        names, weights = list(acts), [weight for _, weight in acts.values()]
+        """Send requests until ``is_over()``."""
+        operations = self._operations()
+        names, weights = list(operations), [weight for _, weight in operations.values()]
         while not is_over():
             if not self.serving.wait(0.1):
                 continue
-            busy = self.recorder.backlog > ENOUGH
+            busy = self.recorder.backlog > MAX_BACKLOG
             name = self.rng.choices(names, weights)[0]
             if busy and name in {"single", "keyed", "array", "header"}:
                 name = "list"
-            acts[name][0]()
-        self._leave()
+            operations[name][0]()
+        self._disconnect()
 
-    def _acts(self) -> dict[str, tuple[Callable[[], None], int]]:
+    def _operations(self) -> dict[str, tuple[Callable[[], None], int]]:
         return {
             "single": (lambda: self._submit(1, keyed=False), 10),
             "keyed": (lambda: self._submit(1, keyed=True), 10),
@@ -72,7 +72,7 @@ class Client:
             "follow": (self._follow, 3),
         }
 
-    # handing over
+    # submitting
 
     def _submit(self, jobs: int, *, keyed: bool) -> None:
         made = [self._job(keyed=keyed) for _ in range(jobs)]
@@ -104,7 +104,7 @@ class Client:
         key = job["idempotency_key"] if keyed else None
         headers = (("Prefer", "respond-async"), *((("Idempotency-Key", key),) if key else ()))
         body = json.dumps({**job["payload"], "stream": False}).encode()
-        # What cannot be tried again at once would keep the harness waiting: here foreman's own limits hold.
+        # A retry of these would wait for foreman's own delays, which is too long here.
         if prompts.Prompt.read(prompt).behaviour in {"fail", "break"}:
             return
         self.send(Request(job["endpoint"], body, headers, (prompt,), (key,)))
@@ -122,8 +122,8 @@ class Client:
             self.send(Request("/jobs", json.dumps(job).encode(), (), (prompt,), request.keys))
 
     def send(self, request: Request) -> None:
-        """Hand over what ``request`` says, and note what was answered."""
-        span = self._ask("POST", request.path, request.body, dict(request.headers))
+        """Submit the jobs of ``request``, and record the response."""
+        span = self._request("POST", request.path, request.body, dict(request.headers))
         if span is None:
             return
         jobs = span.value.get("jobs", [span.value]) if span.outcome == "acked" else []
@@ -140,7 +140,7 @@ class Client:
         self._change("retry", self.recorder.ended_id(self.rng, "cancelled", "failed", "discarded"))
 
     def _change(self, kind: Any, id_: str | None) -> None:
-        span = None if id_ is None else self._ask("POST", f"/jobs/{id_}/{kind}")
+        span = None if id_ is None else self._request("POST", f"/jobs/{id_}/{kind}")
         if span is None or id_ is None:
             return
         self.recorder.changed(kind, id_, span)
@@ -149,7 +149,7 @@ class Client:
 
     def _delete(self) -> None:
         id_ = self.recorder.ended_id(self.rng, "succeeded", "cancelled", "failed", "discarded")
-        span = None if id_ is None else self._ask("DELETE", f"/jobs/{id_}")
+        span = None if id_ is None else self._request("DELETE", f"/jobs/{id_}")
         if span is not None and id_ is not None:
             self.recorder.changed("delete", id_, span)
 
@@ -157,11 +157,11 @@ class Client:
         id_ = self.recorder.any_id(self.rng)
         name = f"mine-{self.rng.randrange(3)}"
         data = self.rng.randbytes(self.rng.choice((10, 500, 20_000)))
-        span = None if id_ is None else self._ask("PUT", f"/jobs/{id_}/artifacts/{name}", data)
+        span = None if id_ is None else self._request("PUT", f"/jobs/{id_}/artifacts/{name}", data)
         if span is not None and id_ is not None:
             self.recorder.put(id_, name, data, span)
 
-    # looking
+    # reading
 
     def _look(self) -> None:
         self._see(self.recorder.any_id(self.rng), "")
@@ -170,7 +170,7 @@ class Client:
         self._see(self.recorder.open_id(self.rng), f"?wait={self.rng.choice((0, 0.1, 1))}")
 
     def _see(self, id_: str | None, query: str) -> None:
-        span = None if id_ is None else self._ask("GET", f"/jobs/{id_}{query}")
+        span = None if id_ is None else self._request("GET", f"/jobs/{id_}{query}")
         if span is None or id_ is None:
             return
         if span.status == 200:
@@ -180,33 +180,33 @@ class Client:
 
     def _list(self) -> None:
         state = self.rng.choice(("", "&state=ended", "&state=ended", "&state=active", "&state=succeeded,failed"))
-        span = self._ask("GET", f"/jobs?limit={self.rng.choice((5, 100))}{state}")
+        span = self._request("GET", f"/jobs?limit={self.rng.choice((5, 100))}{state}")
         if span is not None and span.status == 200:
             for job in span.value["jobs"]:
                 self.recorder.saw(job, span)
 
     def _answer(self) -> None:
         id_ = self.recorder.ended_id(self.rng, "succeeded")
-        span = None if id_ is None else self._ask("GET", f"/jobs/{id_}/artifacts/response")
+        span = None if id_ is None else self._request("GET", f"/jobs/{id_}/artifacts/response")
         if span is not None and id_ is not None and span.status in {200, 404}:
             self.recorder.saw_artifact(id_, "response", span.value if span.status == 200 else None, span)
 
     def _follow(self) -> None:
         id_ = self.recorder.any_id(self.rng)
         if id_ is not None:
-            self._ask("GET", f"/jobs/{id_}/{self.rng.choice(('stream', 'events'))}")
+            self._request("GET", f"/jobs/{id_}/{self.rng.choice(('stream', 'events'))}")
 
-    # asking
+    # the connection
 
-    def _ask(self, method: str, path: str, body: bytes | None = None, headers: Any = None) -> Span | None:
-        """Ask once; None where nothing was sent."""
+    def _request(self, method: str, path: str, body: bytes | None = None, headers: Any = None) -> Span | None:
+        """Send one request; None when it could not be sent."""
         began = time.monotonic()
         try:
             if self._connection is None:
                 self._connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
                 self._connection.connect()
         except OSError:
-            self._leave()
+            self._disconnect()
             time.sleep(0.003)
             return None
         try:
@@ -214,21 +214,21 @@ class Client:
             answer = self._connection.getresponse()
             data = answer.read()
         except TimeoutError:
-            self._leave()
+            self._disconnect()
             return Span(began, inf, "unknown", 0, None)
         except (OSError, HTTPException):
-            self._leave()
+            self._disconnect()
             return Span(began, time.monotonic(), "unknown", 0, None)
         if answer.will_close:
-            self._leave()
+            self._disconnect()
         outcome: Outcome = "acked" if answer.status < 300 else "refused" if answer.status < 500 else "unknown"
         if method == "POST" and answer.status == 404:
-            outcome = "unknown"  # it was taken, and another client had forgotten it before it was shown
+            outcome = "unknown"  # it was done, but another client deleted the job before it was shown
         is_json = answer.getheader("Content-Type", "").startswith("application/json") and "/artifacts/" not in path
         value = json.loads(data) if is_json else data
         return Span(began, time.monotonic(), outcome, answer.status, value)
 
-    def _leave(self) -> None:
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -1,4 +1,4 @@
-"""The daemon under attack: started, killed, and the next one."""
+"""The daemons under attack: forked from a server process, signalled, killed and reaped."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from typing import IO, Self, cast
 from attrs import define, field
 from benchmarks.processes import HOST, free_port
 
-#: How long a daemon may take to listen, on a machine that has much else to do; seconds.
+#: How long a daemon may take to listen or to end on a busy machine, in seconds.
 PATIENCE = 60.0
 
 
 @define(eq=False)
 class Daemon:
-    """One life of foreman."""
+    """One process of foreman, from its start to its end."""
 
     pid: int
     port: int
@@ -33,13 +33,13 @@ class Daemon:
     _handle: int
 
     def listens(self) -> bool:
-        """Whether it can be reached."""
+        """Whether it accepts connections."""
         with suppress(OSError), socket.create_connection((HOST, self.port), 5):
             return True
         return False
 
     def wait_until_it_listens(self) -> bool:
-        """Wait for that; False where it has ended instead."""
+        """Wait until it accepts connections; False when it has ended instead."""
         while not self.listens():
             if self.has_ended(0.003):
                 return False
@@ -48,23 +48,23 @@ class Daemon:
         return True
 
     def has_ended(self, seconds: float = 0.0) -> bool:
-        """Whether it has, or does within so many seconds."""
+        """Whether it has ended, or ends within ``seconds``."""
         watch = select.poll()
         watch.register(self._handle, select.POLLIN)
         return bool(watch.poll(1000 * seconds))
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it is there."""
+        """Send it a signal, unless it has ended."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def kill(self) -> int:
-        """End it now; its exit status."""
+        """Kill it; return its exit status."""
         self.signal(signal.SIGKILL)
         return self.ended()
 
     def ended(self) -> int:
-        """Wait for its end; its exit status."""
+        """Wait for its end; return its exit status."""
         if not self.has_ended(PATIENCE):
             raise TimeoutError("the daemon does not end")
         os.close(self._handle)
@@ -73,10 +73,10 @@ class Daemon:
 
 @define(eq=False)
 class ForkServer:
-    """Where daemons come from, while it is entered.
+    """A process that forks daemons, while this is entered as a context manager.
 
-    :ivar database: the file of the jobs; :ivar target: its URL; :ivar mutation: what is taken out, None for nothing;
-    :ivar preload: of the fork server and so of its daemons.
+    :ivar database: of the jobs; :ivar target: a URL; :ivar mutation: the safeguard to remove, None for none;
+    :ivar preload: environment of the fork server, and so of its daemons.
     """
 
     folder: Path
@@ -89,7 +89,7 @@ class ForkServer:
 
     @property
     def log(self) -> Path:
-        """What the daemons say."""
+        """The output of all daemons."""
         return self.folder / "foreman.log"
 
     def __enter__(self) -> Self:
@@ -102,7 +102,7 @@ class ForkServer:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._answer() == "ready", "the fork server does not start"
+        assert self._receive() == "ready", "the fork server does not start"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,9 +116,9 @@ class ForkServer:
             self._process.wait()
 
     def start(self, *, stopped: bool = False, port: int | None = None, unlocked: bool = False) -> Daemon:
-        """A new daemon; ``stopped`` stops it before it does anything, until it gets SIGCONT.
+        """Start a daemon; with ``stopped`` it stops before it does anything, until it gets SIGCONT.
 
-        :param unlocked: it does not lock the file itself, as where a file system has no such locks.
+        :param unlocked: it does not lock the database file itself, as on a file system without such locks.
         """
         port = port or self.port
         settings = {
@@ -129,21 +129,21 @@ class ForkServer:
             "FOREMAN_DRAIN_TIMEOUT": "5s",
         }
         began = time.monotonic()
-        self._ask({"env": settings, "log": str(self.log), "stopped": stopped, "unlocked": unlocked})
-        pid = int(self._answer())
+        self._send({"env": settings, "log": str(self.log), "stopped": stopped, "unlocked": unlocked})
+        pid = int(self._receive())
         return Daemon(pid, port, began, self, os.pidfd_open(pid))
 
     def reap(self, pid: int) -> int:
         """The exit status of a daemon that has ended."""
-        self._ask({"wait": pid})
-        return int(self._answer())
+        self._send({"wait": pid})
+        return int(self._receive())
 
-    def _ask(self, value: object) -> None:
+    def _send(self, value: object) -> None:
         assert self._process is not None
         stdin = cast("IO[str]", self._process.stdin)
         stdin.write(json.dumps(value) + "\n")
         stdin.flush()
 
-    def _answer(self) -> str:
+    def _receive(self) -> str:
         assert self._process is not None
         return cast("IO[str]", self._process.stdout).readline().strip()

@@ -1,4 +1,4 @@
-"""Reads what stands in the file, from a copy, so that the file itself stays as the crash left it."""
+"""Read the final state of a database from a copy, so that the file itself stays as the crash left it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crash.history import Artifact, Attempt, Event, FinalState, Row
 
 
 def read(database: Path) -> FinalState:
-    """The jobs in ``database``, and what SQLite finds wrong with it."""
+    """The jobs in ``database``, and the errors that SQLite reports."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / database.name
         for end in ("", "-wal"):

@@ -1,7 +1,7 @@
-"""Daemons without the wait: everything is imported once, and each one is a fork that becomes ``foreman serve``.
+"""A fork server: it imports everything once, and each daemon is a fork that becomes ``foreman serve``.
 
-A program that reads a JSON object a line: ``{"env", "log", "stopped", "unlocked"}`` starts one and is answered with its process id,
-``{"wait": pid}`` with its exit status. When its input ends it kills what it has started, and ends.
+It reads commands from stdin, one JSON object a line: ``{"env", "log", "stopped", "unlocked"}`` starts a daemon and prints its
+process id, ``{"wait": pid}`` waits for its end and prints its exit status. At the end of its input it kills all daemons.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Serve until the input ends."""
+    """Execute commands until the input ends."""
     if len(sys.argv) > 1:
         from crash.mutations import MUTATIONS
 
@@ -56,7 +56,7 @@ def _import_all() -> None:
 
 
 def _be_foreman(command: dict[str, Any]) -> None:
-    """Become the daemon; does not return."""
+    """Become the daemon; never returns."""
     status = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -77,7 +77,7 @@ def _be_foreman(command: dict[str, Any]) -> None:
         from foreman.cli.commands import serve
         from foreman.cli.main import main as be_foreman
 
-        vars(serve)["choose_reactor"] = lambda: None  # it was chosen before the fork
+        vars(serve)["choose_reactor"] = lambda: None  # it was installed before the fork
         be_foreman()
         status = 0
     except SystemExit as ended:
@@ -88,7 +88,7 @@ def _be_foreman(command: dict[str, Any]) -> None:
 
 
 def _renew_reactor() -> None:
-    """Its descriptors are those of all forks; what was made before the fork was made by imports only."""
+    """Initialise the reactor again: its descriptors are shared by all forks, and only imports have used it so far."""
     from twisted.internet import reactor
 
     old: Any = reactor

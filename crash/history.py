@@ -1,4 +1,4 @@
-"""What was sent, what was answered, what the target heard, and what stands in the file in the end: values, without judgement."""
+"""The values of a history: requests, responses, arrivals at the target, and the final state of the database."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Literal
 
 from attrs import define, field, frozen
 
-#: ``unknown``: the connection broke, so that it may have been done or not.
+#: ``unknown``: the connection broke, so that the request may have been executed or not.
 Outcome = Literal["acked", "refused", "unknown"]
-#: As a job's state is seen that is not there (404).
+#: The state recorded for a job that does not exist (404).
 GONE = "gone"
 
 
 @frozen
 class Enqueue:
-    """One request that hands jobs over. Times are of the harness's monotonic clock, in seconds.
+    """One request that submits jobs. Times are of the test's monotonic clock, in seconds.
 
-    :ivar prompts: of its jobs, each job's own; :ivar keys: of each, None for none; :ivar ids: as answered, if it was.
+    :ivar prompts: of its jobs, each unique; :ivar keys: the idempotency keys, None for none; :ivar ids: from the response.
     """
 
     prompts: tuple[str, ...]
@@ -30,7 +30,7 @@ class Enqueue:
 
 @frozen
 class Observation:
-    """A job as an answer showed it."""
+    """A job as a response showed it."""
 
     id: str
     state: str
@@ -40,7 +40,7 @@ class Observation:
 
 @frozen
 class ObservedArtifact:
-    """An artifact as it was downloaded, by its digest; None where it was not there."""
+    """An artifact as it was downloaded, by its digest; None when it did not exist."""
 
     id: str
     name: str
@@ -51,7 +51,7 @@ class ObservedArtifact:
 
 @frozen
 class Change:
-    """A job was to be cancelled, tried again or forgotten."""
+    """A request to cancel, retry or delete a job."""
 
     kind: Literal["cancel", "retry", "delete"]
     id: str
@@ -62,7 +62,7 @@ class Change:
 
 @frozen
 class Put:
-    """An artifact of a caller's own was to be kept."""
+    """A request to store an artifact of the client's own."""
 
     id: str
     name: str
@@ -74,7 +74,7 @@ class Put:
 
 @frozen
 class Arrival:
-    """A job came to the target. ``number`` stands in the answer; ``wall`` is milliseconds since the epoch."""
+    """A job reached the target. ``number`` is part of the answer; ``wall`` is in milliseconds since the epoch."""
 
     prompt: str
     number: int
@@ -92,7 +92,7 @@ class Event:
 
 @frozen
 class Attempt:
-    """A row of the tries; times in milliseconds since the epoch."""
+    """A row of the attempts; times in milliseconds since the epoch."""
 
     fence: int
     started_at: int
@@ -103,7 +103,7 @@ class Attempt:
 
 @frozen
 class Artifact:
-    """What is kept with a job."""
+    """An artifact of a job."""
 
     fence: int
     size: int
@@ -113,7 +113,7 @@ class Artifact:
 
 @frozen(kw_only=True)
 class Row:
-    """A job in the file, with all that belongs to it."""
+    """A job in the database, with all that belongs to it."""
 
     id: str
     state: str
@@ -135,7 +135,7 @@ class Row:
 
 @frozen
 class FinalState:
-    """What stands in the file: its jobs, what SQLite finds wrong with it, and how many it says wait."""
+    """The content of the database: its jobs, the errors that SQLite reports, and its counter of waiting jobs."""
 
     rows: tuple[Row, ...]
     damage: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ class FinalState:
 
 @define
 class History:
-    """All of it."""
+    """Everything that was recorded."""
 
     enqueues: list[Enqueue] = field(factory=list)
     observations: list[Observation] = field(factory=list)

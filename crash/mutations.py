@@ -1,6 +1,6 @@
-"""foreman with one of its safeguards taken out, to show that the harness would notice: ``python -m crash.mutations NAME serve``.
+"""foreman with one safeguard removed, to show that the checks would notice: ``python -m crash.mutations NAME serve``.
 
-What is taken out is taken out here, from the outside; foreman itself has no switch for any of it.
+The safeguards are removed here, by patching; foreman itself has no switch for any of them.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from foreman.store.sqlite.statements.rows import JOB_COLUMNS, job_from
 from foreman.store.sqlite.statements.transaction import Transaction
 from foreman.store.sqlite.writer import Writer
 
-#: For how long what was answered is not committed yet, in seconds.
+#: How long after the response the commit follows, in seconds.
 LATE = 0.01
 
 
-def _replace(owner: Any, name: str, other: Any) -> Any:
-    """Put ``other`` in the place of what ``owner`` has of that name, and give that back.
+def _replace(owner: Any, name: str, replacement: Any) -> Any:
+    """Replace an attribute of ``owner``; return what it was before.
 
-    :raises AttributeError: where it has none: foreman is made otherwise now, and this mutation would do nothing.
+    :raises AttributeError: there is none of that name: foreman has changed, and this mutation would do nothing.
     """
     was = getattr(owner, name)
-    setattr(owner, name, other)
+    setattr(owner, name, replacement)
     return was
 
 
-class _Without:
-    """A cursor that changes what is executed."""
+class _ChangingCursor:
+    """A cursor that changes or skips the statements it executes."""
 
     def __init__(self, cursor: Any, change: Callable[[str], str | None]) -> None:
         self._cursor, self._change = cursor, change
@@ -51,8 +51,8 @@ class _Without:
         return self if changed is None else self._cursor.execute(changed, *values)
 
 
-class _Open:
-    """A connection whose commits come later."""
+class _LateConnection:
+    """A connection that does not commit."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -61,11 +61,13 @@ class _Open:
         return getattr(self._connection, name)
 
     def cursor(self) -> Any:
-        return _Without(self._connection.cursor(), lambda statement: None if statement == "COMMIT" else statement)
+        return _ChangingCursor(
+            self._connection.cursor(), lambda statement: None if statement == "COMMIT" else statement
+        )
 
 
 def ack_before_commit() -> None:
-    """Callers are answered, and then it is committed. What they ask meanwhile sees it, as if it were there."""
+    """Respond before the commit. Reads in between see the change, as if it had been committed."""
 
     def checkpoint_where_due(self: Any, is_due: bool | None) -> Deferred[None]:
         from twisted.internet import reactor
@@ -75,13 +77,13 @@ def ack_before_commit() -> None:
         return late.addCallback(lambda _: checkpoint(self, is_due))
 
     def commit(self: Any, connection: Any, steps: Any, now: int) -> Any:
-        return commit_at_once(self, _Open(connection), steps, now)
+        return commit_at_once(self, _LateConnection(connection), steps, now)
 
     def read(self: Any, look: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         found: Deferred[Any] = self._writing.runWithConnection(lambda connection: look(connection.cursor(), *arguments))
         return found
 
-    # adbapi commits by itself behind each use of a connection, by the method of the connection that it wraps.
+    # adbapi commits by itself after each use of a connection, by the method of the connection that it wraps.
     adbapi.Connection.commit = lambda _: None  # type: ignore[attr-defined]
     _replace(Database, "read", read)
     commit_at_once = _replace(Writer, "_commit", commit)
@@ -94,7 +96,7 @@ def _commit_now(connection: Any) -> None:
 
 
 def sync_normal() -> None:
-    """Commits are not synced to the disk."""
+    """Do not sync commits to the disk."""
 
     def relaxed(connection: sqlite3.Connection) -> None:
         configure(connection)
@@ -104,7 +106,7 @@ def sync_normal() -> None:
 
 
 def no_fence() -> None:
-    """Whoever ran a job once may write down what became of it, also a foreman whose file another one has taken over."""
+    """Accept the outcome of a job from any earlier claim, also from a foreman whose database another one has taken over."""
 
     def own(tx: Transaction, claim: Claim) -> Job:
         statement = f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ? AND state = 'running'"
@@ -118,17 +120,17 @@ def no_fence() -> None:
 
 
 def no_rescue_fence() -> None:
-    """What is rescued keeps its fence."""
+    """Do not increase the fence of a rescued job."""
     bump = ", fence = fence + 1"
 
     def change(statement: str) -> str:
         if not statement.startswith("UPDATE jobs SET rescues"):
             return statement
-        assert bump in statement, "rescue is written otherwise now: this mutation must be, too"
+        assert bump in statement, "the statement of rescue has changed: change this mutation, too"
         return statement.replace(bump, "")
 
     def without_fence(tx: Transaction, boot: str) -> int:
-        cursor: Any = _Without(tx.cursor, change)
+        cursor: Any = _ChangingCursor(tx.cursor, change)
         return int(rescue(Transaction(cursor, tx.now), boot))
 
     rescue = _replace(opening, "rescue", without_fence)
@@ -143,7 +145,7 @@ MUTATIONS: Mapping[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    """Take the safeguard out, then be foreman."""
+    """Remove the safeguard, then run foreman."""
     MUTATIONS[sys.argv.pop(1)]()
     from foreman.cli.main import main as be_foreman
 

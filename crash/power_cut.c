@@ -1,7 +1,7 @@
 /* What a disk would hold after a power cut: preloaded into foreman, this copies what is written to the database and to its
  * logs into files beside them, but only when it is synced.
  *
- * CRASH_DURABLE names the database. What is synced of NAME, NAME-wal and NAME-journal stands in NAME.durable, ...; a file
+ * CRASH_DURABLE is the path of the database. The synced content of NAME, NAME-wal and NAME-journal is in NAME.durable, ...; a file
  * that was never synced has none.
  */
 #define _GNU_SOURCE
@@ -61,7 +61,7 @@ static void wrote(int fd, off_t from, ssize_t count) {
     pthread_mutex_unlock(&lock);
 }
 
-/* Until the system says that it is on the disk, nothing of it is; from then on, all of it. */
+/* What was written is copied only after the system call has reported that it is on the disk. */
 static void synced(int fd) {
     char path[4096], durable[4200];
     int which = opened(fd, path, sizeof path);
@@ -76,9 +76,9 @@ static void synced(int fd) {
     for (size_t i = 0; i < file->count; i++) {
         struct range range = file->ranges[i];
         while (range.from < range.to) {
-            size_t wanted = range.to - range.from < PIECE ? (size_t)(range.to - range.from) : PIECE;
-            ssize_t got = pread(from, buffer, wanted, range.from);
-            if (got <= 0) break; /* it has been cut since */
+            size_t length = range.to - range.from < PIECE ? (size_t)(range.to - range.from) : PIECE;
+            ssize_t got = pread(from, buffer, length, range.from);
+            if (got <= 0) break; /* it has been truncated since */
             if (REAL(pwrite)(to, buffer, (size_t)got, range.from) != got) abort();
             range.from += got;
         }

@@ -1,4 +1,4 @@
-"""A power cut: what was not synced is gone, or is there in parts, as a disk would have it."""
+"""Simulated power cuts: what was not synced is lost, wholly or in part, as on a disk."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from attrs import define, field
 
-#: What a disk writes whole or not at all, in bytes.
+#: What a disk writes as a whole or not at all, in bytes.
 SECTOR = 512
 _ENDS = ("", "-wal", "-journal")
 
 
 @define(eq=False)
 class PowerCuts:
-    """The power supply of one database.
+    """Power cuts for one database.
 
-    :ivar cuts: how often it was cut; :ivar undone: how many bytes of it that was written were gone.
+    :ivar cuts: how many there were; :ivar undone: how many written bytes they have undone.
     """
 
     database: Path
@@ -29,9 +29,9 @@ class PowerCuts:
 
     @classmethod
     def of(cls, database: Path, cc: str) -> PowerCuts:
-        """With what has to be preloaded into the daemons, compiled.
+        """Compile the library that the daemons preload.
 
-        :raises subprocess.CalledProcessError: the compiler refused.
+        :raises subprocess.CalledProcessError: the compiler failed.
         """
         library = database.parent / "power_cut.so"
         source = Path(__file__).with_name("power_cut.c")
@@ -39,9 +39,9 @@ class PowerCuts:
         return cls(database, {"LD_PRELOAD": str(library), "CRASH_DURABLE": str(database)})
 
     def cut(self, rng: random.Random) -> None:
-        """The daemon is dead: make of its files what the disk holds.
+        """Give the files the content that the disk holds, once the daemon has ended.
 
-        Of what was written and not synced nothing survives, or any sectors do, in any order.
+        Of what was written but not synced, either nothing survives or randomly chosen sectors do.
         """
         survives = rng.choice((0.0, 0.0, 0.5, 0.95))
         self.cuts += 1
@@ -52,7 +52,7 @@ class PowerCuts:
                 self._cut(path, durable, rng, survives)
             else:
                 durable.unlink(missing_ok=True)
-        # What stands there is memory shared by processes, and nobody would sync it.
+        # It is memory shared between processes, which is never synced.
         self.database.with_name(f"{self.database.name}-shm").unlink(missing_ok=True)
 
     def _cut(self, path: Path, durable: Path, rng: random.Random, survives: float) -> None:
@@ -69,7 +69,7 @@ class PowerCuts:
             if sector == synced[start : start + SECTOR]:
                 continue
             if survives and rng.random() < survives and sector:
-                if len(content) < start:  # what lies between was never written
+                if len(content) < start:  # the gap was never written
                     content.extend(bytes(start - len(content)))
                 content[start : start + len(sector)] = sector
             else:

@@ -1,4 +1,4 @@
-"""What the harness asks of the target: a text that says how it is to be answered, and that nobody else sends."""
+"""The prompts of the crash tests: each is unique, and tells the target how to answer it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import frozen
 CHAT_MODELS = ("llama3.2:3b", "qwen3:4b")
 EMBEDDER = "nomic-embed-text:latest"
 ENDPOINTS = ("/api/chat", "/api/generate", "/v1/chat/completions", "/api/embed")
-#: How the target may answer: as it should, with 400, with 500, or breaking off.
+#: How the target answers: correctly, with 400, with 500, or by closing the connection in the middle.
 BEHAVIOURS = ("ok", "refuse", "fail", "break")
 #: How many pieces an answer comes in.
 PIECES = 4
@@ -20,7 +20,7 @@ PIECES = 4
 
 @frozen
 class Prompt:
-    """A text in its parts: ``pace`` is the pause before each piece of the answer, in milliseconds."""
+    """The parts of a prompt; ``pace`` is the pause before each piece of the answer, in milliseconds."""
 
     name: str
     pace: int
@@ -28,13 +28,13 @@ class Prompt:
 
     @classmethod
     def read(cls, text: str) -> Prompt:
-        """The parts of a text."""
+        """Parse the text of a prompt."""
         name, pace, behaviour, *_ = text.split()
         return cls(name, int(pace), behaviour)
 
 
 def make(name: str, rng: random.Random) -> str:
-    """A text of that name: most are answered at once and well, some slowly, some not at all."""
+    """A prompt of that name: most are answered at once and correctly, some slowly, some with an error."""
     pace = rng.choice((0, 0, 0, 0, 1, 2, 5, 20))
     behaviour = rng.choices(BEHAVIOURS, (94, 2, 2, 2))[0]
     filler = " and more" * (rng.choice((0, 0, 0, 50, 2000)))
@@ -42,7 +42,7 @@ def make(name: str, rng: random.Random) -> str:
 
 
 def payload(endpoint: str, text: str, model: str) -> dict[str, Any]:
-    """The request that asks ``text`` of ``endpoint``."""
+    """The body of a request with the prompt ``text`` to ``endpoint``."""
     if endpoint == "/api/generate":
         return {"model": model, "prompt": text}
     if endpoint == "/api/embed":
@@ -51,7 +51,7 @@ def payload(endpoint: str, text: str, model: str) -> dict[str, Any]:
 
 
 def text_of(body: bytes) -> str:
-    """The text that a request asks; empty where it is none of ours."""
+    """The prompt in the body of a request; empty when it has none."""
     value = json.loads(body)
     if not isinstance(value, dict):
         return ""
@@ -61,22 +61,22 @@ def text_of(body: bytes) -> str:
 
 
 def checksum(text: str) -> str:
-    """What a right answer to ``text`` begins with."""
+    """What a correct answer to ``text`` begins with."""
     return sha256(text.encode()).hexdigest()[:32]
 
 
 def answer(text: str, number: int) -> str:
-    """The answer to the ``number``-th request that the target got."""
+    """The answer to the ``number``-th request that reached the target."""
     return f"{checksum(text)} {number}"
 
 
 def numbers(text: str, number: int) -> list[float]:
-    """The same for embeddings."""
+    """The same as an embedding."""
     return [*(float(byte) for byte in bytes.fromhex(checksum(text))), float(number)]
 
 
 def read_response(endpoint: str, data: bytes) -> tuple[str, int] | None:
-    """The checksum and the number in a kept answer; None where it cannot be read or is not whole."""
+    """The checksum and the number in a stored response; None when it cannot be parsed or is incomplete."""
     try:
         value = json.loads(data)
         if endpoint == "/api/embed":
@@ -95,7 +95,7 @@ def read_response(endpoint: str, data: bytes) -> tuple[str, int] | None:
 
 
 def read_stream(endpoint: str, data: bytes) -> tuple[str, int] | None:
-    """Likewise of an answer that was kept line by line."""
+    """The same of a response that was stored line by line."""
     try:
         lines = [json.loads(line) for line in data.splitlines()]
         parts = [line["message"]["content"] if endpoint == "/api/chat" else line["response"] for line in lines]

@@ -1,4 +1,4 @@
-"""What the clients note while they work: every request, and what its answer said. Many threads write into it."""
+"""Records the history of a run: every request of the clients, and its response. Many threads write into it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Literal
 from attrs import define, field, frozen
 
 from crash.history import GONE, Change, Enqueue, History, Observation, ObservedArtifact, Put
-from crash.history import Outcome as Outcome  # noqa: PLC0414 - part of this module's face
+from crash.history import Outcome as Outcome  # noqa: PLC0414 - exported
 from foreman.jobs.job import ENDED
 
 
 @frozen
 class Request:
-    """One that may be sent again as it is: its jobs have keys."""
+    """A request that submits jobs; with idempotency keys it can be repeated unchanged."""
 
     path: str
     body: bytes
@@ -28,9 +28,9 @@ class Request:
 
 @frozen
 class Span:
-    """When something was asked, how it came out, and what was answered.
+    """When a request was sent, its outcome, and the response.
 
-    :ivar status: 0 where no answer came.
+    :ivar status: 0 when no response came.
     """
 
     began: float
@@ -42,9 +42,9 @@ class Span:
 
 @define(eq=False)
 class Recorder:
-    """The history as it grows, and what of it the next request may be about.
+    """The growing history, and the choice of jobs and requests for the next operation.
 
-    :ivar unsure: how many answers never came.
+    :ivar unsure: how many responses never came.
     """
 
     history: History = field(factory=History)
@@ -56,10 +56,10 @@ class Recorder:
     _ended: dict[str, str] = field(factory=dict, init=False)
     _repeatable: list[Request] = field(factory=list, init=False)
 
-    # what is noted
+    # recording
 
     def enqueued(self, request: Request, span: Span, ids: Sequence[str]) -> None:
-        """Jobs were handed over, or may have been."""
+        """Jobs were submitted, or may have been."""
         with self._lock:
             self.unsure += span.outcome == "unknown"
             self.history.enqueues.append(
@@ -72,12 +72,12 @@ class Recorder:
                 self._repeatable.append(request)
 
     def saw(self, job: Any, span: Span) -> None:
-        """An answer showed a job."""
+        """A response showed a job."""
         with self._lock:
             self._saw(job["id"], job["state"], span)
 
     def saw_gone(self, id_: str, span: Span) -> None:
-        """There is no such job."""
+        """A response said that there is no such job."""
         with self._lock:
             self._saw(id_, GONE, span)
 
@@ -85,7 +85,7 @@ class Recorder:
         self.history.observations.append(Observation(id_, state, span.began, span.ended))
         if state in ENDED:
             self._open.discard(id_)
-            # Of the others, who are only listed, nobody knows in which request they came.
+            # Of jobs that only a list has shown, the submitting request is unknown.
             if id_ in self._known:
                 self._ended[id_] = state
         else:
@@ -94,7 +94,7 @@ class Recorder:
                 self._open.discard(id_)
 
     def saw_artifact(self, id_: str, name: str, data: bytes | None, span: Span) -> None:
-        """An artifact was downloaded, or is not there."""
+        """An artifact was downloaded, or does not exist."""
         digest = None if data is None else sha256(data).hexdigest()
         with self._lock:
             self.history.observed_artifacts.append(ObservedArtifact(id_, name, digest, span.began, span.ended))
@@ -108,24 +108,24 @@ class Recorder:
                 self._ended.pop(id_, None)
 
     def put(self, id_: str, name: str, data: bytes, span: Span) -> None:
-        """An artifact was handed over, or may have been."""
+        """An artifact was stored, or may have been."""
         with self._lock:
             self.unsure += span.outcome == "unknown"
             digest = sha256(data).hexdigest()
             self.history.puts.append(Put(id_, name, digest, span.began, span.ended, span.outcome))
 
-    # what is chosen from
+    # choosing
 
     @property
     def backlog(self) -> int:
-        """How many jobs are there of which nobody has seen that they ended."""
+        """How many jobs have not been seen to end."""
         return len(self._open)
 
     def any_id(self, rng: random.Random) -> str | None:
-        """The id of a job, rather a young one."""
+        """The id of a job, more often a recent one."""
         with self._lock:
-            young = self._ids[-40:] if rng.random() < 0.8 else self._ids
-            return rng.choice(young) if young else None
+            recent = self._ids[-40:] if rng.random() < 0.8 else self._ids
+            return rng.choice(recent) if recent else None
 
     def open_id(self, rng: random.Random) -> str | None:
         """The id of a job that may not have ended."""
@@ -133,13 +133,13 @@ class Recorder:
             return rng.choice(sorted(self._open)) if self._open else None
 
     def ended_id(self, rng: random.Random, *states: str) -> str | None:
-        """The id of a job that has ended so."""
+        """The id of a job that has ended in one of ``states``."""
         with self._lock:
             ids = [id_ for id_, state in self._ended.items() if state in states]
             return rng.choice(ids[-60:]) if ids else None
 
     def repeatable(self, rng: random.Random) -> Request | None:
-        """A request that was sent before."""
+        """A request with keys that was sent before."""
         with self._lock:
-            young = self._repeatable[-30:] if rng.random() < 0.7 else self._repeatable
-            return rng.choice(young) if young else None
+            recent = self._repeatable[-30:] if rng.random() < 0.7 else self._repeatable
+            return rng.choice(recent) if recent else None

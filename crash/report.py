@@ -1,4 +1,4 @@
-"""What the attacks came to, as a table for people."""
+"""The results of the attacks as a table."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.table import Table
 from crash.check import KINDS
 from crash.runner import Totals
 
-#: So many findings are told in words; the rest is counted.
+#: How many findings of an attack are printed; the others are only counted.
 MAX_EXAMPLES = 10
 
 
 @frozen
 class Attack:
-    """One attack that was made, on foreman as it is."""
+    """The result of one attack on the unchanged foreman."""
 
     name: str
     totals: Totals
@@ -28,18 +28,18 @@ class Attack:
 
 @frozen
 class Control:
-    """One attack on a foreman with a safeguard taken out, which had to be found."""
+    """The result of one attack on a foreman without a safeguard, which must be found."""
 
     name: str
     totals: Totals
 
     @property
     def found(self) -> bool:
-        """Whether it was."""
+        """Whether there are findings, as there must be."""
         return bool(self.totals.findings)
 
     def sentence(self) -> str:
-        """What it came to."""
+        """The result in a sentence."""
         if not self.found:
             return f"control {self.name}: NOT FOUND in {self.totals.cycles} cycles"
         kinds = ", ".join(kind for kind in KINDS if kind in kinds_of(self.totals))
@@ -47,12 +47,12 @@ class Control:
 
 
 def kinds_of(totals: Totals) -> Counter[str]:
-    """How many findings there are of each kind."""
+    """The number of findings of each kind."""
     return Counter(kind for kind, _ in totals.findings)
 
 
 def show(console: Console, attacks: Sequence[Attack], controls: Sequence[Control]) -> None:
-    """Print all of it."""
+    """Print the table, some of the findings, and the controls."""
     if attacks:
         console.print(table(attacks), soft_wrap=True)
     for attack in attacks:
@@ -63,7 +63,7 @@ def show(console: Console, attacks: Sequence[Attack], controls: Sequence[Control
 
 
 def table(attacks: Sequence[Attack]) -> Table:
-    """A column for each attack; what must be 0 stands last."""
+    """One column for each attack; the rows that must be 0 come last."""
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     drawn.add_column("")
     for attack in attacks:
@@ -75,7 +75,7 @@ def table(attacks: Sequence[Attack]) -> Table:
 
     row("cycles", *(f"{totals.cycles:,}" for totals in all_totals))
     row("seconds", *(f"{totals.seconds:,.0f}" for totals in all_totals))
-    row("start to listening, ms: median (most)", *(_starts(totals) for totals in all_totals))
+    row("start to listening, ms: median (max)", *(_starts(totals) for totals in all_totals))
     for moment in dict.fromkeys(moment for totals in all_totals for moment, _ in totals.kills.most_common()):
         row(f"ended: {moment}", *(f"{totals.kills[moment]:,}" for totals in all_totals))
     for name in dict.fromkeys(name for totals in all_totals for name in totals.counts):

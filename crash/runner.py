@@ -1,4 +1,4 @@
-"""The attack: a daemon is started, used and killed, again and again, and now and then its history is checked."""
+"""Runs the cycles of an attack: start a daemon, let clients use it, kill it; after each epoch the history is checked."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from crash.recorder import Recorder
 from crash.target import Target
 
 CLIENTS = 5
-#: For how long a daemon works before it is killed, in seconds.
-LONGEST_LIFE = 0.3
-#: For how long one that was told to stop may go on before it is killed, in seconds.
-LONGEST_STOP = 0.15
-#: How long everything may take to end once nobody disturbs: more than a file that cannot be opened is left alone; seconds.
+#: How long a daemon serves at most before it is killed, in seconds.
+MAX_LIFE = 0.3
+#: How long after SIGTERM a daemon is killed at the latest, in seconds.
+MAX_STOP = 0.15
+#: How long all jobs may take to end once nothing is killed any more: longer than foreman's pause after a failed open; seconds.
 SETTLE = 120.0
-#: For how long nothing happens after that, so that nothing is under way at the last kill; in seconds.
+#: The pause after that, so that nothing is being written at the last kill; in seconds.
 QUIET = 0.1
-#: Where a daemon is killed when it is killed at a system call: what writes, syncs, cuts and removes.
+#: The system calls at which a daemon is killed: they write, sync, truncate, remove and open files.
 SYSCALLS = ("fdatasync", "fsync", "pwrite64", "ftruncate", "unlink", "openat")
-#: The call of that name, counted in each thread, at which it is killed at the latest.
-LATEST_CALL = {"fdatasync": 30, "fsync": 2, "pwrite64": 100, "ftruncate": 3, "unlink": 1, "openat": 40}
-#: How long a daemon may take to come to that call, in seconds.
-CALL_PATIENCE = 1.5
+#: The highest number of the call, counted in each thread, at which it is killed.
+MAX_CALL = {"fdatasync": 30, "fsync": 2, "pwrite64": 100, "ftruncate": 3, "unlink": 1, "openat": 40}
+#: How long a daemon may take to reach that call, in seconds.
+CALL_TIMEOUT = 1.5
 
 
 @define
 class Totals:
-    """What an attack came to.
+    """The result of an attack.
 
     :ivar kills: by the moment; :ivar starts: how long each daemon took to listen, in seconds.
     """
@@ -60,11 +60,11 @@ class Totals:
 
 @define(eq=False)
 class Runner:
-    """One attack on one file, or on one after the other.
+    """One attack, with a new database for each epoch.
 
-    :ivar epoch: after how many cycles the history is checked, and a new file begun; :ivar power_cuts: cut at each kill;
-    :ivar at_syscall: whether daemons are killed at system calls; :ivar patience: how long everything may take to end once
-        nobody disturbs, in seconds; :ivar progress: where progress is told.
+    :ivar epoch: how many cycles it has; :ivar power_cuts: made after each kill, None for none;
+    :ivar at_syscall: whether daemons are killed at system calls; :ivar patience: how long all jobs may take to end after
+        the last cycle, in seconds; :ivar progress: called with a line of text after each epoch.
     """
 
     fork_server: ForkServer
@@ -82,7 +82,7 @@ class Runner:
     _epochs: int = field(default=0, init=False)
 
     def run(self, cycles: int, *, until_found: bool = False) -> Totals:
-        """Attack so many times; ``until_found`` ends it when something was found."""
+        """Run so many cycles; ``until_found`` stops after the first epoch with findings."""
         began = time.monotonic()
         while self.totals.cycles < cycles and not (until_found and self.totals.findings):
             self._run_epoch(min(self.epoch, cycles - self.totals.cycles))
@@ -91,7 +91,7 @@ class Runner:
         return self.totals
 
     def begin_epoch(self) -> None:
-        """A new file, and nobody has sent anything."""
+        """Begin with a new database and an empty history."""
         self._epochs += 1
         for path in self.fork_server.database.parent.glob(f"{self.fork_server.database.name}*"):
             path.unlink()
@@ -99,7 +99,7 @@ class Runner:
         self.recorder = Recorder()
 
     def client(self, number: int, port: int | None = None) -> Client:
-        """A caller, who makes the same choices with the same seed."""
+        """A client; it makes the same choices with the same seed."""
         name = f"{self._epochs}.{number}"
         rng = random.Random(f"{self.rng.random()} {name}")
         return Client(name, port or self.fork_server.port, self.recorder, self._serving, rng)
@@ -127,9 +127,9 @@ class Runner:
         self.settle()
 
     def _cycle(self) -> bool:
-        """One life; whether there may be another."""
+        """Start, use and kill one daemon; return whether it was alive until then."""
         moment = self.rng.choices(("start", "work", "stop"), (10, 75, 15))[0]
-        life, rest = self.rng.uniform(0, LONGEST_LIFE), self.rng.random()
+        life, rest = self.rng.uniform(0, MAX_LIFE), self.rng.random()
         daemon = self.fork_server.start()
         if moment == "start":
             self._serving.set()
@@ -140,13 +140,13 @@ class Runner:
             alive = alive and not daemon.has_ended(life)
             if moment == "stop":
                 daemon.signal(signal.SIGTERM)
-                if daemon.has_ended(rest * LONGEST_STOP):
-                    moment = "stopped by itself"
+                if daemon.has_ended(rest * MAX_STOP):
+                    moment = "stopped in time"
         status = daemon.kill()
         self._serving.clear()
         self.totals.kills[moment] += 1
         if not alive:
-            self._find("damaged", f"foreman ended with {status}: {self._last_words()}")
+            self._add_finding("damaged", f"foreman ended with {status}: {self._last_log_line()}")
         return alive
 
     def _usual_start(self) -> float:
@@ -160,7 +160,7 @@ class Runner:
 
     def _kill_at_syscall(self) -> None:
         name = self.rng.choice(SYSCALLS)
-        number = self.rng.randint(1, LATEST_CALL[name])
+        number = self.rng.randint(1, MAX_CALL[name])
         daemon = self.fork_server.start(stopped=True)
         inject = f"inject={name}:signal=KILL:when={number}"
         tracer = subprocess.Popen(
@@ -172,7 +172,7 @@ class Runner:
         tracer.stderr.readline()  # it is attached
         daemon.signal(signal.SIGCONT)
         self._serving.set()
-        reached = daemon.has_ended(CALL_PATIENCE)
+        reached = daemon.has_ended(CALL_TIMEOUT)
         daemon.kill()
         self._serving.clear()
         tracer.stderr.close()
@@ -182,7 +182,7 @@ class Runner:
     # the end of an epoch
 
     def settle(self, *serving: Daemon) -> None:
-        """Let everything come to its end, and judge; ``serving`` are the daemons that live, if any does."""
+        """Wait until all jobs have ended, and check the history; ``serving`` are the running daemons, if there are any."""
         daemons = serving or (self.fork_server.start(),)
         first = daemons[0]
         if serving or self._listens(first):
@@ -191,12 +191,12 @@ class Runner:
                 time.sleep(0.02)
             time.sleep(QUIET)
         else:
-            self._find("damaged", f"foreman does not start: {self._last_words()}")
+            self._add_finding("damaged", f"foreman does not start: {self._last_log_line()}")
         for daemon in daemons:
             daemon.kill()
         if self.power_cuts is not None:
             self.power_cuts.cut(self.rng)
-        self._judge(final_state.read(self.fork_server.database))
+        self._check(final_state.read(self.fork_server.database))
 
     def _is_busy(self, daemon: Daemon) -> bool:
         connection = HTTPConnection("127.0.0.1", daemon.port, timeout=30)
@@ -209,7 +209,7 @@ class Runner:
         finally:
             connection.close()
 
-    def _judge(self, found: FinalState) -> None:
+    def _check(self, found: FinalState) -> None:
         history = self.recorder.history
         history.arrivals = list(self.target.arrivals)
         findings = check(history, found)
@@ -218,28 +218,28 @@ class Runner:
             kept = self.fork_server.folder / f"found-{self._epochs}.db"
             shutil.copyfile(self.fork_server.database, kept)
         counts = self.totals.counts
-        counts["handed over"] += len({id_ for enqueue in history.enqueues for id_ in enqueue.ids})
-        counts["repeats"] += _repeats(history.enqueues)
+        counts["submitted"] += len({id_ for enqueue in history.enqueues for id_ in enqueue.ids})
+        counts["answered again for a key"] += _repeats(history.enqueues)
         counts["seen to succeed"] += len({job.id for job in history.observations if job.state == "succeeded"})
         counts["changes"] += sum(change.outcome == "acked" for change in history.changes)
         counts["artifacts"] += sum(put.outcome == "acked" for put in history.puts)
-        counts["answers that never came"] += self.recorder.unsure
+        counts["responses that never came"] += self.recorder.unsure
         counts["runs at the target"] += len(history.arrivals)
         events = Counter(event.type for row in found.rows for event in row.events)
         counts["rescues"] += events["rescued"]
-        counts["given back at a stop"] += events["released"]
-        counts["given up after four rescues"] += sum(row.error_class == "lost" for row in found.rows)
+        counts["released at a stop"] += events["released"]
+        counts["discarded after four rescues"] += sum(row.error_class == "lost" for row in found.rows)
 
-    def _find(self, kind: str, text: str) -> None:
+    def _add_finding(self, kind: str, text: str) -> None:
         self.totals.findings.append((kind, text))
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         lines = self.fork_server.log.read_text("utf-8", "replace").splitlines()
-        return lines[-1] if lines else "without a word"
+        return lines[-1] if lines else "its log is empty"
 
 
 def _repeats(enqueues: list[Enqueue]) -> int:
-    """How many requests were answered with jobs that an earlier one had been answered with."""
+    """How many responses named the jobs of an earlier response."""
     known: set[tuple[str, ...]] = set()
     repeats = 0
     for enqueue in enqueues:
@@ -249,5 +249,5 @@ def _repeats(enqueues: list[Enqueue]) -> int:
 
 
 def fork_server(folder: Path, target: Target, mutation: str | None = None, preload: Any = None) -> ForkServer:
-    """Where daemons for ``target`` come from, with their file in ``folder``."""
+    """A fork server for daemons in front of ``target``, with their database in ``folder``."""
     return ForkServer(folder, folder / "foreman.db", target.url, mutation, preload or {})

@@ -1,4 +1,4 @@
-"""A pretended Ollama in one thread: it knows a few routes, answers with checksums, and counts what comes."""
+"""A simulated Ollama in one thread: it has a few routes, answers with checksums, and records each arrival."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _listed(name: str, capability: str) -> dict[str, Any]:
 _MODELS = [_listed(name, "completion") for name in prompts.CHAT_MODELS] + [_listed(prompts.EMBEDDER, "embedding")]
 _KNOWN: dict[str, Any] = {
     "/api/tags": {"models": _MODELS},
-    # All of them are loaded, so that no request waits for that.
+    # All of them are loaded, so that no request waits for a load.
     "/api/ps": {"models": [{**model, "size_vram": 1000, "expires_at": "2099-01-01T00:00:00Z"} for model in _MODELS]},
     "/api/version": {"version": "0.24.0"},
 }
@@ -31,9 +31,9 @@ _KNOWN: dict[str, Any] = {
 
 @define(eq=False)
 class Target:
-    """The pretended Ollama, while it is entered.
+    """The simulated Ollama, while this is entered as a context manager.
 
-    :ivar arrivals: every request with a text, in the order of their coming.
+    :ivar arrivals: every request with a prompt, in the order of arrival.
     """
 
     port: int = field(default=0, init=False)
@@ -44,7 +44,7 @@ class Target:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Its base URL."""
         return f"http://{HOST}:{self.port}"
 
     def __enter__(self) -> Self:
@@ -77,12 +77,12 @@ class Target:
             while await self._answer(reader, writer):
                 pass
         except (OSError, asyncio.IncompleteReadError):
-            pass  # whoever asked was killed
+            pass  # the daemon was killed
         finally:
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; whether another may follow."""
+        """Answer one request; return whether another may follow on the connection."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         lines = head.split("\r\n")
         path = lines[0].split(" ")[1]

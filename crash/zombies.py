@@ -1,4 +1,4 @@
-"""Zombies: a foreman is stopped in the middle of a job, its lock is taken from it, another takes over, and it wakes up."""
+"""Zombies: a daemon is stopped in the middle of a job, loses its lock to a second daemon, and is resumed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from crash.daemon import Daemon
 from crash.recorder import Request
 from crash.runner import Runner, Totals
 
-#: The pause before each piece of an answer, in milliseconds: a job is to run still when the next daemon is there.
+#: The pause before each piece of an answer, in milliseconds: the job must still run when the second daemon serves.
 PACE = 50
 PATIENCE = 30.0
 
 
 @define(eq=False)
 class Zombies:
-    """The attack; its rounds are the cycles of ``runner``."""
+    """The attack; its rounds are counted as cycles of ``runner``."""
 
     runner: Runner
 
     def run(self, rounds: int, *, until_found: bool = False) -> Totals:
-        """So many zombies, each of them a file's only one; ``until_found`` ends it when something was found."""
+        """Make so many zombies, each with a new database; ``until_found`` stops at the first finding."""
         began, totals = time.monotonic(), self.runner.totals
         while totals.cycles < rounds and not (until_found and totals.findings):
             self.runner.begin_epoch()
@@ -54,7 +54,7 @@ class Zombies:
         runner.settle(successor, zombie)
 
     def _use(self, zombie: Daemon, successor: Daemon) -> None:
-        """Both are asked: what the first one takes now is lost, unless it takes nothing."""
+        """Submit jobs to both: the zombie must not accept any, since they would be lost."""
         time.sleep(self.runner.rng.uniform(0.1, 0.4))
         for number, daemon in enumerate((zombie, successor), 1):
             send(self.runner.client(number, daemon.port), 2)
@@ -68,7 +68,7 @@ class Zombies:
 
 
 def send(client: Client, jobs: int) -> None:
-    """Hand over jobs whose answers take a while, in one array."""
+    """Submit jobs with slow answers, in one array."""
     texts = [f"{client.name}-slow-{number} {PACE} ok" for number in range(jobs)]
     made = [
         {"endpoint": "/api/chat", "payload": prompts.payload("/api/chat", text, prompts.CHAT_MODELS[0])}

@@ -1,4 +1,4 @@
-"""The attack on jobs: a short one here, what the checker finds in made-up histories, and that it finds what is broken."""
+"""A short crash test, and that the checks find what is wrong: in made-up histories, and in a foreman without a safeguard."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ SPOILT: dict[str, tuple[str, Callable[[History], tuple[History, list[Row]]]]] = 
         "lost",
         lambda _: (History(observations=[Observation(ID, "queued", 1.0, 2.0)]), []),
     ),
-    "a prompt is there twice": ("doubled", spoil_id),
+    "a prompt is there twice": ("duplicated", spoil_id),
     "a key was answered with two jobs": (
-        "doubled",
+        "duplicated",
         lambda _: (
             History(enqueues=[told(keys=("k",)), told(OTHER, keys=("k",))], changes=[CANCEL, evolve(CANCEL, id=OTHER)]),
             [cancelled(key="k"), cancelled(id=OTHER, key="l", prompt="two 0 ok")],
@@ -134,7 +134,7 @@ SPOILT: dict[str, tuple[str, Callable[[History], tuple[History, list[Row]]]]] = 
     ),
     "nobody has sent it": ("phantom", lambda _: (History(changes=[CANCEL]), [cancelled()])),
     "it came to the target oftener than it was taken": (
-        "doubled",
+        "duplicated",
         lambda history: (_with(history, arrivals=[Arrival(PROMPT, 1, 2.0, WALL)]), [cancelled()]),
     ),
     "it succeeded, and is something else later": (
@@ -232,9 +232,9 @@ SPOILT: dict[str, tuple[str, Callable[[History], tuple[History, list[Row]]]]] = 
             ],
         ),
     ),
-    "a kill was paid for by the job": ("burned", lambda history: (history, [cancelled(attempt=1)])),
+    "a kill was paid for by the job": ("unjustified", lambda history: (history, [cancelled(attempt=1)])),
     "it was cancelled, and nobody asked for that": (
-        "burned",
+        "unjustified",
         lambda history: (_with(history, changes=[]), [cancelled()]),
     ),
     "it could run, and has not ended": ("stuck", lambda history: (history, [queued()])),
@@ -292,13 +292,13 @@ def test_the_answer_to_a_try_that_was_taken_away_is_found() -> None:
 
 def test_a_rescue_that_the_job_paid_for_is_found() -> None:
     history, job = _rescued(2)
-    assert found(history, evolve(job, attempt=2)) == {"burned"}
+    assert found(history, evolve(job, attempt=2)) == {"unjustified"}
 
 
 def test_a_run_after_the_success_could_be_seen_is_found_although_each_run_had_its_claim() -> None:
     history, job = _rescued(2)
     early = evolve(history, observations=[Observation(ID, "succeeded", 2.6, 2.7)])
-    assert found(early, job) == {"doubled"}
+    assert found(early, job) == {"duplicated"}
 
 
 def test_a_retry_that_was_acknowledged_and_forgotten_is_found() -> None:
