@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure foreman beside a direct connection, nginx and the naive proxy, in shuffled rounds."""
+"""``python -m benchmarks``: measure foreman, a direct connection, nginx and the naive proxy, in shuffled rounds."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from benchmarks.bench import Experiment
     from benchmarks.subjects import Running, Subject
 
-NO_COMPILER = "no C compiler (cc, gcc, clang): nothing is measured, for a target in Python would measure itself"
+NO_COMPILER = "no C compiler (cc, gcc, clang): nothing is measured, since a target in Python would measure itself"
 
 
 class Run:
-    """One run: who takes part, what is measured, and what came of it."""
+    """One run: its subjects, its experiments, and the results."""
 
     def __init__(self, bench: Bench, experiments: Sequence[Experiment], console: Console) -> None:
         self.bench = bench
@@ -41,10 +41,10 @@ class Run:
         self.other_load: list[float] = []
         self._console = console
 
-    def start(self, stack: ExitStack, wanted: Sequence[Subject]) -> list[Running]:
-        """Start every subject that is there, and leave out those that do not start."""
+    def start(self, stack: ExitStack, chosen_subjects: Sequence[Subject]) -> list[Running]:
+        """Start every subject that is installed; leave out those that do not start."""
         started = []
-        for subject in wanted:
+        for subject in chosen_subjects:
             if not subject.missing:
                 with suppress(DoesNotApply):
                     started.append(self._start(stack, subject))
@@ -60,7 +60,7 @@ class Run:
         return running
 
     def round(self, started: Sequence[Running], shuffled: random.Random, number: int) -> None:
-        """Measure everything once, the subjects of each experiment in a new order."""
+        """Measure everything once, with the subjects of each experiment in a new order."""
         watch = OtherLoad()
         for experiment in self.experiments:
             for subject in shuffled.sample(started, len(started)):
@@ -83,7 +83,7 @@ class Run:
 
 
 def _chosen(only: Sequence[str]) -> list[Experiment]:
-    """The experiments whose name begins with one of ``only``; without any, those that need not be asked for."""
+    """The experiments whose name begins with one of ``only``; without any, those that run by default."""
     if not only:
         return [experiment for experiment in EXPERIMENTS if not experiment.by_name]
     chosen = [experiment for experiment in EXPERIMENTS if experiment.name.startswith(tuple(only))]
@@ -94,40 +94,41 @@ def _chosen(only: Sequence[str]) -> list[Experiment]:
     return chosen
 
 
-def _wanted(names: Sequence[str], also: Sequence[str]) -> list[Subject]:
-    every = [*subjects.known(), *map(subjects.other, also)]
+def _chosen_subjects(names: Sequence[str], also: Sequence[str]) -> list[Subject]:
+    every = [*subjects.known(), *map(subjects.from_option, also)]
     unknown = set(names) - {subject.name for subject in every}
     if unknown:
         raise click.BadParameter(f"there are: {', '.join(subject.name for subject in every)}", param_hint="--subject")
     return [subject for subject in every if not names or subject.name in names or subject.name == "direct"]
 
 
-def _print_conditions(console: Console, run: Run, wanted: Sequence[Subject], load: float) -> None:
+def _print_conditions(console: Console, run: Run, chosen_subjects: Sequence[Subject], load: float) -> None:
     console.print(
         f"{report.machine()}, Python {platform.python_version()}; load {load:.1f}, then {os.getloadavg()[0]:.1f}"
     )
     report.print_other_load(console, run.other_load, "believe only CPU times and the smallest latencies")
-    for subject in wanted:
+    for subject in chosen_subjects:
         if subject.missing:
             console.print(f"skipped: {subject.name} ({subject.missing})", style="yellow")
     report.print_problems(console, run.bench.problems)
 
 
 @click.command(help=__doc__)
+@click.option("--quick", is_flag=True, help="Small samples, two rounds, under a minute: a smoke test, no measurement.")
 @click.option(
-    "--quick", is_flag=True, help="Small samples, two rounds, under a minute: shows that it works, proves nothing."
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="Only experiments whose name begins with NAME (repeatable). waiters: 2,000 queued clients.",
 )
+@click.option("--subject", "names", multiple=True, metavar="NAME", help="Only this subject, and direct (repeatable).")
 @click.option(
-    "--only", multiple=True, metavar="NAME", help="Only what begins with NAME (repeatable). waiters: crowds of 2,000."
+    "--also", multiple=True, metavar="NAME=COMMAND", help="Another subject; {port} and {target} are replaced."
 )
-@click.option("--subject", "names", multiple=True, metavar="NAME", help="Only this one, and direct (repeatable).")
+@click.option("--rounds", type=click.IntRange(1), help="The number of rounds; 5, or 2 with --quick.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the subjects.")
 @click.option(
-    "--also", multiple=True, metavar="NAME=COMMAND", help="A further rival; {port} and {target} are filled in."
-)
-@click.option("--rounds", type=click.IntRange(1), help="How often all is measured; 5, or 2 with --quick.")
-@click.option("--seed", type=int, default=1, show_default=True, help="For the order of the subjects.")
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every value here, too."
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write every value to this file."
 )
 def main(
     *,
@@ -139,8 +140,8 @@ def main(
     seed: int,
     json_file: Path | None,
 ) -> None:
-    """Run it; exit 1 when anything went wrong, 2 when nothing can be measured."""
-    wanted, experiments = _wanted(names, also), _chosen(only)
+    """Run the benchmarks; exit status 1 after any problem, 2 when nothing can be measured."""
+    chosen_subjects, experiments = _chosen_subjects(names, also), _chosen(only)
     rounds = rounds or (2 if quick else 5)
     cc = programs.compiler()
     if cc is None:
@@ -154,14 +155,14 @@ def main(
         target = programs.Target.start(programs.build("target", folder, cc))
         stack.callback(target.stop)
         run = Run(Bench(target, client, QUICK if quick else FULL), experiments, progress)
-        started = run.start(stack, wanted)
+        started = run.start(stack, chosen_subjects)
         for number in range(rounds):
             run.round(started, shuffled, number + 1)
     measured = [subject.subject.name for subject in started]
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(report.table(run.results, experiments, measured))
-    _print_conditions(console, run, wanted, load)
+    _print_conditions(console, run, chosen_subjects, load)
     if json_file is not None:
         json_file.write_text(json.dumps(report.as_json(run.results, experiments, measured), indent=1))
     if run.bench.problems:

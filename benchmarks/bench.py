@@ -1,4 +1,4 @@
-"""What every measurement stands on: the two ends, how much is asked, and what went wrong meanwhile."""
+"""What all experiments share: the target and the client program, the sizes, aims and rows, and the problems found."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from benchmarks.subjects import Running
 
-#: Seconds after which a chat that nobody reads is taken for one that nobody ever ends.
+#: Seconds after which a chat whose client has left counts as one that never ends.
 PATIENCE = 5.0
 
 
 class DoesNotApply(Exception):
-    """A figure means nothing for a subject, or cannot be counted here; the text says why."""
+    """A figure has no meaning for a subject, or cannot be measured here; the text says why."""
 
 
 @frozen
@@ -33,7 +33,7 @@ class Aim:
     direction: Literal["≤", "≥"] = "≤"
 
     def words(self, unit: str) -> str:
-        """As it stands in the table, for a figure in ``unit``."""
+        """As printed in the table, for a figure in ``unit``."""
         return f"{self.direction} {self.limit:g} " + (f"× {self.times}" if self.times else unit)
 
     def met(self, value: float) -> bool:
@@ -43,9 +43,9 @@ class Aim:
 
 @frozen
 class Row:
-    """One figure of the table. ``digits`` after the point; ``over_direct``: what a direct connection takes is taken off.
+    """One figure of the table. ``digits`` after the point; ``over_direct``: the figure of a direct connection is subtracted.
 
-    ``never`` is how a figure without end reads.
+    ``never`` is printed for an infinite figure.
     """
 
     key: str
@@ -59,7 +59,7 @@ class Row:
 
 @frozen(kw_only=True)
 class Sizes:
-    """How much is asked for one sample of each kind; windows in seconds."""
+    """The size of one sample of each kind; windows in seconds."""
 
     first_tokens: int = 100
     window_1ms: float = 1.0
@@ -86,7 +86,7 @@ QUICK = Sizes(
 
 @define(eq=False)
 class Bench:
-    """The target and the client program of this run. ``problems`` collects, by subject, whatever a sound run does not have."""
+    """The target and the client program of this run. ``problems`` collects whatever makes a run invalid."""
 
     target: Target
     client: Path
@@ -98,16 +98,16 @@ class Bench:
         return Clients.start(self.client, subject.port, plan, seconds)
 
     def ask(self, subject: Running, plan: Iterable[Ask]) -> dict[int, Answer]:
-        """Carry out a plan to its end; the answers by id. As in ``checked``."""
-        asked = list(plan)
+        """Execute a plan to its end; the answers by id, as in ``checked``."""
+        asks = list(plan)
         return self.checked(
-            subject, self.clients(subject, asked).answers(), {ask.id for ask in asked if ask.leave != "-"}
+            subject, self.clients(subject, asks).answers(), {ask.id for ask in asks if ask.leave != "-"}
         )
 
     def checked(self, subject: Running, answers: dict[int, Answer], leaving: Iterable[int] = ()) -> dict[int, Answer]:
-        """The same answers, when each is whole, or left by its client where that is in ``leaving``.
+        """The same answers, if each is complete, or was left by its client where its id is in ``leaving``.
 
-        :raises DoesNotApply: some are not, which is noted as a problem.
+        :raises DoesNotApply: some are not, which is recorded as a problem.
         """
         expected = dict.fromkeys(answers, "whole") | dict.fromkeys(leaving, "left")
         odd = [answer for answer in answers.values() if answer.outcome != expected[answer.id]]
@@ -118,11 +118,11 @@ class Bench:
         return answers
 
     def warm_up(self, subject: Running) -> None:
-        """Let a subject that has just started answer some chats, so that nobody is measured cold."""
+        """Let a subject that has just started answer some chats, so that nothing is measured cold."""
         self.ask(subject, [Ask(lines=20, wait_us=2_000) for _ in range(20)])
 
     def problem(self, subject: Running, text: str) -> None:
-        """Note what must not happen in a run that is to be believed."""
+        """Record what must not happen in a valid run."""
         self.problems.append(f"{subject.subject.name}: {text}")
 
     def seen(self) -> int:
@@ -130,13 +130,13 @@ class Bench:
         return self.target.progress()[0]
 
     def lines_reach(self, number: int) -> None:
-        """Return when the target has sent ``number`` lines, or after some patience."""
+        """Return when the target has sent ``number`` lines, or after ``PATIENCE``."""
         deadline = time.monotonic() + PATIENCE
         while self.target.progress()[1] < number and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def record(self, since: int, chat: int) -> Record | None:
-        """What the target knows of one chat, once that is over; None when it never came."""
+        """The target's record of one chat, once that has ended; None when it never arrived."""
         deadline = time.monotonic() + PATIENCE
         while True:
             record = self.target.records(since).get(chat)

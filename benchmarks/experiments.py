@@ -1,6 +1,6 @@
-"""What is measured of each subject, one function for each experiment: a sample of its rows, in the unit of the row.
+"""The experiments with each subject: each function takes a sample of its rows, in the unit of the row.
 
-:raises DoesNotApply: (each of them) the figure means nothing for this subject.
+:raises DoesNotApply: (each of them) the figure has no meaning for this subject.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 US, MS = 1_000, 1_000_000  # nanoseconds
 
-#: Chats that stand in line together, and microseconds between two requests of one client.
+#: Chats that are queued together, and microseconds between two requests of one client.
 LINE, GAP = 8, 2_000
 
 
 def first_token(bench: Bench, subject: Running) -> Samples:
-    """From the request to the first byte of the body, one client after the other's answer, on one connection."""
+    """From the request to the first byte of the body, one request after the other on one connection."""
     plan = [Ask(wait_us=GAP, lines=2) for _ in range(bench.sizes.first_tokens)]
     answers = bench.ask(subject, plan).values()
     return {"first token": median((answer.first - answer.sent) / US for answer in answers)}
@@ -37,7 +37,7 @@ def first_token(bench: Bench, subject: Running) -> Samples:
 def _line_cost(bench: Bench, subject: Running, pace_ms: int, window: float) -> float:
     """CPU of the subject between two lines in the middle of one stream, in microseconds for each line."""
     if subject.pid is None:
-        raise DoesNotApply("nothing between")
+        raise DoesNotApply("no proxy")
     if not machine.COUNTS:
         raise DoesNotApply("needs Linux's /proc")
     before = max(3, 20 // pace_ms)
@@ -67,13 +67,13 @@ def line_20ms(bench: Bench, subject: Running) -> Samples:
 
 
 def _gaps(records: list[Record]) -> list[float]:
-    """Milliseconds that the target had nothing to do between chats; negative where two overlapped."""
+    """Milliseconds that the target was idle between chats; negative where two overlapped."""
     in_order = sorted(records, key=lambda record: record.whole)
     return [(after.whole - before.over) / MS for before, after in pairwise(in_order)]
 
 
 def idle(bench: Bench, subject: Running) -> Samples:
-    """The target's idle time between two chats that both stand in line."""
+    """The target's idle time between two queued chats."""
     gaps: list[float] = []
     for _ in range(bench.sizes.bursts):
         since = bench.seen()
@@ -87,24 +87,24 @@ def idle(bench: Bench, subject: Running) -> Samples:
 
 
 def leave_line(bench: Bench, subject: Running) -> Samples:
-    """One client has its turn, one leaves the line behind it, one waits behind that one."""
+    """One client has the turn, the next in the queue leaves, and a third waits behind that one."""
     seen, gaps = 0, []
     for _ in range(bench.sizes.leavers):
         since = bench.seen()
-        having = Ask(first_us=150_000)
+        running = Ask(first_us=150_000)
         leaving = Ask(slot=1, wait_us=30_000, first_us=300_000, leave="t60000")
         waiting = Ask(slot=2, wait_us=60_000)
-        bench.ask(subject, [having, leaving, waiting])
+        bench.ask(subject, [running, leaving, waiting])
         records = bench.target.records(since)
-        if records[waiting.id].whole < records[having.id].end:
+        if records[waiting.id].whole < records[running.id].end:
             raise DoesNotApply("no queue")
         seen += leaving.id in records
-        gaps.append((records[waiting.id].whole - records[having.id].end) / MS)
+        gaps.append((records[waiting.id].whole - records[running.id].end) / MS)
     return {"left in line, seen": seen, "left in line, idle": median(gaps)}
 
 
 def _freed(bench: Bench, subject: Running, chat: Callable[[], Ask]) -> float:
-    """Milliseconds from a client's leaving to its connection's end at the target; endless if the target went on to the last line."""
+    """Milliseconds from a client's leaving to the end of its connection at the target; infinite if the target went on to the last line."""
     took = []
     for _ in range(bench.sizes.leavers):
         since = bench.seen()
@@ -112,8 +112,8 @@ def _freed(bench: Bench, subject: Running, chat: Callable[[], Ask]) -> float:
         left = bench.ask(subject, [ask])[ask.id].end
         record = bench.record(since, ask.id)
         if record is None:
-            bench.problem(subject, "a chat was not at the target when its client left, 100 ms after asking")
-            raise DoesNotApply("came too late")
+            bench.problem(subject, "a chat had not reached the target when its client left, 100 ms after its request")
+            raise DoesNotApply("arrived too late")
         took.append((record.closed - left) / MS if record.closed else inf)
     return median(took)
 
@@ -129,12 +129,12 @@ def leave_stream(bench: Bench, subject: Running) -> Samples:
 
 
 def leave_unstreamed(bench: Bench, subject: Running) -> Samples:
-    """A client that asked for one whole object leaves before it."""
+    """A client that requested an unstreamed answer leaves before it."""
     return {"left unstreamed": _freed(bench, subject, lambda: Ask(first_us=700_000, stream=False, leave="t100000"))}
 
 
 def flat_out(bench: Bench, subject: Running) -> Samples:
-    """As fast as it goes: each line is one send of the target; target and client on one core, the subject on another."""
+    """Lines without a pause: each is one send of the target; target and client run on one core, the subject on another."""
     ask = Ask(lines=bench.sizes.flat_out)
     clients = bench.clients(subject, [Ask(wait_us=100_000, lines=2), ask])
     try:

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.hostile``: thousands of hostile connections beside one honest client of the same address.
+"""``python -m benchmarks.hostile``: thousands of hostile connections next to one honest client of the same address.
 
-Starts foreman in front of its simulator, opens the connections, opens each anew that foreman closes, and meanwhile asks
-for chats and for ``/healthz``. Exit status 1 when one of these was not answered, or foreman took more memory than allowed.
+Starts foreman in front of its simulator, opens the connections, reopens each that foreman closes, and meanwhile sends
+chats and ``GET /healthz``. Exit status 1 when one of these was not answered, or foreman used more memory than allowed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from attrs import define, field
 from benchmarks.processes import HOST, free_port
 
 FOREMAN = Path(sysconfig.get_path("scripts")) / "foreman"
-#: The first words of each kind of hostile connection, and what it says again and again after that.
+#: The first bytes of each kind of hostile connection, and what it sends repeatedly after that.
 KINDS: dict[str, tuple[bytes, bytes]] = {
     "idle": (b"", b""),
     "slow-head": (b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nX: ", b"x"),
@@ -42,9 +42,9 @@ KINDS: dict[str, tuple[bytes, bytes]] = {
     "keep-alive": (b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
     "unread": (b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5, b""),
 }
-#: How often each says something, in seconds.
+#: The interval at which each sends, in seconds.
 PACE = 5.0
-#: New connections in each round of 10 ms: an attack from everywhere at once would only fill the system's own queue.
+#: New connections in each round of 10 ms: more at once would only fill the backlog of the listening socket.
 AT_ONCE = 50
 
 
@@ -61,67 +61,67 @@ class Hostile:
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
 
     def run(self) -> None:
-        """Keep ``count`` connections open until it is over."""
-        spoken_at = time.monotonic()
+        """Keep ``count`` connections open until ``over`` is set."""
+        sent_at = time.monotonic()
         while not self.over:
             for _ in range(min(AT_ONCE, self.count - len(self.open))):
-                self._open_one()
+                self._open_next()
             for key, _ in self._selector.select(0.01):
                 self._read(cast("socket.socket", key.fileobj))
-            if time.monotonic() - spoken_at > PACE:
-                spoken_at = time.monotonic()
-                for one, words in list(self.open.items()):
+            if time.monotonic() - sent_at > PACE:
+                sent_at = time.monotonic()
+                for connection, data in list(self.open.items()):
                     with suppress(BlockingIOError):
-                        self._say(one, words)
-        for one in self.open:
-            one.close()
+                        self._send(connection, data)
+        for connection in self.open:
+            connection.close()
 
-    def _open_one(self) -> None:
+    def _open_next(self) -> None:
         first, then = KINDS[self.kinds[self.opened % len(self.kinds)]]
         self.opened += 1
-        one = socket.socket()
-        one.setblocking(False)
+        connection = socket.socket()
+        connection.setblocking(False)
         with suppress(BlockingIOError):
-            one.connect((HOST, self.port))
-        self.open[one] = then
+            connection.connect((HOST, self.port))
+        self.open[connection] = then
         if first.startswith(b"GET /api/tags"):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         else:
-            self._selector.register(one, selectors.EVENT_READ)
-        # The handshake of this machine is done by now, or the queue is full: then it says nothing.
+            self._selector.register(connection, selectors.EVENT_READ)
+        # On loopback the handshake is done by now, or the backlog is full: then nothing is sent.
         with suppress(BlockingIOError):
-            self._say(one, first)
+            self._send(connection, first)
 
-    def _say(self, one: socket.socket, words: bytes) -> None:
+    def _send(self, connection: socket.socket, data: bytes) -> None:
         try:
-            if words:
-                one.send(words)
+            if data:
+                connection.send(data)
         except BlockingIOError:
             raise
         except OSError:
-            self._close(one)
+            self._close(connection)
 
-    def _read(self, one: socket.socket) -> None:
+    def _read(self, connection: socket.socket) -> None:
         try:
-            if one.recv(65536):
+            if connection.recv(65536):
                 return
         except BlockingIOError:
             return
         except OSError:
             pass
-        self._close(one)
+        self._close(connection)
 
-    def _close(self, one: socket.socket) -> None:
-        if self.open.pop(one, None) is not None:
+    def _close(self, connection: socket.socket) -> None:
+        if self.open.pop(connection, None) is not None:
             with suppress(KeyError):
-                self._selector.unregister(one)
-            one.close()
+                self._selector.unregister(connection)
+            connection.close()
 
 
 def ask(port: int, request: bytes) -> float:
-    """How long the answer to ``request`` takes to come whole, in seconds.
+    """How long the complete response to ``request`` takes, in seconds.
 
-    :raises OSError: when it does not come.
+    :raises OSError: there is no complete response, or its status is not 200.
     """
     began = time.monotonic()
     with socket.create_connection((HOST, port), timeout=10) as asking:
@@ -135,7 +135,7 @@ def ask(port: int, request: bytes) -> float:
 
 
 def peak_memory(pid: int) -> int:
-    """The most bytes of memory that the process has had."""
+    """The peak memory of the process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text("ascii")
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
 
@@ -156,7 +156,7 @@ def started(folder: Path, *command: str, **settings: str) -> Iterator[subprocess
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody answers there."""
+    """Wait until the port answers."""
     for _ in range(200):
         with suppress(OSError):
             ask(port, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -167,13 +167,13 @@ def wait_for(port: int) -> None:
 
 @click.command()
 @click.option("--connections", default=10_000, show_default=True, help="Hostile connections at once.")
-@click.option("--seconds", default=20.0, show_default=True, help="How long to go on once all were opened.")
+@click.option("--seconds", default=20.0, show_default=True, help="How long to continue once all have been opened.")
 @click.option(
-    "--kind", "kinds", type=click.Choice(list(KINDS)), multiple=True, help="What they do; default: all of it."
+    "--kind", "kinds", type=click.Choice(list(KINDS)), multiple=True, help="The kinds of connections; default: all."
 )
-@click.option("--memory", default=400, show_default=True, help="The most memory that foreman may take, in MB.")
+@click.option("--memory", default=400, show_default=True, help="The most memory that foreman may use, in MB.")
 def main(connections: int, seconds: float, kinds: tuple[str, ...], memory: int) -> None:
-    """Measure one honest client beside thousands of hostile connections."""
+    """Measure one honest client next to thousands of hostile connections."""
     failures: list[str] = []
     times: dict[str, list[float]] = {"chat": [], "/healthz": []}
     chat = json.dumps(

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.jobs``: what jobs cost, in rounds, beside the aims; ``… day``: a day's life in miniature."""
+"""``python -m benchmarks.jobs``: what jobs cost, in rounds, with the aims; ``… soak``: a soak test."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Sizes:
-    """How much is done for one sample of each kind."""
+    """The size of one sample of each kind."""
 
     enqueues: int = 8000
     plain: int = 1000
@@ -63,7 +63,7 @@ QUICK = Sizes(
 
 @define(eq=False)
 class Run:
-    """One run: the large databases are made once, when they are first needed."""
+    """One run: the large databases are made when they are first needed."""
 
     ground: Ground
     sizes: Sizes
@@ -72,10 +72,10 @@ class Run:
     problems: list[str] = Factory(list)
     _made: dict[str, Path] = Factory(dict)
 
-    def round(self, wanted: Sequence[str], say: Callable[[str], None]) -> None:
+    def round(self, names: Sequence[str], show: Callable[[str], None]) -> None:
         """Measure everything once."""
-        for name in wanted:
-            say(name)
+        for name in names:
+            show(name)
             watch = OtherLoad()
             try:
                 self.results.add(self._measure(name))
@@ -89,7 +89,7 @@ class Run:
         sizes, ground = self.sizes, self.ground
         match name:
             case "store":
-                # The rival runs just before and just after, so that whatever else the machine does hits both alike.
+                # The rival runs just before and just after, so that other load affects both alike.
                 before = self._child("rival", sizes.plain)
                 found = self._child("enqueues", sizes.enqueues)
                 after = self._child("rival", sizes.plain)
@@ -115,7 +115,7 @@ class Run:
                 return jobs_http.start(ground, self.database(sizes.large, mixed=True), sizes.log)
 
     def database(self, rows: int, *, mixed: bool = False) -> Path:
-        """One with so many jobs: all of them queued, or the last tenth."""
+        """A database with so many jobs: all of them queued, or only the last tenth."""
         name = f"{rows}-{'mixed' if mixed else 'queued'}"
         if name not in self._made:
             self._made[name] = self.ground.folder / f"{name}.db"
@@ -143,13 +143,15 @@ def _print_conditions(console: Console, run: Run, load: float) -> None:
 
 
 @click.group(invoke_without_command=True, help=__doc__)
-@click.option("--quick", is_flag=True, help="Tiny sizes, one round: shows that it works, proves nothing.")
+@click.option("--quick", is_flag=True, help="Tiny sizes, one round: a smoke test, no measurement.")
 @click.option("--only", multiple=True, metavar="NAME", help=f"Only this (repeatable): {', '.join(EXPERIMENTS)}.")
-@click.option("--rounds", type=click.IntRange(1), help="How often all is measured; 3, or 1 with --quick.")
-@click.option("--rows", type=click.IntRange(100), help="How many jobs a large store has; a million.")
-@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="For the databases; a temporary one.")
+@click.option("--rounds", type=click.IntRange(1), help="The number of rounds; 3, or 1 with --quick.")
+@click.option("--rows", type=click.IntRange(100), help="How many jobs a large store has; default: a million.")
 @click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every value here, too."
+    "--folder", type=click.Path(file_okay=False, path_type=Path), help="For the databases; default: a temporary folder."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write every value to this file."
 )
 @click.pass_context
 def main(
@@ -162,7 +164,7 @@ def main(
     folder: Path | None,
     json_file: Path | None,
 ) -> None:
-    """Run it; exit 1 when anything went wrong, 2 when nothing can be measured."""
+    """Run the benchmarks; exit status 1 after any problem, 2 when nothing can be measured."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if context.invoked_subcommand is not None:
         return
@@ -171,7 +173,7 @@ def main(
     cc = programs.compiler()
     if cc is None:
         raise click.UsageError(
-            "no C compiler (cc, gcc, clang): nothing is measured, for a client in Python measures itself"
+            "no C compiler (cc, gcc, clang): nothing is measured, since a client in Python would measure itself"
         )
     sizes = QUICK if quick else Sizes()
     if rows is not None:

@@ -1,4 +1,4 @@
-"""The daemon as it is measured: started in a folder of its own, asked, killed, and looked at from outside."""
+"""The measured daemon: started in its own folder, queried over HTTP, and observed through /proc."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ if TYPE_CHECKING:
 
 @define(eq=False)
 class Daemon:
-    """A foreman that runs.
+    """A running foreman.
 
-    :ivar database: the file of its jobs; :ivar took: seconds from its start to its first answer.
+    :ivar database: of its jobs; :ivar log: its output; :ivar took: seconds from its start to its first answer.
     """
 
     pid: int
     port: int
     database: Path
-    said: Path
+    log: Path
     took: float = 0.0
     _late: Path = field(factory=Path)
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """The status and the JSON of one answer, on a connection of its own."""
+        """The status and the JSON of one response, on a new connection."""
         return ask(self.port, method, path, body)
 
     def lateness(self) -> list[float]:
-        """How late its reactor was since this was asked the last time, in seconds."""
+        """The latencies of its reactor since the last call, in seconds."""
         self._late.unlink(missing_ok=True)
         os.kill(self.pid, signal.SIGUSR1)
-        over = time.monotonic() + 10
-        while not self._late.exists() and time.monotonic() < over:
+        deadline = time.monotonic() + 10
+        while not self._late.exists() and time.monotonic() < deadline:
             time.sleep(0.005)
-        return [float(one) for one in json.loads(self._late.read_text())]
+        return [float(late) for late in json.loads(self._late.read_text())]
 
     def quiet(self) -> None:
-        """Wait until it does nothing: a large file is looked through when it is opened; not longer than two minutes."""
-        over, calm = time.monotonic() + 120, 0
-        while calm < 3 and time.monotonic() < over:
+        """Wait until it is idle, at most two minutes: a large database is checked after it was opened."""
+        deadline, calm = time.monotonic() + 120, 0
+        while calm < 3 and time.monotonic() < deadline:
             before = machine.cpu_ns([self.pid])
             time.sleep(0.1)
-            # The clock that is watched takes a little itself.
+            # The timer that measures the latency uses a little itself.
             calm = calm + 1 if machine.cpu_ns([self.pid]) - before < 15_000_000 else 0
 
 
@@ -66,30 +66,30 @@ def running(
     every: float = 0.0,
     database: Path | None = None,
 ) -> Iterator[Daemon]:
-    """foreman in front of the port ``target``, ready to answer; ``settings`` by the names of its variables."""
-    port, late, said = free_port(), folder / "late.json", folder / "foreman.log"
+    """foreman in front of the port ``target``, ready to answer; ``settings`` by name."""
+    port, late, log = free_port(), folder / "late.json", folder / "foreman.log"
     database = database or folder / "foreman.db"
-    told = {
+    variables = {
         "listen": f"tcp:{port}:interface={HOST}",
         "target_url": f"http://{HOST}:{target}",
         "db_path": str(database),
         "max_jobs": "100000000",
         "disk_reserve": "1",
     } | dict(settings or {})
-    environment = {f"FOREMAN_{name.upper()}": text for name, text in told.items()}
+    environment = {f"FOREMAN_{name.upper()}": text for name, text in variables.items()}
     command = [sys.executable, "-m", "benchmarks.jobs_launch", str(late), str(every)]
     began = time.monotonic()
-    with process(command, said, environment) as child:
-        wait_until_ready(child, port, "/healthz", said)
-        yield Daemon(child.pid, port, database, said, time.monotonic() - began, late)
+    with process(command, log, environment) as child:
+        wait_until_ready(child, port, "/healthz", log)
+        yield Daemon(child.pid, port, database, log, time.monotonic() - began, late)
 
 
 @contextmanager
 def simulator(folder: Path) -> Iterator[int]:
-    """The built-in simulator, as fast as it goes; its port."""
-    port, said = free_port(), folder / "simulator.log"
+    """Run the built-in simulator without delays; its port."""
+    port, log = free_port(), folder / "simulator.log"
     options = ["--listen", f"{HOST}:{port}", "--rate", "0", "--load-time", "0s"]
     command = [sys.executable, "-c", "from foreman.cli.main import main; main()", "simulate", *options]
-    with process(command, said) as child:
-        wait_until_ready(child, port, "/api/version", said)
+    with process(command, log) as child:
+        wait_until_ready(child, port, "/api/version", log)
         yield port

@@ -1,4 +1,4 @@
-"""Databases with as many jobs as one likes, written quickly through the schema, and what a crash leaves beside them."""
+"""Makes databases with any number of jobs, by writing the tables directly, and the logs that a crash leaves next to them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from foreman.store.sqlite.statements.rows import group_key_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Twelve models, one of which the target has; a claim looks at the head of each.
+#: Twelve models, one of which the target has; a claim reads the first job of each.
 MODELS = (MODEL, *(f"model-{number:02d}:latest" for number in range(11)))
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-#: How many rows go through one statement.
+#: How many rows one statement writes.
 BATCH = 20_000
-#: A job every so many milliseconds, the last of them now.
+#: The milliseconds between two jobs; the last is made now.
 STEP = 20
 ANSWER = b'{"model":"bench:latest","message":{"role":"assistant","content":"Because of the air."},"done":true}'
 _ENDINGS = ("succeeded",) * 8 + ("failed", "cancelled")
 
 
 def payload(number: int = 0, lines: int = 1) -> dict[str, Any]:
-    """A chat of about 600 bytes that the target answers at once, in so many lines."""
+    """A chat of about 600 bytes, which the target answers at once in so many lines."""
     words = "Why is the sky blue, and why is it red in the evening? Say it in a few words, for a child of six years. "
     return {
         "model": MODEL,
@@ -47,21 +47,21 @@ def payload(number: int = 0, lines: int = 1) -> dict[str, Any]:
 
 
 def payload_bytes(number: int = 0) -> bytes:
-    """The same as it is sent."""
+    """The same, encoded."""
     return json.dumps(payload(number)).encode()
 
 
 def id_of(moment: int, number: int) -> str:
-    """The id of a job made at ``moment``, in milliseconds since the epoch: as a ULID, but counted and not random."""
+    """The id of a job made at ``moment``, in milliseconds since the epoch: a ULID with a counter in place of the random part."""
     time_part = "".join(ALPHABET[moment >> shift & 31] for shift in range(45, -1, -5))
     return f"{time_part}{number:016d}"
 
 
 def fill(path: Path, rows: int, ended: int = 0) -> None:
-    """Make a database with ``rows`` jobs, of which the first ``ended`` have ended and the rest is queued."""
+    """Make a database with ``rows`` jobs; the first ``ended`` have ended, the others are queued."""
     opened = opening.open_database(path, str(ULID()), int(time.time() * 1000))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        # Nobody needs it if this ends half way.
+        # A database that is only half made is never used.
         for pragma in ("journal_mode = DELETE", "journal_mode = OFF", "synchronous = OFF", "cache_size = -200000"):
             connection.execute(f"PRAGMA {pragma}").fetchone()
         find = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
@@ -120,22 +120,22 @@ def _jobs(ids: dict[int, str], began: int, ended: int, fingerprint: str) -> Iter
 
 
 def copy(source: Path, to: Path) -> Path:
-    """Copy a database that nobody uses."""
+    """Copy a database that is not open."""
     shutil.copyfile(source, to)
     return to
 
 
 def crash(path: Path, log_bytes: int) -> int:
-    """Let a process write until its log has ``log_bytes`` that are not in the database, with jobs running, and kill it.
+    """Let a process write until its log holds ``log_bytes``, with running jobs, and kill it.
 
-    :return: how large the log is then.
+    :return: the size of the log.
     """
     subprocess.run([sys.executable, "-m", "benchmarks.jobs_fill", str(path), str(log_bytes)], check=False)
     return log_of(path).stat().st_size
 
 
 def log_of(path: Path) -> Path:
-    """The log of changes beside a database."""
+    """The write-ahead log of a database."""
     return path.with_name(f"{path.name}-wal")
 
 
@@ -152,7 +152,7 @@ def _write_and_die(path: Path, log_bytes: int) -> None:
     (most,) = connection.execute("SELECT max(rowid) FROM payloads").fetchone()
     at = 0
     while log_of(path).stat().st_size < log_bytes and at < most:
-        # SQLite leaves a page alone that would become what it is.
+        # SQLite does not write a page that does not change.
         connection.execute("UPDATE payloads SET stream = 1 - stream WHERE rowid BETWEEN ? AND ?", (at, at + 2000))
         at += 2000
     os.kill(os.getpid(), signal.SIGKILL)

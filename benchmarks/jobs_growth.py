@@ -1,4 +1,4 @@
-"""Whether a daemon grows: what is seen of it every second, and the straight line that fits it best."""
+"""Whether a daemon grows: samples of its files, memory and descriptors, and the straight line that fits them best."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 #: By how much the fitted line may rise from its beginning to its end, as a share of the median.
 GROWTH = 0.10
-#: What is looked at begins after this share of the time.
+#: The share of the time that is ignored at the beginning.
 SETTLED = 1 / 3
 
 
 @frozen
 class Sample:
-    """One look.
+    """One sample.
 
-    :ivar at: seconds since the beginning; the rest in MB, but for the number of descriptors.
+    :ivar at: seconds since the beginning. The others are in MB, except the number of descriptors.
     """
 
     at: float
@@ -36,13 +36,13 @@ class Sample:
     descriptors: float
 
     def words(self) -> str:
-        """In a line."""
+        """As one line."""
         return f"{self.database:.1f} MB, log {self.log:.1f} MB, memory {self.memory:.1f} MB, {self.descriptors:.0f} descriptors"
 
 
 @frozen
 class Measure:
-    """One figure over the time after it has settled; ``rise``: of the fitted line from beginning to end."""
+    """One figure after the settling time; ``rise`` is that of the fitted line from beginning to end."""
 
     name: str
     at_first: float
@@ -54,14 +54,14 @@ class Measure:
 
     @property
     def flat(self) -> bool:
-        """Whether it does not grow. What becomes less is flat too."""
+        """Whether it does not grow; a decreasing figure is flat, too."""
         return self.rise <= GROWTH * self.middle
 
 
-def look(pid: int, database: Path, at: float) -> Sample:
-    """See how the daemon is.
+def take_sample(pid: int, database: Path, at: float) -> Sample:
+    """Take a sample of a daemon.
 
-    :raises OSError: when it is gone.
+    :raises OSError: it has ended.
     """
     status = (PROC / str(pid) / "status").read_text("ascii")
     (resident,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
@@ -71,14 +71,14 @@ def look(pid: int, database: Path, at: float) -> Sample:
 
 
 def slope(at: Sequence[float], values: Sequence[float]) -> float:
-    """By how much the values rise in a unit of ``at``, by least squares."""
+    """The slope of the values over ``at``, by least squares."""
     middle_at, middle = fmean(at), fmean(values)
-    width = sum((one - middle_at) ** 2 for one in at)
+    width = sum((x - middle_at) ** 2 for x in at)
     return sum((x - middle_at) * (y - middle) for x, y in zip(at, values, strict=True)) / width if width else 0.0
 
 
 def measures(samples: Sequence[Sample]) -> list[Measure]:
-    """Every figure after the first third of the time; none where there is too little to tell."""
+    """Every figure after the first third of the time; none without samples."""
     if not samples:
         return []
     settled = [sample for sample in samples if sample.at >= SETTLED * samples[-1].at]
@@ -106,14 +106,14 @@ def table(found: Sequence[Measure]) -> Table:
     for name in ("after the first third", "at first", "median", "min–max", "max/min", "a minute", ""):
         drawn.add_column(name, justify="right" if name else "left", no_wrap=True)
     titles = {"database": "database, MB", "log": "log, MB", "memory": "memory, MB", "descriptors": "descriptors"}
-    for one in found:
+    for measure in found:
         drawn.add_row(
-            titles[one.name],
-            f"{one.at_first:.1f}",
-            f"{one.middle:.1f}",
-            f"{one.least:.1f}–{one.most:.1f}",
-            f"{one.most / one.least:.2f}" if one.least else "–",
-            f"{one.a_minute:+.2f}",
-            "flat" if one.flat else "grows",
+            titles[measure.name],
+            f"{measure.at_first:.1f}",
+            f"{measure.middle:.1f}",
+            f"{measure.least:.1f}–{measure.most:.1f}",
+            f"{measure.most / measure.least:.2f}" if measure.least else "–",
+            f"{measure.a_minute:+.2f}",
+            "flat" if measure.flat else "grows",
         )
     return drawn

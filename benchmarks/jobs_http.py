@@ -1,4 +1,4 @@
-"""What is measured of the daemon: jobs handed over by HTTP, a chat beside them, looks at a large store, and its start."""
+"""Experiments with the daemon: jobs submitted over HTTP, chats at the same time, reads of a large store, and the start."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 #: Jobs in one array, and arrays at once.
 ARRAY, ARRAYS_AT_ONCE = 100, 4
-#: Clients that keep a pace together; seconds after which a client gives up.
+#: Clients that share a rate of requests; seconds after which a client gives up.
 PACERS, PATIENCE = 50, 120
-#: Microseconds after which a chat counts as one without end.
+#: The duration of a chat that outlasts every experiment, in microseconds.
 LONG = 600_000_000
 
 _ids = count(1_000_000)
 
 
 class WentWrong(Exception):
-    """An answer was not as it should be; the text says how."""
+    """An answer was wrong; the text says how."""
 
 
 @frozen(kw_only=True)
@@ -54,7 +54,7 @@ class Request:
 
 @frozen
 class Ground:
-    """What every measurement stands on.
+    """What all experiments share.
 
     :ivar client: the client program; :ivar folder: for files of this run.
     """
@@ -64,19 +64,19 @@ class Ground:
     folder: Path
 
     def ask(self, daemon: Daemon, plan: Sequence[Request | Ask]) -> list[Answer]:
-        """Carry out a plan to its end; every answer is a good one.
+        """Execute a plan to its end, and check every answer.
 
-        :raises WentWrong: when one is not.
+        :raises WentWrong: an answer is wrong.
         """
         return good(self.clients(daemon, plan).answers())
 
     def clients(self, daemon: Daemon, plan: Sequence[Request | Ask]) -> Clients:
-        """Begin to carry out a plan."""
+        """Start to execute a plan."""
         return Clients.start(self.client, daemon.port, plan, PATIENCE)
 
     @contextmanager
     def busy(self, daemon: Daemon) -> Iterator[None]:
-        """Meanwhile somebody's endless chat has the turn, so that jobs stay where they are."""
+        """Meanwhile an endless chat holds the turn, so that jobs stay queued."""
         chat = self.clients(daemon, [Ask(first_us=LONG)])
         try:
             chat.all_sent()
@@ -96,9 +96,9 @@ class Ground:
 
 
 def good(answers: dict[int, Answer]) -> list[Answer]:
-    """The answers, when each is whole and says 200 or 201."""
+    """The answers, if each is complete and has status 200 or 201."""
     for answer in answers.values():
-        # The client program takes every status but 200 for a refusal.
+        # The client program reports every status but 200 as refused.
         if answer.status not in {200, 201} or answer.outcome not in {"whole", "refused"}:
             raise WentWrong(f"an answer was {answer.outcome}, with status {answer.status}")
     return list(answers.values())
@@ -110,8 +110,8 @@ def took(answers: Sequence[Answer]) -> list[float]:
 
 
 def per_second(answers: Sequence[Answer], each: int = 1) -> float:
-    """How many went through in a second, from the first request to the last answer."""
-    return each * len(answers) * 1e9 / (max(one.end for one in answers) - min(one.sent for one in answers))
+    """How many were done per second, from the first request to the last answer."""
+    return each * len(answers) * 1e9 / (max(answer.end for answer in answers) - min(answer.sent for answer in answers))
 
 
 def job(lines: int = 1) -> str:
@@ -120,24 +120,26 @@ def job(lines: int = 1) -> str:
 
 
 def posts(number: int, together: int) -> list[Request]:
-    """So many jobs from so many clients, each handing over the next when the one before is accepted."""
-    return [Request(path="/jobs", body=job(), slot=one % together) for one in range(number)]
+    """So many jobs from so many clients, each submitting the next when the one before is accepted."""
+    return [Request(path="/jobs", body=job(), slot=index % together) for index in range(number)]
 
 
 def paced(number: int, a_second: int, clients: int = PACERS) -> list[Request]:
-    """So many jobs at a pace, unless they are taken more slowly."""
+    """So many jobs at a fixed rate, unless they are accepted more slowly."""
     gap = 1_000_000 * clients // a_second
     return [
-        Request(path="/jobs", body=job(), slot=one % clients, wait_us=gap if one >= clients else gap * one // clients)
-        for one in range(number)
+        Request(
+            path="/jobs", body=job(), slot=index % clients, wait_us=gap if index >= clients else gap * index // clients
+        )
+        for index in range(number)
     ]
 
 
 def enqueues(ground: Ground, number: int) -> Samples:
-    """Jobs over HTTP, one by one, many at once, in arrays, and at a pace; and how late the reactor was."""
+    """Submit jobs one by one, concurrently, in arrays, and at a fixed rate, and measure the latency of the reactor."""
     samples = Samples()
     with ground.foreman() as daemon, ground.busy(daemon):
-        ground.ask(daemon, posts(number // 4, 64))  # nobody is measured cold
+        ground.ask(daemon, posts(number // 4, 64))  # nothing is measured cold
         daemon.lateness()
         time.sleep(1)
         samples |= stalls("stall, idle daemon", daemon.lateness())
@@ -149,7 +151,7 @@ def enqueues(ground: Ground, number: int) -> Samples:
             samples |= {f"post {together} cpu": cpu / len(answers) / 1000}
         samples |= stalls("stall, posts flat out", daemon.lateness())
         array = f"[{','.join([job()] * ARRAY)}]"
-        plan = [Request(path="/jobs", body=array, slot=one % ARRAYS_AT_ONCE) for one in range(number // 50)]
+        plan = [Request(path="/jobs", body=array, slot=index % ARRAYS_AT_ONCE) for index in range(number // 50)]
         answers = ground.ask(daemon, plan)
         samples |= {"post arrays": per_second(answers, ARRAY), **spread("post arrays", took(answers))}
         samples |= stalls("stall, arrays flat out", daemon.lateness())
@@ -160,11 +162,11 @@ def enqueues(ground: Ground, number: int) -> Samples:
 
 
 def chats(ground: Ground, number: int) -> Samples:
-    """A chat's first token with nothing else to do, and with jobs that come at 200 a second and always have one that runs."""
+    """The time to a chat's first token, alone, and while 200 jobs a second arrive and one is always running."""
     plan = [Ask(wait_us=20_000, lines=2) for _ in range(number)]
     with ground.foreman() as daemon:
         ground.ask(daemon, plan[:20])
-        alone = [(one.first - one.sent) / 1e9 for one in ground.ask(daemon, plan[20:])]
+        alone = [(answer.first - answer.sent) / 1e9 for answer in ground.ask(daemon, plan[20:])]
         stock = f"[{','.join([job()] * 1000)}]"
         ground.ask(daemon, [Request(path="/jobs", body=stock) for _ in range(1 + number // 50)])
         jobs = ground.clients(daemon, paced(200 * 60, 200))
@@ -172,31 +174,32 @@ def chats(ground: Ground, number: int) -> Samples:
             time.sleep(0.5)
             began, done = time.monotonic(), ground.target.progress()[0]
             beside = [
-                (one.first - one.sent) / 1e9 for one in ground.ask(daemon, [Ask(wait_us=20_000, lines=2) for _ in plan])
+                (answer.first - answer.sent) / 1e9
+                for answer in ground.ask(daemon, [Ask(wait_us=20_000, lines=2) for _ in plan])
             ]
             ran = (ground.target.progress()[0] - done - len(plan)) / (time.monotonic() - began)
             left = daemon.ask("GET", "/jobs?state=queued&limit=1")[1]["jobs"]
         finally:
             jobs.stop()
     if not left:
-        raise WentWrong("the jobs ran out while a chat's first token was measured beside them")
+        raise WentWrong("no jobs were left while the time to a chat's first token was measured")
     more = percentile(beside, 0.5) / percentile(alone, 0.5)
     return {**spread("chat alone", alone), **spread("chat beside jobs", beside), "chat ratio": more, "jobs beside": ran}
 
 
 def looks(ground: Ground, number: int, database: Path) -> Samples:
-    """Pages and jobs of a large store over HTTP."""
+    """Read pages and jobs of a large store over HTTP."""
     chance, samples = random.Random(1), Samples()
     with ground.foreman(database) as daemon, ground.busy(daemon):
         daemon.quiet()
         step = daemon.ask("GET", "/jobs?state=succeeded&limit=200")[1]["jobs"]
-        ids = [one["id"] for one in step]
+        ids = [job["id"] for job in step]
         ends = [f"{int(time.time() * 1000) - chance.randrange(18_000_000)}" for _ in range(number)]
         middles = [jobs_fill.id_of(int(end), 0) for end in ends]
         kinds = {
             "GET first page": ["/jobs"] * number,
-            "GET middle page": [f"/jobs?before={one}" for one in middles],
-            "GET page of a state": [f"/jobs?state=failed&before={one}" for one in middles],
+            "GET middle page": [f"/jobs?before={middle}" for middle in middles],
+            "GET page of a state": [f"/jobs?state=failed&before={middle}" for middle in middles],
             "GET job": [f"/jobs/{chance.choice(ids)}" for _ in range(number)],
         }
         for name, paths in kinds.items():
@@ -205,7 +208,7 @@ def looks(ground: Ground, number: int, database: Path) -> Samples:
 
 
 def start(ground: Ground, database: Path, log_bytes: int) -> Samples:
-    """From the start after a crash, with a large log that is not in the database, to the first answer."""
+    """The time from the start after a crash, with a large log, to the first answer."""
     left = jobs_fill.crash(database, log_bytes)
     with ground.foreman(database) as daemon:
         seconds = daemon.took

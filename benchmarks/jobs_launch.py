@@ -1,7 +1,7 @@
-"""foreman as it is, with a clock in its reactor that is watched: ``python -m benchmarks.jobs_launch FILE EVERY``.
+"""The unchanged foreman, with a measurement of its reactor's latency: ``python -m benchmarks.jobs_launch FILE EVERY``.
 
-How late that clock was, in seconds, goes to FILE as JSON whenever SIGUSR1 asks. EVERY is how often foreman keeps its store
-small, in seconds, for a day in a few minutes; 0 leaves that as it is. The settings are those of the environment.
+At each SIGUSR1 the latencies of a timer in its reactor, in seconds, are written to FILE as JSON. EVERY is the interval of
+foreman's housekeeping in seconds, for a soak test of minutes; 0 leaves the default. The settings are those of the environment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.signal_dump import answer_signals
+from benchmarks.signal_dump import dump_on_signal
 from foreman.cli.ui.setting_options import choose_reactor, configure
 
 
@@ -28,7 +28,7 @@ def main(file: Path, every: float) -> None:
     if every:
         retention.EVERY = every
     reactor.callWhenRunning(ticker.start)
-    answer_signals(file, ticker.take)
+    dump_on_signal(file, ticker.take)
     run(config)
 
 

@@ -1,4 +1,4 @@
-"""From what was measured to figures: percentiles, and how late a reactor is."""
+"""Percentiles, and the latency of a reactor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Samples = dict[str, float]
-#: Seconds between two looks whether the reactor is late.
+#: The interval at which the latency of the reactor is measured, in seconds.
 TICK = 0.005
 
 
@@ -25,12 +25,12 @@ def spread(name: str, seconds: Sequence[float]) -> Samples:
 
 
 def stalls(name: str, late: Sequence[float]) -> Samples:
-    """How late the reactor was, in milliseconds."""
+    """The latency of the reactor, in milliseconds."""
     return {**spread(name, late), f"{name} max": 1000 * max(late)}
 
 
 class Ticker:
-    """How late the reactor is, looked at every few milliseconds."""
+    """Measures how late a timer of the reactor is, every few milliseconds."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -38,7 +38,7 @@ class Ticker:
         self._due = 0.0
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the timer."""
         self._due = time.monotonic() + TICK
         self._reactor.callLater(TICK, self._tick)
 
@@ -47,6 +47,6 @@ class Ticker:
         self.start()
 
     def take(self) -> list[float]:
-        """What has been seen since the last time."""
+        """The latencies since the last call, in seconds."""
         late, self._late = self._late, []
         return late

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
 reactor: Any = installed
-#: Nobody is refused because so many wait.
-MOST = 1_000_000_000
+#: So high that no job is refused because the queue is full.
+MAX_JOBS = 1_000_000_000
 
 
 def new_job(number: int = 0) -> NewJob:
@@ -55,7 +55,7 @@ def new_job(number: int = 0) -> NewJob:
 
 
 async def at_once(count: int, together: int, do: Callable[[], Awaitable[object]]) -> tuple[float, list[float]]:
-    """Do something ``count`` times, ``together`` at a time: seconds in all, and of each."""
+    """Do something ``count`` times, ``together`` at a time; return the seconds in all, and of each."""
     took: list[float] = []
     begun = 0
 
@@ -73,22 +73,22 @@ async def at_once(count: int, together: int, do: Callable[[], Awaitable[object]]
 
 
 async def quiet() -> None:
-    """Wait until this process does nothing: a large file is looked through when it is opened; not longer than a minute."""
-    over, calm = time.monotonic() + 60, 0
-    while calm < 3 and time.monotonic() < over:
+    """Wait until this process is idle, at most a minute: a large database is checked after it was opened."""
+    deadline, calm = time.monotonic() + 60, 0
+    while calm < 3 and time.monotonic() < deadline:
         before = machine.cpu_ns([os.getpid()])
         await deferLater(reactor, 0.1)
         calm = calm + 1 if machine.cpu_ns([os.getpid()]) - before < 10_000_000 else 0
 
 
-# what is measured
+# the experiments
 
 
 async def enqueues(store: Store, count: int) -> Samples:
-    """Jobs handed over one by one, 64 and 256 at a time, and how late the reactor was meanwhile."""
+    """Submit jobs one by one, 64 and 256 at a time, and measure the latency of the reactor."""
     ticker, samples = Ticker(reactor), Samples()
     ticker.start()
-    await at_once(count // 4, 64, lambda: store.enqueue([new_job()]))  # nobody is measured cold
+    await at_once(count // 4, 64, lambda: store.enqueue([new_job()]))  # nothing is measured cold
     await deferLater(reactor, 1)
     ticker.take()
     await deferLater(reactor, 1)
@@ -108,7 +108,7 @@ async def enqueues(store: Store, count: int) -> Samples:
 
 
 async def claims(store: Store, count: int) -> Samples:
-    """Taking jobs, and ending each so that the next is a new one."""
+    """Claim jobs, and end each, so that the next claim takes another one."""
     await quiet()
     took = []
     answer = Artifact("response", "application/json", b"{}" * 400)
@@ -122,25 +122,25 @@ async def claims(store: Store, count: int) -> Samples:
 
 
 async def looks(store: Store, count: int) -> Samples:
-    """Pages, jobs and places in a large store; chosen by chance, the same in each run."""
+    """Read pages, jobs and places in the queue of a large store; chosen at random, but the same in each run."""
     await quiet()
-    chance, samples = random.Random(1), Samples()
-    ids = [job.id for before in _middles(chance, 200) for job in await store.page(Filter(), before, 1)]
+    rng, samples = random.Random(1), Samples()
+    ids = [job.id for before in _middles(rng, 200) for job in await store.page(Filter(), before, 1)]
     queued = [job.id for job in await store.page(Filter(states=("queued",)), None, 200)]
     first = await store.first("gate", lambda _: 0)
     kinds: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
         "first page": lambda: store.page(Filter(), None, 51),
-        "middle page": lambda: store.page(Filter(), chance.choice(ids), 51),
-        "page of a state": lambda: store.page(Filter(states=("failed",)), chance.choice(ids), 51),
+        "middle page": lambda: store.page(Filter(), rng.choice(ids), 51),
+        "page of a state": lambda: store.page(Filter(states=("failed",)), rng.choice(ids), 51),
         "page of what is active": lambda: store.page(Filter(states=("scheduled", "queued", "running")), None, 51),
-        "page of a model": lambda: store.page(Filter(model=chance.choice(MODELS)), chance.choice(ids), 51),
-        "page of an owner": lambda: store.page(Filter(owner="user3"), chance.choice(ids), 51),
+        "page of a model": lambda: store.page(Filter(model=rng.choice(MODELS)), rng.choice(ids), 51),
+        "page of an owner": lambda: store.page(Filter(owner="user3"), rng.choice(ids), 51),
         "page of a state and a model": lambda: store.page(
-            Filter(states=("failed",), model=MODELS[5]), chance.choice(ids), 51
+            Filter(states=("failed",), model=MODELS[5]), rng.choice(ids), 51
         ),
         "page of metadata": lambda: store.page(Filter(metadata={"batch": "b7"}), None, 51),
-        "get": lambda: store.get(chance.choice(ids)),
-        "get, far back in the queue": lambda: store.get(chance.choice(queued)),
+        "get": lambda: store.get(rng.choice(ids)),
+        "get, far back in the queue": lambda: store.get(rng.choice(queued)),
         "get, next in the queue": lambda: store.get(first.id if first else ids[0]),
         "counts": store.counts,
     }
@@ -150,13 +150,13 @@ async def looks(store: Store, count: int) -> Samples:
     return samples
 
 
-def _middles(chance: random.Random, count: int) -> list[str]:
+def _middles(rng: random.Random, count: int) -> list[str]:
     now = int(time.time() * 1000)
-    return [str(ULID.from_timestamp((now - chance.randrange(1, 18_000_000)) / 1000)) for _ in range(count)]
+    return [str(ULID.from_timestamp((now - rng.randrange(1, 18_000_000)) / 1000)) for _ in range(count)]
 
 
 async def sizes(store: Store, count: int) -> Samples:
-    """Bytes on the disk and in the log for each job; a reader keeps the log from beginning anew, so that it can be measured."""
+    """Bytes on the disk and in the log for each job; an open read keeps the log from being restarted, so that it can be measured."""
     path = store.database.path
     with closing(sqlite3.connect(path)) as reader:
         reader.execute("BEGIN")
@@ -186,14 +186,14 @@ def rival(path: Path, count: int) -> Samples:
     for _ in range(count):
         at = time.monotonic()
         cursor.execute("BEGIN IMMEDIATE")
-        enqueue.enqueue(Transaction(cursor, int(time.time() * 1000)), [new_job()], [str(ULID())], MOST)
+        enqueue.enqueue(Transaction(cursor, int(time.time() * 1000)), [new_job()], [str(ULID())], MAX_JOBS)
         cursor.execute("COMMIT")
         took.append(time.monotonic() - at)
     return {"plain": count / (time.monotonic() - began), **spread("plain", took)}
 
 
 def main(name: str, path: Path, count: int) -> None:
-    """Open the store, measure, and say what came of it."""
+    """Open the store, run one experiment, and print its samples as JSON."""
     if name == "rival":
         opening.open_database(path, str(ULID()), int(time.time() * 1000)).lock.release()
         print(json.dumps(rival(path, count)))
@@ -207,7 +207,7 @@ def main(name: str, path: Path, count: int) -> None:
     async def work() -> None:
         database.start()
         try:
-            outcome.append(await measure(Store(database, ULID, MOST), count))
+            outcome.append(await measure(Store(database, ULID, MAX_JOBS), count))
         finally:
             await database.stop()
 

@@ -1,4 +1,4 @@
-"""The table of the jobs' figures: which there are, what is aimed at, and what came of it."""
+"""The table of the figures of jobs: the rows with their aims, and the results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _times(key: str, title: str, aims: tuple[Aim, ...] = ()) -> tuple[Row, Row]:
 
 def _stalls(key: str, title: str, aims: tuple[Aim, ...] = _STALL) -> tuple[Row, Row]:
     title = f"reactor late, {title}"
-    return Row(f"{key} p99", f"{title}, p99", "ms", aims, 2), Row(f"{key} max", f"{title}, most", "ms", (), 1)
+    return Row(f"{key} p99", f"{title}, p99", "ms", aims, 2), Row(f"{key} max", f"{title}, max", "ms", (), 1)
 
 
 ROWS = (
@@ -98,7 +98,7 @@ class Results:
     values: dict[str, list[float]] = Factory(dict)
 
     def add(self, samples: Samples) -> None:
-        """Keep what one experiment found in one round."""
+        """Add the samples of one experiment in one round."""
         for key, value in samples.items():
             self.values.setdefault(key, []).append(value)
 

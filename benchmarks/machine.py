@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PROC = Path("/proc")
 
-#: Whether CPU time and memory can be counted here.
+#: Whether CPU time and memory can be measured here.
 COUNTS = (PROC / "self/schedstat").exists() and (PROC / "self/smaps_rollup").exists()
 
 
@@ -44,7 +44,7 @@ def cpu_ns(pids: Iterable[int]) -> int:
 
 
 def private_bytes(pids: Iterable[int]) -> int:
-    """The memory that only these processes have, in bytes: what would come back if they ended."""
+    """The memory that only these processes have, in bytes: what would be freed if they ended."""
     kilobytes = 0
     for pid in pids:
         for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
@@ -79,7 +79,7 @@ def _allow(pids: Iterable[int], cores: set[int]) -> None:
 
 
 def _busy_ns() -> tuple[int, int]:
-    """What the whole machine has worked, and could have worked, since it started."""
+    """The busy and the total CPU time of the whole machine since it started."""
     user, nice, system, idle, iowait, irq, softirq, steal = (int(n) for n in (PROC / "stat").read_text().split()[1:9])
     busy = user + nice + system + irq + softirq + steal
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -98,7 +98,7 @@ class OtherLoad:
     _began: tuple[tuple[int, int], int] | None = field(factory=lambda: (_busy_ns(), _own_ns()) if COUNTS else None)
 
     def share(self) -> float | None:
-        """Between 0 and 1; None where it cannot be told."""
+        """Between 0 and 1; None when it cannot be measured."""
         if self._began is None:
             return None
         (busy, could), own = self._began

@@ -1,6 +1,6 @@
-"""A proxy as one would write it on the first evening with Klein and treq: the named rival of every run.
+"""A proxy as one would write it on the first evening with Klein and treq: a subject of every run.
 
-It forwards everything, lets chats through one at a time, and streams. Nothing in it is tuned, and it is not meant to be.
+It forwards everything, lets chats through one at a time, and streams. It is deliberately untuned.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Naive:
 
     @app.route("/<path:path>", methods=["GET", "HEAD", "POST", "DELETE"])
     async def forward(self, request: IRequest, path: str) -> None:
-        """Pass one request on; chats wait for each other."""
+        """Forward one request; chats wait for each other."""
         if path not in GATED:
             return await self._pass_on(request)
         await self._lock.acquire()

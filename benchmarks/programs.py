@@ -1,4 +1,4 @@
-"""The two ends of every measurement: the C programs ``target.c`` and ``client.c``, built, started and understood."""
+"""The C programs ``target.c`` and ``client.c``: built, started, and their output parsed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 MODEL = "bench:latest"
 
 _ids = count(1)
@@ -31,10 +31,10 @@ def compiler() -> str | None:
 def build(name: str, folder: Path, cc: str) -> Path:
     """Compile ``NAME.c`` into ``folder``; the program.
 
-    :raises subprocess.CalledProcessError: the compiler refused.
+    :raises subprocess.CalledProcessError: the compiler failed.
     """
     program = folder / name
-    subprocess.run([cc, "-O2", "-std=c11", "-o", str(program), str(HERE / f"{name}.c")], check=True)
+    subprocess.run([cc, "-O2", "-std=c11", "-o", str(program), str(FOLDER / f"{name}.c")], check=True)
     return program
 
 
@@ -47,9 +47,9 @@ class Planned(Protocol):
 
 @frozen(kw_only=True)
 class Ask:
-    """One request of a plan: a chat that says how the target shall answer it, or a GET where ``path`` is given.
+    """One request of a plan: a chat that tells the target how to answer it, or a GET when ``path`` is given.
 
-    Times are in microseconds. ``wait_us`` counts from the slot's answer before, or from the start. ``leave``: ``-``, ``tN``
+    Times are in microseconds. ``wait_us`` counts from the previous answer of the slot, or from the start. ``leave``: ``-``, ``tN``
     (after N us) or ``lN`` (after N lines).
     """
 
@@ -85,7 +85,7 @@ class Ask:
 
 @frozen
 class Answer:
-    """What a client saw; times in nanoseconds of CLOCK_MONOTONIC, 0 for what did not happen."""
+    """What a client observed; times in nanoseconds of CLOCK_MONOTONIC, 0 for what did not happen."""
 
     id: int
     outcome: str
@@ -99,7 +99,7 @@ class Answer:
 
 @frozen
 class Record:
-    """What the target saw of a chat; times as in ``TargetResponse``. ``closed``: the peer left before the end."""
+    """What the target observed of a chat; times as in ``Answer``. ``closed``: the peer left before the end."""
 
     id: int
     whole: int
@@ -116,7 +116,7 @@ class Record:
 
 @define(eq=False)
 class Target:
-    """The running target, and questions to it that no subject hears."""
+    """The running target, and queries to it that pass no subject."""
 
     pid: int
     port: int
@@ -125,13 +125,13 @@ class Target:
 
     @classmethod
     def start(cls, program: Path) -> Target:
-        """Start it on a port of its own choice."""
+        """Start it on a free port."""
         process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         port = int(cast("IO[str]", process.stdout).readline())
         return cls(process.pid, port, process, HTTPConnection("127.0.0.1", port, timeout=10))
 
     def stop(self) -> None:
-        """End it, and wait for that."""
+        """Kill it, and wait for its end."""
         self._connection.close()
         self._process.kill()
         self._process.communicate()
@@ -142,7 +142,7 @@ class Target:
         return int(chats), int(lines)
 
     def records(self, since: int) -> dict[int, Record]:
-        """What it knows of its chats, by id, the first ``since`` of them left out."""
+        """Its records of chats by id, without the first ``since``."""
         lines = self._get(f"/bench/records/{since}").splitlines()
         records = [Record(*map(int, line.split())) for line in lines]
         return {record.id: record for record in records}
@@ -154,14 +154,14 @@ class Target:
 
 @define(eq=False)
 class Clients:
-    """A running plan."""
+    """A plan that is being executed."""
 
     pid: int
     _process: subprocess.Popen[str]
 
     @classmethod
     def start(cls, program: Path, port: int, plan: Iterable[Planned], seconds: int = 30) -> Clients:
-        """Ask what ``plan`` says at ``port``; whatever is not answered after ``seconds`` is given up."""
+        """Send the requests of ``plan`` to ``port``; give up those that are not answered after ``seconds``."""
         process = subprocess.Popen(
             [program, str(port), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -170,15 +170,15 @@ class Clients:
         return cls(process.pid, process)
 
     def all_sent(self) -> None:
-        """Return when the last request has been sent, or never will be."""
+        """Return when the last request has been sent, or cannot be sent any more."""
         cast("IO[str]", self._process.stdout).readline()
 
     def leave(self) -> None:
-        """Make all of them hang up at once."""
+        """Let all clients close their connections at once."""
         self._process.send_signal(signal.SIGTERM)
 
     def answers(self) -> dict[int, Answer]:
-        """Wait for the end, and tell what each saw, by id."""
+        """Wait for the end; the answers by id."""
         try:
             out = cast("IO[str]", self._process.stdout).read()
             if self._process.wait() != 0:
@@ -190,7 +190,7 @@ class Clients:
         return {answer.id: answer for answer in answers}
 
     def stop(self) -> None:
-        """End it now, if it has not ended."""
+        """Kill it, if it has not ended."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

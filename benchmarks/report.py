@@ -1,4 +1,4 @@
-"""What was measured, as a table for people and as JSON for scripts."""
+"""The results as a table and as JSON, and the conditions of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Experiment, Row, Samples
 
-#: What ratios are taken to, and who has to meet the aims.
+#: The subjects to which ratios are taken, and the one that has to meet the aims.
 REFERENCES, OURS = ("nginx", "naive"), "foreman"
 #: The share of the CPU that other programs may use before a run is doubtful.
 MAX_OTHER_LOAD = 0.15
@@ -29,24 +29,24 @@ MAX_OTHER_LOAD = 0.15
 
 @define(eq=False)
 class Results:
-    """Samples by row and subject, and in each by round; or why there is none."""
+    """Samples by row, subject and round; or the reason why there are none."""
 
     samples: dict[tuple[str, str], dict[int, float]] = Factory(dict)
     reasons: dict[tuple[str, str], str] = Factory(dict)
 
     def add(self, experiment: Experiment, subject: str, number: int, samples: Samples) -> None:
-        """Keep the samples of round ``number``."""
+        """Add the samples of round ``number``."""
         for row in experiment.rows:
             if row.key in samples:
                 self.samples.setdefault((row.key, subject), {})[number] = samples[row.key]
 
     def has_none(self, experiment: Experiment, subject: str, reason: str) -> None:
-        """Keep why a subject has no sample."""
+        """Record why a subject has no sample."""
         for row in experiment.rows:
             self.reasons[row.key, subject] = reason
 
     def values(self, row: Row, subject: str) -> list[float]:
-        """The figure of each round, less what a direct connection took in that round where the row says so."""
+        """The figure of each round, less that of a direct connection in the same round where the row says so."""
         found = self.samples.get((row.key, subject), {})
         if not row.over_direct or subject == "direct":
             return list(found.values())
@@ -54,7 +54,7 @@ class Results:
         return [value - direct[number] for number, value in found.items() if number in direct]
 
     def ratio(self, row: Row, subject: str, reference: str) -> float | None:
-        """The median in units of the reference's; None where one of them is not there or has no end."""
+        """The median as a multiple of the reference's; None when one of them is missing or infinite."""
         ours, theirs = self.values(row, subject), self.values(row, reference)
         if not ours or not theirs or median(theirs) <= 0 or not isfinite(median(theirs)) or not isfinite(median(ours)):
             return None
@@ -110,7 +110,7 @@ def _cells(results: Results, row: Row, subject: str) -> Iterator[str]:
 
 
 def as_json(results: Results, experiments: Sequence[Experiment], subjects: Sequence[str]) -> list[dict[str, Any]]:
-    """The same for scripts: every value of every round; null is a figure without end."""
+    """The same for scripts: every value of every round; null is an infinite figure."""
     return [
         {
             "figure": row.key,

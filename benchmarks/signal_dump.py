@@ -1,4 +1,4 @@
-"""A measured foreman writes its figures to a file whenever a signal asks for them."""
+"""Writes the figures of a measured foreman to a file at each SIGUSR1."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def answer_signals(file: Path, take: Callable[[], object]) -> None:
-    """Write what ``take`` returns to ``file`` as JSON, all at once, at each SIGUSR1."""
+def dump_on_signal(file: Path, take: Callable[[], object]) -> None:
+    """Write what ``take`` returns to ``file`` as JSON, atomically, at each SIGUSR1."""
 
-    def tell(*_: object) -> None:
+    def dump(*_: object) -> None:
         unfinished = file.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(take()))
         unfinished.rename(file)
 
-    signal.signal(signal.SIGUSR1, tell)
+    signal.signal(signal.SIGUSR1, dump)

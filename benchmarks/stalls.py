@@ -1,4 +1,4 @@
-"""``python -m benchmarks.stalls``: every route with the largest input that it takes, and the longest turn of the reactor."""
+"""``python -m benchmarks.stalls``: the longest turn of the reactor for every route, with the largest input that it accepts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Case = Callable[[int], object]
 
-#: What no turn may exceed, in milliseconds.
+#: The longest turn allowed, in milliseconds.
 AIM = 50.0
 MIB = 1024 * 1024
 HEAD = 60_000
@@ -62,7 +62,7 @@ def _line(content: str, *, done: bool = False) -> bytes:
     )
 
 
-#: What is answered to a model of this name: the content type, and the body in pieces.
+#: The answer for a model of this name: the content type, and the body in pieces.
 ANSWERS: dict[str, tuple[str, Callable[[], Iterator[bytes]]]] = {
     "m0": ("application/x-ndjson", lambda: iter([_line("hello"), _line("", done=True)])),
     "m1": ("application/x-ndjson", lambda: iter([_line("a" * 7 * MIB), _line("", done=True)])),
@@ -103,7 +103,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lis
 
 
 def target() -> int:
-    """A pretended Ollama with huge answers, in a thread of this process; its port."""
+    """A simulated Ollama with huge answers, in a thread of this process; its port."""
     port, lists = free_port(), {b"/api/tags": _models(MODELS), b"/api/ps": _models(LOADED)}
 
     async def serve() -> None:
@@ -117,7 +117,7 @@ def target() -> int:
 
 
 def send(port: int, head: bytes, body: bytes = b"", *, wait: float = 60.0) -> bytes:
-    """One request, and the first bytes of its answer; all of the answer is read."""
+    """Send one request; return the first bytes of the response, which is read to its end."""
     with socket.create_connection((HOST, port), timeout=wait) as connection:
         with suppress(OSError):
             connection.sendall(head)
@@ -130,7 +130,7 @@ def send(port: int, head: bytes, body: bytes = b"", *, wait: float = 60.0) -> by
 
 
 def post(path: str, body: bytes, port: int, *headers: str, method: str = "POST") -> bytes:
-    """One request with a body, on a connection of its own."""
+    """One request with a body, on a new connection."""
     lines = [
         f"{method} {path} HTTP/1.1",
         "Host: localhost",
@@ -229,7 +229,7 @@ def _head_cases() -> Iterator[tuple[str, Case]]:
 
 
 def _crowd(port: int) -> None:
-    """As many chats as may wait; the queue is looked at; they all leave at once."""
+    """Queue as many chats as the queue holds, read the queue, and let all clients leave at once."""
     body = b'{"model":"m0","messages":[1]}'
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     waiting = [socket.create_connection((HOST, port)) for _ in range(500)]
@@ -247,7 +247,7 @@ def _with_header(path: str, body: bytes, header: str) -> Case:
 
 
 def cases() -> Iterator[tuple[str, Case]]:
-    """What is tried, each with its name."""
+    """Every case, with its name."""
     chats = "/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/embed"
     for name, body in _bodies(64 * MIB):
         for path in chats:
@@ -273,10 +273,8 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield from _head_cases()
     for model in ANSWERS:
         for path in chats:
-            asked = json.dumps(
-                {"model": model, "messages": [{"role": "user", "content": "x"}], "stream": True}
-            ).encode()
-            yield f"the answer {model} to {path}", partial(post, path, asked)
+            body = json.dumps({"model": model, "messages": [{"role": "user", "content": "x"}], "stream": True}).encode()
+            yield f"the answer {model} to {path}", partial(post, path, body)
         yield f"a job with the answer {model}", partial(_job, model)
     for path in (
         "/api/tags",
@@ -289,17 +287,19 @@ def cases() -> Iterator[tuple[str, Case]]:
         "/jobs?state=ended",
     ):
         yield f"GET {path}", partial(get, path)
-    yield "500 that wait, and leave at once", _crowd
+    yield "500 queued chats whose clients leave at once", _crowd
 
 
 def _job(model: str, port: int) -> bytes:
-    asked = json.dumps({"model": model, "messages": [{"role": "user", "content": "x"}]}).encode()
-    answer = post("/api/chat", asked, port, "Prefer: respond-async")
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "x"}]}).encode()
+    answer = post("/api/chat", body, port, "Prefer: respond-async")
     place = next((line[10:].decode() for line in answer.split(b"\r\n") if line.startswith(b"Location: ")), "")
     if not place:
         return answer
-    over = time.monotonic() + 60
-    while time.monotonic() < over and b'"succeeded"' not in (shown := get(place, port)) and b'"failed"' not in shown:
+    deadline = time.monotonic() + 60
+    while (
+        time.monotonic() < deadline and b'"succeeded"' not in (shown := get(place, port)) and b'"failed"' not in shown
+    ):
         time.sleep(0.2)
     get(f"{place}/artifacts/response", port)
     get(f"{place}/artifacts/response", port, "Range: bytes=0-0")
@@ -309,21 +309,21 @@ def _job(model: str, port: int) -> bytes:
 # the run
 
 
-def _asked(pid: int, file: Path) -> dict[str, Any]:
+def _turns(pid: int, file: Path) -> dict[str, Any]:
     file.unlink(missing_ok=True)
     os.kill(pid, signal.SIGUSR1)
-    over = time.monotonic() + 30
-    while not file.exists() and time.monotonic() < over:
+    deadline = time.monotonic() + 30
+    while not file.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
-    told: dict[str, Any] = json.loads(file.read_text())
-    return told
+    turns: dict[str, Any] = json.loads(file.read_text())
+    return turns
 
 
 @click.command(help=__doc__)
 @click.option("--only", multiple=True, metavar="TEXT", help="Only cases with TEXT in their name (repeatable).")
 @click.option("--all", "every", is_flag=True, help="Show every case, not only the ones over the aim.")
 def main(*, only: tuple[str, ...], every: bool) -> None:
-    """Run it; exit 1 when a turn was longer than the aim."""
+    """Run the cases; exit status 1 when a turn was longer than the aim."""
     console = Console()
     table = Table(
         "case", "longest turn", "where it was", title="The longest turns of the reactor, in CPU time", box=None
@@ -331,22 +331,22 @@ def main(*, only: tuple[str, ...], every: bool) -> None:
     worst = 0.0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stalls-")))
-        told, said, port = folder / "turns.json", folder / "foreman.log", free_port()
+        turns, log, port = folder / "turns.json", folder / "foreman.log", free_port()
         settings = {
             "FOREMAN_LISTEN": f"tcp:{port}:interface={HOST}", "FOREMAN_TARGET_URL": f"http://{HOST}:{target()}",
             "FOREMAN_DB_PATH": str(folder / "foreman.db"), "FOREMAN_DISK_RESERVE": "1",
         }  # fmt: skip
-        command = [sys.executable, "-m", "benchmarks.stalls_launch", str(told)]
-        child = stack.enter_context(process(command, said, settings))
-        wait_until_ready(child, port, "/healthz", said)
+        command = [sys.executable, "-m", "benchmarks.stalls_launch", str(turns)]
+        child = stack.enter_context(process(command, log, settings))
+        wait_until_ready(child, port, "/healthz", log)
         time.sleep(1)
-        _asked(child.pid, told)
+        _turns(child.pid, turns)
         for name, case in cases():
             if only and not any(text in name for text in only):
                 continue
             case(port)
             time.sleep(0.05)
-            found = _asked(child.pid, told)
+            found = _turns(child.pid, turns)
             longest = 1000 * max(found["turns"], default=0.0)
             worst = max(worst, longest)
             if every or longest > AIM:

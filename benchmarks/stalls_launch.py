@@ -1,8 +1,8 @@
-"""foreman as it is, with each turn of its reactor measured: ``python -m benchmarks.stalls_launch FILE``.
+"""The unchanged foreman, with each turn of its reactor measured: ``python -m benchmarks.stalls_launch FILE``.
 
-Whenever SIGUSR1 asks, the longest turns since the last time go to FILE as JSON: the CPU time of the reactor's thread between
+At each SIGUSR1 the longest turns since the last time are written to FILE as JSON: the CPU time of the reactor's thread between
 two waits for events, in seconds, and where the thread was in the longest of them. CPU time, so that other programs on the
-machine do not count. The settings are those of the environment.
+machine have no influence. The settings are those of the environment.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks.signal_dump import answer_signals
+from benchmarks.signal_dump import dump_on_signal
 from foreman.cli.ui.setting_options import choose_reactor, configure
 
-#: A turn this long is looked into, in seconds; and how often.
+#: A turn longer than this is sampled, in seconds; and how often.
 LONG = 0.02
 EVERY = 0.005
 KEPT = 20
@@ -48,7 +48,7 @@ class Turns:
         self._poll(delay)
 
     def watch(self) -> None:
-        """Note where the reactor's thread is when a turn takes long; for a thread of its own."""
+        """Record where the reactor's thread is during a long turn; runs in a thread of its own."""
         while True:
             time.sleep(EVERY)
             if not self._seen and time.clock_gettime(self._cpu) - self._began > LONG:
@@ -60,9 +60,9 @@ class Turns:
 
     def take(self) -> dict[str, Any]:
         """The longest turns since the last time, and where the longest was."""
-        told = {"turns": self._longest, "where": self._where}
+        result = {"turns": self._longest, "where": self._where}
         self._longest, self._where = [], ""
-        return told
+        return result
 
 
 def main(file: Path) -> None:
@@ -76,7 +76,7 @@ def main(file: Path) -> None:
     turns = Turns(reactor)
 
     threading.Thread(target=turns.watch, daemon=True).start()
-    answer_signals(file, turns.take)
+    dump_on_signal(file, turns.take)
     run(config)
 
 

@@ -1,4 +1,4 @@
-"""Who is measured: nothing at all, nginx, the naive proxy, foreman, and whoever else is named on the command line."""
+"""The subjects: a direct connection, nginx, the naive proxy, foreman, and those given on the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.processes import ROOT, free_port, process, wait_until_ready
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Seconds that a subject may take until it forwards, and until it has stopped.
+#: Seconds that a subject may take to forward its first request, and to stop.
 START_TIMEOUT, STOP_TIMEOUT = 30.0, 3.0
 
 NGINX = """
@@ -55,7 +55,7 @@ http {{
 
 @frozen
 class Command:
-    """How to start a subject: its arguments, and what is added to the environment."""
+    """How to start a subject: its arguments, and additions to the environment."""
 
     argv: list[str]
     env: Mapping[str, str] = field(factory=dict)
@@ -63,7 +63,7 @@ class Command:
 
 @frozen(kw_only=True)
 class Subject:
-    """Something that clients talk to. ``command`` takes the port, the target's port and a folder; without one it is the target itself.
+    """What clients connect to. ``command`` takes the port, the target's port and a folder; without one it is the target itself.
 
     ``queues``: it must never let two chats through at once. ``missing``: why it cannot be measured here.
     """
@@ -143,12 +143,12 @@ def known() -> list[Subject]:
     ]
 
 
-def other(text: str) -> Subject:
-    """A rival given as ``NAME=COMMAND``, with ``{port}`` and ``{target}`` (a URL) in the command."""
-    name, _, words = text.partition("=")
+def from_option(text: str) -> Subject:
+    """A subject given as ``NAME=COMMAND``, with ``{port}`` and ``{target}`` (a URL) in the command."""
+    name, _, template = text.partition("=")
 
     def command(port: int, target: int, folder: Path) -> Command:
-        filled = words.format(port=port, target=f"http://127.0.0.1:{target}", folder=folder)
+        filled = template.format(port=port, target=f"http://127.0.0.1:{target}", folder=folder)
         return Command(shlex.split(filled))
 
     return Subject(name=name, command=command)

@@ -1,4 +1,4 @@
-"""Crowds in the line: what a waiting client costs, and what happens when two thousand wait, are answered, or leave at once."""
+"""Experiments with a long queue: the memory of a waiting client, and 2,000 clients that are answered, or leave at once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 MS = 1_000_000  # nanoseconds
 
-#: Microseconds between two arrivals of a crowd, and after which a chat counts as one without end.
+#: Microseconds between two arrivals, and the duration of a chat that outlasts every experiment.
 STAGGER, LONG = 2_000, 120_000_000
 
 
 def _crowd(count: int, first_us: int = LONG) -> list[Ask]:
-    """``count`` clients on a connection each, one after the other."""
+    """``count`` clients with a connection each, one after the other."""
     return [Ask(slot=slot, wait_us=slot * STAGGER, first_us=first_us) for slot in range(count)]
 
 
@@ -36,9 +36,9 @@ def _until_quiet(subject: Running) -> None:
 
 
 def memory(bench: Bench, subject: Running) -> Samples:
-    """Private memory for each client that waits for its first byte, over a crowd of them, after a warm-up."""
+    """Private memory for each client that waits for its first byte, over many of them, after a warm-up."""
     if subject.pid is None:
-        raise DoesNotApply("nothing between")
+        raise DoesNotApply("no proxy")
     if not machine.COUNTS:
         raise DoesNotApply("needs Linux's /proc")
     bench.ask(subject, _crowd(50, first_us=1_000))
@@ -58,17 +58,17 @@ def memory(bench: Bench, subject: Running) -> Samples:
 
 
 def answered(bench: Bench, subject: Running) -> Samples:
-    """A crowd gathers behind one chat, and all are answered: how many, how many at once, and how soon after each other."""
+    """Many clients are queued behind one chat, and answered: how many, how many at once, and the idle time between two."""
     since, count = bench.seen(), bench.sizes.waiters
-    having = Ask(slot=count, first_us=count * STAGGER + 500_000)
+    running = Ask(slot=count, first_us=count * STAGGER + 500_000)
     crowd = [Ask(slot=slot, wait_us=20_000 + slot * STAGGER, lines=2) for slot in range(count)]
-    answers = bench.clients(subject, [having, *crowd], seconds=90).answers()
+    answers = bench.clients(subject, [running, *crowd], seconds=90).answers()
     records = sorted(bench.target.records(since).values(), key=lambda record: record.whole)
     steps = sorted([(record.whole, 1) for record in records] + [(record.over, -1) for record in records if record.over])
     most = max(accumulate(step for _, step in steps))
     whole = sum(answers[ask.id].outcome == "whole" for ask in crowd)
     if whole < count:
-        bench.problem(subject, f"of a crowd of {count} not all were answered")
+        bench.problem(subject, f"not all of {count} queued clients were answered")
     samples: Samples = {"crowd answered": 100 * whole / count, "crowd at once": most}
     if most == 1:
         samples["crowd idle"] = median((b.whole - a.over) / MS for a, b in pairwise(records))
@@ -76,7 +76,7 @@ def answered(bench: Bench, subject: Running) -> Samples:
 
 
 def leaving(bench: Bench, subject: Running) -> Samples:
-    """A crowd leaves the line at once, while somebody else asks for the version again and again."""
+    """All queued clients leave at once, while another client requests the version again and again."""
     crowd, since = _crowd(bench.sizes.waiters), bench.seen()
     clients = bench.clients(subject, crowd, seconds=100)
     try:
@@ -93,12 +93,12 @@ def leaving(bench: Bench, subject: Running) -> Samples:
 
 
 def half_leaving(bench: Bench, subject: Running) -> Samples:
-    """Every second one of a crowd leaves the line; then the turn is free, and the others are answered."""
+    """Every second queued client leaves; then the turn is free, and the others are answered."""
     since, half = bench.seen(), bench.sizes.waiters // 2
     leaves = _crowd(half)
     stays = [Ask(slot=slot, wait_us=slot * STAGGER, lines=2) for slot in range(half)]
-    having = bench.clients(subject, [Ask(first_us=LONG)], seconds=100)
-    having.all_sent()
+    running = bench.clients(subject, [Ask(first_us=LONG)], seconds=100)
+    running.all_sent()
     leavers, stayers = (bench.clients(subject, crowd, seconds=100) for crowd in (leaves, stays))
     try:
         leavers.all_sent()
@@ -106,13 +106,13 @@ def half_leaving(bench: Bench, subject: Running) -> Samples:
         _until_quiet(subject)
         leavers.leave()
         bench.checked(subject, leavers.answers(), {ask.id for ask in leaves})
-        having.leave()
+        running.leave()
         whole = sum(answer.outcome == "whole" for answer in stayers.answers().values())
     finally:
-        for clients in (having, leavers, stayers):
+        for clients in (running, leavers, stayers):
             clients.stop()
     if whole < half:
-        bench.problem(subject, f"of {half} who stayed in line not all were answered")
+        bench.problem(subject, f"not all of {half} clients who stayed in the queue were answered")
     ran = bench.target.records(since).keys() & {ask.id for ask in leaves}
     return {"half left, ran": len(ran), "half stayed, answered": 100 * whole / half}
 
@@ -142,7 +142,7 @@ LEAVING = Experiment(
 HALF_LEAVING = Experiment(
     "waiters-half-leave",
     (
-        Row("half left, ran", "every second waiter leaves: chats of theirs at the target", "chats", (Aim(0),)),
+        Row("half left, ran", "every second waiter leaves: their chats at the target", "chats", (Aim(0),)),
         Row("half stayed, answered", "every second waiter leaves: others answered", "%", (Aim(100, direction="≥"),), 1),
     ),
     half_leaving,

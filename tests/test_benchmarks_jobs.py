@@ -1,4 +1,4 @@
-"""The measures of jobs run, and a day in miniature; what they measure is nobody's business here."""
+"""The measures of jobs run, and a soak test; what they measure is nobody's business here."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_a_quick_run_fills_every_row_of_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_short_day_ends_with_nothing_left_to_do() -> None:
-    done = bench("day", "--jobs", "60", "--keep", "1s", "--minutes", "3")
+def test_a_short_soak_test_ends_with_nothing_left_to_do() -> None:
+    done = bench("soak", "--jobs", "60", "--keep", "1s", "--minutes", "3")
     # Within a few seconds nobody can tell whether something grows.
     assert done.returncode in {0, 1}, done.stderr
     assert "60 jobs in " in done.stdout, done.stdout + done.stderr
