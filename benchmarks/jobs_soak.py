@@ -144,13 +144,16 @@ class SoakTest:
 
 
 def outcomes_in(log: Path) -> dict[str, int]:
-    """How often the daemon's log names each outcome of a job."""
-    words = ("succeeded", "is scheduled", "is failed", "is discarded", "is cancelled", "forgotten")
-    found = dict.fromkeys(words, 0)
+    """How often the daemon's log names each outcome of a job, and how many ended jobs it says were deleted."""
+    words = ("succeeded", "is scheduled", "is failed", "is discarded", "is cancelled")
+    found = dict.fromkeys((*words, "deleted"), 0)
     for line in log.read_text("utf-8", "replace").splitlines():
-        for word in words:
-            if f" {word}" in line and "job" in line:
-                found[word] += int(line.split(" jobs that")[0].rsplit(" ", 1)[-1]) if word == "forgotten" else 1
+        before, pruned, _ = line.partition(" jobs that ended long ago")
+        if pruned:
+            found["deleted"] += int(before.rsplit(" ", 1)[-1])
+        else:
+            for word in words:
+                found[word] += f" {word}" in line and "job" in line
     return found
 
 

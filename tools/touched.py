@@ -3,7 +3,8 @@
 The change is what is not committed, files that git does not track yet included; where there is nothing of that, the last commit.
 The commits since the branch left ``main`` count too, as two steps further away; ``BASE=REVISION`` in the environment takes another
 revision for ``main``. A test module is touched when it changed, when it is named after a changed module, or when it imports one,
-directly or through other modules; and by a file that is not Python when it names that file, or a folder above it, in a string.
+directly or through other modules; and by any other file, or one that is run and not imported as the benchmarks are, when it names
+that file, or a folder above it, in a string.
 
 The nearest tests run first, until the budget of time is spent: ``tests/conftest.py`` keeps in pytest's cache how long each test
 module took in earlier runs. What is left out is printed. ``make test`` runs everything.
@@ -17,7 +18,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[1]
@@ -109,7 +110,7 @@ def read_sources(root: Path) -> dict[str, ast.Module]:
     }
 
 
-def imports(tree: ast.Module, modules: Iterable[str]) -> set[str]:
+def imports(tree: ast.Module, modules: Collection[str]) -> set[str]:
     """Which of ``modules`` a file imports, anywhere in it."""
     named: set[str] = set()
     for node in ast.walk(tree):
@@ -118,7 +119,7 @@ def imports(tree: ast.Module, modules: Iterable[str]) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             named.add(node.module)
             named.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return named & set(modules)
+    return {name for name in named if name in modules}
 
 
 def strings(tree: ast.Module) -> set[str]:
@@ -147,12 +148,14 @@ def distances(changed: Iterable[str], trees: Mapping[str, ast.Module]) -> dict[s
             importers[paths[module]].add(path)
     changed = set(changed)
     found = dict.fromkeys(changed & trees.keys(), 0)
-    for path in changed - trees.keys():
+    named = {path: strings(tree) for path, tree in trees.items() if path.startswith("tests/")}
+    # Those that are not imported, but read, or run by ``python -m``.
+    for path in (path for path in changed if path not in trees or not path.startswith(("src/", "tests/"))):
         words = {PurePosixPath(path).name, path, *(parent.name for parent in PurePosixPath(path).parents)} - {
             "",
             "tests",
         }
-        found |= {user: 1 for user, tree in trees.items() if user.startswith("tests/") and words & strings(tree)}
+        found |= {user: found.get(user, 1) for user, texts in named.items() if words & texts}
     stems = {PurePosixPath(path).stem for path in changed if module_of(path) is not None} - {"__init__", "__main__"}
     found |= {path: 0 for path in trees if is_test(path) and _is_named_after(path, stems)}
     if any(path.startswith("src/") for path in changed):
