@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -25,6 +26,10 @@ hypothesis.settings.register_profile("foreman", deadline=None)
 # For whoever looks for what a hundred examples have not shown: HYPOTHESIS_PROFILE=thorough make test
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "foreman"))
+
+# Started in the background by a shell, the tests would ignore ctrl-C, and so would every command that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The jobs of whoever runs the tests are not theirs: neither written, nor in the way when another version has written them.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="foreman-tests-")

@@ -411,7 +411,7 @@ def test_a_change_that_failed_is_no_reason_to_look(step: Doorstep) -> None:
 def test_what_nobody_foresaw_is_logged_and_answered_without_details(
     step: Doorstep, logged_failures: LoggedFailures
 ) -> None:
-    with patch("foreman.web.api.routes.question", side_effect=ZeroDivisionError("an inner secret")):
+    with patch("foreman.web.api.routes.target_request", side_effect=ZeroDivisionError("an inner secret")):
         for path in ("/api/chat", "/v1/messages", "/api/version"):
             answer = ask(step, "POST", path, b'{"model":"m"}')
             assert (answer.status, b"its log says why" in answer.body, b"secret" in answer.body) == (500, True, False)

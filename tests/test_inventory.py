@@ -603,7 +603,7 @@ def test_a_request_that_fails_makes_it_degraded_before_the_next_poll() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "standing"),
+    ("typed", "availability"),
     [
         *[
             (name, Availability.INSTALLED)

@@ -389,7 +389,7 @@ def test_a_keep_alive_is_read_as_a_duration(duration: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "fields", "errand"),
+    ("path", "fields", "intent"),
     [
         (CHAT, '"keep_alive":0', Intent.UNLOAD),
         (CHAT, '"messages":[ ],"keep_alive":"0s"', Intent.UNLOAD),

@@ -52,7 +52,7 @@ SHOWN_ELSEWHERE = {
     ),
     **dict.fromkeys(
         ("FOREMAN_KEEP_SUCCEEDED", "FOREMAN_KEEP_CANCELLED", "FOREMAN_KEEP_FAILED"),
-        ("test_housekeeping.py", "test_a_job_is_forgotten_when_it_ended_longer_ago_than_its_kind_is_kept"),
+        ("test_retention.py", "test_a_job_is_forgotten_when_it_ended_longer_ago_than_its_kind_is_kept"),
     ),
     "FOREMAN_LISTEN": ("test_config.py", "test_where_a_client_on_this_machine_finds_foreman"),
     "FOREMAN_TARGET_URL": ("test_config.py", "test_the_target_is_read_as_ollama_reads_its_host"),
@@ -60,8 +60,8 @@ SHOWN_ELSEWHERE = {
         "test_config.py",
         "test_a_listener_for_others_needs_a_token_or_leave_to_be_open_and_both_cures_are_named",
     ),
-    "FOREMAN_WAIT_NOTICE": ("test_waiting.py", "test_a_shorter_grace_time_makes_the_fillers_come_sooner"),
-    "FOREMAN_WAIT_NOTICE_UNARY": ("test_waiting.py", "test_an_unstreamed_answer_gets_spaces_much_later"),
+    "FOREMAN_WAIT_NOTICE": ("test_heartbeat.py", "test_a_shorter_grace_time_makes_the_fillers_come_sooner"),
+    "FOREMAN_WAIT_NOTICE_UNARY": ("test_heartbeat.py", "test_an_unstreamed_answer_gets_spaces_much_later"),
     "FOREMAN_SILENCE_TIMEOUT": ("test_relay.py", "test_a_target_that_says_nothing_between_lines_is_given_up"),
     "FOREMAN_STALL_TIMEOUT": (
         "test_relay.py",

@@ -133,9 +133,9 @@ def test_a_second_foreman_is_told_at_once_what_to_do(tmp_path: Path) -> None:
 
 def opened_elsewhere(path: Path) -> str:
     """What another process is told that opens the database at ``path``, and does not keep it; empty where nothing."""
-    program = "import sys; from pathlib import Path; from foreman.store import opening, trouble\n"
+    program = "import sys; from pathlib import Path; from foreman.store import errors\nfrom foreman.store.sqlite import opening\n"
     program += "try: opening.open_database(Path(sys.argv[1]), 'other', 0).lock.release()\n"
-    program += "except trouble.StoreRefused as problem: print(problem)"
+    program += "except errors.StoreRefused as problem: print(problem)"
     return subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
 
 
