@@ -1,1 +1,1 @@
-"""What all packages may use: sets, byte budgets, deadlines, slices of work, file permissions and timestamps."""
+"""What all packages may use: types of time, sets, byte budgets, deadlines, slices of work, file permissions, timestamps."""

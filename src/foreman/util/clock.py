@@ -1,0 +1,12 @@
+"""Types for moments, so that mypy tells apart numbers that count from different beginnings."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+#: Seconds of the reactor's clock (``IReactorTime.seconds()``): good for differences, and for nothing that is shown or kept.
+Monotonic = NewType("Monotonic", float)
+#: Seconds since 1970-01-01T00:00:00Z, as ``time.time()`` has them.
+EpochSeconds = NewType("EpochSeconds", float)
+#: Milliseconds since 1970-01-01T00:00:00Z, as the store and the API of jobs have them.
+EpochMs = NewType("EpochMs", int)
