@@ -9,7 +9,8 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
-from foreman.protocol.routes import Lane, Route
+from foreman.protocol.endpoints import Lane
+from foreman.protocol.routes import Route
 from foreman.proxy.access_record import RequestRecord
 from foreman.web.server.access_log import PERIOD, REFUSALS, AccessLog
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from foreman.jobs.job import FOLLOWED
 from foreman.protocol.answer_origin import Origin, is_doubtful, names_missing_model, origin
+from foreman.protocol.endpoints import FOLLOWABLE
 from support import recordings
 
 JSON, HTML, TEXT = "application/json; charset=utf-8", "text/html; charset=utf-8", "text/plain; charset=utf-8"
@@ -79,7 +79,7 @@ def test_every_recorded_answer_to_an_inference_may_be_ollamas() -> None:
             body = b"".join(map(recordings.as_bytes, parts))
             status = int(said["status_line"].split()[1])
             assert origin(path, status, headers.get("content-type", ""), body) != "foreign", name
-    assert seen >= FOLLOWED
+    assert seen >= FOLLOWABLE
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 
-from foreman.protocol.routes import _FREE_ROUTES, _ROUTES, Lane
+from foreman.protocol.endpoints import ENDPOINTS, Lane, endpoint_of
+from foreman.protocol.routes import _FREE_ROUTES
 from foreman.simulator import Settings, Simulator
 from support import raw_http, recordings
 from support.live_foreman import RunningForeman, listen, port_of, start_foreman
@@ -297,11 +298,13 @@ async def house_before(target: Any) -> AsyncIterator[House]:
 
 
 ROUTES = [
-    f"{method} {path}{end}"
-    for routes, end in ((_ROUTES, ""), ({path: (methods, None) for path, methods in _FREE_ROUTES.items()}, "a%3Ab"))
-    for path, (methods, lane) in routes.items()
+    f"{method} {path}"
+    for path, methods in (
+        *((path, endpoint.methods) for path, endpoint in ENDPOINTS.items()),
+        *((f"{path}a%3Ab", methods) for path, methods in _FREE_ROUTES.items()),
+    )
     for method in methods
-    if lane not in (Lane.FOREMAN, Lane.INVENTORY) and not path.startswith("/queue/")
+    if endpoint_of(path).lane not in (Lane.FOREMAN, Lane.INVENTORY) and not path.startswith("/queue/")
 ]
 UNHEARD_OF = ["GET /", "PATCH /api/future/thing", "POST /api/sh%6Fw", "GET /v1/models/hf.co%2Fa%2Fb", "GET /metrics"]
 

@@ -10,8 +10,9 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from foreman import errors
+from foreman.protocol.endpoints import Family, Lane
 from foreman.protocol.request_body import RequestBody
-from foreman.protocol.routes import Family, Lane, Route
+from foreman.protocol.routes import Route
 from foreman.proxy.access_record import RequestRecord
 from foreman.scheduling.estimates import Range
 from foreman.scheduling.queue_status import QueuePosition

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from foreman.jobs.job import NewJob
+from foreman.protocol.endpoints import SUBMITTABLE
 from foreman.util import timestamps
 from foreman.util.slices import at_once
 from foreman.web.jobs import fields, submission
-from foreman.web.jobs.fields import ENDPOINTS, FIELDS
+from foreman.web.jobs.fields import FIELDS
 from foreman.web.jobs.problems import MAX_NAMED, Problem, problem_reply
 from foreman.web.jobs.request_headers import header_key, kept_headers, wants_job
 from foreman.web.jobs.submission import Reader
@@ -131,7 +132,7 @@ def test_a_load_is_a_job() -> None:
 
 
 def test_each_endpoint_has_its_lane_and_its_family() -> None:
-    found = {endpoint: read(endpoint=endpoint, payload={**PAYLOAD, "input": "x"}) for endpoint in ENDPOINTS}
+    found = {endpoint: read(endpoint=endpoint, payload={**PAYLOAD, "input": "x"}) for endpoint in SUBMITTABLE}
     beside = {endpoint for endpoint, job in found.items() if job.lane == "embedding"}
     assert beside == {"/api/embed", "/api/embeddings", "/v1/embeddings"}
     assert found["/v1/messages"].family == "anthropic"
@@ -153,12 +154,12 @@ def test_whatever_bytes_come_the_answer_is_jobs_or_a_problem(data: bytes, around
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([*FIELDS, *ENDPOINTS, TOMORROW]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([*FIELDS, *SUBMITTABLE, TOMORROW]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(), inner, max_size=4),
     max_leaves=8,
 )  # fmt: skip
 FIELD_VALUES = st.fixed_dictionaries(
-    {"endpoint": st.sampled_from(ENDPOINTS), "payload": st.just(PAYLOAD) | VALUES},
+    {"endpoint": st.sampled_from(SUBMITTABLE), "payload": st.just(PAYLOAD) | VALUES},
     optional=dict.fromkeys((*FIELDS[2:], "other"), VALUES),
 )
 

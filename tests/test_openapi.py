@@ -21,6 +21,7 @@ from klein import Klein
 
 from foreman import DISTRIBUTION
 from foreman.jobs.job import ENDED, STATES
+from foreman.protocol.endpoints import SUBMITTABLE
 from foreman.protocol.routes import allowed_methods
 from foreman.web.api.routes import Api
 from foreman.web.jobs import fields, problems, query_params, serialization
@@ -110,7 +111,7 @@ def test_every_name_of_an_operation_is_one_of_its_own_and_every_status_has_a_phr
 def test_a_job_has_the_members_that_are_shown_in_their_order() -> None:
     assert list(SCHEMAS["Job"]["properties"]) == MEMBERS == SCHEMAS["Job"]["required"]
     assert list(SCHEMAS["NewJob"]["properties"]) == list(fields.FIELDS)
-    assert SCHEMAS["NewJob"]["properties"]["endpoint"]["enum"] == list(fields.ENDPOINTS)
+    assert SCHEMAS["NewJob"]["properties"]["endpoint"]["enum"] == list(SUBMITTABLE)
 
 
 def test_artifacts_events_and_problems_have_the_members_that_are_shown() -> None:

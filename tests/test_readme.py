@@ -35,7 +35,7 @@ from foreman.cli.main import cli
 from foreman.cli.ui.ps_view import Seen, show
 from foreman.config.settings import _NOT_SETTINGS, SETTINGS, load
 from foreman.errors import Why
-from foreman.protocol.routes import Lane
+from foreman.protocol.endpoints import Lane
 from foreman.proxy.access_record import Outcome
 from foreman.tap import Options
 from test_golden import ADDED, DIFFERENT

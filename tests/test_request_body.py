@@ -211,7 +211,7 @@ def test_a_body_is_read_as_go_reads_it(path: str, before: str, body: tuple[str, 
     except Refused:
         # A value that Ollama refuses may go unseen where the same key says something else later.
         last = {member.key: member for member in members}
-        assert not found.sure or (len(last) < len(members) and found == plainly(path, last.values()))
+        assert not found.readable or (len(last) < len(members) and found == plainly(path, last.values()))
 
 
 @given(PATHS, SPACE, bodies(), st.integers(0))
@@ -266,7 +266,7 @@ def test_an_empty_body_of_responses_or_images_is_ollamas_to_refuse_and_takes_no_
     ],
 )
 def test_what_only_some_ollamas_read_of_responses_is_left_to_them(path: str, body: bytes) -> None:
-    assert not read(path, body).sure
+    assert not read(path, body).readable
 
 
 @pytest.mark.parametrize("path", STRICT)
@@ -287,8 +287,8 @@ def test_a_body_of_responses_tells_its_model(path: str, body: bytes) -> None:
 @pytest.mark.parametrize("path", IMAGES)
 def test_a_request_for_an_image_tells_its_model(path: str) -> None:
     assert read(path, b'{"MODEL":"m","prompt":"a cat","stream":true}') == RequestBody("m", stream=False)
-    assert not read(path, b'{"model":"m","prompt":"a ').sure
-    assert not read(path, b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x--').sure
+    assert not read(path, b'{"model":"m","prompt":"a ').readable
+    assert not read(path, b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x--').readable
 
 
 def test_only_the_route_that_streams_listens_to_stream() -> None:
@@ -353,7 +353,7 @@ def test_the_beginning_of_json_is_unexpectedly_short(body: str) -> None:
     ],
 )
 def test_what_ollama_refuses_is_left_to_it(body: bytes) -> None:
-    assert read(CHAT, body) == RequestBody(None, stream=True, sure=False)
+    assert read(CHAT, body) == RequestBody(None, stream=True, readable=False)
 
 
 def test_a_null_is_an_empty_object() -> None:
@@ -383,7 +383,7 @@ def test_a_keep_alive_is_read_as_a_duration(duration: str) -> None:
     zero = DURATIONS[duration]
     found = read(CHAT, json.dumps({"model": "m", "keep_alive": duration}).encode())
     if zero is None:
-        assert not found.sure
+        assert not found.readable
     else:
         assert found.intent is (Intent.UNLOAD if zero else Intent.LOAD)
 
@@ -427,22 +427,22 @@ def test_a_blank_model_is_left_to_the_target_to_miss(blank: str) -> None:
 
 
 def test_a_wrong_value_behind_a_right_one_is_seen() -> None:
-    assert not read("/api/show", b'{"model":"m","name":[]}').sure
-    assert not read(CHAT, b'{"model":"m","Model":1}').sure
-    assert not read(CHAT, b'{"model":"m","keep_alive":"' + b"0" * 10_000 + b's"}').sure
+    assert not read("/api/show", b'{"model":"m","name":[]}').readable
+    assert not read(CHAT, b'{"model":"m","Model":1}').readable
+    assert not read(CHAT, b'{"model":"m","keep_alive":"' + b"0" * 10_000 + b's"}').readable
 
 
 def test_a_model_of_no_sensible_length_is_not_repeated() -> None:
     body = b'{"model":"' + b"m" * 100_000 + b'"}'
-    assert read(CHAT, body) == RequestBody(None, stream=True, sure=False)
-    assert not read(CHAT, body.replace(b"model", b"Model")).sure
+    assert read(CHAT, body) == RequestBody(None, stream=True, readable=False)
+    assert not read(CHAT, body.replace(b"model", b"Model")).readable
 
 
 def test_brackets_without_end_do_no_harm() -> None:
     for piece in (b"[", b'{"a":', b"[],", b"1,", b'"x":1,'):
         for body in (piece * 300_000, b'{"Model":"m","a":[' + piece * 300_000):
             found = outcome(CHAT, body)
-            assert found == "unexpected EOF" or found == RequestBody(None, stream=True, sure=False)
+            assert found == "unexpected EOF" or found == RequestBody(None, stream=True, readable=False)
 
 
 def test_a_large_body_is_read_wherever_its_model_stands() -> None:
@@ -479,10 +479,10 @@ def test_a_compressed_body_is_unpacked_where_ollama_does(path: str) -> None:
     packed = zstandard.compress(b'{"model":"m","stream":false}')
     assert read(path, packed, b"zstd").model == "m"
     assert read(path, packed + zstandard.compress(b" "), b"zstd").model == "m"
-    assert not read(path, packed).sure
-    assert not read(path, packed, b"ZSTD").sure
-    assert not read(CHAT, packed, b"zstd").sure
-    assert not read(path, b'{"model":"m"}', b"zstd").sure
+    assert not read(path, packed).readable
+    assert not read(path, packed, b"ZSTD").readable
+    assert not read(CHAT, packed, b"zstd").readable
+    assert not read(path, b'{"model":"m"}', b"zstd").readable
     with pytest.raises(BadBody, match=r"^EOF$"):
         read(path, zstandard.compress(b""), b"zstd")
 
@@ -491,10 +491,10 @@ def test_a_compressed_body_is_unpacked_within_bounds() -> None:
     body = b'{"model":"m","x":"' + b"A" * (MAX_UNPACKED - 20) + b'"}'
     assert len(body) == MAX_UNPACKED
     assert read(V1[0], zstandard.compress(body), b"zstd").model == "m"
-    assert not read(V1[0], zstandard.compress(body + b" "), b"zstd").sure
+    assert not read(V1[0], zstandard.compress(body + b" "), b"zstd").readable
     bomb = zstandard.ZstdCompressor().compressobj()
     bombs = b"".join([bomb.compress(b"\0" * 10**7) for _ in range(30)]) + bomb.flush()
-    assert not read(V1[0], bombs, b"zstd").sure
+    assert not read(V1[0], bombs, b"zstd").readable
 
 
 def test_other_encodings_are_read_as_they_are() -> None:
@@ -514,14 +514,14 @@ def test_a_transcription_names_its_model_in_a_form() -> None:
     assert read(path, FORM, None, form_type) == RequestBody("whisper", stream=False)
     # Ollama's form reader would prefer a model of the query.
     for query in (b"model=other", b"x"):
-        assert not read(path, FORM, None, form_type, query).sure
+        assert not read(path, FORM, None, form_type, query).readable
     for body, kind in (
         (FORM, None),
         (b'{"model":"m"}', b"application/json"),
         (b"", form_type),
         (FORM[:100], form_type),
     ):
-        assert read(path, body, None, kind) == RequestBody(None, stream=False, sure=False)
+        assert read(path, body, None, kind) == RequestBody(None, stream=False, readable=False)
 
 
 # --- as recorded ---
@@ -572,7 +572,7 @@ def test_recorded_answers_show_that_the_body_was_read_right() -> None:
             continue
         headers = {name.lower(): value.encode() for name, value in said["headers"]}
         found = read(said["path"], recordings.as_bytes(said["body"]), headers.get("content-encoding"))
-        assert found.sure, name
+        assert found.readable, name
         content_type = dict(heard["headers"])["Content-Type"]
         streamed = content_type in {"application/x-ndjson", "text/event-stream"}
         assert streamed == (found.stream and found.intent is Intent.RUN), name
@@ -597,7 +597,7 @@ def test_a_body_of_many_values_is_not_decoded_at_once(monkeypatch: pytest.Monkey
     monkeypatch.setattr(body_values, "_decode_ordinary", decode)
     many = b'{"model":"m","options":[' + b"[]," * 1_400_000 + b"0]}"
     monkeypatch.setattr(go_json, "MAX_STEPS", 1000)
-    assert not read(CHAT, many).sure
+    assert not read(CHAT, many).readable
 
 
 def test_what_is_packed_is_unpacked_in_slices() -> None:
@@ -607,8 +607,8 @@ def test_what_is_packed_is_unpacked_in_slices() -> None:
 
 
 def test_a_duration_that_nobody_writes_is_left_to_ollama() -> None:
-    assert not read(CHAT, b'{"model":"m","keep_alive":"' + b"1ns" * 400 + b'"}').sure
-    assert read(CHAT, b'{"model":"m","keep_alive":"' + b"1ns" * 300 + b'"}').sure
+    assert not read(CHAT, b'{"model":"m","keep_alive":"' + b"1ns" * 400 + b'"}').readable
+    assert read(CHAT, b'{"model":"m","keep_alive":"' + b"1ns" * 300 + b'"}').readable
 
 
 def test_what_all_packed_bodies_become_is_bounded_and_given_back() -> None:
@@ -625,7 +625,7 @@ def test_what_all_packed_bodies_become_is_bounded_and_given_back() -> None:
                 found.append(finished.value)
         assert room.used <= 10_000_000 + 20 * 1024 * 1024
     assert room.used == 0
-    assert 1 <= sum(asked.sure for asked in found) < 20
+    assert 1 <= sum(asked.readable for asked in found) < 20
     left = read_in_slices("/v1/responses", bomb, b"zstd", room=room)
     next(left)
     left.close()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman import errors
-from foreman.protocol.routes import Family
+from foreman.protocol.endpoints import Family
 from foreman.proxy.request import ModelMissing
 from foreman.web.server.responses import (
     PHRASES,

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foreman.protocol.endpoints import Lane
 from foreman.protocol.request_path import origin_form, take_prefix, unescape
-from foreman.protocol.routes import CLOSED, Lane, Redirect, Refusal, Route, allowed_methods, classify
+from foreman.protocol.routes import CLOSED, Redirect, Refusal, Route, allowed_methods, classify
 from support import recordings
 
 NOT_FOUND = Refusal(404, "404 page not found")

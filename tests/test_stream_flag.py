@@ -64,7 +64,7 @@ def written(pairs: list[tuple[str, str]], spaces: Iterator[str]) -> str:
 
 def reads(body: bytes, path: str = "/api/chat") -> bool:
     found = request_body.read(path, body)
-    assert found.sure
+    assert found.readable
     return found.stream
 
 

@@ -19,7 +19,8 @@ from ulid import ULID
 from conftest import LoggedFailures
 from foreman import errors
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
-from foreman.protocol.routes import Lane, Route, classify
+from foreman.protocol.endpoints import Lane
+from foreman.protocol.routes import Route, classify
 from foreman.store.errors import unavailable
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from attrs import frozen
 
-from foreman.protocol.routes import Family
+from foreman.protocol.endpoints import Family
 
 State = Literal["scheduled", "queued", "running", "succeeded", "failed", "cancelled", "discarded"]
 JobLane = Literal["gate", "embedding"]
@@ -41,8 +41,6 @@ LONGEST_PAUSE = 3600.0
 
 #: Names of artifacts that foreman gives.
 RESPONSE, STREAM, ERROR, PARTIAL = "response", "stream", "error", "partial"
-#: Endpoints that are asked for a stream, so that the answer can be followed.
-FOLLOWED = frozenset({"/api/chat", "/api/generate"})
 #: The type of lines of JSON.
 LINES = "application/x-ndjson"
 OWN_ARTIFACTS = frozenset({RESPONSE, STREAM, ERROR, PARTIAL})

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from foreman.protocol.endpoints import endpoint_of
+
 #: ``ollama``: it has Ollama's shape. ``perhaps``: Ollama, or the HTTP server that it is built on, may answer so, and so
 #: may a proxy. ``foreign``: Ollama never answers so.
 Origin = Literal["ollama", "perhaps", "foreign"]
@@ -21,22 +23,6 @@ _OF_OLLAMA = frozenset({400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 4
 _OF_SIZE = frozenset({413, 414, 431})
 #: Pages and JSON of proxies are small; of a larger answer only the beginning is looked at, in bytes.
 LOOKED_AT = 64 * 1024
-
-_OPENAI = frozenset({"object", "choices", "error"})
-_VECTORS = frozenset({"embeddings", "embedding", "object", "data", "error"})
-#: One of these members stands in each JSON answer of a route.
-_MEMBERS: dict[str, frozenset[str]] = {
-    "/api/chat": frozenset({"message", "done", "error"}),
-    "/api/generate": frozenset({"response", "done", "error"}),
-    "/api/embed": _VECTORS,
-    "/api/embeddings": _VECTORS,
-    "/v1/chat/completions": _OPENAI,
-    "/v1/completions": _OPENAI,
-    "/v1/embeddings": _VECTORS,
-    "/v1/responses": frozenset({"object", "output", "error"}),
-    "/v1/messages": frozenset({"type", "content", "error"}),
-    "/v1/audio/transcriptions": frozenset({"text", "error"}),
-}
 
 
 def is_doubtful(status: int, content_type: bytes) -> bool:
@@ -73,13 +59,13 @@ def _of_success(endpoint: str, media: str, body: bytes) -> Origin:
     if media == "text/html":
         return "foreign"
     if media.startswith("text/") or media == "application/x-subrip":
-        return "ollama" if endpoint in {"", "/v1/audio/transcriptions"} else "foreign"
+        return "ollama" if endpoint == "" or endpoint_of(endpoint).answers_text else "foreign"
     if not body.lstrip().startswith(b"{"):
         return "foreign"
-    members = _MEMBERS.get(endpoint)
-    value = None if members is None else _object(body)
+    members = endpoint_of(endpoint).answer_members
+    value = _object(body) if members else None
     # What is long, or cut short, is no reason to doubt.
-    return "foreign" if members is not None and value is not None and members.isdisjoint(value) else "ollama"
+    return "foreign" if value is not None and members.isdisjoint(value) else "ollama"
 
 
 def _of_refusal(status: int, media: str, body: bytes) -> Origin:

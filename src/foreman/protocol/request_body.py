@@ -11,6 +11,7 @@ from attrs import evolve, field, frozen
 from foreman.errors import BadBody
 from foreman.protocol import go_duration, go_json, multipart
 from foreman.protocol.body_values import LONGEST, MAX_UNPACKED, Found, Values, unpack_in_slices, values_in_slices
+from foreman.protocol.endpoints import BodyFormat, Endpoint, Streaming, endpoint_of
 from foreman.protocol.go_json import Body
 from foreman.util.byte_budget import ByteBudget
 from foreman.util.slices import Slices, at_once
@@ -30,32 +31,16 @@ class RequestBody:
 
     :ivar model: as typed; None where none was named, or only white space.
     :ivar stream: whether the answer comes in pieces, the route's default applied.
-    :ivar sure: False where foreman could not read the body; the rest then means nothing.
+    :ivar readable: False where foreman could not read the body; the rest then means nothing.
     :ivar length: of the part of the body that Ollama reads, in bytes, on native inference routes; None: all of it.
     """
 
     model: str | None
     stream: bool
     intent: Intent = Intent.RUN
-    sure: bool = True
+    readable: bool = True
     length: int | None = field(default=None, eq=False)
 
-
-_CHAT, _GENERATE, _TRANSCRIPTIONS = "/api/chat", "/api/generate", "/v1/audio/transcriptions"
-#: Where Ollama's decoder stops behind the first JSON value. While more of the body is unread, Go's server does not watch
-#: whether the caller leaves (contract 0.2, 0.19), so that nothing else of it is sent.
-_ONE_VALUE = frozenset({_CHAT, _GENERATE, "/api/embed", "/api/embeddings"})
-#: From v0.34 on Ollama reads these more strictly than all others, and words its refusals in another way (contract 2.0).
-_STRICT = frozenset({"/v1/responses", "/v1/responses/compact"})
-#: Of these an empty body and half a one are Ollama's to refuse; not every version has the last two.
-_LEFT_TO_OLLAMA = _STRICT | {"/v1/images/generations", "/v1/images/edits"}
-#: Routes that stream unless told otherwise.
-_STREAMING = frozenset({_CHAT, _GENERATE, "/api/pull", "/api/push", "/api/create"})
-#: Routes that stream when asked to. In the first lot a null takes back what an earlier duplicate said (in Go a pointer).
-_STREAM_UNSET_BY_NULL = _STREAMING | {"/v1/responses"}
-_CAN_STREAM = _STREAM_UNSET_BY_NULL | {"/v1/chat/completions", "/v1/completions", "/v1/messages"}
-#: Routes that still take the old key of the model.
-_NAMED = frozenset({"/api/show", "/api/pull", "/api/push", "/api/create", "/api/delete"})
 
 _NULL, _EMPTY = b"null", b'""'
 _FLAGS = {b"true": True, b"false": False}
@@ -89,33 +74,34 @@ def read_in_slices(
 ) -> Slices[RequestBody]:
     """Find out what a body asks for.
 
-    :param path: as in ``lanes.Way``; :param encoding: the ``Content-Encoding``; :param query: of the request, raw;
+    :param path: as in ``routes.Route``; :param encoding: the ``Content-Encoding``; :param query: of the request, raw;
     :param room: for all compressed bodies that are read, which are unpacked meanwhile.
     :raises BadBody: where there is no JSON or only the beginning of some, with Ollama's text. Other bodies that cannot
-        be read are Ollama's to refuse, and are not ``sure``.
+        be read are Ollama's to refuse, and are not ``readable``.
     """
-    if path == _TRANSCRIPTIONS:
+    endpoint = endpoint_of(path)
+    if endpoint.body is BodyFormat.FORM:
         # A query would win over the form (Go's FormValue).
         model = None if query else (yield from multipart.field("model", body, content_type or b""))
-        return RequestBody(model, stream=False) if model else _unsure(path)
+        return RequestBody(model, stream=False) if model else _unreadable(endpoint)
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):
             values = yield from _packed_values(body, ByteBudget(MAX_UNPACKED) if room is None else room)
         else:
             values = yield from values_in_slices(body)
-        if path in _STRICT and not values.is_plain:
-            return _unsure(path)
-        return _judge(path, values)
+        if endpoint.body is BodyFormat.STRICT and not values.is_plain:
+            return _unreadable(endpoint)
+        return _interpret(endpoint, values)
     except go_json.Empty:
-        if path in _LEFT_TO_OLLAMA:
+        if _refuses_itself(endpoint):
             return RequestBody(None, stream=False)  # without a model it takes no turn to be refused
         raise BadBody("EOF" if path.startswith("/v1/") else "missing request body") from None
     except go_json.Truncated:
-        if path in _LEFT_TO_OLLAMA:
-            return _unsure(path)
+        if _refuses_itself(endpoint):
+            return _unreadable(endpoint)
         raise BadBody("unexpected EOF") from None
     except go_json.Unreadable:
-        return _unsure(path)
+        return _unreadable(endpoint)
 
 
 def _packed_values(body: Body, room: ByteBudget) -> Slices[Values]:
@@ -126,52 +112,57 @@ def _packed_values(body: Body, room: ByteBudget) -> Slices[Values]:
         room.give(len(unpacked))
 
 
-def _unsure(path: str) -> RequestBody:
-    return RequestBody(None, path in _STREAMING, sure=False)
+def _refuses_itself(endpoint: Endpoint) -> bool:
+    """Whether a body that is empty or cut short is Ollama's to refuse: in its own words, or since it lacks the endpoint."""
+    return endpoint.body is BodyFormat.STRICT or endpoint.versions != "all"
 
 
-def _judge(path: str, values: Values) -> RequestBody:
-    read = values.length if path in _ONE_VALUE else None
+def _unreadable(endpoint: Endpoint) -> RequestBody:
+    return RequestBody(None, endpoint.streaming is Streaming.BY_DEFAULT, readable=False)
+
+
+def _interpret(endpoint: Endpoint, values: Values) -> RequestBody:
+    length = values.length if endpoint.body is BodyFormat.FIRST_VALUE else None
     try:
-        asked = _meaning(path, values.found)
+        body = _from_members(endpoint, values.found)
     except _Mismatch:
-        asked = _unsure(path)
-    return evolve(asked, length=read)
+        body = _unreadable(endpoint)
+    return evolve(body, length=length)
 
 
-def _meaning(path: str, found: Found) -> RequestBody:
+def _from_members(endpoint: Endpoint, found: Found) -> RequestBody:
     model = _text(found.get("model"))
-    name = _text(found.get("name")) if path in _NAMED else ""
-    named = model or name
+    name = _text(found.get("name")) if endpoint.takes_name else ""
+    model = model or name
     # Of a blank name each route says in its own words that it is missing.
-    return RequestBody(named if named.strip() else None, _stream(path, found.get("stream")), _errand(path, found))
+    return RequestBody(
+        model if model.strip() else None, _stream(endpoint, found.get("stream")), _intent(endpoint, found)
+    )
 
 
-def _errand(path: str, found: Found) -> Intent:
-    if path == _CHAT:
-        idle = not _has_items(found.get("messages"))
-    elif path == _GENERATE:
-        idle = not _says_something(found.get("prompt"))
-    else:
+def _intent(endpoint: Endpoint, found: Found) -> Intent:
+    if endpoint.content is None:
         return Intent.RUN
-    at_once = False
+    content = found.get(endpoint.content)
+    has_content = _has_items(content) if endpoint.content == "messages" else _has_text(content)
+    unloads = False
     for value in found.get("keep_alive", ()):
-        at_once = value != _NULL and _is_zero(value)
-    if not idle:
+        unloads = value != _NULL and _is_zero(value)
+    if has_content:
         return Intent.RUN
-    return Intent.UNLOAD if at_once else Intent.LOAD
+    return Intent.UNLOAD if unloads else Intent.LOAD
 
 
-def _stream(path: str, values: _All) -> bool:
-    if path not in _CAN_STREAM:
+def _stream(endpoint: Endpoint, values: _All) -> bool:
+    if endpoint.streaming is Streaming.NEVER:
         return False
-    stream = by_default = path in _STREAMING
+    stream = by_default = endpoint.streaming is Streaming.BY_DEFAULT
     for value in values or ():
         if value in _FLAGS:
             stream = _FLAGS[value]
         elif value != _NULL:
             raise _Mismatch
-        elif path in _STREAM_UNSET_BY_NULL:
+        elif endpoint.null_resets_stream:
             stream = by_default
     return stream
 
@@ -183,7 +174,7 @@ def _text(values: _All) -> str:
     return go_json.text(last)
 
 
-def _says_something(values: _All) -> bool:
+def _has_text(values: _All) -> bool:
     return _last_string(values) != _EMPTY
 
 
@@ -198,15 +189,15 @@ def _last_string(values: _All) -> bytes:
 
 
 def _has_items(values: _All) -> bool:
-    some = False
+    has_items = False
     for value in values or ():
         if value[0] == _BRACKET:
-            some = _NO_ITEMS.fullmatch(value) is None
+            has_items = _NO_ITEMS.fullmatch(value) is None
         elif value != _NULL:
             raise _Mismatch
         else:
-            some = False
-    return some
+            has_items = False
+    return has_items
 
 
 def _is_zero(keep_alive: bytes) -> bool:

@@ -8,26 +8,12 @@ thing here and another there is refused or redirected here.
 from __future__ import annotations
 
 import re
-from enum import Enum
-from typing import Literal
 
 from attrs import frozen
 
 from foreman.protocol.closed_paths import is_closed
+from foreman.protocol.endpoints import ENDPOINTS, Family, Lane, endpoint_of, family_of, is_of_jobs
 from foreman.protocol.request_path import AS_SENT, BAD_ESCAPE, clean, escape, hides_credential, to_ascii, unescape
-
-Family = Literal["ollama", "openai", "anthropic", "foreman"]
-
-
-class Lane(Enum):
-    """Which way a request goes; the value is the word for logs."""
-
-    GATE = "gate"
-    EMBEDDING = "embedding"
-    INVENTORY = "inventory"
-    METADATA = "metadata"
-    MANAGEMENT = "management"
-    FOREMAN = "foreman"
 
 
 @frozen
@@ -64,46 +50,6 @@ class Refusal:
 _READ = ("HEAD", "GET")
 _POST = ("POST",)
 
-#: Every route of Ollama and of foreman, by path: its methods in the order of Ollama's ``Allow``, and their lane.
-_ROUTES: dict[str, tuple[tuple[str, ...], Lane]] = {
-    "/": (_READ, Lane.FOREMAN),
-    "/healthz": (_READ, Lane.FOREMAN),
-    "/queue": (_READ, Lane.FOREMAN),
-    "/openapi.json": (_READ, Lane.FOREMAN),
-    "/api/version": (_READ, Lane.METADATA),
-    # What an Ollama of some version tells of its settings and of its use (contract 0.20).
-    "/metrics": (_READ, Lane.MANAGEMENT),
-    "/api/usage": (("GET",), Lane.MANAGEMENT),
-    "/api/config": (("GET",), Lane.MANAGEMENT),
-    "/api/status": (("GET",), Lane.METADATA),
-    "/api/tags": (_READ, Lane.INVENTORY),
-    "/api/ps": (("GET",), Lane.INVENTORY),
-    "/api/show": (_POST, Lane.METADATA),
-    "/api/chat": (_POST, Lane.GATE),
-    "/api/generate": (_POST, Lane.GATE),
-    "/api/embed": (_POST, Lane.EMBEDDING),
-    "/api/embeddings": (_POST, Lane.EMBEDDING),
-    "/api/pull": (_POST, Lane.MANAGEMENT),
-    "/api/push": (_POST, Lane.MANAGEMENT),
-    "/api/create": (_POST, Lane.MANAGEMENT),
-    "/api/copy": (_POST, Lane.MANAGEMENT),
-    "/api/delete": (("DELETE",), Lane.MANAGEMENT),
-    "/api/me": (_POST, Lane.MANAGEMENT),
-    "/api/signout": (_POST, Lane.MANAGEMENT),
-    "/api/experimental/web_search": (_POST, Lane.MANAGEMENT),
-    "/api/experimental/web_fetch": (_POST, Lane.MANAGEMENT),
-    "/api/experimental/model-recommendations": (("GET",), Lane.MANAGEMENT),
-    "/v1/chat/completions": (_POST, Lane.GATE),
-    "/v1/completions": (_POST, Lane.GATE),
-    "/v1/responses": (_POST, Lane.GATE),
-    "/v1/responses/compact": (_POST, Lane.GATE),
-    "/v1/images/generations": (_POST, Lane.GATE),
-    "/v1/images/edits": (_POST, Lane.GATE),
-    "/v1/messages": (_POST, Lane.GATE),
-    "/v1/audio/transcriptions": (_POST, Lane.GATE),
-    "/v1/embeddings": (_POST, Lane.EMBEDDING),
-    "/v1/models": (("GET",), Lane.METADATA),
-}
 #: The routes whose last segment is free.
 _FREE_ROUTES: dict[str, tuple[str, ...]] = {
     "/queue/": ("DELETE",),
@@ -123,8 +69,6 @@ _JOBS = "/jobs"
 _OWN = frozenset({"/healthz", "/queue", "/openapi.json"})
 #: These, and everything below, are management, whatever the method: what a newer Ollama adds there may need permission too.
 _MANAGED = ("/api/blobs", "/api/user", "/api/experimental", "/api/usage", "/api/config", "/metrics")
-#: Routes that some versions of Ollama lack. What is nearly such a path is the target's to redirect.
-_OF_SOME_VERSIONS = frozenset({"/v1/responses/compact", "/v1/images/generations", "/v1/images/edits"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: What may not stand in a request line's target (RFC 9112 section 3.2): blanks, control bytes, a fragment.
 _FOREIGN = re.compile(rb"[\x00-\x20\x7f#]")
@@ -153,7 +97,7 @@ def classify(method: bytes, target: bytes, base: bytes = b"") -> Route | Redirec
         return Route(Lane.METADATA, "ollama", "*")
     if _FOREIGN.search(target) or not target.startswith(b"/"):
         return _BAD_REQUEST
-    raw, target_request, query = target.partition(b"?")
+    raw, separator, query = target.partition(b"?")
     if BAD_ESCAPE.search(raw):
         return _BAD_REQUEST
     decoded = unescape(raw)
@@ -163,8 +107,8 @@ def classify(method: bytes, target: bytes, base: bytes = b"") -> Route | Redirec
     if (cleaned := clean(escaped)) != escaped:
         if len(target) > _LONGEST_REDIRECTED:
             return _TOO_LONG
-        return Redirect(307, escape(cleaned) + to_ascii(target_request + query if query else b""))
-    return _route(method.decode("latin-1"), decoded, to_ascii(target_request + query))
+        return Redirect(307, escape(cleaned) + to_ascii(separator + query if query else b""))
+    return _route(method.decode("latin-1"), decoded, to_ascii(separator + query))
 
 
 def classify_behind_prefix(method: bytes, target: bytes, base: bytes = b"") -> tuple[Route | Redirect | Refusal, bytes]:
@@ -186,8 +130,8 @@ def classify_behind_prefix(method: bytes, target: bytes, base: bytes = b"") -> t
 
 def allowed_methods(path: str) -> tuple[str, ...]:
     """The methods that a path of ``Route`` is known for, in the order of Ollama's ``Allow``; none where it is unknown."""
-    if path in _ROUTES:
-        return _ROUTES[path][0]
+    if path in ENDPOINTS:
+        return ENDPOINTS[path].methods
     if is_of_jobs(path):
         rest = path.removeprefix(_JOBS)
         return next((methods for pattern, methods in _JOB_ROUTES if pattern.fullmatch(rest)), ())
@@ -202,12 +146,7 @@ def is_own(path: str) -> bool:
 
 def is_whole_route(path: str) -> bool:
     """Whether a path of ``Route`` is a known one without a free part."""
-    return path in _ROUTES
-
-
-def is_of_jobs(path: str) -> bool:
-    """Whether a path of ``Route`` is foreman's own, about jobs."""
-    return path == _JOBS or path.startswith(f"{_JOBS}/")
+    return path in ENDPOINTS
 
 
 def _route(method: str, decoded: bytes, query: bytes) -> Route | Redirect | Refusal:
@@ -224,11 +163,11 @@ def _route(method: str, decoded: bytes, query: bytes) -> Route | Redirect | Refu
         if len(decoded) + len(query) > _LONGEST_REDIRECTED:
             return _TOO_LONG
         return Redirect(301 if method == "GET" else 307, escape(decoded[:-1]) + query)
-    return Route(_lane(method, path), _family(path), path)
+    return Route(_lane(method, path), family_of(path), path)
 
 
 def _is_one_slash_off(method: str, path: str) -> bool:
-    return method in allowed_methods(path) and path not in _OF_SOME_VERSIONS
+    return method in allowed_methods(path) and endpoint_of(path).versions == "all"
 
 
 def _lane(method: str, path: str) -> Lane:
@@ -236,13 +175,5 @@ def _lane(method: str, path: str) -> Lane:
         return Lane.MANAGEMENT
     if is_own(path):
         return Lane.FOREMAN
-    methods, lane = _ROUTES.get(path, ((), Lane.METADATA))
-    return lane if method in methods or lane is Lane.MANAGEMENT else Lane.METADATA
-
-
-def _family(path: str) -> Family:
-    if path == "/v1/messages" or path.startswith("/v1/messages/"):
-        return "anthropic"
-    if is_of_jobs(path) or path == "/openapi.json":
-        return "foreman"
-    return "openai" if path.startswith("/v1/") else "ollama"
+    endpoint = endpoint_of(path)
+    return endpoint.lane if method in endpoint.methods or endpoint.lane is Lane.MANAGEMENT else Lane.METADATA

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,17 +15,19 @@ from attrs import evolve, frozen
 from msgspec import Raw
 
 from foreman.protocol import decoding
+from foreman.protocol.endpoints import DONE_EVENT, DONE_MEMBER, ENDPOINTS
 from foreman.protocol.framing import BodyFraming
 
 T = TypeVar("T")
 
 _NANOSECONDS = 1e9
-_ENDS_OF_RESPONSES = ("response.completed", "response.incomplete", "response.failed")
-_ENDING_EVENTS = (*_ENDS_OF_RESPONSES, "message_stop")
-#: The events that end a stream of these routes; the others end with ``[DONE]``.
-_ENDS_BY_PATH = {"/v1/responses": _ENDS_OF_RESPONSES, "/v1/messages": ("message_stop",)}
-#: The routes whose streams have an end marker, so that one without it is not whole.
-MARKED = frozenset({"/api/chat", "/api/generate", "/v1/chat/completions", "/v1/completions", *_ENDS_BY_PATH})
+#: The types of the events that end a stream of these endpoints; a stream of the others ends with ``[DONE]``.
+_END_EVENTS_BY_PATH = {
+    path: endpoint.end_marker
+    for path, endpoint in ENDPOINTS.items()
+    if endpoint.end_marker and endpoint.end_marker not in (DONE_MEMBER, DONE_EVENT)
+}
+_END_EVENTS = tuple(chain.from_iterable(_END_EVENTS_BY_PATH.values()))
 _LINE_END = re.compile(rb"\r?\n")
 #: Stands in no string of JSON, where quotes are escaped.
 _DONE_MEMBER = re.compile(rb'"done"[ \t]*+:[ \t]*+true')
@@ -106,7 +109,7 @@ def answer_end(kind: BodyFraming, last: bytes, path: str | None = None) -> Answe
     """Judge the end of an answer.
 
     :param last: of NDJSON the last line, of a stream of events the last of them, else the whole body.
-    :param path: of the route, as in ``lanes.Way``; None where the end marker of any route counts.
+    :param path: of the route, as in ``routes.Route``; None where the end marker of any route counts.
     """
     if kind == "sse":
         return _of_events(last, path)
@@ -133,12 +136,12 @@ def _looks_whole(kind: BodyFraming, last: bytes) -> bool:
 
 def _of_events(last: bytes, path: str | None) -> AnswerEnd:
     found = AnswerEnd()
-    ends = _ENDING_EVENTS if path is None else _ENDS_BY_PATH.get(path, ())
+    end_events = _END_EVENTS if path is None else _END_EVENTS_BY_PATH.get(path, ())
     for data in _data_lines(last):
         if data == b"[DONE]":
-            found = evolve(found, done=found.done or path not in _ENDS_BY_PATH)
+            found = evolve(found, done=found.done or path not in _END_EVENTS_BY_PATH)
         elif (value := _decode(_value_decoder, data)) is not None:
-            said = _of_value(value, done=value.type in ends)
+            said = _of_value(value, done=value.type in end_events)
             found = AnswerEnd(
                 done=found.done or said.done,
                 error=found.error or said.error,
@@ -157,7 +160,7 @@ def _data_lines(events: bytes) -> Iterator[bytes]:
 
 
 def _of_value(value: _Value, *, done: bool) -> AnswerEnd:
-    nested = _decode(_value_decoder, value.response) if value.type in _ENDING_EVENTS else None
+    nested = _decode(_value_decoder, value.response) if value.type in _END_EVENTS else None
     error = _says_something(value.error) or (nested is not None and _says_something(nested.error))
     usage = _decode(_usage_decoder, value.usage if nested is None else nested.usage) or _Usage()
     return AnswerEnd(

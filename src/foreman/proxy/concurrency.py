@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from foreman import errors
+from foreman.protocol.endpoints import Lane
 from foreman.protocol.request_body import Intent
-from foreman.protocol.routes import Lane
 from foreman.proxy.request import TargetRequest
 from foreman.scheduling.queue_status import QueuePosition
 from foreman.util.deadline import Deadline

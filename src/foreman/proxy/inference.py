@@ -12,11 +12,11 @@ from twisted.internet.task import Cooperator, deferLater
 
 from foreman import errors
 from foreman.protocol.answer_origin import is_doubtful
+from foreman.protocol.endpoints import MARKED, Lane, endpoint_of
 from foreman.protocol.framing import framer_for, framing_of
 from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Intent
-from foreman.protocol.routes import Lane
-from foreman.protocol.usage import MARKED, AnswerEnd, answer_end
+from foreman.protocol.usage import AnswerEnd, answer_end
 from foreman.proxy.access_record import Outcome, RequestRecord
 from foreman.proxy.active_request import ActiveRequest
 from foreman.proxy.cold_load import ColdLoad
@@ -199,13 +199,14 @@ class Inference:
             return self.embeddings
         if target_request.route.lane is not Lane.GATE:
             return None
-        if asked is None or not asked.sure:
+        if asked is None or not asked.readable:
             return self.gate
         if not asked.model:
             return None  # the target can only refuse it
         availability = await self.inventory.look_for(asked.model)
-        # From v0.33 on Ollama has no images to make, which only it can say.
-        if availability is Availability.MISSING and not target_request.route.path.startswith("/v1/images/"):
+        # A newer Ollama may lack the endpoint, which only it can say.
+        is_everywhere = endpoint_of(target_request.route.path).versions != "older"
+        if availability is Availability.MISSING and is_everywhere:
             raise ModelMissing(f"model '{asked.model}' not found")
         if asked.intent is Intent.UNLOAD:
             self.inventory.exclusive.unloaded(asked.model)

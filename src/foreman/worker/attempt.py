@@ -12,9 +12,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors
-from foreman.jobs.job import FOLLOWED, AttemptError, Job
+from foreman.jobs.job import AttemptError, Job
 from foreman.protocol import routes
 from foreman.protocol.body_values import MAX_UNPACKED, unpack_in_slices
+from foreman.protocol.endpoints import FOLLOWABLE
 from foreman.protocol.framing import BodyFraming
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import RequestBody
@@ -96,7 +97,7 @@ class Attempt:
         self.work = ActiveRequest(job.id, job.owner)
         now = self._clock.seconds()
         self._record = RequestRecord(job.id, job.owner, job.endpoint, job.lane, now, job.model)
-        if job.endpoint in FOLLOWED:
+        if job.endpoint in FOLLOWABLE:
             self.output = LiveOutput(job.fence)
         self._silence = Deadline(self._clock)
         self.heard.in_lines, self.heard.endpoint = self.output is not None, job.endpoint
@@ -206,7 +207,7 @@ class Attempt:
     def _target_request(self) -> Slices[TargetRequest]:
         claim = self.claim
         body, encoding = claim.payload, claim.content_encoding
-        wants_stream = claim.job.endpoint in FOLLOWED
+        wants_stream = claim.job.endpoint in FOLLOWABLE
         if claim.stream != wants_stream:
             plain = (yield from unpack_in_slices(body, ByteBudget(MAX_UNPACKED))) if encoding == "zstd" else body
             body, encoding = (yield from with_stream(plain, stream=wants_stream)), None

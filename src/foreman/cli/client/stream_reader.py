@@ -20,11 +20,10 @@ from foreman.cli.ui.exit_status import has_ended
 from foreman.cli.ui.job_text import at_terminal, piece_of, prose, utf8
 from foreman.cli.ui.progress import Progress, progress
 from foreman.protocol import lenient_json
+from foreman.protocol.endpoints import FOLLOWABLE
 
 #: So long nothing may come before it is tried on a new connection, in seconds; nothing is lost by that.
 SILENCE = 90.0
-#: Which endpoints answer in lines.
-STREAMED = frozenset({"/api/chat", "/api/generate"})
 
 
 @define(eq=False)
@@ -110,7 +109,7 @@ async def follow(foreman: Foreman, id_: str, words: Words) -> Job:
     while True:
         with progress() as shown:
             job = await until(foreman, id_, shown, step=LOOKED_AT, enough=lambda _: True)
-            if job.get("endpoint") not in STREAMED:
+            if job.get("endpoint") not in FOLLOWABLE:
                 return await until(foreman, id_, shown, step=ALONE)
             shown.saw(job)
             # The stream waits for the job to run; where it stands until then is for who looks.

@@ -15,9 +15,9 @@ from twisted.web.iweb import IRequest
 
 from foreman import errors
 from foreman.protocol.body_values import ROOM
+from foreman.protocol.endpoints import Lane
 from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Intent, RequestBody
-from foreman.protocol.routes import Lane
 from foreman.proxy.access_record import RequestRecord, outcome_of
 from foreman.proxy.inference import Inference
 from foreman.scheduling.policy import Ticket
@@ -184,7 +184,7 @@ class Api:
         record = RequestRecord(request.id, request.caller, route.path, route.lane.value, request.began_at, model)
         ticket = Ticket(request.id, request.caller, model, route.path, self._wall_clock())
         view = None
-        if wanted is not None and wanted.sure and wanted.intent is Intent.RUN:
+        if wanted is not None and wanted.readable and wanted.intent is Intent.RUN:
             view = QueueHeartbeat(self._clock, self._wall_clock, request, wanted, self._notices)
         client = ClientResponder(request, record, view)
         try:

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from foreman.errors import MAX_REPEATED, shortened
 from foreman.jobs.job import PRIORITIES
+from foreman.protocol.endpoints import SUBMITTABLE
 from foreman.util import timestamps
 from foreman.web.jobs.problems import FieldError, FieldErrors, Problem
 from foreman.web.jobs.request_headers import KEY_LENGTH
@@ -22,19 +23,6 @@ MAX_JOBS = 1000
 MAX_ATTEMPTS = 100
 MAX_METADATA, METADATA_NAME, METADATA_TEXT = 16, 64, 512
 
-#: The paths that ``POST /jobs`` takes; a form, as for transcriptions, is handed over as it would be sent.
-ENDPOINTS = (
-    "/api/chat",
-    "/api/generate",
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/responses",
-    "/v1/responses/compact",
-    "/v1/messages",
-    "/api/embed",
-    "/api/embeddings",
-    "/v1/embeddings",
-)
 FIELDS = (
     "endpoint", "payload", "priority", "run_at", "deadline", "max_attempts", "metadata", "idempotency_key",
 )  # fmt: skip
@@ -166,8 +154,8 @@ def _unknown_in(problem: msgspec.ValidationError) -> str:
 
 def endpoint(value: Any) -> str:
     """The path that the payload is for."""
-    if value not in ENDPOINTS:
-        raise _Wrong(f"must be one of {', '.join(ENDPOINTS)}")
+    if value not in SUBMITTABLE:
+        raise _Wrong(f"must be one of {', '.join(SUBMITTABLE)}")
     return str(value)
 
 

@@ -9,8 +9,8 @@ from attrs import define, field, frozen
 
 from foreman import errors
 from foreman.errors import shortened
+from foreman.protocol.endpoints import Family
 from foreman.protocol.headers import RawHeaders
-from foreman.protocol.routes import Family
 from foreman.proxy.request import ModelMissing
 from foreman.store.errors import StoreUnavailable
 from foreman.store.sqlite.statements.enqueue import KeyReused, TooManyJobs

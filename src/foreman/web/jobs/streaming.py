@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
-from foreman.jobs.job import ACTIVE, FOLLOWED, PARTIAL, STREAM, Job
+from foreman.jobs.job import ACTIVE, PARTIAL, STREAM, Job
+from foreman.protocol.endpoints import FOLLOWABLE
 from foreman.protocol.headers import RawHeaders
 from foreman.store.sqlite.blobs import Stored
 from foreman.store.sqlite.queries import Event
@@ -195,7 +196,7 @@ class JobStreams:
 
         :raises Problem: for a job without lines, or an ``after`` that is none of its lines.
         """
-        if job.endpoint not in FOLLOWED:
+        if job.endpoint not in FOLLOWABLE:
             raise Problem(404, f"{job.endpoint} has no stream; its answer is an artifact when it is there")
         current = job.fence + 1 if job.state in {"scheduled", "queued"} else job.fence
         attempt, line = current, 0

@@ -13,8 +13,9 @@ from foreman import errors
 from foreman.jobs.job import JobLane, NewJob
 from foreman.protocol import model_names, request_body
 from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded
+from foreman.protocol.endpoints import Lane
 from foreman.protocol.request_body import Intent, RequestBody
-from foreman.protocol.routes import Lane, Route, classify
+from foreman.protocol.routes import Route, classify
 from foreman.target.models import Availability
 from foreman.util.slices import Slices
 from foreman.web.jobs import fields
@@ -163,7 +164,7 @@ class Reader:
 
 def flaw_of(wanted: RequestBody) -> FieldError | None:
     """Why what a body asks for cannot be a job; the pointer is into that body."""
-    if not wanted.sure:
+    if not wanted.readable:
         return FieldError(
             "", "cannot be read as its endpoint reads it: one of model, stream, keep_alive, messages, prompt is off"
         )

@@ -10,6 +10,7 @@ from twisted.internet.task import Cooperator
 
 from foreman import errors
 from foreman.jobs.job import Job, NewJob
+from foreman.protocol.endpoints import endpoint_of
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import RequestBody
 from foreman.proxy.request import ModelMissing
@@ -29,8 +30,6 @@ from foreman.web.server.responses import Reply, json_reply
 Result = TypeVar("Result")
 #: How much of a body is read from its file at once, in bytes.
 _PIECE = 1024 * 1024
-#: Queries that a stock client adds, and that mean nothing to Ollama.
-_IDLE_QUERIES = frozenset({("/v1/messages", b"beta=true")})
 
 
 @frozen
@@ -79,7 +78,7 @@ class Submissions:
         """
         self._check_open()
         path, query = request.route.path, request.target.partition(b"?")[2]
-        if query and (path, query) not in _IDLE_QUERIES:
+        if query and query != endpoint_of(path).ignored_query:
             raise Problem(400, "a job keeps no query: leave it away, or the header Prefer: respond-async")
         most, length = self._limits.max_payload, request.content.length
         if length > most:

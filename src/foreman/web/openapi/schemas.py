@@ -7,15 +7,14 @@ from typing import Any, get_args
 
 from foreman.errors import Why
 from foreman.jobs.job import OWN_ARTIFACTS, PRIORITIES, STATES, ErrorClass, JobLane
+from foreman.protocol.endpoints import OF_JOBS, SUBMITTABLE
 from foreman.store.errors import Condition
-from foreman.web.jobs.fields import ENDPOINTS, MAX_ATTEMPTS, MAX_JOBS, MAX_METADATA, METADATA_NAME, METADATA_TEXT
+from foreman.web.jobs.fields import MAX_ATTEMPTS, MAX_JOBS, MAX_METADATA, METADATA_NAME, METADATA_TEXT
 from foreman.web.jobs.request_headers import KEY_LENGTH
 from foreman.web.openapi import examples
 
 Schema = dict[str, Any]
 
-#: A form goes there, which only becomes a job where it was sent to.
-_FORMS = "/v1/audio/transcriptions"
 #: Crockford's alphabet, in either case.
 ID_PATTERN = "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"
 
@@ -84,7 +83,7 @@ _KEY: Schema = {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH}
 _NEW_JOB = record(
     "A job to be handed over. What is none of these members is refused, and `null` is as good as nothing.",
     {
-        "endpoint": {"type": "string", "enum": list(ENDPOINTS), "description": "Where the payload goes."},
+        "endpoint": {"type": "string", "enum": list(SUBMITTABLE), "description": "Where the payload goes."},
         "payload": {
             "type": "object",
             "required": ["model"],
@@ -110,7 +109,7 @@ _JOB = record(
     {
         "id": ID,
         "state": {"type": "string", "enum": list(STATES)},
-        "endpoint": {"type": "string", "enum": [*ENDPOINTS, _FORMS]},
+        "endpoint": {"type": "string", "enum": list(OF_JOBS)},
         "model": said(TEXT, "As it was asked for."),
         "owner": said(TEXT, "Whose token handed it over; without one the address."),
         "priority": _PRIORITY,

@@ -13,19 +13,17 @@ from foreman.auth.credentials import UnfitCredential, contains, credential, stan
 from foreman.auth.throttle import GuessThrottle
 from foreman.auth.tokens import Tokens
 from foreman.config.settings import Config
+from foreman.protocol.endpoints import Lane, family_of, is_of_jobs
 from foreman.protocol.headers import RawHeaders, has_passed
 from foreman.protocol.request_path import origin_form, take_prefix
 from foreman.protocol.routes import (
     CLOSED,
-    Family,
-    Lane,
     Redirect,
     Refusal,
     Route,
     allowed_methods,
     classify,
     classify_behind_prefix,
-    is_of_jobs,
     is_own,
     is_whole_route,
 )
@@ -107,7 +105,8 @@ class Admission:
             found, request.target = classify_behind_prefix(request.method, request.target, self._base)
         else:
             found = classify(request.method, request.target, self._base)
-        request.route = found if isinstance(found, Route) else Route(Lane.FOREMAN, _family(request.target), "-")
+        path = request.target.partition(b"?")[0].decode("latin-1")
+        request.route = found if isinstance(found, Route) else Route(Lane.FOREMAN, family_of(path), "-")
         seen = _seen_by_others(found, request.target)
         is_misplaced = self.tokens.required and stands_in(seen, self.tokens.knows)
         if is_misplaced:
@@ -283,12 +282,3 @@ def _seen_by_others(found: Route | Redirect | Refusal, target: bytes) -> bytes:
     if found.lane in (Lane.FOREMAN, Lane.INVENTORY):
         query = b""
     return query if is_whole_route(found.path) else path + b"?" + query
-
-
-def _family(target: bytes) -> Family:
-    """Whose errors whoever asks for a path reads that cannot be read whole."""
-    if target.startswith(b"/v1/messages"):
-        return "anthropic"
-    if target.partition(b"?")[0] in {b"/jobs", b"/openapi.json"} or target.startswith(b"/jobs/"):
-        return "foreman"
-    return "openai" if target.startswith(b"/v1/") else "ollama"

@@ -9,7 +9,8 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from foreman.config.settings import Config
-from foreman.protocol.routes import Route, is_of_jobs
+from foreman.protocol.endpoints import is_of_jobs
+from foreman.protocol.routes import Route
 from foreman.web.server.accepting import Accepting
 from foreman.web.server.admission import Admission
 from foreman.web.server.body import Arriving, BodySpool

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from foreman.protocol.endpoints import endpoint_of
 from foreman.protocol.framing import BodyFraming
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import RequestBody
@@ -130,11 +131,7 @@ class QueueHeartbeat:
     def _empty_object(self) -> bytes:
         now = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat().replace("+00:00", "Z")
         value: dict[str, object] = {"model": self._asked.model, "created_at": now}
-        if self._request.route.path == "/api/chat":
-            value["message"] = {"role": "assistant", "content": ""}
-        else:
-            value["response"] = ""
-        return go_json({**value, "done": False}) + b"\n"
+        return go_json({**value, **endpoint_of(self._request.route.path).empty_line, "done": False}) + b"\n"
 
     def _content_type(self) -> bytes:
         if self.kind == "ndjson":

@@ -16,8 +16,8 @@ from twisted.web.server import Request
 from zope.interface import provider
 
 from foreman import errors
+from foreman.protocol.endpoints import Lane
 from foreman.protocol.headers import RawHeaders
-from foreman.protocol.routes import Lane
 from foreman.util.deadline import Deadline
 from foreman.web.server.body import BodyRefused, SpooledBody
 from foreman.web.server.connections import Stage

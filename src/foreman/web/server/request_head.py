@@ -5,8 +5,9 @@ from __future__ import annotations
 from attrs import define, field
 
 from foreman.auth.tokens import Holder
+from foreman.protocol.endpoints import Family, Lane
 from foreman.protocol.headers import RawHeaders
-from foreman.protocol.routes import Family, Lane, Route
+from foreman.protocol.routes import Route
 from foreman.web.server.responses import Reply
 from foreman.web.server.upload import Upload
 

@@ -9,8 +9,8 @@ import msgspec
 from attrs import frozen
 
 from foreman import errors
+from foreman.protocol.endpoints import Family
 from foreman.protocol.headers import RawHeaders
-from foreman.protocol.routes import Family
 from foreman.proxy.request import ModelMissing
 
 #: What each failure is as a status, where the answer has not begun.
