@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.protocol import decoding, error_text, lenient_json
+from foreman.protocol import error_text, lenient_json
 from foreman.protocol.aggregate import unstreamed as in_slices
 from foreman.util.slices import at_once
 
@@ -38,8 +38,8 @@ def test_a_bad_character_is_replaced_and_all_else_stays(name: str) -> None:
     data = b'{"a":["x%by",1.5,true,null],"b":"\xc3\xa9"}' % raw
     value: Any = {"a": [f"x{text}y", 1.5, True, None], "b": "é"}
     assert lenient_json.read(data) == value
-    assert decoding.decode(msgspec.json.Decoder(Any), data) == value
-    assert json.loads(lenient_json.repaired(data)) == value
+    assert lenient_json.decode(msgspec.json.Decoder(Any), data) == value
+    assert json.loads(lenient_json.repair(data)) == value
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -48,7 +48,7 @@ def test_what_is_no_json_stays_none(name: str) -> None:
         with pytest.raises(ValueError, match=r"."):
             lenient_json.read(data)
         with pytest.raises(ValueError, match=r"."):
-            decoding.decode(msgspec.json.Decoder(Any), data)
+            lenient_json.decode(msgspec.json.Decoder(Any), data)
 
 
 @given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
@@ -79,6 +79,6 @@ def test_the_words_of_an_error_are_found_beside_a_bad_character(name: str) -> No
 
 
 def test_a_value_that_is_too_large_to_be_repaired_is_refused_at_once() -> None:
-    data = b'{"a":"\\ud83d' + b"x" * decoding.MAX_BYTES + b'"}'
+    data = b'{"a":"\\ud83d' + b"x" * lenient_json.MAX_REPAIRED + b'"}'
     with pytest.raises(ValueError, match="surrogate"):
-        decoding.decode(msgspec.json.Decoder(Any), data)
+        lenient_json.decode(msgspec.json.Decoder(Any), data)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman import errors
+from foreman.protocol import go_json
 from foreman.protocol.endpoints import Family
 from foreman.proxy.request import ModelMissing
 from foreman.web.server.responses import (
@@ -18,7 +19,6 @@ from foreman.web.server.responses import (
     error_reply,
     error_value,
     failure_reply,
-    go_json,
     json_reply,
     last_words,
     redirect_reply,
@@ -45,9 +45,10 @@ def text_of(family: Family, body: bytes) -> str:
     )
 )
 def test_json_is_read_back_and_has_none_of_the_letters_that_go_escapes(value: Any) -> None:
-    text = go_json(value)
+    text = go_json.encode(value)
     assert json.loads(text) == value
     assert not set(b"<>&\n") & set(text)
+    assert "\u2028".encode() not in text
 
 
 def test_a_value_is_answered_as_ollama_answers_values() -> None:

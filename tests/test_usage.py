@@ -75,7 +75,7 @@ def test_nothing_of_an_ordinary_answer_is_repaired(
         repaired.append(data)
         return data
 
-    monkeypatch.setattr("foreman.protocol.decoding.repaired", repair)
+    monkeypatch.setattr("foreman.protocol.lenient_json.repair", repair)
     assert answer_end(*answer).done
     assert repaired == []
 

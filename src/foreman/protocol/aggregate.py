@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
-from foreman.protocol import decoding
+from foreman.protocol import go_json, lenient_json
 from foreman.util.slices import Slices
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def _decoded(decoder: msgspec.json.Decoder[T], values: Iterable[bytes | Raw | No
         if value is not None:
             if len(value) > LONGEST_LINE:
                 raise ValueError(f"a line has {len(value)} bytes")
-            found.append(decoding.decode(decoder, value))
+            found.append(lenient_json.decode(decoder, value))
             done += len(value)
         if done >= _SLICE:
             done = 0
@@ -129,7 +129,7 @@ def _written(text: bytes) -> Slices[bytes]:
         end = start + _WRITTEN
         while end < len(text) and end < start + _WRITTEN + 3 and text[end] & 0xC0 == 0x80:
             end += 1  # within a character
-        pieces.append(_as_go(_as_utf8(text[start:end])))
+        pieces.append(go_json.escape(_as_utf8(text[start:end])))
         start = end
         yield
     return b"".join(pieces)
@@ -142,10 +142,3 @@ def _as_utf8(text: bytes) -> bytes:
     except UnicodeDecodeError:
         return _NOT_UTF8.sub("\ufffd", text.decode("utf-8", "surrogateescape")).encode("utf-8")
     return text
-
-
-def _as_go(text: bytes) -> bytes:
-    """With the escapes of Go's encoder."""
-    for character, escape in ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026")):
-        text = text.replace(character, escape)
-    return text.replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")

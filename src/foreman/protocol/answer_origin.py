@@ -10,6 +10,7 @@ import json
 from typing import Any, Literal
 
 from foreman.protocol.endpoints import endpoint_of
+from foreman.protocol.error_text import error_member
 
 #: ``ollama``: it has Ollama's shape. ``perhaps``: Ollama, or the HTTP server that it is built on, may answer so, and so
 #: may a proxy. ``foreign``: Ollama never answers so.
@@ -93,9 +94,7 @@ def _is_json(media: str) -> bool:
 
 def _error(body: bytes) -> str | None:
     """The error in a body of one of Ollama's shapes; None where there is none."""
-    error = (_object(body) or {}).get("error")
-    if isinstance(error, dict):
-        error = error.get("message")
+    error = error_member(_object(body))
     return error if isinstance(error, str) else None
 
 

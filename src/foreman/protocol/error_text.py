@@ -1,26 +1,33 @@
-"""What an error of Ollama's says, in whatever family's shape it comes (contract 1.5)."""
+"""The text of an error, in whatever family's shape it comes (contract 1.5)."""
 
 from __future__ import annotations
 
-from typing import Any
+from foreman.protocol import lenient_json
 
-import msgspec
-
-from foreman.protocol import decoding
-
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-
-#: How much of it is repeated, in characters; and of a body up to which size the sentence is looked for, in bytes.
+#: How much of a text is repeated, in characters; and of a body up to which size it is looked for, in bytes.
 LONGEST, MAX_BYTES = 2000, 256 * 1024
 
 
-def error_text(body: bytes) -> str:
-    """The sentence in the body of an error; of what is no JSON, the text itself."""
+def error_member(value: object) -> object:
+    """The error in a body of JSON: its text, or what stands in the place of it; None where there is no error."""
+    error = value.get("error") if isinstance(value, dict) else None
+    return error.get("message", error) if isinstance(error, dict) else error
+
+
+def error_text(body: bytes, longest: int = LONGEST) -> str:
+    """The text of the error in ``body``; of a body that is not JSON, the body itself. At most ``longest`` characters."""
     try:
-        value = decoding.decode(_decoder, body) if len(body) <= MAX_BYTES else None
-    except ValueError:
-        value = None
-    if value is None:
-        return body[:LONGEST].decode("utf-8", "replace").strip()
-    error = value.get("error", value) if isinstance(value, dict) else value
-    return str(error.get("message", error) if isinstance(error, dict) else error)[:LONGEST]
+        value = lenient_json.read(body) if len(body) <= MAX_BYTES else None
+        text = None if value is None else str(_error_in(value))
+    except (ValueError, RecursionError):
+        text = None
+    if text is None:
+        return body[:longest].decode("utf-8", "replace").strip()
+    return text[:longest]
+
+
+def _error_in(value: object) -> object:
+    error = error_member(value)
+    if error is None:
+        return value.get("message", value) if isinstance(value, dict) else value  # as proxies write it
+    return error

@@ -1,12 +1,11 @@
-"""The members of a JSON object as Go's ``encoding/json`` finds them (contract 2.0).
+"""JSON as Go's ``encoding/json`` reads and writes it: the members of an object (contract 2.0), and the escapes of texts.
 
-Slower than a parser in C, and used where that one cannot be sure: keys match without regard to case, duplicates count,
-bytes that are no UTF-8 and lone surrogates are taken, bytes after the first value are ignored, and a value that stops
-too early is told from one that is wrong. Nothing is built of what is not wanted.
+The reader is slower than a parser in C, and used where that one could be wrong: keys match without regard to case,
+duplicates count, bytes that are not UTF-8 and lone surrogates are accepted, bytes after the first value are ignored, and a
+value that is cut short is told from one that is wrong. Nothing is built of members that nobody asked for.
 
 The work grows with the length of the body and with nothing else: each regular expression here looks at a bounded number
-of bytes, and none can backtrack over more than those. It is done in slices, so that a large body does not keep the
-reactor from everything else.
+of bytes, and none can backtrack over more than those. It is done in slices, so that a large body does not block the reactor.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ import json
 import mmap
 import re
 from collections.abc import Collection
+from typing import Any
 
+import msgspec
 from attrs import define, field, frozen
 
 from foreman.util.slices import Slices, at_once
@@ -66,6 +67,8 @@ _FOLD = str.maketrans(
     {**{letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}, "\u017f": "s", "\u212a": "k"}
 )
 
+#: What Go's ``json.Encoder`` escapes by default beside what JSON itself demands.
+_GO_ESCAPES = tuple((character.encode(), b"\\u%04x" % ord(character)) for character in "<>&\u2028\u2029")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Span = tuple[int, int]
@@ -143,6 +146,18 @@ def text(raw: bytes) -> str:
     quoted = raw.decode("utf-8", "surrogateescape")  # one for each byte that is no UTF-8, as in Go
     value: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
     return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
+
+
+def encode(value: Any) -> bytes:
+    """``value`` as JSON with the escapes of Go's encoder, so that texts look as from Ollama."""
+    return escape(msgspec.json.encode(value))
+
+
+def escape(json_text: bytes) -> bytes:
+    """JSON in UTF-8 with the escapes of Go's encoder: of ``<``, ``>``, ``&``, U+2028 and U+2029, which only stand in strings."""
+    for character, escaped in _GO_ESCAPES:
+        json_text = json_text.replace(character, escaped)
+    return json_text
 
 
 @define(eq=False)

@@ -14,7 +14,7 @@ import msgspec
 from attrs import evolve, frozen
 from msgspec import Raw
 
-from foreman.protocol import decoding
+from foreman.protocol import lenient_json
 from foreman.protocol.endpoints import DONE_EVENT, DONE_MEMBER, ENDPOINTS
 from foreman.protocol.framing import BodyFraming
 
@@ -126,11 +126,11 @@ def answer_end(kind: BodyFraming, last: bytes, path: str | None = None) -> Answe
 def _looks_whole(kind: BodyFraming, last: bytes) -> bool:
     """Of what is no readable object: whether it is the whole of an answer all the same."""
     if kind == "other":
-        if len(last) > decoding.MAX_BYTES and last.rstrip().endswith((b"}", b"]")):
+        if len(last) > lenient_json.MAX_REPAIRED and last.rstrip().endswith((b"}", b"]")):
             return True  # it may hold a bad character, and is too large to be repaired
         return _decode(_whole_decoder, last) is not None
     # The end of a line that was too long to be kept whole, or one that is too large to be repaired.
-    is_part = len(last) > decoding.MAX_BYTES or not last.lstrip().startswith(b"{")
+    is_part = len(last) > lenient_json.MAX_REPAIRED or not last.lstrip().startswith(b"{")
     return is_part and _DONE_MEMBER.search(last) is not None
 
 
@@ -196,7 +196,7 @@ def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
     if not len(data):  # a member that is not there; nothing of it could be repaired
         return None
     try:
-        return decoding.decode(decoder, data)
+        return lenient_json.decode(decoder, data)
     except ValueError:
         return None
 

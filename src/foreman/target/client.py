@@ -21,6 +21,7 @@ from twisted.web.iweb import IBodyProducer
 
 from foreman import errors
 from foreman.config.settings import TargetAddress
+from foreman.protocol.error_text import error_text
 from foreman.protocol.framing import LineFramer
 from foreman.protocol.headers import RawHeaders, to_target
 from foreman.target.agent import OneShotAgent, head_bytes
@@ -268,7 +269,7 @@ async def _refusal(answer: TargetResponse) -> errors.HTTPError:
 
     with suppress(_Enough):
         await _read(answer, on_data)
-    return errors.HTTPError(answer.code, _error_text(bytes(gathered)))
+    return errors.HTTPError(answer.code, error_text(bytes(gathered), LONGEST_ERROR))
 
 
 def _object(text: bytes, path: str) -> dict[str, Any]:
@@ -276,14 +277,3 @@ def _object(text: bytes, path: str) -> dict[str, Any]:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise errors.ConnectionError("garbage", f"the target's answer to {path} is not a JSON object") from exc
-
-
-def _error_text(body: bytes) -> str:
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body[:LONGEST_ERROR].decode("utf-8", "replace").strip()
-    if isinstance(value, dict):
-        inner = value.get("error", value)
-        value = inner.get("message", inner) if isinstance(inner, dict) else inner
-    return str(value)[:LONGEST_ERROR]

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 import click
 
 from foreman.errors import one_line
+from foreman.protocol.error_text import error_member
 
 url_option = click.option(
     "--url",
@@ -140,8 +141,6 @@ def token_from(environ: Mapping[str, str]) -> str | None:
 
 
 def said(body: object) -> str:
-    """The words of an error in any family's shape, or of a problem (RFC 9457), with a colon in front."""
-    error = (body.get("error") or body.get("detail")) if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        error = error.get("message")
+    """The text of an error in any family's shape, or of a problem (RFC 9457), with a colon in front."""
+    error = error_member(body) or (body.get("detail") if isinstance(body, dict) else None)
     return f": {one_line(error, LONGEST_REASON)}" if isinstance(error, str) else ""

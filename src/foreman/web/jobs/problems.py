@@ -9,6 +9,7 @@ from attrs import define, field, frozen
 
 from foreman import errors
 from foreman.errors import shortened
+from foreman.protocol import go_json
 from foreman.protocol.endpoints import Family
 from foreman.protocol.headers import RawHeaders
 from foreman.proxy.request import ModelMissing
@@ -16,7 +17,7 @@ from foreman.store.errors import StoreUnavailable
 from foreman.store.sqlite.statements.enqueue import KeyReused, TooManyJobs
 from foreman.store.sqlite.statements.transaction import TooMuchStored, WrongState
 from foreman.store.sqlite.statements.user_actions import TooLargeTogether, TooManyArtifacts
-from foreman.web.server.responses import PROBLEM_JSON, Reply, error_reply, go_json, problem_value
+from foreman.web.server.responses import PROBLEM_JSON, Reply, error_reply, problem_value
 
 #: When to try again, in seconds: the store is looked after every few seconds; a line of jobs becomes shorter slowly.
 SOON, LATER = 5, 30
@@ -146,7 +147,7 @@ def problem_reply(problem: Problem) -> Reply:
         value["errors"] = [
             {"pointer": field_error.pointer, "detail": field_error.detail} for field_error in problem.field_errors
         ]
-    return Reply(problem.status, [(b"Content-Type", PROBLEM_JSON), *problem.headers], go_json(value))
+    return Reply(problem.status, [(b"Content-Type", PROBLEM_JSON), *problem.headers], go_json.encode(value))
 
 
 def family_reply(family: Family, problem: Problem, request_id: str) -> Reply:

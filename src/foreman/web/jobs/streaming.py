@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
 from foreman.jobs.job import ACTIVE, PARTIAL, STREAM, Job
+from foreman.protocol import go_json
 from foreman.protocol.endpoints import FOLLOWABLE
 from foreman.protocol.headers import RawHeaders
 from foreman.store.sqlite.blobs import Stored
@@ -24,7 +25,6 @@ from foreman.web.jobs.serialization import event_value
 from foreman.web.jobs.wakeups import Wakeups, listening
 from foreman.web.server.heartbeat import BETWEEN_FILLERS, STREAM_HEADERS
 from foreman.web.server.request import ClientRequest
-from foreman.web.server.responses import go_json
 from foreman.worker.live_output import LiveOutput
 
 #: How many events are read at once.
@@ -151,7 +151,7 @@ class StreamCursor:
     async def _is_at(self, attempt: int) -> bool:
         """Whether the reader has not all of a try; where it is a new one, this is said."""
         if attempt > self.attempt:
-            await self._feed.say(go_json({"attempt": attempt}), f"{attempt}-0", "attempt")
+            await self._feed.say(go_json.encode({"attempt": attempt}), f"{attempt}-0", "attempt")
             self.attempt, self.line = attempt, 0
         return attempt == self.attempt
 
@@ -163,7 +163,7 @@ class StreamCursor:
     async def error(self, text: str) -> None:
         """Say why it ended."""
         if self.line < _BEHIND_ALL:
-            await self._feed.say(go_json({"error": text}), f"{self.attempt}-end", "error")
+            await self._feed.say(go_json.encode({"error": text}), f"{self.attempt}-end", "error")
 
 
 @define(eq=False)
@@ -236,7 +236,7 @@ class JobStreams:
                 job = await self._store.get(id_)
                 events = await self._store.events(id_, after, AT_ONCE, caller)
                 for event in events:
-                    await feed.say(go_json(event_value(event)), str(event.id))
+                    await feed.say(go_json.encode(event_value(event)), str(event.id))
                     after = event.id
                 if len(events) == AT_ONCE:
                     continue

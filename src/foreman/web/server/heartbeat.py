@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from foreman.protocol import go_json
 from foreman.protocol.endpoints import endpoint_of
 from foreman.protocol.framing import BodyFraming
 from foreman.protocol.headers import RawHeaders
@@ -21,7 +22,6 @@ from foreman.protocol.request_body import RequestBody
 from foreman.scheduling.queue_status import QueuePosition
 from foreman.util.deadline import Deadline
 from foreman.web.server.request import ClientRequest
-from foreman.web.server.responses import go_json
 
 #: Between two fillers, in seconds; half of the shortest patience that is known (ollama4j gives up after 10 s).
 BETWEEN_FILLERS = 10.0
@@ -131,7 +131,7 @@ class QueueHeartbeat:
     def _empty_object(self) -> bytes:
         now = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat().replace("+00:00", "Z")
         value: dict[str, object] = {"model": self._asked.model, "created_at": now}
-        return go_json({**value, **endpoint_of(self._request.route.path).empty_line, "done": False}) + b"\n"
+        return go_json.encode({**value, **endpoint_of(self._request.route.path).empty_line, "done": False}) + b"\n"
 
     def _content_type(self) -> bytes:
         if self.kind == "ndjson":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 from typing import Any
 
-import msgspec
 from attrs import frozen
 
 from foreman import errors
+from foreman.protocol import go_json
 from foreman.protocol.endpoints import Family
 from foreman.protocol.headers import RawHeaders
 from foreman.proxy.request import ModelMissing
@@ -89,17 +89,9 @@ class Reply:
     body: bytes
 
 
-def go_json(value: Any) -> bytes:
-    """``value`` as JSON with the escapes of Go's encoder, so that texts look as from Ollama."""
-    text = msgspec.json.encode(value)
-    if b"<" in text or b">" in text or b"&" in text:
-        text = text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
-    return text
-
-
 def json_reply(status: int, value: Any, headers: RawHeaders | None = None) -> Reply:
     """``value`` as an answer of foreman's own routes."""
-    return Reply(status, [(b"Content-Type", _NATIVE_JSON), *(headers or [])], go_json(value))
+    return Reply(status, [(b"Content-Type", _NATIVE_JSON), *(headers or [])], go_json.encode(value))
 
 
 def problem_value(status: int, message: str) -> dict[str, Any]:
@@ -133,7 +125,7 @@ def error_reply(
     :param early: the way Ollama words what it finds before a model is looked for: on ``/v1`` such errors carry a
         charset and no newline, later ones a newline and no charset (contract 1.4).
     """
-    body = go_json(error_value(family, status, message, request_id))
+    body = go_json.encode(error_value(family, status, message, request_id))
     if status == 401:
         headers = [*(headers or []), (b"WWW-Authenticate", b'Bearer realm="foreman"')]  # RFC 9110 section 15.5.2
     if family == "foreman":
@@ -169,11 +161,11 @@ def last_words(kind: str, family: Family, problem: errors.ForemanError, request_
     # What the target refused after waiting was shown keeps its own words and type, which had no status to come with.
     status, text = (problem.status, problem.text) if isinstance(problem, errors.HTTPError) else (500, str(problem))
     if kind == "ndjson":
-        return go_json({"error": text}) + b"\n"
+        return go_json.encode({"error": text}) + b"\n"
     if kind == "sse":
         # The events of a job's stream have their errors in the form of a line.
         error = {"error": text} if family == "foreman" else error_value(family, status, text, request_id)
-        value = go_json(error)
+        value = go_json.encode(error)
         named = family in ("anthropic", "foreman")
         return b"event: error\ndata: %b\n\n" % value if named else b"data: %b\n\n" % value
     return None
