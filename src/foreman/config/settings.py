@@ -1,4 +1,4 @@
-"""Turn ``FOREMAN_*`` settings into one frozen ``Config``, or say everything that is wrong with them."""
+"""The table of the settings, and how ``FOREMAN_*`` variables and options become one frozen ``Config``."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _NOT_SETTINGS = frozenset({"FOREMAN_URL", "FOREMAN_TOKEN"})
 _KUBERNETES = re.compile(r"FOREMAN_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP)(_\w+)?)")
 
 
-#: What stands for a secret that is set.
+#: Shown in the place of a secret that is set.
 MASK = "***"
-#: An address with one of these may have a password in it, or a token in its query or its path.
+#: An address that has one of these may contain a password, or a token in its query or its path.
 _MAY_HAVE_PASSWORD = re.compile(r"[@?#]|/k/")
-#: How much of a wrong value is repeated, and of what is said of it.
+#: How much of a wrong value, and of the sentence about it, an error message has, in characters.
 _LONGEST_SHOWN = 200
 _LONGEST_PROBLEM = 450
-#: A token of fewer characters could be found by trying, from another machine.
+#: A shorter token could be guessed from another machine, in characters.
 SHORTEST_TOKEN = 8
 
 
@@ -46,7 +46,7 @@ class Setting:
     :ivar name: its name in lower case without ``FOREMAN_``; :ivar attribute: where ``Config`` keeps it;
     :ivar default: as a person would write it, empty where there is none;
     :ivar parse: from text to value, ``ValueError`` with a phrase where that is impossible;
-    :ivar help: what it is, in a few words; :ivar secret: never shown, and has a ``_FILE`` variable instead of an option.
+    :ivar help: what it is, in a few words; :ivar secret: never shown, and with a ``_FILE`` variable instead of an option.
     """
 
     name: str
@@ -67,13 +67,13 @@ class Setting:
         return "" if self.secret else self.name.replace("_", "-")
 
     def shown(self, text: str) -> str:
-        """What people may see of its value as it was written: no secret, and no password in an address."""
+        """The value for people to see: a secret, and an address that may have a password in it, is masked."""
         is_secret = self.secret or (self.attribute == "target" and _MAY_HAVE_PASSWORD.search(text))
         return MASK if is_secret and text else text
 
 
 def _setting(default: str, parse: Callable[[str], T], help: str, *, name: str = "", secret: bool = False) -> T:  # noqa: A002
-    """A field of ``Config`` that carries its own line of the table."""
+    """A field of ``Config`` that carries its own row of the table."""
     show = (lambda value: "None" if value is None else "'***'") if secret else True
     metadata = {"setting": (name, default, parse, help, secret)}
     value: T = field(factory=lambda: parse(default), repr=show, metadata=metadata)
@@ -82,75 +82,105 @@ def _setting(default: str, parse: Callable[[str], T], help: str, *, name: str = 
 
 @frozen(kw_only=True)
 class Config:
-    """What foreman was told. Durations are in seconds, sizes in bytes.
+    """The settings, read and checked. Durations are in seconds, sizes in bytes.
 
-    ``listen`` is a Twisted endpoint description; ``target`` is where Ollama is; a token that was not given is None.
+    ``listen`` is a Twisted endpoint description; ``target`` is the address of Ollama; a token that is not set is None.
     """
 
     listen: str = _setting(
-        "tcp:8080:interface=127.0.0.1", endpoint, "where to listen: host:port, or a Twisted endpoint description"
+        "tcp:8080:interface=127.0.0.1", endpoint, "address to listen on: host:port, or a Twisted endpoint description"
     )
     target: TargetAddress = _setting(
-        "http://127.0.0.1:11434", target, "the Ollama server, written as for OLLAMA_HOST", name="target_url"
+        "http://127.0.0.1:11434",
+        target,
+        "address of the Ollama server, in any form that OLLAMA_HOST allows",
+        name="target_url",
     )
     target_token: str | None = _setting(
         "", parsers.optional(parsers.token), "bearer token sent to the target", secret=True
     )
-    auth_token: str | None = _setting("", parsers.optional(parsers.token), "token required of clients", secret=True)
+    auth_token: str | None = _setting("", parsers.optional(parsers.token), "token that clients must send", secret=True)
     admin_token: str | None = _setting(
-        "", parsers.optional(parsers.token), "accepted everywhere, and alone for managing models", secret=True
+        "",
+        parsers.optional(parsers.token),
+        "token of the admin; where there is an admin, only admins may manage models",
+        secret=True,
     )
     tokens_file: Path | None = _setting(
-        "", parsers.optional(parsers.tokens_file), "file of named tokens (foreman token new)"
+        "", parsers.optional(parsers.tokens_file), "file of named tokens, which foreman token new writes"
     )
-    allow_open: bool = _setting("0", parsers.flag, "1: listen beyond this machine although no token is required")
+    allow_open: bool = _setting("0", parsers.flag, "1: allow listening beyond this machine without requiring a token")
     allowed_hosts: tuple[str, ...] = _setting(
-        "", parsers.host_names, "names for the Host header, beside Ollama's own list"
+        "", parsers.host_names, "names accepted in the Host header, in addition to those that Ollama accepts"
     )
-    origins: tuple[str, ...] = _setting("", parsers.origins, "origins of web pages, beside Ollama's own list")
-    poll_interval: float = _setting("30s", parsers.some_seconds, "how often the target is asked for its models")
-    embedder_model: str | None = _setting("", parsers.optional(parsers.model), "model kept loaded for embeddings")
-    turns: int = _setting("1", parsers.count, "chats at once at the target")
-    embed_cap: int = _setting("8", parsers.count, "embeddings at once at the target")
-    max_queue: int = _setting("512", parsers.count, "chats that may wait; beyond: 503")
-    wait_notice: float = _setting("5s", parsers.seconds, "a stream that waits longer is told that it waits; 0: never")
-    wait_notice_unary: float = _setting("240s", parsers.seconds, "the same for an answer in one piece; 0: never")
-    wait_filler: str = _setting("space", parsers.space_or_object, "what is sent meanwhile on NDJSON: space, or object")
-    target_wait: float = _setting("0", parsers.seconds, "how long a chat is held while the target is away")
-    connect_timeout: float = _setting("5s", parsers.some_seconds, "for a connection to the target")
-    silence_timeout: float = _setting("10m", parsers.some_seconds, "the target says nothing between two lines")
-    stall_timeout: float = _setting("60s", parsers.some_seconds, "a reader takes nothing while its buffer is full")
-    buffer: int = _setting("8MiB", parsers.size, "one answer held for a slow reader")
-    buffer_total: int = _setting("512MiB", parsers.size, "all answers held for slow readers")
-    max_body: int = _setting("256MiB", parsers.size, "one request body, blobs excepted; beyond: 413")
-    body_budget: int = _setting("2GiB", parsers.size, "all request bodies that wait; beyond: 503")
-    head_timeout: float = _setting("30s", parsers.some_seconds, "for the head of a request; beyond: 408")
+    origins: tuple[str, ...] = _setting(
+        "", parsers.origins, "origins of web pages that may send requests, in addition to those that Ollama allows"
+    )
+    poll_interval: float = _setting("30s", parsers.some_seconds, "how often foreman asks the target for its models")
+    embedder_model: str | None = _setting(
+        "", parsers.optional(parsers.model), "embedding model that foreman keeps loaded"
+    )
+    turns: int = _setting("1", parsers.count, "chats that run at the target at once")
+    embed_cap: int = _setting("8", parsers.count, "embedding requests that run at the target at once")
+    max_queue: int = _setting("512", parsers.count, "chats that may wait in the queue; more are refused with 503")
+    wait_notice: float = _setting(
+        "5s", parsers.seconds, "a stream that has waited this long gets heartbeats; 0: no heartbeats at all"
+    )
+    wait_notice_unary: float = _setting(
+        "240s", parsers.seconds, "the same for an answer that is not a stream; 0: never"
+    )
+    wait_filler: str = _setting(
+        "space", parsers.space_or_object, "heartbeat of an NDJSON stream: space, or object (a line with empty content)"
+    )
+    target_wait: float = _setting("0", parsers.seconds, "how long a chat waits for a target that cannot be reached")
+    connect_timeout: float = _setting("5s", parsers.some_seconds, "time limit for connecting to the target")
+    silence_timeout: float = _setting(
+        "10m", parsers.some_seconds, "longest silence of the target between two lines of an answer"
+    )
+    stall_timeout: float = _setting(
+        "60s", parsers.some_seconds, "longest time in which a client reads nothing while its buffer is full"
+    )
+    buffer: int = _setting("8MiB", parsers.size, "buffer for one answer to a slow client")
+    buffer_total: int = _setting("512MiB", parsers.size, "buffers for all answers to slow clients together")
+    max_body: int = _setting(
+        "256MiB", parsers.size, "largest request body, except for blobs; larger ones are refused with 413"
+    )
+    body_budget: int = _setting(
+        "2GiB", parsers.size, "all waiting request bodies together; beyond that, requests are refused with 503"
+    )
+    head_timeout: float = _setting(
+        "30s", parsers.some_seconds, "time limit for receiving the head of a request; then 408"
+    )
     body_timeout: float = _setting(
-        "60s", parsers.some_seconds, "silence, or less than 1 kB/s, within a body; beyond: 408"
+        "60s", parsers.some_seconds, "longest silence within a request body, or time below 1 kB/s; then 408"
     )
-    idle_timeout: float = _setting("75s", parsers.some_seconds, "between two requests of a connection")
-    max_connections: int = _setting("10000", parsers.count, "connections at once; beyond: 503")
-    drain_timeout: float = _setting("30s", parsers.seconds, "how long running answers may take at shutdown")
+    idle_timeout: float = _setting(
+        "75s", parsers.some_seconds, "how long a connection may be idle between two requests"
+    )
+    max_connections: int = _setting("10000", parsers.count, "client connections at once; more are refused with 503")
+    drain_timeout: float = _setting("30s", parsers.seconds, "how long running requests may take to finish at shutdown")
     db_path: Path | None = _setting(
         "",
         parsers.optional(parsers.path),
-        "the SQLite file of the jobs; default: foreman/foreman.db in the XDG state folder",
+        "SQLite database of the jobs; default: foreman/foreman.db in the XDG state directory",
     )
-    max_jobs: int = _setting("100000", parsers.count, "jobs that may wait; beyond: 429")
-    max_payload: int = _setting("32MiB", parsers.size, "the request of one job; beyond: 413")
-    max_artifact: int = _setting("64MiB", parsers.size, "one artifact of a job, its answer among them")
+    max_jobs: int = _setting("100000", parsers.count, "jobs that may wait; more are refused with 429")
+    max_payload: int = _setting("32MiB", parsers.size, "largest request of a job; larger ones are refused with 413")
+    max_artifact: int = _setting("64MiB", parsers.size, "largest artifact of a job, including its answer")
     job_patience: float = _setting(
-        "30m", parsers.seconds, "people pass a job that has waited for less; then it gets every fourth turn"
+        "30m",
+        parsers.seconds,
+        "ordinary requests overtake a job that has waited for less; then jobs get every fourth turn",
     )
     job_silence: float = _setting(
-        "1h", parsers.some_seconds, "a job whose answer has not begun after so long is broken off, and tried again"
+        "1h", parsers.some_seconds, "a job whose answer has not begun after this time is aborted, and tried again"
     )
-    keep_succeeded: float = _setting("7d", parsers.seconds, "how long jobs are kept that succeeded; 0: for good")
-    keep_cancelled: float = _setting("3d", parsers.seconds, "the same for those that were cancelled")
-    keep_failed: float = _setting("30d", parsers.seconds, "the same for those that failed or were discarded")
-    disk_reserve: int = _setting("256MiB", parsers.size, "free room on the disk below which no jobs are taken: 507")
-    log_format: str = _setting("text", parsers.text_or_json, "form of the log: text, or json")
-    log_level: str = _setting("info", parsers.info_or_debug, "info, or debug, which logs probes of /healthz too")
+    keep_succeeded: float = _setting("7d", parsers.seconds, "how long succeeded jobs are kept; 0: forever")
+    keep_cancelled: float = _setting("3d", parsers.seconds, "how long cancelled jobs are kept; 0: forever")
+    keep_failed: float = _setting("30d", parsers.seconds, "how long failed and discarded jobs are kept; 0: forever")
+    disk_reserve: int = _setting("256MiB", parsers.size, "free disk space below which new jobs are refused with 507")
+    log_format: str = _setting("text", parsers.text_or_json, "format of the log: text or json")
+    log_level: str = _setting("info", parsers.info_or_debug, "info, or debug, which also logs requests for /healthz")
 
 
 def _row(attribute: Attribute[object]) -> Setting:
@@ -158,33 +188,33 @@ def _row(attribute: Attribute[object]) -> Setting:
     return Setting(name or attribute.name, attribute.name, default, parse, help_, secret)
 
 
-#: Every setting, in the order in which people are shown them.
+#: Every setting, in the order in which they are listed.
 SETTINGS: tuple[Setting, ...] = tuple(_row(attribute) for attribute in fields(Config))
 
 
 def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = None) -> Config:
-    """Read the settings; an option wins over its variable. What is empty or None counts as not given, and one pair of
-    quotation marks around a value does not count, wherever it comes from.
+    """Read the settings. An option overrides its variable; empty text and None count as not set, and one pair of
+    quotation marks around a value is removed.
 
     :param environ: the environment, most often ``os.environ``.
-    :param options: what was given on the command line, by option name, with dashes or underscores.
-    :raises ConfigError: with every problem at once, each beginning with the variable's name.
+    :param options: those of the command line, by option name, with dashes or underscores.
+    :raises ConfigError: with all problems, each beginning with the name of its variable.
     """
     given = {name.replace("-", "_"): text for name, text in (options or {}).items() if text}
     values: dict[str, object] = {}
     problems: list[str] = []
     for setting in SETTINGS:
-        said, text = f"{setting.variable} (--{setting.option})", given.get(setting.name, "")
+        source, text = f"{setting.variable} (--{setting.option})", given.get(setting.name, "")
         try:
             value = parsers.unquoted(text)
             if not value:
-                said, text = setting.variable, environ.get(setting.variable, "")
+                source, text = setting.variable, environ.get(setting.variable, "")
                 value = _from_environment(setting, environ)
             values[setting.attribute] = setting.parse(value or setting.default)
         except ValueError as problem:
             shown = setting.shown(text)
             quoted = "" if shown in {MASK, ""} else f"{shortened(repr(shown), _LONGEST_SHOWN)} "
-            problems.append(f"{said}: {quoted}{shortened(str(problem), _LONGEST_PROBLEM)}")
+            problems.append(f"{source}: {quoted}{shortened(str(problem), _LONGEST_PROBLEM)}")
     # The types were checked by each setting's own parser.
     config = evolve(Config(), **values)  # type: ignore[arg-type]
     if config.db_path is None and "db_path" in values:
@@ -200,39 +230,39 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Where foreman keeps what must last: what systemd gives it, or its place in the XDG state folder.
+    """The directory of the jobs: the one that systemd gives, or foreman's own in the XDG state directory.
 
-    :raises ValueError: with a phrase, if there is no such place.
+    :raises ValueError: with a phrase, if there is no such directory.
     """
     given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if given:
         return Path(given)
     base = environ.get("XDG_STATE_HOME", "")
-    # The XDG specification: what is not absolute is to be ignored.
+    # The XDG specification: a path that is not absolute is to be ignored.
     return (Path(base) if base.startswith("/") else _home(environ) / ".local" / "state") / "foreman"
 
 
 def _home(environ: Mapping[str, str]) -> Path:
     try:
         return Path(environ.get("HOME") or "~").expanduser()
-    except RuntimeError:  # a container's user, most often
+    except RuntimeError:  # most often the user of a container
         raise ValueError("there is no default: HOME is not set, and this user has no home directory") from None
 
 
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
-    """What the variable says; for a secret also what stands in the file that its ``_FILE`` variable names."""
+    """The text of the variable; for a secret, also of the file that its ``_FILE`` variable names."""
     text = parsers.unquoted(environ.get(setting.variable, ""))
     file = parsers.unquoted(environ.get(f"{setting.variable}_FILE", "")) if setting.secret else ""
     if not file:
         return text
     if text:
-        raise ValueError(f"is given twice, by {setting.variable}_FILE too")
+        raise ValueError(f"is set twice: {setting.variable}_FILE is set, too")
     try:
         path = parsers.path(file)
     except ValueError as problem:
-        raise ValueError(f"cannot be taken from {file!r}, which {problem}") from None
+        raise ValueError(f"cannot be read from {file!r}, which {problem}") from None
     if (why := written_by_anybody(path)) is not None:
-        raise ValueError(f"cannot be taken from {file!r}: {why}")
+        raise ValueError(f"cannot be read from {file!r}: {why}")
     try:
         text = parsers.unquoted(parsers.read_text(path))
     except ValueError as problem:
@@ -243,7 +273,7 @@ def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
 
 
 def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
-    """What is wrong between settings that are each well written; those that are ``broken`` are not judged twice."""
+    """Problems between settings that are each valid; settings in ``broken`` have been reported, and are left out."""
 
     def sound(*attributes: str) -> bool:
         return not set(attributes) & set(broken)
@@ -254,16 +284,16 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
             can = "can be reached from other machines"
             if not is_known(config.listen):
                 can = (
-                    "is neither host:port nor an endpoint of Twisted's own, so that it could be reached from anywhere,"
+                    "is neither host:port nor an endpoint of Twisted's own, so that it might be reached from anywhere,"
                 )
             yield (
                 f"FOREMAN_LISTEN: {config.listen!r} {can} and no token is required; "
-                "set FOREMAN_AUTH_TOKEN, or FOREMAN_ALLOW_OPEN=1 if everybody may use it"
+                "set FOREMAN_AUTH_TOKEN, or FOREMAN_ALLOW_OPEN=1 if everybody may use foreman"
             )
     if sound("listen", "target") and leads_back(config.listen, config.target):
         yield (
             f"FOREMAN_TARGET_URL: {config.target.url} is where foreman itself listens (FOREMAN_LISTEN), so that every "
-            "request would come back to it; give the address of Ollama, and another port to one of the two"
+            "request would come back to it; set it to the address of Ollama, and use different ports for the two"
         )
     if sound("listen", "auth_token", "admin_token") and not is_private(config.listen):
         for variable in _short_tokens(config):
@@ -272,7 +302,7 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
                 f"{config.listen!r} can be reached from other machines"
             )
     if sound("auth_token", "admin_token") and config.auth_token and config.auth_token == config.admin_token:
-        yield "FOREMAN_ADMIN_TOKEN: is the same as FOREMAN_AUTH_TOKEN, so that everybody could manage models"
+        yield "FOREMAN_ADMIN_TOKEN: is the same as FOREMAN_AUTH_TOKEN, so that everybody could manage models; set different ones"
     if sound("buffer", "buffer_total") and config.buffer > config.buffer_total:
         yield "FOREMAN_BUFFER_TOTAL: is smaller than FOREMAN_BUFFER"
     if sound("max_body", "body_budget") and config.max_body > config.body_budget:
@@ -280,7 +310,7 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
 
 
 def warnings(config: Config) -> Iterator[str]:
-    """What can be used but should not be, in the same form as a problem."""
+    """Settings that work but should be changed, in the same form as problems."""
     for variable in _short_tokens(config):
         yield f"{variable}: has fewer than {SHORTEST_TOKEN} characters, so that others could guess it"
 
@@ -292,7 +322,7 @@ def _short_tokens(config: Config) -> Iterator[str]:
 
 
 def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
-    """Variables that look like settings and are none: most often a slip of the pen that would go unnoticed."""
+    """Variables that look like settings and are not: most often typing mistakes, which would go unnoticed."""
     known = {setting.variable for setting in SETTINGS}
     known |= {f"{setting.variable}_FILE" for setting in SETTINGS if setting.secret} | _NOT_SETTINGS
     for variable in sorted(environ):
@@ -303,7 +333,7 @@ def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
         if len(variable) > _LONGEST_SHOWN or not variable.isprintable():
             yield f"{shortened(repr(variable), _LONGEST_SHOWN)}: is not a setting of foreman"
             continue
-        # Without what all names share, which would make every name look like every other.
+        # Compared without the prefix, which would make all names look alike.
         words = {name.removeprefix(_PREFIX): name for name in sorted(known)}
-        meant = difflib.get_close_matches(variable.removeprefix(_PREFIX), words, n=1)
-        yield f"{variable}: is not a setting of foreman" + (f"; did you mean {words[meant[0]]}?" if meant else "")
+        closest = difflib.get_close_matches(variable.removeprefix(_PREFIX), words, n=1)
+        yield f"{variable}: is not a setting of foreman" + (f"; did you mean {words[closest[0]]}?" if closest else "")
