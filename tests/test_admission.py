@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, capturedLogs, eventAsJSON, formatEvent
 
-from foreman.auth.credentials import stands_in
-from foreman.auth.tokens import Holder, digest, write_file
+from foreman.auth.credentials import contains_token
+from foreman.auth.tokens import Holder, digest, format_file
 from foreman.protocol.routes import Redirect, classify_behind_prefix
 from support.in_memory_foreman import Doorstep, doorstep
 from support.raw_http import Response, request
@@ -36,7 +36,7 @@ def closed() -> Iterator[Doorstep]:
 def managed(tmp_path: Path) -> Iterator[Doorstep]:
     """With an admin, a token for everybody, and one of Alice's."""
     path = tmp_path / "tokens"
-    path.write_text(write_file([Holder("alice", digest(ALICE)), Holder("boss", digest("boss" * 5), admin=True)]))
+    path.write_text(format_file([Holder("alice", digest(ALICE)), Holder("boss", digest("boss" * 5), admin=True)]))
     with doorstep(auth_token=TOKEN, admin_token=ADMIN, tokens_file=str(path)) as step:
         yield step
 
@@ -438,7 +438,7 @@ def test_looking_for_tokens_in_an_address_is_bounded() -> None:
         b"/" + b"%25" * 20000,
     ):
         looked.clear()
-        assert not stands_in(address, look)
+        assert not contains_token(address, look)
         assert len(looked) < 1200
 
 

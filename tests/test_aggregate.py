@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman.protocol.aggregate import LONGEST_LINE
-from foreman.protocol.aggregate import unstreamed as in_slices
+from foreman.protocol.aggregate import aggregate as in_slices
 from foreman.util.slices import at_once
 from support import recordings
 
 
-def unstreamed(lines: list[bytes]) -> bytes:
+def aggregate(lines: list[bytes]) -> bytes:
     return at_once(in_slices(lines))
 
 
@@ -54,7 +54,7 @@ def order(value: Any) -> Any:
 )
 def test_it_has_the_members_of_a_real_one_in_their_order(stream: str, whole: str) -> None:
     streamed, asked = recordings.load(stream)["request"]["body"], recordings.load(whole)["request"]["body"]
-    made = json.loads(unstreamed(lines_of(stream)))
+    made = json.loads(aggregate(lines_of(stream)))
     real = json.loads(recordings.as_bytes(recordings.load(whole)["response"]["body"]))
     assert order(made) == order(real)
     same = json.loads(recordings.as_bytes(streamed))
@@ -77,7 +77,7 @@ def test_the_lines_of_a_stream_are_put_together_member_by_member() -> None:
         b'{"model":"m","message":{"role":"assistant","content":"","tool_calls":[{"f":2}]},"done":false}',
         b'{"model":"m","message":{"role":"assistant","content":"b"},"done":true,"done_reason":"stop","eval_count":7}',
     ]
-    assert unstreamed(lines) == (
+    assert aggregate(lines) == (
         b'{"model":"m","message":{"role":"assistant","content":"He \\u003cb","thinking":"Hmm.",'
         b'"tool_calls":[{"f":1},{"f":2}]},"done":true,"done_reason":"stop","logprobs":[{"a":1},{"a":2},{"a":3}],'
         b'"eval_count":7}'
@@ -90,7 +90,7 @@ def test_what_is_null_says_nothing() -> None:
         b'{"response":"a","thinking":null,"done":false}',
         b'{"response":"","logprobs":null,"done":true,"context":[1,2]}',
     ]
-    assert unstreamed(lines) == b'{"response":"a","logprobs":null,"done":true,"context":[1,2]}'
+    assert aggregate(lines) == b'{"response":"a","logprobs":null,"done":true,"context":[1,2]}'
 
 
 @given(st.lists(st.text(), min_size=1, max_size=6))
@@ -100,7 +100,7 @@ def test_the_text_is_that_of_all_lines(texts: list[str]) -> None:
         json.dumps({"response": text, "done": number == last}, ensure_ascii=False).encode()
         for number, text in enumerate(texts)
     ]
-    made = unstreamed(lines)
+    made = aggregate(lines)
     assert json.loads(made) == {"response": "".join(texts), "done": True}
     assert not any(character in made.decode() for character in "<>&\u2028\u2029")
 
@@ -120,13 +120,13 @@ def test_the_text_is_that_of_all_lines(texts: list[str]) -> None:
 )
 def test_what_cannot_be_read_is_told(lines: list[bytes]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        unstreamed(lines)
+        aggregate(lines)
 
 
 @given(st.lists(st.binary(max_size=30), max_size=4))
 def test_whatever_comes_gives_an_answer_or_a_plain_refusal(lines: list[bytes]) -> None:
     try:
-        unstreamed(lines)
+        aggregate(lines)
     except ValueError as problem:
         assert type(problem) is ValueError  # noqa: PT017
 
@@ -136,7 +136,7 @@ def test_many_lines_are_put_together_in_slices() -> None:
     last = b'{"message":{"role":"assistant","content":""},"done":true}'
     slices = in_slices([*[line] * 20_000, last])
     assert sum(1 for _ in slices) > 10
-    made = unstreamed([*[line] * 20_000, last])
+    made = aggregate([*[line] * 20_000, last])
     assert json.loads(made)["message"]["content"] == "é<\u2028" * 20_000
     assert made.count(rb"\u003c") == made.count(rb"\u2028") == 20_000
 
@@ -144,4 +144,4 @@ def test_many_lines_are_put_together_in_slices() -> None:
 def test_a_line_that_nobody_could_read_is_refused() -> None:
     long = b'{"message":{"role":"assistant","content":"' + b"a" * LONGEST_LINE + b'"},"done":true}'
     with pytest.raises(ValueError, match="a line has"):
-        unstreamed([long])
+        aggregate([long])

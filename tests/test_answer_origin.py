@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foreman.protocol.answer_origin import Origin, is_doubtful, names_missing_model, origin
+from foreman.protocol.answer_origin import Origin, needs_target_check, origin, says_model_missing
 from foreman.protocol.endpoints import FOLLOWABLE
 from support import recordings
 
@@ -92,10 +92,10 @@ def test_every_recorded_answer_to_an_inference_may_be_ollamas() -> None:
     ],
 )  # fmt: skip
 def test_the_head_alone_is_a_reason_to_ask_the_target(status: int, content_type: bytes, doubtful: bool) -> None:
-    assert is_doubtful(status, content_type) is doubtful
+    assert needs_target_check(status, content_type) is doubtful
 
 
 def test_a_page_that_speaks_of_models_does_not_say_that_one_is_missing() -> None:
-    assert names_missing_model(404, b'{"error":"model \'x\' not found"}')
-    assert not names_missing_model(404, b"<html>this model page was not found</html>")
-    assert not names_missing_model(500, b'{"error":"model \'x\' not found"}')
+    assert says_model_missing(404, b'{"error":"model \'x\' not found"}')
+    assert not says_model_missing(404, b"<html>this model page was not found</html>")
+    assert not says_model_missing(500, b'{"error":"model \'x\' not found"}')

@@ -345,10 +345,10 @@ def test_foreman_is_started_in_front_of_somebody_else(listen: str, target: str) 
 def test_an_address_of_this_machine_is_known_where_foreman_listens_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen_address, "_is_of_this_machine", lambda address: str(address) == "192.0.2.7")
     target = target_address.target("http://192.0.2.7:8080")
-    assert listen_address.leads_back("tcp:8080", target)
-    assert listen_address.leads_back("tcp6:8080:interface=\\:\\:", target)
-    assert not listen_address.leads_back("tcp:8080:interface=127.0.0.1", target)
-    assert not listen_address.leads_back("tcp:8080", target_address.target("http://192.0.2.8:8080"))
+    assert listen_address.would_loop("tcp:8080", target)
+    assert listen_address.would_loop("tcp6:8080:interface=\\:\\:", target)
+    assert not listen_address.would_loop("tcp:8080:interface=127.0.0.1", target)
+    assert not listen_address.would_loop("tcp:8080", target_address.target("http://192.0.2.8:8080"))
 
 
 # -- secrets

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from foreman.util.cooperator import LARGE, cooperator, in_turns
+from foreman.util.cooperator import LARGE, cooperator, run_in_slices
 from foreman.util.slices import Slices, at_once
 
 
@@ -45,7 +45,7 @@ class Turns(Clock):
 
 def started(clock: Turns, *works: Work) -> list[Deferred[str]]:
     turns = cooperator(clock)
-    return [Deferred.fromCoroutine(in_turns(turns, work.slices(), 0)) for work in works]
+    return [Deferred.fromCoroutine(run_in_slices(turns, work.slices(), 0)) for work in works]
 
 
 def result(deferred: Deferred[Any]) -> Any:
@@ -78,7 +78,7 @@ def test_one_slice_of_one_work_is_done_in_each_turn_of_the_reactor() -> None:
 def test_of_large_works_not_even_the_first_slice_is_done_at_once() -> None:
     clock, works = Turns(), [Work(1) for _ in range(20)]
     turns = cooperator(clock)
-    running = [Deferred.fromCoroutine(in_turns(turns, work.slices(), LARGE)) for work in works]
+    running = [Deferred.fromCoroutine(run_in_slices(turns, work.slices(), LARGE)) for work in works]
     assert sum(work.done for work in works) <= 1
     for _ in range(60):
         clock.turn()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.auth.credentials import UnfitCredential, credential, without_copies
+from foreman.auth.credentials import InvalidCredential, credential, without_copies
 
 TOKEN = b"correct-horse-battery"
 
@@ -81,7 +81,7 @@ def test_the_same_credential_may_stand_in_every_place() -> None:
 def test_two_credentials_that_differ_are_none(
     prefix: bytes | None, authorization: list[bytes], api_key: list[bytes]
 ) -> None:
-    with pytest.raises(UnfitCredential, match="differ"):
+    with pytest.raises(InvalidCredential, match="differ"):
         credential(prefix, authorization, api_key)
 
 
@@ -89,7 +89,7 @@ def test_two_credentials_that_differ_are_none(
     "prefix", [b"short", b"fifteen-letters", b"sixteen letters!", b"a" * 15 + b"\xff", b"a" * 20 + b"/", b""]
 )
 def test_a_token_in_the_path_must_fit_there(prefix: bytes) -> None:
-    with pytest.raises(UnfitCredential, match="16 letters"):
+    with pytest.raises(InvalidCredential, match="16 letters"):
         credential(prefix, [], [])
 
 
@@ -101,7 +101,7 @@ def test_sixteen_letters_fit() -> None:
 def test_no_header_can_upset_it(authorization: list[bytes], api_key: list[bytes]) -> None:
     try:
         given_one = credential(None, authorization, api_key)
-    except UnfitCredential:
+    except InvalidCredential:
         return
     assert given_one is None or given_one != b""
 

@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noq
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from foreman.util.deadline import MAX_PAUSES, PAUSE, Deadline, within
+from foreman.util.deadline import MAX_PAUSES, PAUSE_THRESHOLD, Deadline, within
 
 
 def test_what_is_due_happens_once() -> None:
@@ -58,7 +58,7 @@ def test_what_is_heard_puts_it_off_without_a_new_timer() -> None:
     (timer,) = clock.getDelayedCalls()
     for _ in range(40):
         clock.advance(0.1)
-        deadline.heard_at = clock.seconds()
+        deadline.started_at = clock.seconds()
     assert clock.getDelayedCalls() == [timer]
     clock.pump([1, 3.9])
     assert happened == []
@@ -72,7 +72,7 @@ def test_when_the_time_is_over_the_sockets_are_read_once_more() -> None:
     deadline.set(5, lambda: happened.append("over"))
 
     def read() -> None:  # stands for the poll that follows the timers of a turn
-        deadline.heard_at = clock.seconds()
+        deadline.started_at = clock.seconds()
 
     (timer,) = clock.getDelayedCalls()
     clock.callLater(5, read)
@@ -83,7 +83,7 @@ def test_when_the_time_is_over_the_sockets_are_read_once_more() -> None:
     assert happened == ["over"]
 
 
-@pytest.mark.parametrize("paused", [5 + PAUSE + 0.1, 60, 100_000])
+@pytest.mark.parametrize("paused", [5 + PAUSE_THRESHOLD + 0.1, 60, 100_000])
 def test_a_pause_of_foreman_does_not_count(paused: float) -> None:
     clock, happened = Clock(), []
     Deadline(clock).set(5, lambda: happened.append("over"))
@@ -120,7 +120,7 @@ def test_pauses_are_counted_anew_when_something_was_heard() -> None:
     for _ in range(3 * MAX_PAUSES):
         clock.advance(60)
         clock.advance(1)
-        deadline.heard_at = clock.seconds()
+        deadline.started_at = clock.seconds()
         clock.advance(4.5)
     assert happened == []
 
@@ -128,7 +128,7 @@ def test_pauses_are_counted_anew_when_something_was_heard() -> None:
 def test_a_busy_reactor_is_no_pause() -> None:
     clock, happened = Clock(), []
     Deadline(clock).set(5, lambda: happened.append("over"))
-    clock.advance(5 + PAUSE)
+    clock.advance(5 + PAUSE_THRESHOLD)
     assert happened == ["over"]
 
 

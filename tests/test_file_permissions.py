@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.logger import capturedLogs
 
-from foreman.auth.tokens import Holder, digest, write_file
+from foreman.auth.tokens import Holder, digest, format_file
 from foreman.cli.commands import checks
 from foreman.config.settings import Config, load
 from foreman.config.token_file import tokens_of
@@ -16,7 +16,7 @@ from foreman.errors import ConfigError
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite import opening
 from foreman.store.sqlite.database import Database
-from foreman.util.file_permissions import loose, written_by_anybody
+from foreman.util.file_permissions import database_problems, why_writable_by_others
 from support.in_memory_foreman import doorstep
 
 TOKEN = "a-token-of-more-than-sixteen"
@@ -28,7 +28,7 @@ def secret(tmp_path: Path) -> Path:
     folder = tmp_path / "folder"
     folder.mkdir(mode=0o755)
     path = folder / "tokens"
-    path.write_text(write_file([Holder("boss", digest(TOKEN), admin=True)]))
+    path.write_text(format_file([Holder("boss", digest(TOKEN), admin=True)]))
     path.chmod(0o640)
     (folder / "admin").write_text(TOKEN)
     (folder / "admin").chmod(0o600)
@@ -36,27 +36,27 @@ def secret(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_its_owners_as_long_as_nobody_else_may_write_it_or_a_folder_on_the_way(secret: Path) -> None:
-    assert written_by_anybody(secret) is None
+    assert why_writable_by_others(secret) is None
     secret.chmod(0o666)
-    assert f"may write {secret} (mode 0666); chmod o-w {secret}" in str(written_by_anybody(secret))
+    assert f"may write {secret} (mode 0666); chmod o-w {secret}" in str(why_writable_by_others(secret))
     secret.chmod(0o600)
     for mode, safe in ((0o777, False), (0o1777, True), (0o757, False), (0o775, True)):
         secret.parent.chmod(mode)
-        assert (written_by_anybody(secret) is None) is safe, oct(mode)
+        assert (why_writable_by_others(secret) is None) is safe, oct(mode)
     secret.parent.chmod(0o755)
-    assert written_by_anybody(secret.parent / "not" / "there") is None
+    assert why_writable_by_others(secret.parent / "not" / "there") is None
 
 
 def test_a_link_in_a_folder_of_everybodys_is_not_safe(secret: Path, tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     link = tmp_path / "open" / "link"
     link.symlink_to(secret)
-    assert written_by_anybody(link) is None
+    assert why_writable_by_others(link) is None
     (tmp_path / "open").chmod(0o777)
-    assert str(tmp_path / "open") in str(written_by_anybody(link))
+    assert str(tmp_path / "open") in str(why_writable_by_others(link))
     (tmp_path / "open").chmod(0o755)
     secret.parent.chmod(0o777)
-    assert str(secret.parent) in str(written_by_anybody(link))
+    assert str(secret.parent) in str(why_writable_by_others(link))
 
 
 def test_a_relative_path_without_a_working_directory_is_left_to_whoever_reads_it(
@@ -66,8 +66,8 @@ def test_a_relative_path_without_a_working_directory_is_left_to_whoever_reads_it
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert written_by_anybody(Path("x")) is None
-    assert list(loose(Path("x"))) == []
+    assert why_writable_by_others(Path("x")) is None
+    assert list(database_problems(Path("x"))) == []
 
 
 def test_every_link_on_the_way_is_looked_at(secret: Path, tmp_path: Path) -> None:
@@ -75,11 +75,11 @@ def test_every_link_on_the_way_is_looked_at(secret: Path, tmp_path: Path) -> Non
     (tmp_path / "open" / "second").symlink_to("../folder")
     (tmp_path / "first").symlink_to(tmp_path / "open" / "second" / "tokens")
     (tmp_path / "loop").symlink_to("loop")
-    assert written_by_anybody(tmp_path / "first") is None
+    assert why_writable_by_others(tmp_path / "first") is None
     (tmp_path / "open").chmod(0o777)
-    assert f"may write {tmp_path / 'open'} " in str(written_by_anybody(tmp_path / "first"))
-    assert written_by_anybody(tmp_path / "folder" / ".." / "folder" / "tokens") is None
-    assert written_by_anybody(tmp_path / "loop") is None  # reading it will fail
+    assert f"may write {tmp_path / 'open'} " in str(why_writable_by_others(tmp_path / "first"))
+    assert why_writable_by_others(tmp_path / "folder" / ".." / "folder" / "tokens") is None
+    assert why_writable_by_others(tmp_path / "loop") is None  # reading it will fail
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
@@ -95,11 +95,11 @@ def test_in_a_folder_of_everybodys_a_file_that_another_user_has_made_is_not_trus
     for path in (shared / "file", shared / "folder" / "file"):
         path.touch(0o600)
     path = {"file": shared / "file", "link": shared / "link", "folder": shared / "folder" / "file"}[whose]
-    assert written_by_anybody(path) is None
+    assert why_writable_by_others(path) is None
     os.chown(shared / whose, 1234, 1234, follow_symlinks=False)
-    assert f"{shared / whose} belongs to another user (uid 1234)" in str(written_by_anybody(path))
+    assert f"{shared / whose} belongs to another user (uid 1234)" in str(why_writable_by_others(path))
     shared.chmod(0o755)
-    assert written_by_anybody(path) is None
+    assert why_writable_by_others(path) is None
 
 
 @pytest.mark.parametrize("where", ["file", "folder"])
@@ -118,7 +118,7 @@ def test_tokens_that_everybody_may_write_let_nobody_in(secret: Path, where: str)
 
 def test_tokens_that_everybody_may_write_meanwhile_are_not_read_again(secret: Path) -> None:
     with doorstep(tokens_file=str(secret)) as step, capturedLogs() as events:
-        secret.write_text(write_file([Holder("thief", digest("a-token-of-a-thief-1"), admin=True)]))
+        secret.write_text(format_file([Holder("thief", digest("a-token-of-a-thief-1"), admin=True)]))
         secret.chmod(0o666)
         step.service.reload()
         assert [holder.name for holder in step.service._admission.tokens.holders] == ["boss"]
@@ -128,12 +128,12 @@ def test_tokens_that_everybody_may_write_meanwhile_are_not_read_again(secret: Pa
 def test_a_database_that_others_could_change_or_read_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "jobs.db"
     opening.open_database(path, "first", 0).lock.release()
-    assert list(loose(path)) == []
+    assert list(database_problems(path)) == []
     assert checks.store(Config(db_path=path)).state == "ok"
     path.chmod(0o666)
     path.parent.chmod(0o777)
-    changed, read = loose(path)
-    assert "can be changed by others" in changed
+    changed, read = database_problems(path)
+    assert "other users can change the jobs" in changed
     assert f"chmod 600 {path}" in read
     found = checks.store(Config(db_path=path))
     assert (found.state, found.text) == ("note", f"{changed}; and {read}")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.protocol.headers import RawHeaders, has_passed, to_client, to_target
+from foreman.protocol.headers import RawHeaders, has_passed_through, to_client, to_target
 
 HOST = b"127.0.0.1:11434"
 
@@ -165,12 +165,12 @@ def test_foreman_stands_behind_those_through_whom_a_request_came(given_via: list
 
 @pytest.mark.parametrize("via", [b"1.1 me", b"1.0 fred,1.1 me", b"1.1 me (a comment)", b"1.1\tme", b"HTTP/1.1 me, 2 x"])
 def test_a_request_that_foreman_sent_is_known_again(via: bytes) -> None:
-    assert has_passed([b"1.0 fred", via], b"me")
+    assert has_passed_through([b"1.0 fred", via], b"me")
 
 
 @pytest.mark.parametrize("via", [b"", b"1.1 mead", b"1.1 some", b"1.1 foreman-me", b"1.1 me.example"])
 def test_a_request_of_somebody_else_is_not_taken_for_foremans(via: bytes) -> None:
-    assert not has_passed([via], b"me")
+    assert not has_passed_through([via], b"me")
 
 
 def test_what_connection_names_does_not_stay_in_via_either() -> None:

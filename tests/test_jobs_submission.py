@@ -66,8 +66,8 @@ def test_what_is_said_is_taken() -> None:
         metadata={"a": "", "b" * 64: "c" * 512}, idempotency_key="k" * 255,
     )  # fmt: skip
     assert (job.priority, job.max_attempts, job.idempotency_key) == (0, 100, "k" * 255)
-    assert timestamps.shown(job.run_at) == "2026-11-29T12:00:00.000Z"
-    assert timestamps.shown(job.deadline) == "2026-11-29T18:30:00.500Z"
+    assert timestamps.format_ms(job.run_at) == "2026-11-29T12:00:00.000Z"
+    assert timestamps.format_ms(job.deadline) == "2026-11-29T18:30:00.500Z"
     assert job.metadata == {"a": "", "b" * 64: "c" * 512}
 
 
@@ -359,26 +359,28 @@ def test_a_key_may_be_quoted_and_must_be_one() -> None:
 
 @given(st.integers(-62_135_596_800_000, 253_402_300_799_999))
 def test_a_moment_is_read_as_it_is_shown(moment: int) -> None:
-    assert timestamps.read(timestamps.shown(moment) or "") == moment
+    assert timestamps.parse(timestamps.format_ms(moment) or "") == moment
 
 
 @given(st.text())
 def test_no_text_breaks_the_reader_of_moments(text: str) -> None:
-    assert timestamps.read(text) is None
+    assert timestamps.parse(text) is None
 
 
 def test_moments_at_the_ends_of_time_are_moments_or_none() -> None:
-    assert timestamps.read("0001-01-01T00:00:00Z") == timestamps.EARLIEST
-    assert timestamps.read("9999-12-31T23:59:59.999999Z") == timestamps.LATEST
+    assert timestamps.parse("0001-01-01T00:00:00Z") == timestamps.EARLIEST
+    assert timestamps.parse("9999-12-31T23:59:59.999999Z") == timestamps.LATEST
     # There is no year 0 and no year 10000 to show them in.
-    assert timestamps.read("0001-01-01T00:00:00+23:59") is None
-    assert timestamps.read("9999-12-31T23:59:59.999999-23:59") is None
-    assert timestamps.read("0000-01-01T00:00:00Z") is None
+    assert timestamps.parse("0001-01-01T00:00:00+23:59") is None
+    assert timestamps.parse("9999-12-31T23:59:59.999999-23:59") is None
+    assert timestamps.parse("0000-01-01T00:00:00Z") is None
 
 
 @pytest.mark.parametrize("moment", [-(2**63), timestamps.EARLIEST - 1, -1, 0, timestamps.LATEST + 1, 2**63 - 1])
 def test_every_moment_that_a_row_can_hold_is_shown(moment: int) -> None:
-    assert timestamps.read(timestamps.shown(moment) or "") == min(max(moment, timestamps.EARLIEST), timestamps.LATEST)
+    assert timestamps.parse(timestamps.format_ms(moment) or "") == min(
+        max(moment, timestamps.EARLIEST), timestamps.LATEST
+    )
 
 
 def test_models_are_looked_for_once_for_all() -> None:

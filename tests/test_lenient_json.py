@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman.protocol import error_text, lenient_json
-from foreman.protocol.aggregate import unstreamed as in_slices
+from foreman.protocol.aggregate import aggregate as in_slices
 from foreman.util.slices import at_once
 
 
-def unstreamed(lines: list[bytes]) -> bytes:
+def aggregate(lines: list[bytes]) -> bytes:
     return at_once(in_slices(lines))
 
 
@@ -66,7 +66,7 @@ def test_lines_with_a_bad_character_are_put_together(name: str, member: str) -> 
         b'{"model":"m%b","%b":%b,"done":false}\n' % (raw, member.encode(), said_),
         b'{"model":"m%b","%b":%b,"done":true,"eval_count":2}\n' % (raw, member.encode(), said_),
     ]
-    whole = json.loads(unstreamed(lines))
+    whole = json.loads(aggregate(lines))
     words = whole[member]["content"] if member == "message" else whole[member]
     assert (words, whole["model"], whole["eval_count"]) == (f"a{text}" * 2, f"m{text}", 2)
 

@@ -193,7 +193,7 @@ Kind = Literal["questions", "stories"]
 WITHOUT_BRAKE = (
     sys.executable,
     "-c",
-    "from foreman.auth import throttle; throttle.FREE = 10**9; from foreman.cli.main import main; main()",
+    "from foreman.auth import throttle; throttle.FREE_GUESSES = 10**9; from foreman.cli.main import main; main()",
     "serve",
 )
 #: Questions are asked by themselves; in stories jobs are handed over, and what then can be done is done with them.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman import errors
-from foreman.errors import Why
+from foreman.errors import FailureReason
 from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, AttemptError, Usage
 from foreman.protocol.framing import BodyFraming, framer_for, framing_of
 from foreman.store.sqlite.statements.rows import usage_from, usage_text
@@ -41,12 +41,12 @@ def class_of(one: AttemptResponse) -> str:
     return "success" if isinstance(found, Success) else found.error_class
 
 
-def broken(why: Why) -> errors.ConnectionError:
+def broken(why: FailureReason) -> errors.ConnectionError:
     return errors.ConnectionError(why, "it broke off")
 
 
-@pytest.mark.parametrize("why", get_args(Why))
-def test_without_a_head_it_depends_on_whether_the_target_had_taken_the_request(why: Why) -> None:
+@pytest.mark.parametrize("why", get_args(FailureReason))
+def test_without_a_head_it_depends_on_whether_the_target_had_taken_the_request(why: FailureReason) -> None:
     found = judge(heard(None, problem=broken(why)))
     assert isinstance(found, AttemptError)
     assert found.error_class == ("silent" if why == "silence" else "unreachable")
@@ -211,7 +211,7 @@ def test_a_count_that_no_number_of_gos_can_be_is_none() -> None:
 STATUSES = st.one_of(st.none(), st.integers(100, 599))
 PROBLEMS = st.one_of(
     st.none(),
-    st.sampled_from(get_args(Why)).map(broken),
+    st.sampled_from(get_args(FailureReason)).map(broken),
     st.sampled_from([errors.ReaderStalled("slow"), errors.Draining("stops"), errors.TargetError("no")]),
 )
 NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([2**63, 2**64, -(2**70), 10**400]))

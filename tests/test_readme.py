@@ -34,7 +34,7 @@ from foreman.cli.main import COMMANDS as COMMANDS_OF_FOREMAN
 from foreman.cli.main import cli
 from foreman.cli.ui.ps_view import Seen, show
 from foreman.config.settings import _NOT_SETTINGS, SETTINGS, load
-from foreman.errors import Why
+from foreman.errors import FailureReason
 from foreman.protocol.endpoints import Lane
 from foreman.proxy.access_record import Outcome
 from foreman.tap import Options
@@ -446,7 +446,7 @@ def test_the_words_of_the_log_and_of_healthz_are_all_there() -> None:
     spans = set(code_spans(WATCHING))
     assert {lane.value for lane in Lane} <= spans
     assert set(get_args(Outcome)) <= spans
-    assert set(get_args(Why)) <= spans
+    assert set(get_args(FailureReason)) <= spans
 
 
 def test_the_picture_of_foreman_ps_is_what_it_prints() -> None:

@@ -143,7 +143,7 @@ def written(draw: st.DrawFn, text: str) -> str:
 
 
 @st.composite
-def spelled(draw: st.DrawFn, name: str) -> str:
+def format_name(draw: st.DrawFn, name: str) -> str:
     """A key in a spelling that Go takes for ``name``, or not."""
     match draw(st.integers(0, 9)):
         case 0:
@@ -185,7 +185,7 @@ def bodies(draw: st.DrawFn) -> tuple[str, list[Member]]:
     """The text of a body, and what is in it."""
     members, texts = [], []
     for name in draw(st.lists(st.sampled_from(NAMES), max_size=7)):
-        key = draw(spelled(name))
+        key = draw(format_name(name))
         fits = draw(st.integers(0, 9)) > 0
         value = draw(FITTING[name] if fits and name in FITTING else ANY_JSON)
         text = (

@@ -11,7 +11,7 @@ import pytest_twisted
 from twisted.logger import capturedLogs, formatEvent
 
 from foreman import errors
-from foreman.auth.tokens import Holder, Tokens, digest, write_file
+from foreman.auth.tokens import Holder, Tokens, digest, format_file
 from foreman.web.server.responses import failure_reply
 from foreman.web.server.revocation import end_revoked
 from support.in_memory_foreman import Caller, Doorstep, doorstep
@@ -26,7 +26,7 @@ LINE = b'{"message":{"content":"hi"},"done":false}\n'
 
 def holders(*tokens: str, demoted: bool = False) -> str:
     names = {OLD: "alice", NEW: "alice.2", OTHERS: "bob", BOSS: "boss"}
-    return write_file([Holder(names[token], digest(token), token == BOSS and not demoted) for token in tokens])
+    return format_file([Holder(names[token], digest(token), token == BOSS and not demoted) for token in tokens])
 
 
 @pytest.fixture

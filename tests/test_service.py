@@ -19,7 +19,7 @@ from twisted.logger import capturedLogs, formatEvent
 from ulid import ULID
 
 from foreman import service as service_module
-from foreman.auth.tokens import Holder, digest, write_file
+from foreman.auth.tokens import Holder, digest, format_file
 from foreman.config.listen_address import with_backlog
 from foreman.config.token_file import tokens_of
 from foreman.proxy.inference import Inference
@@ -400,7 +400,7 @@ async def test_a_stop_without_anything_to_do_is_done_at_once(house: Builder) -> 
 
 
 def holders_in(path: Path, *names: str) -> None:
-    path.write_text(write_file([Holder(name, digest(f"token-of-{name}")) for name in names]))
+    path.write_text(format_file([Holder(name, digest(f"token-of-{name}")) for name in names]))
 
 
 @pytest_twisted.ensureDeferred

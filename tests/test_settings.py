@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from foreman.auth.tokens import Holder, digest, write_file
+from foreman.auth.tokens import Holder, digest, format_file
 from foreman.config.settings import SETTINGS
 from foreman.simulator import Settings, Simulator
 from foreman.target.connector import endpoint_for
@@ -135,7 +135,7 @@ async def admin_token() -> None:
 
 async def tokens_file() -> None:
     path = HERE / "golden" / ".tokens"
-    path.write_text(write_file([Holder("alice", digest(TOKEN))]), encoding="utf-8")
+    path.write_text(format_file([Holder("alice", digest(TOKEN))]), encoding="utf-8")
     try:
         async with running(tokens_file=str(path)) as both:
             assert (await both.get("/api/version")).status == 401

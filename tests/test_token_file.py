@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from foreman.auth.tokens import Holder, Tokens, digest, write_file
+from foreman.auth.tokens import Holder, Tokens, digest, format_file
 from foreman.config.token_file import TokenFile
 from support.live_foreman import settings
 
@@ -23,7 +23,7 @@ class Watched:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.write_text(write_file([ALICE]))
+        path.write_text(format_file([ALICE]))
         self.clock = Clock()
         self.taken: list[Tokens] = []
         self.file = TokenFile(self.clock, settings(1, tokens_file=str(path)), self.taken.append)
@@ -57,10 +57,10 @@ def test_a_change_counts_within_a_second_or_two(
 ) -> None:
     watched.clock.pump([1.0] * 5)
     assert watched.taken == []
-    write(watched.path, write_file([ALICE, BOB]))
+    write(watched.path, format_file([ALICE, BOB]))
     watched.clock.pump([1.0] * seconds)
     assert watched.names() == [["alice", "bob"]]
-    write(watched.path, write_file([BOB]))
+    write(watched.path, format_file([BOB]))
     watched.clock.pump([1.0] * seconds)
     assert watched.names() == [["alice", "bob"], ["bob"]]
     watched.clock.pump([1.0] * 5)
@@ -73,7 +73,7 @@ def test_a_file_that_is_being_written_is_not_taken_for_an_empty_one(watched: Wat
         watched.path.rename(watched.path.with_name("before"))  # its inode stays in use
     watched.path.write_text("")
     watched.clock.advance(1)
-    watched.path.write_text(write_file([ALICE, BOB]))
+    watched.path.write_text(format_file([ALICE, BOB]))
     watched.clock.pump([1.0] * 3)
     assert watched.names() == [["alice", "bob"]]
     watched.path.write_text("")
@@ -92,7 +92,7 @@ def test_a_change_that_keeps_size_and_time_is_seen(watched: Watched) -> None:
 
 def test_a_link_that_points_elsewhere_now_is_seen(tmp_path: Path) -> None:
     for name, holder in (("one", ALICE), ("two", BOB)):
-        (tmp_path / name).write_text(write_file([holder]))
+        (tmp_path / name).write_text(format_file([holder]))
     (tmp_path / "tokens").symlink_to("one")
     clock = Clock()
     taken: list[Tokens] = []
@@ -113,11 +113,11 @@ def test_a_bad_file_leaves_the_tokens_and_is_said_once(watched: Watched, text: s
         assert watched.taken == []
         assert [formatEvent(event) for event in events] == [
             (
-                "FOREMAN_TOKENS_FILE: has no name, SHA-256 in hex, role (user or admin) and, if at all, time "
-                "(2026-11-28T12:00:00Z) in line 1; the tokens stay as they were"
+                "FOREMAN_TOKENS_FILE: has something else in line 1 than a name, a SHA-256 in hex, a role (user or admin) "
+                "and optionally a time, such as 2026-11-28T12:00:00Z; the tokens stay as they were"
             )
         ]
-        watched.path.write_text(write_file([BOB]))
+        watched.path.write_text(format_file([BOB]))
         watched.clock.pump([1.0] * 10)
     assert watched.names() == [["bob"]]
 
@@ -134,7 +134,7 @@ def test_a_file_that_is_gone_leaves_the_tokens_is_said_once_and_may_come_back(wa
 
 
 def test_a_file_that_cannot_be_opened_for_a_moment_is_tried_again(watched: Watched) -> None:
-    replaced(watched.path, write_file([BOB]))
+    replaced(watched.path, format_file([BOB]))
     with capturedLogs() as events, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(OSError(24, "Too many open files")))
         watched.clock.pump([1.0] * 3)
@@ -152,10 +152,10 @@ def test_a_look_that_fails_is_not_the_last(watched: Watched, logged_failures: An
         watched.taken.append(tokens)
 
     watched.file._take = take
-    replaced(watched.path, write_file([BOB]))
+    replaced(watched.path, format_file([BOB]))
     watched.clock.advance(1)
     assert len(logged_failures.take(RuntimeError)) == 1
-    replaced(watched.path, write_file([ALICE, BOB]))
+    replaced(watched.path, format_file([ALICE, BOB]))
     watched.clock.advance(1)
     assert watched.names() == [["alice", "bob"]]
 
@@ -166,7 +166,7 @@ def test_reading_at_once_is_said_again(watched: Watched) -> None:
         watched.clock.pump([1.0] * 5)
         watched.file.read()
     assert len(events) == 2
-    watched.path.write_text(write_file([ALICE]))
+    watched.path.write_text(format_file([ALICE]))
     watched.file.read()
     watched.clock.pump([1.0] * 3)
     assert watched.names() == [["alice"]]

@@ -1,20 +1,19 @@
-"""What can go wrong, named by what happened."""
+"""The failures that foreman knows, each named by what happened, and how texts of others are shortened for a sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-#: Why the target could not be reached or could not be understood. The words are part of the answer of ``/healthz``.
-Why = Literal["refused", "timeout", "dns", "tls", "reset", "garbage", "silence", "status"]
+#: Why the target could not be reached or understood. The words are part of the answer of ``/healthz``.
+FailureReason = Literal["refused", "timeout", "dns", "tls", "reset", "garbage", "silence", "status"]
+
+#: How much of a text of others goes into a sentence, in characters.
+_MAX_LINE = 300
 
 
-#: As much of somebody else's words as goes into a sentence, in characters.
-_LONGEST = 300
-
-
-def one_line(text: object, longest: int = _LONGEST) -> str:
-    """Text in one line that a terminal only prints; where it is longer than ``longest``, its beginning."""
+def one_line(text: object, longest: int = _MAX_LINE) -> str:
+    """``text`` in one line without control characters; where it has more than ``longest`` characters, its beginning."""
     whole = str(text)
     line = " ".join(whole[: longest + 1].split())
     cut = line if len(whole) <= longest else f"{line[:longest].rstrip()}…"
@@ -22,11 +21,11 @@ def one_line(text: object, longest: int = _LONGEST) -> str:
 
 
 class ForemanError(Exception):
-    """What foreman itself says went wrong; ``str()`` is a sentence for the person who reads it."""
+    """A failure that foreman reports; ``str()`` is a sentence for the person who reads it."""
 
 
 class ConfigError(ForemanError):
-    """Settings that cannot be used.
+    """The settings cannot be used.
 
     :ivar problems: one sentence for each problem, each beginning with the variable's name.
     """
@@ -37,33 +36,33 @@ class ConfigError(ForemanError):
 
 
 class InvalidName(ForemanError):
-    """A model name that Ollama would refuse; ``str()`` is the text that Ollama answers."""
+    """Ollama would refuse the model name; ``str()`` is Ollama's text."""
 
 
 class BadBody(ForemanError):
-    """A request body that Ollama would refuse at once; ``str()`` is the text that Ollama answers."""
+    """Ollama would refuse the request body at once; ``str()`` is Ollama's text."""
 
 
 class TargetError(ForemanError):
-    """The target did not give an answer."""
+    """The target gave no answer, or an error."""
 
 
 class ConnectionError(TargetError):  # noqa: A001 - the field's word; always used as errors.ConnectionError
-    """No answer came: the target could not be reached, or broke off before its headers were whole.
+    """There is no answer: the target could not be reached, or closed the connection before its headers were complete.
 
-    :ivar why: one word, see ``Why``.
+    :ivar why: one word, see ``FailureReason``.
     """
 
-    def __init__(self, why: Why, detail: str) -> None:
+    def __init__(self, why: FailureReason, detail: str) -> None:
         super().__init__(detail)
-        self.why: Why = why
+        self.why: FailureReason = why
 
 
 class HTTPError(TargetError):
     """The target answered with a status that is not a success.
 
-    :ivar status: the HTTP status; :ivar text: Ollama's own words where it gave any, or a whole page where something else
-        answers; ``str()`` has only its beginning.
+    :ivar status: the HTTP status; :ivar text: Ollama's own text where it gave one, or a whole page where something else
+        answered; ``str()`` has only its beginning.
     """
 
     def __init__(self, status: int, text: str) -> None:
@@ -73,34 +72,34 @@ class HTTPError(TargetError):
 
 
 class QueueFull(ForemanError):
-    """The waiting room has no place left."""
+    """The queue has no place left."""
 
 
 class Draining(ForemanError):
-    """foreman is stopping and takes nothing new."""
+    """foreman is stopping and accepts no new work."""
 
 
 class Cancelled(ForemanError):
-    """Somebody cancelled the request by hand."""
+    """A user cancelled the request."""
 
 
 class Revoked(ForemanError):
-    """The token of the request was revoked while it waited or ran."""
+    """The token of the request was revoked while the request waited or ran."""
 
 
 class ReaderStalled(ForemanError):
-    """Whoever reads an answer took nothing for too long."""
+    """The reader of an answer read nothing for too long."""
 
 
-#: How much of what somebody sent is repeated to them or in the log, in characters.
-MAX_REPEATED = 80
+#: How much of a text that a client sent is repeated in an error or in the log, in characters.
+MAX_EXCERPT = 80
 
 
-def shortened(text: str, most: int) -> str:
-    """``text``, or its beginning where it is longer than ``most`` characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def shortened(text: str, limit: int) -> str:
+    """``text``, or its beginning where it is longer than ``limit`` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def excerpt(text: str, most: int = MAX_REPEATED) -> str:
-    """``text`` in quotes for a sentence, ``shortened`` to ``most`` characters."""
-    return repr(shortened(text, most))
+def excerpt(text: str, limit: int = MAX_EXCERPT) -> str:
+    """``text`` in quotes for a sentence, ``shortened`` to ``limit`` characters."""
+    return repr(shortened(text, limit))

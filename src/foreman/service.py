@@ -187,7 +187,7 @@ class Foreman(Service):
 
     def _take_tokens(self, tokens: Tokens) -> None:
         """From now on ``tokens`` open the door; what is under way for others ends."""
-        tokens = self._admission.tokens = tokens.after(self._admission.tokens)
+        tokens = self._admission.tokens = tokens.replacing(self._admission.tokens)
         if tokens.only_admins_manage and not tokens.has_admin:
             self._log.warn(
                 "there is no admin any more: nobody manages models until there is one, or foreman is restarted"

@@ -1,1 +1,1 @@
-"""Who a caller is: tokens, the credentials that a request carries, and the throttle on guesses."""
+"""Authentication: tokens, the credentials that a request carries, and the throttle on guesses."""

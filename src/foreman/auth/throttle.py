@@ -1,4 +1,4 @@
-"""A brake on guessing tokens: whoever sends many that are not known is told to wait, for longer and longer."""
+"""The throttle on guessing tokens: an address that sends many unknown tokens is told to wait, for longer and longer."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from math import ceil
 from attrs import define, field
 from twisted.logger import Logger
 
-#: So many unknown tokens of one address are answered at once; one more every ``PAUSE`` seconds.
-FREE = 10
-PAUSE = 6.0
-#: The longest that an address is told to wait, in seconds.
-LONGEST = 300.0
-#: The most addresses that are remembered; the one that has guessed least recently is forgotten first.
-ADDRESSES = 4096
-#: How often it is logged that somebody guesses, in seconds.
-BETWEEN_LINES = 60.0
+#: How many unknown tokens of one address are answered at once; one more is allowed every ``SECONDS_PER_GUESS``.
+FREE_GUESSES = 10
+SECONDS_PER_GUESS = 6.0
+#: How long an address is told to wait at most, in seconds.
+MAX_WAIT = 300.0
+#: How many addresses are remembered; the one whose last guess is the oldest is dropped first.
+MAX_ADDRESSES = 4096
+#: Between two log lines about guesses, in seconds.
+LOG_INTERVAL = 60.0
 
 
 @define(eq=False)
 class GuessThrottle:
-    """Counts unknown tokens by the address that they come from. Known tokens are none of its business."""
+    """Counts unknown tokens for each client address. Known tokens are not counted."""
 
     _guesses: OrderedDict[str, tuple[float, float]] = field(factory=OrderedDict, init=False)
-    _unsaid: int = field(default=0, init=False)
-    _said_at: float | None = field(default=None, init=False)
+    _unlogged: int = field(default=0, init=False)
+    _logged_at: float | None = field(default=None, init=False)
     _log = Logger()
 
-    def guessed(self, address: str, now: float) -> int:
-        """An unknown token has come from ``address``.
+    def count_guess(self, address: str, now: float) -> int:
+        """Count an unknown token from ``address``.
 
-        :param now: in seconds, by a clock that does not step.
-        :return: how long the address is to wait, in seconds; 0: it is told that its token is unknown.
+        :param now: in seconds, by the reactor's clock.
+        :return: how long the address must wait, in seconds; 0: it may be told that its token is unknown.
         """
         count, at = self._guesses.pop(address, (0.0, now))
-        count = min(max(0.0, count - (now - at) / PAUSE) + 1, FREE + LONGEST / PAUSE)
+        count = min(max(0.0, count - (now - at) / SECONDS_PER_GUESS) + 1, FREE_GUESSES + MAX_WAIT / SECONDS_PER_GUESS)
         self._guesses[address] = count, now
-        if len(self._guesses) > ADDRESSES:
+        if len(self._guesses) > MAX_ADDRESSES:
             self._guesses.popitem(last=False)
-        if count <= FREE:
+        if count <= FREE_GUESSES:
             return 0
-        self._say(address, now)
-        return ceil((count - FREE) * PAUSE)
+        self._log_guesses(address, now)
+        return ceil((count - FREE_GUESSES) * SECONDS_PER_GUESS)
 
-    def _say(self, address: str, now: float) -> None:
-        self._unsaid += 1
-        if self._said_at is None or now - self._said_at >= BETWEEN_LINES:
+    def _log_guesses(self, address: str, now: float) -> None:
+        self._unlogged += 1
+        if self._logged_at is None or now - self._logged_at >= LOG_INTERVAL:
             self._log.warn(
-                "{count} requests with unknown tokens were told to wait, the last one from {address}",
-                count=self._unsaid,
+                "{count} requests with unknown tokens were told to wait, most recently one from {address}",
+                count=self._unlogged,
                 address=address,
             )
-            self._unsaid, self._said_at = 0, now
+            self._unlogged, self._logged_at = 0, now

@@ -1,6 +1,6 @@
-"""Who holds which token: what is kept of tokens, and the file of named ones.
+"""Tokens, who holds them, and the file of named tokens.
 
-A token itself is never kept: the file has its SHA-256, which is enough for random tokens of 128 bits and more.
+A token itself is never stored: the file has its SHA-256, which is safe for random tokens of 128 bits and more.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from attrs import evolve, field, frozen
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-#: Who holds FOREMAN_AUTH_TOKEN and FOREMAN_ADMIN_TOKEN goes by these names in logs and as an owner.
+#: The names of the holders of FOREMAN_AUTH_TOKEN and FOREMAN_ADMIN_TOKEN, in logs and as owners of jobs.
 RESERVED = ("token", "admin")
 _ROLES = {"admin": True, "user": False}
 
-#: When a token was made, as it stands in the file: a day and a time in UTC.
+#: When a token was made, as written in the file: date and time in UTC.
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-#: So many digits of its digest name a token among those of its holder.
+#: How many hex digits of its digest identify a token among those of its holder.
 _ID_LENGTH = 8
 
 _FILE_HEAD = (
@@ -30,9 +30,9 @@ _FILE_HEAD = (
 
 @frozen
 class Holder:
-    """Who a token belongs to; somebody may hold several, so that one can replace another without a gap.
+    """The holder of one token; a name may have several tokens, so that one can replace another without a gap.
 
-    :ivar digest: SHA-256 of the token; :ivar admin: may manage models; :ivar created: when it was made, as it stands in
+    :ivar digest: SHA-256 of the token; :ivar admin: may manage models; :ivar created: when it was made, as written in
         the file; empty where that is not known.
     """
 
@@ -43,22 +43,22 @@ class Holder:
 
     @property
     def id(self) -> str:
-        """What names this token where its holder has several: the beginning of its digest in hex."""
+        """Identifies this token among those of its holder: the beginning of its digest in hex."""
         return self.digest.hex()[:_ID_LENGTH]
 
 
 def digest(token: str) -> bytes:
-    """What is kept of a token."""
+    """The digest of a token, which is stored in place of it."""
     return sha256(token.encode("utf-8")).digest()
 
 
 def check_name(name: str) -> str:
-    """A name for a token.
+    """Check the name of a token's holder, and return it.
 
     :raises ValueError: with a phrase that says which names are allowed.
     """
     if name in RESERVED:
-        raise ValueError("is foreman's own word for whoever has the token of its settings")
+        raise ValueError("is reserved for the holder of a token in the settings")
     if _NAME.fullmatch(name) is None:
         raise ValueError(
             "must be 1 to 64 letters, digits, dots, dashes or underscores, and begin with a letter or digit"
@@ -66,10 +66,10 @@ def check_name(name: str) -> str:
     return name
 
 
-def read_file(text: str) -> tuple[Holder, ...]:
-    """The holders that a file of tokens names, one for each token: a name may have several lines.
+def parse_file(text: str) -> tuple[Holder, ...]:
+    """Parse a file of tokens: one holder for each line with a token; a name may have several lines.
 
-    :raises ValueError: with a phrase that names the first line that cannot be read.
+    :raises ValueError: with a phrase that names the first invalid line.
     """
     holders: dict[tuple[str, bytes], Holder] = {}
     for number, line in enumerate(text.split("\n"), 1):
@@ -79,8 +79,8 @@ def read_file(text: str) -> tuple[Holder, ...]:
         sound = len(words) in {3, 4} and _DIGEST.fullmatch(words[1]) is not None and words[2] in _ROLES
         if not sound or (len(words) == 4 and _CREATED.fullmatch(words[3]) is None):
             raise ValueError(
-                f"has no name, SHA-256 in hex, role (user or admin) and, if at all, time (2026-11-28T12:00:00Z) "
-                f"in line {number}"
+                f"has something else in line {number} than a name, a SHA-256 in hex, a role (user or admin) and optionally "
+                "a time, such as 2026-11-28T12:00:00Z"
             )
         try:
             name = check_name(words[0])
@@ -88,23 +88,24 @@ def read_file(text: str) -> tuple[Holder, ...]:
             raise ValueError(f"has a name in line {number} that {problem}") from None
         hashed = bytes.fromhex(words[1])
         if (name, hashed) in holders:
-            raise ValueError(f"has the same token of {name} twice, again in line {number}")
+            raise ValueError(f"has the same token of {name} twice, the second time in line {number}")
         holders[name, hashed] = Holder(name, hashed, _ROLES[words[2]], words[3] if len(words) == 4 else "")
     return tuple(holders.values())
 
 
-def write_file(holders: Iterable[Holder], text: str = "") -> str:
-    """The text of a file that names ``holders``, behind what stands in it already; comments there stay."""
+def format_file(holders: Iterable[Holder], text: str = "") -> str:
+    """The text of a token file with ``holders`` appended to ``text``, its content so far; comments are kept."""
     rows = [
-        " ".join([one.name, one.digest.hex(), "admin" if one.admin else "user", one.created]).rstrip() + "\n"
-        for one in holders
+        " ".join([holder.name, holder.digest.hex(), "admin" if holder.admin else "user", holder.created]).rstrip()
+        + "\n"
+        for holder in holders
     ]
     before = text or _FILE_HEAD
     return before + ("" if before.endswith("\n") else "\n") + "".join(rows)
 
 
 def without_holder(text: str, name: str, id_: str | None = None) -> str:
-    """The text of a file of tokens without the lines of ``name``; with ``id_`` without the one of that token."""
+    """The text of a token file without the lines of ``name``; with ``id_``, without the line of that token only."""
 
     def stays(line: str) -> bool:
         words = _words(line)
@@ -119,9 +120,9 @@ def _words(line: str) -> list[str]:
 
 @frozen
 class Tokens:
-    """All tokens that open the door; a name may have several, so that a new one can replace an old one step by step.
+    """All valid tokens; a name may have several, so that a new one can replace an old one step by step.
 
-    :ivar required: whether one is asked for at all; :ivar had_admin: whether there was an admin since foreman started.
+    :ivar required: whether clients must send one; :ivar had_admin: whether there was an admin since foreman started.
     """
 
     holders: tuple[Holder, ...] = ()
@@ -131,7 +132,7 @@ class Tokens:
 
     @_is_admin.default
     def _roles(self) -> dict[bytes, bool]:
-        """By the digest of each token: whether it is one of an admin."""
+        """For the digest of each token, whether it belongs to an admin."""
         roles: dict[bytes, bool] = {}
         for holder in self.holders:
             roles[holder.digest] = roles.get(holder.digest, False) or holder.admin
@@ -144,15 +145,15 @@ class Tokens:
 
     @property
     def only_admins_manage(self) -> bool:
-        """Whether managing models is for admins alone: it is as soon as there is one, and stays so without any."""
+        """Whether only admins may manage models: so it is from the first admin on, even after the last one is gone."""
         return self.had_admin or self.has_admin
 
-    def after(self, before: Tokens) -> Tokens:
-        """These tokens, taken over by a foreman that had those ``before``."""
+    def replacing(self, before: Tokens) -> Tokens:
+        """These tokens in a foreman that had those ``before``."""
         return evolve(self, had_admin=before.only_admins_manage)
 
-    def who(self, credential: bytes) -> Holder | None:
-        """Whose ``credential`` is. It is compared with every token, always, so that the time tells nothing."""
+    def holder_of(self, credential: bytes) -> Holder | None:
+        """The holder of ``credential``, or None. It is always compared with every token, so that the time reveals nothing."""
         given = sha256(credential).digest()
         found = None
         for holder in self.holders:
@@ -160,11 +161,11 @@ class Tokens:
                 found = holder
         return found
 
-    def knows(self, text: bytes) -> bool:
-        """Whether ``text`` is one of the tokens; for what is not given as a credential, and may be anything."""
+    def is_token(self, text: bytes) -> bool:
+        """Whether ``text``, which was not sent as a credential, is one of the tokens."""
         return sha256(text).digest() in self._is_admin
 
-    def still_has(self, holder: Holder) -> bool:
-        """Whether the token of ``holder`` still opens the door, and for as much as before."""
+    def is_valid(self, holder: Holder) -> bool:
+        """Whether the token of ``holder`` is still valid, with no less permission than before."""
         is_admin = self._is_admin.get(holder.digest)
         return is_admin is not None and is_admin >= holder.admin

@@ -105,7 +105,7 @@ def with_backlog(description: str, backlog: int) -> str:
     return f"{description}:backlog={backlog}" if is_open else description
 
 
-def leads_back(description: str, target: TargetAddress) -> bool:
+def would_loop(description: str, target: TargetAddress) -> bool:
     """Whether a request to ``target`` would arrive where foreman listens.
 
     Names are looked up, and addresses held against those of this machine, only where the ports are the same.
@@ -113,7 +113,7 @@ def leads_back(description: str, target: TargetAddress) -> bool:
     :param description: of the endpoint on which foreman listens; what is not TCP, or not known before, is not the target.
     """
     if description.startswith("haproxy:"):
-        return leads_back(description.partition(":")[2], target)
+        return would_loop(description.partition(":")[2], target)
     kind, fields = _read(description)
     port, interface = fields.get("port", ""), fields.get("interface", "")
     if kind not in _WITH_INTERFACE or not _is_port(port) or not 0 < int(port) == target.port:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from foreman.auth.tokens import Holder, read_file
+from foreman.auth.tokens import Holder, parse_file
 from foreman.errors import InvalidName
 from foreman.protocol import model_names
-from foreman.util.file_permissions import written_by_anybody
+from foreman.util.file_permissions import why_writable_by_others
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def seconds(text: str) -> float:
     return value
 
 
-def some_seconds(text: str) -> float:
+def positive_seconds(text: str) -> float:
     """A duration in seconds, of a millisecond at least: what waits for less would never rest."""
     value = seconds(text)
     if value < _SHORTEST:
@@ -144,21 +144,21 @@ def flag(text: str) -> bool:
         raise ValueError("is neither 1 nor 0") from None
 
 
-def text_or_json(text: str) -> str:
+def log_format(text: str) -> str:
     """One of the words ``text`` and ``json``."""
     if text not in {"text", "json"}:
         raise ValueError("is neither text nor json")
     return text
 
 
-def info_or_debug(text: str) -> str:
+def log_level(text: str) -> str:
     """One of the words ``info`` and ``debug``."""
     if text not in {"info", "debug"}:
         raise ValueError("is neither info nor debug")
     return text
 
 
-def space_or_object(text: str) -> str:
+def heartbeat_filler(text: str) -> str:
     """One of the fillers."""
     if text not in {"space", "object"}:
         raise ValueError("must be space or object")
@@ -206,9 +206,9 @@ def read_tokens(file: Path) -> tuple[Holder, ...]:
 
     :raises ValueError: when it cannot be read, or everybody could write it and become an admin.
     """
-    if (why := written_by_anybody(file)) is not None:
+    if (why := why_writable_by_others(file)) is not None:
         raise ValueError(f"cannot be trusted: {why}")
-    return read_file(read_text(file, again=True))
+    return parse_file(read_text(file, again=True))
 
 
 def host_names(text: str) -> tuple[str, ...]:

@@ -11,11 +11,11 @@ from typing import TypeVar
 from attrs import Attribute, evolve, field, fields, frozen
 
 from foreman.config import parsers
-from foreman.config.listen_address import endpoint, is_known, is_private, leads_back
+from foreman.config.listen_address import endpoint, is_known, is_private, would_loop
 from foreman.config.target_address import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
 from foreman.config.target_address import target
 from foreman.errors import ConfigError, shortened
-from foreman.util.file_permissions import written_by_anybody
+from foreman.util.file_permissions import why_writable_by_others
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ class Config:
     origins: tuple[str, ...] = _setting(
         "", parsers.origins, "origins of web pages that may send requests, in addition to those that Ollama allows"
     )
-    poll_interval: float = _setting("30s", parsers.some_seconds, "how often foreman asks the target for its models")
+    poll_interval: float = _setting("30s", parsers.positive_seconds, "how often foreman asks the target for its models")
     embedder_model: str | None = _setting(
         "", parsers.optional(parsers.model), "embedding model that foreman keeps loaded"
     )
@@ -130,15 +130,15 @@ class Config:
         "240s", parsers.seconds, "the same for an answer that is not a stream; 0: never"
     )
     wait_filler: str = _setting(
-        "space", parsers.space_or_object, "heartbeat of an NDJSON stream: space, or object (a line with empty content)"
+        "space", parsers.heartbeat_filler, "heartbeat of an NDJSON stream: space, or object (a line with empty content)"
     )
     target_wait: float = _setting("0", parsers.seconds, "how long a chat waits for a target that cannot be reached")
-    connect_timeout: float = _setting("5s", parsers.some_seconds, "time limit for connecting to the target")
+    connect_timeout: float = _setting("5s", parsers.positive_seconds, "time limit for connecting to the target")
     silence_timeout: float = _setting(
-        "10m", parsers.some_seconds, "longest silence of the target between two lines of an answer"
+        "10m", parsers.positive_seconds, "longest silence of the target between two lines of an answer"
     )
     stall_timeout: float = _setting(
-        "60s", parsers.some_seconds, "longest time in which a client reads nothing while its buffer is full"
+        "60s", parsers.positive_seconds, "longest time in which a client reads nothing while its buffer is full"
     )
     buffer: int = _setting("8MiB", parsers.size, "buffer for one answer to a slow client")
     buffer_total: int = _setting("512MiB", parsers.size, "buffers for all answers to slow clients together")
@@ -149,13 +149,13 @@ class Config:
         "2GiB", parsers.size, "all waiting request bodies together; beyond that, requests are refused with 503"
     )
     head_timeout: float = _setting(
-        "30s", parsers.some_seconds, "time limit for receiving the head of a request; then 408"
+        "30s", parsers.positive_seconds, "time limit for receiving the head of a request; then 408"
     )
     body_timeout: float = _setting(
-        "60s", parsers.some_seconds, "longest silence within a request body, or time below 1 kB/s; then 408"
+        "60s", parsers.positive_seconds, "longest silence within a request body, or time below 1 kB/s; then 408"
     )
     idle_timeout: float = _setting(
-        "75s", parsers.some_seconds, "how long a connection may be idle between two requests"
+        "75s", parsers.positive_seconds, "how long a connection may be idle between two requests"
     )
     max_connections: int = _setting("10000", parsers.count, "client connections at once; more are refused with 503")
     drain_timeout: float = _setting("30s", parsers.seconds, "how long running requests may take to finish at shutdown")
@@ -173,14 +173,14 @@ class Config:
         "ordinary requests overtake a job that has waited for less; then jobs get every fourth turn",
     )
     job_silence: float = _setting(
-        "1h", parsers.some_seconds, "a job whose answer has not begun after this time is aborted, and tried again"
+        "1h", parsers.positive_seconds, "a job whose answer has not begun after this time is aborted, and tried again"
     )
     keep_succeeded: float = _setting("7d", parsers.seconds, "how long succeeded jobs are kept; 0: forever")
     keep_cancelled: float = _setting("3d", parsers.seconds, "how long cancelled jobs are kept; 0: forever")
     keep_failed: float = _setting("30d", parsers.seconds, "how long failed and discarded jobs are kept; 0: forever")
     disk_reserve: int = _setting("256MiB", parsers.size, "free disk space below which new jobs are refused with 507")
-    log_format: str = _setting("text", parsers.text_or_json, "format of the log: text or json")
-    log_level: str = _setting("info", parsers.info_or_debug, "info, or debug, which also logs requests for /healthz")
+    log_format: str = _setting("text", parsers.log_format, "format of the log: text or json")
+    log_level: str = _setting("info", parsers.log_level, "info, or debug, which also logs requests for /healthz")
 
 
 def _row(attribute: Attribute[object]) -> Setting:
@@ -261,7 +261,7 @@ def _from_environment(setting: Setting, environ: Mapping[str, str]) -> str:
         path = parsers.path(file)
     except ValueError as problem:
         raise ValueError(f"cannot be read from {file!r}, which {problem}") from None
-    if (why := written_by_anybody(path)) is not None:
+    if (why := why_writable_by_others(path)) is not None:
         raise ValueError(f"cannot be read from {file!r}: {why}")
     try:
         text = parsers.unquoted(parsers.read_text(path))
@@ -290,7 +290,7 @@ def _contradictions(config: Config, broken: Collection[str]) -> Iterator[str]:
                 f"FOREMAN_LISTEN: {config.listen!r} {can} and no token is required; "
                 "set FOREMAN_AUTH_TOKEN, or FOREMAN_ALLOW_OPEN=1 if everybody may use foreman"
             )
-    if sound("listen", "target") and leads_back(config.listen, config.target):
+    if sound("listen", "target") and would_loop(config.listen, config.target):
         yield (
             f"FOREMAN_TARGET_URL: {config.target.url} is where foreman itself listens (FOREMAN_LISTEN), so that every "
             "request would come back to it; set it to the address of Ollama, and use different ports for the two"

@@ -17,7 +17,7 @@ from foreman.config.settings import Config
 
 #: Between two looks, in seconds. A token that was revoked is accepted for so long at most; for twice as long where the
 #: file was edited in place (see ``TokenFile.look``).
-BETWEEN_LOOKS = 1.0
+CHECK_INTERVAL = 1.0
 
 
 @frozen
@@ -72,7 +72,7 @@ class TokenFile:
     def start(self) -> None:
         """Look each second from now on."""
         if self._config.tokens_file is not None:
-            self._loop.start(BETWEEN_LOOKS, now=False)
+            self._loop.start(CHECK_INTERVAL, now=False)
 
     def stop(self) -> None:
         """Look no more."""

@@ -41,7 +41,7 @@ _BEHIND = {
 }
 
 
-def unstreamed(lines: Iterable[bytes]) -> Slices[bytes]:
+def aggregate(lines: Iterable[bytes]) -> Slices[bytes]:
     """The answer of ``/api/chat`` or ``/api/generate`` in one piece.
 
     :param lines: all lines of a whole stream, the last with ``"done":true``.

@@ -17,16 +17,16 @@ from foreman.protocol.error_text import error_member
 Origin = Literal["ollama", "perhaps", "foreign"]
 
 #: Statuses by which gateways say that they cannot reach what is behind them.
-OF_GATEWAYS = frozenset({502, 504, *range(520, 600)})
+GATEWAY_STATUSES = frozenset({502, 504, *range(520, 600)})
 #: Statuses with which Ollama refuses an inference, and whoever runs its cloud models (contract 1.5).
 _OF_OLLAMA = frozenset({400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 499, 500, 501, 503})
 #: Refusals that tell of the size of the request, whoever gives them.
 _OF_SIZE = frozenset({413, 414, 431})
 #: Pages and JSON of proxies are small; of a larger answer only the beginning is looked at, in bytes.
-LOOKED_AT = 64 * 1024
+MAX_EXAMINED = 64 * 1024
 
 
-def is_doubtful(status: int, content_type: bytes) -> bool:
+def needs_target_check(status: int, content_type: bytes) -> bool:
     """Whether the head of an answer is a reason to ask the target whether it is there."""
     media = content_type.partition(b";")[0].strip().lower()
     if 200 <= status < 300:
@@ -40,13 +40,13 @@ def origin(endpoint: str, status: int, content_type: str, body: bytes) -> Origin
     """Whose answer this is, as far as it shows.
 
     :param endpoint: the path that was asked; of one that is not known any JSON object is accepted;
-    :param body: of one that is longer than ``LOOKED_AT`` only a beginning that is longer, too.
+    :param body: of one that is longer than ``MAX_EXAMINED`` only a beginning that is longer, too.
     """
     media = content_type.partition(";")[0].strip().lower()
     return _of_success(endpoint, media, body) if 200 <= status < 300 else _of_refusal(status, media, body)
 
 
-def names_missing_model(status: int, body: bytes) -> bool:
+def says_model_missing(status: int, body: bytes) -> bool:
     """Whether a refusal says in Ollama's words that it does not have the model."""
     if status != 404:
         return False
@@ -73,7 +73,7 @@ def _of_refusal(status: int, media: str, body: bytes) -> Origin:
     if status < 400:
         return "foreign"
     if _is_json(media) and _error(body) is not None:
-        sure = status in _OF_OLLAMA and (status != 404 or names_missing_model(status, body))
+        sure = status in _OF_OLLAMA and (status != 404 or says_model_missing(status, body))
         return "ollama" if sure else "perhaps"
     if status in _OF_SIZE or _is_of_go(status, media, body):
         return "perhaps"
@@ -101,7 +101,9 @@ def _error(body: bytes) -> str | None:
 def _object(body: bytes) -> dict[str, Any] | None:
     # Python's own reader: half a pair of UTF-16 makes an answer no less Ollama's.
     try:
-        value = json.loads(body.decode("utf-8", "replace"), parse_int=lambda _: 0) if len(body) <= LOOKED_AT else None
+        value = (
+            json.loads(body.decode("utf-8", "replace"), parse_int=lambda _: 0) if len(body) <= MAX_EXAMINED else None
+        )
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -22,7 +22,7 @@ from foreman.util.slices import Slices
 #: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
 MAX_UNPACKED = 20 * 1024 * 1024
 #: What all bodies may have together that are unpacked to be read, in bytes; a small one can become 20 MiB.
-ROOM = 64 * 1024 * 1024
+UNPACK_BUDGET = 64 * 1024 * 1024
 #: The largest window of compressed data that Ollama's decoder takes.
 _LARGEST_WINDOW = 8 * 1024 * 1024
 #: How much of a body is unpacked, or looked at, at once, in bytes. What is no larger is always decoded at once: 3 ms.
@@ -31,7 +31,7 @@ _PIECE = 1024 * 1024
 _BYTE_COST, _ESCAPE_COST, _VALUE_COST = 0.25, 2, 8
 _QUICK_COST = 10_000_000
 #: The same for what is decoded as a whole or not at all: the JSON of jobs, and the answers to them.
-DECODED_AT_ONCE = 20_000_000
+MAX_DECODE_COST = 20_000_000
 #: A name has at most some 600 bytes (contract 2.8); what is far longer need not be repeated in errors and logs.
 LONGEST = 8_000
 NEEDED = ("model", "name", "stream", "keep_alive", "messages", "prompt")

@@ -72,7 +72,7 @@ def to_client(raw: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
     return _crossing(raw, _HOP_BY_HOP, (b"proxy-", b"access-control-"))
 
 
-def has_passed(via: Iterable[bytes], mark: bytes) -> bool:
+def has_passed_through(via: Iterable[bytes], mark: bytes) -> bool:
     """Whether a request with these values of ``Via`` was sent by the foreman whose pseudonym is ``mark``."""
     return any(mark in value and mark in value.replace(b",", b" ").split() for value in via)
 

@@ -103,7 +103,7 @@ def _split(text: str, source: Source) -> ModelName:
     return ModelName(host, namespace, model, tag, source)
 
 
-def spelled(key: Key, source: Source = "") -> str:
+def format_name(key: Key, source: Source = "") -> str:
     """The one spelling of the model ``key``: ``[[host/]namespace/]model:tag``, then ``:cloud`` or ``:local`` if said."""
     host, namespace, model, tag = key
     before = ""
@@ -120,7 +120,7 @@ def canonical(typed: str) -> str:
         name = parse(typed)
     except InvalidName:
         return f"?{typed}"
-    return spelled(name.key, name.source)
+    return format_name(name.key, name.source)
 
 
 def same_model(one: str, other: str) -> bool:

@@ -144,7 +144,7 @@ def is_own(path: str) -> bool:
     return path in _OWN or path.startswith("/queue/") or is_of_jobs(path)
 
 
-def is_whole_route(path: str) -> bool:
+def is_known_path(path: str) -> bool:
     """Whether a path of ``Route`` is a known one without a free part."""
     return path in ENDPOINTS
 

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator, deferLater
 
 from foreman import errors
-from foreman.protocol.answer_origin import is_doubtful
+from foreman.protocol.answer_origin import needs_target_check
 from foreman.protocol.endpoints import MARKED, Lane, endpoint_of
 from foreman.protocol.framing import framer_for, framing_of
 from foreman.protocol.headers import to_client
@@ -250,7 +250,7 @@ class Inference:
         content_type = answer.header(b"content-type") or b""
         if target_request.route.lane is Lane.EMBEDDING:
             self._model_swaps.answered(record.model)
-        if is_doubtful(answer.code, content_type):
+        if needs_target_check(answer.code, content_type):
             self.inventory.doubt(answer.code)
         elif answer.code < 500:
             self.inventory.target_answered()

@@ -139,7 +139,7 @@ class Relay(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._over:
             return
-        self._silence.heard_at = now = self._clock.seconds()
+        self._silence.started_at = now = self._clock.seconds()
         if self.first_byte_at is None:
             self.first_byte_at = now
         cutter = self._cutter

@@ -32,11 +32,11 @@ _READERS: dict[str, tuple[Callable[[bytes], Listed[Any]], float]] = {
 class Degraded:
     """The target does not answer.
 
-    :ivar reason: one word of ``errors.Why``; :ivar detail: a sentence; :ivar since: seconds of the clock;
+    :ivar reason: one word of ``errors.FailureReason``; :ivar detail: a sentence; :ivar since: seconds of the clock;
     :ivar status: the HTTP status of its answer, None where it gave none.
     """
 
-    reason: errors.Why
+    reason: errors.FailureReason
     detail: str
     since: float
     status: int | None = None

@@ -1,1 +1,1 @@
-"""What all packages may use: types of time, sets, byte budgets, deadlines, slices of work, file permissions, timestamps."""
+"""What all packages may use: types of time, tracked sets, byte budgets, deadlines, work in slices, file permissions, timestamps."""

@@ -1,4 +1,4 @@
-"""Slices of work taking turns on the reactor."""
+"""Run work in slices, one slice in each turn of the reactor, beside other work."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def cooperator(clock: IReactorTime) -> Cooperator:
     return Cooperator(lambda: lambda: True, lambda turn: clock.callLater(0, turn))
 
 
-#: Of an input up to ``SMALL`` bytes the first slice is done at once; ``LARGE`` stands for any that is larger.
+#: Of an input of up to ``SMALL`` bytes, the first slice is done at once; ``LARGE`` stands for any larger size.
 SMALL = 64 * 1024
 LARGE = SMALL + 1
 
 
-async def in_turns(turns: Cooperator, slices: Slices[Result], size: int) -> Result:
-    """The result of ``slices``, in later turns of the reactor; what is left of them is dropped when this is cancelled.
+async def run_in_slices(runner: Cooperator, slices: Slices[Result], size: int) -> Result:
+    """Run ``slices`` in later turns of the reactor, and return their result; a cancellation drops the remaining ones.
 
-    :param size: of what is worked on, in bytes. Of a small one the first slice, most often all there is, is done at once;
-        many large ones that come in one turn of the reactor would otherwise do a slice each in it.
+    :param size: of the input, in bytes. Of a small one, the first slice is done at once: most often that is all. Large ones
+        that arrive in one turn of the reactor would each do a slice in it.
     """
     if size <= SMALL:
         try:
@@ -40,7 +40,7 @@ async def in_turns(turns: Cooperator, slices: Slices[Result], size: int) -> Resu
     def work() -> Slices[None]:
         results.append((yield from slices))
 
-    task = turns.cooperate(work())
+    task = runner.cooperate(work())
     try:
         await task.whenDone()
     finally:

@@ -1,7 +1,7 @@
-"""Time limits that judge only after everything that has arrived was read, and that do not count a pause of foreman itself.
+"""Timeouts that fire only after the sockets were read once more, and that do not count a pause of foreman itself.
 
-A process that was stopped (SIGSTOP, ``docker pause``, a stalled machine) finds its timers due before it has read its
-sockets. A plain ``callLater`` would then call a peer silent whose bytes wait to be read.
+When a stopped process (SIGSTOP, ``docker pause``, a stalled machine) runs again, its timers are due before it has read its
+sockets. A plain ``callLater`` would then take a peer for silent whose bytes are waiting to be read.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
-#: A limit that is later than this, in seconds, was held up by a pause of foreman itself. A busy reactor is late by less.
-PAUSE = 1.0
-#: How often a limit starts over, so that it comes to an end also where the reactor is always late.
+#: A timer that is later than this, in seconds, was delayed by a pause of foreman itself. A busy reactor is late by less.
+PAUSE_THRESHOLD = 1.0
+#: How often a timeout starts over: it must fire even where the reactor is always late.
 MAX_PAUSES = 3
-#: Differences of floating-point seconds below this are none.
+#: Smaller differences of floating-point seconds do not count.
 _TINY = 1e-6
 
 
 @define(eq=False)
 class Deadline:
-    """At most one call is due at a time, and it comes after one more look at the sockets.
+    """A timeout: at most one call is due at a time, and it is made after the sockets were read once more.
 
-    When the time is over, the reactor first gets one turn, in which it reads each socket that has something. A limit that
-    is late by more than ``PAUSE`` starts over, at most ``MAX_PAUSES`` times: its peer may have been paused together with
-    foreman, and what it sends may take several turns to read.
+    When the time is over, the reactor first gets one turn, in which it reads every socket that has data. A timeout that is
+    late by more than ``PAUSE_THRESHOLD`` starts over, at most ``MAX_PAUSES`` times: the peer may have been paused together
+    with foreman, and reading its data may take several turns.
 
-    :ivar heard_at: when the time began. Where something is heard often, set this to the present instead of calling
-        ``set``: it costs no timer.
-    :ivar after_pause: how long it waits after a pause, in seconds; None: its whole time again.
+    :ivar started_at: when the time began. Where a peer sends often, set this to the present instead of calling ``set``:
+        that needs no timer.
+    :ivar after_pause: how long to wait after a pause, in seconds; None: the whole time again.
     """
 
     _clock: IReactorTime
     after_pause: float | None = None
-    heard_at: float = field(default=0.0, init=False)
+    started_at: float = field(default=0.0, init=False)
     _seconds: float = field(default=0.0, init=False)
     _pauses: int = field(default=0, init=False)
     _then: Callable[[], object] | None = field(default=None, init=False)
@@ -47,41 +47,41 @@ class Deadline:
 
     @property
     def is_set(self) -> bool:
-        """Whether something is due."""
+        """Whether a call is due."""
         return self._call is not None
 
     def set(self, seconds: float, then: Callable[[], object]) -> None:
-        """Call ``then`` when ``seconds`` have passed since ``heard_at``, and nothing else that was due before."""
+        """Call ``then`` when ``seconds`` have passed since ``started_at``; a call that was due before is dropped."""
         self.clear()
-        self.heard_at = self._clock.seconds()
+        self.started_at = self._clock.seconds()
         self._seconds, self._then, self._pauses = seconds, then, 0
-        self._wait(seconds, looked=False)
+        self._wait(seconds, sockets_read=False)
 
     def clear(self) -> None:
-        """Nothing is due any more."""
+        """Drop the call that is due, if there is one."""
         call, self._call, self._then = self._call, None, None
         if call is not None:
             call.cancel()
 
-    def _wait(self, seconds: float, *, looked: bool) -> None:
-        self._call = self._clock.callLater(seconds, self._due, looked)
+    def _wait(self, seconds: float, *, sockets_read: bool) -> None:
+        self._call = self._clock.callLater(seconds, self._due, sockets_read)
 
-    def _due(self, looked: bool) -> None:
+    def _due(self, sockets_read: bool) -> None:
         call, then = self._call, self._then
         assert call is not None
         assert then is not None
         now = self._clock.seconds()
-        left = self._seconds - (now - self.heard_at)
+        left = self._seconds - (now - self.started_at)
         if left > _TINY:
             self._pauses = 0
-            self._wait(left, looked=False)
-        elif now - call.getTime() > PAUSE and self._pauses < MAX_PAUSES:
+            self._wait(left, sockets_read=False)
+        elif now - call.getTime() > PAUSE_THRESHOLD and self._pauses < MAX_PAUSES:
             self._pauses += 1
             again = self._seconds if self.after_pause is None else min(self._seconds, self.after_pause)
-            self.heard_at = now - self._seconds + again
-            self._wait(again, looked=False)
-        elif not looked:
-            self._wait(0, looked=True)
+            self.started_at = now - self._seconds + again
+            self._wait(again, sockets_read=False)
+        elif not sockets_read:
+            self._wait(0, sockets_read=True)
         else:
             self._call = self._then = None
             then()
@@ -90,9 +90,9 @@ class Deadline:
 def within(
     deferred: Deferred[T], seconds: float, clock: IReactorTime, otherwise: Callable[[], T] | None = None
 ) -> Deferred[T]:
-    """Cancel ``deferred`` when it has not fired within ``seconds``; ``Deferred.addTimeout`` with a ``Deadline``.
+    """Cancel ``deferred`` when it has not fired within ``seconds``: ``Deferred.addTimeout`` with a ``Deadline``.
 
-    :param otherwise: gives the result in that case; None: it fails with ``twisted.internet.defer.TimeoutError``.
+    :param otherwise: returns the result in that case; None: ``deferred`` fails with ``twisted.internet.defer.TimeoutError``.
     :return: ``deferred`` itself.
     """
     limit, is_over = Deadline(clock), False

@@ -1,4 +1,4 @@
-"""Whether files that must be foreman's alone are: who else the system lets write or read them."""
+"""Who besides foreman could write or read its files."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-#: How many symbolic links are followed on the way to a file, as Linux does.
+#: How many symbolic links of a path are followed, as on Linux.
 _MAX_LINKS = 40
 
 
-def written_by_anybody(path: Path) -> str | None:
-    """Why another user of this machine could put something else into the file ``path``, as a phrase; None where nobody could.
+def why_writable_by_others(path: Path) -> str | None:
+    """Why another user of this machine could change the content of the file ``path``, as a phrase; None where nobody could.
 
-    Looked at are the file, every link on the way to it, and every folder that one of these is in. In a folder with the
-    sticky bit, such as ``/tmp``, nobody replaces what is another's; but whoever came first may have made it, so that it
-    has to be root's or foreman's own.
+    The file is examined, every symbolic link of its path, and every directory that contains one of these. In a directory
+    with the sticky bit, such as ``/tmp``, nobody can replace a file of another user; but anybody could have created it
+    first, so that it must belong to root or to foreman's own user.
     """
     try:
-        on_the_way = list(_on_the_way(path))
+        components = list(_components(path))
     except OSError:
-        return None  # a relative path, and the working directory is gone: whoever reads the file will hear of it
-    for one in on_the_way:
+        return None  # a relative path, and the working directory is gone: reading the file will fail
+    for component in components:
         try:
-            found = one.lstat()
+            found = component.lstat()
         except OSError:
-            continue  # who reads the file will hear what is wrong
+            continue  # reading the file will fail
         if not stat.S_ISLNK(found.st_mode) and found.st_mode & stat.S_IWOTH and not _is_sticky(found):
             return (
-                f"everybody on this machine may write {one} (mode {stat.S_IMODE(found.st_mode):04o}); chmod o-w {one}"
+                f"every user of this machine may write {component} "
+                f"(mode {stat.S_IMODE(found.st_mode):04o}); chmod o-w {component}"
             )
-        if found.st_uid not in {0, os.geteuid()} and _is_shared(one.parent):
+        if found.st_uid not in {0, os.geteuid()} and _is_shared(component.parent):
             return (
-                f"{one} belongs to another user (uid {found.st_uid}), and everybody may make files in {one.parent}; "
-                "put it into a folder of its own"
+                f"{component} belongs to another user (uid {found.st_uid}), and every user may create files in "
+                f"{component.parent}; move it into a directory of foreman's own"
             )
     return None
 
 
-def _on_the_way(path: Path) -> Iterator[Path]:
-    """The file, every folder that is gone through to reach it, and every symbolic link that is followed; each once."""
+def _components(path: Path) -> Iterator[Path]:
+    """The file, every directory on the way to it, and every symbolic link that is followed; each once."""
     seen: dict[Path, None] = {}
     here, left, links = Path("/"), list(reversed(path.absolute().parts[1:])), 0
     seen[here] = None
@@ -50,14 +51,14 @@ def _on_the_way(path: Path) -> Iterator[Path]:
         if name == "..":
             here = here.parent
             continue
-        one = here / name
-        seen[one] = None
+        component = here / name
+        seen[component] = None
         try:
-            target = one.readlink()
+            target = component.readlink()
         except OSError as problem:
             if problem.errno != errno.EINVAL:
-                break  # nothing is there, or nobody gets beyond it
-            here = one  # no link
+                break  # it does not exist, or cannot be read
+            here = component  # not a link
         else:
             links += 1
             if links > _MAX_LINKS:
@@ -68,7 +69,7 @@ def _on_the_way(path: Path) -> Iterator[Path]:
 
 
 def _is_shared(folder: Path) -> bool:
-    """Whether everybody may make files in a folder."""
+    """Whether every user may create files in a directory."""
     try:
         return bool(folder.stat().st_mode & stat.S_IWOTH)
     except OSError:
@@ -79,16 +80,16 @@ def _is_sticky(found: os.stat_result) -> bool:
     return stat.S_ISDIR(found.st_mode) and bool(found.st_mode & stat.S_ISVTX)
 
 
-def loose(path: Path) -> Iterator[str]:
-    """What is wrong with who may write or read the database at ``path``, one sentence for each thing."""
-    if (why := written_by_anybody(path)) is not None:
-        yield f"the jobs in {path} can be changed by others: {why}"
+def database_problems(path: Path) -> Iterator[str]:
+    """What is wrong with the permissions of the database at ``path``, one sentence for each problem."""
+    if (why := why_writable_by_others(path)) is not None:
+        yield f"other users can change the jobs in {path}: {why}"
     try:
         mode = Path(os.path.realpath(path)).stat().st_mode
     except OSError:
         return
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         yield (
-            f"the jobs in {path}, with their prompts and answers, can be read by others "
+            f"other users can read the jobs in {path}, with their prompts and answers "
             f"(mode {stat.S_IMODE(mode):04o}); chmod 600 {path}"
         )

@@ -1,4 +1,4 @@
-"""Work that is done in slices, so that a large piece of it keeps nobody waiting."""
+"""Work in slices, so that a large piece of it does not block the reactor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Slices = Generator[None, None, Result]
 
 
 def at_once(slices: Slices[Result]) -> Result:
-    """The result of ``slices``, without a pause."""
+    """Run ``slices`` without a pause, and return their result."""
     while True:
         try:
             next(slices)

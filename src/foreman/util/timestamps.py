@@ -1,26 +1,28 @@
-"""Moments as people and programs write them (RFC 3339), and as the store has them: milliseconds since the epoch."""
+"""Timestamps in RFC 3339, as people and programs write them, and in milliseconds since the epoch, as the store keeps them."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
 
+from foreman.util.clock import EpochMs
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-#: RFC 3339 has four digits for a year, and so has every program that reads it.
+#: RFC 3339 writes a year with four digits, and programs that read it expect no more.
 EARLIEST = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 LATEST = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - _EPOCH) // _MILLISECOND
-#: What is said of a text that is no moment.
-MUST_BE = "must be a moment of RFC 3339 with its offset, such as 2026-11-28T22:00:00Z, in the years 1 to 9999 of UTC"
+#: What a text must be that ``parse`` refuses, as a phrase.
+EXPECTED = "must be an RFC 3339 timestamp with an offset, such as 2026-11-28T22:00:00Z, in the years 1 to 9999 in UTC"
 _MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,20}))?(?:([Zz])|([+-][0-9]{2}:[0-9]{2}))"
 )
 
 
-def read(text: str) -> int | None:
-    """The moment that ``text`` names; None where it is none, or has no offset and so could be any of many.
+def parse(text: str) -> EpochMs | None:
+    """The timestamp ``text`` in milliseconds since the epoch; None where it is not one, or has no offset.
 
-    A moment outside of the years 1 to 9999 of UTC, which the offset can bring about, is none: it could not be shown.
+    None, too, where its offset leads out of the years 1 to 9999 in UTC: ``format_ms`` could not write it.
     """
     found = _MOMENT.fullmatch(text)
     if found is None:
@@ -31,11 +33,13 @@ def read(text: str) -> int | None:
         milliseconds = (moment - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         return None
-    return milliseconds if EARLIEST <= milliseconds <= LATEST else None
+    return EpochMs(milliseconds) if EARLIEST <= milliseconds <= LATEST else None
 
 
-def shown(moment: int | None) -> str | None:
-    """``moment`` in UTC, with milliseconds; one that no year of four digits has is shown as the nearest that has one."""
+def format_ms(moment: int | None) -> str | None:
+    """``moment`` (milliseconds since the epoch) in RFC 3339, UTC, with milliseconds; outside of the years 1 to 9999, the
+    nearest moment within them.
+    """
     if moment is None:
         return None
     return (

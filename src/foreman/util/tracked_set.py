@@ -1,4 +1,4 @@
-"""A set that says when nobody is left in it."""
+"""A set whose users can wait until it is empty."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Member = TypeVar("Member")
 
 @define(eq=False)
 class TrackedSet(Generic[Member]):
-    """Who is there now, in the order of arrival."""
+    """The current members, in the order in which they were added."""
 
     _members: dict[Member, None] = field(factory=dict, init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
@@ -25,20 +25,20 @@ class TrackedSet(Generic[Member]):
         return iter(self._members)
 
     def add(self, member: Member) -> None:
-        """Come in."""
+        """Add ``member``."""
         self._members[member] = None
 
     def discard(self, member: Member) -> None:
-        """Leave; whoever waits for the last one is told."""
+        """Remove ``member``, and fire the Deferreds of ``when_empty`` if it was the last one."""
         self._members.pop(member, None)
         if not self._members:
             waiting, self._waiting = self._waiting, []
-            for one in waiting:
-                if not one.called:  # an earlier one, on hearing it, may have made this one give up
-                    one.callback(None)
+            for deferred in waiting:
+                if not deferred.called:  # a callback of an earlier one may have cancelled this one
+                    deferred.callback(None)
 
     def when_empty(self) -> Deferred[None]:
-        """Fires when nobody is there, at once if that is so already."""
+        """Fires when the set is empty; at once if it is empty already."""
         empty: Deferred[None] = Deferred(self._forget)
         if self._members:
             self._waiting.append(empty)
@@ -47,4 +47,4 @@ class TrackedSet(Generic[Member]):
         return empty
 
     def _forget(self, waiting: Deferred[None]) -> None:
-        self._waiting = [one for one in self._waiting if one is not waiting]
+        self._waiting = [deferred for deferred in self._waiting if deferred is not waiting]

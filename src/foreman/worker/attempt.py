@@ -32,7 +32,7 @@ from foreman.store.sqlite.statements.execution import Claim, Stale
 from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.store.sqlite.store import Store
 from foreman.util.byte_budget import ByteBudget
-from foreman.util.cooperator import in_turns
+from foreman.util.cooperator import run_in_slices
 from foreman.util.deadline import Deadline
 from foreman.util.slices import Slices
 from foreman.worker.live_output import LiveOutput
@@ -114,7 +114,7 @@ class Attempt:
 
     async def _ask(self, inference: Inference, turn: Turn | None) -> None:
         preparing = self.work.pending = Deferred.fromCoroutine(
-            in_turns(inference.cooperator, self._target_request(), len(self.claim.payload))
+            run_in_slices(inference.cooperator, self._target_request(), len(self.claim.payload))
         )
         try:
             target_request = await preparing
@@ -149,7 +149,7 @@ class Attempt:
 
     async def _judge(self, turns: Cooperator) -> None:
         try:
-            self._judged = await in_turns(turns, classify(self.heard), self._bytes)
+            self._judged = await run_in_slices(turns, classify(self.heard), self._bytes)
         except Exception as problem:  # noqa: BLE001 - likewise
             self._log.failure("judging the answer to job {job} failed", job=self.claim.job.id)
             self.fail(problem)

@@ -11,9 +11,9 @@ from msgspec import Raw
 from foreman import errors
 from foreman.jobs.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, AttemptError, ErrorClass, Usage
 from foreman.protocol import go_json
-from foreman.protocol.aggregate import unstreamed
-from foreman.protocol.answer_origin import LOOKED_AT, Origin, names_missing_model, origin
-from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded
+from foreman.protocol.aggregate import aggregate
+from foreman.protocol.answer_origin import MAX_EXAMINED, Origin, origin, says_model_missing
+from foreman.protocol.body_values import MAX_DECODE_COST, is_quickly_decoded
 from foreman.protocol.error_text import MAX_BYTES, error_text
 from foreman.protocol.framing import BodyFraming
 from foreman.protocol.usage import MEMBERS, AnswerEnd, answer_end
@@ -74,7 +74,7 @@ class AttemptResponse:
         """Whose answer it is, as far as it shows."""
         if self.status is None:
             return "ollama"
-        return origin(self.endpoint, self.status, self.content_type, self.beginning(LOOKED_AT))
+        return origin(self.endpoint, self.status, self.content_type, self.beginning(MAX_EXAMINED))
 
 
 @define
@@ -145,7 +145,7 @@ def _refused(heard: AttemptResponse) -> AttemptError:
     status = heard.status or 0
     body = heard.beginning(MAX_BYTES)
     text = f"{status}: {error_text(body)}"
-    if names_missing_model(status, body):
+    if says_model_missing(status, body):
         return AttemptError("model_missing", text)
     by_status = _STATUS_CLASSES.get(status, "target_error" if status >= 500 else "refused")
     return AttemptError(by_status, text, retry_after=heard.retry_after)
@@ -155,7 +155,7 @@ def _artifacts(heard: AttemptResponse, body: bytes) -> Slices[list[Artifact]]:
     if heard.kind != "ndjson" or not heard.in_lines:
         return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
     return [
-        Artifact(RESPONSE, "application/json; charset=utf-8", (yield from unstreamed(heard.lines()))),
+        Artifact(RESPONSE, "application/json; charset=utf-8", (yield from aggregate(heard.lines()))),
         Artifact(STREAM, heard.content_type or LINES, body),
     ]
 
@@ -165,7 +165,7 @@ def _end(heard: AttemptResponse, body: bytes) -> Slices[bytes]:
     if heard.kind == "sse":
         return b"".join(_first_and_last(heard.pieces))
     end = _last_line(heard.pieces) if heard.kind == "ndjson" else body
-    if len(end) <= _LARGE or (yield from is_quickly_decoded(end, DECODED_AT_ONCE)):
+    if len(end) <= _LARGE or (yield from is_quickly_decoded(end, MAX_DECODE_COST)):
         return end
     try:
         members = (yield from go_json.members_in_slices(end, MEMBERS)).spans

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from foreman import errors
 from foreman.jobs.job import MAX_BREAKS, AttemptError, JobLane
-from foreman.protocol.answer_origin import LOOKED_AT, OF_GATEWAYS
+from foreman.protocol.answer_origin import GATEWAY_STATUSES, MAX_EXAMINED
 from foreman.target.inventory import FRESH, Inventory
 from foreman.worker.attempt import Attempt
 from foreman.worker.outcome import AttemptResponse
@@ -85,7 +85,7 @@ class TargetCheck:
             self._clear(lane)
         elif origin == "foreign":
             self._count(lane, heard.status)
-            spared = outcome.error_class in _HARMLESS or heard.status in OF_GATEWAYS
+            spared = outcome.error_class in _HARMLESS or heard.status in GATEWAY_STATUSES
             if attempt.claim.job.outages < MAX_BREAKS and not spared:
                 text = f"not Ollama's own answer, although Ollama is there: {told}"
                 attempt.overrule(AttemptError("unreachable", text, reached=True))
@@ -93,7 +93,7 @@ class TargetCheck:
     async def _is_there(self, heard: AttemptResponse) -> bool:
         """Whether the target lists its models; asks it, unless it did when the same was heard just now."""
         now = self._clock.seconds()
-        mark = sha256(b"%d " % (heard.status or 0) + heard.beginning(LOOKED_AT)).digest()
+        mark = sha256(b"%d " % (heard.status or 0) + heard.beginning(MAX_EXAMINED)).digest()
         if self._inventory.degraded is None and now < self._believed.get(mark, float("-inf")):
             return True
         is_there = await self._inventory.refresh()

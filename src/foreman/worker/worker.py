@@ -217,7 +217,7 @@ class Worker:
     def _installed(self) -> Callable[[], list[str]]:
         """The canonical names of the models that the target has now, as a function that any thread may call."""
         installed = self._inference.inventory.snapshot().installed or {}
-        return lambda: [model_names.spelled(key) for key in installed]
+        return lambda: [model_names.format_name(key) for key in installed]
 
     # one job
 

@@ -34,7 +34,7 @@ from foreman.target.inventory import Inventory
 from foreman.target.model_list import POLL_PATIENCE, THERE
 from foreman.target.models import Availability
 from foreman.util.deadline import within
-from foreman.util.file_permissions import loose
+from foreman.util.file_permissions import database_problems
 
 #: No clock is right that shows a time before this code was written.
 _WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -216,7 +216,7 @@ def _store_at(path: Path, reserve: int) -> CheckResult:
             return CheckResult("store", "note", f"a foreman keeps its jobs in {path} already")
         except (StoreRefused, StoreUnavailable) as problem:
             return CheckResult("store", "bad", str(problem))
-    free, said = shutil.disk_usage(there).free, list(loose(path))
+    free, said = shutil.disk_usage(there).free, list(database_problems(path))
     if free < reserve:
         said.insert(
             0, f"{path}: the disk has {free} bytes left, less than FOREMAN_DISK_RESERVE: no jobs would be taken"

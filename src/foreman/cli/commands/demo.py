@@ -80,11 +80,11 @@ def what_to_type(config: Config, *, simulated: bool) -> str:
     token, first = "", ""
     prefix: str | None = ""
     if variable:
-        from foreman.auth.credentials import fits_a_path
+        from foreman.auth.credentials import is_path_safe
 
         token = f' -H "Authorization: Bearer ${variable}"'
         first = f"\n  export {variable}=…     # the token that foreman asks for\n"
-        prefix = f"/k/${variable}" if secret is None or fits_a_path(secret) else None
+        prefix = f"/k/${variable}" if secret is None or is_path_safe(secret) else None
     ollama = "" if prefix is None else f"  OLLAMA_HOST={url}{prefix} ollama run {_MODEL}\n"
     chat = f'{{"model": "{_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     return f"""

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from foreman.auth.tokens import Holder, check_name, digest, read_file, without_holder, write_file
+from foreman.auth.tokens import Holder, check_name, digest, format_file, parse_file, without_holder
 from foreman.cli.ui.common_options import json_option
 from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
 from foreman.cli.ui.lazy_group import Suggesting
@@ -72,7 +72,7 @@ def new(name: str, path: Path, *, admin: bool) -> None:
     with _locked(path):
         before = _read(path)
         others = [one for one in _holders(before, path) if one.name == name]
-        _write(path, write_file([holder], before))
+        _write(path, format_file([holder], before))
     try:
         click.echo(token)
     except OutputLost:
@@ -197,7 +197,7 @@ def _read(path: Path) -> str:
 
 def _holders(text: str, path: Path) -> tuple[Holder, ...]:
     try:
-        return read_file(text)
+        return parse_file(text)
     except ValueError as problem:
         raise click.ClickException(f"{path} {problem}") from None
 

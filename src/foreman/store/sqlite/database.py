@@ -33,7 +33,7 @@ from foreman.store.sqlite.opening import Opened
 from foreman.store.sqlite.read_queue import READERS, ReadQueue
 from foreman.store.sqlite.statements.transaction import Transaction
 from foreman.store.sqlite.writer import Writer
-from foreman.util.file_permissions import loose
+from foreman.util.file_permissions import database_problems
 
 T = TypeVar("T")
 
@@ -177,7 +177,7 @@ class Database:
         except StoreUnavailable as problem:
             self._problem = problem
             self._log.error("{problem}; jobs are refused until it can be used", problem=problem)
-        for sentence in loose(self.path):
+        for sentence in database_problems(self.path):
             self._log.warn("{sentence}", sentence=sentence)
 
     def start(self) -> None:

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from foreman import errors
-from foreman.protocol.body_values import ROOM
+from foreman.protocol.body_values import UNPACK_BUDGET
 from foreman.protocol.endpoints import Lane
 from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Intent, RequestBody
@@ -24,7 +24,7 @@ from foreman.scheduling.policy import Ticket
 from foreman.store.sqlite.store import Store
 from foreman.target.model_list import ModelList
 from foreman.util.byte_budget import ByteBudget
-from foreman.util.cooperator import LARGE, SMALL, in_turns
+from foreman.util.cooperator import LARGE, SMALL, run_in_slices
 from foreman.util.slices import Slices
 from foreman.web.api.detach import DetachedResponse
 from foreman.web.api.forwarding import read_body, target_request
@@ -60,7 +60,7 @@ class Api:
     _store: Store | None = None
     draining: bool = False
     _queue: QueueView = field(init=False)
-    _room: ByteBudget = field(factory=lambda: ByteBudget(ROOM), init=False)
+    _room: ByteBudget = field(factory=lambda: ByteBudget(UNPACK_BUDGET), init=False)
     app = Klein()
     _log = Logger()
 
@@ -160,7 +160,7 @@ class Api:
 
     async def _read_and_run(self, request: ClientRequest, reading: Slices[RequestBody]) -> None:
         try:
-            wanted = await in_turns(self._inference.cooperator, reading, LARGE)
+            wanted = await run_in_slices(self._inference.cooperator, reading, LARGE)
         except CancelledError:
             route = request.route
             record = RequestRecord(request.id, request.caller, route.path, route.lane.value, request.began_at)

@@ -10,7 +10,7 @@ import msgspec
 from attrs import define, field
 from msgspec import Raw
 
-from foreman.errors import MAX_REPEATED, shortened
+from foreman.errors import MAX_EXCERPT, shortened
 from foreman.jobs.job import PRIORITIES
 from foreman.protocol.endpoints import SUBMITTABLE
 from foreman.util import timestamps
@@ -70,7 +70,7 @@ class Fields:
     def __attrs_post_init__(self) -> None:
         known = ", ".join(FIELDS)
         for name in (name for name in self.members if name not in FIELDS):
-            self.wrong(_escaped(shortened(name, MAX_REPEATED)), f"is not a field of a job; there are {known}")
+            self.wrong(_escaped(shortened(name, MAX_EXCERPT)), f"is not a field of a job; there are {known}")
 
     @property
     def sound(self) -> bool:
@@ -175,9 +175,9 @@ def attempts(value: Any) -> int:
 
 def moment(value: Any) -> int:
     """A moment, in milliseconds since the epoch."""
-    read = timestamps.read(value) if isinstance(value, str) else None
+    read = timestamps.parse(value) if isinstance(value, str) else None
     if read is None:
-        raise _Wrong(timestamps.MUST_BE)
+        raise _Wrong(timestamps.EXPECTED)
     return read
 
 

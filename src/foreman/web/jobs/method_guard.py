@@ -8,7 +8,7 @@ from typing import Any
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
-from foreman.errors import MAX_REPEATED, shortened
+from foreman.errors import MAX_EXCERPT, shortened
 from foreman.protocol.routes import allowed_methods
 from foreman.web.jobs.problems import Problem, problem_reply
 from foreman.web.server.request import ClientRequest
@@ -34,6 +34,6 @@ class MethodGuard(Resource):
             allowed = ", ".join(methods)
             problem = Problem(405, f"here are {allowed}", headers=[(b"Allow", allowed.encode("ascii"))])
         else:
-            problem = Problem(404, f"there is nothing at {shortened(request.route.path, MAX_REPEATED)}")
+            problem = Problem(404, f"there is nothing at {shortened(request.route.path, MAX_EXCERPT)}")
         self._reply(request, problem_reply(problem))
         return NOT_DONE_YET

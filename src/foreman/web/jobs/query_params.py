@@ -139,9 +139,9 @@ def _lane(text: str | None) -> JobLane | None:
 def _moment(asked: Mapping[str, str], name: str) -> int | None:
     if name not in asked:
         return None
-    read = timestamps.read(_LOST_PLUS.sub("+", asked[name]))
+    read = timestamps.parse(_LOST_PLUS.sub("+", asked[name]))
     if read is None:
-        raise Problem(400, f"{name}: {timestamps.MUST_BE}")
+        raise Problem(400, f"{name}: {timestamps.EXPECTED}")
     return read
 
 

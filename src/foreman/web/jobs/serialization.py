@@ -59,14 +59,14 @@ def job_value(job: Job, models: Models) -> dict[str, Any]:
         "owner": job.owner,
         "priority": job.priority,
         "metadata": dict(job.metadata),
-        "run_at": timestamps.shown(job.run_at),
-        "deadline": timestamps.shown(job.deadline),
+        "run_at": timestamps.format_ms(job.run_at),
+        "deadline": timestamps.format_ms(job.deadline),
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
         "idempotency_key": job.idempotency_key,
-        "created_at": timestamps.shown(job.created_at),
-        "started_at": timestamps.shown(job.started_at),
-        "finished_at": timestamps.shown(job.finished_at),
+        "created_at": timestamps.format_ms(job.created_at),
+        "started_at": timestamps.format_ms(job.started_at),
+        "finished_at": timestamps.format_ms(job.finished_at),
         "position": job.position,
         "error": _error(job, models),
         "usage": None
@@ -108,7 +108,7 @@ def artifact_value(info: ArtifactInfo) -> dict[str, Any]:
         "type": info.type,
         "bytes": info.bytes,
         "sha256": info.sha256,
-        "created_at": timestamps.shown(info.created_at),
+        "created_at": timestamps.format_ms(info.created_at),
     }
 
 
@@ -116,7 +116,7 @@ def event_value(event: Event) -> dict[str, Any]:
     """Something that happened to a job."""
     return {
         "id": event.id,
-        "at": timestamps.shown(event.at),
+        "at": timestamps.format_ms(event.at),
         "type": event.type,
         "attempt": event.attempt,
         "error": event.error,

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from foreman import errors
 from foreman.jobs.job import JobLane, NewJob
 from foreman.protocol import model_names, request_body
-from foreman.protocol.body_values import DECODED_AT_ONCE, is_quickly_decoded
+from foreman.protocol.body_values import MAX_DECODE_COST, is_quickly_decoded
 from foreman.protocol.endpoints import Lane
 from foreman.protocol.request_body import Intent, RequestBody
 from foreman.protocol.routes import Route, classify
@@ -74,7 +74,7 @@ class Reader:
         :raises Problem: with all that is wrong.
         """
         self.check_size(body[:BEGINNING], len(body))
-        if not (yield from is_quickly_decoded(body, DECODED_AT_ONCE)):
+        if not (yield from is_quickly_decoded(body, MAX_DECODE_COST)):
             raise Problem(
                 413, "the JSON of the body has too many values or escapes for its size; hand over fewer jobs at once"
             )

@@ -17,7 +17,7 @@ from foreman.proxy.request import ModelMissing
 from foreman.store.errors import StoreUnavailable
 from foreman.store.sqlite.statements.enqueue import Enqueued, KeyReused
 from foreman.store.sqlite.store import Store
-from foreman.util.cooperator import in_turns
+from foreman.util.cooperator import run_in_slices
 from foreman.util.slices import Slices
 from foreman.web.jobs import request_headers, submission
 from foreman.web.jobs.problems import FieldError, Problem, invalid_fields
@@ -102,7 +102,7 @@ class Submissions:
         return json_reply(200 if enqueued.replayed else 202, shown, headers)
 
     async def _in_turns(self, slices: Slices[Result], size: int) -> Result:
-        return await in_turns(self._cooperator, slices, size)
+        return await run_in_slices(self._cooperator, slices, size)
 
     def _check_open(self) -> None:
         if self._wakeups.closed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from foreman.errors import Why
+from foreman.errors import FailureReason
 from foreman.jobs.job import OWN_ARTIFACTS, PRIORITIES, STATES, ErrorClass, JobLane
 from foreman.protocol.endpoints import OF_JOBS, SUBMITTABLE
 from foreman.store.errors import Condition
@@ -219,7 +219,7 @@ SCHEMAS: dict[str, Schema] = {
             "reason": {
                 "type": "string",
                 "enum": [
-                    *get_args(Why),
+                    *get_args(FailureReason),
                     "slow",
                     "jobs_held",
                     *(f"store_{one}" for one in get_args(Condition) if one not in {"ok", "off"}),

@@ -9,12 +9,12 @@ from attrs import define, evolve, field
 from twisted.web.http import datetimeToString
 from ulid import ULID
 
-from foreman.auth.credentials import UnfitCredential, contains, credential, stands_in, without_copies
+from foreman.auth.credentials import InvalidCredential, contains_credential, contains_token, credential, without_copies
 from foreman.auth.throttle import GuessThrottle
 from foreman.auth.tokens import Tokens
 from foreman.config.settings import Config
 from foreman.protocol.endpoints import Lane, family_of, is_of_jobs
-from foreman.protocol.headers import RawHeaders, has_passed
+from foreman.protocol.headers import RawHeaders, has_passed_through
 from foreman.protocol.request_path import origin_form, take_prefix
 from foreman.protocol.routes import (
     CLOSED,
@@ -24,8 +24,8 @@ from foreman.protocol.routes import (
     allowed_methods,
     classify,
     classify_behind_prefix,
+    is_known_path,
     is_own,
-    is_whole_route,
 )
 from foreman.web.server.access_log import AccessLog
 from foreman.web.server.connections import address_of
@@ -108,7 +108,7 @@ class Admission:
         path = request.target.partition(b"?")[0].decode("latin-1")
         request.route = found if isinstance(found, Route) else Route(Lane.FOREMAN, family_of(path), "-")
         seen = _seen_by_others(found, request.target)
-        is_misplaced = self.tokens.required and stands_in(seen, self.tokens.knows)
+        is_misplaced = self.tokens.required and contains_token(seen, self.tokens.is_token)
         if is_misplaced:
             request.route = evolve(request.route, path="-")
         return found, is_misplaced
@@ -140,7 +140,7 @@ class Admission:
 
     def _check_loop(self, request: ClientRequest) -> Reply | None:
         via = request.headers_named(b"via")
-        if not (via and self.mark and has_passed(via, self.mark)):
+        if not (via and self.mark and has_passed_through(via, self.mark)):
             return None
         text = (
             "this request has come back to the foreman that sent it: FOREMAN_TARGET_URL leads to foreman, not to Ollama"
@@ -210,15 +210,15 @@ class Admission:
         authorization, api_key = request.headers_named(b"authorization"), request.headers_named(b"x-api-key")
         try:
             given = credential(request.prefix, authorization, api_key)
-        except UnfitCredential as problem:
+        except InvalidCredential as problem:
             return self._unauthorized(request, str(problem))
         if given is None:
             return self._unauthorized(request, "a token is required: Authorization: Bearer <token>, or x-api-key")
-        holder = self.tokens.who(given)
+        holder = self.tokens.holder_of(given)
         if holder is None:
             return self._slow_down(request) or self._unauthorized(request, "this token is not known here")
         request.caller, request.holder = holder.name, holder
-        if is_misplaced or contains(_seen_by_others(found, request.target), given):
+        if is_misplaced or contains_credential(_seen_by_others(found, request.target), given):
             request.route = evolve(request.route, path="-")
             return self._refuse(request, _OUT_OF_PLACE.status, _OUT_OF_PLACE.text)
         request.raw_headers = without_copies(request.raw_headers, given)
@@ -228,7 +228,7 @@ class Admission:
 
     def _slow_down(self, request: ClientRequest) -> Reply | None:
         """Note an unknown token; where its client has sent too many, tell it to wait."""
-        wait = self._throttle.guessed(address_of(request.caller), request.began_at)
+        wait = self._throttle.count_guess(address_of(request.caller), request.began_at)
         if not wait:
             return None
         request.doubtful = True  # each guess costs a connection
@@ -281,4 +281,4 @@ def _seen_by_others(found: Route | Redirect | Refusal, target: bytes) -> bytes:
         return target
     if found.lane in (Lane.FOREMAN, Lane.INVENTORY):
         query = b""
-    return query if is_whole_route(found.path) else path + b"?" + query
+    return query if is_known_path(found.path) else path + b"?" + query

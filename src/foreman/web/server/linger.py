@@ -53,7 +53,9 @@ class Linger:
             self._transport.pauseProducing()
             self._deadline.set(max(0.0, self._until - now), self._end)
         else:
-            self._deadline.heard_at = min(now, self._until - SILENCE)  # so that it is over at ``_until`` at the latest
+            self._deadline.started_at = min(
+                now, self._until - SILENCE
+            )  # so that it is over at ``_until`` at the latest
 
     def _end(self) -> None:
         self._is_over = True

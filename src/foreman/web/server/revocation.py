@@ -30,7 +30,7 @@ def end_revoked(
                 request.holder is None
                 or request.finished
                 or request.refusal is not None
-                or tokens.still_has(request.holder)
+                or tokens.is_valid(request.holder)
             ):
                 continue
             _end(connection, request, errors.Revoked("the token of this request was revoked"), stop, access_log)
