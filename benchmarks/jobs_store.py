@@ -23,14 +23,15 @@ from ulid import ULID
 from benchmarks import machine
 from benchmarks.jobs_fill import MODELS, log_of, payload_bytes
 from benchmarks.jobs_stats import Samples, Ticker, spread, stalls
+from foreman.jobs.artifacts import Artifact
 from foreman.jobs.job import NewJob
+from foreman.jobs.queries import Filter
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite import opening
 from foreman.store.sqlite.database import Database
-from foreman.store.sqlite.queries import Filter
 from foreman.store.sqlite.statements import enqueue
-from foreman.store.sqlite.statements.transaction import Artifact, Transaction
-from foreman.store.sqlite.store import Store
+from foreman.store.sqlite.statements.transaction import Transaction
+from foreman.store.sqlite.store import SQLiteJobStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -84,7 +85,7 @@ async def quiet() -> None:
 # the experiments
 
 
-async def enqueues(store: Store, count: int) -> Samples:
+async def enqueues(store: SQLiteJobStore, count: int) -> Samples:
     """Submit jobs one by one, 64 and 256 at a time, and measure the latency of the reactor."""
     ticker, samples = Ticker(reactor), Samples()
     ticker.start()
@@ -107,7 +108,7 @@ async def enqueues(store: Store, count: int) -> Samples:
     return samples
 
 
-async def claims(store: Store, count: int) -> Samples:
+async def claims(store: SQLiteJobStore, count: int) -> Samples:
     """Claim jobs, and end each, so that the next claim takes another one."""
     await quiet()
     took = []
@@ -121,24 +122,24 @@ async def claims(store: Store, count: int) -> Samples:
     return spread("claim", took)
 
 
-async def looks(store: Store, count: int) -> Samples:
+async def looks(store: SQLiteJobStore, count: int) -> Samples:
     """Read pages, jobs and places in the queue of a large store; chosen at random, but the same in each run."""
     await quiet()
     rng, samples = random.Random(1), Samples()
-    ids = [job.id for before in _middles(rng, 200) for job in await store.page(Filter(), before, 1)]
-    queued = [job.id for job in await store.page(Filter(states=("queued",)), None, 200)]
-    first = await store.first("gate", lambda _: 0)
+    ids = [job.id for before in _middles(rng, 200) for job in await store.list_jobs(Filter(), before, 1)]
+    queued = [job.id for job in await store.list_jobs(Filter(states=("queued",)), None, 200)]
+    first = await store.peek("gate", lambda _: 0)
     kinds: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
-        "first page": lambda: store.page(Filter(), None, 51),
-        "middle page": lambda: store.page(Filter(), rng.choice(ids), 51),
-        "page of a state": lambda: store.page(Filter(states=("failed",)), rng.choice(ids), 51),
-        "page of what is active": lambda: store.page(Filter(states=("scheduled", "queued", "running")), None, 51),
-        "page of a model": lambda: store.page(Filter(model=rng.choice(MODELS)), rng.choice(ids), 51),
-        "page of an owner": lambda: store.page(Filter(owner="user3"), rng.choice(ids), 51),
-        "page of a state and a model": lambda: store.page(
+        "first page": lambda: store.list_jobs(Filter(), None, 51),
+        "middle page": lambda: store.list_jobs(Filter(), rng.choice(ids), 51),
+        "page of a state": lambda: store.list_jobs(Filter(states=("failed",)), rng.choice(ids), 51),
+        "page of what is active": lambda: store.list_jobs(Filter(states=("scheduled", "queued", "running")), None, 51),
+        "page of a model": lambda: store.list_jobs(Filter(model=rng.choice(MODELS)), rng.choice(ids), 51),
+        "page of an owner": lambda: store.list_jobs(Filter(owner="user3"), rng.choice(ids), 51),
+        "page of a state and a model": lambda: store.list_jobs(
             Filter(states=("failed",), model=MODELS[5]), rng.choice(ids), 51
         ),
-        "page of metadata": lambda: store.page(Filter(metadata={"batch": "b7"}), None, 51),
+        "page of metadata": lambda: store.list_jobs(Filter(metadata={"batch": "b7"}), None, 51),
         "get": lambda: store.get(rng.choice(ids)),
         "get, far back in the queue": lambda: store.get(rng.choice(queued)),
         "get, next in the queue": lambda: store.get(first.id if first else ids[0]),
@@ -155,7 +156,7 @@ def _middles(rng: random.Random, count: int) -> list[str]:
     return [str(ULID.from_timestamp((now - rng.randrange(1, 18_000_000)) / 1000)) for _ in range(count)]
 
 
-async def sizes(store: Store, count: int) -> Samples:
+async def sizes(store: SQLiteJobStore, count: int) -> Samples:
     """Bytes on the disk and in the log for each job; an open read keeps the log from being restarted, so that it can be measured."""
     path = store.database.path
     with closing(sqlite3.connect(path)) as reader:
@@ -169,7 +170,9 @@ async def sizes(store: Store, count: int) -> Samples:
             assert claim is not None
             await store.succeed(claim, [], None)
         ended = log_of(path).stat().st_size
-    await store.database.aside(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+    await store.database.between_commits(
+        lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    )
     return {
         "disk": path.stat().st_size / count,
         "log, enqueue": (enqueued - began) / count,
@@ -207,7 +210,7 @@ def main(name: str, path: Path, count: int) -> None:
     async def work() -> None:
         database.start()
         try:
-            outcome.append(await measure(Store(database, ULID, MAX_JOBS), count))
+            outcome.append(await measure(SQLiteJobStore(database, ULID, MAX_JOBS), count))
         finally:
             await database.stop()
 

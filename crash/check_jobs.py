@@ -9,7 +9,8 @@ from typing import cast
 from crash import prompts
 from crash.history import Arrival, Attempt, Row
 from crash.prompts import Prompt
-from foreman.jobs.job import ENDED, FOLLOWS, MAX_RESCUES, State
+from foreman.jobs.job import ENDED, FOLLOWS, State
+from foreman.jobs.retry_policy import MAX_RESCUES
 
 #: The events by which a running job returns to the queue.
 _BACK = frozenset({"released", "rescued"})

@@ -14,11 +14,11 @@ from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from foreman.jobs.job import Job
+from foreman.jobs.job import Claim, Job
+from foreman.store.errors import StaleClaim
 from foreman.store.sqlite import opening
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements import execution
-from foreman.store.sqlite.statements.execution import Claim, Stale
 from foreman.store.sqlite.statements.rows import JOB_COLUMNS, job_from
 from foreman.store.sqlite.statements.transaction import Transaction
 from foreman.store.sqlite.writer import Writer
@@ -87,7 +87,7 @@ def ack_before_commit() -> None:
     adbapi.Connection.commit = lambda _: None  # type: ignore[attr-defined]
     _replace(Database, "read", read)
     commit_at_once = _replace(Writer, "_commit", commit)
-    checkpoint = _replace(Writer, "_checkpoint_where_due", checkpoint_where_due)
+    checkpoint = _replace(Writer, "_checkpoint_if_due", checkpoint_where_due)
 
 
 def _commit_now(connection: Any) -> None:
@@ -112,11 +112,11 @@ def no_fence() -> None:
         statement = f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ? AND state = 'running'"
         row = tx.cursor.execute(statement, (claim.job.id,)).fetchone()
         if row is None:
-            raise Stale(claim.job.id)
+            raise StaleClaim(claim.job.id)
         return job_from(row)
 
-    _replace(execution, "own", own)
-    _replace(Writer, "_check_ours", lambda _self, _cursor: None)
+    _replace(execution, "claimed_job", own)
+    _replace(Writer, "_check_ownership", lambda _self, _cursor: None)
 
 
 def no_rescue_fence() -> None:
@@ -129,9 +129,9 @@ def no_rescue_fence() -> None:
         assert bump in statement, "the statement of rescue has changed: change this mutation, too"
         return statement.replace(bump, "")
 
-    def without_fence(tx: Transaction, boot: str) -> int:
+    def without_fence(tx: Transaction, instance: str) -> int:
         cursor: Any = _ChangingCursor(tx.cursor, change)
-        return int(rescue(Transaction(cursor, tx.now), boot))
+        return int(rescue(Transaction(cursor, tx.now), instance))
 
     rescue = _replace(opening, "rescue", without_fence)
 

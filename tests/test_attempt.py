@@ -15,10 +15,11 @@ from attrs import define
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 
-from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
+from foreman.jobs.artifacts import ERROR, PARTIAL, RESPONSE, STREAM
+from foreman.jobs.job import Job, NewJob
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.engine.faults import What
-from foreman.store.sqlite.store import Store
+from foreman.store.job_store import JobStore
 from support.live_foreman import RunningForeman, bytes_of, listen, port_of, reactor, start_foreman
 from support.raw_http import Response, ask, request
 from test_worker import new
@@ -44,7 +45,7 @@ class Place:
     target: Simulator
 
     @property
-    def store(self) -> Store:
+    def store(self) -> JobStore:
         return self.foreman.service.store
 
     async def hand_over(self, *jobs: NewJob) -> list[str]:

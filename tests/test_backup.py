@@ -116,7 +116,7 @@ def test_a_copy_never_takes_the_place_of_another_file(tmp_path: Path) -> None:
     path, copy = tmp_path / "jobs.db", tmp_path / "copy.db"
     opened(path).release()
     copy.write_text("mine")
-    with pytest.raises(StoreRefused, match="is there already"):
+    with pytest.raises(StoreRefused, match="exists already"):
         back_up(path, copy)
     assert copy.read_text() == "mine"
 
@@ -163,7 +163,7 @@ def test_the_commands_tell_what_they_did_and_what_they_could_not(tmp_path: Path)
     assert "what was there is in" in back.stdout
     nowhere = CliRunner().invoke(cli, ["backup", str(tmp_path / "not" / "there.db")], env=environment)
     assert nowhere.exit_code == 1
-    assert f"there is no folder {tmp_path / 'not'}; make it first" in nowhere.stderr
+    assert f"there is no folder {tmp_path / 'not'}; create it first" in nowhere.stderr
 
 
 def test_a_copy_that_cannot_be_written_is_named_and_not_the_store(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from twisted.internet import endpoints as twisted_endpoints
 
 from foreman.config import listen_address, parsers, target_address
-from foreman.config.settings import SETTINGS, Config, Setting, TargetAddress, load, warnings
+from foreman.config.settings import SETTINGS, Config, Setting, load, warnings
+from foreman.config.target_address import TargetAddress
 from foreman.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]

@@ -325,7 +325,7 @@ def test_jobs_are_kept_in_a_volume_that_belongs_to_who_runs_in_the_image(built: 
     assert "--chown=65532:65532" in FINAL[2].text
     kept = built.with_name(f"{built.name}-jobs")
     assert kept.stat().st_mode & 0o777 == 0o700
-    assert (built / "lib").glob("python3*/site-packages/foreman/store/schema/0001.sql")
+    assert (built / "lib").glob("python3*/site-packages/foreman/store/sqlite/schema/0001.sql")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from foreman.store.sqlite.database import ROOM_FRESH
+from foreman.store.sqlite.database import FREE_SPACE_MAX_AGE
 from support.processes import SCRIPTS, Foreman, chat, ended_well, foreman, free_port, started, target, until
 from support.raw_http import Response
 
@@ -148,7 +148,7 @@ def test_a_nearly_full_disk_takes_no_new_jobs_but_those_it_has_end(tmp_path: Pat
         with foreman(tmp_path, simulator.url, **settings) as daemon:
             id_ = json.loads(hand_over(daemon, "the last one").body)["id"]
             (disk / "filler").write_bytes(b"x" * 5_000_000)
-            time.sleep(ROOM_FRESH)  # what it knows of the disk is so old at the most
+            time.sleep(FREE_SPACE_MAX_AGE)  # what it knows of the disk is so old at the most
             refused = hand_over(daemon, "one too many")
             assert refused.status == 507
             assert "FOREMAN_DISK_RESERVE" in json.loads(refused.body)["detail"]

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from conftest import LoggedFailures
-from foreman.jobs.job import JobError, Transition
+from foreman.jobs.job import JobError
+from foreman.jobs.retry_policy import Transition
 from foreman.store.errors import unavailable
 from foreman.store.notifications import Notifications
 from foreman.worker.due_jobs import AT_LEAST, DueJobs
@@ -51,13 +52,13 @@ class Moments:
             self.due = None
         return None if self.due is None else int((self.due + self.ahead) * 1000)
 
-    async def hasten(self, longest: float) -> None:
-        self.hastened.append(longest)
+    async def cap_retry_delays(self, max_delay: float) -> None:
+        self.hastened.append(max_delay)
 
     def tell(self, due: float) -> None:
         """A job was written that is due then."""
         self.due = due if self.due is None else min(self.due, due)
-        self.notifications.ring(frozenset({"x"}), due=int((due + self.ahead) * 1000))
+        self.notifications.announce(frozenset({"x"}), due=int((due + self.ahead) * 1000))
 
 
 def table(**store: Any) -> tuple[Clock, Moments, DueJobs]:
@@ -107,7 +108,7 @@ def test_one_that_comes_during_a_look_is_looked_for_after_it() -> None:
     clock, store, made = table(slow=slow)
     store.due = 3.0
     made.look()
-    store.notifications.ring(frozenset({"x"}), due=store.now() + 3000)
+    store.notifications.announce(frozenset({"x"}), due=store.now() + 3000)
     assert store.sweeps == [0]
     store.slow = None
     slow.callback(None)
@@ -173,7 +174,9 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 def again(shop: Shop, seconds: float) -> Callable[..., Transition]:
     error = JobError("target_error", "crashed", 1)
-    return lambda _job, now: Transition("scheduled", now + round(1000 * seconds), burned=True, outages=0, error=error)
+    return lambda _job, now: Transition(
+        "scheduled", now + round(1000 * seconds), counts=True, uncounted_tries=0, error=error
+    )
 
 
 async def tries_again(shop: Shop, seconds: float) -> str:
@@ -181,7 +184,7 @@ async def tries_again(shop: Shop, seconds: float) -> str:
     (id_,) = await shop.hand_over(new())
     claim = await shop.store.claim("gate", lambda _: 0)
     assert claim is not None
-    await shop.store.end(claim, again(shop, seconds))
+    await shop.store.end_attempt(claim, again(shop, seconds))
     return id_
 
 

@@ -64,8 +64,10 @@ LONGEST = 300
 SECRETS = {
     "klein": ("foreman.web", APART),
     "treq": ("foreman.target", "foreman.cli"),
-    "sqlite3": ("foreman.store",),
-    "twisted.enterprise": ("foreman.store",),
+    "sqlite3": ("foreman.store.sqlite",),
+    "twisted.enterprise": ("foreman.store.sqlite",),
+    # Everybody else has ``JobStore`` and ``store.files``: a second database is a matter of the service alone.
+    "foreman.store.sqlite": ("foreman.store.sqlite", "foreman.store.files", "foreman.service"),
     "twisted.internet.reactor": ("foreman.tap", "foreman.cli", APART),
 }
 

@@ -10,22 +10,17 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.jobs.job import (
-    BACKOFF,
-    ENDED,
-    FOLLOWS,
-    LONGEST_PAUSE,
-    MAX_BREAKS,
+from foreman.jobs.job import ENDED, FOLLOWS, STATES, ErrorClass, Job, sort_key
+from foreman.jobs.retry_policy import (
     MAX_RESCUES,
-    STATES,
+    MAX_RETRY_DELAY,
+    MAX_UNCOUNTED_TRIES,
+    RETRY_DELAYS,
     AttemptError,
-    ErrorClass,
-    Job,
     Transition,
-    after,
-    pause,
-    rescued,
-    sort_key,
+    next_transition,
+    rescue_transition,
+    retry_delay,
 )
 
 NOW = 1_700_000_000_000
@@ -39,7 +34,7 @@ def running(**facts: Any) -> Job:
     plain: dict[str, Any] = {
         "id": "0" * 26, "state": "running", "endpoint": "/api/chat", "lane": "gate", "family": "ollama", "model": "m",
         "owner": "o", "priority": 5, "sort_key": NOW, "run_at": NOW, "deadline": None, "attempt": 1, "max_attempts": 5,
-        "outages": 0, "rescues": 0, "fence": 1, "boot": "b", "cancel_asked_at": None, "idempotency_key": None,
+        "uncounted_tries": 0, "rescues": 0, "fence": 1, "instance": "b", "cancel_asked_at": None, "idempotency_key": None,
         "error": None, "usage": None, "created_at": NOW, "started_at": NOW, "finished_at": None,
     }  # fmt: skip
     return Job(**{**plain, **facts})
@@ -49,7 +44,7 @@ running_jobs = st.builds(
     running,
     attempt=st.integers(1, 100),
     max_attempts=st.integers(1, 100),
-    outages=st.integers(0, 10),
+    uncounted_tries=st.integers(0, 10),
     rescues=st.integers(0, 5),
     deadline=st.none() | st.integers(-10_000_000, 10_000_000).map(lambda by: NOW + by),
     cancel_asked_at=st.none() | st.just(NOW - 1),
@@ -66,7 +61,7 @@ jitters = st.floats(0, 1)
 
 @given(running_jobs, mishaps, jitters)
 def test_a_try_that_failed_leads_to_a_state_that_may_follow(job: Job, mishap: AttemptError, jitter: float) -> None:
-    ending = after(job, mishap, NOW, jitter)
+    ending = next_transition(job, mishap, NOW, jitter)
     assert ending.state in FOLLOWS["running"]
     assert ending.state != "succeeded"
     assert (ending.state == "scheduled") == (ending.run_at is not None)
@@ -74,72 +69,72 @@ def test_a_try_that_failed_leads_to_a_state_that_may_follow(job: Job, mishap: At
 
 @given(running_jobs)
 def test_a_rescue_leads_to_a_state_that_may_follow(job: Job) -> None:
-    assert rescued(job).state in FOLLOWS["running"]
+    assert rescue_transition(job).state in FOLLOWS["running"]
 
 
 @given(running_jobs, mishaps, jitters)
 def test_a_job_that_was_cancelled_never_runs_again(job: Job, mishap: AttemptError, jitter: float) -> None:
     job = evolve(job, cancel_asked_at=NOW)
-    assert after(job, mishap, NOW, jitter).state == "cancelled"
-    assert rescued(job).state == "cancelled"
+    assert next_transition(job, mishap, NOW, jitter).state == "cancelled"
+    assert rescue_transition(job).state == "cancelled"
 
 
 @given(running_jobs, st.sampled_from(BLAMELESS), st.booleans(), jitters)
 def test_what_the_job_is_not_to_blame_for_burns_no_attempt(
     job: Job, error_class: ErrorClass, reached: bool, jitter: float
 ) -> None:
-    job = evolve(job, outages=min(job.outages, MAX_BREAKS - 1))
-    ending = after(job, AttemptError(error_class, "why", reached=reached), NOW, jitter)
-    assert not ending.burned
+    job = evolve(job, uncounted_tries=min(job.uncounted_tries, MAX_UNCOUNTED_TRIES - 1))
+    ending = next_transition(job, AttemptError(error_class, "why", reached=reached), NOW, jitter)
+    assert not ending.counts
     assert ending.state != "failed"
 
 
 @given(running_jobs, st.sampled_from(BLAMELESS), jitters)
 def test_an_outage_has_no_end_but_the_deadline(job: Job, error_class: ErrorClass, jitter: float) -> None:
-    job = evolve(job, deadline=None, cancel_asked_at=None, outages=1_000_000)
-    assert after(job, AttemptError(error_class, "why"), NOW, jitter).state in {"queued", "scheduled"}
+    job = evolve(job, deadline=None, cancel_asked_at=None, uncounted_tries=1_000_000)
+    assert next_transition(job, AttemptError(error_class, "why"), NOW, jitter).state in {"queued", "scheduled"}
 
 
 @given(running_jobs, mishaps, jitters)
 def test_nothing_is_scheduled_beyond_its_deadline(job: Job, mishap: AttemptError, jitter: float) -> None:
-    ending = after(job, mishap, NOW, jitter)
+    ending = next_transition(job, mishap, NOW, jitter)
     if job.deadline is not None and ending.state in {"queued", "scheduled"}:
         assert (ending.run_at or NOW) < job.deadline
 
 
 @given(running_jobs, mishaps, jitters)
 def test_no_pause_is_longer_than_the_longest_nor_in_the_past(job: Job, mishap: AttemptError, jitter: float) -> None:
-    ending = after(job, mishap, NOW, jitter)
+    ending = next_transition(job, mishap, NOW, jitter)
     if ending.run_at is not None:
-        assert NOW + 1000 <= ending.run_at <= NOW + 1000 * LONGEST_PAUSE
+        assert NOW + 1000 <= ending.run_at <= NOW + 1000 * MAX_RETRY_DELAY
 
 
 @given(running_jobs, st.sampled_from(TRIED_AGAIN), jitters)
 def test_the_last_attempt_is_the_last(job: Job, error_class: ErrorClass, jitter: float) -> None:
     job = evolve(job, cancel_asked_at=None, deadline=None)
-    ending = after(job, AttemptError(error_class, "why"), NOW, jitter)
-    assert ending.burned
+    ending = next_transition(job, AttemptError(error_class, "why"), NOW, jitter)
+    assert ending.counts
     assert ending.state == ("discarded" if job.attempt >= job.max_attempts else "scheduled")
 
 
 @pytest.mark.parametrize("error_class", FINAL)
 def test_what_asking_again_would_not_change_has_failed(error_class: ErrorClass) -> None:
-    ending = after(running(), AttemptError(error_class, "why"), NOW, 0.5)
-    assert (ending.state, ending.burned) == ("failed", True)
+    ending = next_transition(running(), AttemptError(error_class, "why"), NOW, 0.5)
+    assert (ending.state, ending.counts) == ("failed", True)
     assert ending.error is not None
     assert (ending.error.error_class, ending.error.message, ending.error.attempt) == (error_class, "why", 1)
 
 
 def test_what_has_expired_while_it_ran_is_discarded() -> None:
-    assert after(running(), AttemptError("expired", "why"), NOW, 0.5).state == "discarded"
+    assert next_transition(running(), AttemptError("expired", "why"), NOW, 0.5).state == "discarded"
 
 
 def test_breaking_off_before_answering_counts_when_it_has_happened_three_times_in_a_row() -> None:
     job, burned = running(), []
     for _ in range(8):
-        ending = after(job, AttemptError("unreachable", "reset", reached=True), NOW, 0.5)
-        burned.append(ending.burned)
-        job = evolve(job, outages=ending.outages, attempt=job.attempt + ending.burned)
+        ending = next_transition(job, AttemptError("unreachable", "reset", reached=True), NOW, 0.5)
+        burned.append(ending.counts)
+        job = evolve(job, uncounted_tries=ending.uncounted_tries, attempt=job.attempt + ending.counts)
     assert burned == [False, False, False, True, False, False, False, True]
 
 
@@ -147,26 +142,28 @@ def test_a_target_that_is_away_between_two_breaks_neither_adds_to_them_nor_forge
     away, broke_off = AttemptError("unreachable", "refused"), AttemptError("unreachable", "reset", reached=True)
     job, burned = running(), []
     for mishap in (away, away, away, away, broke_off, away, broke_off, broke_off, broke_off):
-        ending = after(job, mishap, NOW, 0.5)
-        burned.append(ending.burned)
-        job = evolve(job, outages=ending.outages)
+        ending = next_transition(job, mishap, NOW, 0.5)
+        burned.append(ending.counts)
+        job = evolve(job, uncounted_tries=ending.uncounted_tries)
     assert burned == [False] * 8 + [True]
 
 
 @given(st.integers(0, 10), st.sampled_from(["busy", "model_missing", "unauthorized"]))
 def test_only_a_break_can_come_to_count(outages: int, error_class: ErrorClass) -> None:
-    ending = after(running(outages=outages), AttemptError(error_class, "why", reached=True), NOW, 0.5)
-    assert not ending.burned
-    assert ending.outages == outages + 1
+    ending = next_transition(running(uncounted_tries=outages), AttemptError(error_class, "why", reached=True), NOW, 0.5)
+    assert not ending.counts
+    assert ending.uncounted_tries == outages + 1
 
 
 def test_a_job_whose_target_is_away_waits_for_no_longer_than_that() -> None:
-    ending = after(running(outages=9, deadline=NOW + 1), AttemptError("unreachable", "refused"), NOW, 1.0)
+    ending = next_transition(
+        running(uncounted_tries=9, deadline=NOW + 1), AttemptError("unreachable", "refused"), NOW, 1.0
+    )
     assert (ending.state, ending.run_at) == ("queued", None)
 
 
 def test_a_job_whose_deadline_comes_before_another_try_is_discarded_now() -> None:
-    ending = after(running(deadline=NOW + 2000), AttemptError("target_error", "it broke"), NOW, 0.5)
+    ending = next_transition(running(deadline=NOW + 2000), AttemptError("target_error", "it broke"), NOW, 0.5)
     assert ending.state == "discarded"
     assert ending.error is not None
     assert ending.error.error_class == "expired"
@@ -174,36 +171,36 @@ def test_a_job_whose_deadline_comes_before_another_try_is_discarded_now() -> Non
 
 
 def test_what_the_target_asks_for_is_heeded() -> None:
-    ending = after(running(), AttemptError("busy", "why", retry_after=20.0), NOW, 0.9)
+    ending = next_transition(running(), AttemptError("busy", "why", retry_after=20.0), NOW, 0.9)
     assert (ending.state, ending.run_at) == ("scheduled", NOW + 20_000)
 
 
 @given(st.integers(-1, 1000), jitters)
 def test_a_pause_is_a_half_for_certain_and_a_half_by_chance(times: int, jitter: float) -> None:
-    whole = BACKOFF[min(max(times, 1), len(BACKOFF)) - 1]
-    assert whole / 2 <= pause(times, None, jitter) <= whole
+    whole = RETRY_DELAYS[min(max(times, 1), len(RETRY_DELAYS)) - 1]
+    assert whole / 2 <= retry_delay(times, None, jitter) <= whole
 
 
 def test_pauses_grow_and_then_stay() -> None:
-    assert [pause(times, None, 1.0) for times in range(1, 7)] == [10.0, 30.0, 90.0, 270.0, 270.0, 270.0]
+    assert [retry_delay(times, None, 1.0) for times in range(1, 7)] == [10.0, 30.0, 90.0, 270.0, 270.0, 270.0]
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"), [(0.0, 1.0), (-5.0, 1.0), (math.nan, 1.0), (7.5, 7.5), (math.inf, LONGEST_PAUSE)]
+    ("asked", "kept"), [(0.0, 1.0), (-5.0, 1.0), (math.nan, 1.0), (7.5, 7.5), (math.inf, MAX_RETRY_DELAY)]
 )
 def test_a_pause_that_is_asked_for_is_kept_within_reason(asked: float, kept: float) -> None:
-    assert pause(1, asked, 0.5) == kept
+    assert retry_delay(1, asked, 0.5) == kept
 
 
 def test_a_job_is_run_again_three_times_after_foreman_died() -> None:
-    states = [rescued(running(rescues=rescues)).state for rescues in range(MAX_RESCUES + 2)]
+    states = [rescue_transition(running(rescues=rescues)).state for rescues in range(MAX_RESCUES + 2)]
     assert states == ["queued"] * 3 + ["discarded"] * 2
 
 
 @given(running_jobs)
 def test_foreman_dying_burns_no_attempt_and_is_said(job: Job) -> None:
-    ending = rescued(job)
-    assert not ending.burned
+    ending = rescue_transition(job)
+    assert not ending.counts
     if ending.state != "cancelled":
         assert ending.error is not None
         assert ending.error.error_class == "lost"
@@ -225,5 +222,5 @@ def test_a_job_has_ended_in_four_states() -> None:
 
 
 def test_an_ending_is_a_value() -> None:
-    assert rescued(running()) == rescued(running())
-    assert isinstance(rescued(running()), Transition)
+    assert rescue_transition(running()) == rescue_transition(running())
+    assert isinstance(rescue_transition(running()), Transition)

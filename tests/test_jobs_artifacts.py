@@ -18,12 +18,12 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from foreman.store.sqlite.blobs import Stored
+from foreman.jobs.artifacts import Artifact, ArtifactFile, StoredArtifact
+from foreman.store.errors import ArtifactsTooLarge, TooMuchStored
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements import user_actions
-from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile, TooMuchStored
 from foreman.store.sqlite.statements.user_actions import MAX_ARTIFACTS
-from foreman.store.sqlite.store import Store
+from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.web.jobs import artifacts
 from foreman.web.jobs.artifact_reader import MAX_OF_ONE, PIECE, PIECE_OF_LINES
 from foreman.web.server.request import ClientRequest
@@ -187,13 +187,13 @@ async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
 def pieces_read() -> Iterator[list[tuple[int, int]]]:
     """From where to where the store was read."""
     read: list[tuple[int, int]] = []
-    piece = Store.piece
+    piece = SQLiteJobStore.read_artifact
 
-    async def counted(store: Store, stored: Stored, start: int, stop: int, caller: str) -> bytes:
+    async def counted(store: SQLiteJobStore, stored: StoredArtifact, start: int, stop: int, caller: str) -> bytes:
         read.append((start, stop))
         return await piece(store, stored, start, stop, caller)
 
-    with patch.object(Store, "piece", counted):
+    with patch.object(SQLiteJobStore, "read_artifact", counted):
         yield read
 
 
@@ -329,7 +329,7 @@ async def test_an_upload_whose_file_is_gone_stores_nothing(tmp_path: Path) -> No
             try:
                 await bench.store.put_artifact(id_, ArtifactFile("notes.txt", "text/plain", file))
             except ValueError:
-                assert await bench.store.artifact(id_, "notes.txt") is None
+                assert await bench.store.get_artifact(id_, "notes.txt") is None
             else:
                 raise AssertionError("stored")
 
@@ -388,7 +388,7 @@ async def test_the_file_of_a_client_who_leaves_stays_open_while_a_thread_reads_i
         assert file.taken == passes * len(data)
         stored = await bench.store.put_artifact(id_, Artifact("other", "text/plain", b""))
         assert stored[1]
-        assert (await bench.store.artifact(id_, "notes.txt") is None) == (passes == 1)
+        assert (await bench.store.get_artifact(id_, "notes.txt") is None) == (passes == 1)
 
 
 @pytest_twisted.ensureDeferred
@@ -401,14 +401,14 @@ async def test_the_upload_of_a_client_who_left_before_it_was_stored_is_closed_at
         second = ArtifactFile("second", "text/plain", BytesIO(b"y" * 1000))
         asked = Deferred.fromCoroutine(bench.store.put_artifact(id_, second))
         asked.addErrback(lambda failure: failure.trap(CancelledError) and None)
-        await until(lambda: second._measured is not None)
+        await until(lambda: second._size_and_digest is not None)
         await deferLater(reactor, 0.01)  # it waits for the writer now
         asked.cancel()
         assert second._file.closed
         first.goes_on.set()
         await storing
         await bench.store.put_artifact(id_, Artifact("other", "text/plain", b""))
-        assert await bench.store.artifact(id_, "second") is None
+        assert await bench.store.get_artifact(id_, "second") is None
 
 
 @pytest_twisted.ensureDeferred
@@ -417,12 +417,12 @@ async def test_an_upload_that_is_refused_is_not_copied_into_the_store(tmp_path: 
         id_ = await bench.submit()
         data = b"x" * 300_000
         await bench.store.put_artifact(id_, Artifact("notes.txt", "text/plain", data))
-        with patch.object(user_actions, "put", side_effect=AssertionError("copied")):
+        with patch.object(user_actions, "put_artifact", side_effect=AssertionError("copied")):
             for most, room, refusal in (
-                (2 * len(data) - 1, 10**12, user_actions.TooLargeTogether),
+                (2 * len(data) - 1, 10**12, ArtifactsTooLarge),
                 (None, 0, TooMuchStored),
             ):
-                with patch.object(Database, "check_room", return_value=room):
+                with patch.object(Database, "check_free_space", return_value=room):
                     for artifact in (Artifact("more", "text/plain", data), ArtifactFile("more", "", BytesIO(data))):
                         with pytest.raises(refusal):
                             await bench.store.put_artifact(id_, artifact, most)

@@ -84,7 +84,7 @@ async def test_many_go_a_few_at_a_time_also_among_those_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prune, "BATCH", 2)
-    monkeypatch.setattr(prune, "LOOK", 3)
+    monkeypatch.setattr(prune, "MAX_ROWS", 3)
     async with jobbench(tmp_path) as bench:
         others = []
         for _ in range(3):

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
-from foreman.jobs.job import ArtifactInfo, Job, JobError
+from foreman.jobs.artifacts import ArtifactInfo, StoredArtifact
+from foreman.jobs.job import Job, JobError
+from foreman.jobs.queries import Event
+from foreman.store.errors import ArtifactGone
 from foreman.store.notifications import Notifications
-from foreman.store.sqlite.blobs import ArtifactGone, Stored
-from foreman.store.sqlite.queries import Event
 from foreman.web.jobs.artifact_reader import Readers
 from foreman.web.jobs.streaming import JobStreams
 from foreman.web.jobs.wakeups import Wakeups
@@ -27,8 +28,8 @@ from support.jobs_api import events, line
 LOOK = 0.001
 JOB = Job(
     id="01KBTWZ5M0XJ3Q9V7D2E8R4A6C", state="queued", endpoint="/api/chat", lane="gate", family="ollama", model="m",
-    owner="alice", priority=5, sort_key=0, run_at=0, deadline=None, attempt=0, max_attempts=5, outages=0, rescues=0,
-    fence=0, boot=None, cancel_asked_at=None, idempotency_key=None, error=None, usage=None, created_at=0,
+    owner="alice", priority=5, sort_key=0, run_at=0, deadline=None, attempt=0, max_attempts=5, uncounted_tries=0, rescues=0,
+    fence=0, instance=None, cancel_asked_at=None, idempotency_key=None, error=None, usage=None, created_at=0,
     started_at=None, finished_at=None,
 )  # fmt: skip
 
@@ -41,7 +42,7 @@ class Memory:
     late: bool
     notifications: Notifications = field(factory=Notifications)
     job: Job = JOB
-    kept: dict[str, tuple[Stored, bytes]] = field(factory=dict)
+    kept: dict[str, tuple[StoredArtifact, bytes]] = field(factory=dict)
     told: list[Event] = field(factory=list)
     output: LiveOutput | None = None
 
@@ -49,11 +50,11 @@ class Memory:
         seen: Job = await self._look(lambda: self.job)
         return seen
 
-    async def artifact(self, _: str, name: str, _caller: str = "") -> Stored | None:
-        seen: Stored | None = await self._look(lambda: self.kept[name][0] if name in self.kept else None)
+    async def get_artifact(self, _: str, name: str, _caller: str = "") -> StoredArtifact | None:
+        seen: StoredArtifact | None = await self._look(lambda: self.kept[name][0] if name in self.kept else None)
         return seen
 
-    async def piece(self, stored: Stored, start: int, stop: int, _caller: str) -> bytes:
+    async def read_artifact(self, stored: StoredArtifact, start: int, stop: int, _caller: str) -> bytes:
         seen, data = self.kept[stored.info.name]
         if seen != stored:
             raise ArtifactGone
@@ -83,10 +84,10 @@ class Memory:
 
     def keep(self, name: str, data: bytes) -> None:
         info = ArtifactInfo(name, "application/x-ndjson", len(data), "", 0)
-        self.kept[name] = Stored(self.job.id, info, self.job.fence), data
+        self.kept[name] = StoredArtifact(self.job.id, info, self.job.fence), data
 
     def ring(self) -> None:
-        self.notifications.ring(frozenset((JOB.id,)), False)
+        self.notifications.announce(frozenset((JOB.id,)), False)
 
 
 @define(eq=False)

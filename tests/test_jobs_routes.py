@@ -14,11 +14,12 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from foreman.jobs.job import AttemptError, Job, Transition
-from foreman.store.errors import TookTooLong
+from foreman.jobs.artifacts import Artifact
+from foreman.jobs.job import Job
+from foreman.jobs.retry_policy import AttemptError, Transition
+from foreman.store.errors import ReadTimedOut
 from foreman.store.sqlite.database import Database
-from foreman.store.sqlite.statements.transaction import Artifact
-from foreman.store.sqlite.store import Store
+from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.web.jobs import serialization
 from foreman.web.jobs.serialization import job_value
 from support import raw_http
@@ -102,9 +103,9 @@ async def test_an_array_is_taken_whole_and_in_order(bench: JobBench) -> None:
 @told
 async def test_jobs_that_were_taken_are_acknowledged_although_the_look_at_them_takes_too_long(bench: JobBench) -> None:
     async def slow(*_: Any) -> Any:
-        raise TookTooLong(5.0)
+        raise ReadTimedOut(5.0)
 
-    with patch.object(Store, "several", slow), patch.object(Store, "get", slow):
+    with patch.object(SQLiteJobStore, "get_many", slow), patch.object(SQLiteJobStore, "get", slow):
         array = await bench.ask("POST", "/jobs", [CHAT, {**CHAT, "metadata": {"a": "b"}}])
         one = await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "k"})
         again = await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "k"})
@@ -118,9 +119,9 @@ async def test_jobs_that_were_taken_are_acknowledged_although_the_look_at_them_t
 @told
 async def test_a_list_that_takes_too_long_says_so(bench: JobBench) -> None:
     async def slow(*_: Any, **__: Any) -> Any:
-        raise TookTooLong(5.0)
+        raise ReadTimedOut(5.0)
 
-    with patch.object(Store, "page", slow):
+    with patch.object(SQLiteJobStore, "list_jobs", slow):
         answer = await bench.ask("GET", "/jobs")
     assert (problem(answer)["status"], answer.header("Retry-After")) == (503, "5")
     assert "took longer" in problem(answer)["detail"]
@@ -534,7 +535,7 @@ async def test_a_position_behind_others_counts_from_one(bench: JobBench) -> None
     assert {job["id"]: job["position"] for job in jobs} == {id_: number for number, id_ in enumerate(ids, 1)}
     claim = await bench.store.claim("gate", lambda _: 0)
     assert claim is not None
-    await bench.store.end(
+    await bench.store.end_attempt(
         claim, lambda job, now: Transition("discarded", None, True, 0, None), [Artifact("error", "text/plain", b"x")]
     )
     job = value(await bench.ask("GET", f"/jobs/{ids[0]}"))
@@ -565,7 +566,7 @@ async def test_one_caller_cannot_fill_the_disk(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         payload = {**CHAT["payload"], "options": {"x": "x" * 5000}}
         id_ = await bench.submit(payload=payload)
-        with patch.object(Database, "check_room", lambda _: 7000):
+        with patch.object(Database, "check_free_space", lambda _: 7000):
             assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/a", bytes(5000))).status == 201
             for full in (
                 await bench.ask("PUT", f"/jobs/{id_}/artifacts/b", bytes(5000)),

@@ -12,7 +12,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from foreman.jobs.job import AttemptError
+from foreman.jobs.retry_policy import AttemptError
 from support import raw_http
 from support.jobs_api import LARGE, LIMITS, JobBench, events, jobbench, line, problem, until, values
 from support.live_foreman import reactor

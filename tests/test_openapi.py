@@ -115,8 +115,8 @@ def test_a_job_has_the_members_that_are_shown_in_their_order() -> None:
 
 
 def test_artifacts_events_and_problems_have_the_members_that_are_shown() -> None:
-    from foreman.jobs.job import ArtifactInfo
-    from foreman.store.sqlite.queries import Event
+    from foreman.jobs.artifacts import ArtifactInfo
+    from foreman.jobs.queries import Event
     from foreman.web.jobs.problems import FieldError
 
     info = ArtifactInfo("a", "b", 1, "c", 2)

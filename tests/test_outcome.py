@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from foreman import errors
 from foreman.errors import FailureReason
-from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, AttemptError, Usage
+from foreman.jobs.artifacts import ERROR, PARTIAL, RESPONSE, STREAM
+from foreman.jobs.job import Usage
+from foreman.jobs.retry_policy import AttemptError
 from foreman.protocol.framing import BodyFraming, framer_for, framing_of
 from foreman.store.sqlite.statements.rows import usage_from, usage_text
 from foreman.util.slices import at_once

@@ -16,15 +16,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from ulid import ULID
 
-from foreman.jobs.job import State, Transition
+from foreman.jobs.artifacts import Artifact
+from foreman.jobs.job import State
+from foreman.jobs.queries import Filter
+from foreman.jobs.retry_policy import Transition
 from foreman.service import keeping
 from foreman.store.notifications import Notifications
-from foreman.store.sqlite import opening
+from foreman.store.sqlite import maintenance
 from foreman.store.sqlite.database import Database
-from foreman.store.sqlite.queries import Filter
 from foreman.store.sqlite.statements import prune
-from foreman.store.sqlite.statements.transaction import Artifact
-from foreman.store.sqlite.store import Store
+from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.worker.retention import AWAY, CALM, COPIES_KEPT, EVERY, NOTE_EVERY, ClockWatch, Retention
 from support.live_foreman import settings
 from test_worker import new
@@ -37,7 +38,7 @@ DAY = 86_400
 class Attic:
     """A store whose wall clock the test sets."""
 
-    store: Store
+    store: SQLiteJobStore
     wall: list[float]
 
     async def keep(self, state: State, count: int = 1, size: int = 10) -> list[str]:
@@ -50,12 +51,12 @@ class Attic:
             if state == "succeeded":
                 await self.store.succeed(claim, [artifact], None)
             else:
-                ending = Transition(state, None, burned=True, outages=0, error=None)
-                await self.store.end(claim, lambda _job, _now: ending, [artifact])  # noqa: B023 - the same for all
+                ending = Transition(state, None, counts=True, uncounted_tries=0, error=None)
+                await self.store.end_attempt(claim, lambda _job, _now: ending, [artifact])  # noqa: B023 - the same for all
         return ids
 
     async def there(self) -> set[str]:
-        return {job.id for job in await self.store.page(Filter(), None, 1000)}
+        return {job.id for job in await self.store.list_jobs(Filter(), None, 1000)}
 
     async def clean(self, **variables: str) -> None:
         """One round of the housekeeping, with these settings."""
@@ -72,7 +73,7 @@ async def attic(tmp_path: Path) -> AsyncIterator[Attic]:
     database = Database(reactor, tmp_path / "jobs.db", str(ULID()), lambda: wall[0], Notifications())
     database.open()
     database.start()
-    yield Attic(Store(database, lambda: ULID.from_timestamp(wall[0]), 10_000), wall)
+    yield Attic(SQLiteJobStore(database, lambda: ULID.from_timestamp(wall[0]), 10_000), wall)
     await database.stop()
 
 
@@ -95,7 +96,7 @@ async def test_a_job_is_forgotten_when_it_ended_longer_ago_than_its_kind_is_kept
     attic.wall[0] += DAY
     await attic.clean(**{variable: "36h"})
     assert await attic.there() == {young}
-    assert await attic.store.artifact(old, "response") is None
+    assert await attic.store.get_artifact(old, "response") is None
     assert await attic.store.events(old, 0) == []
 
 
@@ -135,13 +136,17 @@ async def test_a_key_is_free_again_when_its_job_is_forgotten(attic: Attic) -> No
 async def test_the_room_of_what_is_forgotten_goes_back_to_the_disk(
     attic: Attic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "LEAST_FREE_PAGES", 50)
+    monkeypatch.setattr(maintenance, "KEPT_FREE_PAGES", 50)
     await attic.keep("succeeded", 60, size=100_000)
-    await attic.store.database.aside(lambda connection: connection.execute("PRAGMA wal_checkpoint").fetchone())
+    await attic.store.database.between_commits(
+        lambda connection: connection.execute("PRAGMA wal_checkpoint").fetchone()
+    )
     full = attic.store.database.path.stat().st_size
     attic.wall[0] += 8 * DAY
     await attic.clean()
-    await attic.store.database.aside(lambda connection: connection.execute("PRAGMA wal_checkpoint").fetchone())
+    await attic.store.database.between_commits(
+        lambda connection: connection.execute("PRAGMA wal_checkpoint").fetchone()
+    )
     assert full > 6_000_000
     assert attic.store.database.path.stat().st_size < full / 3
 
@@ -249,7 +254,7 @@ async def test_the_time_away_counts_from_the_end_and_not_from_the_last_note(atti
     await watched.begin()
     await watched.pass_time(2 * CALM + NOTE_EVERY - 2 * EVERY)
     await watched.retention.stop()
-    noted = await attic.store.noted_clock()
+    noted = await attic.store.load_clock()
     assert noted is not None
     assert attic.wall[0] - noted[0] / 1000 < 1
     attic.wall[0] += AWAY - 30
@@ -257,10 +262,10 @@ async def test_the_time_away_counts_from_the_end_and_not_from_the_last_note(atti
     # A step since the last look is not hidden by the note at the end.
     await watched.begin()
     await watched.pass_time(2 * EVERY)
-    before = await attic.store.noted_clock()
+    before = await attic.store.load_clock()
     attic.wall[0] += DAY
     await watched.retention.stop()
-    assert await attic.store.noted_clock() == before
+    assert await attic.store.load_clock() == before
 
 
 @pytest_twisted.ensureDeferred
@@ -269,7 +274,7 @@ async def test_a_clock_that_was_noted_by_nobody_or_badly_is_not_trusted(attic: A
         await attic.store.database.write(
             lambda tx: tx.cursor.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?)", (text,))  # noqa: B023
         )
-        assert await attic.store.noted_clock() is None
+        assert await attic.store.load_clock() is None
     assert await ClockWatch(Clock(), attic.store).calm() == 0
 
 
@@ -292,7 +297,7 @@ async def test_what_is_kept_for_a_moment_only_waits_no_longer_than_that(attic: A
 SECRET = b"what nobody else is to read, ever; "
 
 
-def holds(store: Store) -> set[str]:
+def holds(store: SQLiteJobStore) -> set[str]:
     """Which files of the database hold what was to be gone."""
     return {file.name for file in store.database.path.parent.iterdir() if SECRET in file.read_bytes()}
 
@@ -303,7 +308,7 @@ async def hand_over_secrets(attic: Attic, count: int = 3) -> list[str]:
     for _ in ids:
         claim = await attic.store.claim("gate", lambda _: 0)
         assert claim is not None
-        await attic.store.keep(claim, 1, SECRET * 500)
+        await attic.store.append_output(claim, 1, SECRET * 500)
         await attic.store.succeed(claim, [Artifact("response", "text/plain", SECRET * 3000)], None)
     return ids
 
@@ -319,7 +324,7 @@ async def test_what_is_deleted_is_in_no_file_any_more(attic: Attic, way: str) ->
         for id_ in ids:
             await attic.store.delete(id_)
     elif way == "many by hand":
-        await attic.store.forget("succeeded", attic.store.now(), None, "")
+        await attic.store.delete_batch("succeeded", attic.store.now(), None, "")
     await attic.clean(keep_succeeded="7d" if way == "by age" else "0")
     assert holds(attic.store) == set()
 
@@ -343,9 +348,9 @@ async def test_what_an_older_foreman_deleted_is_in_no_file_any_more(attic: Attic
         connection.execute("DELETE FROM meta WHERE key = 'clean'")
         connection.executemany("DELETE FROM jobs WHERE id = ?", [(id_,) for id_ in ids])
         connection.execute("PRAGMA secure_delete = ON").fetchone()
-        opening.empty_log(connection)
+        maintenance.truncate_log(connection)
 
-    await database.aside(as_it_was)
+    await database.between_commits(as_it_was)
     assert holds(attic.store) == {"jobs.db"}
     await attic.clean()
     assert holds(attic.store) == set()
@@ -353,7 +358,7 @@ async def test_what_an_older_foreman_deleted_is_in_no_file_any_more(attic: Attic
 
 @pytest_twisted.ensureDeferred
 async def test_a_round_ends_where_no_room_can_be_given_back(attic: Attic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "LEAST_FREE_PAGES", 10)
+    monkeypatch.setattr(maintenance, "KEPT_FREE_PAGES", 10)
     database = attic.store.database
     await attic.keep("succeeded", 20, size=100_000)
 
@@ -362,13 +367,13 @@ async def test_a_round_ends_where_no_room_can_be_given_back(attic: Attic, monkey
         connection.execute("VACUUM")
         return connection.execute("PRAGMA auto_vacuum").fetchone()
 
-    assert await database.aside(vacuum) == (0,)
+    assert await database.between_commits(vacuum) == (0,)
     attic.wall[0] += 8 * DAY
     assert await attic.store.prune("succeeded", attic.store.now()) == 20
     for _ in range(2):
-        assert not await attic.store.shrink()
-    await database.aside(lambda connection: connection.execute("DELETE FROM meta WHERE key = 'clean'"))
-    assert not await attic.store.shrink()
+        assert not await attic.store.reclaim_space()
+    await database.between_commits(lambda connection: connection.execute("DELETE FROM meta WHERE key = 'clean'"))
+    assert not await attic.store.reclaim_space()
     await attic.clean()
 
 
@@ -381,7 +386,7 @@ async def test_the_log_is_emptied_although_no_room_can_be_given_back(
         problem.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise problem
 
-    monkeypatch.setattr(opening, "shrink", full)
+    monkeypatch.setattr(maintenance, "reclaim_space", full)
     for id_ in await hand_over_secrets(attic):
         await attic.store.delete(id_)
     assert holds(attic.store) == {"jobs.db-wal"}
@@ -412,9 +417,9 @@ async def test_a_step_overwrites_no_more_than_so_much(attic: Attic, monkeypatch:
     await attic.keep("succeeded", 10, size=100_000)
     attic.wall[0] += DAY
     assert await attic.store.prune("succeeded", attic.store.now()) == 3
-    first = await attic.store.forget("succeeded", attic.store.now(), None, "")
+    first = await attic.store.delete_batch("succeeded", attic.store.now(), None, "")
     assert (first.count, first.last is not None) == (3, True)
-    second = await attic.store.forget("succeeded", attic.store.now(), None, first.last or "")
-    third = await attic.store.forget("succeeded", attic.store.now(), None, second.last or "")
+    second = await attic.store.delete_batch("succeeded", attic.store.now(), None, first.last or "")
+    third = await attic.store.delete_batch("succeeded", attic.store.now(), None, second.last or "")
     assert (second.count, third.count, third.last) == (3, 1, None)
     assert await attic.there() == set()

@@ -18,19 +18,20 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from ulid import ULID
 
-from foreman.jobs.job import AttemptError, NewJob, Transition, after
-from foreman.store.errors import StoreUnavailable, TookTooLong
+from foreman.jobs.artifacts import Artifact
+from foreman.jobs.job import NewJob
+from foreman.jobs.queries import Filter
+from foreman.jobs.retry_policy import AttemptError, Transition, next_transition
+from foreman.store.errors import KeyReused, ReadTimedOut, StoreUnavailable, WrongState
 from foreman.store.notifications import Notifications
-from foreman.store.sqlite import opening
-from foreman.store.sqlite import read_queue as looks_module
+from foreman.store.sqlite import maintenance, opening
+from foreman.store.sqlite import read_queue as read_queue_module
 from foreman.store.sqlite import writer as writer_module
 from foreman.store.sqlite.database import Database
-from foreman.store.sqlite.queries import Filter
 from foreman.store.sqlite.read_queue import ReadQueue
 from foreman.store.sqlite.statements import enqueue, user_actions
-from foreman.store.sqlite.statements.enqueue import KeyReused
-from foreman.store.sqlite.statements.transaction import Artifact, Transaction, WrongState
-from foreman.store.sqlite.store import Store
+from foreman.store.sqlite.statements.transaction import Transaction
+from foreman.store.sqlite.store import SQLiteJobStore
 from support.live_foreman import bytes_of
 
 reactor: Any = installed_reactor
@@ -60,11 +61,11 @@ class Served:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "jobs" / "jobs.sqlite"
         self.wall = Wall()
-        self.stores: list[Store] = []
+        self.stores: list[SQLiteJobStore] = []
 
-    def store(self, *, start: bool = True, max_jobs: int = 10_000) -> Store:
+    def store(self, *, start: bool = True, max_jobs: int = 10_000) -> SQLiteJobStore:
         database = Database(reactor, self.path, str(ULID()), self.wall, Notifications())
-        store = Store(database, lambda: ULID.from_timestamp(self.wall.now), max_jobs)
+        store = SQLiteJobStore(database, lambda: ULID.from_timestamp(self.wall.now), max_jobs)
         database.open()
         self.stores.append(store)
         if start:
@@ -140,7 +141,7 @@ async def test_many_at_once_share_commits(served: Served, monkeypatch: pytest.Mo
     await gatherResults([soon(store.enqueue([new()])) for _ in range(300)])
     assert sum(sizes) == served.rows() == 300
     assert len(sizes) <= 6
-    assert max(sizes) == writer_module.BATCH
+    assert max(sizes) == writer_module.MAX_BATCH
 
 
 @ensureDeferred
@@ -218,7 +219,7 @@ async def test_ids_grow_within_a_millisecond_and_when_the_clock_is_set_back(serv
         served.wall.now += by
         ids += [one.id for one in await store.enqueue([new(), new()])]
     assert ids == sorted(set(ids))
-    assert [job.id for job in await store.page(Filter(), None, 100)] == ids[::-1]
+    assert [job.id for job in await store.list_jobs(Filter(), None, 100)] == ids[::-1]
 
 
 # bells
@@ -296,7 +297,7 @@ async def test_what_was_cancelled_while_it_ran_can_be_tried_again_and_is_no_long
     assert claim is not None
     await store.cancel(enqueued.id)
     mishap = AttemptError("busy", "why")
-    ended = await store.end(claim, lambda job, now: after(job, mishap, now, 0.5))
+    ended = await store.end_attempt(claim, lambda job, now: next_transition(job, mishap, now, 0.5))
     again = await store.retry(enqueued.id)
     assert (ended.state, again.state, again.cancel_asked_at, again.finished_at) == ("cancelled", "queued", None, None)
 
@@ -311,7 +312,9 @@ async def test_a_deadline_is_not_forgotten_while_its_job_runs(served: Served) ->
     assert await store.sweep() is None
     due: list[int] = []
     store.notifications.on_due = due.append
-    await store.end(claim, lambda job, _: Transition("queued", None, burned=False, outages=0, error=job.error))
+    await store.end_attempt(
+        claim, lambda job, _: Transition("queued", None, counts=False, uncounted_tries=0, error=job.error)
+    )
     assert due == [deadline]
 
 
@@ -335,7 +338,7 @@ async def test_a_claim_passes_over_what_has_expired_a_few_at_a_time(
     assert claim.job.id == last.id
     counts = await store.counts()
     assert (counts.queued, counts.scheduled, len(counts.running)) == (0, 0, 1)
-    discarded = await store.page(Filter(states=("discarded", "discarded")), None, 100)
+    discarded = await store.list_jobs(Filter(states=("discarded", "discarded")), None, 100)
     assert [job.started_at for job in discarded] == [None] * 4
 
 
@@ -371,7 +374,7 @@ async def test_what_is_on_its_way_when_the_store_fails_does_not_make_it_well(ser
     store = served.store()
     asked = [soon(outcome(store.enqueue([new()]))) for _ in range(2)]
     assert store.database._writer is not None
-    store.database._writer.give_up("a page is damaged")
+    store.database._writer.mark_broken("a page is damaged")
     assert [type(one) for one in await gatherResults(asked)] == [StoreUnavailable] * 2
     assert store.condition == "broken"
     assert "a page is damaged" in store.database.detail
@@ -506,7 +509,7 @@ async def test_deleting_on_a_full_disk_does_not_fail_again_and_again(
 async def test_another_program_that_holds_the_file_is_waited_for_and_then_said(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "PATIENCE_MS", 50)
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 50)
     store = served.store()
     other = sqlite3.connect(served.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -538,14 +541,14 @@ async def test_a_foreman_whose_file_was_taken_over_stops_writing(served: Served)
 async def test_a_look_that_takes_too_long_is_given_up_and_the_next_is_not(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looks_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(read_queue_module, "MAX_DURATION", 0.05)
     store = served.store()
     await store.enqueue([new()])
     for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     looks = [store.database.read(lambda cursor: cursor.execute(for_ever).fetchall()) for _ in range(4)]
     for look in looks:
         problem = await outcome(look)
-        assert isinstance(problem, TookTooLong)
+        assert isinstance(problem, ReadTimedOut)
         assert "cannot be written" not in str(problem)
     assert store.condition == "ok"
     for _ in range(4):
@@ -556,17 +559,17 @@ async def test_a_look_that_takes_too_long_is_given_up_and_the_next_is_not(
 async def test_what_a_caller_asks_waits_in_its_own_queue(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     store = served.store()
     callers: list[tuple[str | None, bool]] = []
-    look = ReadQueue.look
+    read = ReadQueue.read
 
     def seen(self: ReadQueue, work: Any, arguments: Any, caller: str | None = None, *, patient: bool = False) -> Any:
         callers.append((caller, patient))
-        return look(self, work, arguments, caller, patient=patient)
+        return read(self, work, arguments, caller, patient=patient)
 
-    monkeypatch.setattr(ReadQueue, "look", seen)
+    monkeypatch.setattr(ReadQueue, "read", seen)
     (taken,) = await store.enqueue([new(owner="alice", idempotency_key="k")])
-    assert await store.keyed("alice", ["k", "other"]) == {"k": "f"}
-    assert [job and job.id for job in await store.several([taken.id, "gone"], "alice")] == [taken.id, None]
-    assert await store.artifact(taken.id, "response", "alice") is None
+    assert await store.fingerprints("alice", ["k", "other"]) == {"k": "f"}
+    assert [job and job.id for job in await store.get_many([taken.id, "gone"], "alice")] == [taken.id, None]
+    assert await store.get_artifact(taken.id, "response", "alice") is None
     assert callers == [("alice", True)] * 3
 
 
@@ -631,14 +634,14 @@ async def test_whoever_asks_while_the_store_is_closing_is_refused_and_not_forgot
     store = served.store()
     await store.enqueue([new()])
     asked: list[Deferred[Any]] = []
-    empty_log = opening.empty_log
+    truncate_log = maintenance.truncate_log
 
     def slow(connection: Any) -> bool:
         reactor.callFromThread(lambda: asked.extend(soon(outcome(one)) for one in (store.sweep(), store.counts())))
         time.sleep(0.05)
-        return empty_log(connection)
+        return truncate_log(connection)
 
-    monkeypatch.setattr(opening, "empty_log", slow)
+    monkeypatch.setattr(maintenance, "truncate_log", slow)
     await store.database.stop()
     assert [type(one) for one in await gatherResults(asked)] == [StoreUnavailable] * 2
 
@@ -647,7 +650,7 @@ async def test_whoever_asks_while_the_store_is_closing_is_refused_and_not_forgot
 async def test_stopping_does_not_wait_for_a_long_look(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     store = served.store()
     for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    monkeypatch.setattr(looks_module, "PATIENCE", 3600.0)
+    monkeypatch.setattr(read_queue_module, "MAX_DURATION", 3600.0)
     begun: Deferred[None] = Deferred()
 
     def look(cursor: Any) -> object:

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from foreman.jobs.job import Job
-from foreman.store.sqlite.batched_reads import MOST, BatchedReads
+from foreman.store.sqlite.batched_reads import MAX_BATCH, BatchedReads
 
 
 class Looks:
@@ -80,8 +80,8 @@ def test_who_leaves_leaves_the_others_their_look() -> None:
 def test_no_look_is_for_more_than_so_many() -> None:
     looks = Looks()
     gathered = BatchedReads(looks)
-    for number in range(MOST + 2):
+    for number in range(MAX_BATCH + 2):
         outcome(gathered.get(str(number)))
     looks.answer(0)
     looks.answer(1)
-    assert [len(ids) for ids, _ in looks.under_way] == [1, MOST, 1]
+    assert [len(ids) for ids, _ in looks.under_way] == [1, MAX_BATCH, 1]

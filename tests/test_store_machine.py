@@ -20,15 +20,16 @@ from twisted.python.failure import Failure
 from ulid import ULID
 
 from foreman.errors import ForemanError
-from foreman.jobs import job as jobs
-from foreman.jobs.job import ENDED, FOLLOWS, AttemptError, Job, JobError, JobLane, NewJob, State, Transition, Usage
+from foreman.jobs.artifacts import NDJSON, PARTIAL, Artifact
+from foreman.jobs.job import ENDED, FOLLOWS, STATES, Claim, ErrorClass, Job, JobError, JobLane, NewJob, State, Usage
+from foreman.jobs.queries import Filter
+from foreman.jobs.retry_policy import MAX_RETRY_DELAY, AttemptError, Transition, next_transition, rescue_transition
 from foreman.protocol.model_names import parse, same_model
+from foreman.store.errors import KeyReused, StaleClaim, TooManyJobs, WrongState
 from foreman.store.sqlite import opening, queries
-from foreman.store.sqlite.queries import Filter
 from foreman.store.sqlite.statements import enqueue, execution, sweep, user_actions
-from foreman.store.sqlite.statements.execution import Claim
 from foreman.store.sqlite.statements.rows import JOB_COLUMNS, job_from
-from foreman.store.sqlite.statements.transaction import Artifact, Transaction, WrongState, existing, expired_error
+from foreman.store.sqlite.statements.transaction import Transaction, expired_error, require_job
 from foreman.store.sqlite.writer import _in_savepoint
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ EXAMPLES = 200
 MAX_WAITING = 9
 BEGINNING = 1_700_000_000_000
 MINUTE = 60_000
-LONGEST_PAUSE = round(jobs.LONGEST_PAUSE * 1000)
+LONGEST_DELAY = round(MAX_RETRY_DELAY * 1000)
 
 
 @define
@@ -85,11 +86,11 @@ class Model:
             job.id,
             told=told or ending.state,
             state=ending.state,
-            boot=None,
+            instance=None,
             finished_at=now if ending.state in ENDED else None,
             run_at=job.run_at if ending.run_at is None else ending.run_at,
-            attempt=job.attempt - (not ending.burned),
-            outages=ending.outages,
+            attempt=job.attempt - (not ending.counts),
+            uncounted_tries=ending.uncounted_tries,
             error=ending.error,
         )
 
@@ -136,7 +137,7 @@ new_jobs = st.builds(
 bonuses = st.fixed_dictionaries({name: st.sampled_from([0, 0, 0, 0, 2 * MINUTE, None]) for name in "abc"})
 mishaps = st.builds(
     AttemptError,
-    st.sampled_from(get_args(jobs.ErrorClass)),
+    st.sampled_from(get_args(ErrorClass)),
     st.just("why"),
     st.sampled_from([None, None, 0.0, 5.0, 9999.0]),
     st.booleans(),
@@ -217,9 +218,9 @@ class StoreMachine(RuleBasedStateMachine):
         expected, added = self.expected(new, given)
         try:
             enqueued: Any = self.do(lambda tx: enqueue.enqueue(tx, new, given, MAX_WAITING))
-        except enqueue.TooManyJobs:
+        except TooManyJobs:
             enqueued = "full"
-        except enqueue.KeyReused as problem:
+        except KeyReused as problem:
             enqueued = problem.index
         if not isinstance(enqueued, list):
             assert enqueued == expected
@@ -278,8 +279,8 @@ class StoreMachine(RuleBasedStateMachine):
             "idempotency_key",
         )
         facts: dict[str, Any] = {
-            **dict.fromkeys(("attempt", "outages", "rescues", "fence"), 0),
-            **dict.fromkeys(("boot", "cancel_asked_at", "error", "usage", "started_at", "finished_at")),
+            **dict.fromkeys(("attempt", "uncounted_tries", "rescues", "fence"), 0),
+            **dict.fromkeys(("instance", "cancel_asked_at", "error", "usage", "started_at", "finished_at")),
             **{name: getattr(new, name) for name in taken},
         }
         return Job(
@@ -314,7 +315,7 @@ class StoreMachine(RuleBasedStateMachine):
         fence = job.fence + 1
         job = self.model.change(
             job.id, "running",
-            state="running", attempt=job.attempt + 1, fence=fence, boot=self.boot, started_at=self.now,
+            state="running", attempt=job.attempt + 1, fence=fence, instance=self.boot, started_at=self.now,
         )  # fmt: skip
         self.model.known[job.id].attempts[fence] = None
         assert claim is not None
@@ -342,7 +343,7 @@ class StoreMachine(RuleBasedStateMachine):
     def owned(self, claim: Claim) -> Job | None:
         """The job, if it is the claim's."""
         job = self.model.jobs.get(claim.job.id)
-        if job is None or job.state != "running" or (job.fence, job.boot) != (claim.job.fence, claim.job.boot):
+        if job is None or job.state != "running" or (job.fence, job.instance) != (claim.job.fence, claim.job.instance):
             return None
         return job
 
@@ -350,7 +351,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Do what a claim writes, which must be refused when the claim is stale."""
         job = self.owned(claim)
         if job is None:
-            with pytest.raises(execution.Stale):
+            with pytest.raises(StaleClaim):
                 self.do(step)
             return None
         self.do(step)
@@ -360,7 +361,7 @@ class StoreMachine(RuleBasedStateMachine):
     def keep(self, claim: Claim) -> None:
         self.model.kept += 1
         number, data = self.model.kept, str(self.model.kept).encode()
-        if (job := self.written(claim, lambda tx: execution.keep(tx, claim, number, data))) is not None:
+        if (job := self.written(claim, lambda tx: execution.append_output(tx, claim, number, data))) is not None:
             self.model.known[job.id].pieces.setdefault(job.fence, []).append(data)
 
     @rule(claim=claims, given=artifacts, usage=st.none() | st.just(Usage(3, None, 5, 7)))
@@ -371,14 +372,14 @@ class StoreMachine(RuleBasedStateMachine):
             for name in ("partial", "error"):
                 self.model.known[job.id].artifacts.pop(name, None)
             self.model.change(job.id, usage=usage)
-            self.model.finish(job, Transition("succeeded", None, burned=True, outages=0, error=None), self.now)
+            self.model.finish(job, Transition("succeeded", None, counts=True, uncounted_tries=0, error=None), self.now)
 
     @rule(claim=claims, mishap=mishaps, jitter=st.sampled_from([0.0, 0.5, 1.0]), given=artifacts)
     def end(self, claim: Claim, mishap: AttemptError, jitter: float, given: list[Artifact]) -> None:
         def decide(job: Job, now: int) -> Transition:
-            return jobs.after(job, mishap, now, jitter)
+            return next_transition(job, mishap, now, jitter)
 
-        if (job := self.written(claim, lambda tx: execution.end(tx, claim, decide, given))) is not None:
+        if (job := self.written(claim, lambda tx: execution.end_attempt(tx, claim, decide, given))) is not None:
             self.put(job.id, given)
             self.model.finish(job, decide(job, self.now), self.now)
 
@@ -386,14 +387,14 @@ class StoreMachine(RuleBasedStateMachine):
         """What was kept of a try that nobody hears to its end is its partial answer."""
         known = self.model.known[job.id]
         if lines := known.pieces.get(job.fence):
-            known.artifacts[jobs.PARTIAL] = (Artifact(jobs.PARTIAL, jobs.LINES, b"".join(lines)), job.fence, self.now)
+            known.artifacts[PARTIAL] = (Artifact(PARTIAL, NDJSON, b"".join(lines)), job.fence, self.now)
 
     @rule(claim=claims)
     def release(self, claim: Claim) -> None:
         if (job := self.written(claim, lambda tx: execution.release(tx, claim))) is not None:
             asked = job.cancel_asked_at is not None
             state: State = "cancelled" if asked else "queued"
-            ending = Transition(state, None, burned=False, outages=job.outages, error=job.error)
+            ending = Transition(state, None, counts=False, uncounted_tries=job.uncounted_tries, error=job.error)
             self.left_behind(job)
             self.model.finish(job, ending, self.now, None if asked else "released")
 
@@ -433,7 +434,7 @@ class StoreMachine(RuleBasedStateMachine):
             fresh = self.model.change(
                 id_, "queued",
                 state="queued", run_at=self.now, sort_key=self.now + priority * MINUTE,
-                **dict.fromkeys(("attempt", "outages", "rescues"), 0),
+                **dict.fromkeys(("attempt", "uncounted_tries", "rescues"), 0),
                 **dict.fromkeys(("finished_at", "cancel_asked_at", "deadline")),
             )  # fmt: skip
             assert answered == fresh
@@ -458,7 +459,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(id_=ids, data=st.binary(max_size=8))
     def put_by_hand(self, id_: str, data: bytes) -> None:
         mine = Artifact("mine", "text/plain", data)
-        answered = self.allowed(id_, *jobs.STATES, step=lambda tx: user_actions.put_by_hand(tx, id_, mine))
+        answered = self.allowed(id_, *STATES, step=lambda tx: user_actions.put_user_artifact(tx, id_, mine))
         if answered is not None:
             assert answered[1] == ("mine" not in self.model.known[id_].artifacts)
             self.put(id_, [mine])
@@ -491,10 +492,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def hasten(self) -> None:
-        self.do(lambda tx: sweep.hasten(tx, LONGEST_PAUSE))
+        self.do(lambda tx: sweep.cap_retry_delays(tx, LONGEST_DELAY))
         self.told = None  # whoever hastens looks for what is due next, and need not be told
         for job in self.model.in_state("scheduled"):
-            if job.fence > 0 and job.run_at > self.now + LONGEST_PAUSE:
+            if job.fence > 0 and job.run_at > self.now + LONGEST_DELAY:
                 self.model.change(job.id, run_at=self.now)
 
     @rule(new=new_jobs, claimed=st.booleans())
@@ -513,12 +514,12 @@ class StoreMachine(RuleBasedStateMachine):
         for job in ran:
             self.left_behind(job)
             self.model.change(job.id, fence=job.fence + 1, rescues=job.rescues + 1)
-            self.model.finish(job, jobs.rescued(job), self.now, "rescued")
+            self.model.finish(job, rescue_transition(job), self.now, "rescued")
 
     # looking
 
     @rule(
-        states=st.lists(st.sampled_from(jobs.STATES), max_size=3),
+        states=st.lists(st.sampled_from(STATES), max_size=3),
         model=st.none() | models,
         owner=st.none() | owners,
         lane=st.none() | st.sampled_from(["gate", "embedding"]),
@@ -533,7 +534,7 @@ class StoreMachine(RuleBasedStateMachine):
         wanted = Filter(states=tuple(states), created_after=after, created_before=until, **by)
         found: list[str] = []
         before = None
-        while page := queries.page(self.connection.cursor(), wanted, before, limit):
+        while page := queries.list_jobs(self.connection.cursor(), wanted, before, limit):
             found += [job.id for job in page]
             before = page[-1].id
         assert found == sorted(
@@ -611,7 +612,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def a_list_and_the_counts_say_the_same(self) -> None:
         cursor = self.connection.cursor()
-        for job in queries.page(cursor, Filter(), None, 1000):
+        for job in queries.list_jobs(cursor, Filter(), None, 1000):
             known = self.model.known[job.id]
             assert job.position == self.model.position(self.model.jobs[job.id])
             assert job.metadata == known.metadata
@@ -712,7 +713,7 @@ def test_the_model_notices_when_anything_can_be_cancelled(monkeypatch: pytest.Mo
         tx.cursor.execute(
             "UPDATE jobs SET state = 'cancelled', finished_at = ?, boot = NULL WHERE id = ?", (tx.now, id_)
         )
-        return existing(tx, id_)
+        return require_job(tx, id_)
 
     monkeypatch.setattr(user_actions, "cancel", unguarded)
     with pytest.raises((AssertionError, pytest.fail.Exception, LookupError, ForemanError, sqlite3.Error)):

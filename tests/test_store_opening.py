@@ -28,11 +28,11 @@ from twisted.internet.threads import deferToThread
 from foreman.cli.commands import checks
 from foreman.config.settings import Config
 from foreman.jobs.job import NewJob
-from foreman.store.errors import StoreRefused, StoreUnavailable, TookTooLong
+from foreman.store.errors import ReadTimedOut, StoreRefused, StoreUnavailable
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite import backup, locking, opening
 from foreman.store.sqlite import database as database_module
-from foreman.store.sqlite import read_queue as looks_module
+from foreman.store.sqlite import read_queue as read_queue_module
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.read_only import READER_CACHE
 from foreman.store.sqlite.read_queue import READERS
@@ -126,7 +126,7 @@ def test_a_second_foreman_is_told_at_once_what_to_do(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(StoreRefused, match=r"another foreman uses the jobs in .*FOREMAN_DB_PATH"):
         opening.open_database(path, "second", NOW)
-    assert time.monotonic() - began < opening.PATIENCE_MS / 1000
+    assert time.monotonic() - began < opening.BUSY_TIMEOUT_MS / 1000
     lock.release()
     opening.open_database(path, "second", NOW).lock.release()
 
@@ -418,7 +418,7 @@ async def test_a_store_that_could_not_be_opened_is_tried_again_until_it_can(tmp_
     assert (database.condition, database.detail) != ("ok", "")
     problem = await database.read(print).addErrback(lambda failure: failure.value)
     assert isinstance(problem, StoreUnavailable)
-    clock.advance(database_module.REOPEN)
+    clock.advance(database_module.REOPEN_INTERVAL)
     await deferLater(reactor, 0.1)
     assert database.detail.count("cannot be written") == 1
     hindrance.unlink()
@@ -426,7 +426,7 @@ async def test_a_store_that_could_not_be_opened_is_tried_again_until_it_can(tmp_
     rung: list[str] = []
     database.notifications.on_queued = lambda: rung.append("queued")
     assert database._reopening is not None
-    await database._try_again()
+    await database._reopen()
     assert rung
     assert database.condition == "ok"
     assert await database.write(lambda tx: tx.now) == NOW
@@ -467,30 +467,30 @@ async def test_the_locks_of_readers_outlive_the_tries_to_open_a_store_on_a_full_
 
     monkeypatch.setattr(os, "close", closing_)
     for _ in range(3):
-        await database._try_again()
+        await database._reopen()
         conditions.append(database.condition)
     assert closed == []
     with pytest.raises(StoreRefused, match="another foreman"):
         opening.open_database(path, "third", NOW)
     assert closed == []
     # A look that takes too long is not the disk's fault; one that waits when the store opens is to be asked again.
-    monkeypatch.setattr(looks_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(read_queue_module, "MAX_DURATION", 0.05)
     for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     problem = await database.read(lambda cursor: cursor.execute(for_ever).fetchall()).addErrback(
         lambda failure: failure.value
     )
-    assert isinstance(problem, TookTooLong)
+    assert isinstance(problem, ReadTimedOut)
     monkeypatch.setattr(opening, "_open", whole)
-    opened: Any = await deferToThread(database._open_again, NOW)
-    monkeypatch.setattr(looks_module, "PATIENCE", 5.0)
+    opened: Any = await deferToThread(database._open_in_thread, NOW)
+    monkeypatch.setattr(read_queue_module, "MAX_DURATION", 5.0)
     looks = [
         database.read(lambda cursor: cursor.execute(for_ever).fetchall()).addErrback(lambda failure: failure.value)
         for _ in range(READERS + 2)
     ]
-    database._opened_late(opened)
+    database._reopened(opened)
     outcomes = [await look for look in looks]
     assert all(isinstance(outcome, StoreUnavailable) and outcome.condition == "ok" for outcome in outcomes)
-    assert sum("ask once more" in str(outcome) for outcome in outcomes) == 2
+    assert sum("repeat the request" in str(outcome) for outcome in outcomes) == 2
     conditions.append(database.condition)
     assert conditions == ["full"] * 4 + ["ok"]
     assert await database.write(lambda tx: tx.now) == NOW
@@ -511,7 +511,7 @@ async def test_a_store_that_could_not_be_opened_gives_its_lock_back_at_the_end(
             database = Database(reactor, path, "second", lambda: NOW / 1000, Notifications())
             database.open()
             database.start()
-            trying = database._try_again()
+            trying = database._reopen()
             if is_trying:
                 await database.stop()
                 await trying

@@ -11,8 +11,8 @@ import pytest
 from ulid import ULID
 
 from foreman.jobs.job import JobLane, NewJob
+from foreman.jobs.queries import Filter
 from foreman.store.sqlite import opening, queries
-from foreman.store.sqlite.queries import Filter
 from foreman.store.sqlite.statements.enqueue import enqueue
 from foreman.store.sqlite.statements.transaction import Transaction
 
@@ -21,7 +21,7 @@ from foreman.store.sqlite.statements.transaction import Transaction
 def test_places_in_a_list_are_those_of_the_whole_queue(
     farthest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "FARTHEST", farthest)
+    monkeypatch.setattr(queries, "MAX_POSITION", farthest)
     chance = random.Random(farthest)
     opening.open_database(tmp_path / "jobs.db", str(ULID()), 0).lock.release()
     with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as connection:
@@ -50,11 +50,11 @@ def test_places_in_a_list_are_those_of_the_whole_queue(
             in_line = [id_ for of, _, id_ in rows if of == lane]
             expected |= {id_: place if place <= farthest + 1 else None for place, id_ in enumerate(in_line, 1)}
         for limit in (5, 50, 100):
-            jobs = queries.page(cursor, Filter(), None, limit)
+            jobs = queries.list_jobs(cursor, Filter(), None, limit)
             assert {job.id: job.position for job in jobs} == {job.id: expected.get(job.id) for job in jobs}
-        ids = [job.id for job in queries.page(cursor, Filter(), None, 100)]
+        ids = [job.id for job in queries.list_jobs(cursor, Filter(), None, 100)]
         chance.shuffle(ids)
-        found = queries.jobs_whole(cursor, [*ids[:9], "nobody", *ids[9:]])
+        found = queries.get_many(cursor, [*ids[:9], "nobody", *ids[9:]])
         assert [job and (job.id, job.position) for job in found] == [
             None if id_ == "nobody" else (id_, expected.get(id_)) for id_ in [*ids[:9], "nobody", *ids[9:]]
         ]

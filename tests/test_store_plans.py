@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-from foreman.jobs.job import STATES, ArtifactInfo, NewJob, Transition
-from foreman.store.sqlite import blobs, opening, queries
-from foreman.store.sqlite.blobs import ArtifactGone, Stored
-from foreman.store.sqlite.queries import Filter, page_statements
+from foreman.jobs.artifacts import Artifact, ArtifactInfo, StoredArtifact
+from foreman.jobs.job import STATES, NewJob
+from foreman.jobs.queries import Filter
+from foreman.jobs.retry_policy import Transition
+from foreman.store.errors import ArtifactGone
+from foreman.store.sqlite import opening, queries
+from foreman.store.sqlite.queries import list_statements
 from foreman.store.sqlite.statements import enqueue, execution, prune, sweep, user_actions
 from foreman.store.sqlite.statements.rows import job_of
-from foreman.store.sqlite.statements.transaction import Artifact, Transaction
+from foreman.store.sqlite.statements.transaction import Transaction
 
 NOW = 1_700_000_000_000
 MANY = 3000
@@ -110,37 +113,37 @@ def work(tx: Transaction) -> None:
     enqueue.enqueue(tx, [new(10**6)], ids[5:], 10**6)
     claims = [execution.claim(tx, "gate", "boot", {"a": 0, "b": -1, "c": None}.get) for _ in range(5)]
     first, second, third, fourth, fifth = (claim for claim in claims if claim is not None)
-    execution.keep(tx, first, 1, b"line")
+    execution.append_output(tx, first, 1, b"line")
     execution.succeed(tx, first, [Artifact("response", "text/plain", b"")], None)
-    execution.end(
-        tx, second, lambda job, now: Transition("scheduled", now + 10, burned=True, outages=0, error=job.error)
+    execution.end_attempt(
+        tx, second, lambda job, now: Transition("scheduled", now + 10, counts=True, uncounted_tries=0, error=job.error)
     )
     execution.release(tx, third)
     user_actions.cancel(tx, fourth.job.id)
     execution.rescue(tx, "another boot")
     user_actions.cancel(tx, second.job.id)
     user_actions.retry(tx, second.job.id)
-    user_actions.put_by_hand(tx, fifth.job.id, Artifact("note", "text/plain", b""))
+    user_actions.put_user_artifact(tx, fifth.job.id, Artifact("note", "text/plain", b""))
     user_actions.delete(tx, first.job.id)
     prune.prune(tx, "succeeded", NOW)
-    prune.forget(tx, "cancelled", NOW + 1, fourth.job.owner, "")
-    sweep.hasten(tx, 1)
+    prune.delete_batch(tx, "cancelled", NOW + 1, fourth.job.owner, "")
+    sweep.cap_retry_delays(tx, 1)
     sweep.sweep(Transaction(tx.cursor, NOW + 100))
 
 
 def look(cursor: sqlite3.Cursor) -> None:
     """All that is asked of jobs but lists, once."""
     queries.events(cursor, "x", 0, 5)
-    assert blobs.artifact(cursor, "x", "response") is None
-    gone = Stored("x", ArtifactInfo("response", "text/plain", 1, "digest", NOW), 1)
+    assert queries.get_artifact(cursor, "x", "response") is None
+    gone = StoredArtifact("x", ArtifactInfo("response", "text/plain", 1, "digest", NOW), 1)
     with pytest.raises(ArtifactGone):
-        blobs.piece(cursor, gone, 0, 1)
-    cursor.execute(execution.PIECES, ("x", 1)).fetchall()
+        queries.read_artifact(cursor, gone, 0, 1)
+    cursor.execute(execution.OUTPUT, ("x", 1)).fetchall()
     queries.counts(cursor)
-    queries.oldest(cursor, "gate")
-    queries.first(cursor, "gate", lambda _: 0)
-    for job in queries.page(cursor, Filter(states=("queued",)), None, 5):
-        queries.jobs_whole(cursor, [job.id])
+    queries.oldest_run_at(cursor, "gate")
+    queries.peek(cursor, "gate", lambda _: 0)
+    for job in queries.list_jobs(cursor, Filter(states=("queued",)), None, 5):
+        queries.get_many(cursor, [job.id])
 
 
 def test_everything_that_is_done_goes_by_an_index(connection: WatchedConnection) -> None:
@@ -191,7 +194,7 @@ def test_everything_that_is_done_goes_by_an_index(connection: WatchedConnection)
     ],
 )
 def test_every_list_is_read_in_its_order_by_an_index(connection: WatchedConnection, wanted: Filter, index: str) -> None:
-    for statement, values in page_statements(wanted, "5", 50):
+    for statement, values in list_statements(wanted, "5", 50):
         found = plan(connection, statement, values)
         assert index in found, found
         assert "SCAN" not in found, found
@@ -255,12 +258,12 @@ TASKS: dict[str, Callable[[Transaction], object]] = {
     "sweep of nothing": lambda tx: sweep.sweep(Transaction(tx.cursor, NOW - 1)),
     "rescue of nothing": lambda tx: execution.rescue(tx, "boot"),
     "get": lambda tx: job_of(tx.cursor, f"{11:026}"),
-    "page": lambda tx: queries.page(tx.cursor, Filter(states=("scheduled",)), None, 20),
+    "page": lambda tx: queries.list_jobs(tx.cursor, Filter(states=("scheduled",)), None, 20),
     "page of metadata": lambda tx: tx.cursor.execute(
-        *page_statements(Filter(metadata={"k": "1"}), None, 20)[0]
+        *list_statements(Filter(metadata={"k": "1"}), None, 20)[0]
     ).fetchall(),
-    "oldest": lambda tx: queries.oldest(tx.cursor, "gate"),
-    "first": lambda tx: queries.first(tx.cursor, "gate", lambda _: 0),
+    "oldest": lambda tx: queries.oldest_run_at(tx.cursor, "gate"),
+    "first": lambda tx: queries.peek(tx.cursor, "gate", lambda _: 0),
     "events": lambda tx: queries.events(tx.cursor, f"{11:026}", 0, 100),
 }
 
@@ -282,7 +285,9 @@ NONE_AT_ALL = [
 def test_a_list_that_finds_nothing_costs_the_same_among_many_jobs(
     few_and_many: list[sqlite3.Connection], wanted: Filter
 ) -> None:
-    few, many = (cost(connection, lambda tx: queries.page(tx.cursor, wanted, None, 50)) for connection in few_and_many)
+    few, many = (
+        cost(connection, lambda tx: queries.list_jobs(tx.cursor, wanted, None, 50)) for connection in few_and_many
+    )
     assert many <= few + 60
 
 
@@ -311,14 +316,14 @@ def test_many_models_that_cannot_run_do_not_slow_a_claim_or_a_place(tmp_path: Pa
             costs.append(
                 (
                     cost(connection, lambda tx: execution.claim(tx, "gate", "boot", able, lambda: ["zz:latest"])),
-                    cost(connection, lambda tx: queries.oldest(tx.cursor, "gate")),
-                    cost(connection, lambda tx: queries.jobs_whole(tx.cursor, [f"{7:026}"])),
+                    cost(connection, lambda tx: queries.oldest_run_at(tx.cursor, "gate")),
+                    cost(connection, lambda tx: queries.get_many(tx.cursor, [f"{7:026}"])),
                 )
             )
-            found = execution.head(connection.cursor(), "gate", able, lambda: ["zz:latest"])
+            found = execution.next_id(connection.cursor(), "gate", able, lambda: ["zz:latest"])
             assert found == f"9{500:025}"
             clouds = {"x:cloud": 0}.get
-            assert execution.head(connection.cursor(), "gate", clouds, list) == f"9{501:025}"
+            assert execution.next_id(connection.cursor(), "gate", clouds, list) == f"9{501:025}"
         few, many = costs
         assert all(later <= former + 200 for former, later in zip(few, many, strict=True)), costs
 
@@ -344,9 +349,9 @@ def test_ten_thousand_spellings_of_a_model_are_one_group_and_one_list(tmp_path: 
             asked.append(model)
             return 0
 
-        assert execution.head(connection.cursor(), "gate", bonus_of) == f"{0:026}"
+        assert execution.next_id(connection.cursor(), "gate", bonus_of) == f"{0:026}"
         assert asked == ["M"]
-        page = queries.page(connection.cursor(), Filter(model="m"), None, 2000)
+        page = queries.list_jobs(connection.cursor(), Filter(model="m"), None, 2000)
         assert [job.model for job in page] == [job.model for job in reversed(jobs)]
 
 

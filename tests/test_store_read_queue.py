@@ -9,12 +9,12 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from foreman.store.errors import TooManyLooks, unavailable
+from foreman.store.errors import TooManyReads, unavailable
 from foreman.store.sqlite.read_queue import (
-    LONGEST_WAIT,
+    MAX_FOR_CALLERS,
+    MAX_WAIT,
     MAX_WAITING,
     MAX_WAITING_OF_ONE,
-    OF_CALLERS,
     READERS,
     Read,
     ReadQueue,
@@ -56,7 +56,7 @@ class Bench:
         self.looks = ReadQueue(self.pool, self.clock)  # type: ignore[arg-type]
 
     def ask(self, name: str, caller: str | None = None, *, patient: bool = False) -> Deferred[Any]:
-        asked: Deferred[Any] = self.looks.look(lambda: None, [name], caller, patient=patient)
+        asked: Deferred[Any] = self.looks.read(lambda: None, [name], caller, patient=patient)
 
         def answered(answer: Any) -> None:
             self.answers[name] = getattr(answer, "value", answer)
@@ -86,7 +86,7 @@ def test_callers_take_turns_and_foreman_goes_first() -> None:
         bench.ask(own)
     assert bench.pool.begun == ["a0", "b0", "own0"]
     while bench.pool.running:
-        assert sum(name[0] in "abc" for name in bench.pool.running) <= OF_CALLERS
+        assert sum(name[0] in "abc" for name in bench.pool.running) <= MAX_FOR_CALLERS
         assert len(bench.pool.running) <= READERS
         bench.pool.end(next(iter(bench.pool.running)))
     begun = bench.pool.begun
@@ -100,10 +100,10 @@ def test_too_many_looks_of_one_caller_and_of_all_are_sent_away() -> None:
     bench = Bench()
     for number in range(MAX_WAITING_OF_ONE + 5):
         bench.ask(f"a{number}", "alice")
-    assert sum(isinstance(answer, TooManyLooks) for answer in bench.answers.values()) == 4
+    assert sum(isinstance(answer, TooManyReads) for answer in bench.answers.values()) == 4
     for number in range(MAX_WAITING):
         bench.ask(f"b{number}", f"other{number}")
-    refused = [name for name, answer in bench.answers.items() if name[0] == "b" and isinstance(answer, TooManyLooks)]
+    refused = [name for name, answer in bench.answers.items() if name[0] == "b" and isinstance(answer, TooManyReads)]
     assert refused
     bench.ask("patient", "alice", patient=True)
     assert "patient" not in bench.answers
@@ -114,7 +114,7 @@ def test_looks_that_are_never_sent_away_take_no_place_from_those_that_may_be() -
     for number in range(MAX_WAITING + 10):
         bench.ask(f"a{number}", "alice", patient=True)
     asked = [bench.ask(f"list{number}", "alice") for number in range(MAX_WAITING_OF_ONE + 1)]
-    assert [name for name, answer in bench.answers.items() if isinstance(answer, TooManyLooks)] == [
+    assert [name for name, answer in bench.answers.items() if isinstance(answer, TooManyReads)] == [
         f"list{MAX_WAITING_OF_ONE}"
     ]
     bench.ask("b0", "bob")
@@ -131,7 +131,7 @@ def test_looks_that_are_never_sent_away_take_no_place_from_those_that_may_be() -
     for number in range(MAX_WAITING_OF_ONE + 1):  # one of them runs
         bench.ask(f"later{number}", "alice")
     assert not any(
-        isinstance(bench.answers.get(f"later{number}"), TooManyLooks) for number in range(MAX_WAITING_OF_ONE + 1)
+        isinstance(bench.answers.get(f"later{number}"), TooManyReads) for number in range(MAX_WAITING_OF_ONE + 1)
     )
 
 
@@ -140,9 +140,9 @@ def test_what_has_waited_for_too_long_is_sent_away_and_not_run() -> None:
     bench.ask("a0", "alice")
     bench.ask("a1", "alice")
     bench.ask("a2", "alice", patient=True)
-    bench.clock.advance(LONGEST_WAIT + 1)
+    bench.clock.advance(MAX_WAIT + 1)
     bench.pool.end("a0")
-    assert isinstance(bench.answers["a1"], TooManyLooks)
+    assert isinstance(bench.answers["a1"], TooManyReads)
     assert bench.pool.begun == ["a0", "a2"]
 
 
@@ -154,7 +154,7 @@ def test_the_look_of_a_caller_who_has_left_is_not_run_and_one_that_runs_is_broke
         left.cancel()
     assert isinstance(bench.answers["a1"], CancelledError)
     look, _ = bench.pool.running["a0"]
-    assert look.is_gone
+    assert look.is_cancelled
     bench.ask("a2", "alice")
     bench.pool.end("a0")
     for name in ("own0", "own1", "a2"):

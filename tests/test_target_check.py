@@ -8,7 +8,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from foreman import errors
-from foreman.jobs.job import MAX_BREAKS
+from foreman.jobs.retry_policy import MAX_UNCOUNTED_TRIES
 from foreman.worker.target_check import ENOUGH, PAUSE
 from test_worker import JSON, LAST, VECTOR, Shop, new, shop  # noqa: F401 - a fixture
 
@@ -51,7 +51,7 @@ async def test_an_answer_for_a_target_that_is_away_is_an_outage(
     shop.target.problem = errors.HTTPError(status, "the page")
     call.begin(status, headers).say(body).end()
     job = await shop.becomes(first, "queued")
-    assert (job.attempt, job.outages) == (0, 0)
+    assert (job.attempt, job.uncounted_tries) == (0, 0)
     assert job.error is not None
     assert job.error.error_class == "unreachable"
     await shop.wait(60, step=5)
@@ -77,14 +77,14 @@ async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_
     """Ollama may have come back in between."""
     shop.start()
     (id_,) = await shop.hand_over(new())
-    for number in range(1, MAX_BREAKS + 1):
+    for number in range(1, MAX_UNCOUNTED_TRIES + 1):
         (await shop.asked(number)).begin(404, TEXT).say(b"404 page not found\n").end()
         job = await shop.becomes(id_, "scheduled")
-        assert (job.attempt, job.outages) == (0, number)
+        assert (job.attempt, job.uncounted_tries) == (0, number)
         assert job.error is not None
         assert "Ollama is there" in job.error.message
         await shop.wait(600, step=60)
-    (await shop.asked(MAX_BREAKS + 1)).begin(404, TEXT).say(b"404 page not found\n").end()
+    (await shop.asked(MAX_UNCOUNTED_TRIES + 1)).begin(404, TEXT).say(b"404 page not found\n").end()
     assert (await shop.becomes(id_, "failed")).error.error_class == "refused"  # type: ignore[union-attr]
 
 
@@ -206,7 +206,7 @@ async def test_another_refusal_than_before_makes_foreman_ask_however_young_the_l
     shop.target.problem = errors.HTTPError(400, "bad gateway upstream")
     call.begin(400, JSON).say(b'{"error":"bad gateway upstream"}').end()
     job = await shop.becomes(second, "queued")
-    assert (job.attempt, job.outages) == (0, 0)
+    assert (job.attempt, job.uncounted_tries) == (0, 0)
     shop.target.problem = None
     await shop.wait(2)
     await shop.inference.inventory.refresh()

@@ -18,15 +18,15 @@ from ulid import ULID
 
 from conftest import LoggedFailures
 from foreman import errors
-from foreman.jobs.job import ERROR, PARTIAL, RESPONSE, STREAM, Job, NewJob
+from foreman.jobs.artifacts import ERROR, PARTIAL, RESPONSE, STREAM
+from foreman.jobs.job import Job, NewJob
 from foreman.protocol.endpoints import Lane
 from foreman.protocol.routes import Route, classify
-from foreman.store.errors import unavailable
+from foreman.store.errors import WrongState, unavailable
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
-from foreman.store.sqlite.statements.execution import PIECES
-from foreman.store.sqlite.statements.transaction import WrongState
-from foreman.store.sqlite.store import Store
+from foreman.store.sqlite.statements.execution import OUTPUT
+from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.worker.attempt import Attempt, Bounds
 from foreman.worker.due_jobs import DueJobs
 from foreman.worker.target_check import TargetCheck
@@ -50,9 +50,9 @@ VECTOR = b'{"embeddings":[[1]]}'
 HELLO = [{"role": "user", "content": "hi"}]
 
 
-async def kept(store: Store, id_: str) -> list[bytes]:
+async def kept(store: SQLiteJobStore, id_: str) -> list[bytes]:
     """The lines that the store has of the first try of a job."""
-    rows: list[tuple[bytes]] = await store.database.read(lambda cursor: cursor.execute(PIECES, (id_, 1)).fetchall())
+    rows: list[tuple[bytes]] = await store.database.read(lambda cursor: cursor.execute(OUTPUT, (id_, 1)).fetchall())
     return [data for (data,) in rows]
 
 
@@ -88,7 +88,7 @@ class Shop:
         self.database = Database(reactor, path, str(ULID()), self.wall, Notifications())
         self.database.open()
         self.database.start()
-        self.store = Store(self.database, ULID, 1000)
+        self.store = SQLiteJobStore(self.database, ULID, 1000)
         self.due_jobs = DueJobs(self.clock, self.store)
         patience, most = settings.pop("patience", 1800.0), settings.pop("max_artifact", 1_000_000)
         bounds = Bounds(most, settings.pop("silence", 86_400.0))
@@ -843,7 +843,7 @@ async def test_a_cancel_that_only_the_store_was_told_of_breaks_it_off_too(shop: 
     shop.start()
     (id_,) = await shop.hand_over(new())
     call = (await shop.asked()).begin().say(LINE)
-    shop.store.notifications.ring(frozenset({id_}))
+    shop.store.notifications.announce(frozenset({id_}))
     await shop.turn()
     assert not call.aborted
     await shop.store.cancel(id_)
@@ -922,15 +922,15 @@ async def test_stopping_while_a_job_waits_for_its_turn_leaves_it_queued(shop: Sh
 
 @pytest_twisted.ensureDeferred
 async def test_stopping_while_a_job_is_being_taken_gives_it_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = Store.claim
+    claim = SQLiteJobStore.claim
 
-    async def claimed_late(store: Store, *arguments: Any) -> Any:
+    async def claimed_late(store: SQLiteJobStore, *arguments: Any) -> Any:
         found = await claim(store, *arguments)
         shop.worker.close()
         shop.inference.close()
         return found
 
-    monkeypatch.setattr(Store, "claim", claimed_late)
+    monkeypatch.setattr(SQLiteJobStore, "claim", claimed_late)
     shop.start()
     (id_,) = await shop.hand_over(new())
     await shop.until(lambda: shop.worker.when_idle().called)
@@ -1114,13 +1114,13 @@ async def test_a_running_job_that_was_taken_away_is_broken_off_at_the_next_keepi
 @pytest_twisted.ensureDeferred
 async def test_an_idle_worker_looks_only_when_it_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    first = Store.first
+    first = SQLiteJobStore.peek
 
-    async def counted(store: Store, *arguments: Any) -> Any:
+    async def counted(store: SQLiteJobStore, *arguments: Any) -> Any:
         looks.append(arguments)
         return await first(store, *arguments)
 
-    monkeypatch.setattr(Store, "first", counted)
+    monkeypatch.setattr(SQLiteJobStore, "peek", counted)
     shop.worker.start()
     await shop.wait(600, step=60)
     assert len(looks) == 2
@@ -1137,7 +1137,7 @@ async def test_a_head_that_cannot_be_claimed_is_no_reason_to_spin(shop: Shop, mo
         claims.append(1)
 
     await shop.hand_over(new())
-    monkeypatch.setattr(Store, "claim", none)
+    monkeypatch.setattr(SQLiteJobStore, "claim", none)
     shop.worker.start()
     await shop.turn()
     await shop.wait(10)
@@ -1164,15 +1164,15 @@ async def test_looking_that_fails_is_tried_again(
 async def test_a_job_queued_while_the_worker_looks_is_not_overlooked(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    oldest = Store.oldest
+    oldest = SQLiteJobStore.oldest_run_at
 
-    async def late(store: Store, *arguments: Any) -> Any:
+    async def late(store: SQLiteJobStore, *arguments: Any) -> Any:
         found = await oldest(store, *arguments)
         if arguments == ("gate",) and found is None and not shop.target.calls:
             await shop.hand_over(new())
         return found
 
-    monkeypatch.setattr(Store, "oldest", late)
+    monkeypatch.setattr(SQLiteJobStore, "oldest_run_at", late)
     shop.worker.start()
     await shop.asked()
 

@@ -19,9 +19,10 @@ from foreman.jobs.job import State
 from foreman.proxy.inference import Inference
 from foreman.proxy.relay import Limits
 from foreman.scheduling.gate import Gate
+from foreman.store.job_store import JobStore
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
-from foreman.store.sqlite.store import Store
+from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.system.banner import Banner
 from foreman.system.listening import port_for, refuse_strangers
 from foreman.target.client import TargetClient
@@ -87,10 +88,8 @@ class Foreman(Service):
             ByteBudget(config.buffer_total),
         )
         assert config.db_path is not None  # ``config.load`` finds one where none was named
-        self._database = Database(
-            reactor, config.db_path, str(new_id()), wall_clock, Notifications(), config.disk_reserve
-        )
-        self.store = Store(self._database, new_id, config.max_jobs)
+        database = Database(reactor, config.db_path, str(new_id()), wall_clock, Notifications(), config.disk_reserve)
+        self.store: JobStore = SQLiteJobStore(database, new_id, config.max_jobs)
         self.worker = Worker(
             reactor,
             self.store,
@@ -145,7 +144,7 @@ class Foreman(Service):
 
         :raises StoreRefused: when it is not to be used.
         """
-        self._database.open()
+        self.store.open()
 
     def privilegedStartService(self) -> None:
         """Listen; a port that is taken ends the start.
@@ -159,7 +158,7 @@ class Foreman(Service):
     def startService(self) -> None:
         """Ask the target what it has, and open the door."""
         super().startService()
-        self._database.start()
+        self.store.start()
         self.inventory.start()
         self._due_jobs.start()
         self._retention.start()
@@ -232,7 +231,7 @@ class Foreman(Service):
         self._access_log.flush()
         await self._retention.stop()
         await self._due_jobs.stop()
-        await self._database.stop()
+        await self.store.stop()
         self._log.info("stopped")
 
     async def _wait(self, done: Deferred[None], patience: float, *, hurried: float = 0.0) -> bool:

@@ -15,13 +15,13 @@ from twisted.web.resource import Resource
 from ulid import ULID
 
 from foreman.auth.tokens import Holder, Tokens, digest
-from foreman.jobs.job import AttemptError, Job, JobError, Transition, after
+from foreman.jobs.artifacts import Artifact
+from foreman.jobs.job import Claim, Job, JobError
+from foreman.jobs.retry_policy import AttemptError, Transition, next_transition
 from foreman.protocol import model_names
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
-from foreman.store.sqlite.statements.execution import Claim
-from foreman.store.sqlite.statements.transaction import Artifact
-from foreman.store.sqlite.store import Store
+from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.target.models import Availability
 from foreman.util.cooperator import cooperator
 from foreman.web.jobs.routes import JobsApi
@@ -99,7 +99,7 @@ class PlayedModels:
 class JobBench:
     """What a test works with. ``now`` is the wall clock, in seconds."""
 
-    store: Store
+    store: SQLiteJobStore
     worker: PlayedWorker
     models: PlayedModels
     api: JobsApi
@@ -131,7 +131,7 @@ class JobBench:
         assert claim is not None
         assert claim.job.id == id_
         output = self.worker.outputs[id_] = LiveOutput(claim.job.fence)
-        self.store.notifications.ring(frozenset((id_,)), False)
+        self.store.notifications.announce(frozenset((id_,)), False)
         return claim, output
 
     async def succeed(self, claim: Claim, output: LiveOutput) -> None:
@@ -144,7 +144,7 @@ class JobBench:
     async def fail(self, claim: Claim, output: LiveOutput, mishap: AttemptError, *, partial: bool = True) -> Job:
         """The try failed."""
         left = [Artifact("partial", "application/x-ndjson", b"".join(output.lines))] if partial else []
-        job = await self.store.end(claim, lambda job, now: after(job, mishap, now, 0), left)
+        job = await self.store.end_attempt(claim, lambda job, now: next_transition(job, mishap, now, 0), left)
         self._over(claim, output)
         return job
 
@@ -152,7 +152,7 @@ class JobBench:
         """The try failed, and the job is queued at once."""
         error = JobError("truncated", "it broke off", 1)
         left = Artifact("partial", "application/x-ndjson", b"".join(output.lines))
-        await self.store.end(claim, lambda _job, _now: Transition("queued", None, True, 0, error), [left])
+        await self.store.end_attempt(claim, lambda _job, _now: Transition("queued", None, True, 0, error), [left])
         self._over(claim, output)
 
     def _over(self, claim: Claim, output: LiveOutput) -> None:
@@ -167,7 +167,7 @@ async def jobbench(
     """A store in ``folder``, and a door before it; ``is_open``: no token is required."""
     wall_clock = reactor.seconds
     database = Database(reactor, folder / "jobs.db", str(ULID()), wall_clock, Notifications())
-    store = Store(database, ULID, jobs)
+    store = SQLiteJobStore(database, ULID, jobs)
     database.open()
     database.start()
     worker, models = PlayedWorker(), PlayedModels()

@@ -12,7 +12,7 @@ from ulid import ULID
 
 from foreman.config.settings import Config, load
 from foreman.service import Foreman
-from foreman.store.sqlite.store import Store
+from foreman.store.job_store import JobStore
 
 reactor: Any = installed_reactor
 
@@ -28,10 +28,10 @@ def port_of(listening: Any) -> int:
     return int(listening.getHost().port)
 
 
-async def bytes_of(store: Store, id_: str, name: str) -> bytes | None:
+async def bytes_of(store: JobStore, id_: str, name: str) -> bytes | None:
     """All bytes of an artifact; None where there is none."""
-    found = await store.artifact(id_, name)
-    return None if found is None else await store.piece(found, 0, found.info.bytes, "")
+    found = await store.get_artifact(id_, name)
+    return None if found is None else await store.read_artifact(found, 0, found.info.bytes, "")
 
 
 @define

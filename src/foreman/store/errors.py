@@ -1,83 +1,88 @@
-"""What can be wrong with the store, named by what happened."""
+"""The errors of the job store, each named by what happened, and the conditions that the store can be in."""
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Literal
 
 from foreman.errors import ForemanError
 
-#: How the store is; the words of ``/healthz`` and ``/queue``.
+#: The condition of the store, as ``/healthz`` and ``/queue`` show it.
 Condition = Literal["ok", "full", "unwritable", "broken", "off"]
-
-#: After these nothing that SQLite says can be relied on: a failed fsync may have lost pages that later commits build on.
-_BROKEN = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-#: These come before anything is written: nothing can have been lost.
-_NO_SHARED_MEMORY = frozenset({sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMLOCK})
-_UNWRITABLE = frozenset(
-    {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-)
 
 
 class StoreRefused(ForemanError):
-    """The file is not to be used: somebody else's, a newer foreman's, or damaged. foreman does not start with it."""
+    """The database must not be used: it is another program's, a newer foreman's, or damaged. foreman does not start."""
 
 
 class StoreInUse(StoreRefused):
-    """Another foreman has it."""
+    """Another foreman uses the database."""
 
 
 class StoreUnavailable(ForemanError):
-    """The store cannot be used now; ``condition`` says how it is."""
+    """The store cannot be used now; ``condition`` says why."""
 
     def __init__(self, condition: Condition, detail: str) -> None:
         super().__init__(detail)
         self.condition = condition
 
 
-class TookTooLong(StoreUnavailable):
-    """A look was given up, since it took too long; nothing is wrong with the store."""
+class ReadTimedOut(StoreUnavailable):
+    """A read was aborted because it took too long; the store itself is well."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__("ok", f"this took longer than {seconds:g} s; ask for less, or try again later")
 
 
-class TooManyLooks(StoreUnavailable):
-    """A look was not begun, since many others wait; nothing is wrong with the store."""
+class TooManyReads(StoreUnavailable):
+    """A read was not started because too many others wait; the store itself is well."""
 
     def __init__(self) -> None:
         super().__init__("ok", "too many lists of jobs are being read; try again soon")
 
 
-def is_interrupt(problem: sqlite3.Error) -> bool:
-    """Whether SQLite was told to stop; it says nothing of the store."""
-    return getattr(problem, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+class WrongState(ForemanError):
+    """The job's state does not allow this, or the job does not exist any more."""
 
 
-def named(problem: sqlite3.Error) -> Condition | None:
-    """What an error of SQLite's says of the store; None where it is a mistake in a statement."""
-    code = getattr(problem, "sqlite_errorcode", None)
-    if code is None:
-        return None
-    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the file of shared memory beside the log could not be made larger
-        return "full"
-    if code in _NO_SHARED_MEMORY:
-        return "unwritable"
-    primary = code & 0xFF
-    if primary == sqlite3.SQLITE_FULL:
-        return "full"
-    if primary in _BROKEN:
-        return "broken"
-    return "unwritable" if primary in _UNWRITABLE else None
+class StaleClaim(ForemanError):
+    """The job no longer belongs to this claim: nothing was written."""
 
 
-def unavailable(condition: Condition, problem: object) -> StoreUnavailable:
-    """The failure for those who want something of a store that is in ``condition``."""
+class KeyReused(ForemanError):
+    """The idempotency key was used for another request; ``index`` is the position of the job in the submission."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__("this idempotency key was used for another request")
+        self.index = index
+
+
+class TooManyJobs(ForemanError):
+    """As many jobs wait as are allowed, of all callers together or of this one."""
+
+
+class TooMuchStored(ForemanError):
+    """A caller's jobs and artifacts take up their share of the disk."""
+
+
+class TooManyArtifacts(ForemanError):
+    """A job has as many artifacts as are allowed."""
+
+
+class ArtifactsTooLarge(ForemanError):
+    """The artifacts of a job together would have more bytes than are allowed."""
+
+
+class ArtifactGone(ForemanError):
+    """The artifact was deleted or replaced while it was being read."""
+
+
+def unavailable(condition: Condition, detail: object) -> StoreUnavailable:
+    """The error for callers of a store that is in ``condition``; ``detail``, if not empty, is appended to its text."""
     sentences: dict[Condition, str] = {
-        "full": "the disk of the job store is full; make room, and try again",
+        "full": "the disk of the job store is full; free some space, and try again",
         "unwritable": "the job store cannot be written now",
-        "broken": "the job store has failed and is closed until foreman is started again",
+        "broken": "the job store has failed and is closed until foreman is restarted",
         "off": "there is no job store",
         "ok": "",
     }
-    return StoreUnavailable(condition, f"{sentences[condition]} ({problem})" if problem else sentences[condition])
+    return StoreUnavailable(condition, f"{sentences[condition]} ({detail})" if detail else sentences[condition])

@@ -20,7 +20,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IBodyProducer
 
 from foreman import errors
-from foreman.config.settings import TargetAddress
+from foreman.config.target_address import TargetAddress
 from foreman.protocol.error_text import error_text
 from foreman.protocol.framing import LineFramer
 from foreman.protocol.headers import RawHeaders, to_target

@@ -23,7 +23,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
-from foreman.config.settings import TargetAddress
+from foreman.config.target_address import TargetAddress
 from foreman.util.deadline import within
 
 #: A silent connection is probed after a minute, and given up after eight probes in two more: as patient as Go's clients.

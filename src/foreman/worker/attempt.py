@@ -12,7 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman import errors
-from foreman.jobs.job import AttemptError, Job
+from foreman.jobs.artifacts import Artifact
+from foreman.jobs.job import Claim, Job
+from foreman.jobs.retry_policy import AttemptError
 from foreman.protocol import routes
 from foreman.protocol.body_values import MAX_UNPACKED, unpack_in_slices
 from foreman.protocol.endpoints import FOLLOWABLE
@@ -27,10 +29,8 @@ from foreman.proxy.inference import Inference
 from foreman.proxy.request import ModelMissing, TargetRequest
 from foreman.scheduling.gate import Turn
 from foreman.scheduling.queue_status import QueuePosition
-from foreman.store.errors import StoreUnavailable
-from foreman.store.sqlite.statements.execution import Claim, Stale
-from foreman.store.sqlite.statements.transaction import Artifact
-from foreman.store.sqlite.store import Store
+from foreman.store.errors import StaleClaim, StoreUnavailable
+from foreman.store.job_store import JobStore
 from foreman.util.byte_budget import ByteBudget
 from foreman.util.cooperator import run_in_slices
 from foreman.util.deadline import Deadline
@@ -72,7 +72,7 @@ class Attempt:
     """
 
     _clock: IReactorTime
-    _store: Store
+    _store: JobStore
     claim: Claim
     _bounds: Bounds
     heard: AttemptResponse = field(factory=AttemptResponse, init=False)
@@ -303,7 +303,7 @@ class Attempt:
             return
         data = b"".join(self.heard.pieces[self._kept :])
         self._keepings += 1
-        self._under_way = Deferred.fromCoroutine(self._store.keep(self.claim, self._keepings, data))
+        self._under_way = Deferred.fromCoroutine(self._store.append_output(self.claim, self._keepings, data))
         self._under_way.addCallbacks(self._was_kept, self._not_kept, callbackArgs=(until,))
 
     def _was_kept(self, _: None, until: int) -> None:
@@ -312,7 +312,7 @@ class Attempt:
     def _not_kept(self, failure: Failure) -> None:
         self._under_way = None
         problem = failure.value
-        if isinstance(problem, Stale):
+        if isinstance(problem, StaleClaim):
             self._stop(errors.Draining(str(problem)))
         elif not isinstance(problem, StoreUnavailable):  # the store has said so itself
             self._log.failure("keeping lines of job {job} failed", failure, job=self.claim.job.id)

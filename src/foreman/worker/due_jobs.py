@@ -7,9 +7,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from foreman.jobs.job import LONGEST_PAUSE
+from foreman.jobs.retry_policy import MAX_RETRY_DELAY
 from foreman.store.errors import StoreUnavailable
-from foreman.store.sqlite.store import Store
+from foreman.store.job_store import JobStore
 
 #: How often it is looked at least, in seconds: the wall clock, by which jobs are due, may have been set.
 AT_LEAST = 30.0
@@ -22,7 +22,7 @@ class DueJobs:
     """Wakes for the next job that is due or expires, and now and then in any case."""
 
     _clock: IReactorTime
-    _store: Store
+    _store: JobStore
     _timer: IDelayedCall | None = field(default=None, init=False)
     _sweeping: Deferred[None] | None = field(default=None, init=False)
     _offset: float = field(default=0.0, init=False)
@@ -80,7 +80,7 @@ class DueJobs:
         if back > SET_BACK:
             # What was to be tried again after the last look is now at least so far away.
             since = self._clock.seconds() - self._looked_at
-            await self._store.hasten(min(LONGEST_PAUSE, max(0.0, back - since - 1.0)))
+            await self._store.cap_retry_delays(min(MAX_RETRY_DELAY, max(0.0, back - since - 1.0)))
         self._offset = offset
 
     def _due(self, moment: int) -> None:

@@ -9,7 +9,9 @@ from attrs import define, field
 from msgspec import Raw
 
 from foreman import errors
-from foreman.jobs.job import ERROR, LINES, PARTIAL, RESPONSE, STREAM, AttemptError, ErrorClass, Usage
+from foreman.jobs.artifacts import ERROR, NDJSON, PARTIAL, RESPONSE, STREAM, Artifact
+from foreman.jobs.job import ErrorClass, Usage
+from foreman.jobs.retry_policy import AttemptError
 from foreman.protocol import go_json
 from foreman.protocol.aggregate import aggregate
 from foreman.protocol.answer_origin import MAX_EXAMINED, Origin, origin, says_model_missing
@@ -17,7 +19,6 @@ from foreman.protocol.body_values import MAX_DECODE_COST, is_quickly_decoded
 from foreman.protocol.error_text import MAX_BYTES, error_text
 from foreman.protocol.framing import BodyFraming
 from foreman.protocol.usage import MEMBERS, AnswerEnd, answer_end
-from foreman.store.sqlite.statements.transaction import Artifact
 from foreman.util.slices import Slices
 
 #: Failures that came before the target had taken the request.
@@ -156,7 +157,7 @@ def _artifacts(heard: AttemptResponse, body: bytes) -> Slices[list[Artifact]]:
         return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
     return [
         Artifact(RESPONSE, "application/json; charset=utf-8", (yield from aggregate(heard.lines()))),
-        Artifact(STREAM, heard.content_type or LINES, body),
+        Artifact(STREAM, heard.content_type or NDJSON, body),
     ]
 
 

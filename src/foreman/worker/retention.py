@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from foreman.jobs.job import State
 from foreman.store.errors import StoreUnavailable
-from foreman.store.sqlite.store import Store
+from foreman.store.job_store import JobStore
 
 #: How often it is looked whether something is old enough, in seconds.
 EVERY = 60.0
@@ -40,7 +40,7 @@ class ClockWatch:
     """
 
     _clock: IReactorTime
-    _store: Store
+    _store: JobStore
     _offset: float | None = field(default=None, init=False)
     _calm_since: float = field(default=0.0, init=False)
     _noted_at: float = field(default=float("-inf"), init=False)
@@ -66,7 +66,7 @@ class ClockWatch:
         self._offset = offset
         calm = now - self._calm_since
         if now - self._noted_at >= NOTE_EVERY:
-            await self._store.note_clock(round(wall * 1000), round(calm))
+            await self._store.save_clock(round(wall * 1000), round(calm))
             self._noted_at = now
         return calm
 
@@ -77,11 +77,11 @@ class ClockWatch:
         """
         wall, now = self._store.now() / 1000, self._clock.seconds()
         if self._offset is not None and abs(wall - now - self._offset) <= STEP:
-            await self._store.note_clock(round(wall * 1000), round(now - self._calm_since))
+            await self._store.save_clock(round(wall * 1000), round(now - self._calm_since))
 
     async def _calm_before(self, wall: float) -> float:
         """How long it had gone evenly when foreman stopped, if it has not been away for longer than AWAY."""
-        noted = await self._store.noted_clock()
+        noted = await self._store.load_clock()
         if noted is None:
             return 0.0
         away = wall - noted[0] / 1000
@@ -97,7 +97,7 @@ class Retention:
     """
 
     _clock: IReactorTime
-    _store: Store
+    _store: JobStore
     _keep: Mapping[State, float]
     _patience: float = CALM
     _watch: ClockWatch = field(init=False)
@@ -141,20 +141,20 @@ class Retention:
             while count := await self._store.prune(state, before):
                 forgotten += count
                 await deferLater(self._clock, BREATH)
-        await self._store.empty_log()  # on a full disk this makes the room that the next needs
+        await self._store.purge_deleted()  # on a full disk this makes the room that the next needs
         try:
-            while await self._store.shrink():
+            while await self._store.reclaim_space():
                 await deferLater(self._clock, BREATH)
         except StoreUnavailable:  # the disk is full, and the log may have what is left of a change that did not fit
-            await self._store.empty_log()
+            await self._store.purge_deleted()
             raise
-        await self._store.empty_log()
+        await self._store.purge_deleted()
         if forgotten:
             self._log.info("{count} jobs that ended long ago are forgotten", count=forgotten)
 
     async def _drop_copies(self, before: int) -> None:
         try:
-            for path in await self._store.drop_copies(before):
+            for path in await self._store.delete_upgrade_copies(before):
                 self._log.info("{path}, the jobs as an older foreman left them, is deleted", path=path)
         except OSError as problem:  # whatever else there is to do is done
             self._log.warn("an old copy of the jobs cannot be deleted: {problem}", problem=problem)

@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from foreman import errors
-from foreman.jobs.job import MAX_BREAKS, AttemptError, JobLane
+from foreman.jobs.job import JobLane
+from foreman.jobs.retry_policy import MAX_UNCOUNTED_TRIES, AttemptError
 from foreman.protocol.answer_origin import GATEWAY_STATUSES, MAX_EXAMINED
 from foreman.target.inventory import FRESH, Inventory
 from foreman.worker.attempt import Attempt
@@ -86,7 +87,7 @@ class TargetCheck:
         elif origin == "foreign":
             self._count(lane, heard.status)
             spared = outcome.error_class in _HARMLESS or heard.status in GATEWAY_STATUSES
-            if attempt.claim.job.outages < MAX_BREAKS and not spared:
+            if attempt.claim.job.uncounted_tries < MAX_UNCOUNTED_TRIES and not spared:
                 text = f"not Ollama's own answer, although Ollama is there: {told}"
                 attempt.overrule(AttemptError("unreachable", text, reached=True))
 

@@ -14,15 +14,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from foreman import errors
-from foreman.jobs.job import AttemptError, Job, JobLane, Transition, after
+from foreman.jobs.job import Claim, Job, JobLane
+from foreman.jobs.retry_policy import AttemptError, Transition, next_transition
 from foreman.protocol import model_names
 from foreman.proxy.inference import Inference
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
-from foreman.store.errors import StoreUnavailable
-from foreman.store.sqlite.statements.execution import Claim, Stale
-from foreman.store.sqlite.statements.transaction import WrongState
-from foreman.store.sqlite.store import Store
+from foreman.store.errors import StaleClaim, StoreUnavailable, WrongState
+from foreman.store.job_store import JobStore
 from foreman.target.models import Availability
 from foreman.util.tracked_set import TrackedSet
 from foreman.worker.attempt import Attempt, Bounds
@@ -50,7 +49,7 @@ class Worker:
     """
 
     _clock: IReactorTime
-    _store: Store
+    _store: JobStore
     _inference: Inference
     _random: Callable[[], float]
     _patience: float
@@ -143,15 +142,15 @@ class Worker:
             return left
         # What is not known yet is asked first too, so that the model that is loaded already goes first.
         if inventory.degraded is not None or inventory.tags is None:
-            if await self._store.oldest(lane) is None:
+            if await self._store.oldest_run_at(lane) is None:
                 return None
             if not await inventory.refresh():
                 return RECHECK
-        head = await self._store.first(lane, self._bonuses(lane), self._installed())
+        head = await self._store.peek(lane, self._bonuses(lane), self._installed())
         if self._closed:
             return 0.0
         if head is None:
-            if await self._store.oldest(lane) is not None:
+            if await self._store.oldest_run_at(lane) is not None:
                 return RECHECK
             inventory.hold(lane, None)  # nobody is held any more
             return None
@@ -228,7 +227,7 @@ class Worker:
         attempt = Attempt(self._clock, self._store, claim, self._bounds)
         self._running[job.id] = attempt
         # Whoever follows the job was told of the claim before there was anything to follow.
-        self._store.notifications.ring(frozenset((job.id,)))
+        self._store.notifications.announce(frozenset((job.id,)))
         try:
             if self._closed:
                 attempt.stop(errors.Draining("foreman is stopping"))
@@ -253,7 +252,7 @@ class Worker:
         while True:
             try:
                 await self._write_down(attempt)
-            except (Stale, WrongState) as problem:
+            except (StaleClaim, WrongState) as problem:
                 self._log.warn("{problem}; its answer is dropped", problem=problem)
             except StoreUnavailable as problem:
                 if self._closed or problem.condition == "broken":
@@ -283,7 +282,7 @@ class Worker:
             decide = partial(_after, mishap=outcome, jitter=self._random())
             if outcome.error_class == "unreachable" and not outcome.reached:
                 self._missed_until = self._clock.seconds() + MISSED_PAUSE
-            ended = await self._store.end(attempt.claim, decide, attempt.remains(outcome))
+            ended = await self._store.end_attempt(attempt.claim, decide, attempt.remains(outcome))
             self._log.info(
                 # What the target says of a request may repeat it; the job has it, the log has not.
                 "job {job} is {state} ({error}): {told}",
@@ -294,7 +293,9 @@ class Worker:
             )
         elif isinstance(outcome, errors.Cancelled):
             await self._store.cancel(job.id)  # it may have been cancelled as a request, in the line
-            await self._store.end(attempt.claim, lambda now_job, _now: _cancelled(now_job), until_then(attempt.heard))
+            await self._store.end_attempt(
+                attempt.claim, lambda now_job, _now: _cancelled(now_job), until_then(attempt.heard)
+            )
             self._log.info("job {job} is cancelled: {told}", job=job.id, told=told)
         else:
             await self._store.release(attempt.claim)
@@ -302,8 +303,8 @@ class Worker:
 
 
 def _after(job: Job, now: int, *, mishap: AttemptError, jitter: float) -> Transition:
-    return after(job, mishap, now, jitter)
+    return next_transition(job, mishap, now, jitter)
 
 
 def _cancelled(job: Job) -> Transition:
-    return Transition("cancelled", None, burned=False, outages=job.outages, error=job.error)
+    return Transition("cancelled", None, counts=False, uncounted_tries=job.uncounted_tries, error=job.error)

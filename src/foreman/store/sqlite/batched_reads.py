@@ -1,4 +1,4 @@
-"""Many who ask at once share one look into the database, as many who write share one commit."""
+"""Reads of single ids that come while a read is under way share the next one, as writes share a commit."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
-#: How many share a look at the most, so that the first need not wait for long.
-MOST = 256
+#: How many requests share one read, so that the first of them need not wait for long.
+MAX_BATCH = 256
 
 
 @define(eq=False)
 class BatchedReads(Generic[T]):
-    """While a look is under way, whoever comes waits for the next, which begins after all that it is for have asked.
+    """While a read is under way, new requests wait for the next one, which begins after all of them have come.
 
-    :ivar look: what there is of so many ids, in their order.
+    :ivar read: given ids, returns the value of each, in the same order.
     """
 
-    _look: Callable[[Sequence[str]], Deferred[list[T]]]
+    _read: Callable[[Sequence[str]], Deferred[list[T]]]
     _waiting: list[tuple[str, Deferred[T]]] = field(factory=list, init=False)
-    _is_looking: bool = field(default=False, init=False)
+    _is_reading: bool = field(default=False, init=False)
 
     def get(self, id_: str) -> Deferred[T]:
-        """What there is of ``id_`` now or a little later. Cancelling it leaves the look to the others."""
-        found: Deferred[T] = Deferred(lambda _: None)
-        self._waiting.append((id_, found))
-        if not self._is_looking:
+        """The value of ``id_``, read now or soon. Cancelling it does not cancel the read, which others share."""
+        request: Deferred[T] = Deferred(lambda _: None)
+        self._waiting.append((id_, request))
+        if not self._is_reading:
             self._begin()
-        return found
+        return request
 
     def _begin(self) -> None:
-        waiting = [one for one in self._waiting if not one[1].called]  # the others have left
-        wanted, self._waiting = waiting[:MOST], waiting[MOST:]
-        if not wanted:
+        waiting = [(id_, request) for id_, request in self._waiting if not request.called]  # without the cancelled
+        batch, self._waiting = waiting[:MAX_BATCH], waiting[MAX_BATCH:]
+        if not batch:
             return
-        self._is_looking = True
-        ids = list(dict.fromkeys(id_ for id_, _ in wanted))
-        self._look(ids).addBoth(self._tell, ids, wanted)
+        self._is_reading = True
+        ids = list(dict.fromkeys(id_ for id_, _ in batch))
+        self._read(ids).addBoth(self._answer, ids, batch)
 
-    def _tell(
+    def _answer(
         self,
-        outcome: list[T] | Failure,
+        result: list[T] | Failure,
         ids: Sequence[str],
-        wanted: Sequence[tuple[str, Deferred[T]]],
+        batch: Sequence[tuple[str, Deferred[T]]],
     ) -> None:
-        self._is_looking = False
-        if self._waiting:  # before anybody is told: who asks on hearing it comes after them
+        self._is_reading = False
+        if self._waiting:  # first of all, so that a request made by a callback below comes after these
             self._begin()
-        jobs = {} if isinstance(outcome, Failure) else dict(zip(ids, outcome, strict=True))
-        for id_, found in wanted:
-            if found.called:  # whoever asked has left
+        values = {} if isinstance(result, Failure) else dict(zip(ids, result, strict=True))
+        for id_, request in batch:
+            if request.called:  # it was cancelled
                 continue
-            if isinstance(outcome, Failure):
-                found.errback(outcome)
+            if isinstance(result, Failure):
+                request.errback(result)
             else:
-                found.callback(jobs[id_])
+                request.callback(values[id_])

@@ -1,4 +1,4 @@
-"""The right to use a database: one foreman has it, under whatever name the file is opened."""
+"""Locks that keep two foremen from using one database, whatever name each opens the file by."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from attrs import define, field
 
 from foreman.store.errors import StoreInUse, StoreUnavailable
 
-#: The byte that is locked of the database itself: far behind what SQLite locks or writes (its files end at 2**48).
+#: The byte of the database file that is locked: far beyond all that SQLite locks or writes (its files end at 2**48).
 _BYTE = 2**62
-#: Locks of an open file (fcntl(2)), which a fork inherits and no other close gives up; elsewhere than on Linux, None.
+#: Open file description locks (fcntl(2)), which a fork inherits and no other close releases; None except on Linux.
 _OPEN_FILE_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
 _TAKEN = {errno.EACCES, errno.EAGAIN}
 
 
 @define(eq=False)
 class Lock:
-    """The right to use a database, until the process ends or ``release``.
+    """The locks of one database, held until ``release`` or the end of the process.
 
-    Nothing of SQLite's may be open in this process when it is released: to close a file gives up SQLite's locks of it.
+    No SQLite connection may be open in this process at ``release``: closing a file releases SQLite's own locks of it.
     """
 
     _name: int
     _file: int | None = field(default=None, init=False)
 
     def take_file(self, path: Path) -> None:
-        """Lock the file itself too, which is there: it may have another name, where another lock file stands.
+        """Lock the file itself, which must exist, too: by another name of it another lock file is used.
 
         :raises StoreInUse: when a foreman uses it by another name; this lock stays as it is.
         """
@@ -39,13 +39,13 @@ class Lock:
             return
         try:
             if self._file is not None and not os.path.samestat(os.fstat(self._file), path.stat()):
-                os.close(self._file)  # another file has the name now
+                os.close(self._file)  # the name is another file's now
                 self._file = None
-            # Once opened it stays so until ``release``, also where it cannot be locked.
+            # Once open it stays open until ``release``, even where it cannot be locked.
             if self._file is None:
                 self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
-            return  # SQLite will say what is wrong with it
+            return  # SQLite will report what is wrong with it
         try:
             lock_byte(self._file)
         except OSError as problem:
@@ -54,28 +54,28 @@ class Lock:
                     f"another foreman uses the jobs in {path} by another name of this file; stop it, or give this one a "
                     "file of its own with FOREMAN_DB_PATH"
                 ) from None
-            # Else it is a file system that has no such locks; the one by name is there.
+            # Otherwise the file system has no such locks; the lock file has to do.
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the locks."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
         os.close(self._name)
 
 
-def real(path: Path) -> Path:
-    """The file that ``path`` means: where it is a symbolic link, SQLite keeps its log beside what that points to."""
+def real_path(path: Path) -> Path:
+    """``path`` with symbolic links resolved: SQLite keeps its log beside the file that a link points to."""
     return Path(os.path.realpath(path))
 
 
-def check_names(path: Path) -> None:
-    """See that the database at ``path`` has no other name; it need not be there.
+def check_single_name(path: Path) -> None:
+    """Check that the database at ``path`` has no other name; it need not exist.
 
-    SQLite keeps its log of changes beside the name by which a file was opened. By another name a crash would leave the log
-    out of sight: jobs would be missing, and what is then written damages the file.
+    SQLite keeps its write-ahead log beside the name by which the file was opened. Opened by another name after a crash, it
+    would not find the log: jobs would be missing, and the next writes would damage the file.
 
-    :param path: as ``real`` gives it.
+    :param path: as from ``real_path``.
     :raises StoreUnavailable: when it has several hard links, or is mounted by itself.
     """
     try:
@@ -97,22 +97,22 @@ def check_names(path: Path) -> None:
 
 
 def _is_mounted(file: Path) -> bool:
-    """Whether a file is itself a place where something is mounted, as far as the system tells."""
+    """Whether a file is itself a mount point, as far as the system tells."""
     try:
         mounts = Path("/proc/self/mountinfo").read_bytes()
     except OSError:
         return False
     name = os.fsencode(file)
-    for character in b"\\ \t\n":  # as proc(5) writes them
+    for character in b"\\ \t\n":  # the escapes of proc(5)
         name = name.replace(bytes((character,)), b"\\%03o" % character)
     return any(line.split(b" ", 5)[4:5] == [name] for line in mounts.split(b"\n"))
 
 
 def take_lock(path: Path, *, only_name: bool = False) -> Lock:
-    """Keep other foremen away from the database at ``path``, which need not be there yet.
+    """Lock the database at ``path``, which need not exist yet, against other foremen.
 
-    :param only_name: do not open the file itself; ``Lock.take_file`` does it later.
-    :raises StoreInUse: when one has it.
+    :param only_name: do not open the file itself; ``Lock.take_file`` does that later.
+    :raises StoreInUse: when another foreman holds the lock.
     """
     file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -133,9 +133,9 @@ def take_lock(path: Path, *, only_name: bool = False) -> Lock:
 
 
 def lock_byte(file: int) -> None:
-    """Lock the byte of an open database that stands for the whole, without waiting.
+    """Lock the byte of an open database that stands for the whole file, without waiting.
 
-    :raises OSError: when somebody else has it, or the file system has no such locks.
+    :raises OSError: when it is locked already, or the file system has no such locks.
     """
     assert _OPEN_FILE_LOCK is not None
     # struct flock of Linux: type, whence, start, length, process (0 for these locks), and its padding.

@@ -1,6 +1,6 @@
-"""Open the database before anything is served: the lock, the look at the file, migrations, and the rescue.
+"""Open the database before anything is served: lock it, check the file, migrate its schema, rescue running jobs.
 
-All of this blocks, and happens before the reactor runs and before twistd forks: no connection is left open, only the lock.
+All of this blocks, and happens before the reactor runs and before twistd forks: no connection stays open, only the lock.
 """
 
 from __future__ import annotations
@@ -17,33 +17,29 @@ from attrs import frozen
 
 from foreman.errors import one_line
 from foreman.protocol.model_names import canonical
-from foreman.store.errors import StoreRefused, StoreUnavailable, named, unavailable
-from foreman.store.sqlite.locking import Lock, check_names, real, take_lock
+from foreman.store.errors import StoreRefused, StoreUnavailable, unavailable
+from foreman.store.sqlite.error_codes import condition_of
+from foreman.store.sqlite.locking import Lock, check_single_name, real_path, take_lock
 from foreman.store.sqlite.statements.execution import rescue
 from foreman.store.sqlite.statements.rows import group_key_of
 from foreman.store.sqlite.statements.transaction import Transaction
 
 #: "FMAN", in the file's header.
 APPLICATION_ID = 0x464D414E
-#: Tables that are STRICT came with it.
+#: The first version with STRICT tables.
 OLDEST_SQLITE = (3, 37, 0)
-#: A file up to this size is looked through before it is served, a larger one beside that; bytes.
-CHECKED_FIRST = 64 * 1024 * 1024
-#: How long another process may hold the file, in milliseconds: a backup, or a person's sqlite3.
-PATIENCE_MS = 5000
-#: How long readers are waited for before the log of changes is cut, in milliseconds.
-LOG_PATIENCE_MS = 200
-#: So many unused pages, and a quarter of all, are kept for what comes next; and how many are given back at once.
-LEAST_FREE_PAGES = 4096
-FREED_AT_ONCE = 500
+#: A file up to this size, in bytes, is checked before it is served; a larger one while it is served.
+MAX_CHECKED_FIRST = 64 * 1024 * 1024
+#: How long to wait for another process that holds the file, such as a backup or sqlite3, in milliseconds.
+BUSY_TIMEOUT_MS = 5000
 
 
 @frozen
-class Opened:
-    """A database that is ready.
+class ReadyDatabase:
+    """A database that is ready to be served.
 
-    :ivar rescued: how many jobs were running when foreman died; :ivar checked: whether the whole file was looked through;
-    :ivar copy: of the file as it was before its schema was changed, None where that was not needed.
+    :ivar rescued: how many jobs were running when foreman died; :ivar checked: whether the whole file was checked;
+    :ivar copy: of the file before an upgrade of its schema, None where there was none.
     """
 
     lock: Lock
@@ -52,22 +48,22 @@ class Opened:
     copy: Path | None
 
 
-def open_database(path: Path, boot: str, now: int, lock: Lock | None = None) -> Opened:
-    """Make the database at ``path`` ready for ``boot``, a ULID of this start.
+def open_database(path: Path, instance: str, now: int, lock: Lock | None = None) -> ReadyDatabase:
+    """Make the database at ``path`` ready for ``instance``, a ULID of this start of foreman.
 
-    :param now: milliseconds since the epoch; :param lock: of ``take_lock``, which stays taken whatever happens.
-    :raises StoreRefused: when it is in use, of a newer foreman, not foreman's, or damaged; StoreUnavailable: when not writable.
+    :param now: milliseconds since the epoch; :param lock: from ``take_lock``; it stays locked whatever happens.
+    :raises StoreRefused: when it is in use, a newer foreman's, not foreman's, or damaged; StoreUnavailable: when not writable.
     """
     check_library()
-    with naming(path):
-        path = real(path)
+    with naming_errors(path):
+        path = real_path(path)
         make_folder(path.parent)
         taken = take_lock(path) if lock is None else lock
         try:
             _make_file(path)
             taken.take_file(path)
-            check_names(path)
-            return _open(path, taken, boot, now)
+            check_single_name(path)
+            return _open(path, taken, instance, now)
         except BaseException:
             if lock is None:
                 taken.release()
@@ -75,28 +71,28 @@ def open_database(path: Path, boot: str, now: int, lock: Lock | None = None) -> 
 
 
 def examine(path: Path) -> None:
-    """Whether a foreman could use the database at ``path``, which is there; nothing in it is changed.
+    """Check that a foreman could use the database at ``path``, which must exist; nothing in it is changed.
 
     :raises StoreRefused, StoreUnavailable: as ``open_database`` would.
     """
     check_library()
-    with naming(path):
-        path = real(path)
+    with naming_errors(path):
+        path = real_path(path)
         lock = take_lock(path)
         try:
-            check_names(path)
+            check_single_name(path)
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
                 _version(connection, path)
-                if path.stat().st_size <= CHECKED_FIRST:
+                if path.stat().st_size <= MAX_CHECKED_FIRST:
                     check(connection, path)
         finally:
             lock.release()
 
 
 def check_library() -> None:
-    """Whether this Python's SQLite can keep jobs.
+    """Check that this Python's SQLite is new enough.
 
-    :raises StoreUnavailable: when it is too old, which nothing but another one changes.
+    :raises StoreUnavailable: when it is too old.
     """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         oldest = ".".join(map(str, OLDEST_SQLITE))
@@ -105,93 +101,59 @@ def check_library() -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """The folder of the database, for its owner alone."""
+    """Create the folder of the database, accessible to its owner alone."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def configure(connection: sqlite3.Connection) -> None:
-    """What every connection that writes needs; each answer is read, since SQLite may refuse without a word.
+    """Configure a connection that writes; each result is checked, since SQLite may ignore a PRAGMA silently.
 
-    :raises StoreUnavailable: when the file cannot be what it must be.
+    :raises StoreUnavailable: when a setting does not take effect.
     """
-    connection.text_factory = readable
-    for pragma, wanted in (
+    connection.text_factory = decode_text
+    for pragma, expected in (
         ("journal_mode = WAL", "wal"),
         ("synchronous = FULL", None),
         ("foreign_keys = ON", None),
-        (f"busy_timeout = {PATIENCE_MS}", PATIENCE_MS),
-        ("wal_autocheckpoint = 0", 0),  # it would swallow a failed fsync; the writer's own does not
+        (f"busy_timeout = {BUSY_TIMEOUT_MS}", BUSY_TIMEOUT_MS),
+        ("wal_autocheckpoint = 0", 0),  # it would ignore a failed fsync; the writer's checkpoints do not
         ("journal_size_limit = 67108864", 67108864),
         ("cache_size = -65536", None),
         ("temp_store = MEMORY", None),
-        ("mmap_size = 0", None),  # an I/O error on a mapping is a signal, not an exception
-        ("secure_delete = ON", 1),  # deleted is gone, also from pages that are free (ADR-0023)
+        ("mmap_size = 0", None),  # an I/O error in a mapping raises a signal, not an exception
+        ("secure_delete = ON", 1),  # deleted data is overwritten, also in free pages (ADR-0023)
         ("trusted_schema = OFF", None),
     ):
         row = connection.execute(f"PRAGMA {pragma}").fetchone()
-        if wanted is not None and (row is None or row[0] != wanted):
-            raise unavailable("unwritable", f"PRAGMA {pragma} was answered {row}")
+        if expected is not None and (row is None or row[0] != expected):
+            raise unavailable("unwritable", f"PRAGMA {pragma} returned {row}")
 
 
-#: A text of the database; bytes that are not UTF-8, of a damaged row, must not keep every row beside it from being read.
-readable = partial(str, encoding="utf-8", errors="replace")
-
-
-def shrink(connection: sqlite3.Connection) -> bool:
-    """Give a few of the pages that nothing uses back to the disk, where they are many.
-
-    All of them, once, where an older foreman made them: what they held was not overwritten then. In a file without
-    incremental auto-vacuum (one that was made from a dump) none can be given back.
-
-    :return: whether there may be more that can.
-    """
-    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    clean = connection.execute("SELECT 1 FROM meta WHERE key = 'clean'").fetchone() is not None
-    if not (free or clean):
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('clean', '1')")
-    if free < (max(LEAST_FREE_PAGES, pages // 4) if clean else 1):
-        return False
-    # Stepped to its end, which ``execute`` would not do.
-    connection.executescript(f"PRAGMA incremental_vacuum({FREED_AT_ONCE})")
-    (left,) = connection.execute("PRAGMA freelist_count").fetchone()
-    return bool(left < free)
+#: Decodes a text of the database. Bytes of a damaged row that are not UTF-8 must not make the rows beside it unreadable.
+decode_text = partial(str, encoding="utf-8", errors="replace")
 
 
 def is_current(connection: sqlite3.Connection) -> bool:
-    """Whether the database is one of foreman's, and of this version."""
+    """Whether the database is foreman's and has the current schema."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return bool(application == APPLICATION_ID and version == len(migrations()))
 
 
-def empty_log(connection: sqlite3.Connection) -> bool:
-    """Write the log of changes into the database and cut it: it holds older contents of pages, what was deleted among them.
-
-    :return: whether it could be done; a reader may have kept it.
-    """
-    connection.execute(f"PRAGMA busy_timeout = {LOG_PATIENCE_MS}").fetchone()
-    try:
-        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}").fetchone()
-    return not busy
-
-
 def migrations() -> list[str]:
-    """The scripts that make the schema, in order; the first makes version 1."""
-    folder = resources.files("foreman.store") / "schema"
+    """The scripts that create the schema, in order; the first creates version 1."""
+    folder = resources.files("foreman.store.sqlite") / "schema"
     scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [script.read_text("utf-8") for script in scripts]
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the troubles of ``path``."""
+def naming_errors(path: Path) -> Iterator[None]:
+    """Raise errors of SQLite and the system as errors of the store that name ``path``."""
     try:
         yield
     except sqlite3.Error as problem:
-        condition = named(problem)
+        condition = condition_of(problem)
         if condition == "broken":
             raise StoreRefused(
                 f"{path} is damaged, or no database of foreman's ({problem}); it is left as it is: put a backup in its "
@@ -202,10 +164,10 @@ def naming(path: Path) -> Iterator[None]:
         raise unavailable("unwritable", f"{path}: {problem.strerror}") from None
 
 
-def _open(path: Path, lock: Lock, boot: str, now: int) -> Opened:
-    checked = path.stat().st_size <= CHECKED_FIRST
+def _open(path: Path, lock: Lock, instance: str, now: int) -> ReadyDatabase:
+    checked = path.stat().st_size <= MAX_CHECKED_FIRST
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        with _looked_at(path, checked):
+        with _inspected(path, checked):
             version = _version(connection, path)
         if version == 0:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -213,30 +175,30 @@ def _open(path: Path, lock: Lock, boot: str, now: int) -> Opened:
         copy = _migrate(connection, path, version)
         cursor = connection.cursor()
         cursor.execute("BEGIN IMMEDIATE")
-        cursor.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
+        cursor.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (instance,))
         cursor.execute(
             "INSERT OR REPLACE INTO meta SELECT 'waiting', "
             "(SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE state = 'scheduled') + "
             "(SELECT count(*) FROM jobs INDEXED BY jobs_ready WHERE state = 'queued')"
         )
-        rescued = rescue(Transaction(cursor, now), boot)
+        rescued = rescue(Transaction(cursor, now), instance)
         cursor.execute("COMMIT")
-        return Opened(lock, rescued, checked, copy)
+        return ReadyDatabase(lock, rescued, checked, copy)
 
 
 def _make_file(path: Path) -> None:
-    """Made by us, so that it is nobody else's to read. One that is there is not opened: closing it would lose locks."""
+    """Create the file, readable by its owner alone. One that exists is not opened: closing it would lose locks."""
     if not path.exists():
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 @contextmanager
-def _looked_at(path: Path, whole: bool) -> Iterator[None]:
-    """Look at the file before anything may write: to close it would write its log into one that is to be left as it is.
+def _inspected(path: Path, whole: bool) -> Iterator[None]:
+    """Inspect the file before a connection that may write is opened, whose closing would write the log into it.
 
-    :param whole: look through all of it.
+    :param whole: check all of it.
     """
-    # One that is empty, or that a crash left while it was made, can only be looked at by who may write.
+    # One that is empty, or was left by a crash while it was created, cannot be opened read-only.
     if path.stat().st_size == 0 or path.with_name(f"{path.name}-journal").exists():
         yield
         return
@@ -248,9 +210,9 @@ def _looked_at(path: Path, whole: bool) -> Iterator[None]:
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
-    """Look through the whole file.
+    """Check the whole file.
 
-    :raises StoreRefused: when something in it is damaged.
+    :raises StoreRefused: when it is damaged.
     """
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
@@ -261,9 +223,9 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """Which schema the file has; 0 for an empty one.
+    """The version of the file's schema; 0 for an empty file.
 
-    :raises StoreRefused: when it is not foreman's, or a newer foreman's.
+    :raises StoreRefused: when the file is not foreman's, or a newer foreman's.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -286,10 +248,10 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> Path |
         _make_file(backup)
         with closing(sqlite3.connect(backup)) as copy:
             connection.backup(copy)
-    # What the scripts call to read model names.
+    # Functions that the scripts call.
     connection.create_function("canonical", 1, canonical, deterministic=True)
     connection.create_function("group_key_of", 1, group_key_of, deterministic=True)
-    # A script that makes a table anew would take with it, by its references, what belongs to the old one.
+    # A script that replaces a table would otherwise delete, by the references, the rows that belong to it.
     connection.execute("PRAGMA foreign_keys = OFF")
     for number, script in enumerate(scripts[version:], version + 1):
         connection.executescript(

@@ -1,4 +1,4 @@
-"""Connections that only read; also jobs that cannot be written for now, since the disk is full or read-only, can be read."""
+"""Connections that only read; with them jobs can be read while the disk is full or read-only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from twisted.enterprise.adbapi import ConnectionPool
 from foreman.store.sqlite import opening
 from foreman.store.sqlite.read_queue import READERS
 
-#: Of a reader's pages, in KiB: what it goes through most often; whole artifacts pass through it.
+#: The size of a reader's page cache, in KiB; whole artifacts pass through it.
 READER_CACHE = 16_384
 
 
 def pool_for(reactor: Any, path: Path) -> ConnectionPool | None:
-    """Connections that read the database at ``path``, started; None where it is not there, or cannot be read as it is.
+    """A started pool of connections that read the database at ``path``; None where it does not exist or cannot be read.
 
-    Blocks for a moment.
+    Blocks briefly.
     """
     for address in _addresses(path):
         try:
@@ -38,7 +38,7 @@ def pool_for(reactor: Any, path: Path) -> ConnectionPool | None:
 
 
 def _addresses(path: Path) -> list[str]:
-    """How it may be opened: as it is, or, where the files beside it cannot be made and hold nothing, by itself."""
+    """The URIs to try: with its log, and as immutable where the log is empty, since its files may not be creatable."""
     if not path.exists():
         return []
     address = f"{path.absolute().as_uri()}?mode=ro"
@@ -48,10 +48,10 @@ def _addresses(path: Path) -> list[str]:
 
 
 def configure_reader(connection: sqlite3.Connection) -> None:
-    """What every connection that reads needs; also where nothing can be written."""
-    connection.text_factory = opening.readable
+    """Configure a connection that reads; works where nothing can be written."""
+    connection.text_factory = opening.decode_text
     for pragma in (
-        f"busy_timeout = {opening.PATIENCE_MS}",
+        f"busy_timeout = {opening.BUSY_TIMEOUT_MS}",
         f"cache_size = -{READER_CACHE}",
         "temp_store = MEMORY",
         "mmap_size = 0",

@@ -1,7 +1,7 @@
-"""Looks into the database: how many run and wait at once, whose is next, and how long one may take.
+"""Queues reads of the database: how many run and wait at once, whose is next, and how long one may take.
 
-What foreman itself asks goes first. What callers ask is taken from one caller after the other, so that nobody's many looks
-keep another's waiting, and one reader is always left to foreman. A look whose caller has left is not run, or is broken off.
+foreman's own reads go first. Those of callers are taken from one caller after the other, so that one caller's many reads
+do not delay another's, and one reader is always left to foreman. A read that was cancelled is not run, or is interrupted.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from foreman.store.errors import StoreUnavailable, TooManyLooks
+from foreman.store.errors import StoreUnavailable, TooManyReads
 
 T = TypeVar("T")
 
-#: How many looks run at once; how many of them those of callers, and those of one caller.
-READERS, OF_CALLERS, OF_ONE_CALLER = 3, 2, 1
-#: How many looks of callers may wait, and how many of one caller; beyond, who comes is sent away. Patient looks do not count.
+#: How many reads run at once; how many of them for callers, and for one caller.
+READERS, MAX_FOR_CALLERS, MAX_FOR_ONE_CALLER = 3, 2, 1
+#: How many reads of callers may wait, and how many of one caller; others are refused. Patient reads do not count.
 MAX_WAITING, MAX_WAITING_OF_ONE = 256, 32
-#: What has waited longer than this is sent away instead of run, in seconds.
-LONGEST_WAIT = 10.0
-#: How long one look may take, in seconds: a reader keeps the log of changes from beginning anew.
-PATIENCE = 5.0
-#: How often SQLite looks whether that time is over, in its own instructions.
-_STEPS = 20_000
+#: A read that has waited longer than this is refused when its turn comes, in seconds.
+MAX_WAIT = 10.0
+#: How long one read may take, in seconds: a reader keeps the write-ahead log from being reset.
+MAX_DURATION = 5.0
+#: After how many instructions of its virtual machine SQLite checks the time.
+_PROGRESS_STEPS = 20_000
 
 
 @define(eq=False)
 class Read:
-    """One look that waits or runs.
+    """One read that waits or runs.
 
-    :ivar caller: whose it is, None for foreman's own; :ivar patient: it is never sent away, since others bound how many
-        of these there are; :ivar is_gone: nobody wants to know any more.
+    :ivar caller: for whom, None for foreman itself; :ivar patient: it is never refused, since something else limits how
+        many of these there are; :ivar queued_at: seconds of the clock; :ivar is_cancelled: nobody waits for its result.
     """
 
-    work: Callable[..., Any]
+    function: Callable[..., Any]
     arguments: Sequence[Any]
     caller: str | None
     patient: bool
-    asked_at: float
+    queued_at: float
     done: Deferred[Any]
-    is_gone: bool = False
+    is_cancelled: bool = False
 
 
 @define(eq=False)
 class ReadQueue:
-    """Runs looks in the readers' threads.
+    """Runs reads in the readers' threads.
 
     :ivar pool: with at least READERS connections.
     """
@@ -59,122 +59,122 @@ class ReadQueue:
     _pool: ConnectionPool
     _clock: IReactorTime
     _own: deque[Read] = field(factory=deque, init=False)
-    #: By caller, in the order in which they have their turn.
+    #: By caller, in the order of their turns.
     _waiting: dict[str, deque[Read]] = field(factory=dict, init=False)
-    #: How many of these may be sent away, by caller: patient ones take no place from them.
+    #: How many of these are not patient, by caller: only they count towards the limits.
     _impatient: Counter[str] = field(factory=Counter, init=False)
     _running: list[Read] = field(factory=list, init=False)
     _refusal: StoreUnavailable | None = field(default=None, init=False)
 
-    def look(
+    def read(
         self,
-        work: Callable[..., T],
+        function: Callable[..., T],
         arguments: Sequence[Any],
         caller: str | None = None,
         *,
         patient: bool = False,
     ) -> Deferred[T]:
-        """Run ``work`` with a cursor and ``arguments`` in one snapshot of the database; the parameters as of ``Read``.
+        """Call ``function`` with a cursor and ``arguments`` in one snapshot of the database; the parameters as of ``Read``.
 
-        Cancelling the Deferred forgets the look, or breaks it off.
+        Cancelling the Deferred removes the read from the queue, or interrupts it.
 
-        :raises TooManyLooks: as the Deferred's failure.
+        :raises TooManyReads: as the Deferred's failure, when the read is refused.
         """
-        done: Deferred[T] = Deferred(lambda _: self._leave(look))
-        look = Read(work, arguments, caller, patient, self._clock.seconds(), done)
+        done: Deferred[T] = Deferred(lambda _: self._cancel(read))
+        read = Read(function, arguments, caller, patient, self._clock.seconds(), done)
         if self._refusal is not None:
             done.errback(self._refusal)
         elif caller is None:
-            self._own.append(look)
-            self._next()
+            self._own.append(read)
+            self._start_waiting()
         elif not patient and self._is_full_for(caller):
-            done.errback(TooManyLooks())
+            done.errback(TooManyReads())
         else:
-            self._waiting.setdefault(caller, deque()).append(look)
-            self._count(look, 1)
-            self._next()
+            self._waiting.setdefault(caller, deque()).append(read)
+            self._count(read, 1)
+            self._start_waiting()
         return done
 
     def close(self, refusal: StoreUnavailable) -> None:
-        """Send away with ``refusal`` who waits and whoever comes."""
+        """Refuse with ``refusal`` all reads that wait and all that come."""
         self._refusal = refusal
-        left = [*self._own, *(look for reads in self._waiting.values() for look in reads)]
+        waiting = [*self._own, *(read for reads in self._waiting.values() for read in reads)]
         self._own.clear()
         self._waiting.clear()
         self._impatient.clear()
-        for look in left:
-            if not look.done.called:  # an earlier one, on hearing it, may have made this one leave
-                look.done.errback(refusal)
+        for read in waiting:
+            if not read.done.called:  # a callback of an earlier one may have cancelled it
+                read.done.errback(refusal)
 
     def _is_full_for(self, caller: str) -> bool:
         return self._impatient[caller] >= MAX_WAITING_OF_ONE or self._impatient.total() >= MAX_WAITING
 
-    def _count(self, look: Read, change: int) -> None:
-        """``look`` has begun to wait (1), or waits no more (-1)."""
-        if look.caller is not None and not look.patient:
-            self._impatient[look.caller] += change
-            if not self._impatient[look.caller]:
-                del self._impatient[look.caller]
+    def _count(self, read: Read, change: int) -> None:
+        """``read`` has begun to wait (1), or waits no more (-1)."""
+        if read.caller is not None and not read.patient:
+            self._impatient[read.caller] += change
+            if not self._impatient[read.caller]:
+                del self._impatient[read.caller]
 
-    def _leave(self, look: Read) -> None:
-        look.is_gone = True
-        if look in self._running:
-            return  # its thread sees it
-        reads = self._own if look.caller is None else self._waiting.get(look.caller)
-        if reads is not None and look in reads:
-            reads.remove(look)
-            self._count(look, -1)
-            if look.caller is not None and not reads:
-                del self._waiting[look.caller]
+    def _cancel(self, read: Read) -> None:
+        read.is_cancelled = True
+        if read in self._running:
+            return  # its thread checks ``is_cancelled``
+        reads = self._own if read.caller is None else self._waiting.get(read.caller)
+        if reads is not None and read in reads:
+            reads.remove(read)
+            self._count(read, -1)
+            if read.caller is not None and not reads:
+                del self._waiting[read.caller]
 
-    def _next(self) -> None:
-        while len(self._running) < READERS and (look := self._take()) is not None:
-            if not look.patient and look.caller is not None and self._clock.seconds() - look.asked_at > LONGEST_WAIT:
-                look.done.errback(TooManyLooks())
+    def _start_waiting(self) -> None:
+        while len(self._running) < READERS and (read := self._take()) is not None:
+            if not read.patient and read.caller is not None and self._clock.seconds() - read.queued_at > MAX_WAIT:
+                read.done.errback(TooManyReads())
                 continue
-            self._running.append(look)
-            ended: Deferred[Any] = self._pool.runWithConnection(_run, look, self._clock, PATIENCE)
-            ended.addBoth(self._ended, look)
+            self._running.append(read)
+            ended: Deferred[Any] = self._pool.runWithConnection(_run, read, self._clock, MAX_DURATION)
+            ended.addBoth(self._ended, read)
 
     def _take(self) -> Read | None:
-        """The look that is next; None where none may run now."""
+        """Remove the next read from the queue; None where none may run now."""
         if self._own:
             return self._own.popleft()
-        of_callers = [look.caller for look in self._running if look.caller is not None]
-        if len(of_callers) >= OF_CALLERS:
+        running = [read.caller for read in self._running if read.caller is not None]
+        if len(running) >= MAX_FOR_CALLERS:
             return None
-        caller = next((one for one in self._waiting if of_callers.count(one) < OF_ONE_CALLER), None)
+        caller = next((name for name in self._waiting if running.count(name) < MAX_FOR_ONE_CALLER), None)
         if caller is None:
             return None
         reads = self._waiting.pop(caller)
-        look = reads.popleft()
-        self._count(look, -1)
+        read = reads.popleft()
+        self._count(read, -1)
         if reads:
             self._waiting[caller] = reads  # behind all others
-        return look
+        return read
 
-    def _ended(self, outcome: Any, look: Read) -> None:
-        self._running.remove(look)
-        self._next()
-        if look.done.called:  # its caller has left
+    def _ended(self, result: Any, read: Read) -> None:
+        self._running.remove(read)
+        self._start_waiting()
+        if read.done.called:  # it was cancelled
             return
-        if isinstance(outcome, Failure):
-            look.done.errback(outcome)
+        if isinstance(result, Failure):
+            read.done.errback(result)
         else:
-            look.done.callback(outcome)
+            read.done.callback(result)
 
 
 # in a thread of the database
 
 
-def _run(connection: Any, look: Read, clock: IReactorTime, patience: float) -> Any:
-    """One look within one snapshot, given up when it takes too long or its caller has left."""
-    over = clock.seconds() + patience
-    connection.set_progress_handler(lambda: look.is_gone or clock.seconds() > over, _STEPS)
+def _run(connection: Any, read: Read, clock: IReactorTime, max_duration: float) -> Any:
+    """Run one read in one snapshot; it is interrupted when it takes too long or is cancelled."""
+    limit = clock.seconds() + max_duration
+    connection.set_progress_handler(lambda: read.is_cancelled or clock.seconds() > limit, _PROGRESS_STEPS)
     cursor = connection.cursor()
     cursor.execute("BEGIN")
     try:
-        return look.work(cursor, *look.arguments)
+        return read.function(cursor, *read.arguments)
     finally:
         connection.set_progress_handler(None, 0)
         if connection.in_transaction:

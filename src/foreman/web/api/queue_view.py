@@ -13,7 +13,7 @@ from foreman.proxy.inference import Inference
 from foreman.scheduling.estimates import Range
 from foreman.scheduling.policy import Ticket
 from foreman.store.errors import StoreUnavailable
-from foreman.store.sqlite.store import Store
+from foreman.store.job_store import JobStore
 
 
 @define(eq=False)
@@ -26,7 +26,7 @@ class QueueView:
     _clock: IReactorTime
     _wall_clock: Callable[[], float]
     _inference: Inference
-    _store: Store | None = None
+    _store: JobStore | None = None
 
     async def shown(self) -> dict[str, Any]:
         """The answer of ``GET /queue``."""
@@ -54,7 +54,7 @@ class QueueView:
         """What is wrong with the store, in one word, and since when, as people write it; None while nothing is."""
         if self._store is None or self._store.condition in {"ok", "off"}:
             return None
-        return f"store_{self._store.condition}", self.when(self._store.ill_since)
+        return f"store_{self._store.condition}", self.when(self._store.unavailable_since)
 
     async def _jobs(self) -> dict[str, Any] | None:
         if self._store is None:

@@ -21,7 +21,7 @@ from foreman.protocol.request_body import Intent, RequestBody
 from foreman.proxy.access_record import RequestRecord, outcome_of
 from foreman.proxy.inference import Inference
 from foreman.scheduling.policy import Ticket
-from foreman.store.sqlite.store import Store
+from foreman.store.job_store import JobStore
 from foreman.target.model_list import ModelList
 from foreman.util.byte_budget import ByteBudget
 from foreman.util.cooperator import LARGE, SMALL, run_in_slices
@@ -57,7 +57,7 @@ class Api:
     _poll_interval: float
     _notices: HeartbeatPolicy
     _jobs: JobsApi | None = None
-    _store: Store | None = None
+    _store: JobStore | None = None
     draining: bool = False
     _queue: QueueView = field(init=False)
     _room: ByteBudget = field(factory=lambda: ByteBudget(UNPACK_BUDGET), init=False)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from attrs import define, field
 
-from foreman.store.sqlite.blobs import Stored
-from foreman.store.sqlite.store import Store
+from foreman.jobs.artifacts import StoredArtifact
+from foreman.store.job_store import JobStore
 from foreman.web.jobs.flow_control import FlowControl
 from foreman.web.jobs.problems import SOON, Problem
 
@@ -53,9 +53,9 @@ class ArtifactReader:
     :ivar left: of its bytes; :ivar size: of a piece, in bytes.
     """
 
-    _store: Store
+    _store: JobStore
     _flow_control: FlowControl
-    _stored: Stored
+    _stored: StoredArtifact
     _caller: str
     left: range
     size: int = PIECE
@@ -70,4 +70,4 @@ class ArtifactReader:
             return b""
         await self._flow_control.ready()
         now, self.left = self.left[: self.size], self.left[self.size :]
-        return await self._store.piece(self._stored, now.start, now.stop, self._caller)
+        return await self._store.read_artifact(self._stored, now.start, now.stop, self._caller)

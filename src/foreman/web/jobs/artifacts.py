@@ -9,11 +9,9 @@ from urllib.parse import quote
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
-from foreman.jobs.job import OWN_ARTIFACTS
+from foreman.jobs.artifacts import OWN_ARTIFACTS, Artifact, ArtifactFile, StoredArtifact
 from foreman.protocol.headers import RawHeaders
-from foreman.store.sqlite.blobs import Stored
-from foreman.store.sqlite.statements.transaction import Artifact, ArtifactFile
-from foreman.store.sqlite.store import Store
+from foreman.store.job_store import JobStore
 from foreman.web.jobs import request_headers
 from foreman.web.jobs.artifact_reader import ArtifactReader, Readers
 from foreman.web.jobs.flow_control import FlowControl
@@ -92,7 +90,12 @@ def path_of(id_: str, name: str) -> str:
 
 
 async def send(
-    request: ClientRequest, clock: IReactorTime, patience: float, store: Store, readers: Readers, stored: Stored
+    request: ClientRequest,
+    clock: IReactorTime,
+    patience: float,
+    store: JobStore,
+    readers: Readers,
+    stored: StoredArtifact,
 ) -> int:
     """Answer with an artifact, or the part of it that is asked for.
 

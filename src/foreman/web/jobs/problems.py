@@ -13,10 +13,15 @@ from foreman.protocol import go_json
 from foreman.protocol.endpoints import Family
 from foreman.protocol.headers import RawHeaders
 from foreman.proxy.request import ModelMissing
-from foreman.store.errors import StoreUnavailable
-from foreman.store.sqlite.statements.enqueue import KeyReused, TooManyJobs
-from foreman.store.sqlite.statements.transaction import TooMuchStored, WrongState
-from foreman.store.sqlite.statements.user_actions import TooLargeTogether, TooManyArtifacts
+from foreman.store.errors import (
+    ArtifactsTooLarge,
+    KeyReused,
+    StoreUnavailable,
+    TooManyArtifacts,
+    TooManyJobs,
+    TooMuchStored,
+    WrongState,
+)
 from foreman.web.server.responses import PROBLEM_JSON, Reply, error_reply, problem_value
 
 #: When to try again, in seconds: the store is looked after every few seconds; a line of jobs becomes shorter slowly.
@@ -127,7 +132,7 @@ def problem_of(failure: errors.ForemanError) -> Problem:
 _STATUS: dict[type[errors.ForemanError], int] = {
     WrongState: 409,
     TooManyArtifacts: 409,
-    TooLargeTogether: 413,
+    ArtifactsTooLarge: 413,
     TooMuchStored: 507,
     KeyReused: 422,
     ModelMissing: 404,

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from foreman import errors
 from foreman.jobs.job import State
-from foreman.store.sqlite.store import Store
+from foreman.store.job_store import JobStore
 from foreman.web.jobs.wakeups import Wakeups
 
 #: Between two batches, in seconds.
 BREATH = 0.02
 
 
-async def forget(store: Store, wakeups: Wakeups, states: Sequence[State], before: int, owner: str | None) -> int:
+async def forget(store: JobStore, wakeups: Wakeups, states: Sequence[State], before: int, owner: str | None) -> int:
     """Forget the jobs of ``owner``, None for everybody's, that ended in one of ``states`` before ``before``; how many.
 
     Cancelling it leaves the rest as it is.
@@ -25,7 +25,7 @@ async def forget(store: Store, wakeups: Wakeups, states: Sequence[State], before
     for state in states:
         after: str | None = ""
         while after is not None:
-            forgotten = await store.forget(state, before, owner, after)
+            forgotten = await store.delete_batch(state, before, owner, after)
             count, after = count + forgotten.count, forgotten.last
             if after is not None:
                 await wakeups.first_of(seconds=BREATH)

@@ -12,7 +12,7 @@ from ulid import ULID
 
 from foreman import errors
 from foreman.jobs.job import ACTIVE, ENDED, STATES, JobLane, State
-from foreman.store.sqlite.queries import Filter
+from foreman.jobs.queries import Filter
 from foreman.util import timestamps
 from foreman.web.jobs.problems import Problem
 from foreman.web.server.request import ClientRequest

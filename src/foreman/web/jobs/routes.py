@@ -20,8 +20,8 @@ from foreman import errors
 from foreman.jobs.job import Job
 from foreman.protocol.request_body import RequestBody
 from foreman.proxy.access_record import Outcome, RequestRecord
-from foreman.store.sqlite.statements.transaction import WrongState
-from foreman.store.sqlite.store import Store
+from foreman.store.errors import WrongState
+from foreman.store.job_store import JobStore
 from foreman.web.jobs import artifacts, prune, query_params, request_headers
 from foreman.web.jobs.artifact_reader import Readers
 from foreman.web.jobs.method_guard import MethodGuard
@@ -50,7 +50,7 @@ class JobsApi:
     """
 
     _clock: IReactorTime
-    _store: Store
+    _store: JobStore
     _worker: RunningJobs
     _models: Models
     _access_log: AccessLog
@@ -110,7 +110,7 @@ class JobsApi:
     async def list(self, request: ClientRequest) -> None:
         """The jobs, newest first."""
         page = query_params.page(request, sees_all=self._may_see_all(request))
-        found = await self._store.page(page.wanted, page.before, page.limit + 1, request.caller)
+        found = await self._store.list_jobs(page.wanted, page.before, page.limit + 1, request.caller)
         jobs = found[: page.limit]
         next_page = request.own_path(page.next_after(jobs[-1].id)) if len(found) > page.limit else None
         value = {"jobs": await job_values(jobs, self._listed.value, self._wakeups), "next": next_page}
@@ -153,7 +153,7 @@ class JobsApi:
     async def artifact(self, request: ClientRequest, id: str, name: str) -> None:  # noqa: A002
         """One of these, as a download."""
         job = await self._owned(request, id)
-        found = await self._store.artifact(job.id, name, request.caller)
+        found = await self._store.get_artifact(job.id, name, request.caller)
         if found is None:
             raise Problem(404, f"this job has no artifact {errors.excerpt(name)}")
         patience = self._limits.stall_timeout

@@ -9,8 +9,9 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from foreman import errors
-from foreman.jobs.job import ArtifactInfo, Job, JobError
-from foreman.store.sqlite.queries import Event
+from foreman.jobs.artifacts import ArtifactInfo
+from foreman.jobs.job import Job, JobError
+from foreman.jobs.queries import Event
 from foreman.target.models import Availability
 from foreman.util import timestamps
 from foreman.web.jobs.wakeups import Wakeups

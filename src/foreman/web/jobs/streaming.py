@@ -11,13 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
-from foreman.jobs.job import ACTIVE, PARTIAL, STREAM, Job
+from foreman.jobs.artifacts import PARTIAL, STREAM, StoredArtifact
+from foreman.jobs.job import ACTIVE, Job
+from foreman.jobs.queries import Event
 from foreman.protocol import go_json
 from foreman.protocol.endpoints import FOLLOWABLE
 from foreman.protocol.headers import RawHeaders
-from foreman.store.sqlite.blobs import Stored
-from foreman.store.sqlite.queries import Event
-from foreman.store.sqlite.store import Store
+from foreman.store.job_store import JobStore
 from foreman.web.jobs.artifact_reader import PIECE_OF_LINES, ArtifactReader, Readers
 from foreman.web.jobs.flow_control import FlowControl
 from foreman.web.jobs.problems import Problem, no_such_job
@@ -87,7 +87,7 @@ class EventWriter:
             self.request.write(text + b"\n")
         self._said_at = self._clock.seconds()
 
-    def pieces(self, store: Store, stored: Stored) -> ArtifactReader:
+    def pieces(self, store: JobStore, stored: StoredArtifact) -> ArtifactReader:
         """An artifact of lines, at the pace of this reader."""
         return ArtifactReader(
             store, self._flow_control, stored, self.request.caller, range(stored.info.bytes), PIECE_OF_LINES
@@ -174,7 +174,7 @@ class JobStreams:
     """
 
     _clock: IReactorTime
-    _store: Store
+    _store: JobStore
     _worker: RunningJobs
     _wakeups: Wakeups
     _readers: Readers
@@ -274,7 +274,7 @@ class JobStreams:
 
     async def _rest(self, feed: EventWriter, tail: StreamCursor, job: Job) -> None:
         succeeded = job.state == "succeeded"
-        found = await self._store.artifact(job.id, STREAM if succeeded else PARTIAL, feed.request.caller)
+        found = await self._store.get_artifact(job.id, STREAM if succeeded else PARTIAL, feed.request.caller)
         if found is not None and found.attempt != tail.heard:
             with self._readers.one_more(feed.request.caller):
                 await tail.stored(found.attempt, feed.pieces(self._store, found))

@@ -9,14 +9,13 @@ from attrs import define, frozen
 from twisted.internet.task import Cooperator
 
 from foreman import errors
-from foreman.jobs.job import Job, NewJob
+from foreman.jobs.job import EnqueueResult, Job, NewJob
 from foreman.protocol.endpoints import endpoint_of
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import RequestBody
 from foreman.proxy.request import ModelMissing
-from foreman.store.errors import StoreUnavailable
-from foreman.store.sqlite.statements.enqueue import Enqueued, KeyReused
-from foreman.store.sqlite.store import Store
+from foreman.store.errors import KeyReused, StoreUnavailable
+from foreman.store.job_store import JobStore
 from foreman.util.cooperator import run_in_slices
 from foreman.util.slices import Slices
 from foreman.web.jobs import request_headers, submission
@@ -45,7 +44,7 @@ class JobLimits:
 class Submissions:
     """Where jobs come in. What is answered has been committed."""
 
-    _store: Store
+    _store: JobStore
     _models: Models
     _wakeups: Wakeups
     _limits: JobLimits
@@ -108,7 +107,7 @@ class Submissions:
         if self._wakeups.closed:
             raise errors.Draining("foreman is stopping; try again soon")
 
-    async def _enqueue(self, new: Sequence[NewJob], place: str | None) -> list[Enqueued]:
+    async def _enqueue(self, new: Sequence[NewJob], place: str | None) -> list[EnqueueResult]:
         """Take all of ``new``, if they can run; ``place`` points at one in the body, None where there are no pointers."""
         repeated = await self._repeated(new)
         placed, missing = await submission.placed(new, self._models)
@@ -138,10 +137,10 @@ class Submissions:
     async def _repeated(self, new: Sequence[NewJob]) -> list[bool]:
         """Which of ``new`` were handed over before: what has changed in the world since then is not held against them."""
         keys = [job.idempotency_key for job in new if job.idempotency_key is not None]
-        known = await self._store.keyed(new[0].owner, keys) if keys else {}
+        known = await self._store.fingerprints(new[0].owner, keys) if keys else {}
         return [known.get(job.idempotency_key or "") == job.fingerprint for job in new]
 
-    async def _shown(self, enqueued: Sequence[Enqueued]) -> list[dict[str, Any]]:
+    async def _shown(self, enqueued: Sequence[EnqueueResult]) -> list[dict[str, Any]]:
         """The jobs as they are now; as they were handed over, without a position, where the store cannot tell."""
         ids = [one.id for one in enqueued]
         jobs: Sequence[Job | None]
@@ -150,7 +149,7 @@ class Submissions:
             jobs = (
                 [await self._store.get(ids[0])]
                 if len(ids) == 1
-                else await self._store.several(ids, enqueued[0].job.owner)
+                else await self._store.get_many(ids, enqueued[0].job.owner)
             )
         except StoreUnavailable:  # they have been committed, and their caller is to know
             jobs = [one.job for one in enqueued]
@@ -193,6 +192,6 @@ def _location(request: ClientRequest, id_: str) -> tuple[bytes, bytes]:
     return b"Location", request.own_path(f"/jobs/{id_}").encode("ascii")
 
 
-def _replayed(enqueued: Sequence[Enqueued]) -> RawHeaders:
+def _replayed(enqueued: Sequence[EnqueueResult]) -> RawHeaders:
     """A header where nothing is new."""
     return [(b"Idempotency-Replayed", b"true")] if all(one.replayed for one in enqueued) else []

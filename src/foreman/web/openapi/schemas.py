@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from foreman.errors import FailureReason
-from foreman.jobs.job import OWN_ARTIFACTS, PRIORITIES, STATES, ErrorClass, JobLane
+from foreman.jobs.artifacts import OWN_ARTIFACTS
+from foreman.jobs.job import PRIORITIES, STATES, ErrorClass, JobLane
 from foreman.protocol.endpoints import OF_JOBS, SUBMITTABLE
 from foreman.store.errors import Condition
 from foreman.web.jobs.fields import MAX_ATTEMPTS, MAX_JOBS, MAX_METADATA, METADATA_NAME, METADATA_TEXT

@@ -1,80 +1,62 @@
-"""Hand jobs over: all of them or none, and a repetition is no new job."""
+"""Store new jobs: all of a submission or none, and a job whose idempotency key is known is not stored again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from attrs import evolve, frozen
+from attrs import evolve
 
-from foreman.errors import ForemanError
-from foreman.jobs.job import Job, NewJob, State, sort_key
+from foreman.jobs.job import EnqueueResult, Job, NewJob, State, sort_key
 from foreman.protocol import model_names
+from foreman.store.errors import KeyReused, TooManyJobs
 from foreman.store.sqlite.statements.rows import group_key_of, job_of
-from foreman.store.sqlite.statements.transaction import Transaction, add_waiting, check_room, held_by, tell
+from foreman.store.sqlite.statements.transaction import (
+    Transaction,
+    add_waiting,
+    check_storage_share,
+    owner_totals,
+    record_event,
+)
 from foreman.util.byte_budget import SHARE, is_fair
 
 
-@frozen
-class Enqueued:
-    """A job that was handed over, or its repetition.
-
-    :ivar job: as its row has it, with its metadata; without artifacts and position.
-    """
-
-    id: str
-    replayed: bool
-    job: Job
-
-
-class KeyReused(ForemanError):
-    """The idempotency key was used for another request; ``index`` says whose of those handed over."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__("this idempotency key was used for another request")
-        self.index = index
-
-
-class TooManyJobs(ForemanError):
-    """As many jobs wait as may, of all callers or of this one."""
-
-
 def enqueue(
-    tx: Transaction, new: Sequence[NewJob], ids: Sequence[str], most: int, room: int | None = None
-) -> list[Enqueued]:
-    """Take all of ``new``, or none.
+    tx: Transaction, new: Sequence[NewJob], ids: Sequence[str], max_jobs: int, free: int | None = None
+) -> list[EnqueueResult]:
+    """Store all of ``new``, or none.
 
-    :param ids: one for each; :param most: how many may wait; :param room: bytes that are left on the disk, if known.
+    :param ids: one for each; :param max_jobs: how many may wait; :param free: bytes that are free on the disk, if known.
     :raises KeyReused, TooManyJobs, TooMuchStored:
     """
-    enqueued = [_enqueue(tx, one, id_, index) for index, (one, id_) in enumerate(zip(new, ids, strict=True))]
-    fresh = sum(not one.replayed for one in enqueued)
-    if fresh:
-        owners = {one.owner for one in new}
-        check_waiting(add_waiting(tx, fresh), most, owners, tx)
-        added = sum(len(one.payload) for one, known in zip(new, enqueued, strict=True) if not known.replayed)
-        check_room(tx, owners, room, added)
-    return enqueued
+    results = [_enqueue(tx, job, id_, index) for index, (job, id_) in enumerate(zip(new, ids, strict=True))]
+    stored = sum(not result.replayed for result in results)
+    if stored:
+        owners = {job.owner for job in new}
+        check_waiting(add_waiting(tx, stored), max_jobs, owners, tx)
+        added = sum(len(job.payload) for job, result in zip(new, results, strict=True) if not result.replayed)
+        check_storage_share(tx, owners, free, added)
+    return results
 
 
-def check_waiting(waiting: int, most: int, owners: Iterable[str], tx: Transaction) -> None:
-    """Whether so many may wait, and those of each of ``owners``.
+def check_waiting(waiting: int, max_jobs: int, owners: Iterable[str], tx: Transaction) -> None:
+    """Check that not too many jobs wait, in all and of each of ``owners``.
 
-    :param waiting: how many wait now, the new ones included.
-    :raises TooManyJobs: if not.
+    :param waiting: how many wait now, with the new ones.
+    :raises TooManyJobs: if too many do.
     """
-    if waiting > most:
-        raise TooManyJobs(f"{most} jobs wait already, as many as may (FOREMAN_MAX_JOBS)")
+    if waiting > max_jobs:
+        raise TooManyJobs(f"{max_jobs} jobs wait already, the most that FOREMAN_MAX_JOBS allows")
     for owner in owners:
-        held, _bytes = held_by(tx, owner)
-        if not is_fair(held - 1, most - waiting + 1, most):
+        held, _bytes = owner_totals(tx, owner)
+        if not is_fair(held - 1, max_jobs - waiting + 1, max_jobs):
             raise TooManyJobs(
                 f"you would have {held} jobs waiting; one caller may have at most {SHARE}/{SHARE + 1} of FOREMAN_MAX_JOBS "
-                f"({most}), less when others wait too"
+                f"({max_jobs}), less when others wait too"
             )
 
 
-def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
+def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> EnqueueResult:
     run_at = tx.now if new.run_at is None else max(new.run_at, tx.now)
     state: State = "scheduled" if run_at > tx.now else "queued"
     key = sort_key(run_at, new.priority)
@@ -100,10 +82,10 @@ def _enqueue(tx: Transaction, new: NewJob, id_: str, index: int) -> Enqueued:
     if new.metadata:
         rows = [(id_, key, value) for key, value in new.metadata.items()]
         tx.cursor.executemany("INSERT INTO job_metadata VALUES (?, ?, ?)", rows)
-    tell(tx, id_, state, 0)
+    record_event(tx, id_, state, 0)
     tx.will_be_due(run_at if state == "scheduled" else None)
     tx.will_be_due(new.deadline)
-    return Enqueued(id_, replayed=False, job=_as_job(new, id_, state, key, run_at, tx.now))
+    return EnqueueResult(id_, replayed=False, job=_as_job(new, id_, state, key, run_at, tx.now))
 
 
 def _as_job(new: NewJob, id_: str, state: State, key: int, run_at: int, now: int) -> Job:
@@ -121,10 +103,10 @@ def _as_job(new: NewJob, id_: str, state: State, key: int, run_at: int, now: int
         deadline=new.deadline,
         attempt=0,
         max_attempts=new.max_attempts,
-        outages=0,
+        uncounted_tries=0,
         rescues=0,
         fence=0,
-        boot=None,
+        instance=None,
         cancel_asked_at=None,
         idempotency_key=new.idempotency_key,
         error=None,
@@ -136,7 +118,7 @@ def _as_job(new: NewJob, id_: str, state: State, key: int, run_at: int, now: int
     )
 
 
-def _replay(tx: Transaction, new: NewJob, index: int) -> Enqueued:
+def _replay(tx: Transaction, new: NewJob, index: int) -> EnqueueResult:
     known, fingerprint = tx.cursor.execute(
         "SELECT id, fingerprint FROM jobs INDEXED BY jobs_key WHERE owner = ? AND idempotency_key = ?",
         (new.owner, new.idempotency_key),
@@ -145,4 +127,4 @@ def _replay(tx: Transaction, new: NewJob, index: int) -> Enqueued:
         raise KeyReused(index)
     job = job_of(tx.cursor, known)
     assert job is not None
-    return Enqueued(known, replayed=True, job=evolve(job, metadata=new.metadata))
+    return EnqueueResult(known, replayed=True, job=evolve(job, metadata=new.metadata))

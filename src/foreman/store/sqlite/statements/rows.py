@@ -1,4 +1,4 @@
-"""Between rows of the database and the values of ``job.py``."""
+"""Conversion between rows of the database and the values of ``foreman.jobs``."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ import msgspec
 from attrs import fields
 from ulid import ULID
 
-from foreman.jobs.job import ArtifactInfo, Job, JobError, Usage
+from foreman.jobs.artifacts import ArtifactInfo
+from foreman.jobs.job import Job, JobError, Usage
 
 Row = Sequence[Any]
 
-#: The columns that a Job is read from, in the order of ``job_from``.
+#: The columns that a Job is made of, in the order of ``job_from``. ``outages`` is ``uncounted_tries``, ``boot`` ``instance``.
 JOB_COLUMNS = (
     "id, state, endpoint, lane, family, model, owner, priority, sort_key, run_at, deadline, attempt, max_attempts, "
     "outages, rescues, fence, boot, cancel_asked_at, idempotency_key, error_class, error_message, error_attempt, usage, "
     "created_at, started_at, finished_at"
 )
 
-#: By how much an id may be ahead of its job, since ids go on where the clock is set back; milliseconds.
+#: By how much an id may be ahead of its job's creation, in milliseconds: ids keep growing when the clock is set back.
 LEEWAY = 86_400_000
-_USAGE_FIELDS = tuple(one.name for one in fields(Usage))
+_USAGE_FIELDS = tuple(attribute.name for attribute in fields(Usage))
 
 
 def first_id(moment: int, *, leeway: bool = False) -> str:
-    """What the ids of jobs made at ``moment`` (milliseconds since the epoch) begin with, or somewhat later ones."""
+    """The prefix of the ids of jobs created at ``moment``, milliseconds since the epoch, or LEEWAY later."""
     return str(ULID.from_timestamp(max(0, moment + LEEWAY * leeway) / 1000))[:10]
 
 
 def job_from(row: Row, metadata: Mapping[str, str] | None = None, artifacts: Sequence[ArtifactInfo] = ()) -> Job:
-    """The job of a row of JOB_COLUMNS, without its position."""
+    """The job in a row of JOB_COLUMNS, without its position."""
     (
         id_, state, endpoint, lane, family, model, owner, priority, sort_key, run_at, deadline, attempt, max_attempts,
-        outages, rescues, fence, boot, cancel_asked_at, idempotency_key, error_class, error_message, error_attempt, usage,
+        uncounted_tries, rescues, fence, instance, cancel_asked_at, idempotency_key, error_class, error_message, error_attempt, usage,
         created_at, started_at, finished_at,
     ) = row  # fmt: skip
     return Job(
@@ -52,10 +53,10 @@ def job_from(row: Row, metadata: Mapping[str, str] | None = None, artifacts: Seq
         deadline=deadline,
         attempt=attempt,
         max_attempts=max_attempts,
-        outages=outages,
+        uncounted_tries=uncounted_tries,
         rescues=rescues,
         fence=fence,
-        boot=boot,
+        instance=instance,
         cancel_asked_at=cancel_asked_at,
         idempotency_key=idempotency_key,
         error=None if error_class is None else JobError(error_class, error_message, error_attempt),
@@ -68,32 +69,32 @@ def job_from(row: Row, metadata: Mapping[str, str] | None = None, artifacts: Seq
     )
 
 
-#: The groups of the jobs whose models run in the cloud, and of those whose model's name cannot be read.
+#: The groups of the jobs whose models run in the cloud, and of those whose model name cannot be parsed.
 CLOUD_GROUP, UNREADABLE_GROUP = ":cloud", "?"
 
 
 def group_key_of(model_key: str) -> str:
-    """The group in which a claim looks for the jobs of a model; ``model_key`` as of ``names.canonical``."""
+    """The group in which a claim looks for the jobs of a model; ``model_key`` as from ``model_names.canonical``."""
     if model_key.endswith(CLOUD_GROUP):
         return CLOUD_GROUP
     return UNREADABLE_GROUP if model_key.startswith(UNREADABLE_GROUP) else model_key
 
 
 def usage_from(text: str | None) -> Usage | None:
-    """A usage as it was kept; what cannot be read of it, or is a newer foreman's, is left out."""
+    """A usage as stored; members that are unknown or not integers are left out."""
     if text is None:
         return None
     try:
-        kept = msgspec.json.decode(text)
+        stored = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not isinstance(kept, dict):
+    if not isinstance(stored, dict):
         return None
-    return Usage(**{name: kept[name] for name in _USAGE_FIELDS if type(kept.get(name)) is int})
+    return Usage(**{name: stored[name] for name in _USAGE_FIELDS if type(stored.get(name)) is int})
 
 
 def usage_text(usage: Usage | None) -> str | None:
-    """A usage as it is kept."""
+    """A usage as it is stored."""
     if usage is None:
         return None
     return msgspec.json.encode({name: getattr(usage, name) for name in _USAGE_FIELDS}).decode()
