@@ -12,8 +12,8 @@ import pytest_twisted
 from foreman.util import timestamps
 from foreman.web.jobs.serialization import job_value
 from support.jobs_api import CHAT, JobBench, jobbench, pointers
+from support.stores import new
 from test_jobs_routes import told, value
-from test_store import new
 
 
 @told

@@ -1,5 +1,6 @@
--- Jobs and what belongs to them. Times are milliseconds since the epoch. What a state may become is in foreman/jobs/job.py;
--- the trigger below holds every writer to it.
+-- Jobs and what belongs to them. Times are milliseconds since the epoch. Which states may follow each is in
+-- foreman/jobs/job.py; the trigger below enforces it for every writer. Files made before the first release allow a state
+-- 'blocked', too, which was never used.
 
 CREATE TABLE meta (
   key   TEXT NOT NULL PRIMARY KEY,
@@ -8,7 +9,7 @@ CREATE TABLE meta (
 
 CREATE TABLE jobs (
   id              TEXT    NOT NULL PRIMARY KEY CHECK (length(id) = 26),
-  state           TEXT    NOT NULL CHECK (state IN ('blocked', 'scheduled', 'queued', 'running',
+  state           TEXT    NOT NULL CHECK (state IN ('scheduled', 'queued', 'running',
                                                     'succeeded', 'failed', 'cancelled', 'discarded')),
   endpoint        TEXT    NOT NULL,
   lane            TEXT    NOT NULL CHECK (lane IN ('gate', 'embedding')),
@@ -21,10 +22,10 @@ CREATE TABLE jobs (
   deadline        INTEGER,
   attempt         INTEGER NOT NULL DEFAULT 0 CHECK (attempt >= 0),
   max_attempts    INTEGER NOT NULL CHECK (max_attempts >= 1),
-  outages         INTEGER NOT NULL DEFAULT 0,
+  outages         INTEGER NOT NULL DEFAULT 0, -- Job.uncounted_tries
   rescues         INTEGER NOT NULL DEFAULT 0,
   fence           INTEGER NOT NULL DEFAULT 0,
-  boot            TEXT,
+  boot            TEXT, -- Job.instance
   cancel_asked_at INTEGER,
   idempotency_key TEXT,
   fingerprint     TEXT    NOT NULL,
@@ -40,12 +41,12 @@ CREATE TABLE jobs (
   CHECK ((error_class IS NULL) = (error_message IS NULL))
 ) STRICT, WITHOUT ROWID;
 
--- The next of each model, and the models that wait.
+-- The next job of each model, and the models of the jobs that are queued.
 CREATE INDEX jobs_ready ON jobs (lane, model, sort_key, id) WHERE state = 'queued';
 CREATE INDEX jobs_due ON jobs (run_at, id) WHERE state = 'scheduled';
 CREATE INDEX jobs_expiring ON jobs (deadline, id) WHERE deadline IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX jobs_running ON jobs (id) WHERE state = 'running';
--- Lists, newest first, and what is old enough to go.
+-- Lists, newest first, and the jobs that are old enough to be deleted.
 CREATE INDEX jobs_state ON jobs (state, id);
 CREATE INDEX jobs_owner ON jobs (owner, id);
 CREATE INDEX jobs_model ON jobs (model, id);
@@ -90,7 +91,7 @@ CREATE TABLE artifacts (
   PRIMARY KEY (job_id, name)
 ) STRICT;
 
--- The lines of a try that runs, as far as they are kept.
+-- The output of an attempt that runs, as far as it has been stored.
 CREATE TABLE pieces (
   job_id TEXT    NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
   fence  INTEGER NOT NULL,

@@ -1,6 +1,6 @@
--- model_key is the one spelling that all names of a model share (names.canonical); model stays as it was typed.
--- group_key is what a claim goes through instead: all models of the cloud are one group, since none of them is ever
--- loaded here, and so are all names that cannot be read.
+-- model_key is the canonical spelling of a model's name (model_names.canonical); model keeps the caller's spelling.
+-- A claim goes through the values of group_key: all models of the cloud are one group, since none of them is ever loaded
+-- here, and so are all names that cannot be parsed.
 ALTER TABLE jobs ADD COLUMN model_key TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN group_key TEXT NOT NULL DEFAULT '';
 UPDATE jobs SET model_key = canonical(model);
@@ -8,15 +8,15 @@ UPDATE jobs SET group_key = group_key_of(model_key);
 
 DROP INDEX jobs_ready;
 CREATE INDEX jobs_ready ON jobs (lane, group_key, sort_key, id) WHERE state = 'queued';
--- The places in the queue, whatever the models.
+-- The order of the queue across all models.
 CREATE INDEX jobs_place ON jobs (lane, sort_key, id) WHERE state = 'queued';
--- Lists by two things at once; one by the model alone goes through all states.
+-- Lists filtered by two columns; a list filtered by the model alone merges all states.
 DROP INDEX jobs_model;
 CREATE INDEX jobs_model_state ON jobs (model_key, state, id);
 CREATE INDEX jobs_owner_state ON jobs (owner, state, id);
 CREATE INDEX jobs_owner_model ON jobs (owner, model_key, id);
 
--- What each caller has: how many jobs that wait, and the bytes of the payloads and artifacts of all its jobs.
+-- The totals of each caller: how many of its jobs wait, and the bytes of the payloads and artifacts of all its jobs.
 CREATE TABLE owners (
   owner   TEXT    NOT NULL PRIMARY KEY,
   waiting INTEGER NOT NULL,

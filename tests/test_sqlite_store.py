@@ -1,4 +1,4 @@
-"""The store as a whole: its threads, its one writer and its readers, and what becomes of it in trouble."""
+"""The store in SQLite as a whole: its threads, its one writer and its readers, and what happens when they fail."""
 
 from __future__ import annotations
 
@@ -11,85 +11,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_twisted import ensureDeferred
+from pytest_twisted import blockon, ensureDeferred
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from ulid import ULID
 
-from foreman.jobs.artifacts import Artifact
-from foreman.jobs.job import NewJob
 from foreman.jobs.queries import Filter
-from foreman.jobs.retry_policy import AttemptError, Transition, next_transition
 from foreman.store.errors import KeyReused, ReadTimedOut, StoreUnavailable, WrongState
-from foreman.store.notifications import Notifications
 from foreman.store.sqlite import maintenance, opening
 from foreman.store.sqlite import read_queue as read_queue_module
 from foreman.store.sqlite import writer as writer_module
-from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.read_queue import ReadQueue
 from foreman.store.sqlite.statements import enqueue, user_actions
 from foreman.store.sqlite.statements.transaction import Transaction
-from foreman.store.sqlite.store import SQLiteJobStore
-from support.live_foreman import bytes_of
+from support.stores import SQLiteStores, new
 
 reactor: Any = installed_reactor
 
 
-def new(**given: Any) -> NewJob:
-    plain: dict[str, Any] = {
-        "endpoint": "/api/chat", "lane": "gate", "family": "ollama", "model": "m", "owner": "o", "payload": b"{}",
-        "stream": True, "fingerprint": "f",
-    }  # fmt: skip
-    return NewJob(**{**plain, **given})
-
-
-class Wall:
-    """A wall clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Served:
-    """Stores that the test opened, which are closed behind it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "jobs" / "jobs.sqlite"
-        self.wall = Wall()
-        self.stores: list[SQLiteJobStore] = []
-
-    def store(self, *, start: bool = True, max_jobs: int = 10_000) -> SQLiteJobStore:
-        database = Database(reactor, self.path, str(ULID()), self.wall, Notifications())
-        store = SQLiteJobStore(database, lambda: ULID.from_timestamp(self.wall.now), max_jobs)
-        database.open()
-        self.stores.append(store)
-        if start:
-            database.start()
-        return store
-
-    def rows(self) -> int:
-        """How many jobs another connection sees."""
-        other = sqlite3.connect(self.path)
-        try:
-            (count,) = other.execute("SELECT count(*) FROM jobs").fetchone()
-        finally:
-            other.close()
-        return int(count)
-
-
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    from pytest_twisted import blockon
-
-    those = Served(tmp_path)
-    yield those
-    for store in those.stores:
-        blockon(Deferred.fromCoroutine(store.database.stop()))
+def served(tmp_path: Path) -> Iterator[SQLiteStores]:
+    stores = SQLiteStores(tmp_path)
+    yield stores
+    blockon(Deferred.fromCoroutine(stores.close()))
 
 
 def soon(work: Any) -> Deferred[Any]:
@@ -120,15 +66,7 @@ def fail_with(code: int) -> Callable[[Transaction], None]:
 
 
 @ensureDeferred
-async def test_what_was_acknowledged_is_seen_by_another_connection(served: Served) -> None:
-    store = served.store()
-    for count in range(1, 6):
-        await store.enqueue([new()])
-        assert served.rows() == count
-
-
-@ensureDeferred
-async def test_many_at_once_share_commits(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_at_once_share_commits(served: SQLiteStores, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     commit = writer_module.Writer._commit
 
@@ -146,7 +84,7 @@ async def test_many_at_once_share_commits(served: Served, monkeypatch: pytest.Mo
 
 @ensureDeferred
 async def test_large_steps_are_committed_one_at_a_time_and_keep_nobody_waiting(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = served.store()
     commit = writer_module.Writer._commit
@@ -168,7 +106,7 @@ async def test_large_steps_are_committed_one_at_a_time_and_keep_nobody_waiting(
 
 
 @ensureDeferred
-async def test_a_step_that_fails_does_not_take_its_neighbours_with_it(served: Served) -> None:
+async def test_a_step_that_fails_does_not_take_its_neighbours_with_it(served: SQLiteStores) -> None:
     store = served.store()
     await store.enqueue([new(idempotency_key="k")])
     wrong = "\ud800"  # is no text that SQLite takes
@@ -189,19 +127,9 @@ async def test_a_step_that_fails_does_not_take_its_neighbours_with_it(served: Se
 
 
 @ensureDeferred
-async def test_who_stops_listening_has_not_taken_back_what_was_asked(served: Served) -> None:
-    store = served.store()
-    first, second = soon(store.enqueue([new()])), soon(store.enqueue([new()]))
-    first.cancel()
-    second.cancel()
-    assert isinstance(await outcome(first), CancelledError)
-    assert isinstance(await outcome(second), CancelledError)
-    await store.enqueue([new()])
-    assert served.rows() == 3
-
-
-@ensureDeferred
-async def test_whoever_comes_when_too_many_wait_is_sent_away(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whoever_comes_when_too_many_wait_is_sent_away(
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer_module, "MAX_WAITING", 3)
     store = served.store()
     outcomes = await gatherResults([soon(outcome(store.enqueue([new()]))) for _ in range(10)])
@@ -211,35 +139,11 @@ async def test_whoever_comes_when_too_many_wait_is_sent_away(served: Served, mon
     assert store.condition == "ok"
 
 
-@ensureDeferred
-async def test_ids_grow_within_a_millisecond_and_when_the_clock_is_set_back(served: Served) -> None:
-    store = served.store()
-    ids = []
-    for by in (0.0, 0.0, 0.0, -3600.0, 0.0, 1.0, 7200.0):
-        served.wall.now += by
-        ids += [one.id for one in await store.enqueue([new(), new()])]
-    assert ids == sorted(set(ids))
-    assert [job.id for job in await store.list_jobs(Filter(), None, 100)] == ids[::-1]
-
-
-# bells
+# announcements
 
 
 @ensureDeferred
-async def test_bells_ring_after_the_commit_and_before_the_answer(served: Served) -> None:
-    store = served.store()
-    heard: list[tuple[str, int]] = []
-    store.notifications.on_queued = lambda: heard.append(("queued", served.rows()))
-    (enqueued,) = await store.enqueue([new()])
-    assert heard == [("queued", 1)]
-    told = store.notifications.when_changed(enqueued.id)
-    told.addCallback(lambda _: heard.append(("changed", served.rows())))
-    await store.cancel(enqueued.id)
-    assert heard == [("queued", 1), ("changed", 1)]
-
-
-@ensureDeferred
-async def test_nothing_rings_for_what_was_not_committed(served: Served) -> None:
+async def test_nothing_rings_for_what_was_not_committed(served: SQLiteStores) -> None:
     store = served.store()
     rung: list[object] = []
     store.notifications.on_queued = lambda: rung.append("queued")
@@ -254,73 +158,8 @@ async def test_nothing_rings_for_what_was_not_committed(served: Served) -> None:
 
 
 @ensureDeferred
-async def test_a_listeners_mistake_is_not_theirs_who_were_committed(served: Served, logged_failures: Any) -> None:
-    store = served.store()
-
-    def mistaken() -> None:
-        raise ZeroDivisionError
-
-    store.notifications.on_queued = mistaken
-    assert len(await store.enqueue([new()])) == 1
-    assert len(logged_failures.take(ZeroDivisionError)) == 1
-
-
-@ensureDeferred
-async def test_asking_for_the_end_of_a_running_job_is_a_change(served: Served) -> None:
-    store = served.store()
-    (enqueued,) = await store.enqueue([new()])
-    await store.claim("gate", lambda _: 0)
-    told = store.notifications.when_changed(enqueued.id)
-    job = await store.cancel(enqueued.id)
-    served.wall.now += 5
-    again = await store.cancel(enqueued.id)
-    assert told.called
-    assert (job.state, job.cancel_asked_at) == ("running", again.cancel_asked_at)
-
-
-@ensureDeferred
-async def test_a_job_that_was_to_be_cancelled_and_is_released_is_said_to_be_cancelled(served: Served) -> None:
-    store = served.store()
-    (enqueued,) = await store.enqueue([new()])
-    claim = await store.claim("gate", lambda _: 0)
-    assert claim is not None
-    await store.cancel(enqueued.id)
-    await store.release(claim)
-    assert [event.type for event in await store.events(enqueued.id, 0)] == ["queued", "running", "cancelled"]
-
-
-@ensureDeferred
-async def test_what_was_cancelled_while_it_ran_can_be_tried_again_and_is_no_longer_to_end(served: Served) -> None:
-    store = served.store()
-    (enqueued,) = await store.enqueue([new()])
-    claim = await store.claim("gate", lambda _: 0)
-    assert claim is not None
-    await store.cancel(enqueued.id)
-    mishap = AttemptError("busy", "why")
-    ended = await store.end_attempt(claim, lambda job, now: next_transition(job, mishap, now, 0.5))
-    again = await store.retry(enqueued.id)
-    assert (ended.state, again.state, again.cancel_asked_at, again.finished_at) == ("cancelled", "queued", None, None)
-
-
-@ensureDeferred
-async def test_a_deadline_is_not_forgotten_while_its_job_runs(served: Served) -> None:
-    store = served.store()
-    deadline = store.now() + 60_000
-    await store.enqueue([new(deadline=deadline)])
-    claim = await store.claim("gate", lambda _: 0)
-    assert claim is not None
-    assert await store.sweep() is None
-    due: list[int] = []
-    store.notifications.on_due = due.append
-    await store.end_attempt(
-        claim, lambda job, _: Transition("queued", None, counts=False, uncounted_tries=0, error=job.error)
-    )
-    assert due == [deadline]
-
-
-@ensureDeferred
 async def test_a_claim_passes_over_what_has_expired_a_few_at_a_time(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from foreman.store.sqlite.statements import execution
 
@@ -342,14 +181,6 @@ async def test_a_claim_passes_over_what_has_expired_a_few_at_a_time(
     assert [job.started_at for job in discarded] == [None] * 4
 
 
-@ensureDeferred
-async def test_a_place_is_told_while_no_more_than_a_thousand_are_before(served: Served) -> None:
-    store = served.store()
-    ids = [one.id for one in await store.enqueue([new() for _ in range(1002)])]
-    places = [job and job.position for job in [await store.get(ids[place]) for place in (0, 999, 1000, 1001)]]
-    assert places == [1, 1000, 1001, None]
-
-
 # trouble
 
 
@@ -357,7 +188,7 @@ async def test_a_place_is_told_while_no_more_than_a_thousand_are_before(served: 
     "code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB]
 )
 @ensureDeferred
-async def test_after_a_failed_write_nothing_is_acknowledged_any_more(served: Served, code: int) -> None:
+async def test_after_a_failed_write_nothing_is_acknowledged_any_more(served: SQLiteStores, code: int) -> None:
     store = served.store()
     await store.enqueue([new()])
     asked = [store.enqueue([new()]), store.database.write(fail_with(code)), store.enqueue([new()]), store.sweep()]
@@ -370,7 +201,7 @@ async def test_after_a_failed_write_nothing_is_acknowledged_any_more(served: Ser
 
 
 @ensureDeferred
-async def test_what_is_on_its_way_when_the_store_fails_does_not_make_it_well(served: Served) -> None:
+async def test_what_is_on_its_way_when_the_store_fails_does_not_make_it_well(served: SQLiteStores) -> None:
     store = served.store()
     asked = [soon(outcome(store.enqueue([new()]))) for _ in range(2)]
     assert store.database._writer is not None
@@ -382,7 +213,7 @@ async def test_what_is_on_its_way_when_the_store_fails_does_not_make_it_well(ser
 
 @ensureDeferred
 async def test_a_store_that_failed_is_not_written_into_its_file(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[object] = []
     monkeypatch.setattr(writer_module.Writer, "_checkpoint", lambda *_: written.append("log"))
@@ -399,7 +230,7 @@ async def test_a_store_that_failed_is_not_written_into_its_file(
 
 @ensureDeferred
 async def test_a_log_that_cannot_be_written_into_the_file_is_the_end(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         fail_with(sqlite3.SQLITE_IOERR_FSYNC)(Transaction(None, 0))  # type: ignore[arg-type]
@@ -422,7 +253,7 @@ async def test_a_log_that_cannot_be_written_into_the_file_is_the_end(
 )  # fmt: skip
 @ensureDeferred
 async def test_a_file_whose_name_leads_nowhere_is_written_no_more(
-    served: Served, monkeypatch: pytest.MonkeyPatch, code: int, condition: str
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch, code: int, condition: str
 ) -> None:
     """Such as one whose folder was replaced by a file, or is on a server of files that is gone."""
     store = served.store()
@@ -442,7 +273,7 @@ async def test_a_file_whose_name_leads_nowhere_is_written_no_more(
 
 
 @ensureDeferred
-async def test_a_look_that_finds_damage_is_the_end_too(served: Served) -> None:
+async def test_a_look_that_finds_damage_is_the_end_too(served: SQLiteStores) -> None:
     store = served.store()
     await store.enqueue([new()])
 
@@ -455,7 +286,7 @@ async def test_a_look_that_finds_damage_is_the_end_too(served: Served) -> None:
 
 
 @ensureDeferred
-async def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(served: Served) -> None:
+async def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(served: SQLiteStores) -> None:
     store = served.store()
 
     def room(pages: int) -> Callable[[Transaction], None]:
@@ -482,7 +313,7 @@ async def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(served: 
 
 @ensureDeferred
 async def test_deleting_on_a_full_disk_does_not_fail_again_and_again(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = served.store()
     ids = [one.id for one in await store.enqueue([new() for _ in range(3)])]
@@ -507,7 +338,7 @@ async def test_deleting_on_a_full_disk_does_not_fail_again_and_again(
 
 @ensureDeferred
 async def test_another_program_that_holds_the_file_is_waited_for_and_then_said(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 50)
     store = served.store()
@@ -523,7 +354,7 @@ async def test_another_program_that_holds_the_file_is_waited_for_and_then_said(
 
 
 @ensureDeferred
-async def test_a_foreman_whose_file_was_taken_over_stops_writing(served: Served) -> None:
+async def test_a_foreman_whose_file_was_taken_over_stops_writing(served: SQLiteStores) -> None:
     store = served.store()
     await store.enqueue([new()])
     other = sqlite3.connect(served.path)
@@ -539,7 +370,7 @@ async def test_a_foreman_whose_file_was_taken_over_stops_writing(served: Served)
 
 @ensureDeferred
 async def test_a_look_that_takes_too_long_is_given_up_and_the_next_is_not(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_queue_module, "MAX_DURATION", 0.05)
     store = served.store()
@@ -556,7 +387,7 @@ async def test_a_look_that_takes_too_long_is_given_up_and_the_next_is_not(
 
 
 @ensureDeferred
-async def test_what_a_caller_asks_waits_in_its_own_queue(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_caller_asks_waits_in_its_own_queue(served: SQLiteStores, monkeypatch: pytest.MonkeyPatch) -> None:
     store = served.store()
     callers: list[tuple[str | None, bool]] = []
     read = ReadQueue.read
@@ -574,7 +405,7 @@ async def test_what_a_caller_asks_waits_in_its_own_queue(served: Served, monkeyp
 
 
 @ensureDeferred
-async def test_a_reader_cannot_write(served: Served) -> None:
+async def test_a_reader_cannot_write(served: SQLiteStores) -> None:
     store = served.store()
     await store.enqueue([new()])
     assert isinstance(await outcome(store.database.read(lambda cursor: cursor.execute("DELETE FROM jobs"))), Exception)
@@ -583,7 +414,7 @@ async def test_a_reader_cannot_write(served: Served) -> None:
 
 @ensureDeferred
 async def test_the_log_stays_bounded_and_is_begun_anew_when_a_reader_has_left(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "CHECKPOINT_BYTES", 100_000)
     monkeypatch.setattr(writer_module, "RESTART_BYTES", 1_000_000)
@@ -614,22 +445,8 @@ async def test_the_log_stays_bounded_and_is_begun_anew_when_a_reader_has_left(
 
 
 @ensureDeferred
-async def test_stopping_answers_all_who_wait(served: Served) -> None:
-    store = served.store()
-    asked = [soon(outcome(store.enqueue([new()]))) for _ in range(200)]
-    await store.database.stop()
-    assert [type(one) for one in await gatherResults(asked)] == [list] * 200
-    assert store.condition == "off"
-    for late in (store.enqueue([new()]), store.counts()):
-        problem = await outcome(late)
-        assert isinstance(problem, StoreUnavailable)
-        assert problem.condition == "off"
-    assert served.rows() == 200
-
-
-@ensureDeferred
 async def test_whoever_asks_while_the_store_is_closing_is_refused_and_not_forgotten(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = served.store()
     await store.enqueue([new()])
@@ -647,7 +464,7 @@ async def test_whoever_asks_while_the_store_is_closing_is_refused_and_not_forgot
 
 
 @ensureDeferred
-async def test_stopping_does_not_wait_for_a_long_look(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stopping_does_not_wait_for_a_long_look(served: SQLiteStores, monkeypatch: pytest.MonkeyPatch) -> None:
     store = served.store()
     for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     monkeypatch.setattr(read_queue_module, "MAX_DURATION", 3600.0)
@@ -665,22 +482,7 @@ async def test_stopping_does_not_wait_for_a_long_look(served: Served, monkeypatc
 
 
 @ensureDeferred
-async def test_what_was_there_is_there_after_another_start(served: Served) -> None:
-    store = served.store()
-    ids = [one.id for one in await store.enqueue([new(metadata={"a": "b"}), new()])]
-    claim = await store.claim("gate", lambda _: 0)
-    assert claim is not None
-    await store.succeed(claim, [Artifact("response", "text/plain", b"hello")], None)
-    await store.database.stop()
-    assert not served.path.with_name("jobs.sqlite-wal").exists()
-    again = served.store()
-    jobs = [await again.get(id_) for id_ in ids]
-    assert [job and (job.state, dict(job.metadata)) for job in jobs] == [("succeeded", {"a": "b"}), ("queued", {})]
-    assert await bytes_of(again, ids[0], "response") == b"hello"
-
-
-@ensureDeferred
-async def test_a_failure_of_one_step_is_told_as_it_was(served: Served) -> None:
+async def test_a_failure_of_one_step_is_told_as_it_was(served: SQLiteStores) -> None:
     store = served.store()
 
     def step(_: Transaction) -> None:
