@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_written_costs_the_jobs_and_is_tried_again(tmp_p
             assert "Read-only file system" in json.loads(refused.body)["detail"]
             assert daemon.get("/healthz")["reason"] == "store_unwritable"
             assert chats_go_on(daemon)
-            assert daemon.log_lines("jobs are refused until it can be used")
+            assert daemon.log_lines("no jobs are accepted until it can be used")
 
 
 @pytest.mark.parametrize("trouble", ["full", "read-only", "full, after a crash", "read-only, after a crash"])

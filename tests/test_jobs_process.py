@@ -108,7 +108,7 @@ def test_a_job_that_ran_at_a_kill_runs_again_and_its_attempt_is_not_lost(tmp_pat
             daemon.signal(signal.SIGKILL)
             daemon.ended()
         with foreman(tmp_path, simulator.url, **settings) as daemon:
-            assert daemon.log_lines("1 jobs were running when foreman ended; they run again")
+            assert daemon.log_lines("1 jobs were running when foreman died; they were queued again")
             found = ended(daemon, id_)
         assert (found["state"], found["attempt"]) == ("succeeded", 1)
         events = [json.loads(line)["type"] for line in _events(tmp_path, simulator, settings, id_)]
