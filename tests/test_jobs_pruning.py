@@ -102,10 +102,10 @@ async def test_a_client_that_leaves_stops_it(tmp_path: Path, monkeypatch: pytest
         await cancelled(bench, 5)
         client = await raw_http.connect(bench.port)
         client.send(bench.request("DELETE", "/jobs?state=ended"))
-        await until(lambda: bench.api._wakeups._waiting)
+        await until(lambda: bench.api._wakeups._closing)
         client.leave()
         await client.gone
-        await until(lambda: not bench.api._wakeups._waiting)
+        await until(lambda: not bench.api._wakeups._closing)
         left = await listed(bench)
         assert len(left) >= 3
         await deferLater(reactor, 0.2)
@@ -120,7 +120,7 @@ async def test_while_foreman_stops_it_says_how_far_it_came(tmp_path: Path, monke
         await cancelled(bench, 3)
         client = await raw_http.connect(bench.port)
         client.send(bench.request("DELETE", "/jobs?state=ended"))
-        await until(lambda: bench.api._wakeups._waiting)
+        await until(lambda: bench.api._wakeups._closing)
         bench.api.close()
         answer = await client.done
         assert answer.status == 503

@@ -238,7 +238,7 @@ def test_no_line_is_lost_or_doubled(
     errors = [data for kind, _, data in story.heard if kind == "error"]
     assert errors == ([] if succeeds else [{"error": "no"}])
     assert not clock.getDelayedCalls()
-    assert not story.memory.notifications._waiting
+    assert not story.memory.notifications._changed
 
 
 @given(steps=STEPS, cuts=CUTS, last=LAGS, succeeds=st.booleans(), late=st.booleans())

@@ -363,9 +363,9 @@ async def test_who_waits_and_leaves_is_forgotten(bench: JobBench) -> None:
     id_ = await bench.submit()
     client = await raw_http.connect(bench.port)
     client.send(bench.request("GET", f"/jobs/{id_}?wait=300"))
-    await until(lambda: bench.store.notifications._waiting)
+    await until(lambda: bench.store.notifications._changed)
     client.leave()
-    await until(lambda: not bench.store.notifications._waiting)
+    await until(lambda: not bench.store.notifications._changed)
     await client.gone
 
 

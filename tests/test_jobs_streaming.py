@@ -151,11 +151,11 @@ async def test_who_follows_and_leaves_is_forgotten(tmp_path: Path) -> None:
         id_ = await bench.submit()
         _claim, output = await bench.run(id_)
         clients = [await follow(bench, f"/jobs/{id_}/{what}") for what in ("events", "stream")]
-        await until(lambda: bench.store.notifications._waiting and output._waiting)
+        await until(lambda: bench.store.notifications._changed and output._changed)
         for client in clients:
             client.leave()
             await client.gone
-        await until(lambda: not (bench.store.notifications._waiting or output._waiting or bench.api._wakeups._waiting))
+        await until(lambda: not (bench.store.notifications._changed or output._changed or bench.api._wakeups._closing))
 
 
 @pytest_twisted.ensureDeferred
@@ -166,7 +166,7 @@ async def test_when_foreman_stops_nobody_takes_what_came_for_whole(tmp_path: Pat
         output.add(line(1))
         clients = [await follow(bench, f"/jobs/{id_}/{what}") for what in ("events", "stream")]
         waiting = Deferred.fromCoroutine(bench.ask("GET", f"/jobs/{id_}?wait=300"))
-        await until(lambda: len(bench.api._wakeups._waiting) == 3)
+        await until(lambda: len(bench.api._wakeups._closing) == 3)
         bench.api.close()
         for client in clients:
             answer = await client.done
@@ -185,7 +185,7 @@ async def test_when_foreman_stops_an_old_client_is_told_so_behind_what_came(tmp_
         accept = (SSE,) if sse else ()
         client.send(bench.request("GET", f"/jobs/{id_}/events", b"", *accept).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
         await heard(client, b'"queued"')
-        await until(lambda: len(bench.api._wakeups._waiting) == 1)
+        await until(lambda: len(bench.api._wakeups._closing) == 1)
         bench.api.close()
         answer = await client.done
         last = b'{"error":"foreman is stopping; come back, and go on behind what you have"}'
@@ -382,7 +382,7 @@ async def test_who_takes_nothing_is_cut_off(tmp_path: Path) -> None:
         client.send(bench.request("GET", f"/jobs/{id_}/stream"))
         for _ in range(200):
             output.add(b'{"x":"%b"}\n' % (b"x" * 100_000))
-        await until(lambda: not bench.api._wakeups._waiting)
+        await until(lambda: not bench.api._wakeups._closing)
         await deferLater(reactor, 0.5)
         client.transport.resumeProducing()  # type: ignore[union-attr]
         assert (await client.done).torn

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
+from foreman.util.waiters import Waiters
+
 
 @define(eq=False)
 class Notifications:
@@ -18,16 +20,17 @@ class Notifications:
 
     on_queued: Callable[[], None] = field(default=lambda: None)
     on_due: Callable[[int], None] = field(default=lambda _: None)
-    _waiting: dict[str, dict[Deferred[None], None]] = field(factory=dict, init=False)
+    _changed: dict[str, Waiters[None]] = field(factory=dict, init=False)
 
     def when_changed(self, id_: str) -> Deferred[None]:
-        """Fires at the next change of the job ``id_``; can be cancelled.
+        """Fires at the next change of the job ``id_``; cancelling it forgets it.
 
-        Call this before reading the job, so that no change is missed in between.
+        Call it before reading the job, so that no change between the two is missed.
         """
-        changed: Deferred[None] = Deferred(lambda _: self._discard(id_, changed))
-        self._waiting.setdefault(id_, {})[changed] = None
-        return changed
+        waiters = self._changed.get(id_)
+        if waiters is None:
+            waiters = self._changed[id_] = Waiters(on_empty=lambda: self._changed.pop(id_, None))
+        return waiters.wait()
 
     def announce(self, changed: frozenset[str], queued: bool = False, due: int | None = None) -> None:
         """Announce a commit.
@@ -35,17 +38,9 @@ class Notifications:
         :param changed: the jobs that it changed; :param queued: whether one of them may be able to run now;
         :param due: the first time at which one of them is due or expires, None for never.
         """
-        waiting = [deferred for id_ in changed & self._waiting.keys() for deferred in self._waiting.pop(id_)]
-        for deferred in waiting:
-            if not deferred.called:  # a callback of an earlier one may have cancelled it
-                deferred.callback(None)
+        for waiters in [self._changed.pop(id_) for id_ in changed & self._changed.keys()]:
+            waiters.fire(None)
         if queued:
             self.on_queued()
         if due is not None:
             self.on_due(due)
-
-    def _discard(self, id_: str, changed: Deferred[None]) -> None:
-        waiting = self._waiting.get(id_, {})
-        waiting.pop(changed, None)
-        if not waiting:
-            self._waiting.pop(id_, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -23,6 +23,7 @@ from foreman.target.listings import Installed, Listed, Running
 from foreman.target.model_list import THERE, Degraded, ModelList, list_at
 from foreman.target.models import Availability, ModelSnapshot, installed_of
 from foreman.util.deadline import within
+from foreman.util.waiters import Waiters
 
 #: A list younger than this is served as it is, in seconds.
 FRESH = 1.0
@@ -65,8 +66,8 @@ class Inventory:
     _loop: LoopingCall = field(init=False)
     _done: Deferred[LoopingCall] | None = field(default=None, init=False)
     _asking: Deferred[None] | None = field(default=None, init=False)
-    _askers: dict[Deferred[bool], None] = field(factory=dict, init=False)
-    _later: dict[Deferred[bool], None] = field(factory=dict, init=False)
+    _waiters: Waiters[bool] = field(factory=Waiters, init=False)
+    _waiters_for_next: Waiters[bool] = field(factory=Waiters, init=False)
     _outdated: bool = field(default=False, init=False)
     _asks_for_change: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
@@ -113,21 +114,14 @@ class Inventory:
             await within(self._wait(), patience, self._clock, lambda: False)
 
     def _wait(self) -> Deferred[bool]:
-        responder: Deferred[bool] = Deferred(self._forget)
         if self._stopped:
-            responder.callback(False)
-        elif self._asking is None:
-            self._askers[responder] = None
+            return succeed(False)
+        if self._asking is not None and self._outdated:  # the answer that is awaited may be older than the change
+            return self._waiters_for_next.wait()
+        refreshed = self._waiters.wait()
+        if self._asking is None:
             self._put()
-        elif self._outdated:  # the question under way may tell what was before
-            self._later[responder] = None
-        else:
-            self._askers[responder] = None
-        return responder
-
-    def _forget(self, responder: Deferred[bool]) -> None:
-        self._askers.pop(responder, None)
-        self._later.pop(responder, None)
+        return refreshed
 
     def _put(self) -> None:
         self._asks_for_change, self._outdated = self._outdated, False
@@ -182,16 +176,14 @@ class Inventory:
     def _asked(self, answered: object) -> None:
         if isinstance(answered, Failure):
             self._log.failure("what follows when the target is back failed", answered)
-        told, self._askers, self._later = self._askers, self._later, {}
+        waiters, self._waiters, self._waiters_for_next = self._waiters, self._waiters_for_next, Waiters()
         self._asking = None
         self._outdated = self._outdated or answered is False
-        if self._stopped:
-            told |= self._askers
-        elif self._askers:
+        if self._waiters and not self._stopped:
             self._put()
-        for responder in told:
-            if not responder.called:  # an earlier one, on hearing it, may have made this one leave
-                responder.callback(answered is not False)
+        waiters.fire(answered is not False)
+        if self._stopped:
+            self._waiters.fire(answered is not False)
 
     # what others saw of the target
 

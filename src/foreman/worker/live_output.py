@@ -1,45 +1,36 @@
-"""The lines of a job's answer while it comes, for those who follow it."""
+"""The lines of a job's answer while it arrives, for the streams that follow it."""
 
 from __future__ import annotations
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+
+from foreman.util.waiters import Waiters
 
 
 @define(eq=False)
 class LiveOutput:
-    """What one try of a job has said so far.
+    """The answer of one attempt so far.
 
-    :ivar attempt: the number of the try (the claim's fence); :ivar lines: whole, with their line ends;
-    :ivar ended: nothing more comes.
+    :ivar attempt: the number of the attempt (the claim's fence); :ivar lines: whole, with their line ends;
+    :ivar ended: no more lines follow.
     """
 
     attempt: int
     lines: list[bytes] = field(factory=list)
     ended: bool = False
-    _waiting: dict[Deferred[None], None] = field(factory=dict, init=False)
+    _changed: Waiters[None] = field(factory=Waiters, init=False)
 
     def add(self, line: bytes) -> None:
-        """The next line."""
+        """Append the next line."""
         self.lines.append(line)
-        self._ring()
+        self._changed.fire(None)
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """No more lines follow."""
         self.ended = True
-        self._ring()
+        self._changed.fire(None)
 
     def when_more(self, seen: int) -> Deferred[None]:
-        """Fires when there are more than ``seen`` lines, or there will be none, at once if that is so already."""
-        more: Deferred[None] = Deferred(lambda _: self._waiting.pop(more, None))
-        if self.ended or len(self.lines) > seen:
-            more.callback(None)
-        else:
-            self._waiting[more] = None
-        return more
-
-    def _ring(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for one in waiting:
-            if not one.called:  # an earlier one, on hearing it, may have made this one leave
-                one.callback(None)
+        """Fires when there are more than ``seen`` lines, or no more follow; at once if that is so already."""
+        return succeed(None) if self.ended or len(self.lines) > seen else self._changed.wait()

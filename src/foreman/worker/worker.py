@@ -24,6 +24,7 @@ from foreman.store.errors import StaleClaim, StoreUnavailable, WrongState
 from foreman.store.job_store import JobStore
 from foreman.target.models import Availability
 from foreman.util.tracked_set import TrackedSet
+from foreman.util.waiters import Waiters, cancelling
 from foreman.worker.attempt import Attempt, Bounds
 from foreman.worker.live_output import LiveOutput
 from foreman.worker.outcome import Success, until_then
@@ -56,7 +57,7 @@ class Worker:
     _bounds: Bounds
     _running: dict[str, Attempt] = field(factory=dict, init=False)
     _lanes: TrackedSet[JobLane] = field(factory=TrackedSet, init=False)
-    _nudges: dict[JobLane, Deferred[None]] = field(factory=dict, init=False)
+    _nudges: Waiters[None] = field(factory=Waiters, init=False)
     _waits: dict[JobLane, Deferred[Any]] = field(factory=dict, init=False)
     _missed_until: float = field(default=float("-inf"), init=False)
     _closed: bool = field(default=False, init=False)
@@ -80,9 +81,7 @@ class Worker:
 
     def nudge(self) -> None:
         """A job may have become able to run."""
-        for nudged in list(self._nudges.values()):
-            if not nudged.called:
-                nudged.callback(None)
+        self._nudges.fire(None)
 
     def output_of(self, id_: str) -> LiveOutput | None:
         """The lines of a job that runs now, if its answer comes in lines."""
@@ -112,19 +111,18 @@ class Worker:
 
     async def _work(self, lane: JobLane) -> None:
         while not self._closed:
-            # Made before looking, so that no nudge is lost.
-            nudged = self._nudges[lane] = Deferred()
-            pause: float | None = STORE_PAUSE
-            try:
-                pause = await self._take(lane)
-            except CancelledError:
-                pause = 0.0  # foreman stops, or the job that waited for its turn is not to run any more
-            except (StoreUnavailable, errors.Draining):
-                pass  # the store has said so; the gate closes as the worker does
-            except Exception:  # noqa: BLE001 - the worker goes on with the next job
-                self._log.failure("taking a job failed")
-            if pause is None or pause > 0:
-                await self._wait(nudged, pause)
+            with cancelling(self._nudges.wait()) as nudged:  # made before looking, so that no nudge is lost
+                pause: float | None = STORE_PAUSE
+                try:
+                    pause = await self._take(lane)
+                except CancelledError:
+                    pause = 0.0  # foreman stops, or the job that waited for its turn is not to run any more
+                except (StoreUnavailable, errors.Draining):
+                    pass  # the store has said so; the gate closes as the worker does
+                except Exception:  # noqa: BLE001 - the worker goes on with the next job
+                    self._log.failure("taking a job failed")
+                if pause is None or pause > 0:
+                    await self._wait(nudged, pause)
 
     async def _wait(self, nudged: Deferred[None], pause: float | None) -> None:
         if pause is not None and not nudged.called:

@@ -22,6 +22,7 @@ from foreman.protocol.request_body import RequestBody
 from foreman.proxy.access_record import Outcome, RequestRecord
 from foreman.store.errors import WrongState
 from foreman.store.job_store import JobStore
+from foreman.util.waiters import cancelling
 from foreman.web.jobs import artifacts, prune, query_params, request_headers
 from foreman.web.jobs.artifact_reader import Readers
 from foreman.web.jobs.method_guard import MethodGuard
@@ -29,7 +30,7 @@ from foreman.web.jobs.problems import Problem, family_reply, no_such_job, proble
 from foreman.web.jobs.serialization import Listed, Models, artifact_value, job_value, job_values
 from foreman.web.jobs.streaming import JobStreams, RunningJobs
 from foreman.web.jobs.submit import JobLimits, Submissions
-from foreman.web.jobs.wakeups import Wakeups, listening
+from foreman.web.jobs.wakeups import Wakeups
 from foreman.web.server.access_log import AccessLog
 from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply, json_reply
@@ -258,7 +259,7 @@ class JobsApi:
         """The job when it has ended, or as it is after ``seconds``."""
         over = self._clock.seconds() + seconds
         while True:
-            with listening(self._store.notifications.when_changed(job.id)) as bell:
+            with cancelling(self._store.notifications.when_changed(job.id)) as bell:
                 now = await self._store.get(job.id)
                 if now is None:
                     raise no_such_job(job.id)

@@ -18,11 +18,12 @@ from foreman.protocol import go_json
 from foreman.protocol.endpoints import FOLLOWABLE
 from foreman.protocol.headers import RawHeaders
 from foreman.store.job_store import JobStore
+from foreman.util.waiters import cancelling
 from foreman.web.jobs.artifact_reader import PIECE_OF_LINES, ArtifactReader, Readers
 from foreman.web.jobs.flow_control import FlowControl
 from foreman.web.jobs.problems import Problem, no_such_job
 from foreman.web.jobs.serialization import event_value
-from foreman.web.jobs.wakeups import Wakeups, listening
+from foreman.web.jobs.wakeups import Wakeups
 from foreman.web.server.heartbeat import BETWEEN_FILLERS, STREAM_HEADERS
 from foreman.web.server.request import ClientRequest
 from foreman.worker.live_output import LiveOutput
@@ -231,7 +232,7 @@ class JobStreams:
 
     async def _events(self, feed: EventWriter, id_: str, after: int, caller: str, *, follows: bool) -> None:
         while True:
-            with listening(self._store.notifications.when_changed(id_)) as bell:
+            with cancelling(self._store.notifications.when_changed(id_)) as bell:
                 # First the job: what it has become is among the events that are read after it.
                 job = await self._store.get(id_)
                 events = await self._store.events(id_, after, AT_ONCE, caller)
@@ -249,7 +250,7 @@ class JobStreams:
 
     async def _lines(self, feed: EventWriter, tail: StreamCursor, id_: str) -> None:
         while True:
-            with listening(self._store.notifications.when_changed(id_)) as bell:
+            with cancelling(self._store.notifications.when_changed(id_)) as bell:
                 job = await self._store.get(id_)
                 if job is None:
                     raise no_such_job(id_)

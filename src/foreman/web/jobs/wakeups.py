@@ -1,41 +1,39 @@
-"""Waiting for the first of several things, for a while, and until foreman stops."""
+"""Waiting for the first of several events, at most for some seconds, and only until foreman stops."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from foreman.util.waiters import Waiters
+
 
 @define(eq=False)
 class Wakeups:
-    """Those who wait.
+    """The requests that wait for something about a job.
 
-    :ivar closed: foreman stops, and nobody waits any more.
+    :ivar closed: foreman stops, so that nothing waits any more.
     """
 
     _clock: IReactorTime
     closed: bool = field(default=False, init=False)
-    _waiting: dict[Deferred[None], Callable[[], None]] = field(factory=dict, init=False)
+    _closing: Waiters[None] = field(factory=Waiters, init=False)
 
     def first_of(self, *notifications: Deferred[None], seconds: float) -> Deferred[None]:
-        """Fires when one of ``notifications`` has, when ``seconds`` are over, or when foreman stops.
+        """Fires when one of ``notifications`` fires, when ``seconds`` have passed, or when foreman stops.
 
-        The bells are this one's, and none of them rings any more when it has fired or was cancelled.
+        When it fires or is cancelled, all of ``notifications`` are cancelled.
         """
-        over = False
+        over, events = False, (*notifications, self._closing.wait())
 
         def stop(_: object = None) -> None:
             nonlocal over
             over = True
             if timer.active():
                 timer.cancel()
-            self._waiting.pop(woken, None)
-            for bell in notifications:
-                bell.cancel()
+            for event in events:
+                event.cancel()
 
         def wake(_: object = None) -> None:
             if not over:
@@ -44,23 +42,11 @@ class Wakeups:
 
         woken: Deferred[None] = Deferred(stop)
         timer = self._clock.callLater(0 if self.closed else seconds, wake)
-        self._waiting[woken] = wake
-        for bell in notifications:
-            bell.addBoth(wake)
+        for event in events:
+            event.addBoth(wake)
         return woken
 
     def close(self) -> None:
-        """Wake everybody, and let nobody wait from now on."""
+        """Wake all that wait; from now on nothing waits."""
         self.closed = True
-        for wake in list(self._waiting.values()):
-            wake()
-
-
-@contextmanager
-def listening(bell: Deferred[None]) -> Iterator[Deferred[None]]:
-    """Nobody waits for ``bell`` afterwards, whether or not it has rung."""
-    try:
-        yield bell
-    finally:
-        bell.addErrback(lambda _: None)
-        bell.cancel()
+        self._closing.fire(None)
