@@ -270,7 +270,7 @@ def test_the_last_list_is_kept_while_the_target_is_away(step: Doorstep) -> None:
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
 def test_before_any_list_there_is_none_rather_than_an_empty_one(path: str) -> None:
     with doorstep() as step:
-        step.service.inventory.tags = step.service.inventory.ps = None
+        step.service.target.inventory.tags = step.service.target.inventory.ps = None
         step.target.refuses = True
         answer = ask(step, "GET", path)
         assert (answer.status, answer.header("Retry-After")) == (503, "3600")
@@ -286,7 +286,7 @@ def test_what_the_target_says_instead_of_a_list_is_passed_on(step: Doorstep) -> 
 
     step.target.answer = answer
     step.wait(3600, 100)
-    assert step.service.inventory.degraded is None
+    assert step.service.target.inventory.degraded is None
     assert tags(step) == ["m:latest"]
     told = ask(step, "GET", "/api/ps")
     assert (told.status, told.body) == (404, page)
@@ -294,7 +294,7 @@ def test_what_the_target_says_instead_of_a_list_is_passed_on(step: Doorstep) -> 
 
 
 def test_health_tells_that_jobs_are_held(step: Doorstep) -> None:
-    step.service.inventory.hold("gate", "for a reason that may repeat what somebody asked")
+    step.service.target.inventory.hold("gate", "for a reason that may repeat what somebody asked")
     answer = value_of(ask(step, "GET", "/healthz"))
     assert (answer["status"], answer["degraded"], answer["reason"]) == ("ok", False, "jobs_held")
     assert "since" in answer

@@ -85,9 +85,13 @@ async def test_it_is_said_once_and_not_again_when_the_target_comes_back() -> Non
     listening = listen(Simulator(reactor, Settings()))
     with capturedLogs() as events:
         foreman = await start_foreman(port_of(listening), listen=f"127.0.0.1:{free_port()}")
-        foreman.service.inventory.on_recovery()
+        foreman.service.target.inventory.on_recovery()
     lines = [str(formatEvent(event)) for event in events if "banner" in event["log_namespace"]]
-    assert [line.split()[0] for line in lines] == ["foreman", str(len(foreman.service.inventory.installed)), "try"]
+    assert [line.split()[0] for line in lines] == [
+        "foreman",
+        str(len(foreman.service.target.inventory.installed)),
+        "try",
+    ]
     assert f"http://127.0.0.1:{foreman.port}/api/chat" in lines[-1]
     await foreman.stop()
     await maybeDeferred(listening.stopListening)

@@ -297,7 +297,7 @@ def test_a_client_that_leaves_while_its_chat_runs_stops_the_target() -> None:
             chat = running_chat(step, caller)
             caller.leave(reset=reset)
             assert chat.line.ended == "reset"
-            assert step.service.inference.gate.running == []
+            assert step.service.target.gate.running == []
 
 
 @pytest.mark.parametrize("ahead", [20 * KB, 60 * KB])

@@ -261,7 +261,7 @@ def test_an_old_client_gets_every_word_and_the_error_and_then_a_proper_end(
     if how == "lacks its end":
         told(step, b"0\r\n\r\n")
     elif how == "is cancelled":
-        assert step.service.inference.cancel(step.service.inference.gate.running[0].ticket.id, lambda _: True)
+        assert step.service.inference.cancel(step.service.target.gate.running[0].ticket.id, lambda _: True)
     elif how == "foreman stops":
         step.service.inference.stop()
     else:

@@ -57,7 +57,7 @@ async def test_a_load_goes_on_for_the_next_in_line_when_its_asker_leaves(loading
     await leaver.gone
     await deferLater(reactor, 0.05)
     assert loading.outcomes() == ["open"]
-    (turn,) = loading.foreman.service.inference.gate.running
+    (turn,) = loading.foreman.service.target.gate.running
     assert turn.kept
     answer = await next_one.done
     assert (answer.status, json.loads(answer.body)["done"]) == (200, True)
@@ -102,4 +102,4 @@ async def test_a_load_that_nobody_wants_any_more_ends_too(loading: Loading) -> N
         await responder.gone
     await deferLater(reactor, 1.2)
     assert loading.outcomes() == ["left"]
-    assert loading.foreman.service.inference.gate.running == []
+    assert loading.foreman.service.target.gate.running == []

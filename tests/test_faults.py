@@ -176,12 +176,16 @@ class Faulty:
             await deferLater(reactor, 0.01)
         assert self.simulator.connections == []
         assert len(service.connections.open) == 0
-        assert (inference.gate.running, inference.gate.waiting, inference.embeddings.running) == ([], [], [])
+        assert (inference.target.gate.running, inference.target.gate.waiting, inference.target.embeddings.running) == (
+            [],
+            [],
+            [],
+        )
         assert inference.when_idle().called
         assert (inference._buffers.used, service.connections.bodies.used) == (0, 0)
         for shape in SHAPES.values():
             assert looks_whole(shape, await hear(self.foreman.port, shape, None, HUNG))
-        assert service.inventory.degraded is None
+        assert service.target.inventory.degraded is None
 
 
 @pytest_twisted.async_yield_fixture(params=[0.0, 300.0], ids=["in-one-go", "word-by-word"])

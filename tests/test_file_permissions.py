@@ -121,7 +121,7 @@ def test_tokens_that_everybody_may_write_meanwhile_are_not_read_again(secret: Pa
         secret.write_text(format_file([Holder("thief", digest("a-token-of-a-thief-1"), admin=True)]))
         secret.chmod(0o666)
         step.service.reload()
-        assert [holder.name for holder in step.service._admission.tokens.holders] == ["boss"]
+        assert [holder.name for holder in step.service.connections.admission.tokens.holders] == ["boss"]
     assert any("cannot be trusted" in str(event.get("problem")) for event in events)
 
 

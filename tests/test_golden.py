@@ -67,7 +67,7 @@ class Recorded:
     async def ask(self, recording: dict[str, Any]) -> Response:
         self.target.recording = recording
         if recording["request"]["path"] in ("/api/tags", "/api/ps"):
-            await self.foreman.service.inventory.refresh()
+            await self.foreman.service.target.inventory.refresh()
         self.target.seen.clear()
         return await ask(self.foreman.port, recordings.request_bytes(recording), recording["request"]["method"])
 

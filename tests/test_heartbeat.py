@@ -189,7 +189,7 @@ def test_ollamas_own_client_can_be_interrupted_while_it_waits(path: str, agent: 
                 assert (value["message"]["content"] if path == "/api/chat" else value["response"]) == ""
             step.wait(10)
         waiting.leave()
-        assert step.service.inference.gate.waiting == []
+        assert step.service.target.gate.waiting == []
         assert b"\r\n \r\n" in b"\r\n" + running.received.partition(b"\r\n\r\n")[2]
 
 

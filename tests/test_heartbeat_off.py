@@ -102,7 +102,7 @@ async def test_what_has_waited_is_what_a_direct_connection_gives(both: Both, pat
     running = await both.has_the_turn()
     waiting = both.answer(both.foreman.port, data)
     await deferLater(reactor, WAITS)
-    assert len(both.foreman.service.inference.gate.waiting) == 1
+    assert len(both.foreman.service.target.gate.waiting) == 1
     both.target.state.random = Random(1)
     running.leave()
     await running.gone

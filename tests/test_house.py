@@ -56,6 +56,7 @@ LONG: dict[str, str] = {
     "foreman.web.server.connection": "the phases of one connection",
     "foreman.web.server.request": "one request and its answer",
     "foreman.web.jobs.routes": "every route of jobs",
+    "foreman.service": "how the daemon is built, started and stopped, on one page",
     "foreman.worker.worker": "one loop, and what it does with each job",
 }
 LONGEST = 300

@@ -27,9 +27,11 @@ from foreman.proxy.access_record import RequestRecord
 from foreman.proxy.inference import RETRY_PAUSE, Inference
 from foreman.proxy.relay import Limits
 from foreman.proxy.request import ModelMissing, TargetRequest
+from foreman.proxy.target import Target
+from foreman.scheduling.estimates import Estimates
 from foreman.scheduling.gate import Gate
 from foreman.scheduling.policy import Ticket
-from foreman.scheduling.queue_status import QueuePosition
+from foreman.scheduling.queue_status import QueuePosition, QueueStatus
 from foreman.simulator import Settings, Simulator
 from foreman.target.inventory import Inventory
 from foreman.util.byte_budget import ByteBudget
@@ -185,12 +187,18 @@ class Work:
         inventory = Inventory(self.clock, self.target, 30)  # type: ignore[arg-type]
         inventory.refresh()
         self.buffers = ByteBudget(1_000_000)
-        self.inference = Inference(
-            self.clock,
+        gate, estimates = Gate(self.clock, turns, max_queue), Estimates()
+        target = Target(
             self.target,  # type: ignore[arg-type]
             inventory,
-            Gate(self.clock, turns, max_queue),
+            gate,
             Gate(self.clock, 8, max_queue),
+            estimates,
+            QueueStatus(self.clock, gate, inventory, estimates),
+        )
+        self.inference = Inference(
+            self.clock,
+            target,
             Limits(1000, silence=600, stall=60),
             target_wait,
             self.buffers,
@@ -217,7 +225,11 @@ class Work:
 
     def check_nothing_is_left(self) -> None:
         inference = self.inference
-        assert (inference.gate.running, inference.gate.waiting, inference.embeddings.running) == ([], [], [])
+        assert (inference.target.gate.running, inference.target.gate.waiting, inference.target.embeddings.running) == (
+            [],
+            [],
+            [],
+        )
         assert inference.when_idle().called
         assert self.buffers.used == 0
         assert self.clock.getDelayedCalls() == []
@@ -275,7 +287,7 @@ def test_several_turns_let_as_many_chats_run() -> None:
         work.target.calls[done].begin().say(LAST).end()
         work.turn()
         assert len(work.target.calls) == min(5, done + 3)
-        assert len(work.inference.gate.running) == min(2, 4 - done)
+        assert len(work.inference.target.gate.running) == min(2, 4 - done)
     work.check_nothing_is_left()
 
 
@@ -291,7 +303,7 @@ def test_embeddings_pass_beside_a_chat_and_have_a_cap_of_their_own() -> None:
     for call in work.target.calls[9:]:
         call.begin(headers=[(b"Content-Type", b"application/json")]).say(b'{"embeddings":[[1]]}').end()
     assert [each.record.outcome for each in embeddings] == ["complete"] * 10
-    assert len(work.inference.gate.running) == 1
+    assert len(work.inference.target.gate.running) == 1
 
 
 def test_embeddings_are_told_where_they_stand() -> None:
@@ -519,12 +531,12 @@ def test_a_target_that_cannot_be_reached_is_tried_again_while_it_may_be_waited_f
     work.target.failures = [errors.ConnectionError(why, "it is away") for _ in range(3)]
     asking = work.ask()
     for _ in range(3):
-        assert work.inference.inventory.degraded is not None
+        assert work.inference.target.inventory.degraded is not None
         assert work.target.calls == []
         work.clock.advance(RETRY_PAUSE)
     work.target.calls[0].begin().say(LAST).end()
     assert asking.results == [None]
-    assert work.inference.inventory.degraded is None
+    assert work.inference.target.inventory.degraded is None
     work.check_nothing_is_left()
 
 
@@ -545,7 +557,7 @@ def test_what_the_target_may_have_heard_is_never_sent_again(why: Any) -> None:
     asking = work.ask()
     assert asking.problem.why == why
     assert (work.target.calls, work.target.questions) == ([], 2)
-    assert work.inference.inventory.degraded is None
+    assert work.inference.target.inventory.degraded is None
     work.check_nothing_is_left()
 
 
@@ -606,13 +618,13 @@ def test_a_refusal_of_the_target_is_passed_on_whole(status: int, outcome: str) -
 
 def test_an_error_of_a_proxy_in_between_does_not_mean_that_the_target_is_back() -> None:
     work = Work()
-    work.inference.inventory.target_failed(errors.ConnectionError("refused", "nobody there"))
+    work.inference.target.inventory.target_failed(errors.ConnectionError("refused", "nobody there"))
     work.ask()
     work.ask("/api/show")
     work.target.calls[0].begin(502, []).end()
-    assert work.inference.inventory.degraded is not None
+    assert work.inference.target.inventory.degraded is not None
     work.target.calls[1].begin(404, []).end()
-    assert work.inference.inventory.degraded is None
+    assert work.inference.target.inventory.degraded is None
 
 
 def test_an_asker_that_cannot_take_the_head_does_not_leave_the_target_running() -> None:
@@ -649,7 +661,7 @@ def test_after_any_answer_the_lists_are_asked_for_anew() -> None:
     work = Work()
     work.ask()
     work.target.calls[0].begin().say(LAST).end()
-    Deferred.fromCoroutine(work.inference.inventory.fresh())
+    Deferred.fromCoroutine(work.inference.target.inventory.fresh())
     assert work.target.questions == 2
 
 
@@ -662,13 +674,13 @@ def test_the_oldest_turn_without_a_first_byte_is_overdue_after_a_while() -> None
     work.ask()
     work.clock.advance(10)
     work.ask()
-    assert work.inference.overdue(10) is None
+    assert work.inference.target.queue_status.overdue_since(10) is None
     work.clock.advance(1)
-    assert work.inference.overdue(10) == 5
+    assert work.inference.target.queue_status.overdue_since(10) == 5
     work.target.calls[0].begin()
-    assert work.inference.overdue(10) is None
+    assert work.inference.target.queue_status.overdue_since(10) is None
     work.clock.advance(10)
-    assert work.inference.overdue(10) == 15
+    assert work.inference.target.queue_status.overdue_since(10) == 15
 
 
 def test_a_closed_gate_sends_the_waiting_away_and_lets_the_running_finish() -> None:
@@ -800,7 +812,7 @@ async def real() -> AsyncIterator[Real]:
     listening: Any = listen(simulator)
     foreman = await start_foreman(port_of(listening))
     await raw_http.ask(foreman.port, chat())  # a model that is loaded is not kept loading for the next in line
-    await foreman.service.inventory.refresh()
+    await foreman.service.target.inventory.refresh()
     simulator.requests.clear()
     yield Real(foreman, simulator)
     await foreman.stop()
@@ -819,7 +831,7 @@ async def test_a_client_that_leaves_is_noticed_by_the_target_and_the_next_chat_r
     leaver = await real.begin(stream=stream, options={"num_predict": 100_000})
     await until(lambda: real.simulator.asked("/api/chat"))
     following = await real.begin()
-    await until(lambda: len(real.foreman.service.inference.gate.waiting) == 1)
+    await until(lambda: len(real.foreman.service.target.gate.waiting) == 1)
     if trouble == "stall" and stream:
         await until(lambda: b"content" in leaver.received)
     leaver.leave()
@@ -839,7 +851,7 @@ async def test_a_client_that_leaves_while_foreman_connects_leaves_no_attempt_beh
         busy.listen(0)
         with socket.create_connection(busy.getsockname()):
             foreman = await start_foreman(busy.getsockname()[1], connect_timeout="0.3s")
-            gate = foreman.service.inference.gate
+            gate = foreman.service.target.gate
             leaver = await raw_http.connect(foreman.port, "POST")
             leaver.send(chat())
             await until(lambda: gate.running)

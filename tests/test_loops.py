@@ -52,7 +52,7 @@ def leading(*ways: tuple[Doorstep, Doorstep]) -> Iterator[None]:
 
 def named(step: Doorstep, mark: bytes) -> Doorstep:
     """Give a foreman another name than the other one of the test has."""
-    step.service._admission.mark = step.service.inference._client._mark = mark
+    step.service.connections.admission.mark = step.service.target.client._mark = mark
     return step
 
 
@@ -118,9 +118,9 @@ def test_a_foreman_in_front_of_another_is_no_circle() -> None:
 
 def test_foremans_own_questions_end_too() -> None:
     with doorstep() as step, leading((step, step)):
-        step.service.inventory.refresh()
+        step.service.target.inventory.refresh()
         step.wait(2)
-        degraded = step.service.inventory.degraded
+        degraded = step.service.target.inventory.degraded
         assert degraded is not None
         assert CAME_BACK in degraded.detail
         assert len(step.service.connections.open) <= 2

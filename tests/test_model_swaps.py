@@ -169,7 +169,7 @@ def test_what_is_kept_of_many_pairs_is_bounded() -> None:
 def work() -> Work:
     """A target that was seen to hold either ``llama3`` or ``embed``."""
     made = Work()
-    exclusive = made.inference.inventory.exclusive
+    exclusive = made.inference.target.inventory.exclusive
     date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
     exclusive.saw([Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
     exclusive.saw([Running("embed", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
@@ -200,7 +200,7 @@ def test_embeddings_wait_while_a_chat_runs_and_go_together_when_it_is_over(work:
     for call in work.target.calls[1:]:
         call.begin(headers=JSON).say(b"{}").end()
     assert [asking.results for asking in askings] == [[None]] * 4
-    assert len(work.inference.embeddings.running) == 0
+    assert len(work.inference.target.embeddings.running) == 0
 
 
 def test_no_embedding_waits_longer_than_the_bound_however_many_chats_there_are(work: Work) -> None:
@@ -239,7 +239,7 @@ def test_those_that_go_together_keep_the_way_open_for_a_bounded_time(work: Work)
 @pytest.mark.parametrize("model", ["other", "embed"])
 def test_where_both_fit_nobody_waits(work: Work, model: str) -> None:
     if model == "embed":
-        work.inference.inventory.exclusive.saw([Running("embed"), Running("llama3")], [], 0.0, 0.0)
+        work.inference.target.inventory.exclusive.saw([Running("embed"), Running("llama3")], [], 0.0, 0.0)
     work.ask()
     work.ask("/api/embed", model=model)
     assert paths(work) == [b"POST /api/chat", b"POST /api/embed"]
@@ -263,8 +263,10 @@ def test_who_leaves_while_it_waits_is_never_asked_for(work: Work) -> None:
 def test_how_many_wait_is_bounded() -> None:
     made = Work(max_queue=3)
     date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
-    made.inference.inventory.exclusive.saw([Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
-    made.inference.inventory.exclusive.saw([Running("embed")], date, 0.0, 0.0)
+    made.inference.target.inventory.exclusive.saw(
+        [Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0
+    )
+    made.inference.target.inventory.exclusive.saw([Running("embed")], date, 0.0, 0.0)
     made.ask()
     askings = [embedding(made) for _ in range(4)]
     assert isinstance(askings[3].problem, errors.QueueFull)
@@ -276,12 +278,12 @@ def held(made: Work, caller: str, model: str = "embed") -> list[Any]:
     """What comes of an embedding of ``caller``: a turn, or a failure."""
     results: list[Any] = []
     ticket = Ticket("an id", caller, model, "/api/embed", 0.0)
-    made.inference.enter(made.inference.embeddings, ticket).addBoth(results.append)
+    made.inference.enter(made.inference.target.embeddings, ticket).addBoth(results.append)
     return results
 
 
 def test_of_those_that_wait_for_chats_one_caller_has_a_share(work: Work) -> None:
-    work.inference.embeddings.max_queue = 16
+    work.inference.target.embeddings.max_queue = 16
     work.ask()
     greedy = [held(work, "greedy") for _ in range(30)]
     refused = [one for one in greedy if one]
@@ -291,7 +293,7 @@ def test_of_those_that_wait_for_chats_one_caller_has_a_share(work: Work) -> None
 
 
 def test_those_that_wait_for_chats_and_those_that_wait_for_a_turn_share_one_bound(work: Work) -> None:
-    embeddings = work.inference.embeddings
+    embeddings = work.inference.target.embeddings
     embeddings.max_queue = 16
     work.ask()
     running = [held(work, "someone", "other") for _ in range(8)]
@@ -324,7 +326,7 @@ def test_an_embedding_that_waits_for_chats_is_told_where_it_stands(work: Work) -
     work.target.calls[0].begin().say(LAST).end()
     wait(work, 2)
     assert askings[2].responder.place().position == 0
-    assert work.inference.embeddings.held == {}
+    assert work.inference.target.embeddings.held == {}
 
 
 def test_a_model_that_was_loaded_for_a_request_makes_foreman_look_what_had_to_go(work: Work) -> None:

@@ -20,7 +20,7 @@ from foreman.jobs.artifacts import Artifact
 from foreman.jobs.job import State
 from foreman.jobs.queries import Filter
 from foreman.jobs.retry_policy import Transition
-from foreman.service import keeping
+from foreman.service import retention_times
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite import maintenance
 from foreman.store.sqlite.database import Database
@@ -60,7 +60,7 @@ class Attic:
 
     async def clean(self, **variables: str) -> None:
         """One round of the housekeeping, with these settings."""
-        retention = Retention(reactor, self.store, keeping(settings(1, **variables)), patience=0)
+        retention = Retention(reactor, self.store, retention_times(settings(1, **variables)), patience=0)
         retention.start()
         while retention._round is None or not retention._round.called:
             await deferLater(reactor, 0.01)
@@ -175,7 +175,7 @@ class Watched:
     retention: Retention = field(init=False)
 
     async def begin(self) -> None:
-        self.retention = Retention(self.clock, self.attic.store, keeping(settings(1)))
+        self.retention = Retention(self.clock, self.attic.store, retention_times(settings(1)))
         self.retention.start()
         await self.round_is_over()
 

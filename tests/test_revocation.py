@@ -85,7 +85,7 @@ def test_who_waits_for_a_turn_is_sent_away_and_the_next_goes_on(step: Doorstep, 
         step.turn()
     (answer,) = alice.answers()
     assert (answer.status, answer.header("WWW-Authenticate")) == (401, 'Bearer realm="foreman"')
-    assert [one.caller for one in step.service.inference.gate.waiting] == ["alice.2"]
+    assert [one.caller for one in step.service.target.gate.waiting] == ["alice.2"]
     said = [formatEvent(event) for event in events]
     assert any("caller=alice status=401" in line and "'cancelled'" in line for line in said), said
     assert any("requests that were ended, since their token was revoked: 1" in line for line in said)
@@ -96,9 +96,9 @@ def test_who_waits_for_a_turn_is_sent_away_and_the_next_goes_on(step: Doorstep, 
 def test_of_two_tokens_of_a_name_only_the_revoked_one_ends(step: Doorstep) -> None:
     step.target.holds = True
     old, new = Holder("alice", digest(OLD)), Holder("alice", digest(NEW))
-    step.service._take_tokens(Tokens((old, new), required=True))
+    step.service._replace_tokens(Tokens((old, new), required=True))
     before = [call(step, token, "POST", "/api/embed", b'{"model":"m","input":"x"}') for token in (OLD, NEW)]
-    step.service._take_tokens(Tokens((new,), required=True))
+    step.service._replace_tokens(Tokens((new,), required=True))
     step.turn()
     assert [len(caller.answers()) for caller in before] == [1, 0]
     before[1].leave()
@@ -160,7 +160,7 @@ async def test_who_follows_a_job_is_told_and_cut_off(tmp_path: Path, what: str, 
             await until(lambda client=client: b"\r\n\r\n" in client.received)  # type: ignore[misc]
             clients.append(client)
         kept = tuple(one for one in bench.connections.admission.tokens.holders if one.name != "alice")
-        bench.connections.admission.tokens = Tokens(kept, required=True)
+        bench.connections.admission.auth.tokens = Tokens(kept, required=True)
         log = bench.connections.admission.access_log
         ended = end_revoked(bench.connections.open, bench.connections.admission.tokens, lambda _id, _why: False, log)
         assert ended == 1
@@ -180,7 +180,7 @@ async def test_who_waits_for_a_job_is_sent_away_and_the_job_stays(tmp_path: Path
         client.send(bench.request("GET", f"/jobs/{id_}?wait=200"))
         await until(lambda: any(connection.requests for connection in bench.connections.open))
         admission = bench.connections.admission
-        admission.tokens = Tokens((Holder("root", digest(ADMIN), admin=True),), required=True)
+        admission.auth.tokens = Tokens((Holder("root", digest(ADMIN), admin=True),), required=True)
         assert end_revoked(bench.connections.open, admission.tokens, lambda _id, _why: False, admission.access_log) == 1
         assert (await client.done).status == 401
         assert (await bench.ask("GET", f"/jobs/{id_}", token=ADMIN)).status == 200

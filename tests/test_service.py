@@ -79,7 +79,7 @@ class House:
 
     async def waiting(self, request: bytes) -> raw_http.RawClient:
         """A chat in the line."""
-        gate = self.service.inference.gate
+        gate = self.service.target.gate
         before = len(gate.waiting)
         client = await self.begin(request)
         await until(lambda: len(gate.waiting) == before + 1)
@@ -239,7 +239,7 @@ async def test_beyond_the_patience_a_running_answer_is_broken_off_visibly(house:
     native = await one.running()
     events = await one.begin(chat("/v1/messages", tokens=ENDLESS, stream=True))
     unstreamed = await one.begin(chat(tokens=ENDLESS, stream=False))
-    await until(lambda: b"content" in events.received and len(one.service.inference.gate.running) == 3)
+    await until(lambda: b"content" in events.received and len(one.service.target.gate.running) == 3)
     with capturedLogs() as log:
         await one.stop()
     assert json.loads((await native.done).body.splitlines()[-1]) == {"error": "foreman is stopping; try again soon"}
@@ -330,7 +330,7 @@ async def slow(house: Builder) -> AsyncIterator[tuple[House, SlowReader]]:
     one = await house(drain_timeout="5s", buffer="64MiB")
     one.simulator.misbehave("long-line", size=20_000_000)
     reader = SlowReader(one.foreman.port, chat())
-    gate = one.service.inference.gate
+    gate = one.service.target.gate
     await until(lambda: gate.running)
     await until(lambda: not gate.running)
     yield one, reader
@@ -354,7 +354,7 @@ async def test_a_slow_reader_gets_the_last_byte_of_an_answer_before_the_end(slow
 async def test_a_reader_that_never_reads_is_not_waited_for_beyond_the_patience(
     slow: tuple[House, SlowReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "FLUSH_PATIENCE", 0.1)
+    monkeypatch.setattr(service_module, "FLUSH_TIMEOUT", 0.1)
     one, _ = slow
     one.service._config = settings(1, drain_timeout="0.1s")
     await one.stop()
@@ -366,7 +366,7 @@ async def test_a_silent_target_holds_up_no_stop(house: Builder) -> None:
     one = await house(drain_timeout="5s")
     for path in ("/api/tags", "/api/ps"):
         one.simulator.misbehave("no-headers", route=path, times=0)
-    one.service.inventory.refresh()
+    one.service.target.inventory.refresh()
     missing = await one.begin(chat(model="nope"))
     await until(lambda: len(one.simulator.connections) == 1)
     await one.stop()
@@ -450,4 +450,4 @@ def test_who_may_come_in_is_what_the_settings_name(tmp_path: Path) -> None:
 
 def test_large_bodies_of_jobs_take_turns_with_those_of_all_other_requests() -> None:
     with doorstep() as step:
-        assert step.service._jobs._submissions._cooperator is step.service.inference.cooperator
+        assert step.service._jobs._submissions._cooperator is step.service.worker._cooperator

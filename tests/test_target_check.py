@@ -57,10 +57,10 @@ async def test_an_answer_for_a_target_that_is_away_is_an_outage(
     await shop.wait(60, step=5)
     assert len(shop.target.calls) == 1
     assert (await shop.job(second)).fence == 0
-    assert shop.inference.inventory.why_held("gate") is not None
+    assert shop.inference.target.inventory.why_held("gate") is not None
     shop.target.problem = None
-    await shop.inference.inventory.refresh()
-    assert shop.inference.inventory.why_held("gate") is None
+    await shop.inference.target.inventory.refresh()
+    assert shop.inference.target.inventory.why_held("gate") is None
     told: Any = JSON
     answer = VECTOR if endpoint == "/api/embed" else b'{"object":"x","choices":[]}'
     if endpoint == "/api/chat":
@@ -107,7 +107,7 @@ async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_t
     for number, id_ in enumerate(ids, 1):
         (await shop.asked(number)).begin(status, headers).say(body).end()
         assert (await shop.becomes(id_, "failed")).attempt == 1
-    assert shop.inference.inventory.held == {}
+    assert shop.inference.target.inventory.held == {}
 
 
 @ensureDeferred
@@ -117,7 +117,7 @@ async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(shop:
     for number in range(1, ENOUGH + 1):
         (await shop.asked(number)).begin(308, HTML).say(b"moved").end()
     await shop.turn()
-    inventory = shop.inference.inventory
+    inventory = shop.inference.target.inventory
     assert "308" in (inventory.why_held("gate") or "")
     assert inventory.why_held("embedding") is None
     (embedding,) = await shop.hand_over(new("/api/embed"))
@@ -147,7 +147,7 @@ async def test_foreman_stops_while_it_asks_whether_the_target_is_there(shop: Sho
     call.begin(404, TEXT).say(b"404 page not found\n").end()
     await shop.until(lambda: shop.target.waiting)
     shop.worker.close()
-    await shop.inference.inventory.stop()
+    await shop.inference.target.inventory.stop()
     job = await shop.becomes(id_, "queued")
     assert job.attempt == 0
 
@@ -168,7 +168,7 @@ async def test_a_chat_that_gets_a_page_makes_the_inventory_ask_but_not_each_of_a
     shop.clock.advance(2)
     shop.work.ask()
     shop.target.calls[-1].begin(404, HTML).say(b"<html>").end()
-    assert shop.inference.inventory.degraded is not None
+    assert shop.inference.target.inventory.degraded is not None
 
 
 @ensureDeferred
@@ -191,7 +191,7 @@ async def test_a_mistake_of_a_job_fails_it_at_once_and_many_of_the_same_ask_the_
         if number < 22:
             call = await shop.asked(number)
     assert shop.target.questions == asked + 1
-    assert shop.inference.inventory.held == {}
+    assert shop.inference.target.inventory.held == {}
 
 
 @ensureDeferred
@@ -209,6 +209,6 @@ async def test_another_refusal_than_before_makes_foreman_ask_however_young_the_l
     assert (job.attempt, job.uncounted_tries) == (0, 0)
     shop.target.problem = None
     await shop.wait(2)
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     (await shop.asked(3)).begin().say(LAST).end()
     await shop.becomes(second, "succeeded")

@@ -27,6 +27,7 @@ from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements.execution import OUTPUT
 from foreman.store.sqlite.store import SQLiteJobStore
+from foreman.util.cooperator import cooperator
 from foreman.worker.attempt import Attempt, Bounds
 from foreman.worker.due_jobs import DueJobs
 from foreman.worker.target_check import TargetCheck
@@ -92,8 +93,17 @@ class Shop:
         self.due_jobs = DueJobs(self.clock, self.store)
         patience, most = settings.pop("patience", 1800.0), settings.pop("max_artifact", 1_000_000)
         bounds = Bounds(most, settings.pop("silence", 86_400.0))
-        self.worker = Worker(self.clock, self.store, self.inference, lambda: 0.0, patience, bounds)
-        self.inference.inventory.on_recovery = self.worker.nudge
+        self.worker = Worker(
+            self.clock,
+            self.store,
+            self.inference.target,
+            self.inference,
+            cooperator(self.clock),
+            lambda: 0.0,
+            patience,
+            bounds,
+        )
+        self.inference.target.inventory.on_recovery = self.worker.nudge
         assert not settings
 
     def wall(self) -> float:
@@ -166,7 +176,7 @@ class Shop:
         """Stop all as the service does."""
         self.worker.close()
         self.inference.close()
-        await self.inference.inventory.stop()
+        await self.inference.target.inventory.stop()
         self.inference.stop()
         idle = self.worker.when_idle()
         await self.until(lambda: idle.called, "the worker is idle")
@@ -174,7 +184,7 @@ class Shop:
         await self.database.stop()
         self.clock.advance(0)
         assert self.clock.getDelayedCalls() == []
-        assert (self.inference.gate.running, self.inference.gate.waiting_jobs) == ([], [])
+        assert (self.inference.target.gate.running, self.inference.target.gate.waiting_jobs) == ([], [])
         assert self.inference.when_idle().called
 
 
@@ -199,11 +209,11 @@ async def test_a_job_gets_its_turn_and_its_answer_is_kept(shop: Shop) -> None:
     )
     job = await shop.job(id_)
     assert (job.state, job.attempt, job.fence) == ("running", 1, 1)
-    (turn,) = shop.inference.gate.running
+    (turn,) = shop.inference.target.gate.running
     assert (turn.ticket.id, turn.ticket.caller, turn.ticket.is_job) == (id_, "alice", True)
     call.begin().say(LINE, LAST).end()
     job = await shop.becomes(id_, "succeeded")
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
     assert [info.name for info in job.artifacts] == [RESPONSE, STREAM]
     assert (await shop.artifact(id_, RESPONSE), await shop.artifact(id_, STREAM)) == (WHOLE, LINE + LAST)
     usage = job.usage
@@ -266,7 +276,7 @@ async def test_jobs_run_one_after_another_in_the_order_of_the_queue(shop: Shop) 
     order = []
     for number in range(1, 5):
         call = await shop.asked(number)
-        order.append(ids.index(shop.inference.gate.running[0].ticket.id))
+        order.append(ids.index(shop.inference.target.gate.running[0].ticket.id))
         call.begin().say(LAST).end()
     assert order == [2, 0, 3, 1]
     for id_ in ids:
@@ -280,7 +290,7 @@ async def test_embeddings_run_beside_a_chat_one_at_a_time(shop: Shop) -> None:
     await shop.asked(2)
     running, embedding = sorted(shop.target.calls, key=lambda call: call.head)
     assert (running.head, embedding.head) == (b"POST /api/chat", b"POST /api/embed")
-    assert len(shop.inference.embeddings.running) == 1
+    assert len(shop.inference.target.embeddings.running) == 1
     embedding.begin(headers=JSON).say(VECTOR).end()
     await shop.becomes(one, "succeeded")
     (await shop.asked(3)).begin(headers=JSON).say(VECTOR).end()
@@ -296,8 +306,8 @@ async def test_a_model_in_the_cloud_takes_no_turn(shop: Shop) -> None:
         new(model="far", lane="embedding"), new(model="x:cloud", lane="embedding"), new()
     )
     await shop.asked(2)
-    assert [turn.ticket.id for turn in shop.inference.gate.running] == [chat]
-    assert shop.inference.embeddings.running == []
+    assert [turn.ticket.id for turn in shop.inference.target.gate.running] == [chat]
+    assert shop.inference.target.embeddings.running == []
     for call in list(shop.target.calls):
         call.begin().say(LAST).end()
     (await shop.asked(3)).begin().say(LAST).end()
@@ -326,17 +336,17 @@ async def test_with_fifty_jobs_in_the_store_a_person_is_next(shop: Shop) -> None
     await shop.hand_over(*[new() for _ in range(50)])
     call = await shop.asked()
     person = shop.work.ask()
-    assert [ticket.is_job for ticket in shop.inference.gate.waiting] == [False]
+    assert [ticket.is_job for ticket in shop.inference.target.gate.waiting] == [False]
     call.begin().say(LAST).end()
-    await shop.until(lambda: not shop.inference.gate.waiting)
+    await shop.until(lambda: not shop.inference.target.gate.waiting)
     call = await shop.asked(2)
-    assert not shop.inference.gate.running[0].ticket.is_job
+    assert not shop.inference.target.gate.running[0].ticket.is_job
     await shop.turn()
-    assert len(shop.inference.gate.waiting_jobs) == 1
+    assert len(shop.inference.target.gate.waiting_jobs) == 1
     call.begin().say(LAST).end()
     assert person.results == [None]
     await shop.asked(3)
-    assert shop.inference.gate.running[0].ticket.is_job
+    assert shop.inference.target.gate.running[0].ticket.is_job
 
 
 @pytest.mark.parametrize(("shop", "turns"), [({"patience": 60.0}, 4), ({"patience": 3600.0}, None)], indirect=["shop"])
@@ -347,11 +357,11 @@ async def test_a_job_that_has_waited_for_the_patience_gets_every_fourth_turn(sho
     await shop.hand_over(new(), new())
     await shop.wait(61, step=61)
     shop.start()
-    await shop.until(lambda: shop.inference.gate.waiting_jobs)
+    await shop.until(lambda: shop.inference.target.gate.waiting_jobs)
     order = []
     for number in range(1, 9):
         call = await shop.asked(number)
-        order.append(shop.inference.gate.running[0].ticket.is_job)
+        order.append(shop.inference.target.gate.running[0].ticket.is_job)
         call.begin().say(LAST).end()
         await shop.turn()
     assert order == ([False, False, False, turns is not None] * 2)
@@ -362,12 +372,12 @@ async def test_a_job_that_is_cancelled_in_the_room_leaves_it(shop: Shop) -> None
     person = shop.work.ask()
     shop.start()
     first, second = await shop.hand_over(new(), new())
-    await shop.until(lambda: [one.id for one in shop.inference.gate.waiting_jobs] == [first])
+    await shop.until(lambda: [one.id for one in shop.inference.target.gate.waiting_jobs] == [first])
     await shop.store.cancel(first)
-    await shop.until(lambda: [one.id for one in shop.inference.gate.waiting_jobs] == [second])
+    await shop.until(lambda: [one.id for one in shop.inference.target.gate.waiting_jobs] == [second])
     await shop.store.cancel(second)
     await shop.turn()
-    assert shop.inference.gate.waiting_jobs == []
+    assert shop.inference.target.gate.waiting_jobs == []
     shop.target.calls[0].begin().say(LAST).end()
     assert person.results == [None]
     await shop.turn()
@@ -379,37 +389,37 @@ async def test_a_job_that_expires_in_the_room_leaves_it(shop: Shop) -> None:
     shop.work.ask()
     shop.start()
     (id_,) = await shop.hand_over(new(deadline=shop.store.now() + 10_000))
-    await shop.until(lambda: shop.inference.gate.waiting_jobs)
+    await shop.until(lambda: shop.inference.target.gate.waiting_jobs)
     await shop.wait(11)
     job = await shop.becomes(id_, "discarded")
     assert job.error is not None
     assert job.error.error_class == "expired"
-    assert shop.inference.gate.waiting_jobs == []
+    assert shop.inference.target.gate.waiting_jobs == []
     assert len(shop.target.calls) == 1
 
 
 @pytest_twisted.ensureDeferred
 async def test_no_load_goes_on_for_a_job_that_was_cancelled(shop: Shop) -> None:
     shop.target.ps = {"models": []}
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     person = shop.work.ask()
     shop.start()
     (id_,) = await shop.hand_over(new())
-    await shop.until(lambda: shop.inference.gate.waiting_jobs)
+    await shop.until(lambda: shop.inference.target.gate.waiting_jobs)
     person.leave()
-    (turn,) = shop.inference.gate.running
+    (turn,) = shop.inference.target.gate.running
     assert turn.kept
     assert not shop.target.calls[0].left
     await shop.store.cancel(id_)
     await shop.wait(2)
     assert shop.target.calls[0].left
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_load_goes_on_for_the_next_job_when_the_first_is_cancelled(shop: Shop) -> None:
     shop.target.ps = {"models": []}
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     shop.start()
     first, second = await shop.hand_over(new(), new())
     await shop.asked()
@@ -417,8 +427,8 @@ async def test_a_load_goes_on_for_the_next_job_when_the_first_is_cancelled(shop:
     await shop.store.cancel(first)
     shop.worker.cancel(first)
     await shop.becomes(first, "cancelled")
-    await shop.until(lambda: shop.inference.gate.waiting_jobs)
-    assert [turn.kept for turn in shop.inference.gate.running] == [True]
+    await shop.until(lambda: shop.inference.target.gate.waiting_jobs)
+    assert [turn.kept for turn in shop.inference.target.gate.running] == [True]
     shop.target.calls[0].begin()
     call = await shop.asked(2)
     call.begin().say(LAST).end()
@@ -432,12 +442,12 @@ async def test_the_turn_shows_the_job_that_runs_and_not_the_one_that_waited(shop
     shop.work.ask()
     shop.start()
     await shop.hand_over(new(model="big:7b"))
-    await shop.until(lambda: shop.inference.gate.waiting_jobs)
+    await shop.until(lambda: shop.inference.target.gate.waiting_jobs)
     (urgent,) = await shop.hand_over(new(priority=0))
     await shop.turn()
     shop.target.calls[0].begin().say(LAST).end()
     await shop.asked(2)
-    (turn,) = shop.inference.gate.running
+    (turn,) = shop.inference.target.gate.running
     assert (turn.ticket.id, turn.ticket.model) == (urgent, "llama3")
 
 
@@ -446,7 +456,7 @@ async def test_the_turn_shows_the_job_that_runs_and_not_the_one_that_waited(shop
 
 @pytest_twisted.ensureDeferred
 async def test_nothing_is_taken_before_it_is_known_what_is_loaded(shop: Shop) -> None:
-    inventory = shop.inference.inventory
+    inventory = shop.inference.target.inventory
     inventory.tags, inventory.running = None, []
     shop.target.slow = True
     await shop.hand_over(new(model="big:7b"))
@@ -458,7 +468,7 @@ async def test_nothing_is_taken_before_it_is_known_what_is_loaded(shop: Shop) ->
     assert shop.target.calls == []
     shop.target.answer()
     await shop.asked()
-    assert shop.inference.gate.running[0].ticket.model == "llama3"
+    assert shop.inference.target.gate.running[0].ticket.model == "llama3"
 
 
 @pytest_twisted.ensureDeferred
@@ -472,7 +482,7 @@ async def test_jobs_of_the_loaded_model_go_first_within_a_bound_and_starve_nobod
     order = []
     for number in range(1, 5):
         call = await shop.asked(number)
-        order.append(shop.inference.gate.running[0].ticket.id)
+        order.append(shop.inference.target.gate.running[0].ticket.id)
         call.begin().say(LAST).end()
     assert order[:3] == [*soon, other]
 
@@ -499,7 +509,7 @@ async def test_how_far_the_loaded_model_goes_before_is_what_loading_takes(
     (await shop.asked(3)).begin().say(LAST).end()
     await shop.becomes(within[0], "succeeded")
     await shop.asked(4)
-    assert shop.inference.gate.running[0].ticket.model == "big:7b"
+    assert shop.inference.target.gate.running[0].ticket.model == "big:7b"
 
 
 @pytest_twisted.ensureDeferred
@@ -507,12 +517,12 @@ async def test_a_job_whose_model_is_gone_waits_for_it_and_holds_up_nobody(shop: 
     shop.start()
     gone, there = await shop.hand_over(new(model="gone"), new())
     call = await shop.asked()
-    assert shop.inference.gate.running[0].ticket.id == there
+    assert shop.inference.target.gate.running[0].ticket.id == there
     call.begin().say(LAST).end()
     await shop.wait(3 * RECHECK)
     assert ((await shop.job(gone)).state, len(shop.target.calls)) == ("queued", 1)
     shop.target.tags = {"models": [{"name": "gone:latest"}]}
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     await shop.wait(RECHECK)
     (await shop.asked(2)).begin().say(LAST).end()
     job = await shop.becomes(gone, "succeeded")
@@ -528,12 +538,12 @@ async def test_a_model_that_goes_after_the_last_look_makes_its_job_wait(shop: Sh
     job = await shop.becomes(id_, "scheduled")
     assert job.error is not None
     assert (job.error.error_class, job.attempt) == ("model_missing", 0)
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     await shop.wait(30)
     assert (len(shop.target.calls), (await shop.job(id_)).state) == (1, "queued")
     del shop.target.tags["models"][:]
     shop.target.tags["models"].append({"name": "llama3:latest"})
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     await shop.wait(RECHECK)
     (await shop.asked(2)).begin().say(LAST).end()
     assert (await shop.becomes(id_, "succeeded")).attempt == 1
@@ -545,7 +555,7 @@ async def test_a_model_that_goes_after_the_last_look_makes_its_job_wait(shop: Sh
 @pytest_twisted.ensureDeferred
 async def test_jobs_that_come_while_the_target_is_away_all_run_at_their_first_try(shop: Shop) -> None:
     shop.is_away()
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     shop.start()
     ids = await shop.hand_over(*[new() for _ in range(20)])
     await shop.wait(60)
@@ -564,16 +574,16 @@ async def test_a_target_that_goes_away_burns_no_attempt_and_stops_the_claims(sho
     shop.start()
     shop.is_away()
     first, second = await shop.hand_over(new(max_attempts=1), new())
-    await shop.until(lambda: shop.inference.inventory.degraded)
+    await shop.until(lambda: shop.inference.target.inventory.degraded)
     job = await shop.becomes(first, "queued")
     assert (job.attempt, job.fence) == (0, 1)
     assert job.error is not None
     assert (job.error.error_class, job.error.message) == ("unreachable", "nobody there")
     await shop.wait(120, step=2)
     assert ((await shop.job(first)).fence, (await shop.job(second)).fence) == (1, 0)
-    assert shop.inference.gate.waiting_jobs == []
+    assert shop.inference.target.gate.waiting_jobs == []
     shop.is_away(away=False)
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     (await shop.asked()).begin().say(LAST).end()
     job = await shop.becomes(first, "succeeded")
     assert (job.attempt, job.error) == (1, None)
@@ -584,14 +594,14 @@ async def test_a_target_that_goes_away_while_a_job_waits_for_its_turn_gets_no_jo
     person = shop.work.ask()
     shop.start()
     (id_,) = await shop.hand_over(new())
-    await shop.until(lambda: shop.inference.gate.waiting_jobs)
+    await shop.until(lambda: shop.inference.target.gate.waiting_jobs)
     shop.is_away()
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     person.leave()
-    await shop.until(lambda: not shop.inference.gate.waiting_jobs)
+    await shop.until(lambda: not shop.inference.target.gate.waiting_jobs)
     await shop.turn()
     assert (await shop.job(id_)).fence == 0
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
 
 
 @pytest_twisted.ensureDeferred
@@ -653,7 +663,7 @@ async def test_each_failure_has_its_class_and_what_follows(
     assert (job.error.error_class, job.attempt) == (error_class, attempt)
     if pause is not None:
         assert job.run_at == shop.store.now() + 1000 * pause
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
     kept = [info.name for info in job.artifacts]
     assert kept == ([ERROR, PARTIAL] if status == 200 else [ERROR])
 
@@ -774,7 +784,7 @@ async def test_a_mistake_of_foremans_own_leaves_no_job_running_for_ever(
     job = await shop.becomes(asked_for, "discarded")
     assert job.error is not None
     assert "a mistake" in job.error.message
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
     assert len(logged_failures.take(ZeroDivisionError, RuntimeError)) == 2
 
 
@@ -813,7 +823,7 @@ async def test_a_job_past_its_deadline_is_broken_off(shop: Shop, phase: str) -> 
     job = await shop.becomes(id_, "discarded")
     assert job.error is not None
     assert (job.error.error_class, job.attempt) == ("expired", 1)
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
 
 
 @pytest.mark.parametrize("phase", ["before the head", "in the stream"])
@@ -911,7 +921,7 @@ async def test_stopping_while_a_job_waits_for_its_turn_leaves_it_queued(shop: Sh
     person = shop.work.ask()
     shop.start()
     (id_,) = await shop.hand_over(new())
-    await shop.until(lambda: shop.inference.gate.waiting_jobs)
+    await shop.until(lambda: shop.inference.target.gate.waiting_jobs)
     shop.worker.close()
     shop.inference.close()
     await shop.until(lambda: shop.worker.when_idle().called)
@@ -937,19 +947,19 @@ async def test_stopping_while_a_job_is_being_taken_gives_it_back(shop: Shop, mon
     job = await shop.job(id_)
     assert (job.state, job.attempt, job.fence) == ("queued", 0, 1)
     assert shop.target.calls == []
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
 
 
 @pytest_twisted.ensureDeferred
 async def test_stopping_while_the_target_is_asked_whether_it_is_back_ends_the_worker(shop: Shop) -> None:
     shop.is_away()
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     shop.target.slow = True
     await shop.hand_over(new())
     shop.start()
     await shop.until(lambda: shop.target.waiting)
     shop.worker.close()
-    await shop.inference.inventory.stop()
+    await shop.inference.target.inventory.stop()
     await shop.until(lambda: shop.worker.when_idle().called)
 
 
@@ -986,7 +996,7 @@ async def test_an_answer_that_cannot_be_written_is_written_later(shop: Shop, mon
     assert 3 <= trouble.tried <= 10
     assert (await shop.job(first)).state == "running"
     assert len(shop.target.calls) == 1
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
     trouble.over = True
     await shop.wait(STORE_PAUSE)
     await shop.becomes(first, "succeeded")
@@ -1022,7 +1032,7 @@ async def test_a_store_that_has_failed_is_left_alone_for_a_while(
     await shop.until(lambda: trouble.tried)
     await shop.wait(10 * STORE_PAUSE)
     assert 5 <= trouble.tried <= 12
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
     trouble.over = True
 
 
@@ -1105,7 +1115,7 @@ async def test_a_running_job_that_was_taken_away_is_broken_off_at_the_next_keepi
     )
     await shop.wait(2)
     assert call.aborted
-    assert shop.inference.gate.running == []
+    assert shop.inference.target.gate.running == []
 
 
 # looking
@@ -1154,7 +1164,7 @@ async def test_looking_that_fails_is_tried_again(
         patch.setattr("foreman.worker.worker.Worker._bonuses", lambda *_: lambda _model: 1 / 0)
         shop.worker.start()
         await shop.turn()
-        assert shop.inference.gate.running == []
+        assert shop.inference.target.gate.running == []
     assert logged_failures.take(ZeroDivisionError)
     await shop.wait(STORE_PAUSE)
     await shop.asked()
@@ -1206,8 +1216,8 @@ class Storm:
     async def blow(self, steps: int) -> None:
         for _ in range(steps):
             await self.act(self.random.choice(self.KINDS))
-            assert len(self.shop.inference.gate.running) <= 1
-            assert len(self.shop.inference.gate.waiting_jobs) <= 1
+            assert len(self.shop.inference.target.gate.running) <= 1
+            assert len(self.shop.inference.target.gate.waiting_jobs) <= 1
 
     async def act(self, what: str) -> None:
         shop, random = self.shop, self.random
@@ -1234,7 +1244,7 @@ class Storm:
             random.choice(self.open_calls).heard.errback(errors.ConnectionError("reset", "gone"))
         elif what == "away":
             shop.is_away(away=not shop.target.failures)
-            await shop.inference.inventory.refresh()
+            await shop.inference.target.inventory.refresh()
         elif what == "wait":
             shop.clock.advance(random.choice([0.0, 1.0, 30.0]))
         elif what == "turn":
@@ -1250,7 +1260,7 @@ async def test_whatever_happens_in_whatever_order_every_job_ends_and_no_turn_is_
     await storm.blow(120)
     shop.is_away(away=False)
     shop.target.tags["models"].append({"name": "gone:latest"})
-    await shop.inference.inventory.refresh()
+    await shop.inference.target.inventory.refresh()
     for _ in range(4000):
         for call in storm.open_calls:
             storm.answer(call, 200, None, LAST)

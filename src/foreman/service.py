@@ -1,24 +1,31 @@
-"""What runs, and in which order it starts and stops."""
+"""The daemon as a whole: what it is built of, and in which order that starts and stops."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from ulid import ULID
 
 from foreman import errors
+from foreman.auth.policy import AuthPolicy
 from foreman.auth.tokens import Tokens
 from foreman.config.settings import Config
 from foreman.config.token_file import TokenFile, tokens_of
 from foreman.jobs.job import State
 from foreman.proxy.inference import Inference
+from foreman.proxy.observer import Observer, Observers
 from foreman.proxy.relay import Limits
+from foreman.proxy.target import Target
+from foreman.scheduling.estimates import Estimates
 from foreman.scheduling.gate import Gate
+from foreman.scheduling.queue_status import QueueStatus
 from foreman.store.job_store import JobStore
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
@@ -30,6 +37,7 @@ from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory
 from foreman.target.warmup import Warmer
 from foreman.util.byte_budget import ByteBudget
+from foreman.util.cooperator import cooperator
 from foreman.util.deadline import Deadline
 from foreman.web.api.routes import Api
 from foreman.web.jobs.routes import JobsApi
@@ -45,16 +53,92 @@ from foreman.worker.due_jobs import DueJobs
 from foreman.worker.retention import Retention
 from foreman.worker.worker import Worker
 
-#: How long the last bytes may take to reach their readers once everything is answered, in seconds.
-FLUSH_PATIENCE = 5.0
-FLUSH_IN_A_HURRY = 0.2
+#: How long the last bytes may take to reach their readers once everything is answered, in seconds; and after a second signal.
+FLUSH_TIMEOUT, FLUSH_TIMEOUT_IN_A_HURRY = 5.0, 0.2
+
+
+@frozen(eq=False)
+class Web:
+    """What answers HTTP.
+
+    :ivar connections: accepts connections, and knows those that are open; :ivar api: every URL but those of jobs;
+    :ivar jobs: the URLs of jobs.
+    """
+
+    connections: ConnectionFactory
+    api: Api
+    jobs: JobsApi
+
+
+def build_target(config: Config, reactor: Any, mark: bytes) -> Target:
+    """The Ollama server of ``config``; ``mark`` is foreman's pseudonym in ``Via``."""
+    endpoint = endpoint_for(reactor, config.target, config.connect_timeout)
+    client = TargetClient(reactor, endpoint, config.target, config.target_token, mark)
+    inventory = Inventory(reactor, client, config.poll_interval)
+    gate, embeddings = Gate(reactor, config.turns, config.max_queue), Gate(reactor, config.embed_cap, config.max_queue)
+    estimates = Estimates()
+    queue_status = QueueStatus(reactor, gate, inventory, estimates)
+    return Target(client, inventory, gate, embeddings, estimates, queue_status)
+
+
+def build_store(
+    config: Config,
+    reactor: Any,
+    wall_clock: Callable[[], float],
+    new_id: Callable[[], ULID],
+    observer: Observer,
+) -> JobStore:
+    """The store of jobs, which ``Foreman.open_store`` opens; ``observer`` is told of each commit."""
+    assert config.db_path is not None  # ``config.load`` finds one where none was named
+    notifications = Notifications(on_committed=observer.committed)
+    database = Database(reactor, config.db_path, str(new_id()), wall_clock, notifications, config.disk_reserve)
+    return SQLiteJobStore(database, new_id, config.max_jobs)
+
+
+def build_web(
+    config: Config,
+    reactor: Any,
+    wall_clock: Callable[[], float],
+    new_id: Callable[[], ULID],
+    *,
+    mark: bytes,
+    auth: AuthPolicy,
+    target: Target,
+    inference: Inference,
+    store: JobStore,
+    worker: Worker,
+    large_bodies: Cooperator,
+    access_log: AccessLog,
+) -> Web:
+    """All routes, and the factory of the connections that lead there.
+
+    :param large_bodies: where the reading of large bodies takes turns.
+    """
+    limits = JobLimits(config.max_payload, config.max_artifact, config.stall_timeout)
+    jobs = JobsApi(reactor, store, worker, target.inventory, access_log, limits, auth, large_bodies)
+    heartbeats = HeartbeatPolicy(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
+    api = Api(
+        reactor,
+        wall_clock,
+        target,
+        inference,
+        large_bodies,
+        access_log,
+        config.poll_interval,
+        heartbeats,
+        jobs=jobs,
+        store=store,
+    )
+    origins = OriginPolicy(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
+    admission = Admission(config, auth, origins, wall_clock, new_id, access_log, mark)
+    return Web(ConnectionFactory(api.app.resource(), reactor, config, admission, jobs.resource()), api, jobs)
 
 
 class Foreman(Service):
     """The whole daemon.
 
-    :ivar reactor: the only place where it comes from is ``tap.py``; :ivar wall_clock: seconds since the epoch;
-    :ivar new_id: makes ids; :ivar random: from 0 to 1.
+    :ivar target: the Ollama server behind it; :ivar inference: runs requests there; :ivar store: the jobs;
+    :ivar worker: runs them; :ivar connections: the open connections of clients.
     """
 
     name = "foreman"
@@ -67,71 +151,60 @@ class Foreman(Service):
         wall_clock: Callable[[], float],
         new_id: Callable[[], ULID],
         random: Callable[[], float],
+        observers: Sequence[Observer] = (),
     ) -> None:
+        """Build everything, and start nothing.
+
+        :param reactor: ``tap.py`` alone takes it from Twisted; :param wall_clock: seconds since the epoch;
+        :param new_id: makes ids; :param random: from 0 to 1; :param observers: are told what has finished.
+        """
         self._config = config
         self._clock = reactor
         self._banner = Banner(config)
-        endpoint = endpoint_for(reactor, config.target, config.connect_timeout)
+        self._access_log = AccessLog(reactor)
+        observer = Observers(observers)
         mark = f"foreman-{new_id()}".encode("ascii")  # nobody else's, so that a request that comes back is known
-        client = TargetClient(reactor, endpoint, config.target, config.target_token, mark)
-        self.inventory = Inventory(reactor, client, config.poll_interval)
-        self._warmer = Warmer(client, config.embedder_model, self.inventory.doubt)
-        self.inventory.on_recovery = self._target_is_there
-        self.inference = Inference(
-            reactor,
-            client,
-            self.inventory,
-            Gate(reactor, config.turns, config.max_queue),
-            Gate(reactor, config.embed_cap, config.max_queue),
-            Limits(config.buffer, config.silence_timeout, config.stall_timeout),
-            config.target_wait,
-            ByteBudget(config.buffer_total),
-        )
-        assert config.db_path is not None  # ``config.load`` finds one where none was named
-        database = Database(reactor, config.db_path, str(new_id()), wall_clock, Notifications(), config.disk_reserve)
-        self.store: JobStore = SQLiteJobStore(database, new_id, config.max_jobs)
+        self.target = build_target(config, reactor, mark)
+        self.target.inventory.on_recovery = self._target_recovered
+        self._warmer = Warmer(self.target.client, config.embedder_model, self.target.inventory.doubt)
+        limits = Limits(config.buffer, config.silence_timeout, config.stall_timeout)
+        self.inference = Inference(reactor, self.target, limits, config.target_wait, ByteBudget(config.buffer_total))
+        self.store = build_store(config, reactor, wall_clock, new_id, observer)
+        large_bodies = cooperator(reactor)
+        bounds = Bounds(config.max_artifact, config.job_silence)
         self.worker = Worker(
             reactor,
             self.store,
+            self.target,
             self.inference,
+            large_bodies,
             random,
             config.job_patience,
-            Bounds(config.max_artifact, config.job_silence),
+            bounds,
+            observer,
         )
         self._due_jobs = DueJobs(reactor, self.store)
-        self._retention = Retention(reactor, self.store, keeping(config))
-        self._access_log = AccessLog(reactor)
-        notices = HeartbeatPolicy(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
-        limits = JobLimits(config.max_payload, config.max_artifact, config.stall_timeout)
-        self._jobs = JobsApi(
-            reactor,
-            self.store,
-            self.worker,
-            self.inventory,
-            self._access_log,
-            limits,
-            sees_all=lambda: not self._admission.tokens.required,
-            cooperator=self.inference.cooperator,
-        )
-        self.api = Api(
+        self._retention = Retention(reactor, self.store, retention_times(config))
+        self._token_file = TokenFile(reactor, config, self._replace_tokens)  # before it is read: no change goes unseen
+        self._auth = AuthPolicy(tokens_of(config))
+        web = build_web(
+            config,
             reactor,
             wall_clock,
-            self.inference,
-            self._access_log,
-            config.poll_interval,
-            notices,
-            jobs=self._jobs,
+            new_id,
+            mark=mark,
+            auth=self._auth,
+            target=self.target,
+            inference=self.inference,
             store=self.store,
+            worker=self.worker,
+            large_bodies=large_bodies,
+            access_log=self._access_log,
         )
-        self._token_file = TokenFile(reactor, config, self._take_tokens)  # before it is read: no change goes unseen
-        guards = OriginPolicy(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
-        self._admission = Admission(config, tokens_of(config), guards, wall_clock, new_id, self._access_log, mark)
-        self.connections = ConnectionFactory(
-            self.api.app.resource(), reactor, config, self._admission, self._jobs.resource()
-        )
+        self.api, self.connections, self._jobs = web.api, web.connections, web.jobs
         self._port = port_for(config.listen, self.connections, reactor)
-        self._hasten: Callable[[], None] | None = None
-        self._hurried = False
+        self._end_wait: Callable[[], None] | None = None
+        self._in_a_hurry = False
 
     @property
     def port(self) -> int:
@@ -152,14 +225,14 @@ class Foreman(Service):
         :raises errors.ConfigError: when others can connect although no token is required.
         """
         self._port.privilegedStartService()
-        if not (self._admission.tokens.required or self._config.allow_open):
+        if not (self._auth.tokens.required or self._config.allow_open):
             refuse_strangers(self._port, self._config.listen)
 
     def startService(self) -> None:
-        """Ask the target what it has, and open the door."""
+        """Start everything, and accept connections."""
         super().startService()
         self.store.start()
-        self.inventory.start()
+        self.target.inventory.start()
         self._due_jobs.start()
         self._retention.start()
         self.worker.start()
@@ -169,24 +242,26 @@ class Foreman(Service):
         listening.addCallback(self.connections.accepting.listens)
         self._banner.listens()
 
-    def _target_is_there(self) -> None:
-        if self.inventory.tags is not None:
-            self._banner.target_is_there(self.inventory.installed.values(), self.inventory.running)
+    def _target_recovered(self) -> None:
+        inventory = self.target.inventory
+        if inventory.tags is not None:
+            self._banner.target_is_there(inventory.installed.values(), inventory.running)
         self._warmer.warm()
         self.worker.nudge()
 
     def stopService(self) -> Deferred[None]:
-        """Close the door, let what runs finish within the drain time, then stop the rest."""
+        """Accept nothing more, let what runs finish within the drain time, then stop the rest."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     def reload(self) -> None:
-        """Read the file of tokens again; what cannot be read leaves the tokens as they are."""
+        """Read the token file again; where it cannot be read, the tokens stay as they are."""
         self._token_file.read()
 
-    def _take_tokens(self, tokens: Tokens) -> None:
-        """From now on ``tokens`` open the door; what is under way for others ends."""
-        tokens = self._admission.tokens = tokens.replacing(self._admission.tokens)
+    def _replace_tokens(self, tokens: Tokens) -> None:
+        """From now on only ``tokens`` are valid; requests under way whose token no longer is are ended."""
+        self._auth.replace(tokens)
+        tokens = self._auth.tokens
         if tokens.only_admins_manage and not tokens.has_admin:
             self._log.warn(
                 "there is no admin any more: nobody manages models until there is one, or foreman is restarted"
@@ -202,13 +277,13 @@ class Foreman(Service):
         return self.inference.cancel(id_, lambda _caller: True, why)
 
     def hurry(self) -> None:
-        """No more patience: what still runs is broken off now."""
-        self._hurried = True
-        if self._hasten is not None:
-            self._hasten()
+        """Break off what still runs now, without waiting for the drain time."""
+        self._in_a_hurry = True
+        if self._end_wait is not None:
+            self._end_wait()
 
     async def _stop(self) -> None:
-        running, waiting = len(self.inference.gate.running), len(self.inference.gate.waiting)
+        running, waiting = len(self.target.gate.running), len(self.target.gate.waiting)
         self._log.info("stopping: {running} running, {waiting} waiting", running=running, waiting=waiting)
         self.api.draining = True
         self._token_file.stop()
@@ -218,13 +293,13 @@ class Foreman(Service):
         self.worker.close()
         self.inference.close()
         self._warmer.stop()
-        await self.inventory.stop()
+        await self.target.inventory.stop()
         if not await self._wait(self.inference.when_idle(), self._config.drain_timeout):
             self._log.warn("the drain time is over: breaking off what still runs")
             self.inference.stop()
-        # What became of the job that ran is written down within a moment, or not at all.
+        # The outcome of the jobs that ran is stored within a moment, or not at all.
         await self.worker.when_idle()
-        if not await self._wait(self.connections.open.when_empty(), FLUSH_PATIENCE, hurried=FLUSH_IN_A_HURRY):
+        if not await self._wait(self.connections.open.when_empty(), FLUSH_TIMEOUT, hurried=FLUSH_TIMEOUT_IN_A_HURRY):
             for connection in list(self.connections.open):
                 connection.abort()
             await self.connections.open.when_empty()
@@ -234,26 +309,29 @@ class Foreman(Service):
         await self.store.stop()
         self._log.info("stopped")
 
-    async def _wait(self, done: Deferred[None], patience: float, *, hurried: float = 0.0) -> bool:
-        """Wait for ``done``, but not longer than ``patience`` seconds, and ``hurried`` seconds in a hurry."""
-        gave_up = False
+    async def _wait(self, done: Deferred[None], at_most: float, *, hurried: float = 0.0) -> bool:
+        """Wait for ``done``, at most ``at_most`` seconds, and from ``hurry`` on at most ``hurried`` seconds.
 
-        def impatient(_: object) -> None:
-            nonlocal gave_up
-            gave_up = True
+        :return: whether it fired in time.
+        """
+        timed_out = False
 
-        done.addErrback(impatient)
+        def note_timeout(_: object) -> None:
+            nonlocal timed_out
+            timed_out = True
+
+        done.addErrback(note_timeout)
         limit = Deadline(self._clock)
-        limit.set(hurried if self._hurried else patience, done.cancel)
-        self._hasten = lambda: limit.set(hurried, done.cancel)
+        limit.set(hurried if self._in_a_hurry else at_most, done.cancel)
+        self._end_wait = lambda: limit.set(hurried, done.cancel)
         await done
-        self._hasten = None
+        self._end_wait = None
         limit.clear()
-        return not gave_up
+        return not timed_out
 
 
-def keeping(config: Config) -> dict[State, float]:
-    """How long jobs are kept after they have ended, in seconds; those that are not there, for good."""
+def retention_times(config: Config) -> dict[State, float]:
+    """How long jobs are kept after they have ended, in seconds, by their state; without an entry: for good."""
     settings: dict[State, float] = {
         "succeeded": config.keep_succeeded,
         "cancelled": config.keep_cancelled,

@@ -450,6 +450,6 @@ def doorstep(**variables: str) -> Iterator[Doorstep]:
             lambda: 0.0,
         )
     step = Doorstep(clock, foreman, target)
-    foreman.inventory.start()
+    foreman.target.inventory.start()
     step.turn()
     yield step

@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from ulid import ULID
 
+from foreman.auth.policy import AuthPolicy
 from foreman.auth.tokens import Holder, Tokens, digest
 from foreman.jobs.artifacts import Artifact
 from foreman.jobs.job import Claim, Job, JobError
@@ -172,12 +173,13 @@ async def jobbench(
     database.start()
     worker, models = PlayedWorker(), PlayedModels()
     log = AccessLog(reactor)
-    api = JobsApi(reactor, store, worker, models, log, limits, lambda: is_open, cooperator(reactor))
     holders = (
         Holder("alice", digest(ALICE)), Holder("bob", digest(BOB)), Holder("root", digest(ADMIN), admin=True),
     )  # fmt: skip
+    auth = AuthPolicy(Tokens(holders, required=not is_open))
+    api = JobsApi(reactor, store, worker, models, log, limits, auth, cooperator(reactor))
     config = settings(1)
-    admission = Admission(config, Tokens(holders, required=not is_open), OriginPolicy(), wall_clock, ULID, log)
+    admission = Admission(config, auth, OriginPolicy(), wall_clock, ULID, log)
     connections = ConnectionFactory(Resource(), reactor, config, admission, api.resource())
     listening = listen(connections)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define
@@ -11,6 +12,7 @@ from twisted.internet.interfaces import IListeningPort
 from ulid import ULID
 
 from foreman.config.settings import Config, load
+from foreman.proxy.observer import Observer
 from foreman.service import Foreman
 from foreman.store.job_store import JobStore
 
@@ -59,13 +61,13 @@ def settings(target_port: int, **variables: str) -> Config:
     return load(state | {f"FOREMAN_{name.upper()}": value for name, value in given.items()})
 
 
-async def start_foreman(target_port: int, **variables: str) -> RunningForeman:
+async def start_foreman(target_port: int, observers: Sequence[Observer] = (), /, **variables: str) -> RunningForeman:
     """A foreman in front of ``target_port`` that has asked for the target's models once."""
     wall_clock = reactor.seconds
-    foreman = Foreman(settings(target_port, **variables), reactor, wall_clock, ULID, lambda: 0.0)
+    foreman = Foreman(settings(target_port, **variables), reactor, wall_clock, ULID, lambda: 0.0, observers)
     if "db_path" in variables:  # others have no use for jobs
         foreman.open_store()
     foreman.privilegedStartService()
     foreman.startService()
-    await foreman.inventory.refresh()
+    await foreman.target.inventory.refresh()
     return RunningForeman(foreman, foreman.port)

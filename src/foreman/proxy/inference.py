@@ -8,7 +8,7 @@ from functools import partial
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator, deferLater
+from twisted.internet.task import deferLater
 
 from foreman import errors
 from foreman.protocol.answer_origin import needs_target_check
@@ -24,16 +24,14 @@ from foreman.proxy.concurrency import ConcurrencyLimits
 from foreman.proxy.model_swaps import ModelSwaps
 from foreman.proxy.relay import LastPieces, Limits, Relay
 from foreman.proxy.request import ModelMissing, Responder, TargetRequest
-from foreman.scheduling.estimates import Answered, Estimates
+from foreman.proxy.target import Target
+from foreman.scheduling.estimates import Answered
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
 from foreman.scheduling.queue_status import QueuePosition, QueueStatus
-from foreman.target.client import TargetClient
 from foreman.target.connection import TargetResponse
-from foreman.target.inventory import Inventory
 from foreman.target.models import Availability
 from foreman.util.byte_budget import ByteBudget
-from foreman.util.cooperator import cooperator
 from foreman.util.tracked_set import TrackedSet
 
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
@@ -48,34 +46,26 @@ _LAST_PIECES = {"ndjson": 1, "sse": 2, "other": 0}
 
 @define(eq=False)
 class Inference:
-    """The work between the door and the target.
+    """Runs requests at one target.
 
-    :ivar gate: where chats take turns; :ivar embeddings: where embeddings pass, beside it (ADR-0013); :ivar passages: how
-        everything else passes; :ivar cooperator: where the reading of large bodies takes turns.
+    :ivar passages: how many requests that take no turn may be at the target at once.
     """
 
     _clock: IReactorTime
-    _client: TargetClient
-    inventory: Inventory
-    gate: Gate
-    embeddings: Gate
+    target: Target
     _limits: Limits
     _target_wait: float
     _buffers: ByteBudget
-    _estimates: Estimates = field(factory=Estimates, init=False)
     _active: TrackedSet[ActiveRequest] = field(factory=TrackedSet, init=False)
-    queue_status: QueueStatus = field(init=False)
     passages: ConcurrencyLimits = field(init=False)
-    cooperator: Cooperator = field(init=False)
-    _beside: QueueStatus = field(init=False)
+    _embeddings_status: QueueStatus = field(init=False)
     _model_swaps: ModelSwaps = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._model_swaps = ModelSwaps(self._clock, self.inventory.exclusive, self.gate, self.embeddings)
+        target = self.target
+        self._model_swaps = ModelSwaps(self._clock, target.inventory.exclusive, target.gate, target.embeddings)
         self.passages = ConcurrencyLimits(self._clock)
-        self.cooperator = cooperator(self._clock)
-        self.queue_status = QueueStatus(self._clock, self.gate, self.inventory, self._estimates)
-        self._beside = QueueStatus(self._clock, self.embeddings, self.inventory, self._estimates)
+        self._embeddings_status = QueueStatus(self._clock, target.embeddings, target.inventory, target.estimates)
 
     async def run(
         self, target_request: TargetRequest, responder: Responder, record: RequestRecord, ticket: Ticket
@@ -121,7 +111,11 @@ class Inference:
 
     def enter(self, gate: Gate, ticket: Ticket) -> Deferred[Turn]:
         """Wait for a turn at one of the two gates, as ``Gate.enter``; an embedding may have to wait for chats before."""
-        return gate.enter(ticket) if gate is self.gate else Deferred.fromCoroutine(self._model_swaps.turn_for(ticket))
+        return (
+            gate.enter(ticket)
+            if gate is self.target.gate
+            else Deferred.fromCoroutine(self._model_swaps.turn_for(ticket))
+        )
 
     async def in_turn(
         self,
@@ -145,20 +139,10 @@ class Inference:
         finally:
             self._active.discard(work)
 
-    def usual_loads(self) -> dict[str, float]:
-        """How long models usually take to load, in seconds, by their canonical names, as far as that is known."""
-        return self._estimates.load_times()
-
-    def overdue(self, limit: float) -> float | None:
-        """Since when the oldest turn has waited for its first byte, if that is longer than ``limit`` seconds."""
-        now = self._clock.seconds()
-        since = [turn.since for turn in self.gate.running if not turn.answering and now - turn.since > limit]
-        return min(since, default=None)
-
     def close(self) -> None:
         """Take nothing more; who waits for a turn is sent away, what runs goes on."""
-        self.gate.close()
-        self.embeddings.close()
+        self.target.gate.close()
+        self.target.embeddings.close()
         self._model_swaps.close()
 
     def when_idle(self) -> Deferred[None]:
@@ -184,35 +168,34 @@ class Inference:
 
     def _head(self, target_request: TargetRequest) -> bytes:
         q = target_request
-        return self._client.head(q.method, q.target, q.headers, q.length, chunked=q.chunked, version=q.version)
+        return self.target.client.head(q.method, q.target, q.headers, q.length, chunked=q.chunked, version=q.version)
 
     def _place_at(self, gate: Gate, ticket: Ticket) -> QueuePosition:
-        if gate is self.gate:
-            return self.queue_status.place_of(ticket)
-        return QueuePosition(
-            self._beside.place_of(ticket).position, None
-        )  # several pass at once: nobody can say how long
+        if gate is self.target.gate:
+            return self.target.queue_status.place_of(ticket)
+        # Several pass at once: nobody can say how long it takes.
+        return QueuePosition(self._embeddings_status.place_of(ticket).position, None)
 
     async def _gate_for(self, target_request: TargetRequest) -> Gate | None:
         asked = target_request.asked
         if target_request.route.lane is Lane.EMBEDDING:
-            return self.embeddings
+            return self.target.embeddings
         if target_request.route.lane is not Lane.GATE:
             return None
         if asked is None or not asked.readable:
-            return self.gate
+            return self.target.gate
         if not asked.model:
             return None  # the target can only refuse it
-        availability = await self.inventory.look_for(asked.model)
+        availability = await self.target.inventory.look_for(asked.model)
         # A newer Ollama may lack the endpoint, which only it can say.
         is_everywhere = endpoint_of(target_request.route.path).versions != "older"
         if availability is Availability.MISSING and is_everywhere:
             raise ModelMissing(f"model '{asked.model}' not found")
         if asked.intent is Intent.UNLOAD:
-            self.inventory.exclusive.unloaded(asked.model)
+            self.target.inventory.exclusive.unloaded(asked.model)
         if availability is Availability.CLOUD or asked.intent is Intent.UNLOAD:
             return None
-        return self.gate
+        return self.target.gate
 
     async def _relay(
         self,
@@ -224,7 +207,7 @@ class Inference:
         work: ActiveRequest,
     ) -> None:
         if turn is not None and record.model is not None:
-            turn.cold = not self.inventory.is_running(record.model)
+            turn.cold = not self.target.inventory.is_running(record.model)
         work.pending = self._answer_to(target_request, head, turn, work)
         answer = await work.pending
         try:
@@ -246,14 +229,14 @@ class Inference:
         if turn is not None:
             turn.answering = True
             if record.model is not None:
-                self.inventory.model_answered(record.model, answer.code)
+                self.target.inventory.model_answered(record.model, answer.code)
         content_type = answer.header(b"content-type") or b""
         if target_request.route.lane is Lane.EMBEDDING:
             self._model_swaps.answered(record.model)
         if needs_target_check(answer.code, content_type):
-            self.inventory.doubt(answer.code)
+            self.target.inventory.doubt(answer.code)
         elif answer.code < 500:
-            self.inventory.target_answered()
+            self.target.inventory.target_answered()
         # What was compressed unasked has no lines that could be told apart, and no place for a line of foreman's.
         kind = framing_of(content_type) if answer.header(b"content-encoding") in (None, b"identity") else "other"
         route = target_request.route
@@ -274,7 +257,7 @@ class Inference:
             answer.deliverBody(relay)
             await relay.answered
             if route.lane not in (Lane.METADATA, Lane.INVENTORY):
-                self.inventory.target_changed()
+                self.target.inventory.target_changed()
             if turn is not None:
                 turn.release()
             work.is_done_at_target()
@@ -301,7 +284,9 @@ class Inference:
         kept, over = partial(self._active.add, load), partial(self._active.discard, load)
         # Whom the target has kept waiting for too long is not followed by others who wait for the same.
         hopeless = lambda: isinstance(work.why_stopped, errors.TargetError)  # noqa: E731 - two words for one use
-        return ColdLoad(self._clock, self.inventory, self.queue_status, turn, asking, kept, over, hopeless).heard
+        return ColdLoad(
+            self._clock, self.target.inventory, self.target.queue_status, turn, asking, kept, over, hopeless
+        ).heard
 
     def _learn(self, record: RequestRecord, told: AnswerEnd, turn: Turn | None, outcome: Outcome) -> None:
         record.tokens_in = told.prompt_tokens
@@ -309,18 +294,18 @@ class Inference:
         record.eval_seconds = told.eval_seconds
         if turn is None or turn.ended_at is None or record.model is None or outcome != "complete":
             return
-        self._estimates.learn(record.model, Answered.of(turn.ended_at - turn.since, told))
+        self.target.estimates.learn(record.model, Answered.of(turn.ended_at - turn.since, told))
 
     async def _ask(self, target_request: TargetRequest, head: bytes) -> TargetResponse:
         waited_until = self._clock.seconds() + self._target_wait
         while True:
             try:
-                return await self._client.send(target_request.method, head, target_request.body)
+                return await self.target.client.send(target_request.method, head, target_request.body)
             except errors.ConnectionError as problem:
                 if problem.why not in _UNREACHED:
-                    self.inventory.refresh()  # one broken answer says little; the poll finds out
+                    self.target.inventory.refresh()  # one broken answer says little; the poll finds out
                     raise
-                self.inventory.target_failed(problem)
+                self.target.inventory.target_failed(problem)
                 if self._clock.seconds() >= waited_until:
                     raise
             await deferLater(self._clock, RETRY_PAUSE)

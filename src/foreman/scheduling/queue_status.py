@@ -90,6 +90,12 @@ class QueueStatus:
         left = self._left(turn)
         return left is not None and left.high <= 0
 
+    def overdue_since(self, limit: float) -> float | None:
+        """Since when the oldest turn has waited for its first byte, if that is longer than ``limit`` seconds."""
+        now = self._clock.seconds()
+        since = [turn.since for turn in self._gate.running if not turn.answering and now - turn.since > limit]
+        return min(since, default=None)
+
     def _until_free(self) -> Range | None:
         """Until the first running turn ends; None where it is not known of one of them, or all have taken too long."""
         running = self._gate.running

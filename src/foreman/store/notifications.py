@@ -16,8 +16,10 @@ class Notifications:
 
     :ivar on_queued: called when a job may have become able to run; :ivar on_due: called with the first time at which a
         job that has just been written is due or expires, in milliseconds since the epoch.
+    :ivar on_committed: called with the ids of the jobs that a commit wrote.
     """
 
+    on_committed: Callable[[frozenset[str]], None] = field(default=lambda _: None)
     on_queued: Callable[[], None] = field(default=lambda: None)
     on_due: Callable[[int], None] = field(default=lambda _: None)
     _changed: dict[str, Waiters[None]] = field(factory=dict, init=False)
@@ -31,6 +33,12 @@ class Notifications:
         if waiters is None:
             waiters = self._changed[id_] = Waiters(on_empty=lambda: self._changed.pop(id_, None))
         return waiters.wait()
+
+    def committed(self, changed: frozenset[str], queued: bool = False, due: int | None = None) -> None:
+        """Announce a commit of the writer, as ``announce``, and pass it on to ``on_committed``."""
+        if changed:
+            self.on_committed(changed)
+        self.announce(changed, queued, due)
 
     def announce(self, changed: frozenset[str], queued: bool = False, due: int | None = None) -> None:
         """Announce a commit.

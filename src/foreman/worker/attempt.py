@@ -23,7 +23,7 @@ from foreman.protocol.headers import RawHeaders
 from foreman.protocol.request_body import RequestBody
 from foreman.protocol.routes import Route
 from foreman.protocol.stream_flag import with_stream
-from foreman.proxy.access_record import RequestRecord
+from foreman.proxy.access_record import RequestRecord, outcome_of
 from foreman.proxy.active_request import ActiveRequest
 from foreman.proxy.inference import Inference
 from foreman.proxy.request import ModelMissing, TargetRequest
@@ -67,7 +67,7 @@ class Bounds:
 class Attempt:
     """One try, and the reader of its answer.
 
-    :ivar heard: what the target said; :ivar work: to stop it by;
+    :ivar heard: what the target said; :ivar work: to stop it by; :ivar record: of its request to the target;
     :ivar output: the lines, for those who follow; None where the answer does not come in lines.
     """
 
@@ -89,32 +89,32 @@ class Attempt:
     _silence: Deadline = field(init=False)
     _under_way: Deferred[None] | None = field(default=None, init=False)
     _bell: Deferred[None] | None = field(default=None, init=False)
-    _record: RequestRecord = field(init=False)
+    record: RequestRecord = field(init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         job = self.claim.job
         self.work = ActiveRequest(job.id, job.owner)
         now = self._clock.seconds()
-        self._record = RequestRecord(job.id, job.owner, job.endpoint, job.lane, now, job.model)
+        self.record = RequestRecord(job.id, job.owner, job.endpoint, job.lane, now, job.model)
         if job.endpoint in FOLLOWABLE:
             self.output = LiveOutput(job.fence)
         self._silence = Deadline(self._clock)
         self.heard.in_lines, self.heard.endpoint = self.output is not None, job.endpoint
 
-    async def run(self, inference: Inference, turn: Turn | None) -> None:
+    async def run(self, inference: Inference, turn: Turn | None, cooperator: Cooperator) -> None:
         """Ask the target in ``turn``, and hear it out; what came of it is told by ``outcome``."""
         try:
-            await self._ask(inference, turn)
+            await self._ask(inference, turn, cooperator)
         finally:
             if turn is not None and not turn.kept:
                 turn.release()  # before anything is judged or written down: the target is not to idle meanwhile
         if self._failed is None and self._stopped is None:
-            await self._judge(inference.cooperator)
+            await self._judge(cooperator)
 
-    async def _ask(self, inference: Inference, turn: Turn | None) -> None:
+    async def _ask(self, inference: Inference, turn: Turn | None, cooperator: Cooperator) -> None:
         preparing = self.work.pending = Deferred.fromCoroutine(
-            run_in_slices(inference.cooperator, self._target_request(), len(self.claim.payload))
+            run_in_slices(cooperator, self._target_request(), len(self.claim.payload))
         )
         try:
             target_request = await preparing
@@ -130,12 +130,15 @@ class Attempt:
         self._watch_cancel()
         self._silence.set(self._bounds.silence, lambda: self._stop(self._too_silent()))
         try:
-            await inference.in_turn(target_request, self, self._record, turn, self.work)
+            await inference.in_turn(target_request, self, self.record, turn, self.work)
         except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
             self._stopped = problem
+            self.record.outcome, self.record.detail = outcome_of(problem), str(problem)
         except errors.ForemanError as problem:
             self.heard.problem = problem
+            self.record.outcome, self.record.detail = outcome_of(problem), str(problem)
         except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
+            self.record.outcome, self.record.detail = "refused", "foreman failed to run it"
             self._log.failure("running job {job} failed", job=self.claim.job.id)
             self.fail(problem)
         finally:
@@ -147,9 +150,9 @@ class Attempt:
                 self._keeping.cancel()
                 self._keeping = None
 
-    async def _judge(self, turns: Cooperator) -> None:
+    async def _judge(self, cooperator: Cooperator) -> None:
         try:
-            self._judged = await run_in_slices(turns, classify(self.heard), self._bytes)
+            self._judged = await run_in_slices(cooperator, classify(self.heard), self._bytes)
         except Exception as problem:  # noqa: BLE001 - likewise
             self._log.failure("judging the answer to job {job} failed", job=self.claim.job.id)
             self.fail(problem)
@@ -193,8 +196,8 @@ class Attempt:
 
     def told(self) -> str:
         """How long it took and what it cost, for the log."""
-        took = self._clock.seconds() - self._record.begun_at
-        tokens = self._record.tokens_out
+        took = self._clock.seconds() - self.record.begun_at
+        tokens = self.record.tokens_out
         return f"{took:.1f} s" if tokens is None else f"{took:.1f} s, {tokens} tokens"
 
     def end(self) -> None:

@@ -10,14 +10,16 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.task import Cooperator, deferLater
 from twisted.logger import Logger
 
 from foreman import errors
-from foreman.jobs.job import Claim, Job, JobLane
+from foreman.jobs.job import Claim, Job, JobLane, State
 from foreman.jobs.retry_policy import AttemptError, Transition, next_transition
 from foreman.protocol import model_names
 from foreman.proxy.inference import Inference
+from foreman.proxy.observer import Observer, Observers
+from foreman.proxy.target import Target
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
 from foreman.store.errors import StaleClaim, StoreUnavailable, WrongState
@@ -51,10 +53,13 @@ class Worker:
 
     _clock: IReactorTime
     _store: JobStore
+    _target: Target
     _inference: Inference
+    _cooperator: Cooperator
     _random: Callable[[], float]
     _patience: float
     _bounds: Bounds
+    _observer: Observer = field(factory=Observers)
     _running: dict[str, Attempt] = field(factory=dict, init=False)
     _lanes: TrackedSet[JobLane] = field(factory=TrackedSet, init=False)
     _nudges: Waiters[None] = field(factory=Waiters, init=False)
@@ -65,7 +70,7 @@ class Worker:
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._target_check = TargetCheck(self._clock, self._inference.inventory)
+        self._target_check = TargetCheck(self._clock, self._target.inventory)
 
     def start(self) -> None:
         """Begin to run what is queued."""
@@ -135,7 +140,7 @@ class Worker:
 
         :return: how long to wait before looking again, in seconds; None until somebody nudges.
         """
-        inventory = self._inference.inventory
+        inventory = self._target.inventory
         if (left := max(self._missed_until - self._clock.seconds(), self._target_check.pause(lane))) > 0:
             return left
         # What is not known yet is asked first too, so that the model that is loaded already goes first.
@@ -186,16 +191,16 @@ class Worker:
 
     def _gate_for(self, lane: JobLane, head: Job) -> Gate | None:
         if lane == "gate":
-            return self._inference.gate
+            return self._target.gate
         with suppress(errors.InvalidName):  # the target will say so
-            if self._inference.inventory.find(head.model) is Availability.CLOUD:
+            if self._target.inventory.find(head.model) is Availability.CLOUD:
                 return None  # it keeps nobody from the machine here
-        return self._inference.embeddings
+        return self._target.embeddings
 
     def _bonuses(self, lane: JobLane) -> Callable[[str], int | None]:
         """How far each model's jobs go before others, as things are now: a function that any thread may call."""
-        snapshot = self._inference.inventory.snapshot()
-        loads = self._inference.usual_loads()
+        snapshot = self._target.inventory.snapshot()
+        loads = self._target.estimates.load_times()
 
         def bonus_of(model: str) -> int | None:
             try:
@@ -213,7 +218,7 @@ class Worker:
 
     def _installed(self) -> Callable[[], list[str]]:
         """The canonical names of the models that the target has now, as a function that any thread may call."""
-        installed = self._inference.inventory.snapshot().installed or {}
+        installed = self._target.inventory.snapshot().installed or {}
         return lambda: [model_names.format_name(key) for key in installed]
 
     # one job
@@ -230,9 +235,10 @@ class Worker:
             if self._closed:
                 attempt.stop(errors.Draining("foreman is stopping"))
             else:
-                await attempt.run(self._inference, turn)
+                await attempt.run(self._inference, turn, self._cooperator)
                 await self._look_into(attempt)
-            await self._settle(attempt)
+            state = await self._settle(attempt)
+            self._observer.job_ended(job, state, attempt.record)
         finally:
             del self._running[job.id]
             attempt.end()
@@ -244,12 +250,15 @@ class Worker:
             self._log.failure("looking into the answer to job {job} failed", job=attempt.claim.job.id)
             attempt.fail(problem)
 
-    async def _settle(self, attempt: Attempt) -> None:
-        """Write down what became of it, as often as it takes."""
+    async def _settle(self, attempt: Attempt) -> State | None:
+        """Store the outcome, and try again until that succeeds.
+
+        :return: the state of the job now; None where the outcome could not be stored, or was no longer wanted.
+        """
         lane = attempt.claim.job.lane
         while True:
             try:
-                await self._write_down(attempt)
+                return await self._write_down(attempt)
             except (StaleClaim, WrongState) as problem:
                 self._log.warn("{problem}; its answer is dropped", problem=problem)
             except StoreUnavailable as problem:
@@ -259,7 +268,7 @@ class Worker:
                         job=attempt.claim.job.id,
                         problem=problem,
                     )
-                    return
+                    return None
                 pause = self._waits[lane] = deferLater(self._clock, STORE_PAUSE)
                 with suppress(CancelledError):  # foreman stops: once more
                     await pause
@@ -268,15 +277,16 @@ class Worker:
                 self._log.failure("writing down what became of job {job} failed", job=attempt.claim.job.id)
                 if attempt.fail(problem):
                     continue
-            return
+            return None
 
-    async def _write_down(self, attempt: Attempt) -> None:
+    async def _write_down(self, attempt: Attempt) -> State:
         job, outcome = attempt.claim.job, attempt.outcome()
         told = attempt.told()
         if isinstance(outcome, Success):
             await self._store.succeed(attempt.claim, outcome.artifacts, outcome.usage)
             self._log.info("job {job} succeeded: {told}", job=job.id, told=told)
-        elif isinstance(outcome, AttemptError):
+            return "succeeded"
+        if isinstance(outcome, AttemptError):
             decide = partial(_after, mishap=outcome, jitter=self._random())
             if outcome.error_class == "unreachable" and not outcome.reached:
                 self._missed_until = self._clock.seconds() + MISSED_PAUSE
@@ -289,15 +299,17 @@ class Worker:
                 error=outcome.error_class,
                 told=told,
             )
-        elif isinstance(outcome, errors.Cancelled):
+            return ended.state
+        if isinstance(outcome, errors.Cancelled):
             await self._store.cancel(job.id)  # it may have been cancelled as a request, in the line
-            await self._store.end_attempt(
+            ended = await self._store.end_attempt(
                 attempt.claim, lambda now_job, _now: _cancelled(now_job), until_then(attempt.heard)
             )
             self._log.info("job {job} is cancelled: {told}", job=job.id, told=told)
-        else:
-            await self._store.release(attempt.claim)
-            self._log.info("job {job} is queued again, since foreman stops: {told}", job=job.id, told=told)
+            return ended.state
+        released = await self._store.release(attempt.claim)
+        self._log.info("job {job} is queued again, since foreman stops: {told}", job=job.id, told=told)
+        return released.state
 
 
 def _after(job: Job, now: int, *, mishap: AttemptError, jitter: float) -> Transition:

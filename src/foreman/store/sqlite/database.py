@@ -226,7 +226,7 @@ class Database:
         self._writing.start()
         self._reading.start()
         self._reads = ReadQueue(self._reading, self._reactor)
-        self._writer = Writer(self._writing, self.path, self.instance, self.now, self.notifications.announce)
+        self._writer = Writer(self._writing, self.path, self.instance, self.now, self.notifications.committed)
         if opened.copy is not None:
             self._log.info(
                 "the database was upgraded; a copy of it as it was before is kept in {copy} for a week",

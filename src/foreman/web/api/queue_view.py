@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
-from foreman.proxy.inference import Inference
+from foreman.proxy.target import Target
 from foreman.scheduling.estimates import Range
 from foreman.scheduling.policy import Ticket
 from foreman.store.errors import StoreUnavailable
@@ -25,29 +25,29 @@ class QueueView:
 
     _clock: IReactorTime
     _wall_clock: Callable[[], float]
-    _inference: Inference
+    _target: Target
     _store: JobStore | None = None
 
     async def shown(self) -> dict[str, Any]:
         """The answer of ``GET /queue``."""
         jobs = await self._jobs()
-        inference = self._inference
+        target = self._target
         now, wall = self._clock.seconds(), self._wall_clock()
         running = []
-        for turn in inference.gate.running:
-            state = inference.queue_status.state_of(turn)
+        for turn in target.gate.running:
+            state = target.queue_status.state_of(turn)
             job = turn.ticket.id if turn.ticket.is_job else None
-            overtime = inference.queue_status.is_overtime(turn)
+            overtime = target.queue_status.is_overtime(turn)
             entry = {**self._entry(turn.ticket, now - turn.since), "state": state, "overtime": overtime, "job": job}
             if state == "loading":
-                entry["usual_load"] = _rounded(inference.queue_status.usual_load(turn.ticket))
+                entry["usual_load"] = _rounded(target.queue_status.usual_load(turn.ticket))
             running.append(entry)
         waiting = [
             {**self._entry(ticket, wall - ticket.since), "position": position, "estimate": _range(wait)}
-            for position, (ticket, wait) in enumerate(inference.queue_status.line(), 1)
+            for position, (ticket, wait) in enumerate(target.queue_status.line(), 1)
         ]
-        embedding = {"running": len(inference.embeddings.running), "cap": inference.embeddings.turns}
-        line = {"turns": inference.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}
+        embedding = {"running": len(target.embeddings.running), "cap": target.embeddings.turns}
+        line = {"turns": target.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}
         return line if jobs is None else {**line, "jobs": jobs}
 
     def store_problem(self) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from attrs import define, field
 from klein import Klein
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
@@ -20,6 +21,7 @@ from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Intent, RequestBody
 from foreman.proxy.access_record import RequestRecord, outcome_of
 from foreman.proxy.inference import Inference
+from foreman.proxy.target import Target
 from foreman.scheduling.policy import Ticket
 from foreman.store.job_store import JobStore
 from foreman.target.model_list import ModelList
@@ -52,7 +54,9 @@ class Api:
 
     _clock: IReactorTime
     _wall_clock: Callable[[], float]
+    _target: Target
     _inference: Inference
+    _cooperator: Cooperator
     _access_log: AccessLog
     _poll_interval: float
     _notices: HeartbeatPolicy
@@ -65,7 +69,7 @@ class Api:
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._queue = QueueView(self._clock, self._wall_clock, self._inference, self._store)
+        self._queue = QueueView(self._clock, self._wall_clock, self._target, self._store)
 
     @property
     def _retry_after(self) -> int:
@@ -82,11 +86,11 @@ class Api:
     def healthz(self, request: ClientRequest) -> None:
         """Whether foreman and its target are well."""
         value: dict[str, Any] = {"status": "draining" if self.draining else "ok", "degraded": False}
-        degraded = self._inference.inventory.degraded
-        overdue = self._inference.overdue(LONG_LOAD)
+        degraded = self._target.inventory.degraded
+        overdue = self._target.queue_status.overdue_since(LONG_LOAD)
         if degraded is not None:
             value |= {"degraded": True, "reason": degraded.reason, "since": self._queue.when(degraded.since)}
-        elif held := min(self._inference.inventory.held.values(), key=lambda one: one[1], default=None):
+        elif held := min(self._target.inventory.held.values(), key=lambda one: one[1], default=None):
             value |= {"reason": "jobs_held", "since": self._queue.when(held[1])}
         elif overdue is not None:
             value |= {"reason": "slow", "since": self._queue.when(overdue)}
@@ -118,14 +122,14 @@ class Api:
     @app.route("/api/tags", methods=["GET", "HEAD"])
     async def tags(self, request: ClientRequest) -> None:
         """The models that are installed, as the target listed them last."""
-        await self._inference.inventory.fresh()
-        await self._listing(request, self._inference.inventory.tags)
+        await self._target.inventory.fresh()
+        await self._listing(request, self._target.inventory.tags)
 
     @app.route("/api/ps", methods=["GET"])
     async def ps(self, request: ClientRequest) -> None:
         """The models that are loaded, as the target listed them last."""
-        await self._inference.inventory.fresh()
-        await self._listing(request, self._inference.inventory.ps)
+        await self._target.inventory.fresh()
+        await self._listing(request, self._target.inventory.ps)
 
     # to the target
 
@@ -160,7 +164,7 @@ class Api:
 
     async def _read_and_run(self, request: ClientRequest, reading: Slices[RequestBody]) -> None:
         try:
-            wanted = await run_in_slices(self._inference.cooperator, reading, LARGE)
+            wanted = await run_in_slices(self._cooperator, reading, LARGE)
         except CancelledError:
             route = request.route
             record = RequestRecord(request.id, request.caller, route.path, route.lane.value, request.began_at)
@@ -204,7 +208,7 @@ class Api:
             client.stop_waiting()
             self._access_log.write(record)
         if route.lane is Lane.MANAGEMENT and record.status < 300:
-            self._inference.inventory.refresh()
+            self._target.inventory.refresh()
 
     # failures
 
@@ -244,7 +248,7 @@ class Api:
         self._access_log.answered_here(request.id, request.caller, route, status, request.began_at)
 
     async def _listing(self, request: ClientRequest, listing: ModelList | None) -> None:
-        inventory = self._inference.inventory
+        inventory = self._target.inventory
         if listing is None and inventory.degraded is None and request.route.path in inventory.missing:
             await self._ask(request, None)  # what the target says instead of this list is its own affair
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TypeVar, cast
 
 from attrs import define, field
@@ -17,6 +17,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from foreman import errors
+from foreman.auth.policy import AuthPolicy
 from foreman.jobs.job import Job
 from foreman.protocol.request_body import RequestBody
 from foreman.proxy.access_record import Outcome, RequestRecord
@@ -46,7 +47,7 @@ _SURPRISE = "foreman failed to answer this; its log says why"
 class JobsApi:
     """The routes.
 
-    :ivar models: the inventory; :ivar sees_all: whether everybody sees all jobs, since no token is required;
+    :ivar models: the inventory; :ivar auth: everybody sees all jobs where it requires no token;
     :ivar cooperator: where the reading of large bodies takes turns with all other work of that kind.
     """
 
@@ -56,7 +57,7 @@ class JobsApi:
     _models: Models
     _access_log: AccessLog
     _limits: JobLimits
-    _sees_all: Callable[[], bool]
+    _auth: AuthPolicy
     _cooperator: Cooperator
     _listed: Listed = field(init=False)
     _readers: Readers = field(factory=Readers, init=False)
@@ -233,7 +234,7 @@ class JobsApi:
     # what the routes share
 
     def _may_see_all(self, client_request: ClientRequest) -> bool:
-        return client_request.admin or self._sees_all()
+        return client_request.admin or not self._auth.tokens.required
 
     async def _owned(self, client_request: ClientRequest, text: str) -> Job:
         """The job of that id, if whoever asks may see it.

@@ -10,6 +10,7 @@ from twisted.web.http import datetimeToString
 from ulid import ULID
 
 from foreman.auth.credentials import InvalidCredential, contains_credential, contains_token, credential, without_copies
+from foreman.auth.policy import AuthPolicy
 from foreman.auth.throttle import GuessThrottle
 from foreman.auth.tokens import Tokens
 from foreman.config.settings import Config
@@ -58,7 +59,7 @@ class Admission:
     """
 
     config: Config
-    tokens: Tokens
+    auth: AuthPolicy
     guards: OriginPolicy
     wall_clock: Callable[[], float]
     new_id: Callable[[], ULID]
@@ -71,6 +72,11 @@ class Admission:
 
     def __attrs_post_init__(self) -> None:
         self._base = self.config.target.path.encode("ascii")
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens that are valid now."""
+        return self.auth.tokens
 
     def decide(self, request: ClientRequest) -> Reply | None:
         """Look at the head of a request, note on ``request`` what it says, and refuse it where it must not come in.
