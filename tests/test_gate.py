@@ -12,10 +12,11 @@ from twisted.python.failure import Failure
 from foreman import errors
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
+from foreman.util.clock import EpochSeconds, Monotonic
 
 
 def ticket(name: str) -> Ticket:
-    return Ticket(id=name, caller="someone", model="m", route="/api/chat", since=0.0)
+    return Ticket(id=name, caller="someone", model="m", route="/api/chat", queued_at=EpochSeconds(0.0))
 
 
 class Line:
@@ -183,12 +184,19 @@ def test_a_turn_knows_when_it_began_and_ended() -> None:
     line.clock.advance(2)
     line.turns[0].release()
     line.clock.advance(1)
-    assert (line.turns[0].since, line.turns[0].ended_at) == (0, 2)
-    assert (line.turns[1].since, line.turns[1].ended_at) == (3, None)
+    assert (line.turns[0].began_at, line.turns[0].ended_at) == (0.0, 2.0)
+    assert (line.turns[1].began_at, line.turns[1].ended_at) == (3.0, None)
 
 
 def job(name: str, overdue_at: float = 1e9) -> Ticket:
-    return Ticket(id=name, caller="someone", model="m", route="/api/chat", since=0.0, overdue_at=overdue_at)
+    return Ticket(
+        id=name,
+        caller="someone",
+        model="m",
+        route="/api/chat",
+        queued_at=EpochSeconds(0.0),
+        overdue_at=Monotonic(overdue_at),
+    )
 
 
 def enter_job(line: Line, name: str, overdue_at: float = 1e9) -> Deferred[Turn]:
@@ -290,7 +298,7 @@ def test_a_closed_gate_sends_jobs_away_too() -> None:
 
 def enter_as(gate: Gate, caller: str, name: str) -> bool:
     """Whether ``caller`` may wait."""
-    place = gate.enter(Ticket(id=name, caller=caller, model="m", route="/api/chat", since=0.0))
+    place = gate.enter(Ticket(id=name, caller=caller, model="m", route="/api/chat", queued_at=EpochSeconds(0.0)))
     refused: list[Failure] = []
     place.addErrback(refused.append)
     assert all(failure.check(errors.QueueFull) for failure in refused)

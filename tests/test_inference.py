@@ -35,6 +35,7 @@ from foreman.scheduling.queue_status import QueuePosition, QueueStatus
 from foreman.simulator import Settings, Simulator
 from foreman.target.inventory import Inventory
 from foreman.util.byte_budget import ByteBudget
+from foreman.util.clock import EpochSeconds
 from support import raw_http, recordings
 from support.live_foreman import RunningForeman, listen, port_of, start_foreman
 from test_inventory import FakeTarget as ListingTarget
@@ -164,7 +165,7 @@ class Asking:
         target_request = TargetRequest(b"POST", path.encode(), [], body, len(body), found, wanted)
         id_ = str(len(work.askings))
         self.record = RequestRecord(id_, "someone", path, found.lane.value, work.clock.seconds(), wanted.model)
-        self.ticket = Ticket(id_, "someone", wanted.model, path, 0.0)
+        self.ticket = Ticket(id_, "someone", wanted.model, path, EpochSeconds(0.0))
         self.results: list[Any] = []
         self.running = Deferred.fromCoroutine(work.inference.run(target_request, responder, self.record, self.ticket))
         self.running.addBoth(self.results.append)
@@ -254,7 +255,7 @@ def test_a_chat_gets_its_answer_and_the_next_its_turn() -> None:
         "finished",
     )
     record = first.record
-    assert (record.turn_at, record.head_at, record.first_byte_at, record.outcome) == (0, 2, 3, "complete")
+    assert (record.turn_at, record.head_at, record.first_byte_at, record.outcome) == (0.0, 2.0, 3.0, "complete")
     assert (record.tokens_in, record.tokens_out, record.eval_seconds) == (3, 2, 0.5)
     assert len(work.target.calls) == 1
     work.turn()
@@ -676,11 +677,11 @@ def test_the_oldest_turn_without_a_first_byte_is_overdue_after_a_while() -> None
     work.ask()
     assert work.inference.target.queue_status.overdue_since(10) is None
     work.clock.advance(1)
-    assert work.inference.target.queue_status.overdue_since(10) == 5
+    assert work.inference.target.queue_status.overdue_since(10) == 5.0
     work.target.calls[0].begin()
     assert work.inference.target.queue_status.overdue_since(10) is None
     work.clock.advance(10)
-    assert work.inference.target.queue_status.overdue_since(10) == 15
+    assert work.inference.target.queue_status.overdue_since(10) == 15.0
 
 
 def test_a_closed_gate_sends_the_waiting_away_and_lets_the_running_finish() -> None:

@@ -320,7 +320,7 @@ def test_what_holds_jobs_is_said_and_since_when() -> None:
     poller.inventory.hold("gate", "for a reason")
     poller.clock.advance(7)
     poller.inventory.hold("gate", "for another")
-    assert poller.inventory.held == {"gate": ("for another", 0)}
+    assert poller.inventory.held == {"gate": ("for another", 0.0)}
     assert (poller.inventory.why_held("gate"), poller.inventory.why_held("embedding")) == ("for another", None)
     poller.inventory.target_failed(errors.ConnectionError("refused", "nobody there"))
     assert "nobody there" in (poller.inventory.why_held("embedding") or "")
@@ -348,7 +348,7 @@ def test_since_when_it_is_degraded_is_the_first_failure_whatever_comes_later() -
     poller.target.problem = errors.ConnectionError("refused", "nobody there")
     poller.clock.advance(30)
     assert poller.inventory.degraded is not None
-    assert (poller.inventory.degraded.since, poller.inventory.degraded.reason) == (30, "refused")
+    assert (poller.inventory.degraded.since, poller.inventory.degraded.reason) == (30.0, "refused")
 
 
 def test_a_failure_of_what_follows_a_recovery_is_logged_and_ends_nothing(logged_failures: LoggedFailures) -> None:

@@ -19,6 +19,7 @@ from foreman.simulator import Settings, Simulator
 from foreman.simulator.engine.scheduler import Scheduler
 from foreman.target.exclusive_models import BELIEVED, LOADING, ExclusiveModels
 from foreman.target.listings import Running
+from foreman.util.clock import EpochSeconds
 from support.live_foreman import listen, port_of, start_foreman
 from test_client import client_of
 from test_inference import LAST, Asking, Work
@@ -277,7 +278,7 @@ def test_how_many_wait_is_bounded() -> None:
 def held(made: Work, caller: str, model: str = "embed") -> list[Any]:
     """What comes of an embedding of ``caller``: a turn, or a failure."""
     results: list[Any] = []
-    ticket = Ticket("an id", caller, model, "/api/embed", 0.0)
+    ticket = Ticket("an id", caller, model, "/api/embed", EpochSeconds(0.0))
     made.inference.enter(made.inference.target.embeddings, ticket).addBoth(results.append)
     return results
 

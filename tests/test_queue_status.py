@@ -11,6 +11,7 @@ from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
 from foreman.scheduling.queue_status import QueuePosition, QueueStatus
 from foreman.target.inventory import Inventory
+from foreman.util.clock import EpochSeconds, Monotonic
 
 
 class Loaded:
@@ -36,7 +37,9 @@ class Line:
                 estimates.learn(model, Answered(seconds))
         self.queue_status = QueueStatus(self.clock, self.gate, cast("Inventory", self.loaded), estimates)
         self.turns: list[Turn] = []
-        self.tickets = [Ticket(str(number), "someone", model, "/api/chat", 0.0) for number, model in enumerate(models)]
+        self.tickets = [
+            Ticket(str(number), "someone", model, "/api/chat", EpochSeconds(0.0)) for number, model in enumerate(models)
+        ]
         for ticket in self.tickets:
             self.gate.enter(ticket).addCallback(self.turns.append)
 
@@ -113,13 +116,13 @@ def test_a_turn_loads_then_reads_then_answers() -> None:
 
 
 def job(model: str) -> Ticket:
-    return Ticket("job", "someone", model, "/api/chat", 0.0, 1e9)
+    return Ticket("job", "someone", model, "/api/chat", EpochSeconds(0.0), Monotonic(1e9))
 
 
 def test_jobs_that_wait_are_in_nobodys_way() -> None:
     line = Line("quick", "quick")
     line.gate.enter(job("slow"))
-    late = Ticket("late", "someone", "quick", "/api/chat", 0.0)
+    late = Ticket("late", "someone", "quick", "/api/chat", EpochSeconds(0.0))
     line.gate.enter(late)
     assert line.queue_status.place_of(line.tickets[1]) == QueuePosition(1, Range(10.0, 10.0))
     assert line.queue_status.place_of(late) == QueuePosition(2, Range(20.0, 20.0))
@@ -129,7 +132,7 @@ def test_jobs_that_wait_are_in_nobodys_way() -> None:
 def test_a_job_that_runs_is_waited_for_like_a_person() -> None:
     line = Line()
     line.gate.enter(job("slow"))
-    waiting = Ticket("late", "someone", "quick", "/api/chat", 0.0)
+    waiting = Ticket("late", "someone", "quick", "/api/chat", EpochSeconds(0.0))
     line.gate.enter(waiting)
     assert line.queue_status.place_of(waiting) == QueuePosition(1, Range(60.0, 60.0))
 

@@ -7,6 +7,7 @@ from typing import Literal
 from attrs import define
 
 from foreman import errors
+from foreman.util.clock import Monotonic
 
 #: How a request ended; the words of the log.
 Outcome = Literal["complete", "incomplete", "client left", "target failed", "cancelled", "stopped", "refused"]
@@ -25,7 +26,7 @@ def outcome_of(problem: errors.ForemanError) -> Outcome:
 
 @define(eq=False)
 class RequestRecord:
-    """One request's story, filled in while it happens. Times in seconds of the clock; nothing of its content.
+    """One request's story, filled in while it happens. Times by the reactor's clock; nothing of its content.
 
     :ivar turn_at: when it got its turn; :ivar head_at: when the target's headers came; :ivar first_byte_at: of the
         body; :ivar eval_seconds: how long the target says it took for the tokens out.
@@ -40,9 +41,9 @@ class RequestRecord:
     status: int = 0
     outcome: Outcome = "complete"
     detail: str = ""
-    turn_at: float | None = None
-    head_at: float | None = None
-    first_byte_at: float | None = None
+    turn_at: Monotonic | None = None
+    head_at: Monotonic | None = None
+    first_byte_at: Monotonic | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
     eval_seconds: float | None = None

@@ -32,6 +32,7 @@ from foreman.scheduling.queue_status import QueuePosition, QueueStatus
 from foreman.target.connection import TargetResponse
 from foreman.target.models import Availability
 from foreman.util.byte_budget import ByteBudget
+from foreman.util.clock import now
 from foreman.util.tracked_set import TrackedSet
 
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
@@ -93,7 +94,7 @@ class Inference:
                 responder.waits(partial(self._place_at, gate, ticket))
                 work.pending = self.enter(gate, ticket)
                 turn = await work.pending
-                record.turn_at = self._clock.seconds()
+                record.turn_at = now(self._clock)
             else:
                 passage = self.passages.of(target_request)
                 work.pending = passage.enter(ticket.caller)
@@ -131,7 +132,7 @@ class Inference:
             whatever it was stopped with before that.
         """
         self._active.add(work)
-        record.turn_at = self._clock.seconds()
+        record.turn_at = now(self._clock)
         try:
             await self._relay(target_request, self._head(target_request), responder, record, turn, work)
         except CancelledError as left:
@@ -224,7 +225,7 @@ class Inference:
         turn: Turn | None,
         work: ActiveRequest,
     ) -> None:
-        record.head_at = self._clock.seconds()
+        record.head_at = now(self._clock)
         record.status = answer.code
         if turn is not None:
             turn.answering = True
@@ -294,7 +295,7 @@ class Inference:
         record.eval_seconds = told.eval_seconds
         if turn is None or turn.ended_at is None or record.model is None or outcome != "complete":
             return
-        self.target.estimates.learn(record.model, Answered.of(turn.ended_at - turn.since, told))
+        self.target.estimates.learn(record.model, Answered.of(turn.ended_at - turn.began_at, told))
 
     async def _ask(self, target_request: TargetRequest, head: bytes) -> TargetResponse:
         waited_until = self._clock.seconds() + self._target_wait

@@ -27,6 +27,7 @@ from foreman.protocol.usage import AnswerEnd
 from foreman.proxy.access_record import Outcome, outcome_of
 from foreman.target.connection import TargetResponse
 from foreman.util.byte_budget import ByteBudget
+from foreman.util.clock import Monotonic
 from foreman.util.deadline import Deadline
 
 #: An unstreamed answer up to this many bytes is kept until its end, to know whether it is one whole JSON value.
@@ -114,7 +115,7 @@ class Relay(Protocol):
     _marked: bool = False
     answered: Deferred[None] = field(init=False)
     sent: Deferred[Outcome] = field(init=False)
-    first_byte_at: float | None = field(default=None, init=False)
+    first_byte_at: Monotonic | None = field(default=None, init=False)
     tally: AnswerEnd | None = field(default=None, init=False)
     problem: errors.ForemanError | None = field(default=None, init=False)
     _held: deque[bytes] = field(factory=deque, init=False)
@@ -141,7 +142,7 @@ class Relay(Protocol):
             return
         self._silence.started_at = now = self._clock.seconds()
         if self.first_byte_at is None:
-            self.first_byte_at = now
+            self.first_byte_at = Monotonic(now)
         cutter = self._cutter
         was_whole = cutter.whole
         for piece in cutter.feed(data):

@@ -8,24 +8,26 @@ from twisted.internet.interfaces import IReactorTime
 
 from foreman import errors
 from foreman.scheduling.policy import Ticket, next_up
+from foreman.util import clock
 from foreman.util.byte_budget import is_fair
+from foreman.util.clock import Monotonic
 
 
 @define(eq=False)
 class Turn:
     """The right to run one inference at the target, until it is released.
 
-    :ivar ticket: whose turn it is; :ivar since: when it began, in seconds of the clock;
+    :ivar ticket: whose turn it is; :ivar began_at: when it was granted;
     :ivar answering: the target has begun to answer; :ivar ended_at: when it was released;
     :ivar kept: its asker has left, but the model that it loads is wanted; :ivar cold: its model was not loaded when it
         began.
     """
 
     ticket: Ticket
-    since: float
+    began_at: Monotonic
     _gate: Gate
     answering: bool = False
-    ended_at: float | None = None
+    ended_at: Monotonic | None = None
     kept: bool = False
     cold: bool = False
 
@@ -110,9 +112,9 @@ class Gate:
             return True
         return is_fair(sum(ticket.caller == caller for ticket in self.waiting), free, self.max_queue)
 
-    def now(self) -> float:
-        """Seconds of the gate's clock."""
-        return self._clock.seconds()
+    def now(self) -> Monotonic:
+        """The time of the gate's clock."""
+        return clock.now(self._clock)
 
     def close(self) -> None:
         """Take nobody more, and send away who waits; running turns go on."""
@@ -136,7 +138,7 @@ class Gate:
     def _hand_over(self) -> None:
         self._handing_over = False
         while (self._room or self._jobs) and self.has_free_turn and not self._handing_over:
-            now = self._clock.seconds()
+            now = self.now()
             ticket = next_up(self._room, self._jobs, now, self._since_job)
             self._since_job = 0 if ticket.is_job else self._since_job + 1
             entered = (self._jobs if ticket.is_job else self._room).pop(ticket)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
+from foreman.util.clock import EpochSeconds, Monotonic
+
 #: A job that has waited for too long gets every fourth turn: after so many people.
 PEOPLE_BEFORE_JOB = 3
 
@@ -15,16 +17,16 @@ class Ticket:
     """One place in the waiting room.
 
     :ivar id: a ULID; :ivar caller: who asks; :ivar model: as typed, None when it could not be read;
-    :ivar route: the path; :ivar since: seconds since the epoch;
-    :ivar overdue_at: of a job, from when on it no longer gives way to everybody, in seconds of the clock; None: a person.
+    :ivar route: the path; :ivar queued_at: when it was queued;
+    :ivar overdue_at: of a job: from then on it no longer gives way to every request; None: not a job.
     """
 
     id: str
     caller: str
     model: str | None
     route: str
-    since: float
-    overdue_at: float | None = None
+    queued_at: EpochSeconds
+    overdue_at: Monotonic | None = None
 
     @property
     def is_job(self) -> bool:
@@ -32,7 +34,7 @@ class Ticket:
         return self.overdue_at is not None
 
 
-def next_up(people: Iterable[Ticket], jobs: Iterable[Ticket], now: float, since_job: int) -> Ticket:
+def next_up(people: Iterable[Ticket], jobs: Iterable[Ticket], now: Monotonic, since_job: int) -> Ticket:
     """Whose turn it is: people before jobs, and among each first in, first out. One of both is not empty.
 
     :param people, jobs: in the order of arrival; :param now: seconds of the clock;

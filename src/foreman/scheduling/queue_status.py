@@ -10,6 +10,7 @@ from foreman.scheduling.estimates import Estimates, Range
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
 from foreman.target.inventory import Inventory
+from foreman.util.clock import NEVER, Monotonic, now
 
 #: How long one look at the line serves everybody who asks where they stand, in seconds.
 SHARED_FOR = 1.0
@@ -35,15 +36,15 @@ class QueueStatus:
     _inventory: Inventory
     _estimates: Estimates
     _places: dict[Ticket, QueuePosition] = field(factory=dict, init=False)
-    _looked_at: float = field(default=float("-inf"), init=False)
+    _looked_at: Monotonic = field(default=NEVER, init=False)
 
     def place_of(self, ticket: Ticket) -> QueuePosition:
         """Where ``ticket`` stands, or stood less than a second ago: thousands may ask at once."""
-        now = self._clock.seconds()
-        if now - self._looked_at >= SHARED_FOR or ticket not in self._places:
+        moment = now(self._clock)
+        if moment - self._looked_at >= SHARED_FOR or ticket not in self._places:
             line = enumerate(self.line(), 1)
             self._places = {waiting: QueuePosition(position, wait) for position, (waiting, wait) in line}
-            self._looked_at = now
+            self._looked_at = moment
         return self._places.get(ticket, QueuePosition(0, None))
 
     def line(self) -> list[tuple[Ticket, Range | None]]:
@@ -90,11 +91,11 @@ class QueueStatus:
         left = self._left(turn)
         return left is not None and left.high <= 0
 
-    def overdue_since(self, limit: float) -> float | None:
+    def overdue_since(self, limit: float) -> Monotonic | None:
         """Since when the oldest turn has waited for its first byte, if that is longer than ``limit`` seconds."""
-        now = self._clock.seconds()
-        since = [turn.since for turn in self._gate.running if not turn.answering and now - turn.since > limit]
-        return min(since, default=None)
+        before = self._clock.seconds() - limit
+        began = [turn.began_at for turn in self._gate.running if not turn.answering and turn.began_at < before]
+        return min(began, default=None)
 
     def _until_free(self) -> Range | None:
         """Until the first running turn ends; None where it is not known of one of them, or all have taken too long."""
@@ -117,7 +118,7 @@ class QueueStatus:
         load = self.usual_load(turn.ticket)
         if turn.cold and load is not None and self.state_of(turn) != "loading":
             usual += Range(load, load)  # it has loaded since
-        took = self._clock.seconds() - turn.since
+        took = self._clock.seconds() - turn.began_at
         return Range(max(0.0, usual.low - took), max(0.0, usual.high - took))
 
 

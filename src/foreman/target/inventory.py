@@ -22,6 +22,7 @@ from foreman.target.exclusive_models import ExclusiveModels
 from foreman.target.listings import Installed, Listed, Running
 from foreman.target.model_list import THERE, Degraded, ModelList, list_at
 from foreman.target.models import Availability, ModelSnapshot, installed_of
+from foreman.util.clock import NEVER, Monotonic, now
 from foreman.util.deadline import within
 from foreman.util.waiters import Waiters
 
@@ -42,7 +43,7 @@ class Inventory:
     :ivar tags: the answer of ``/api/tags``, None without one; :ivar ps: that of ``/api/ps``; :ivar missing: why one of them
         is not there, by path; :ivar installed: by folded name (``names.ModelName.key``); :ivar running: as listed;
     :ivar degraded: None while the target answers; :ivar exclusive: models that do not fit together;
-    :ivar held: lanes whose jobs wait although it answers, why and since when in seconds of the clock;
+    :ivar held: lanes whose jobs wait although it answers, why, and since when;
     :ivar on_recovery: called when it answers for the first time, and again.
     """
 
@@ -56,13 +57,13 @@ class Inventory:
     running: Sequence[Running] = field(factory=list, init=False)
     degraded: Degraded | None = field(default=None, init=False)
     exclusive: ExclusiveModels = field(factory=ExclusiveModels, init=False)
-    held: dict[str, tuple[str, float]] = field(factory=dict, init=False)
+    held: dict[str, tuple[str, Monotonic]] = field(factory=dict, init=False)
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
     _answered: bool = field(default=False, init=False)
     _is_complete: bool = field(default=True, init=False)
     _snapshot: ModelSnapshot | None = field(default=None, init=False)
-    _doubted_at: float = field(default=float("-inf"), init=False)
-    _listed_at: float = field(default=float("-inf"), init=False)
+    _doubted_at: Monotonic = field(default=NEVER, init=False)
+    _listed_at: Monotonic = field(default=NEVER, init=False)
     _loop: LoopingCall = field(init=False)
     _done: Deferred[LoopingCall] | None = field(default=None, init=False)
     _asking: Deferred[None] | None = field(default=None, init=False)
@@ -133,11 +134,11 @@ class Inventory:
         tags = await list_at(self._clock, self._client, "/api/tags", self.tags)
         if isinstance(tags, errors.ConnectionError):
             raise tags
-        asked_at = self._clock.seconds()
+        asked_at = now(self._clock)
         ps = await list_at(self._clock, self._client, "/api/ps", self.ps)
         if not isinstance(tags, ModelList) and not isinstance(ps, ModelList):
             raise tags
-        self._listed_at = self._clock.seconds()
+        self._listed_at = now(self._clock)
         lists = {"/api/tags": tags, "/api/ps": ps}
         missing = {path: str(found) for path, found in lists.items() if not isinstance(found, ModelList)}
         for path in missing.keys() - self.missing.keys():
@@ -190,7 +191,7 @@ class Inventory:
     def model_answered(self, typed: str, status: int) -> None:
         """A model has begun to answer, and is loaded: where it was not, it is asked at once what had to make room."""
         if status < 300:
-            self.exclusive.answered(typed, self.snapshot().digest_of(typed), self._clock.seconds())
+            self.exclusive.answered(typed, self.snapshot().digest_of(typed), now(self._clock))
         if not self.is_running(typed):
             self.target_changed()
             if self.ps is not None and status < 300:
@@ -212,9 +213,8 @@ class Inventory:
 
         :param status: that of the answer, or 0: what a gateway says of a target that is known to be away is no news.
         """
-        now = self._clock.seconds()
-        if now - self._doubted_at > FRESH and (status < 500 or self.degraded is None):
-            self._doubted_at = now
+        if self._clock.seconds() - self._doubted_at > FRESH and (status < 500 or self.degraded is None):
+            self._doubted_at = now(self._clock)
             self._wait()
 
     def hold(self, lane: str, why: str | None) -> None:
@@ -222,7 +222,7 @@ class Inventory:
         if why is None:
             self.held.pop(lane, None)
         else:
-            since = self.held[lane][1] if lane in self.held else self._clock.seconds()
+            since = self.held[lane][1] if lane in self.held else now(self._clock)
             self.held[lane] = (why, since)
 
     def why_held(self, lane: str) -> str | None:
@@ -247,7 +247,7 @@ class Inventory:
 
         :param status: the HTTP status of its answer where it gave one.
         """
-        since = self.degraded.since if self.degraded is not None else self._clock.seconds()
+        since = self.degraded.since if self.degraded is not None else now(self._clock)
         if self.degraded is None or self.degraded.reason != problem.why:
             self._log.warn("degraded: {detail}", detail=str(problem))
         self.degraded = Degraded(problem.why, str(problem), since, status)

@@ -13,6 +13,7 @@ from foreman import errors
 from foreman.protocol.headers import RawHeaders
 from foreman.target.client import TargetClient
 from foreman.target.listings import Listed, read_ps, read_tags
+from foreman.util.clock import Monotonic, now
 from foreman.util.deadline import within
 
 #: A target that accepts a connection and then does not list its models counts as silent after this many seconds.
@@ -32,13 +33,13 @@ _READERS: dict[str, tuple[Callable[[bytes], Listed[Any]], float]] = {
 class Degraded:
     """The target does not answer.
 
-    :ivar reason: one word of ``errors.FailureReason``; :ivar detail: a sentence; :ivar since: seconds of the clock;
+    :ivar reason: one word of ``errors.FailureReason``; :ivar detail: a sentence; :ivar since: when it was found so;
     :ivar status: the HTTP status of its answer, None where it gave none.
     """
 
     reason: errors.FailureReason
     detail: str
-    since: float
+    since: Monotonic
     status: int | None = None
 
 
@@ -46,10 +47,10 @@ class Degraded:
 class ModelList:
     """One answer of the target, as it came.
 
-    :ivar at: when, in seconds of the clock; :ivar headers: raw; :ivar body: raw; :ivar read: what foreman read of it.
+    :ivar at: when it came; :ivar headers: raw; :ivar body: raw; :ivar read: what foreman read of it.
     """
 
-    at: float
+    at: Monotonic
     headers: RawHeaders
     body: bytes
     read: Listed[Any]
@@ -80,4 +81,4 @@ async def list_at(
         raise
     except ValueError as problem:
         return errors.ConnectionError("garbage", f"what answers there does not list models as Ollama does: {problem}")
-    return ModelList(clock.seconds(), answer.raw_headers, body, listed)
+    return ModelList(now(clock), answer.raw_headers, body, listed)

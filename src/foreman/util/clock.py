@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import NewType
 
+from twisted.internet.interfaces import IReactorTime
+
 #: Seconds of the reactor's clock (``IReactorTime.seconds()``): good for differences, and for nothing that is shown or kept.
 Monotonic = NewType("Monotonic", float)
 #: Seconds since 1970-01-01T00:00:00Z, as ``time.time()`` has them.
 EpochSeconds = NewType("EpochSeconds", float)
 #: Milliseconds since 1970-01-01T00:00:00Z, as the store and the API of jobs have them.
 EpochMs = NewType("EpochMs", int)
+
+#: Before every moment: when something happened that has not happened yet.
+NEVER = Monotonic(float("-inf"))
+
+
+def now(clock: IReactorTime) -> Monotonic:
+    """The time of the reactor's clock."""
+    return Monotonic(clock.seconds())

@@ -32,6 +32,7 @@ from foreman.scheduling.queue_status import QueuePosition
 from foreman.store.errors import StaleClaim, StoreUnavailable
 from foreman.store.job_store import JobStore
 from foreman.util.byte_budget import ByteBudget
+from foreman.util.clock import now
 from foreman.util.cooperator import run_in_slices
 from foreman.util.deadline import Deadline
 from foreman.util.slices import Slices
@@ -95,8 +96,7 @@ class Attempt:
     def __attrs_post_init__(self) -> None:
         job = self.claim.job
         self.work = ActiveRequest(job.id, job.owner)
-        now = self._clock.seconds()
-        self.record = RequestRecord(job.id, job.owner, job.endpoint, job.lane, now, job.model)
+        self.record = RequestRecord(job.id, job.owner, job.endpoint, job.lane, now(self._clock), job.model)
         if job.endpoint in FOLLOWABLE:
             self.output = LiveOutput(job.fence)
         self._silence = Deadline(self._clock)

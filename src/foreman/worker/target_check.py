@@ -13,6 +13,7 @@ from foreman.jobs.job import JobLane
 from foreman.jobs.retry_policy import MAX_UNCOUNTED_TRIES, AttemptError
 from foreman.protocol.answer_origin import GATEWAY_STATUSES, MAX_EXAMINED
 from foreman.target.inventory import FRESH, Inventory
+from foreman.util.clock import NEVER, Monotonic
 from foreman.worker.attempt import Attempt
 from foreman.worker.outcome import AttemptResponse
 
@@ -35,11 +36,11 @@ _HARMLESS = frozenset({"busy", "unauthorized"})
 class _Lane:
     """What was heard in a lane.
 
-    :ivar in_a_row: foreign answers since the last of Ollama's; :ivar until: no job is taken before, in seconds of the clock.
+    :ivar in_a_row: foreign answers since the last of Ollama's; :ivar until: no job is taken before.
     """
 
     in_a_row: int = 0
-    until: float = float("-inf")
+    until: Monotonic = NEVER
 
 
 @define(eq=False)
@@ -54,7 +55,7 @@ class TargetCheck:
     _clock: IReactorTime
     _inventory: Inventory
     _lanes: dict[JobLane, _Lane] = field(factory=dict, init=False)
-    _believed: dict[bytes, float] = field(factory=dict, init=False)
+    _believed: dict[bytes, Monotonic] = field(factory=dict, init=False)
     _log = Logger()
 
     def pause(self, lane: JobLane) -> float:
@@ -100,7 +101,7 @@ class TargetCheck:
         is_there = await self._inventory.refresh()
         self._believed = {one: until for one, until in self._believed.items() if now < until} if is_there else {}
         if is_there and len(self._believed) < _MAX_REMEMBERED:
-            self._believed[mark] = now + FRESH
+            self._believed[mark] = Monotonic(now + FRESH)
         return is_there
 
     def _count(self, lane: JobLane, status: int) -> None:
@@ -109,7 +110,7 @@ class TargetCheck:
         if seen.in_a_row < ENOUGH:
             return
         pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(seen.in_a_row - ENOUGH, 10))
-        seen.until = self._clock.seconds() + pause
+        seen.until = Monotonic(self._clock.seconds() + pause)
         # What was said may repeat a request: its job has it, the others and the log have not.
         why = (
             f"the last {seen.in_a_row} answers to jobs of the lane {lane} were not Ollama's own (the last had status "

@@ -25,6 +25,7 @@ from foreman.scheduling.policy import Ticket
 from foreman.store.errors import StaleClaim, StoreUnavailable, WrongState
 from foreman.store.job_store import JobStore
 from foreman.target.models import Availability
+from foreman.util.clock import NEVER, EpochSeconds, Monotonic
 from foreman.util.tracked_set import TrackedSet
 from foreman.util.waiters import Waiters, cancelling
 from foreman.worker.attempt import Attempt, Bounds
@@ -64,7 +65,7 @@ class Worker:
     _lanes: TrackedSet[JobLane] = field(factory=TrackedSet, init=False)
     _nudges: Waiters[None] = field(factory=Waiters, init=False)
     _waits: dict[JobLane, Deferred[Any]] = field(factory=dict, init=False)
-    _missed_until: float = field(default=float("-inf"), init=False)
+    _missed_until: Monotonic = field(default=NEVER, init=False)
     _closed: bool = field(default=False, init=False)
     _target_check: TargetCheck = field(init=False)
     _log = Logger()
@@ -186,8 +187,8 @@ class Worker:
 
     def _ticket(self, job: Job) -> Ticket:
         waited = (self._store.now() - job.run_at) / 1000
-        overdue_at = self._clock.seconds() + self._patience - waited
-        return Ticket(job.id, job.owner, job.model, job.endpoint, job.run_at / 1000, overdue_at)
+        overdue_at = Monotonic(self._clock.seconds() + self._patience - waited)
+        return Ticket(job.id, job.owner, job.model, job.endpoint, EpochSeconds(job.run_at / 1000), overdue_at)
 
     def _gate_for(self, lane: JobLane, head: Job) -> Gate | None:
         if lane == "gate":
@@ -289,7 +290,7 @@ class Worker:
         if isinstance(outcome, AttemptError):
             decide = partial(_after, mishap=outcome, jitter=self._random())
             if outcome.error_class == "unreachable" and not outcome.reached:
-                self._missed_until = self._clock.seconds() + MISSED_PAUSE
+                self._missed_until = Monotonic(self._clock.seconds() + MISSED_PAUSE)
             ended = await self._store.end_attempt(attempt.claim, decide, attempt.remains(outcome))
             self._log.info(
                 # What the target says of a request may repeat it; the job has it, the log has not.

@@ -14,6 +14,7 @@ from foreman.scheduling.estimates import Range
 from foreman.scheduling.policy import Ticket
 from foreman.store.errors import StoreUnavailable
 from foreman.store.job_store import JobStore
+from foreman.util.clock import Monotonic
 
 
 @define(eq=False)
@@ -38,12 +39,12 @@ class QueueView:
             state = target.queue_status.state_of(turn)
             job = turn.ticket.id if turn.ticket.is_job else None
             overtime = target.queue_status.is_overtime(turn)
-            entry = {**self._entry(turn.ticket, now - turn.since), "state": state, "overtime": overtime, "job": job}
+            entry = {**self._entry(turn.ticket, now - turn.began_at), "state": state, "overtime": overtime, "job": job}
             if state == "loading":
                 entry["usual_load"] = _rounded(target.queue_status.usual_load(turn.ticket))
             running.append(entry)
         waiting = [
-            {**self._entry(ticket, wall - ticket.since), "position": position, "estimate": _range(wait)}
+            {**self._entry(ticket, wall - ticket.queued_at), "position": position, "estimate": _range(wait)}
             for position, (ticket, wait) in enumerate(target.queue_status.line(), 1)
         ]
         embedding = {"running": len(target.embeddings.running), "cap": target.embeddings.turns}
@@ -54,7 +55,7 @@ class QueueView:
         """What is wrong with the store, in one word, and since when, as people write it; None while nothing is."""
         if self._store is None or self._store.condition in {"ok", "off"}:
             return None
-        return f"store_{self._store.condition}", self.when(self._store.unavailable_since)
+        return f"store_{self._store.condition}", self.when(Monotonic(self._store.unavailable_since))
 
     async def _jobs(self) -> dict[str, Any] | None:
         if self._store is None:
@@ -76,9 +77,9 @@ class QueueView:
         ]
         return {"running": running, "queued": counts.queued, "scheduled": counts.scheduled, "store": condition}
 
-    def when(self, clock_seconds: float) -> str:
-        """A moment of the clock as people write it: RFC 3339, UTC."""
-        return self._ago(self._clock.seconds() - clock_seconds)
+    def when(self, moment: Monotonic) -> str:
+        """A moment as people write it: RFC 3339, UTC."""
+        return self._ago(self._clock.seconds() - moment)
 
     def _entry(self, ticket: Ticket, seconds: float) -> dict[str, Any]:
         return {

@@ -26,6 +26,7 @@ from foreman.scheduling.policy import Ticket
 from foreman.store.job_store import JobStore
 from foreman.target.model_list import ModelList
 from foreman.util.byte_budget import ByteBudget
+from foreman.util.clock import EpochSeconds
 from foreman.util.cooperator import LARGE, SMALL, run_in_slices
 from foreman.util.slices import Slices
 from foreman.web.api.detach import DetachedResponse
@@ -186,7 +187,7 @@ class Api:
         route = request.route
         model = wanted.model if wanted is not None else None
         record = RequestRecord(request.id, request.caller, route.path, route.lane.value, request.began_at, model)
-        ticket = Ticket(request.id, request.caller, model, route.path, self._wall_clock())
+        ticket = Ticket(request.id, request.caller, model, route.path, EpochSeconds(self._wall_clock()))
         view = None
         if wanted is not None and wanted.readable and wanted.intent is Intent.RUN:
             view = QueueHeartbeat(self._clock, self._wall_clock, request, wanted, self._notices)
