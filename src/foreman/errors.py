@@ -7,6 +7,8 @@ from typing import Literal
 
 #: Why the target could not be reached or understood. The words are part of the answer of ``/healthz``.
 FailureReason = Literal["refused", "timeout", "dns", "tls", "reset", "garbage", "silence", "status"]
+#: Those that occur before the connection is ready: the target has received nothing of the request.
+NOT_CONNECTED: frozenset[FailureReason] = frozenset({"refused", "timeout", "dns", "tls"})
 
 #: How much of a text of others goes into a sentence, in characters.
 _MAX_LINE = 300

@@ -38,8 +38,8 @@ from foreman.util.tracked_set import TrackedSet
 #: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
 RETRY_PAUSE = 1.0
 
-#: Failures that came before a byte of the request was sent, so that it may be sent again.
-_UNREACHED = ("refused", "timeout", "dns")
+#: After these nothing of the request was sent, and waiting may help: it is sent again. It does not help where TLS failed.
+_RETRIED = errors.NOT_CONNECTED - {"tls"}
 
 #: How many of a stream's last pieces tell how it ended: OpenAI's usage and [DONE] may be two.
 _LAST_PIECES = {"ndjson": 1, "sse": 2, "other": 0}
@@ -303,7 +303,7 @@ class Inference:
             try:
                 return await self.target.client.send(target_request.method, head, target_request.body)
             except errors.ConnectionError as problem:
-                if problem.why not in _UNREACHED:
+                if problem.why not in _RETRIED:
                     self.target.inventory.refresh()  # one broken answer says little; the poll finds out
                     raise
                 self.target.inventory.target_failed(problem)

@@ -21,8 +21,6 @@ from foreman.protocol.framing import BodyFraming
 from foreman.protocol.usage import MEMBERS, AnswerEnd, answer_end
 from foreman.util.slices import Slices
 
-#: Failures that came before the target had taken the request.
-_UNREACHED = frozenset({"refused", "timeout", "dns", "tls"})
 _STATUS_CLASSES: dict[int, ErrorClass] = {401: "unauthorized", 403: "unauthorized", 429: "busy", 503: "busy"}
 
 #: What is looked at in any case, in bytes.
@@ -48,6 +46,13 @@ class AttemptResponse:
     problem: errors.ForemanError | None = None
     in_lines: bool = True
     endpoint: str = ""
+    _body: bytes | None = field(default=None, init=False)
+
+    def body(self) -> bytes:
+        """The whole body of an answer that has ended, joined at the first call."""
+        if self._body is None:
+            self._body = b"".join(self.pieces)
+        return self._body
 
     def beginning(self, size: int) -> bytes:
         """The body, or a beginning of it that is longer than ``size`` bytes."""
@@ -97,7 +102,7 @@ def classify(heard: AttemptResponse) -> Slices[Success | AttemptError]:
         return AttemptError("silent" if silent else "truncated", str(heard.problem))
     if heard.problem is not None:
         return AttemptError("target_error", str(heard.problem))
-    body = b"".join(heard.pieces)
+    body = heard.body()
     if len(body) > _LARGE:
         yield
     end = yield from _end(heard, body)
@@ -119,7 +124,7 @@ def partial_artifacts(heard: AttemptResponse, mishap: AttemptError) -> list[Arti
     """What is kept of a try that did not succeed: what the target said of it, and the lines until then."""
     kept = []
     if heard.status is not None and not 200 <= heard.status < 300:
-        kept.append(Artifact(ERROR, heard.content_type or "application/octet-stream", b"".join(heard.pieces)))
+        kept.append(Artifact(ERROR, heard.content_type or "application/octet-stream", heard.body()))
     else:
         told = msgspec.json.encode({"class": mishap.error_class, "message": mishap.message})
         kept.append(Artifact(ERROR, "application/json", told))
@@ -131,14 +136,14 @@ def until_then(heard: AttemptResponse) -> list[Artifact]:
     """What an answer had said when it was broken off."""
     if heard.status is None or not 200 <= heard.status < 300 or not heard.pieces:
         return []
-    return [Artifact(PARTIAL, heard.content_type or "application/octet-stream", b"".join(heard.pieces))]
+    return [Artifact(PARTIAL, heard.content_type or "application/octet-stream", heard.body())]
 
 
 def _unanswered(problem: errors.ForemanError | None) -> AttemptError:
     if isinstance(problem, errors.ConnectionError):
         if problem.why == "silence":
             return AttemptError("silent", str(problem))
-        return AttemptError("unreachable", str(problem), reached=problem.why not in _UNREACHED)
+        return AttemptError("unreachable", str(problem), reached=problem.why not in errors.NOT_CONNECTED)
     return AttemptError("target_error", str(problem))
 
 
