@@ -133,13 +133,13 @@ def test_stopping_gives_a_loading_up_without_a_word(warmer: Warmer, target: Fake
 
 
 def test_what_somebody_else_answers_is_no_loading_and_makes_the_inventory_ask(target: FakeTarget, log: Log) -> None:
-    target_check: list[None] = []
-    warmer = Warmer(target, "nomic-embed-text", lambda: target_check.append(None))  # type: ignore[arg-type]
+    answer_check: list[None] = []
+    warmer = Warmer(target, "nomic-embed-text", lambda: answer_check.append(None))  # type: ignore[arg-type]
     warmer.warm()
     target.loading[0].callback({"status": "please sign in"})
     assert log.lines[-1].startswith("warn: nomic-embed-text could not be loaded")
-    assert len(target_check) == 1
+    assert len(answer_check) == 1
     warmer.warm()
     target.loading[1].callback({"model": "nomic-embed-text", "embeddings": []})
     assert log.lines[-1] == "info: nomic-embed-text is loaded"
-    assert len(target_check) == 1
+    assert len(answer_check) == 1

@@ -28,9 +28,9 @@ from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements.execution import OUTPUT
 from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.util.cooperator import cooperator
+from foreman.worker.answer_check import AnswerCheck
 from foreman.worker.attempt import Attempt, Bounds
 from foreman.worker.due_jobs import DueJobs
-from foreman.worker.target_check import TargetCheck
 from foreman.worker.worker import MISSED_PAUSE, RECHECK, STORE_PAUSE, Worker
 from support.live_foreman import bytes_of
 from test_inference import Call, Work
@@ -792,11 +792,11 @@ async def test_a_mistake_of_foremans_own_leaves_no_job_running_for_ever(
 async def test_a_mistake_while_an_answer_is_looked_into_leaves_no_job_running(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, logged_failures: LoggedFailures
 ) -> None:
-    async def broken(_self: TargetCheck, _attempt: Attempt) -> None:
+    async def broken(_self: AnswerCheck, _attempt: Attempt) -> None:
         raise ZeroDivisionError("a mistake")
 
     shop.start()
-    monkeypatch.setattr(TargetCheck, "look_into", broken)
+    monkeypatch.setattr(AnswerCheck, "look_into", broken)
     (id_,) = await shop.hand_over(new(max_attempts=1))
     (await shop.asked()).begin().say(LAST).end()
     job = await shop.becomes(id_, "discarded")

@@ -21,7 +21,7 @@ from foreman.proxy.access_record import Outcome, RequestRecord
 from foreman.proxy.active_request import ActiveRequest
 from foreman.proxy.cold_load import ColdLoad
 from foreman.proxy.concurrency import ConcurrencyLimits
-from foreman.proxy.model_swaps import ModelSwaps
+from foreman.proxy.eviction_guard import EvictionGuard
 from foreman.proxy.relay import LastPieces, Limits, Relay
 from foreman.proxy.request import ModelMissing, Responder, TargetRequest
 from foreman.proxy.target import Target
@@ -60,11 +60,11 @@ class Inference:
     _active: TrackedSet[ActiveRequest] = field(factory=TrackedSet, init=False)
     passages: ConcurrencyLimits = field(init=False)
     _embeddings_status: QueueStatus = field(init=False)
-    _model_swaps: ModelSwaps = field(init=False)
+    _eviction_guard: EvictionGuard = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         target = self.target
-        self._model_swaps = ModelSwaps(self._clock, target.inventory.exclusive, target.gate, target.embeddings)
+        self._eviction_guard = EvictionGuard(self._clock, target.inventory.exclusive, target.gate, target.embeddings)
         self.passages = ConcurrencyLimits(self._clock)
         self._embeddings_status = QueueStatus(self._clock, target.embeddings, target.inventory, target.estimates)
 
@@ -115,7 +115,7 @@ class Inference:
         return (
             gate.enter(ticket)
             if gate is self.target.gate
-            else Deferred.fromCoroutine(self._model_swaps.turn_for(ticket))
+            else Deferred.fromCoroutine(self._eviction_guard.turn_for(ticket))
         )
 
     async def in_turn(
@@ -144,7 +144,7 @@ class Inference:
         """Take nothing more; who waits for a turn is sent away, what runs goes on."""
         self.target.gate.close()
         self.target.embeddings.close()
-        self._model_swaps.close()
+        self._eviction_guard.close()
 
     def when_idle(self) -> Deferred[None]:
         """Fires when nothing runs."""
@@ -233,7 +233,7 @@ class Inference:
                 self.target.inventory.model_answered(record.model, answer.code)
         content_type = answer.header(b"content-type") or b""
         if target_request.route.lane is Lane.EMBEDDING:
-            self._model_swaps.answered(record.model)
+            self._eviction_guard.answered(record.model)
         if needs_target_check(answer.code, content_type):
             self.target.inventory.doubt(answer.code)
         elif answer.code < 500:

@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 from foreman import errors
 from foreman.protocol import model_names
 from foreman.target.client import TargetClient
-from foreman.target.exclusive_models import ExclusiveModels
 from foreman.target.listings import Installed, Listed, Running
+from foreman.target.model_conflicts import ModelConflicts
 from foreman.target.model_list import THERE, Degraded, ModelList, list_at
 from foreman.target.models import Availability, ModelSnapshot, installed_of
 from foreman.util.clock import NEVER, Monotonic, now
@@ -56,7 +56,7 @@ class Inventory:
     installed: dict[model_names.Key, Installed] = field(factory=dict, init=False)
     running: Sequence[Running] = field(factory=list, init=False)
     degraded: Degraded | None = field(default=None, init=False)
-    exclusive: ExclusiveModels = field(factory=ExclusiveModels, init=False)
+    exclusive: ModelConflicts = field(factory=ModelConflicts, init=False)
     held: dict[str, tuple[str, Monotonic]] = field(factory=dict, init=False)
     on_recovery: Callable[[], None] = field(default=lambda: None, init=False)
     _answered: bool = field(default=False, init=False)

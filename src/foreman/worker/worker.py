@@ -28,10 +28,10 @@ from foreman.target.models import Availability
 from foreman.util.clock import NEVER, EpochSeconds, Monotonic
 from foreman.util.tracked_set import TrackedSet
 from foreman.util.waiters import Waiters, cancelling
+from foreman.worker.answer_check import AnswerCheck
 from foreman.worker.attempt import Attempt, Bounds
 from foreman.worker.live_output import LiveOutput
 from foreman.worker.outcome import Success, until_then
-from foreman.worker.target_check import TargetCheck
 
 LANES: tuple[JobLane, ...] = ("gate", "embedding")
 #: How often it is looked whether a job can run that cannot now: its model is missing, or the target away; seconds.
@@ -67,11 +67,11 @@ class Worker:
     _waits: dict[JobLane, Deferred[Any]] = field(factory=dict, init=False)
     _missed_until: Monotonic = field(default=NEVER, init=False)
     _closed: bool = field(default=False, init=False)
-    _target_check: TargetCheck = field(init=False)
+    _answer_check: AnswerCheck = field(init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._target_check = TargetCheck(self._clock, self._target.inventory)
+        self._answer_check = AnswerCheck(self._clock, self._target.inventory)
 
     def start(self) -> None:
         """Begin to run what is queued."""
@@ -142,7 +142,7 @@ class Worker:
         :return: how long to wait before looking again, in seconds; None until somebody nudges.
         """
         inventory = self._target.inventory
-        if (left := max(self._missed_until - self._clock.seconds(), self._target_check.pause(lane))) > 0:
+        if (left := max(self._missed_until - self._clock.seconds(), self._answer_check.pause(lane))) > 0:
             return left
         # What is not known yet is asked first too, so that the model that is loaded already goes first.
         if inventory.degraded is not None or inventory.tags is None:
@@ -246,7 +246,7 @@ class Worker:
 
     async def _look_into(self, attempt: Attempt) -> None:
         try:
-            await self._target_check.look_into(attempt)
+            await self._answer_check.look_into(attempt)
         except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
             self._log.failure("looking into the answer to job {job} failed", job=attempt.claim.job.id)
             attempt.fail(problem)

@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 
 from foreman import errors
 from foreman.protocol import model_names
-from foreman.proxy.model_swaps import AT_MOST, HOLD, LOOK, TOGETHER
+from foreman.proxy.eviction_guard import AT_MOST, HOLD, LOOK, TOGETHER
 from foreman.scheduling.policy import Ticket
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.engine.scheduler import Scheduler
-from foreman.target.exclusive_models import BELIEVED, LOADING, ExclusiveModels
 from foreman.target.listings import Running
+from foreman.target.model_conflicts import BELIEVED, LOADING, ModelConflicts
 from foreman.util.clock import EpochSeconds
 from support.live_foreman import listen, port_of, start_foreman
 from test_client import client_of
@@ -38,7 +38,7 @@ class Lists:
     """Lists of what is loaded, one after another."""
 
     def __init__(self) -> None:
-        self.exclusive = ExclusiveModels()
+        self.exclusive = ModelConflicts()
         self.at = 0.0
 
     def saw(self, *loaded: str, after: float = 1.0, expires: float = 300.0, dated: bool = True) -> None:
@@ -146,7 +146,7 @@ def test_lists_without_a_date_or_with_odd_times_teach_nothing() -> None:
         "\ud83d",
         "9" * 10_000,
     ):
-        exclusive = ExclusiveModels()
+        exclusive = ModelConflicts()
         date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
         exclusive.saw([Running("chat", expires_at=moment)], date, 1.0, 1.0)
         exclusive.saw([Running("embed")], date, 2.0, 2.0)

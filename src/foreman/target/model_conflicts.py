@@ -26,7 +26,7 @@ _MAX_PAIRS, _MAX_LOADED = 256, 64
 
 
 @define(eq=False)
-class ExclusiveModels:
+class ModelConflicts:
     """What the lists told.
 
     A model that is gone before it has expired, when another has come, made room for that one. So did a model that has just

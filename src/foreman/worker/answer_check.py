@@ -44,7 +44,7 @@ class _Lane:
 
 
 @define(eq=False)
-class TargetCheck:
+class AnswerCheck:
     """Looks into each answer before its job is judged by it.
 
     A gateway can refuse in the very form that Ollama has, so that the target is asked at every refusal by which a job would

@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 
 from foreman import errors
 from foreman.jobs.retry_policy import MAX_UNCOUNTED_TRIES
-from foreman.worker.target_check import ENOUGH, PAUSE
+from foreman.worker.answer_check import ENOUGH, PAUSE
 from test_worker import JSON, LAST, VECTOR, Shop, new, shop  # noqa: F401 - a fixture
 
 HTML = [(b"Content-Type", b"text/html")]

@@ -16,7 +16,7 @@ from foreman.protocol import model_names
 from foreman.protocol.model_names import Key
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
-from foreman.target.exclusive_models import ExclusiveModels
+from foreman.target.model_conflicts import ModelConflicts
 
 #: How long an embedding waits at most, in seconds.
 HOLD = 15.0
@@ -31,11 +31,11 @@ _NEXT = 16
 
 
 @define(eq=False)
-class ModelSwaps:
+class EvictionGuard:
     """Where embeddings wait for chats, before they enter their own gate, which counts them among those that wait there."""
 
     _clock: IReactorTime
-    _exclusive: ExclusiveModels
+    _exclusive: ModelConflicts
     _gate: Gate
     _embeddings: Gate
     _waiting: dict[Deferred[None], tuple[str, float]] = field(factory=dict, init=False)
