@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 
 from foreman import errors
 from foreman.protocol import model_names
-from foreman.proxy.eviction_guard import AT_MOST, HOLD, LOOK, TOGETHER
+from foreman.proxy.eviction_guard import FOLLOW_TIME, MAX_FOLLOW_TIME, MAX_HOLD, RECHECK
 from foreman.scheduling.policy import Ticket
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.engine.scheduler import Scheduler
 from foreman.target.listings import Running
-from foreman.target.model_conflicts import BELIEVED, LOADING, ModelConflicts
+from foreman.target.model_conflicts import LOAD_TIME, REMEMBERED, ModelConflicts
 from foreman.util.clock import EpochSeconds
 from support.live_foreman import listen, port_of, start_foreman
 from test_client import client_of
@@ -38,7 +38,7 @@ class Lists:
     """Lists of what is loaded, one after another."""
 
     def __init__(self) -> None:
-        self.exclusive = ModelConflicts()
+        self.conflicts = ModelConflicts()
         self.at = 0.0
 
     def saw(self, *loaded: str, after: float = 1.0, expires: float = 300.0, dated: bool = True) -> None:
@@ -46,11 +46,11 @@ class Lists:
         now = START + timedelta(seconds=self.at)
         until = (now + timedelta(seconds=expires)).isoformat()
         headers = [(b"Date", format_datetime(now, usegmt=True).encode())] if dated else []
-        self.exclusive.saw([Running(name, expires_at=until) for name in loaded], headers, self.at, self.at)
+        self.conflicts.record_list([Running(name, expires_at=until) for name in loaded], headers, self.at, self.at)
 
     def are(self, one: str, other: str) -> bool:
         key = model_names.parse(other).key
-        return key in self.exclusive.of(one, self.at)
+        return key in self.conflicts.of(one, self.at)
 
 
 def test_a_model_that_is_gone_too_early_made_room_for_the_one_that_came() -> None:
@@ -71,7 +71,7 @@ def test_a_load_that_takes_its_time_is_the_reason_nevertheless() -> None:
     lists.saw("embed", after=60)
     assert lists.are("chat", "embed")
     lists.saw()
-    lists.saw("third", after=LOADING + 1)
+    lists.saw("third", after=LOAD_TIME + 1)
     assert not lists.are("embed", "third")
 
 
@@ -80,7 +80,7 @@ def test_a_model_that_has_expired_or_was_unloaded_made_no_room() -> None:
     lists.saw("chat", expires=10)
     lists.saw("embed", after=20)
     assert not lists.are("chat", "embed")
-    lists.exclusive.unloaded("embed:latest")
+    lists.conflicts.record_unload("embed:latest")
     lists.saw("chat")
     assert not lists.are("chat", "embed")
 
@@ -89,7 +89,7 @@ def test_a_model_that_has_answered_and_is_not_listed_had_to_make_room() -> None:
     """Where another waits for its load already, the one that has answered is never seen."""
     lists = Lists()
     lists.saw("chat")
-    lists.exclusive.answered("embed", "e" * 64, lists.at)
+    lists.conflicts.record_answer("embed", "e" * 64, lists.at)
     lists.saw("chat", after=0.0)
     assert lists.are("chat", "embed")
 
@@ -97,7 +97,7 @@ def test_a_model_that_has_answered_and_is_not_listed_had_to_make_room() -> None:
 def test_a_list_that_was_asked_for_before_an_answer_says_nothing_of_it() -> None:
     lists = Lists()
     lists.saw("chat")
-    lists.exclusive.answered("embed", "", lists.at + 2)
+    lists.conflicts.record_answer("embed", "", lists.at + 2)
     lists.saw("chat", after=1)
     assert not lists.are("chat", "embed")
     lists.saw("chat", after=30)
@@ -106,15 +106,15 @@ def test_a_list_that_was_asked_for_before_an_answer_says_nothing_of_it() -> None
 
 def test_a_model_that_is_loaded_by_another_name_is_there() -> None:
     lists = Lists()
-    lists.exclusive.answered("other", "d" * 64, 0.0)
+    lists.conflicts.record_answer("other", "d" * 64, 0.0)
     running = [Running("chat", expires_at="2030-01-01T00:00:00Z"), Running("same", digest="d" * 64)]
-    lists.exclusive.saw(running, [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")], 0.0, 0.0)
+    lists.conflicts.record_list(running, [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")], 0.0, 0.0)
     assert not lists.are("chat", "other")
 
 
 def test_a_target_that_keeps_no_model_teaches_nothing() -> None:
     lists = Lists()
-    lists.exclusive.answered("embed", "", 0.0)
+    lists.conflicts.record_answer("embed", "", 0.0)
     lists.saw("chat", after=0.0, expires=0.0)
     assert not lists.are("chat", "embed")
 
@@ -128,7 +128,7 @@ def test_models_that_are_loaded_together_fit_and_nothing_is_believed_for_ever() 
     lists.saw("chat")
     lists.saw("embed")
     assert lists.are("chat", "embed")
-    lists.at += BELIEVED + 1
+    lists.at += REMEMBERED + 1
     assert not lists.are("chat", "embed")
 
 
@@ -146,20 +146,20 @@ def test_lists_without_a_date_or_with_odd_times_teach_nothing() -> None:
         "\ud83d",
         "9" * 10_000,
     ):
-        exclusive = ModelConflicts()
+        conflicts = ModelConflicts()
         date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
-        exclusive.saw([Running("chat", expires_at=moment)], date, 1.0, 1.0)
-        exclusive.saw([Running("embed")], date, 2.0, 2.0)
-        assert not exclusive.of("chat", 2.0) or moment.startswith("9999")
+        conflicts.record_list([Running("chat", expires_at=moment)], date, 1.0, 1.0)
+        conflicts.record_list([Running("embed")], date, 2.0, 2.0)
+        assert not conflicts.of("chat", 2.0) or moment.startswith("9999")
     for value in (b"", b"never", b"Sat, 28 Nov 99999999999 00:00:00 GMT", b"\xff" * 10_000):
-        exclusive.saw([Running("chat")], [(b"Date", value)], 3.0, 3.0)
+        conflicts.record_list([Running("chat")], [(b"Date", value)], 3.0, 3.0)
 
 
 def test_what_is_kept_of_many_pairs_is_bounded() -> None:
     lists = Lists()
     for number in range(2000):
         lists.saw(f"m{number}", after=0.1)
-    assert len(lists.exclusive._pairs) <= 256
+    assert len(lists.conflicts._pairs) <= 256
     assert lists.are("m1999", "m1998")
 
 
@@ -170,10 +170,10 @@ def test_what_is_kept_of_many_pairs_is_bounded() -> None:
 def work() -> Work:
     """A target that was seen to hold either ``llama3`` or ``embed``."""
     made = Work()
-    exclusive = made.inference.target.inventory.exclusive
+    conflicts = made.inference.target.inventory.conflicts
     date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
-    exclusive.saw([Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
-    exclusive.saw([Running("embed", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
+    conflicts.record_list([Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
+    conflicts.record_list([Running("embed", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
     return made
 
 
@@ -186,8 +186,8 @@ def paths(work: Work) -> list[bytes]:
 
 
 def wait(work: Work, seconds: float) -> None:
-    for _ in range(round(seconds / LOOK)):
-        work.clock.advance(LOOK)
+    for _ in range(round(seconds / RECHECK)):
+        work.clock.advance(RECHECK)
 
 
 def test_embeddings_wait_while_a_chat_runs_and_go_together_when_it_is_over(work: Work) -> None:
@@ -207,7 +207,7 @@ def test_embeddings_wait_while_a_chat_runs_and_go_together_when_it_is_over(work:
 def test_no_embedding_waits_longer_than_the_bound_however_many_chats_there_are(work: Work) -> None:
     chats = [work.ask() for _ in range(20)]
     first = embedding(work)
-    wait(work, HOLD - 1)
+    wait(work, MAX_HOLD - 1)
     embedding(work)
     assert paths(work) == [b"POST /api/chat"]
     wait(work, 2)
@@ -216,7 +216,7 @@ def test_no_embedding_waits_longer_than_the_bound_however_many_chats_there_are(w
     assert paths(work)[1:] == [b"POST /api/embed"] * 3
     work.target.calls[1].begin(headers=JSON).say(b"{}").end()
     assert first.results == [None]
-    wait(work, TOGETHER - 1)
+    wait(work, FOLLOW_TIME - 1)
     embedding(work)
     assert len(paths(work)) == 5
     wait(work, 2)
@@ -230,9 +230,9 @@ def test_no_embedding_waits_longer_than_the_bound_however_many_chats_there_are(w
 def test_those_that_go_together_keep_the_way_open_for_a_bounded_time(work: Work) -> None:
     work.ask()
     embedding(work)
-    wait(work, HOLD + 1)
+    wait(work, MAX_HOLD + 1)
     assert len(paths(work)) == 2  # and it is never answered
-    wait(work, AT_MOST)
+    wait(work, MAX_FOLLOW_TIME)
     embedding(work)
     assert len(paths(work)) == 2
 
@@ -240,7 +240,7 @@ def test_those_that_go_together_keep_the_way_open_for_a_bounded_time(work: Work)
 @pytest.mark.parametrize("model", ["other", "embed"])
 def test_where_both_fit_nobody_waits(work: Work, model: str) -> None:
     if model == "embed":
-        work.inference.target.inventory.exclusive.saw([Running("embed"), Running("llama3")], [], 0.0, 0.0)
+        work.inference.target.inventory.conflicts.record_list([Running("embed"), Running("llama3")], [], 0.0, 0.0)
     work.ask()
     work.ask("/api/embed", model=model)
     assert paths(work) == [b"POST /api/chat", b"POST /api/embed"]
@@ -249,7 +249,7 @@ def test_where_both_fit_nobody_waits(work: Work, model: str) -> None:
 def test_without_a_chat_nobody_waits(work: Work) -> None:
     embedding(work)
     assert paths(work) == [b"POST /api/embed"]
-    assert not [call for call in work.clock.getDelayedCalls() if call.getTime() <= LOOK]
+    assert not [call for call in work.clock.getDelayedCalls() if call.getTime() <= RECHECK]
 
 
 def test_who_leaves_while_it_waits_is_never_asked_for(work: Work) -> None:
@@ -257,17 +257,17 @@ def test_who_leaves_while_it_waits_is_never_asked_for(work: Work) -> None:
     asking = embedding(work)
     asking.leave()
     work.target.calls[0].begin().say(LAST).end()
-    wait(work, HOLD + 1)
+    wait(work, MAX_HOLD + 1)
     assert paths(work) == [b"POST /api/chat"]
 
 
 def test_how_many_wait_is_bounded() -> None:
     made = Work(max_queue=3)
     date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
-    made.inference.target.inventory.exclusive.saw(
+    made.inference.target.inventory.conflicts.record_list(
         [Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0
     )
-    made.inference.target.inventory.exclusive.saw([Running("embed")], date, 0.0, 0.0)
+    made.inference.target.inventory.conflicts.record_list([Running("embed")], date, 0.0, 0.0)
     made.ask()
     askings = [embedding(made) for _ in range(4)]
     assert isinstance(askings[3].problem, errors.QueueFull)

@@ -662,7 +662,7 @@ def test_after_any_answer_the_lists_are_asked_for_anew() -> None:
     work = Work()
     work.ask()
     work.target.calls[0].begin().say(LAST).end()
-    Deferred.fromCoroutine(work.inference.target.inventory.fresh())
+    Deferred.fromCoroutine(work.inference.target.inventory.until_fresh())
     assert work.target.questions == 2
 
 

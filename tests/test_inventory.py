@@ -18,8 +18,8 @@ from conftest import LoggedFailures
 from foreman import errors
 from foreman.target.client import MAX_COLLECTED
 from foreman.target.connection import TargetResponse
-from foreman.target.inventory import LOOK_PATIENCE, Inventory
-from foreman.target.model_list import POLL_PATIENCE, PS_PATIENCE
+from foreman.target.inventory import RECHECK_TIMEOUT, Inventory
+from foreman.target.model_list import POLL_TIMEOUT, PS_TIMEOUT
 from foreman.target.models import Availability
 
 MODELS = (
@@ -89,7 +89,7 @@ class Poller:
 
     def fresh(self) -> list[Any]:
         results: list[Any] = []
-        Deferred.fromCoroutine(self.inventory.fresh()).addBoth(results.append)
+        Deferred.fromCoroutine(self.inventory.until_fresh()).addBoth(results.append)
         return results
 
     def look_for(self, name: str) -> list[Any]:
@@ -259,7 +259,7 @@ def test_a_list_of_what_runs_that_does_not_come_is_given_up_alone() -> None:
     poller = Poller(slow=True)
     poller.inventory.start()
     poller.target.waiting.pop().callback(None)  # the list of what is installed
-    poller.clock.advance(PS_PATIENCE)
+    poller.clock.advance(PS_TIMEOUT)
     assert poller.inventory.degraded is None
     assert poller.inventory.find("llama3") is Availability.INSTALLED
     assert "within 5 s" in poller.inventory.missing["/api/ps"]
@@ -331,10 +331,10 @@ def test_what_holds_jobs_is_said_and_since_when() -> None:
 def test_a_target_that_says_nothing_is_given_up_and_asked_again() -> None:
     poller = Poller(slow=True)
     poller.inventory.start()
-    poller.clock.advance(POLL_PATIENCE)
+    poller.clock.advance(POLL_TIMEOUT)
     assert poller.inventory.degraded is not None
     assert poller.inventory.degraded.reason == "silence"
-    poller.clock.advance(30 - POLL_PATIENCE)
+    poller.clock.advance(30 - POLL_TIMEOUT)
     assert poller.target.questions == 2
     poller.target.answer()
     assert poller.inventory.degraded is None
@@ -402,7 +402,7 @@ def test_an_asker_who_leaves_leaves_the_question_to_the_others() -> None:
 
 def test_an_asker_who_leaves_because_another_was_told_does_no_harm() -> None:
     poller = Poller(slow=True)
-    first, leaver, last = (poller.inventory._wait() for _ in range(3))
+    first, leaver, last = (poller.inventory._refreshed() for _ in range(3))
     leaver.addErrback(lambda _: None)
     first.addCallback(lambda _: leaver.cancel())
     told: list[bool] = []
@@ -442,7 +442,7 @@ def test_whoever_asks_hears_of_a_question_that_was_put_after_that(story: list[st
     poller.target.answer()
     assert all(told)
     assert all(responder.called for responder in asking)
-    poller.clock.advance(POLL_PATIENCE)
+    poller.clock.advance(POLL_TIMEOUT)
     assert poller.clock.getDelayedCalls() == []
 
 
@@ -699,7 +699,7 @@ def test_a_target_that_does_not_list_its_models_soon_is_left_to_say_itself_what_
     poller.inventory.start()
     poller.target.slow = True
     looking = poller.look_for("new")
-    poller.clock.advance(LOOK_PATIENCE - 0.1)
+    poller.clock.advance(RECHECK_TIMEOUT - 0.1)
     assert looking == []
     poller.clock.advance(0.1)
     assert looking == [Availability.UNKNOWN]

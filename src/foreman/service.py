@@ -166,7 +166,7 @@ class Foreman(Service):
         mark = f"foreman-{new_id()}".encode("ascii")  # nobody else's, so that a request that comes back is known
         self.target = build_target(config, reactor, mark)
         self.target.inventory.on_recovery = self._target_recovered
-        self._warmer = Warmer(self.target.client, config.embedder_model, self.target.inventory.doubt)
+        self._warmer = Warmer(self.target.client, config.embedder_model, self.target.inventory.verify)
         limits = Limits(config.buffer, config.silence_timeout, config.stall_timeout)
         self.inference = Inference(reactor, self.target, limits, config.target_wait, ByteBudget(config.buffer_total))
         self.store = build_store(config, reactor, wall_clock, new_id, observer)

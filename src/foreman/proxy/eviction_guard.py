@@ -1,6 +1,7 @@
-"""Embeddings wait a little while chats run whose model the target cannot hold beside theirs, and then run together.
+"""Holds embeddings back while chats run whose model does not fit into the target's memory beside theirs.
 
-Otherwise each of them would evict the other's model, and the target would do nothing but load (ADR-0013).
+Otherwise each of them would evict the other's model, and the target would do nothing but load (ADR-0013). Embeddings that
+were held back then run together.
 """
 
 from __future__ import annotations
@@ -18,29 +19,30 @@ from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
 from foreman.target.model_conflicts import ModelConflicts
 
-#: How long an embedding waits at most, in seconds.
-HOLD = 15.0
-#: Others of the same model may follow those that have waited until so many seconds after the first answer to one of them.
-TOGETHER = 5.0
-#: They may follow for so many seconds at most, whether one is answered or not.
-AT_MOST = 60.0
-#: How often it is looked whether the chats are over, in seconds.
-LOOK = 0.25
-#: How many of the chats that wait are looked at.
-_NEXT = 16
+#: How long an embedding is held back at most, in seconds.
+MAX_HOLD = 15.0
+#: Embeddings with the same model may follow those that were held back until so many seconds after the first answer to one
+#: of these.
+FOLLOW_TIME = 5.0
+#: For how long they may follow at most, in seconds, whether one is answered or not.
+MAX_FOLLOW_TIME = 60.0
+#: How often it is checked whether the chats have ended, in seconds.
+RECHECK = 0.25
+#: How many of the waiting chats are considered.
+_MAX_WAITING = 16
 
 
 @define(eq=False)
 class EvictionGuard:
-    """Where embeddings wait for chats, before they enter their own gate, which counts them among those that wait there."""
+    """Where embeddings are held back before they enter their gate, which counts them among those that wait there."""
 
     _clock: IReactorTime
-    _exclusive: ModelConflicts
+    _conflicts: ModelConflicts
     _gate: Gate
     _embeddings: Gate
-    _waiting: dict[Deferred[None], tuple[str, float]] = field(factory=dict, init=False)
+    _held: dict[Deferred[None], tuple[str, float]] = field(factory=dict, init=False)
     _open_until: dict[Key, float] = field(factory=dict, init=False)
-    _look: IDelayedCall | None = field(default=None, init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
 
     async def turn_for(self, ticket: Ticket) -> Turn:
         """Wait for a turn of an embedding; raises as ``Gate.enter``."""
@@ -60,63 +62,64 @@ class EvictionGuard:
         """The target has begun to answer an embedding with ``model``."""
         key = None if model is None else _key(model)
         if key in self._open_until:
-            self._open_until[key] = min(self._open_until[key], self._clock.seconds() + TOGETHER)
+            self._open_until[key] = min(self._open_until[key], self._clock.seconds() + FOLLOW_TIME)
 
     def close(self) -> None:
-        """Let everybody go on: their own line sends them away."""
-        waiting, self._waiting = self._waiting, {}
-        self._stop_looking()
-        for entered in waiting:
-            if not entered.called:
-                entered.callback(None)
+        """Let all that are held back enter their gate, which refuses them once it is closed."""
+        held, self._held = self._held, {}
+        self._stop_timer()
+        for released in held:
+            if not released.called:
+                released.callback(None)
 
     def _until_free(self, model: str) -> Deferred[None]:
-        """Wait until an embedding with ``model`` may go on; cancelling ends the waiting."""
-        entered: Deferred[None] = Deferred(self._forget)
-        self._waiting[entered] = (model, self._clock.seconds())
-        if self._look is None:
-            self._look = self._clock.callLater(LOOK, self._reads)
-        return entered
+        """Wait until an embedding with ``model`` may enter; cancelling forgets it."""
+        released: Deferred[None] = Deferred(self._forget)
+        self._held[released] = (model, self._clock.seconds())
+        if self._timer is None:
+            self._timer = self._clock.callLater(RECHECK, self._release)
+        return released
 
     def _has_to_wait(self, model: str) -> bool:
         now = self._clock.seconds()
-        exclusive = self._exclusive.of(model, now)
-        if not exclusive:
+        conflicting = self._conflicts.of(model, now)
+        if not conflicting:
             return False
         self._open_until = {key: until for key, until in self._open_until.items() if until > now}
         if _key(model) in self._open_until:
             return False
         tickets = [turn.ticket for turn in self._gate.running]
-        tickets += islice(self._gate.waiting, _NEXT)
+        tickets += islice(self._gate.waiting, _MAX_WAITING)
         tickets += self._gate.waiting_jobs
-        return any(_key(typed) in exclusive for typed in {ticket.model for ticket in tickets} if typed is not None)
+        return any(_key(typed) in conflicting for typed in {ticket.model for ticket in tickets} if typed is not None)
 
-    def _reads(self) -> None:
-        self._look = None
+    def _release(self) -> None:
+        """Release those that no longer have to wait, or have waited for too long."""
+        self._timer = None
         now = self._clock.seconds()
-        models = dict(reversed(self._waiting.values()))  # of each the one that has waited for longest
+        models = dict(reversed(self._held.values()))  # of each model the embedding that has waited for longest
         free = set()
         for model, since in models.items():
             if not self._has_to_wait(model):
                 free.add(model)
-            elif now - since >= HOLD and (key := _key(model)) is not None:
-                self._open_until[key] = now + AT_MOST
+            elif now - since >= MAX_HOLD and (key := _key(model)) is not None:
+                self._open_until[key] = now + MAX_FOLLOW_TIME
                 free.add(model)
-        for entered, (model, _) in list(self._waiting.items()):
-            if model in free and self._waiting.pop(entered, None) is not None:
-                entered.callback(None)
-        if self._waiting and self._look is None:
-            self._look = self._clock.callLater(LOOK, self._reads)
+        for released, (model, _) in list(self._held.items()):
+            if model in free and self._held.pop(released, None) is not None:
+                released.callback(None)
+        if self._held and self._timer is None:
+            self._timer = self._clock.callLater(RECHECK, self._release)
 
-    def _forget(self, entered: Deferred[None]) -> None:
-        self._waiting.pop(entered, None)
-        if not self._waiting:
-            self._stop_looking()
+    def _forget(self, released: Deferred[None]) -> None:
+        self._held.pop(released, None)
+        if not self._held:
+            self._stop_timer()
 
-    def _stop_looking(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _key(typed: str) -> Key | None:

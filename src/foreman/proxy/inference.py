@@ -64,7 +64,7 @@ class Inference:
 
     def __attrs_post_init__(self) -> None:
         target = self.target
-        self._eviction_guard = EvictionGuard(self._clock, target.inventory.exclusive, target.gate, target.embeddings)
+        self._eviction_guard = EvictionGuard(self._clock, target.inventory.conflicts, target.gate, target.embeddings)
         self.passages = ConcurrencyLimits(self._clock)
         self._embeddings_status = QueueStatus(self._clock, target.embeddings, target.inventory, target.estimates)
 
@@ -193,7 +193,7 @@ class Inference:
         if availability is Availability.MISSING and is_everywhere:
             raise ModelMissing(f"model '{asked.model}' not found")
         if asked.intent is Intent.UNLOAD:
-            self.target.inventory.exclusive.unloaded(asked.model)
+            self.target.inventory.conflicts.record_unload(asked.model)
         if availability is Availability.CLOUD or asked.intent is Intent.UNLOAD:
             return None
         return self.target.gate
@@ -235,7 +235,7 @@ class Inference:
         if target_request.route.lane is Lane.EMBEDDING:
             self._eviction_guard.answered(record.model)
         if needs_target_check(answer.code, content_type):
-            self.target.inventory.doubt(answer.code)
+            self.target.inventory.verify(answer.code)
         elif answer.code < 500:
             self.target.inventory.target_answered()
         # What was compressed unasked has no lines that could be told apart, and no place for a line of foreman's.

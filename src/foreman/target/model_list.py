@@ -1,4 +1,4 @@
-"""One list of the target's models: asked for, read, and kept as it came."""
+"""One list of the target's models: fetched, read, and kept as it came."""
 
 from __future__ import annotations
 
@@ -13,34 +13,19 @@ from foreman import errors
 from foreman.protocol.headers import RawHeaders
 from foreman.target.client import TargetClient
 from foreman.target.listings import Listed, read_ps, read_tags
+from foreman.target.state import ANSWERS_WRONGLY
 from foreman.util.clock import Monotonic, now
 from foreman.util.deadline import within
 
-#: A target that accepts a connection and then does not list its models counts as silent after this many seconds.
-POLL_PATIENCE = 10.0
-#: The same for the list of what is loaded, once it has listed what is installed.
-PS_PATIENCE = 5.0
-#: Reasons that say: something answers there, but not as Ollama does when it is well.
-THERE = ("garbage", "status")
+#: A target that accepts a connection and has not listed its models after so many seconds counts as silent.
+POLL_TIMEOUT = 10.0
+#: The same for the list of loaded models, which is fetched after that of the installed ones.
+PS_TIMEOUT = 5.0
 
 _READERS: dict[str, tuple[Callable[[bytes], Listed[Any]], float]] = {
-    "/api/tags": (read_tags, POLL_PATIENCE),
-    "/api/ps": (read_ps, PS_PATIENCE),
+    "/api/tags": (read_tags, POLL_TIMEOUT),
+    "/api/ps": (read_ps, PS_TIMEOUT),
 }
-
-
-@frozen
-class Degraded:
-    """The target does not answer.
-
-    :ivar reason: one word of ``errors.FailureReason``; :ivar detail: a sentence; :ivar since: when it was found so;
-    :ivar status: the HTTP status of its answer, None where it gave none.
-    """
-
-    reason: errors.FailureReason
-    detail: str
-    since: Monotonic
-    status: int | None = None
 
 
 @frozen
@@ -59,24 +44,24 @@ class ModelList:
 async def list_at(
     clock: IReactorTime, client: TargetClient, path: str, before: ModelList | None
 ) -> ModelList | errors.TargetError:
-    """Ask for one of the two lists; ``before`` is the last that was got.
+    """Fetch one of the two lists; ``before`` is the one that was fetched last.
 
-    :return: the list, or why something that may be Ollama does not give it.
-    :raises errors.ConnectionError: when nothing answers there.
+    :return: the list, or why a server that may be Ollama does not give it.
+    :raises errors.ConnectionError: when no server answers.
     """
-    read, patience = _READERS[path]
+    read, timeout = _READERS[path]
     fetching = Deferred.fromCoroutine(client.fetch(b"GET", path))
-    within(fetching, patience, clock)
+    within(fetching, timeout, clock)
     try:
         answer, body = await fetching
-        # Most often it is what it was, and need not be read again.
+        # Most often the list has not changed, and need not be read again.
         listed = before.read if before is not None and before.body == body else read(body)
     except errors.HTTPError as problem:
         return problem
     except TimeoutError:
-        return errors.ConnectionError("silence", f"the target did not list its models within {patience:g} s")
+        return errors.ConnectionError("silence", f"the target did not list its models within {timeout:g} s")
     except errors.ConnectionError as problem:
-        if problem.why in THERE:
+        if problem.why in ANSWERS_WRONGLY:
             return problem
         raise
     except ValueError as problem:

@@ -12,7 +12,7 @@ from foreman import errors
 from foreman.jobs.job import JobLane
 from foreman.jobs.retry_policy import MAX_UNCOUNTED_TRIES, AttemptError
 from foreman.protocol.answer_origin import GATEWAY_STATUSES, MAX_EXAMINED
-from foreman.target.inventory import FRESH, Inventory
+from foreman.target.inventory import FRESH_FOR, Inventory
 from foreman.util.clock import NEVER, Monotonic
 from foreman.worker.attempt import Attempt
 from foreman.worker.outcome import AttemptResponse
@@ -101,7 +101,7 @@ class AnswerCheck:
         is_there = await self._inventory.refresh()
         self._believed = {one: until for one, until in self._believed.items() if now < until} if is_there else {}
         if is_there and len(self._believed) < _MAX_REMEMBERED:
-            self._believed[mark] = Monotonic(now + FRESH)
+            self._believed[mark] = Monotonic(now + FRESH_FOR)
         return is_there
 
     def _count(self, lane: JobLane, status: int) -> None:

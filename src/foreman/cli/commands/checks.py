@@ -31,8 +31,9 @@ from foreman.tap import fitting, raise_descriptor_limit
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory
-from foreman.target.model_list import POLL_PATIENCE, THERE
+from foreman.target.model_list import POLL_TIMEOUT
 from foreman.target.models import Availability
+from foreman.target.state import ANSWERS_WRONGLY
 from foreman.util.deadline import within
 from foreman.util.file_permissions import database_problems
 
@@ -83,7 +84,7 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Ch
         cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
         if inventory.degraded.reason == "reset" and client.address.scheme == "http":
             cure = "; if it wants TLS, its address begins with https://"
-        if inventory.degraded.reason in THERE:
+        if inventory.degraded.reason in ANSWERS_WRONGLY:
             if await _foreman_as_target(reactor, client):
                 cure += "; it is a foreman itself: give the address of Ollama"
             elif client.address.path and not refused:
@@ -91,7 +92,7 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Ch
                 cure += f"; Ollama's own address has no path: leave out {path}"
         return CheckResult("target", "bad", detail + cure)
     try:
-        version = await within(Deferred.fromCoroutine(client.version()), POLL_PATIENCE, reactor)
+        version = await within(Deferred.fromCoroutine(client.version()), POLL_TIMEOUT, reactor)
     except (TargetAway, HTTPError, KeyError, TimeoutError) as problem:
         return CheckResult("target", "bad", f"{url} lists models, but not its version: {problem}")
     text = (
@@ -116,7 +117,7 @@ def _without_page(detail: str) -> str:
 async def _foreman_as_target(reactor: Any, client: TargetClient) -> bool:
     """Whether the target answers ``/healthz`` as foreman does; Ollama has no such route."""
     try:
-        _, body = await within(Deferred.fromCoroutine(client.fetch(b"GET", "/healthz")), POLL_PATIENCE, reactor)
+        _, body = await within(Deferred.fromCoroutine(client.fetch(b"GET", "/healthz")), POLL_TIMEOUT, reactor)
         health = lenient_json.read(body)
     except (TargetAway, HTTPError, TimeoutError, ValueError, RecursionError):
         return False

@@ -123,13 +123,13 @@ class Api:
     @app.route("/api/tags", methods=["GET", "HEAD"])
     async def tags(self, request: ClientRequest) -> None:
         """The models that are installed, as the target listed them last."""
-        await self._target.inventory.fresh()
+        await self._target.inventory.until_fresh()
         await self._listing(request, self._target.inventory.tags)
 
     @app.route("/api/ps", methods=["GET"])
     async def ps(self, request: ClientRequest) -> None:
         """The models that are loaded, as the target listed them last."""
-        await self._target.inventory.fresh()
+        await self._target.inventory.until_fresh()
         await self._listing(request, self._target.inventory.ps)
 
     # to the target
