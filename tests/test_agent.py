@@ -22,7 +22,7 @@ from zope.interface import directlyProvides, implementer
 
 from foreman import errors
 from foreman.target.agent import OneShotAgent, head_bytes
-from foreman.target.connection import FRAMING_BUDGET, HEAD_BUDGET, TargetResponse
+from foreman.target.connection import MAX_FRAMING, MAX_HEAD, TargetResponse
 from support import recordings
 
 HEAD = head_bytes(b"POST", b"/api/chat?x=%5B1%5D&y=[2]", [(b"Host", b"target"), (b"x-CASED", b"Yes")])
@@ -224,7 +224,7 @@ def test_a_head_without_end_is_given_up(flood: bytes) -> None:
     asked = Asked()
     if flood.startswith(b"X"):
         asked.hear(b"HTTP/1.1 200 OK\r\n")
-    for _ in range(HEAD_BUDGET // len(flood) + 1):
+    for _ in range(MAX_HEAD // len(flood) + 1):
         asked.hear(flood)
     assert asked.problem.why == "garbage"
 
@@ -252,7 +252,7 @@ def test_framing_without_end_cuts_the_body(beginning: bytes, more: bytes) -> Non
     asked.hear(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
     body = asked.collect()
     asked.hear(beginning)
-    for _ in range(FRAMING_BUDGET // len(more) + 1):
+    for _ in range(MAX_FRAMING // len(more) + 1):
         asked.hear(more)
     assert body.reason is not None
     assert body.reason.check(ResponseFailed)
@@ -262,7 +262,7 @@ def test_a_long_answer_in_tiny_packets_is_not_taken_for_framing_without_end() ->
     asked = Asked()
     asked.hear(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     body = asked.collect()
-    for _ in range(FRAMING_BUDGET // 3):
+    for _ in range(MAX_FRAMING // 3):
         asked.hear(b"1\r\n", b"x\r\n")
     asked.hear(b"0\r\n\r\n")
     assert body.reason is not None

@@ -377,11 +377,11 @@ async def test_of_a_refusal_without_end_the_beginning_is_told() -> None:
     script = Scripted(reply(b"<html>" + b"x" * 10_000_000, b"502 Bad Gateway"))
     with pytest.raises(errors.HTTPError) as caught:
         await ask_scripted(script)
-    assert caught.value.text == "<html>" + "x" * (client_module.LONGEST_ERROR - 6)
+    assert caught.value.text == "<html>" + "x" * (client_module.MAX_ERROR_TEXT - 6)
     long = json.dumps({"error": "y" * 60_000}).encode()
     with pytest.raises(errors.HTTPError) as caught:
         await ask_scripted(Scripted(reply(long, b"500 No")))
-    assert caught.value.text == "y" * client_module.LONGEST_ERROR
+    assert caught.value.text == "y" * client_module.MAX_ERROR_TEXT
 
 
 @pytest_twisted.ensureDeferred

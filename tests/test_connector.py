@@ -20,7 +20,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from foreman.config.target_address import TargetAddress
-from foreman.target.connector import LoopbackEndpoint, WatchedEndpoint, endpoint_for
+from foreman.target.connector import KeepaliveEndpoint, LoopbackEndpoint, endpoint_for
 
 reactor: Any = installed_reactor
 
@@ -201,7 +201,7 @@ async def test_a_connection_to_another_machine_is_watched_while_it_is_silent() -
     listener, listening = listening_on("127.0.0.1")
     address = endpoint("localhost", listening.getHost().port)
     client: Any = await address.connect(Asking())
-    assert isinstance(address, WatchedEndpoint)
+    assert isinstance(address, KeepaliveEndpoint)
     handle = client.transport.getHandle()
     assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     if hasattr(socket, "TCP_KEEPIDLE"):

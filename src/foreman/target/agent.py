@@ -1,7 +1,7 @@
-"""The agent under treq: one request to the one target, its bytes written as they are.
+"""The agent that treq uses: one request to the target, its bytes written unchanged.
 
-Twisted's own ``Agent`` re-encodes the request target and title-cases header names; ``OneShotAgent`` writes the head that it
-is given, on a connection of its own.
+Twisted's own ``Agent`` re-encodes the request target and changes the case of header names; ``OneShotAgent`` writes the
+head that it is given, on a new connection.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from foreman.target.connection import Connection
 @implementer(IAgent)
 @define(eq=False)
 class OneShotAgent:
-    """The agent of one request: treq asks it, and the bytes that were prepared for the target go out unchanged.
+    """The agent of one request, whose bytes were prepared before.
 
-    :ivar head: request line and headers with the closing blank line.
-    :ivar body: the whole body, or a producer of exactly as many bytes as the head announces.
+    :ivar head: request line and headers with the blank line after them; :ivar body: the whole body, or a producer of
+        exactly as many bytes as the head announces.
     """
 
     _endpoint: IStreamClientEndpoint
@@ -38,18 +38,18 @@ class OneShotAgent:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Send the prepared request; what treq made of it besides the method is ignored.
+        """Send the prepared request; of the arguments only ``method`` is used.
 
         :raises errors.ConnectionError: as the Deferred's failure, when no answer came.
         """
         connection = Connection(method, self._head, self._body)
-        connection.connecting = self._endpoint.connect(_Once(connection))
+        connection.connecting = self._endpoint.connect(_OneConnection(connection))
         connection.connecting.addErrback(connection.not_connected)
         return connection.answered
 
 
-class _Once(Factory):
-    """Hand the one connection to the endpoint that makes it."""
+class _OneConnection(Factory):
+    """Gives the one connection to the endpoint that establishes it."""
 
     noisy = False
 
@@ -61,7 +61,7 @@ class _Once(Factory):
 
 
 def head_bytes(method: bytes, target: bytes, headers: RawHeaders) -> bytes:
-    """The request line and ``headers`` as they go over the wire (RFC 9112 section 3)."""
+    """The request line and ``headers`` as they are sent (RFC 9112 section 3)."""
     lines = [b"%b %b HTTP/1.1\r\n" % (method, target)]
     lines += [b"%b: %b\r\n" % pair for pair in headers]
     lines.append(b"\r\n")

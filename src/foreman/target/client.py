@@ -1,4 +1,4 @@
-"""Ask the target, and say plainly when it cannot answer."""
+"""The HTTP client of the target."""
 
 from __future__ import annotations
 
@@ -27,38 +27,39 @@ from foreman.protocol.headers import RawHeaders, to_target
 from foreman.target.agent import OneShotAgent, head_bytes
 from foreman.target.connection import TargetResponse
 
-#: What foreman itself asks for is small, in bytes; a list of 10,000 models is 7 MB.
+#: Longest body of an answer to foreman's own requests, in bytes; a list of 10,000 models has 7 MB.
 MAX_COLLECTED = 8 * 1024 * 1024
-#: So much of the body of a refusal is read, in bytes, and so much of it is told, in characters.
-MAX_OF_ERROR, LONGEST_ERROR = 64 * 1024, 500
+#: How much of the body of an error is read, in bytes, and how much of it is quoted, in characters.
+MAX_ERROR_BODY, MAX_ERROR_TEXT = 64 * 1024, 500
 
 
-class _AnyURL(EncodedURL):
-    """The URL that treq wants: it goes nowhere, since the bytes that go out are in the Exchange.
+class _PlaceholderURL(EncodedURL):
+    """An URL for treq, which requires one: what is sent is in the ``OneShotAgent``.
 
-    treq turns its URL into a URI and text for each request, which costs as much as all of its other work.
+    treq converts its URL to a URI and to text for each request, which takes as long as all its other work; here both are
+    constant.
     """
 
     def to_uri(self) -> EncodedURL:
-        """Itself: it is one."""
+        """The same URL, which is a URI already."""
         return self
 
     def to_text(self, with_password: bool = False) -> str:
-        """Always the same."""
+        """A constant."""
         return "http://target/"
 
 
-_ANY_URL = _AnyURL.from_text("http://target/")
+_PLACEHOLDER_URL = _PlaceholderURL.from_text("http://target/")
 
 
 class _NoCookies(IndexableCookieJar):
-    """Keeps nothing and adds nothing: what the target sets is between it and the client."""
+    """A cookie jar that stays empty: the target's cookies are for the client, not for foreman."""
 
     def add_cookie_header(self, request: Any) -> None:
-        """Nothing to add."""
+        """Add nothing."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
 
 _NO_COOKIES = _NoCookies()
@@ -66,11 +67,15 @@ _NO_COOKIES = _NoCookies()
 
 @define(eq=False)
 class TargetClient:
-    """The one way to the target.
+    """Sends requests to the target; nothing else does.
+
+    ``head`` and ``send`` relay requests of clients. The methods below "Ollama's API" are a small client of Ollama: the
+    project's mission asks for one. Of these foreman itself uses ``version`` and ``embed``; the others are for programs
+    that embed it.
 
     :ivar clock: the reactor's clock; :ivar endpoint: where the target listens; :ivar address: its name in requests;
-    :ivar token: a bearer token for the target, or None; :ivar mark: foreman's pseudonym in ``Via``, by which it knows a
-        request that has come back to it.
+    :ivar token: a bearer token for the target, or None; :ivar mark: foreman's pseudonym in ``Via``, by which it
+        recognizes its own requests when they are routed back to it.
     """
 
     _clock: IReactorTime
@@ -93,15 +98,15 @@ class TargetClient:
         chunked: bool = False,
         version: bytes = b"1.1",
     ) -> bytes:
-        """The head of one request to be passed on; nothing in ``target`` (raw path and query) is rewritten.
+        """The head of a client's request for the target; nothing in ``target`` (raw path and query) is rewritten.
 
-        Headers that must not cross are dropped, the target's own name and token are put in (``headers.to_target``).
+        Hop-by-hop headers and foreman's own are dropped, the target's name and token are set (``headers.to_target``).
 
         :param length: of the body in bytes; None sends no Content-Length.
-        :param chunked: the body goes in chunks, which only a model file may (contract 0.2).
-        :param version: of HTTP, in which the client asked.
+        :param chunked: the body is sent in chunks, which is allowed for model files only (contract 0.2).
+        :param version: of HTTP in the client's request.
         """
-        # What answers TRACE repeats what it got (RFC 9110 section 9.3.8), and the token is none of the client's business.
+        # The answer to TRACE repeats the request (RFC 9110 section 9.3.8); the client must not learn the token.
         token = None if method == b"TRACE" else self._token
         via = version + b" " + self._mark
         crossing = to_target(headers, host=self.address.authority, token=token, length=length, via=via)
@@ -110,65 +115,69 @@ class TargetClient:
         return head_bytes(method, self._base + target, crossing)
 
     async def send(self, method: bytes, head: bytes, body: bytes | IBodyProducer = b"") -> TargetResponse:
-        """Send a prepared head and its body, as they are, on a connection of their own.
+        """Send a prepared head and its body unchanged on a new connection.
 
         :return: the head of the answer, whatever its status.
         :raises errors.ConnectionError: when there is no answer.
         """
         client = HTTPClient(OneShotAgent(self._endpoint, head, body), _NO_COOKIES)
         response = await client.request(
-            method.decode("latin-1"), _ANY_URL, unbuffered=True, allow_redirects=False, reactor=cast("Any", self._clock)
+            method.decode("latin-1"),
+            _PLACEHOLDER_URL,
+            unbuffered=True,
+            allow_redirects=False,
+            reactor=cast("Any", self._clock),
         )
         return cast("TargetResponse", response.original)
 
     async def fetch(
         self, method: bytes, path: str, payload: Mapping[str, Any] | None = None
     ) -> tuple[TargetResponse, bytes]:
-        """Ask a question of foreman's own and wait for the whole body.
+        """Send a request of foreman's own, and wait for the whole body of the answer.
 
         :return: the head, and the body.
         :raises errors.HTTPError: when the status is not 2xx.
         :raises errors.ConnectionError: when there is no answer, or a broken one.
         """
-        answer = await self._ask(method, path, payload)
+        answer = await self._request(method, path, payload)
         if not 200 <= answer.code < 300:
-            raise await _refusal(answer)
+            raise await _http_error(answer)
         return answer, await _collect(answer)
 
     async def stream(self, path: str, payload: Mapping[str, Any], on_line: Callable[[dict[str, Any]], None]) -> None:
-        """Ask for a streamed answer and hand each of its NDJSON lines, decoded, to ``on_line``.
+        """Request a streamed answer, and call ``on_line`` with each of its NDJSON lines, decoded.
 
-        :raises errors.HTTPError: when the status is not 2xx, or with status 200 when a line says ``error``.
-        :raises errors.ConnectionError: when there is no answer, when it breaks off, or ends without saying that it does.
+        :raises errors.HTTPError: when the status is not 2xx, or with status 200 when a line has an ``error``.
+        :raises errors.ConnectionError: when there is no answer, or it ends without its end marker.
         """
-        answer = await self._ask(b"POST", path, payload)
+        answer = await self._request(b"POST", path, payload)
         if not 200 <= answer.code < 300:
-            raise await _refusal(answer)
-        cutter, ended = LineFramer(), False
+            raise await _http_error(answer)
+        framer, ended = LineFramer(), False
 
         def on_data(data: bytes) -> None:
-            for line in cutter.feed(data):
-                hand_on(line)
+            for line in framer.feed(data):
+                take(line)
 
-        def hand_on(line: bytes) -> None:
+        def take(line: bytes) -> None:
             nonlocal ended
             value = _object(line, path)
             if "error" in value:
-                raise errors.HTTPError(answer.code, str(value["error"])[:LONGEST_ERROR])
+                raise errors.HTTPError(answer.code, str(value["error"])[:MAX_ERROR_TEXT])
             ended = value.get("done") is True or value.get("status") == "success"
             on_line(value)
 
         await _read(answer, on_data)
-        if rest := cutter.rest():
-            hand_on(rest)
+        if rest := framer.rest():
+            take(rest)
         if not ended:
-            raise errors.ConnectionError("reset", f"the target's answer to {path} ended before its end")
+            raise errors.ConnectionError("reset", f"the target's answer to {path} ended without its end marker")
 
-    # the questions of Ollama's API
+    # Ollama's API
 
     async def version(self) -> str:
         """The target's version (contract 1.2)."""
-        return str((await self._json(b"GET", "/api/version"))["version"])[:LONGEST_ERROR]
+        return str((await self._json(b"GET", "/api/version"))["version"])[:MAX_ERROR_TEXT]
 
     async def show(self, model: str) -> dict[str, Any]:
         """Details of one model (contract 2.5)."""
@@ -194,7 +203,7 @@ class TargetClient:
         _, body = await self.fetch(method, path, payload)
         return _object(body, path)
 
-    async def _ask(self, method: bytes, path: str, payload: Mapping[str, Any] | None) -> TargetResponse:
+    async def _request(self, method: bytes, path: str, payload: Mapping[str, Any] | None) -> TargetResponse:
         target = path.encode("ascii")
         if payload is None:
             return await self.send(method, self.head(method, target, [], None))
@@ -204,7 +213,7 @@ class TargetClient:
 
 
 class _Collector(Protocol):
-    """Hand a body on until it has ended; ``done`` fires then, or fails with errors.ConnectionError."""
+    """Calls ``on_data`` with each piece of a body; ``done`` fires at its end, or fails with errors.ConnectionError."""
 
     def __init__(self, answer: TargetResponse, on_data: Callable[[bytes], None]) -> None:
         self.done: Deferred[None] = Deferred(lambda _: answer.abort())
@@ -216,7 +225,7 @@ class _Collector(Protocol):
             return
         try:
             self._on_data(data)
-        except Exception:  # noqa: BLE001 - whatever the reader of the body cannot stand ends the reading
+        except Exception:  # noqa: BLE001 - whatever ``on_data`` raises is the result
             failure = Failure()
             self._answer.abort()
             self.done.errback(failure)
@@ -237,39 +246,39 @@ async def _read(answer: TargetResponse, on_data: Callable[[bytes], None]) -> Non
 
 
 async def _collect(answer: TargetResponse) -> bytes:
-    gathered = bytearray()
+    collected = bytearray()
 
     def on_data(data: bytes) -> None:
-        if len(gathered) + len(data) > MAX_COLLECTED:
+        if len(collected) + len(data) > MAX_COLLECTED:
             raise errors.ConnectionError("garbage", f"the target's answer exceeds {MAX_COLLECTED} bytes")
-        gathered.extend(data)
+        collected.extend(data)
 
     await _read(answer, on_data)
-    return bytes(gathered)
+    return bytes(collected)
 
 
-class _Enough(Exception):
+class _EnoughRead(Exception):
     """No more of the body is needed."""
 
 
-async def _refusal(answer: TargetResponse) -> errors.HTTPError:
-    """What an answer says whose status is no success."""
+async def _http_error(answer: TargetResponse) -> errors.HTTPError:
+    """The error of an answer whose status is no success."""
     if 300 <= answer.code < 400:
         answer.abort()
-        location = (answer.header(b"location") or b"").decode("latin-1")[:LONGEST_ERROR]
+        location = (answer.header(b"location") or b"").decode("latin-1")[:MAX_ERROR_TEXT]
         return errors.HTTPError(
-            answer.code, f"a redirect to {location or 'nowhere'}; Ollama gives none, and none is followed"
+            answer.code, f"a redirect to {location or 'nowhere'}; Ollama sends none, and foreman follows none"
         )
-    gathered = bytearray()
+    collected = bytearray()
 
     def on_data(data: bytes) -> None:
-        gathered.extend(data)
-        if len(gathered) > MAX_OF_ERROR:
-            raise _Enough
+        collected.extend(data)
+        if len(collected) > MAX_ERROR_BODY:
+            raise _EnoughRead
 
-    with suppress(_Enough):
+    with suppress(_EnoughRead):
         await _read(answer, on_data)
-    return errors.HTTPError(answer.code, error_text(bytes(gathered), LONGEST_ERROR))
+    return errors.HTTPError(answer.code, error_text(bytes(collected), MAX_ERROR_TEXT))
 
 
 def _object(text: bytes, path: str) -> dict[str, Any]:

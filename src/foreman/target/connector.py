@@ -1,4 +1,4 @@
-"""How a connection to the target is made: at once where the target is on this machine."""
+"""Endpoints that connect to the target: at once where it is on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from zope.interface import implementer
 from foreman.config.target_address import TargetAddress
 from foreman.util.deadline import within
 
-#: A silent connection is probed after a minute, and given up after eight probes in two more: as patient as Go's clients.
+#: A silent connection is probed after a minute, and closed after eight probes in two more, as Go's clients do.
 _KEEPALIVE = [
     (getattr(socket, name), value)
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8))
@@ -50,24 +50,24 @@ def endpoint_for(reactor: Any, address: TargetAddress, timeout: float) -> IStrea
         if address.scheme == "http" and IReactorSocket.providedBy(reactor):
             return LoopbackEndpoint(reactor, host, port, endpoint)
     else:
-        endpoint = WatchedEndpoint(endpoint)
+        endpoint = KeepaliveEndpoint(endpoint)
     return wrapClientTLS(optionsForClientTLS(host), endpoint) if address.scheme == "https" else endpoint
 
 
 @implementer(IStreamClientEndpoint)
 @frozen
 class LoopbackEndpoint:
-    """Connects within the call: on this machine the handshake is done by the time ``connect`` returns.
+    """Connects within the call: on this machine the handshake is complete when ``connect`` returns.
 
-    Twisted's own way takes three turns of the reactor, which is a third of what foreman adds to a first token.
+    Twisted's own endpoints take three turns of the reactor, a third of the latency that foreman adds to a first token.
 
-    :ivar ordinary: asked where the connection is not made at once: it waits, and says what is wrong.
+    :ivar fallback: used where the connection is not made at once: it waits, and reports errors.
     """
 
     _reactor: Any
     _host: str
     _port: int
-    _ordinary: IStreamClientEndpoint
+    _fallback: IStreamClientEndpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect a protocol of ``protocolFactory``."""
@@ -81,17 +81,17 @@ class LoopbackEndpoint:
                     code = attempt.connect_ex((self._host, self._port))
                 if code in (0, errno.EISCONN):
                     self._reactor.adoptStreamConnection(attempt.fileno(), family, adopting)
-        except OSError:  # no descriptor is left
-            return self._ordinary.connect(protocolFactory)
-        return self._ordinary.connect(protocolFactory) if adopting.protocol is None else succeed(adopting.protocol)
+        except OSError:  # there is no free descriptor
+            return self._fallback.connect(protocolFactory)
+        return self._fallback.connect(protocolFactory) if adopting.protocol is None else succeed(adopting.protocol)
 
 
 @implementer(IStreamClientEndpoint)
 @frozen
 class LimitedEndpoint:
-    """Gives a connection up that is not made in time.
+    """Gives up after a time limit.
 
-    Twisted's own time-out would also count the time in which foreman was paused and the target had long accepted.
+    Twisted's own limit would also count time in which foreman was paused and the target had accepted long ago.
 
     :ivar timeout: in seconds, name resolution included.
     """
@@ -112,19 +112,19 @@ def _too_late() -> NoReturn:
 
 @implementer(IStreamClientEndpoint)
 @frozen
-class WatchedEndpoint:
-    """Lets the system find out that the target's machine has vanished: one without power sends no farewell, and foreman
-    waits for a first byte as long as it takes.
+class KeepaliveEndpoint:
+    """Enables TCP keepalive, so that the system notices when the target's machine has lost its power or its network;
+    foreman itself waits for a first byte without a limit.
     """
 
     _endpoint: IStreamClientEndpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect a protocol of ``protocolFactory``."""
-        return self._endpoint.connect(protocolFactory).addCallback(_watch)
+        return self._endpoint.connect(protocolFactory).addCallback(_enable_keepalive)
 
 
-def _watch(protocol: Any) -> Any:
+def _enable_keepalive(protocol: Any) -> Any:
     transport = protocol.transport
     if ITCPTransport.providedBy(transport):
         transport.setTcpKeepAlive(True)
@@ -134,7 +134,7 @@ def _watch(protocol: Any) -> Any:
 
 
 class _Adopting(Factory):
-    """Remembers the protocol that the reactor had built for an adopted connection."""
+    """Keeps the protocol that the reactor builds for an adopted connection."""
 
     noisy = False
     protocol: Any = None

@@ -1,4 +1,4 @@
-"""Why the target gave no answer: what Twisted reports, in one word and a sentence."""
+"""Why the target gave no answer: Twisted's failures as ``errors.ConnectionError``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from foreman import errors
 
 
 def broken_off(reason: Failure) -> errors.ConnectionError:
-    """A connection that was made has ended before the head of an answer was whole."""
+    """An established connection has ended before the head of an answer was complete."""
     if reason.check(error.ConnectionDone):
         return errors.ConnectionError("reset", "the target closed the connection without an answer")
     if _is_tls(reason):
-        return errors.ConnectionError("tls", f"TLS with the target failed: {tls_in_words(reason.value)}")
+        return errors.ConnectionError("tls", f"TLS with the target failed: {tls_problem(reason.value)}")
     return errors.ConnectionError("reset", "the target broke the connection without an answer")
 
 
@@ -26,7 +26,7 @@ def unreachable(reason: Failure) -> errors.ConnectionError:
     if reason.check(error.DNSLookupError):
         return errors.ConnectionError("dns", f"the target's name cannot be resolved: {reason.getErrorMessage()}")
     if _is_tls(reason):
-        return errors.ConnectionError("tls", f"TLS with the target failed: {tls_in_words(reason.value)}")
+        return errors.ConnectionError("tls", f"TLS with the target failed: {tls_problem(reason.value)}")
     return errors.ConnectionError("refused", f"the target cannot be reached: {reason.getErrorMessage()}")
 
 
@@ -39,16 +39,16 @@ def is_tls(problem: BaseException | None) -> bool:
     return type(problem).__module__.startswith(("OpenSSL", "service_identity"))
 
 
-def tls_in_words(problem: BaseException | None) -> str:
-    """What OpenSSL, or the check of the name, has against the other side, and what to do."""
+def tls_problem(problem: BaseException | None) -> str:
+    """What OpenSSL, or the check of the name, objects to, and what to do."""
     if type(problem).__module__.startswith("service_identity"):
         return "its certificate is for another name than the one in the address"
-    said = str(problem)
-    if "certificate verify failed" in said:
+    text = str(problem)
+    if "certificate verify failed" in text:
         return (
             "its certificate is not trusted here; if it is self-signed, or of an authority of your own, name a file with "
             "that certificate (PEM) in SSL_CERT_FILE"
         )
-    if any(words in said for words in ("wrong version number", "record layer", "unknown protocol", "http request")):
+    if any(words in text for words in ("wrong version number", "record layer", "unknown protocol", "http request")):
         return "what answers there does not speak TLS; is its address http:// instead of https://?"
-    return said
+    return text

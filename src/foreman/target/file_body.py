@@ -1,4 +1,4 @@
-"""Large request bodies on their way to the target, read from their file piece by piece."""
+"""A large request body that is sent to the target from its file, piece by piece."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from twisted.internet.interfaces import IConsumer, IPullProducer
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-#: Pieces of this size stall the other streams 5 ms at most while 25 MB go out.
+#: In bytes; pieces of this size delay other streams by 5 ms at most while 25 MB are sent.
 PIECE = 128 * 1024
 
 
 @implementer(IBodyProducer, IPullProducer)
 @define(eq=False)
 class FileBody:
-    """The bytes of ``file`` from its beginning, ``length`` of them; the target takes the next piece when it wants one."""
+    """The first ``length`` bytes of ``file``; a pull producer, so that each piece is sent when the connection can take it."""
 
     _file: BinaryIO
     length: int
@@ -28,14 +28,14 @@ class FileBody:
         self._sent = Deferred(lambda _: self.stopProducing())
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """Begin; the Deferred fires when the last byte has been handed over."""
+        """Begin; the Deferred fires when the last byte has been written to ``consumer``."""
         self._file.seek(0)
         self._consumer = consumer
         consumer.registerProducer(self, False)
         return self._sent
 
     def resumeProducing(self) -> None:
-        """Hand over the next piece."""
+        """Write the next piece."""
         if self._consumer is None:
             return
         piece = self._file.read(PIECE)
@@ -46,10 +46,10 @@ class FileBody:
             self._sent.callback(None)
 
     def pauseProducing(self) -> None:
-        """Nothing to do: a piece is handed over only when it is asked for."""
+        """Nothing to do: a pull producer writes only when asked."""
 
     def stopProducing(self) -> None:
-        """Hand over nothing more."""
+        """Write nothing more."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.unregisterProducer()

@@ -1,7 +1,7 @@
-"""What foreman reads of Ollama's own JSON; everything else passes as bytes.
+"""The lists of models that Ollama sends, as far as foreman reads them; clients get the bytes.
 
-The shapes are those of contract 2.5; unknown fields are ignored, missing ones have defaults, since versions differ. A list
-is read entry by entry where one of them is odd, so that what can be read of the others counts.
+The shapes are those of contract 2.5; unknown fields are ignored, missing ones have defaults, since versions differ. Where
+one entry cannot be decoded, the list is read entry by entry, so that the others still count.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from attrs import frozen
 
-#: What a list may have of commas, and of lists and objects: one of 10,000 models has some 250,000 and 40,000. What it is
-#: read into takes memory by these.
+#: How many commas, and how many lists and objects, a list may have: they determine the memory that it takes once it is
+#: decoded. A list of 10,000 models has about 250,000 and 40,000.
 MAX_COMMAS, MAX_OPENED = 300_000, 60_000
-#: Longer than any number of Go's.
-_LONGEST_INT = 21
+#: Longer than any integer of Go's, in digits.
+_TOO_MANY_DIGITS = 21
 
 
 class Installed(msgspec.Struct):
     """One model of ``/api/tags``; ``size`` in bytes. ``remote_host`` is set on a stub of a cloud model.
 
-    :ivar capabilities: a list of words, from an Ollama that tells them; anything else is no reason to refuse its list.
+    :ivar capabilities: a list of words, from Ollamas that have it; anything else is no reason to reject the list.
     """
 
     name: str
@@ -49,7 +49,7 @@ Model = TypeVar("Model", Installed, Running)
 
 @frozen
 class Listed(Generic[Model]):
-    """What was read of a list.
+    """A list of models that was read.
 
     :ivar skipped: how many of its entries could not be read.
     """
@@ -61,7 +61,7 @@ class Listed(Generic[Model]):
 def read_tags(body: bytes) -> Listed[Installed]:
     """The answer of ``/api/tags``.
 
-    :raises ValueError: when it is no list of models as Ollama's; its text says what is wrong.
+    :raises ValueError: when it is not a list of models as Ollama's; its text says why.
     """
     return _read(body, Installed)
 
@@ -78,22 +78,22 @@ def _read(body: bytes, kind: type[Model]) -> Listed[Model]:
         return Listed(_decoders[kind].decode(body).models or [])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    # Python's own reader knows half pairs of UTF-16, and one odd entry does not cost it the others.
+    # Python's own decoder accepts unpaired surrogates, and entries of any shape.
     try:
         value = json.loads(body.decode("utf-8", "replace"), parse_int=_int, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as problem:
         raise ValueError(f"it is no JSON: {problem}") from None
     entries = value.get("models", 0) if isinstance(value, dict) else 0
-    if not isinstance(entries, list):  # a null was read above, as Go's empty list
-        raise ValueError("it has no list of models")  # noqa: TRY004 - whoever asks knows one exception
-    models = [model for model in (_one(entry, kind) for entry in entries) if model is not None]
+    if not isinstance(entries, list):  # null was read above, as an empty list of Go's
+        raise ValueError("it has no list of models")  # noqa: TRY004 - callers expect ValueError
+    models = [model for model in (_model_of(entry, kind) for entry in entries) if model is not None]
     if entries and not models:
         raise ValueError("none of its models has a name")
     return Listed(models, len(entries) - len(models))
 
 
-def _one(entry: Any, kind: type[Model]) -> Model | None:
-    """What can be read of one entry; None where that is not even its name."""
+def _model_of(entry: Any, kind: type[Model]) -> Model | None:
+    """One entry, as far as it can be read; None where it has no name."""
     if not isinstance(entry, dict):
         return None
     name = next((found for found in (entry.get("name"), entry.get("model")) if _is_text(found)), None)
@@ -108,12 +108,12 @@ def _one(entry: Any, kind: type[Model]) -> Model | None:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is a text that can be written down: half a pair of UTF-16 cannot."""
+    """Whether it is a non-empty text that can be encoded: unpaired surrogates cannot."""
     return isinstance(value, str) and value != "" and value == value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _int(digits: str) -> int | None:
-    return int(digits) if len(digits) < _LONGEST_INT else None
+    return int(digits) if len(digits) < _TOO_MANY_DIGITS else None
 
 
 class _Tags(msgspec.Struct):

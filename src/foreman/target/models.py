@@ -1,4 +1,4 @@
-"""What the target had at one moment; a value, which any thread may ask."""
+"""The models that the target had at one moment: a value that any thread may use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ModelSnapshot:
     """The models of the target.
 
     :ivar installed: by folded name, None where the target has not listed them; :ivar running: as listed;
-    :ivar is_complete: every listed model is in ``installed``, so that whatever is not there is missing;
+    :ivar is_complete: every listed model is in ``installed``, so that a model that is not there is missing;
     :ivar loaded: the folded names of ``running``.
     """
 
@@ -76,7 +76,7 @@ class ModelSnapshot:
 
 
 def installed_of(models: Sequence[Installed]) -> tuple[dict[Key, Installed], list[str]]:
-    """Listed models by folded name, and the names that cannot be read."""
+    """The listed models by folded name, and the names that cannot be parsed."""
     installed: dict[Key, Installed] = {}
     unreadable = []
     for model in models:
@@ -85,8 +85,8 @@ def installed_of(models: Sequence[Installed]) -> tuple[dict[Key, Installed], lis
         except errors.InvalidName:
             unreadable.append(model.name)
             continue
-        # The stub of a cloud model is listed as "x:cloud"; whoever asks for that asks the cloud in any case, and
-        # without its source the name would hide a local "x".
+        # The stub of a cloud model is listed as "x:cloud". A request for that name goes to the cloud in any case, and
+        # the stub's folded name would hide a local "x".
         if not name.is_cloud:
             installed[name.key] = model
     return installed, unreadable

@@ -8,7 +8,7 @@ from foreman import errors
 from foreman.util.clock import Monotonic
 
 #: Reasons to be degraded although something answers at the target's address: not as Ollama does when it is well.
-ANSWERS_WRONGLY: frozenset[errors.Why] = frozenset({"garbage", "status"})
+ANSWERS_WRONGLY: frozenset[errors.FailureReason] = frozenset({"garbage", "status"})
 
 
 @frozen
@@ -25,11 +25,11 @@ class Well:
 class Degraded:
     """The target does not answer as Ollama does.
 
-    :ivar reason: one word of ``errors.Why``; :ivar detail: a sentence; :ivar since: when that began;
+    :ivar reason: one word of ``errors.FailureReason``; :ivar detail: a sentence; :ivar since: when that began;
     :ivar status: the HTTP status of its answer, None where it gave none.
     """
 
-    reason: errors.Why
+    reason: errors.FailureReason
     detail: str
     since: Monotonic
     status: int | None = None

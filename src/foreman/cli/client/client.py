@@ -29,7 +29,7 @@ from foreman.cli.ui.help import FAILED, NOT_ALLOWED, NOT_FOREMAN
 from foreman.cli.ui.setting_options import ended_by, with_reactor
 from foreman.cli.ui.standard_streams import say
 from foreman.protocol import lenient_json
-from foreman.target.failures import is_tls, tls_in_words
+from foreman.target.failures import is_tls, tls_problem
 
 T = TypeVar("T")
 
@@ -282,7 +282,7 @@ def _reason(problem: BaseException, url: str) -> str:
     causes = getattr(problem, "reasons", None) or [Failure(problem)]
     cause: BaseException = causes[0].value
     if is_tls(cause):
-        return f"TLS failed: {tls_in_words(cause)}"
+        return f"TLS failed: {tls_problem(cause)}"
     if isinstance(cause, ConnectionDone) and url.startswith("http://"):
         return "it closed the connection without an answer; if it wants TLS, its address begins with https://"
     return str(causes[0].getErrorMessage()) or type(cause).__name__
