@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from foreman.scheduling.estimates import ANSWERS, ENOUGH, MODELS, Answered, Estimates, Range
+from foreman.scheduling.estimates import MAX_ANSWERS, MAX_MODELS, MIN_ANSWERS, Estimates, Range, Timing
 
 
-def chat(tokens: int, rate: float = 10.0, load: float = 0.0) -> Answered:
-    return Answered(
+def chat(tokens: int, rate: float = 10.0, load: float = 0.0) -> Timing:
+    return Timing(
         seconds=load + 1.0 + tokens / rate,
         load=load,
         prompt_tokens=20,
@@ -21,8 +21,8 @@ def chat(tokens: int, rate: float = 10.0, load: float = 0.0) -> Answered:
 def test_nothing_is_said_of_a_model_that_is_hardly_known() -> None:
     estimates = Estimates()
     assert estimates.answer_time("m", loaded=True) is None
-    for _ in range(ENOUGH - 1):
-        estimates.learn("m", chat(100))
+    for _ in range(MIN_ANSWERS - 1):
+        estimates.record("m", chat(100))
     assert estimates.answer_time("m", loaded=True) is None
     assert estimates.load_time("m") is None
 
@@ -30,17 +30,17 @@ def test_nothing_is_said_of_a_model_that_is_hardly_known() -> None:
 def test_the_usual_answer_is_its_prompt_and_its_tokens_at_the_usual_rate() -> None:
     estimates = Estimates()
     for tokens in (100, 200, 300, 400, 500):
-        estimates.learn("m", chat(tokens))
+        estimates.record("m", chat(tokens))
     assert estimates.answer_time("m", loaded=True) == Range(1.0 + 20.0, 1.0 + 40.0)
 
 
 def test_a_model_that_is_not_loaded_takes_its_load_time_more() -> None:
     estimates = Estimates()
     for _ in range(5):
-        estimates.learn("m", chat(100))
+        estimates.record("m", chat(100))
     assert estimates.answer_time("m", loaded=False) is None
-    estimates.learn("m", chat(100, load=30.0))
-    estimates.learn("m", chat(100, load=0.2))
+    estimates.record("m", chat(100, load=30.0))
+    estimates.record("m", chat(100, load=0.2))
     assert estimates.load_time("m") == 30.0
     assert estimates.answer_time("m", loaded=False) == Range(41.0, 41.0)
 
@@ -48,30 +48,30 @@ def test_a_model_that_is_not_loaded_takes_its_load_time_more() -> None:
 def test_without_counts_the_durations_themselves_tell() -> None:
     estimates = Estimates()
     for seconds in (10.0, 20.0, 30.0):
-        estimates.learn("m", Answered(seconds))
+        estimates.record("m", Timing(seconds))
     assert estimates.answer_time("m", loaded=True) == Range(15.0, 25.0)
 
 
 def test_old_answers_are_forgotten() -> None:
     estimates = Estimates()
     for _ in range(5):
-        estimates.learn("m", Answered(1000.0))
-    for _ in range(ANSWERS):
-        estimates.learn("m", Answered(1.0))
+        estimates.record("m", Timing(1000.0))
+    for _ in range(MAX_ANSWERS):
+        estimates.record("m", Timing(1.0))
     assert estimates.answer_time("m", loaded=True) == Range(1.0, 1.0)
 
 
 def test_only_so_many_models_are_remembered() -> None:
     estimates = Estimates()
-    for number in range(MODELS + 1):
-        for _ in range(ENOUGH):
-            estimates.learn(str(number), Answered(1.0))
+    for number in range(MAX_MODELS + 1):
+        for _ in range(MIN_ANSWERS):
+            estimates.record(str(number), Timing(1.0))
     assert estimates.answer_time("0", loaded=True) is None
-    assert estimates.answer_time(str(MODELS), loaded=True) == Range(1.0, 1.0)
+    assert estimates.answer_time(str(MAX_MODELS), loaded=True) == Range(1.0, 1.0)
 
 
 @pytest.mark.parametrize("load", [None, 0.0, 0.4])
 def test_what_is_no_real_load_does_not_count_as_one(load: float | None) -> None:
     estimates = Estimates()
-    estimates.learn("m", Answered(5.0, load=load))
+    estimates.record("m", Timing(5.0, load=load))
     assert estimates.load_time("m") is None

@@ -6,7 +6,7 @@ from typing import cast
 
 from twisted.internet.task import Clock
 
-from foreman.scheduling.estimates import Answered, Estimates, Range
+from foreman.scheduling.estimates import Estimates, Range, Timing
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
 from foreman.scheduling.queue_status import QueuePosition, QueueStatus
@@ -34,7 +34,7 @@ class Line:
         estimates = Estimates()
         for model, seconds in (("quick", 10.0), ("slow", 60.0)):
             for _ in range(5):
-                estimates.learn(model, Answered(seconds))
+                estimates.record(model, Timing(seconds))
         self.queue_status = QueueStatus(self.clock, self.gate, cast("Inventory", self.loaded), estimates)
         self.turns: list[Turn] = []
         self.tickets = [
@@ -47,19 +47,19 @@ class Line:
 def test_a_place_is_counted_from_the_turn_and_waits_for_all_before_it() -> None:
     line = Line("slow", "quick", "quick", "slow")
     line.clock.advance(20)
-    assert [line.queue_status.place_of(ticket) for ticket in line.tickets] == [
+    assert [line.queue_status.position_of(ticket) for ticket in line.tickets] == [
         QueuePosition(0, None),
         QueuePosition(1, Range(40.0, 40.0)),
         QueuePosition(2, Range(50.0, 50.0)),
         QueuePosition(3, Range(60.0, 60.0)),
     ]
-    assert [wait for _, wait in line.queue_status.line()] == [Range(40.0, 40.0), Range(50.0, 50.0), Range(60.0, 60.0)]
+    assert [wait for _, wait in line.queue_status.queue()] == [Range(40.0, 40.0), Range(50.0, 50.0), Range(60.0, 60.0)]
 
 
 def test_behind_somebody_of_whom_nothing_is_known_nothing_is_said() -> None:
     line = Line("quick", "never seen", "quick")
-    assert [wait for _, wait in line.queue_status.line()] == [Range(10.0, 10.0), None]
-    assert Line(None, "quick").queue_status.place_of(Line(None).tickets[0]) == QueuePosition(0, None)
+    assert [wait for _, wait in line.queue_status.queue()] == [Range(10.0, 10.0), None]
+    assert Line(None, "quick").queue_status.position_of(Line(None).tickets[0]) == QueuePosition(0, None)
 
 
 def test_behind_a_turn_that_takes_longer_than_usual_nothing_is_said() -> None:
@@ -67,10 +67,10 @@ def test_behind_a_turn_that_takes_longer_than_usual_nothing_is_said() -> None:
     (turn,) = line.gate.running
     line.clock.advance(9)
     assert not line.queue_status.is_overtime(turn)
-    assert line.queue_status.place_of(line.tickets[2]) == QueuePosition(2, Range(11.0, 11.0))
+    assert line.queue_status.position_of(line.tickets[2]) == QueuePosition(2, Range(11.0, 11.0))
     line.clock.advance(1000)
     assert line.queue_status.is_overtime(turn)
-    assert [line.queue_status.place_of(ticket) for ticket in line.tickets[1:]] == [
+    assert [line.queue_status.position_of(ticket) for ticket in line.tickets[1:]] == [
         QueuePosition(1, None),
         QueuePosition(2, None),
     ]
@@ -79,14 +79,14 @@ def test_behind_a_turn_that_takes_longer_than_usual_nothing_is_said() -> None:
 def test_beside_a_turn_that_takes_longer_than_usual_the_others_say_how_long_it_takes_at_most() -> None:
     line = Line("quick", "slow", "quick", turns=2)
     line.clock.advance(20)
-    assert line.queue_status.place_of(line.tickets[2]) == QueuePosition(1, Range(0.0, 40.0))
+    assert line.queue_status.position_of(line.tickets[2]) == QueuePosition(1, Range(0.0, 40.0))
     line.clock.advance(100)
-    assert line.queue_status.place_of(line.tickets[2]) == QueuePosition(1, None)
+    assert line.queue_status.position_of(line.tickets[2]) == QueuePosition(1, None)
 
 
 def test_a_turn_that_had_to_load_its_model_has_the_time_of_the_load_besides() -> None:
     line = Line("quick", "quick")
-    line.queue_status._estimates.learn("quick", Answered(40.0, load=30.0))
+    line.queue_status._estimates.record("quick", Timing(40.0, load=30.0))
     (turn,) = line.gate.running
     turn.cold = True
     line.clock.advance(25)
@@ -94,14 +94,14 @@ def test_a_turn_that_had_to_load_its_model_has_the_time_of_the_load_besides() ->
         line.loaded.names = names
         line.clock.advance(1)
         assert not line.queue_status.is_overtime(turn)
-    assert line.queue_status.place_of(line.tickets[1]) == QueuePosition(1, Range(13.0, 13.0))
+    assert line.queue_status.position_of(line.tickets[1]) == QueuePosition(1, Range(13.0, 13.0))
     line.clock.advance(14)
     assert line.queue_status.is_overtime(turn)
 
 
 def test_with_several_turns_the_first_to_end_counts() -> None:
     line = Line("slow", "quick", "quick", turns=2)
-    assert line.queue_status.place_of(line.tickets[2]) == QueuePosition(1, Range(10.0, 10.0))
+    assert line.queue_status.position_of(line.tickets[2]) == QueuePosition(1, Range(10.0, 10.0))
 
 
 def test_a_turn_loads_then_reads_then_answers() -> None:
@@ -124,9 +124,9 @@ def test_jobs_that_wait_are_in_nobodys_way() -> None:
     line.gate.enter(job("slow"))
     late = Ticket("late", "someone", "quick", "/api/chat", EpochSeconds(0.0))
     line.gate.enter(late)
-    assert line.queue_status.place_of(line.tickets[1]) == QueuePosition(1, Range(10.0, 10.0))
-    assert line.queue_status.place_of(late) == QueuePosition(2, Range(20.0, 20.0))
-    assert [ticket.is_job for ticket, _ in line.queue_status.line()] == [False, False]
+    assert line.queue_status.position_of(line.tickets[1]) == QueuePosition(1, Range(10.0, 10.0))
+    assert line.queue_status.position_of(late) == QueuePosition(2, Range(20.0, 20.0))
+    assert [ticket.is_job for ticket, _ in line.queue_status.queue()] == [False, False]
 
 
 def test_a_job_that_runs_is_waited_for_like_a_person() -> None:
@@ -134,7 +134,7 @@ def test_a_job_that_runs_is_waited_for_like_a_person() -> None:
     line.gate.enter(job("slow"))
     waiting = Ticket("late", "someone", "quick", "/api/chat", EpochSeconds(0.0))
     line.gate.enter(waiting)
-    assert line.queue_status.place_of(waiting) == QueuePosition(1, Range(60.0, 60.0))
+    assert line.queue_status.position_of(waiting) == QueuePosition(1, Range(60.0, 60.0))
 
 
 def test_a_load_is_wanted_by_a_job_too_as_long_as_it_waits() -> None:

@@ -81,7 +81,7 @@ class ConcurrencyLimit:
             self._waiting_of[caller] += 1
         return entered
 
-    def place_of(self, entered: Deferred[Permit]) -> QueuePosition:
+    def position_of(self, entered: Deferred[Permit]) -> QueuePosition:
         """Where the one stands to whom ``enter`` gave ``entered``; nobody can say how long it will wait."""
         if entered not in self._waiting:
             return QueuePosition(0, None)

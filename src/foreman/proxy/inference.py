@@ -25,7 +25,7 @@ from foreman.proxy.eviction_guard import EvictionGuard
 from foreman.proxy.relay import LastPieces, Limits, Relay
 from foreman.proxy.request import ModelMissing, Responder, TargetRequest
 from foreman.proxy.target import Target
-from foreman.scheduling.estimates import Answered
+from foreman.scheduling.estimates import Timing
 from foreman.scheduling.gate import Gate, Turn
 from foreman.scheduling.policy import Ticket
 from foreman.scheduling.queue_status import QueuePosition, QueueStatus
@@ -99,7 +99,7 @@ class Inference:
                 passage = self.passages.of(target_request)
                 work.pending = passage.enter(ticket.caller)
                 if passage is self.passages.cloud:
-                    responder.waits(partial(passage.place_of, work.pending))
+                    responder.waits(partial(passage.position_of, work.pending))
                 work.passed = await work.pending
             await self._relay(target_request, head, responder, record, turn, work)
         except CancelledError as left:
@@ -173,9 +173,9 @@ class Inference:
 
     def _place_at(self, gate: Gate, ticket: Ticket) -> QueuePosition:
         if gate is self.target.gate:
-            return self.target.queue_status.place_of(ticket)
+            return self.target.queue_status.position_of(ticket)
         # Several pass at once: nobody can say how long it takes.
-        return QueuePosition(self._embeddings_status.place_of(ticket).position, None)
+        return QueuePosition(self._embeddings_status.position_of(ticket).position, None)
 
     async def _gate_for(self, target_request: TargetRequest) -> Gate | None:
         asked = target_request.asked
@@ -295,7 +295,7 @@ class Inference:
         record.eval_seconds = told.eval_seconds
         if turn is None or turn.ended_at is None or record.model is None or outcome != "complete":
             return
-        self.target.estimates.learn(record.model, Answered.of(turn.ended_at - turn.began_at, told))
+        self.target.estimates.record(record.model, Timing.of(turn.ended_at - turn.began_at, told))
 
     async def _ask(self, target_request: TargetRequest, head: bytes) -> TargetResponse:
         waited_until = self._clock.seconds() + self._target_wait

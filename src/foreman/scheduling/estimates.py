@@ -1,4 +1,4 @@
-"""How long a chat usually takes: moving medians of what each model did lately, kept in memory only."""
+"""How long a chat usually takes: moving medians of the last answers of each model, kept in memory only."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from attrs import define, field, frozen
 from foreman.protocol.model_names import canonical
 from foreman.protocol.usage import AnswerEnd
 
-#: How many answers of a model count, and of how many models.
-ANSWERS = 31
-MODELS = 256
-#: With fewer answers than this there is nothing to say.
-ENOUGH = 3
-#: A load shorter than this was none: Ollama counts its own bookkeeping as loading (contract 2.3).
-REAL_LOAD = 0.5
+#: How many answers of a model are remembered, and of how many models.
+MAX_ANSWERS, MAX_MODELS = 31, 256
+#: There is no estimate from fewer answers than this.
+MIN_ANSWERS = 3
+#: A shorter load was none, in seconds: Ollama counts its own bookkeeping as loading (contract 2.3).
+MIN_LOAD = 0.5
 
 
 @frozen
 class Range:
-    """Between ``low`` and ``high`` seconds."""
+    """A duration between ``low`` and ``high`` seconds."""
 
     low: float
     high: float
@@ -32,10 +31,10 @@ class Range:
 
 
 @frozen
-class Answered:
-    """What one answer took; None where the target did not say.
+class Timing:
+    """How long one answer took, and why; None where the target did not report it.
 
-    :ivar seconds: from its turn to its end, by foreman's clock; :ivar load: seconds of loading the model.
+    :ivar seconds: from the beginning of its turn to its end, by foreman's clock; :ivar load: for loading the model.
     """
 
     seconds: float
@@ -46,74 +45,74 @@ class Answered:
     token_seconds: float | None = None
 
     @classmethod
-    def of(cls, seconds: float, told: AnswerEnd) -> Answered:
-        """What is remembered of an answer that took so many seconds and told ``told`` at its end."""
-        load, prompt, tokens = told.load_seconds, told.prompt_tokens, told.completion_tokens
-        return cls(seconds, load, prompt, told.prompt_seconds, tokens, told.eval_seconds)
+    def of(cls, seconds: float, end: AnswerEnd) -> Timing:
+        """The timing of an answer that took so many seconds, with what the target reported at its ``end``."""
+        load, prompt, tokens = end.load_seconds, end.prompt_tokens, end.completion_tokens
+        return cls(seconds, load, prompt, end.prompt_seconds, tokens, end.eval_seconds)
 
 
 @define(eq=False)
-class _Model:
-    loads: deque[float] = field(factory=lambda: deque(maxlen=ANSWERS))
-    answers: deque[float] = field(factory=lambda: deque(maxlen=ANSWERS))
-    prompts: deque[float] = field(factory=lambda: deque(maxlen=ANSWERS))
-    lengths: deque[int] = field(factory=lambda: deque(maxlen=ANSWERS))
-    rates: deque[float] = field(factory=lambda: deque(maxlen=ANSWERS))
+class _History:
+    loads: deque[float] = field(factory=lambda: deque(maxlen=MAX_ANSWERS))
+    answers: deque[float] = field(factory=lambda: deque(maxlen=MAX_ANSWERS))
+    prompts: deque[float] = field(factory=lambda: deque(maxlen=MAX_ANSWERS))
+    lengths: deque[int] = field(factory=lambda: deque(maxlen=MAX_ANSWERS))
+    rates: deque[float] = field(factory=lambda: deque(maxlen=MAX_ANSWERS))
     load: float | None = None
 
 
 @define(eq=False)
 class Estimates:
-    """What is known of the models that were used lately, by their names in any spelling."""
+    """The estimates for the models that were used lately, whose names may be given in any spelling."""
 
-    _models: OrderedDict[str, _Model] = field(factory=OrderedDict, init=False)
+    _models: OrderedDict[str, _History] = field(factory=OrderedDict, init=False)
 
-    def learn(self, model: str, answered: Answered) -> None:
-        """Remember one whole answer."""
+    def record(self, model: str, timing: Timing) -> None:
+        """Remember the timing of one complete answer."""
         model = canonical(model)
-        seen = self._models.setdefault(model, _Model())
+        history = self._models.setdefault(model, _History())
         self._models.move_to_end(model)
-        if len(self._models) > MODELS:
+        if len(self._models) > MAX_MODELS:
             self._models.popitem(last=False)
-        load = answered.load if answered.load is not None and answered.load >= REAL_LOAD else 0.0
+        load = timing.load if timing.load is not None and timing.load >= MIN_LOAD else 0.0
         if load:
-            seen.loads.append(load)
-            seen.load = median(seen.loads)
-        seen.answers.append(max(0.0, answered.seconds - load))
-        if answered.prompt_seconds:
-            seen.prompts.append(answered.prompt_seconds)
-        if answered.tokens and answered.token_seconds:
-            seen.lengths.append(answered.tokens)
-            seen.rates.append(answered.tokens / answered.token_seconds)
+            history.loads.append(load)
+            history.load = median(history.loads)
+        history.answers.append(max(0.0, timing.seconds - load))
+        if timing.prompt_seconds:
+            history.prompts.append(timing.prompt_seconds)
+        if timing.tokens and timing.token_seconds:
+            history.lengths.append(timing.tokens)
+            history.rates.append(timing.tokens / timing.token_seconds)
 
     def load_times(self) -> dict[str, float]:
-        """How long each model usually takes to load, in seconds, by its canonical name, as far as that is known."""
-        return {model: seen.load for model, seen in self._models.items() if seen.load is not None}
+        """How long each model usually takes to load, in seconds, by its canonical name; without those not known."""
+        return {model: history.load for model, history in self._models.items() if history.load is not None}
 
     def load_time(self, model: str) -> float | None:
-        """How long the model usually takes to load, in seconds."""
-        seen = self._models.get(canonical(model))
-        return None if seen is None else seen.load
+        """How long the model usually takes to load, in seconds; None where that is not known."""
+        history = self._models.get(canonical(model))
+        return None if history is None else history.load
 
     def answer_time(self, model: str, *, loaded: bool) -> Range | None:
-        """How long a chat with the model usually takes from its turn to its end; None where too little is known."""
-        seen = self._models.get(canonical(model))
-        if seen is None or len(seen.answers) < ENOUGH:
+        """How long a chat with the model usually takes from its turn to its end; None after too few answers."""
+        history = self._models.get(canonical(model))
+        if history is None or len(history.answers) < MIN_ANSWERS:
             return None
-        took = _middle(seen.answers)
-        if len(seen.rates) >= ENOUGH:
-            # Length and speed vary on their own: today's rate with the usual lengths tells more than whole durations.
-            rate = median(seen.rates)
-            prompt = median(seen.prompts) if seen.prompts else 0.0
-            lengths = _middle(seen.lengths)
-            took = Range(prompt + lengths.low / rate, prompt + lengths.high / rate)
+        usual = _middle_half(history.answers)
+        if len(history.rates) >= MIN_ANSWERS:
+            # Length and speed vary independently: the present speed with the usual lengths predicts better than durations.
+            rate = median(history.rates)
+            prompt = median(history.prompts) if history.prompts else 0.0
+            lengths = _middle_half(history.lengths)
+            usual = Range(prompt + lengths.low / rate, prompt + lengths.high / rate)
         if loaded:
-            return took
+            return usual
         load = self.load_time(model)
-        return None if load is None else took + Range(load, load)
+        return None if load is None else usual + Range(load, load)
 
 
-def _middle(values: Iterable[float]) -> Range:
+def _middle_half(values: Iterable[float]) -> Range:
     """The middle half of ``values``."""
     low, _, high = quantiles(values, n=4, method="inclusive")
     return Range(low, high)

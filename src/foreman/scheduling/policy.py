@@ -1,4 +1,4 @@
-"""Who is next through the gate: a pure function of who waits."""
+"""The policy: whose ticket is next at the gate, as a pure function of those that wait."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from attrs import frozen
 
 from foreman.util.clock import EpochSeconds, Monotonic
 
-#: A job that has waited for too long gets every fourth turn: after so many people.
-PEOPLE_BEFORE_JOB = 3
+#: While a job is overdue it gets every fourth turn: after so many requests.
+REQUESTS_BEFORE_JOB = 3
 
 
 @frozen(eq=False)
 class Ticket:
-    """One place in the waiting room.
+    """One place in the queue.
 
-    :ivar id: a ULID; :ivar caller: who asks; :ivar model: as typed, None when it could not be read;
+    :ivar id: a ULID; :ivar caller: whose request or job it is; :ivar model: as typed, None when it could not be read;
     :ivar route: the path; :ivar queued_at: when it was queued;
     :ivar overdue_at: of a job: from then on it no longer gives way to every request; None: not a job.
     """
@@ -30,20 +30,20 @@ class Ticket:
 
     @property
     def is_job(self) -> bool:
-        """Whether nobody waits for it on a socket."""
+        """Whether it is of a job, for which no client waits on a connection."""
         return self.overdue_at is not None
 
 
-def next_up(people: Iterable[Ticket], jobs: Iterable[Ticket], now: Monotonic, since_job: int) -> Ticket:
-    """Whose turn it is: people before jobs, and among each first in, first out. One of both is not empty.
+def next_ticket(requests: Iterable[Ticket], jobs: Iterable[Ticket], now: Monotonic, since_job: int) -> Ticket:
+    """The ticket that is next: requests before jobs, and each first in, first out. At least one of both is not empty.
 
-    :param people, jobs: in the order of arrival; :param now: seconds of the clock;
-    :param since_job: how many people have had a turn since the last job.
+    :param requests, jobs: in the order of arrival; :param now: the present;
+    :param since_job: how many requests have had a turn since the last job.
     """
-    person, job = next(iter(people), None), next(iter(jobs), None)
+    request, job = next(iter(requests), None), next(iter(jobs), None)
     if job is None or job.overdue_at is None:
-        assert person is not None
-        return person
-    if person is None or (since_job >= PEOPLE_BEFORE_JOB and job.overdue_at <= now):
+        assert request is not None
+        return request
+    if request is None or (since_job >= REQUESTS_BEFORE_JOB and job.overdue_at <= now):
         return job
-    return person
+    return request

@@ -1,4 +1,4 @@
-"""Who has a turn and who waits, and how long that will usually take."""
+"""What clients are told of the queue: positions, usual waits, and what each turn does."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from foreman.scheduling.policy import Ticket
 from foreman.target.inventory import Inventory
 from foreman.util.clock import NEVER, Monotonic, now
 
-#: How long one look at the line serves everybody who asks where they stand, in seconds.
-SHARED_FOR = 1.0
+#: How long the positions are kept once they were computed, in seconds: thousands may ask at once.
+KEPT_FOR = 1.0
 
 
 @frozen
 class QueuePosition:
-    """Where a request stands.
+    """The place of a request in the queue.
 
-    :ivar position: 1 is next, 0 has its turn; :ivar wait: until its turn ends the waiting, None where unknown.
+    :ivar position: 1 is next, 0 has its turn; :ivar wait: how long until its turn, None where unknown.
     """
 
     position: int
@@ -29,26 +29,26 @@ class QueuePosition:
 
 @define(eq=False)
 class QueueStatus:
-    """What can be told of the line, and of each place in it."""
+    """The queue of one gate, and each place in it."""
 
     _clock: IReactorTime
     _gate: Gate
     _inventory: Inventory
     _estimates: Estimates
-    _places: dict[Ticket, QueuePosition] = field(factory=dict, init=False)
-    _looked_at: Monotonic = field(default=NEVER, init=False)
+    _positions: dict[Ticket, QueuePosition] = field(factory=dict, init=False)
+    _computed_at: Monotonic = field(default=NEVER, init=False)
 
-    def place_of(self, ticket: Ticket) -> QueuePosition:
-        """Where ``ticket`` stands, or stood less than a second ago: thousands may ask at once."""
+    def position_of(self, ticket: Ticket) -> QueuePosition:
+        """The place of ``ticket``, which may be up to ``KEPT_FOR`` seconds old."""
         moment = now(self._clock)
-        if moment - self._looked_at >= SHARED_FOR or ticket not in self._places:
-            line = enumerate(self.line(), 1)
-            self._places = {waiting: QueuePosition(position, wait) for position, (waiting, wait) in line}
-            self._looked_at = moment
-        return self._places.get(ticket, QueuePosition(0, None))
+        if moment - self._computed_at >= KEPT_FOR or ticket not in self._positions:
+            queue = enumerate(self.queue(), 1)
+            self._positions = {waiting: QueuePosition(position, wait) for position, (waiting, wait) in queue}
+            self._computed_at = moment
+        return self._positions.get(ticket, QueuePosition(0, None))
 
-    def line(self) -> list[tuple[Ticket, Range | None]]:
-        """Who waits, in order, and how long each will usually have to."""
+    def queue(self) -> list[tuple[Ticket, Range | None]]:
+        """The tickets that wait, in order, with how long each usually has to wait."""
         places: list[tuple[Ticket, Range | None]] = []
         usual: dict[str | None, Range | None] = {}
         wait: Range | None = self._until_free()
@@ -57,11 +57,11 @@ class QueueStatus:
             if wait is not None:
                 model = None if ticket.model is None else canonical(ticket.model)
                 if model not in usual:
-                    usual[model] = self.usual(ticket)
+                    usual[model] = self.usual_time(ticket)
                 wait = _sum(wait, usual[model])
         return places
 
-    def usual(self, ticket: Ticket) -> Range | None:
+    def usual_time(self, ticket: Ticket) -> Range | None:
         """How long the chat of ``ticket`` usually takes once it has its turn."""
         if ticket.model is None:
             return None
@@ -72,14 +72,14 @@ class QueueStatus:
         return None if ticket.model is None else self._estimates.load_time(ticket.model)
 
     def state_of(self, turn: Turn) -> str:
-        """What a turn is doing: ``loading`` its model, ``reading`` the prompt, or ``answering``."""
+        """What a turn does: ``loading`` its model, ``reading`` the prompt, or ``answering``."""
         if turn.answering:
             return "answering"
         model = turn.ticket.model
         return "reading" if model is not None and self._inventory.is_running(model) else "loading"
 
     def is_load_wanted(self, turn: Turn) -> bool:
-        """Whether ``turn`` is loading a model that somebody who waits wants."""
+        """Whether ``turn`` is loading a model for which others wait."""
         model = turn.ticket.model
         if model is None or self.state_of(turn) != "loading":
             return False
@@ -87,7 +87,7 @@ class QueueStatus:
         return any(ticket.model is not None and same_model(ticket.model, model) for ticket in waiting)
 
     def is_overtime(self, turn: Turn) -> bool:
-        """Whether ``turn`` has taken longer than usual, so that nobody knows when it will end."""
+        """Whether ``turn`` has taken longer than usual, so that its end cannot be predicted."""
         left = self._left(turn)
         return left is not None and left.high <= 0
 
@@ -98,29 +98,29 @@ class QueueStatus:
         return min(began, default=None)
 
     def _until_free(self) -> Range | None:
-        """Until the first running turn ends; None where it is not known of one of them, or all have taken too long."""
+        """How long until the first turn ends; None where one cannot be estimated, or all take longer than usual."""
         running = self._gate.running
         if len(running) < self._gate.turns:
             return Range(0.0, 0.0)
         left = [self._left(turn) for turn in running]
-        known = [one for one in left if one is not None]
-        in_time = [one for one in known if one.high > 0]
+        known = [time for time in left if time is not None]
+        in_time = [time for time in known if time.high > 0]
         if len(known) < len(left) or not in_time:
             return None
-        first = min(in_time, key=lambda one: one.high)
+        first = min(in_time, key=lambda time: time.high)
         return first if len(in_time) == len(left) else Range(0.0, first.high)
 
     def _left(self, turn: Turn) -> Range | None:
-        """How long ``turn`` will usually go on; 0 to 0 where it has taken longer than usual."""
-        usual = self.usual(turn.ticket)
+        """How long ``turn`` usually goes on from now; 0 to 0 where it takes longer than usual."""
+        usual = self.usual_time(turn.ticket)
         if usual is None:
             return None
         load = self.usual_load(turn.ticket)
         if turn.cold and load is not None and self.state_of(turn) != "loading":
-            usual += Range(load, load)  # it has loaded since
-        took = self._clock.seconds() - turn.began_at
-        return Range(max(0.0, usual.low - took), max(0.0, usual.high - took))
+            usual += Range(load, load)  # it has loaded meanwhile
+        elapsed = self._clock.seconds() - turn.began_at
+        return Range(max(0.0, usual.low - elapsed), max(0.0, usual.high - elapsed))
 
 
-def _sum(one: Range | None, other: Range | None) -> Range | None:
-    return None if one is None or other is None else one + other
+def _sum(first: Range | None, second: Range | None) -> Range | None:
+    return None if first is None or second is None else first + second

@@ -45,7 +45,7 @@ class QueueView:
             running.append(entry)
         waiting = [
             {**self._entry(ticket, wall - ticket.queued_at), "position": position, "estimate": _range(wait)}
-            for position, (ticket, wait) in enumerate(target.queue_status.line(), 1)
+            for position, (ticket, wait) in enumerate(target.queue_status.queue(), 1)
         ]
         embedding = {"running": len(target.embeddings.running), "cap": target.embeddings.turns}
         line = {"turns": target.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}
