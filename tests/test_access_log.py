@@ -9,12 +9,12 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
-from foreman.protocol.endpoints import Lane
-from foreman.protocol.routes import Route
 from foreman.proxy.access_record import RequestRecord
-from foreman.web.server.access_log import PERIOD, REFUSALS, AccessLog
+from foreman.web.server.access_log import MAX_REFUSALS, REFUSALS_PERIOD, AccessLog
 
-WAY = Route(Lane.FOREMAN, "ollama", "/")
+
+def record(status: int, now: float) -> RequestRecord:
+    return RequestRecord("id", "caller", "/", "foreman", now, status=status, is_early_refusal=status >= 400)
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def logged() -> Iterator[Sequence[LogEvent]]:
 
 def write(**given: Any) -> None:
     log = AccessLog(Clock())
-    log.write(RequestRecord(**{"id": "1", "caller": "a", "route": "/", "lane": "gate", "begun_at": 0.0, **given}))
+    log.request_finished(
+        RequestRecord(**{"id": "1", "caller": "a", "route": "/", "lane": "gate", "started_at": 0.0, **given})
+    )
     log.flush()
 
 
@@ -55,23 +57,23 @@ def test_of_thousands_of_refusals_only_some_have_a_line_and_the_others_are_count
     clock = Clock()
     log = AccessLog(clock)
     for _ in range(5000):
-        log.answered_here("id", "caller", WAY, 408, clock.seconds())
-    log.answered_here("id", "caller", WAY, 200, clock.seconds())
-    for _ in range(REFUSALS):
+        log.request_finished(record(408, clock.seconds()))
+    log.request_finished(record(200, clock.seconds()))
+    for _ in range(MAX_REFUSALS):
         clock.advance(0.01)
-    assert lines(logged) == REFUSALS + 1
-    clock.advance(PERIOD)
-    log.answered_here("id", "caller", WAY, 408, clock.seconds())
+    assert lines(logged) == MAX_REFUSALS + 1
+    clock.advance(REFUSALS_PERIOD)
+    log.request_finished(record(408, clock.seconds()))
     clock.advance(1)
-    assert left_out(logged) == [5000 - REFUSALS]
-    assert lines(logged) == REFUSALS + 2
+    assert left_out(logged) == [5000 - MAX_REFUSALS]
+    assert lines(logged) == MAX_REFUSALS + 2
     assert clock.getDelayedCalls() == []
 
 
 def test_what_was_left_out_is_said_at_the_end_at_the_latest(logged: Sequence[LogEvent]) -> None:
     log = AccessLog(Clock())
-    for _ in range(REFUSALS + 3):
-        log.answered_here("id", "caller", WAY, 408, 0.0)
+    for _ in range(MAX_REFUSALS + 3):
+        log.request_finished(record(408, 0.0))
     log.flush()
     assert left_out(logged) == [3]
-    assert lines(logged) == REFUSALS
+    assert lines(logged) == MAX_REFUSALS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,10 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, capturedLogs, eventAsJSON, formatEvent
+from ulid import ULID
 
 from foreman.auth.credentials import contains_token
-from foreman.auth.tokens import Holder, digest, format_file
-from foreman.protocol.routes import Redirect, classify_behind_prefix
+from foreman.auth.policy import AuthPolicy
+from foreman.auth.tokens import Holder, Tokens, digest, format_file
+from foreman.config.settings import Config
+from foreman.protocol.endpoints import Lane
+from foreman.protocol.routes import Redirect, Route, classify_behind_prefix
+from foreman.web.server.admission import Admission
+from foreman.web.server.origins import OriginPolicy
+from foreman.web.server.request_head import Admitted, Refused, RequestHead
 from support.in_memory_foreman import Doorstep, doorstep
 from support.raw_http import Response, request
 
@@ -610,3 +618,99 @@ def test_trace_does_not_tell_the_token_of_the_target() -> None:
         ask(step, "TRACE", "/api/chat")
         ask(step, "GET", "/api/chat")
         assert [one.named("authorization") for one in step.target.heard] == [[], ["Bearer of-the-target-alone"]]
+
+
+# decisions as values
+
+
+def admission(*holders: Holder, required: bool = True, managed: bool = False, **config: Any) -> Admission:
+    numbers = count(1)
+    tokens = Tokens(holders, required=required, had_admin=managed)
+    origins = OriginPolicy(origins=("https://app.example",))
+    return Admission(
+        Config(**config), AuthPolicy(tokens), origins, lambda: ULID.from_int(next(numbers)), b"foreman-mark"
+    )
+
+
+def head(method: str, uri: str, *headers: tuple[str, str], version: bytes = b"HTTP/1.1") -> RequestHead:
+    pairs = [(name.encode(), value.encode()) for name, value in [("Host", "localhost"), *headers]]
+    return RequestHead(method.encode(), uri.encode(), version, pairs, "192.0.2.7", "192.0.2.1", 5.0)
+
+
+ALICES = Holder("alice", digest(ALICE))
+
+
+def test_a_request_that_is_admitted_has_its_caller_and_its_headers_without_the_token() -> None:
+    decision = admission(ALICES).decide(head("POST", "/api/chat?x=1", bearer(ALICE), ("X-Copy", ALICE), ("A", "b")))
+    assert isinstance(decision, Admitted)
+    context = decision.context
+    assert (context.caller, context.holder, context.prefix) == ("alice", ALICES, None)
+    assert (context.route, context.target) == (Route(Lane.GATE, "ollama", "/api/chat"), b"/api/chat?x=1")
+    assert context.id == str(ULID.from_int(1))
+    assert (b"X-Copy", ALICE.encode()) not in decision.headers
+    assert (b"A", b"b") in decision.headers
+    assert (decision.response_headers, decision.expects_continue) == ([], False)
+
+
+def test_without_tokens_a_caller_is_its_address() -> None:
+    decision = admission(required=False).decide(head("GET", "/k/anything/queue"))
+    assert isinstance(decision, Admitted)
+    assert (decision.context.caller, decision.context.holder) == ("192.0.2.7", None)
+    assert decision.context.own_path("/jobs") == "/k/anything/jobs"
+
+
+def test_the_client_that_waits_for_100_is_known_by_the_decision() -> None:
+    decision = admission(ALICES).decide(head("POST", "/api/chat", bearer(ALICE), ("Expect", "100-Continue")))
+    assert isinstance(decision, Admitted)
+    assert decision.expects_continue
+
+
+def test_a_page_that_may_ask_reads_also_the_refusal() -> None:
+    origin = ("Origin", "https://app.example")
+    for headers, kind in (([bearer(ALICE)], Admitted), ([], Refused), ([bearer(WRONG)], Refused)):
+        decision = admission(ALICES).decide(head("POST", "/api/chat", origin, *headers))
+        assert isinstance(decision, kind)
+        assert (b"Access-Control-Allow-Origin", b"https://app.example") in decision.response_headers
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status", "must_close"),
+    [
+        (head("GET", "/api/version"), 401, False),
+        (head("GET", "/api/version", bearer(WRONG)), 401, False),
+        (head("GET", f"/api/version?token={ALICE}", bearer(ALICE)), 400, False),
+        (head("POST", "/api/pull", bearer(ALICE)), 403, False),
+        (head("GET", "/api/version", bearer(ALICE), ("Via", "1.1 foreman-mark")), 508, False),
+        (head("GET", "/api/version", bearer(ALICE), ("Origin", "https://evil.example")), 403, False),
+        (head("POST", "/api/chat", bearer(ALICE), ("Expect", "200-ok")), 417, True),
+        (head("GET", "/api/version", bearer(ALICE), ("Host", "localhost")), 400, True),
+        (head("CONNECT", "example.org:443", bearer(ALICE)), 404, True),
+        (head("DELETE", "/queue", bearer(ALICE)), 405, False),
+    ],
+)
+def test_a_refusal_is_a_reply_and_says_whether_the_connection_ends(
+    request_head: RequestHead, status: int, must_close: bool
+) -> None:
+    decision = admission(ALICES, managed=True).decide(request_head)
+    assert isinstance(decision, Refused)
+    assert (decision.reply.status, decision.must_close) == (status, must_close)
+
+
+def test_too_many_unknown_tokens_of_an_address_end_the_connection() -> None:
+    rules = admission(ALICES)
+    decisions = [rules.decide(head("GET", "/api/version", bearer(WRONG))) for _ in range(20)]
+    assert isinstance(decisions[-1], Refused)
+    assert (decisions[-1].reply.status, decisions[-1].must_close) == (429, True)
+    assert isinstance(rules.decide(head("GET", "/api/version", bearer(ALICE))), Admitted)
+
+
+def test_a_known_token_in_an_address_is_in_no_route() -> None:
+    for headers in ([bearer(ALICE)], [], [bearer(WRONG)]):
+        decision = admission(ALICES).decide(head("GET", f"/api/{ALICE}", *headers))
+        assert isinstance(decision, Refused)
+        assert decision.context.route.path == "-"
+
+
+def test_a_head_that_was_read_in_part_has_an_id_and_a_route() -> None:
+    context = admission(ALICES).identify(RequestHead(b"GET", b"/v1/models", b"HTTP/1.1", []))
+    assert (context.caller, context.route.family, context.id) == ("local", "openai", str(ULID.from_int(1)))

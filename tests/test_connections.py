@@ -15,16 +15,16 @@ from twisted.logger import capturedLogs
 
 from foreman.web.server.arrival_rate import ArrivalRate
 from foreman.web.server.connections import (
-    CROWDED_SILENCE,
-    HEADS_IN_ALL,
+    FAIR_HELD,
+    LOG_INTERVAL,
+    MAX_HELD,
     MAX_LINGERING,
-    ORDINARY,
-    SLOW,
-    UNCOUNTED,
+    QUIET,
+    SLOW_RATE,
     Connections,
-    Stage,
     address_of,
 )
+from foreman.web.server.phases import Phase, Place
 from support.in_memory_foreman import Caller, Doorstep, doorstep
 from support.raw_http import request
 
@@ -41,7 +41,8 @@ class Pretended:
 
     address: str
     arrival: ArrivalRate
-    stage: Stage = Stage.QUIET
+    phase: Phase = Phase.NEW
+    place: Place = Place.COUNTED
     held: int = 0
     quiet_since: float = 0.0
     told: list[str] = field(factory=list)
@@ -59,16 +60,16 @@ class Crowded:
 
     most: int
     clock: Clock = field(factory=Clock)
-    connections: Connections = field(init=False)
+    connections: Connections[Any] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.connections = Connections(self.clock, self.most)
 
-    def come(self, count: int = 1, address: str = "a", stage: Stage = Stage.QUIET) -> list[Any]:
+    def come(self, count: int = 1, address: str = "a", phase: Phase = Phase.IDLE) -> list[Any]:
         connections: list[Any] = [Pretended(address, ArrivalRate(self.clock.seconds(), None)) for _ in range(count)]
         for connection in connections:
             self.connections.admit(connection)
-            self.connections.move(connection, stage)
+            self.connections.move(connection, phase)
         return connections
 
 
@@ -80,8 +81,8 @@ def test_the_oldest_connection_without_a_request_makes_room() -> None:
     tracked = Crowded(4)
     connections = tracked.come(3)
     tracked.clock.advance(2)
-    tracked.connections.move(connections[0], Stage.BUSY)
-    tracked.connections.move(connections[0], Stage.QUIET)  # a request later it is the youngest
+    tracked.connections.move(connections[0], Phase.RESPONDING)
+    tracked.connections.move(connections[0], Phase.IDLE)  # a request later it is the youngest
     tracked.come(2)
     assert told(connections) == [[], ["503"], []]
     tracked.come(2)
@@ -90,7 +91,7 @@ def test_the_oldest_connection_without_a_request_makes_room() -> None:
 
 def test_who_has_just_come_keeps_its_place_until_its_request_can_have_been_read() -> None:
     tracked = Crowded(8)
-    bodies = tracked.come(7, stage=Stage.BODY)
+    bodies = tracked.come(7, phase=Phase.BODY)
     tracked.clock.advance(2)
     newcomers = tracked.come(4)
     assert told(newcomers) == [[]] * 4
@@ -102,58 +103,58 @@ def test_who_has_just_come_keeps_its_place_until_its_request_can_have_been_read(
 
 def test_who_is_answered_keeps_its_place_and_one_too_many_is_on_standby() -> None:
     tracked = Crowded(3)
-    busy = tracked.come(3, stage=Stage.BUSY)
+    busy = tracked.come(3, phase=Phase.RESPONDING)
     (newcomer,) = tracked.come()
     assert told(busy) == [[], [], []]
-    assert (newcomer.stage, newcomer.told) == (Stage.STANDBY, [])
-    tracked.connections.move(newcomer, Stage.BUSY)
-    assert newcomer.stage is Stage.STANDBY
-    tracked.connections.left(busy[0])
+    assert (newcomer.place, newcomer.told) == (Place.STANDBY, [])
+    tracked.connections.move(newcomer, Phase.RESPONDING)
+    assert newcomer.place is Place.STANDBY
+    tracked.connections.remove(busy[0])
     (next_,) = tracked.come()
-    assert next_.stage is Stage.QUIET
+    assert (next_.place, next_.phase) == (Place.COUNTED, Phase.IDLE)
 
 
 def test_those_on_standby_are_bounded() -> None:
     tracked = Crowded(16)
-    tracked.come(16, stage=Stage.BUSY)
+    tracked.come(16, phase=Phase.RESPONDING)
     standby = tracked.come(40)
     beyond = 40 - tracked.connections.on_standby
     assert [connection.told for connection in standby] == [["abort"]] * beyond + [[]] * tracked.connections.on_standby
     for connection in standby:
-        tracked.connections.left(connection)
+        tracked.connections.remove(connection)
     assert len(tracked.connections.open) == 16
 
 
 def test_first_go_those_that_linger_then_the_quiet_then_slow_bodies_then_slow_readers() -> None:
     tracked = Crowded(32)
-    tracked.come(20, stage=Stage.BUSY)
-    closing, body = tracked.come(stage=Stage.CLOSING)[0], tracked.come(stage=Stage.BODY)[0]
-    quiet, lingering = tracked.come()[0], tracked.come(stage=Stage.LINGERING)[0]
-    tracked.come(4, "b", Stage.BUSY)
+    tracked.come(20, phase=Phase.RESPONDING)
+    closing, body = tracked.come(phase=Phase.CLOSING)[0], tracked.come(phase=Phase.BODY)[0]
+    quiet, lingering = tracked.come()[0], tracked.come(phase=Phase.LINGERING)[0]
+    tracked.come(4, "b", Phase.RESPONDING)
     tracked.clock.advance(2)
     for victim in (lingering, quiet, body, closing):
         assert not victim.told
-        tracked.come(4, "b", Stage.BUSY) if victim is lingering else None
-        tracked.come(1, "b", Stage.BUSY)
+        tracked.come(4, "b", Phase.RESPONDING) if victim is lingering else None
+        tracked.come(1, "b", Phase.RESPONDING)
         assert victim.told == ["abort" if victim in (lingering, closing) else "503"]
-    assert tracked.come(1, "b")[0].stage is Stage.STANDBY
+    assert tracked.come(1, "b")[0].place is Place.STANDBY
 
 
 def test_a_body_that_comes_fast_or_has_just_begun_keeps_its_place() -> None:
     tracked = Crowded(2)
-    fast, young = tracked.come(2, stage=Stage.BODY)
+    fast, young = tracked.come(2, phase=Phase.BODY)
     tracked.clock.advance(2)
-    fast.arrival.add(3 * SLOW)
+    fast.arrival.add(3 * SLOW_RATE)
     young.arrival = ArrivalRate(tracked.clock.seconds(), None)
-    assert tracked.come()[0].stage is Stage.STANDBY
+    assert tracked.come()[0].place is Place.STANDBY
     assert told([fast, young]) == [[], []]
 
 
 def test_one_address_leaves_room_for_others() -> None:
     tracked = Crowded(80)
-    many = tracked.come(100, "many", Stage.BUSY)
-    assert [connection.stage for connection in many].count(Stage.BUSY) == 70
-    assert [connection.stage for connection in tracked.come(10, "other", Stage.BUSY)] == [Stage.BUSY] * 10
+    many = tracked.come(100, "many", Phase.RESPONDING)
+    assert [connection.place for connection in many].count(Place.COUNTED) == 70
+    assert [connection.place for connection in tracked.come(10, "other", Phase.RESPONDING)] == [Place.COUNTED] * 10
 
 
 def test_the_address_with_the_most_connections_makes_room_for_the_others() -> None:
@@ -170,12 +171,12 @@ def test_the_address_with_the_most_connections_is_always_the_one_with_the_most_n
     most, many = tracked.come(55, "most"), tracked.come(40, "many")
     tracked.clock.advance(2)
     for number in range(40):
-        tracked.come(1, f"new {number}", Stage.BUSY)
+        tracked.come(1, f"new {number}", Phase.RESPONDING)
     left = [sum(not one.told for one in connections) for connections in (most, many)]
     assert sorted(left) == [27, 28]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["come", "left", *Stage]), st.integers(0, 30), st.sampled_from("abcd"))))
+@given(st.lists(st.tuples(st.sampled_from(["come", "left", *Phase]), st.integers(0, 30), st.sampled_from("abcd"))))
 def test_addresses_are_counted_right_whatever_their_connections_do(steps: list[tuple[Any, int, str]]) -> None:
     tracked = Crowded(16)
     connections: list[Any] = []
@@ -183,12 +184,12 @@ def test_addresses_are_counted_right_whatever_their_connections_do(steps: list[t
         if what == "come" or not connections:
             connections += tracked.come(1, address)
         elif what == "left":
-            tracked.connections.left(connections.pop(number % len(connections)))
-        elif what not in UNCOUNTED:
+            tracked.connections.remove(connections.pop(number % len(connections)))
+        else:
             tracked.connections.move(connections[number % len(connections)], what)
         tracked.clock.advance(0.2)
-        counts = Counter(connection.address for connection in connections if connection.stage not in UNCOUNTED)
-        quiet = {connection.address for connection in connections if connection.stage is Stage.QUIET}
+        counts = Counter(connection.address for connection in connections if connection.place is Place.COUNTED)
+        quiet = {one.address for one in connections if one.place is Place.COUNTED and one.phase in QUIET}
         found = {count: set(alike) for count, alike in tracked.connections._by_count.items()}
         assert found == {
             count: {one for one in quiet if counts[one] == count} for count in {counts[one] for one in quiet}
@@ -197,54 +198,54 @@ def test_addresses_are_counted_right_whatever_their_connections_do(steps: list[t
 
 def test_a_slow_body_that_is_found_for_one_address_may_make_room_for_another() -> None:
     tracked = Crowded(16)
-    others, mine = tracked.come(2, "other", Stage.BODY), tracked.come(14, "mine", Stage.BODY)
+    others, mine = tracked.come(2, "other", Phase.BODY), tracked.come(14, "mine", Phase.BODY)
     tracked.clock.advance(2)
-    tracked.come(1, "mine", Stage.BUSY)
+    tracked.come(1, "mine", Phase.RESPONDING)
     assert (told(others), told(mine)) == ([[], []], [["503"]] + [[]] * 13)
-    tracked.come(1, "third", Stage.BUSY)
+    tracked.come(1, "third", Phase.RESPONDING)
     assert (told(others), told(mine)) == ([["503"], []], [["503"]] + [[]] * 13)
 
 
 def test_a_connection_that_is_gone_is_forgotten() -> None:
     tracked = Crowded(16)
-    connections = tracked.come(8, "a", Stage.BODY) + tracked.come(8, "b", Stage.BODY)
+    connections = tracked.come(8, "a", Phase.BODY) + tracked.come(8, "b", Phase.BODY)
     tracked.clock.advance(2)
-    tracked.come(1, "c", Stage.BUSY)
+    tracked.come(1, "c", Phase.RESPONDING)
     assert connections[-1] in tracked.connections._slow
     for connection in connections:
-        tracked.connections.left(connection)
+        tracked.connections.remove(connection)
     assert not tracked.connections._slow
 
 
 def test_each_connection_that_was_refused_is_counted_once() -> None:
     tracked = Crowded(16)
-    tracked.come(8, "a", Stage.BUSY)
-    tracked.come(8, "b", Stage.BUSY)
+    tracked.come(8, "a", Phase.RESPONDING)
+    tracked.come(8, "b", Phase.RESPONDING)
     with capturedLogs() as events:
         tracked.come(40, "c")
-        tracked.clock.advance(CROWDED_SILENCE)
+        tracked.clock.advance(LOG_INTERVAL)
         tracked.come(1)
     assert sum(event["sent_away"] for event in events) == 41
 
 
 def test_those_that_linger_are_bounded() -> None:
     tracked = Crowded(10_000)
-    connections = tracked.come(MAX_LINGERING + 3, stage=Stage.LINGERING)
+    connections = tracked.come(MAX_LINGERING + 3, phase=Phase.LINGERING)
     assert told(connections) == [["abort"]] * 3 + [[]] * MAX_LINGERING
 
 
 def test_heads_in_all_have_a_bound_and_ordinary_ones_are_not_touched() -> None:
     tracked = Crowded(10_000)
     size = 60_000
-    connections = tracked.come(HEADS_IN_ALL // size + 2)
+    connections = tracked.come(MAX_HELD // size + 2)
     for connection in connections:
         tracked.connections.count_held(connection, size)
     assert told(connections) == [[]] * (len(connections) - 2) + [["503"]] * 2
     (ordinary,) = tracked.come()
-    tracked.connections.count_held(ordinary, ORDINARY)
+    tracked.connections.count_held(ordinary, FAIR_HELD)
     assert ordinary.told == []
     for connection in [*connections, ordinary]:
-        tracked.connections.left(connection)
+        tracked.connections.remove(connection)
     (next_,) = tracked.come()
     tracked.connections.count_held(next_, size)
     assert next_.told == []
@@ -252,10 +253,10 @@ def test_heads_in_all_have_a_bound_and_ordinary_ones_are_not_touched() -> None:
 
 def test_finding_room_for_thousands_costs_a_few_steps_each() -> None:
     tracked = Crowded(2000)
-    tracked.come(2000, stage=Stage.BODY)
+    tracked.come(2000, phase=Phase.BODY)
     tracked.clock.advance(2)
     with patch.object(Connections, "slow_bodies", autospec=True, side_effect=Connections.slow_bodies) as looks:
-        tracked.come(1000, stage=Stage.BUSY)
+        tracked.come(1000, phase=Phase.RESPONDING)
     assert looks.call_count == 1
 
 
@@ -380,9 +381,9 @@ def test_what_is_sent_ahead_is_counted_and_given_back() -> None:
         caller = step.call()
         caller.send(CHAT + b"x" * 10_000)
         connections = step.service.connections.connections
-        assert connections._heads > 10_000
+        assert connections._held > 10_000
         caller.leave()
-        assert connections._heads == 0
+        assert connections._held == 0
 
 
 def long_get(connection: str = "keep-alive") -> bytes:
@@ -395,16 +396,16 @@ def test_a_head_is_no_longer_counted_when_its_request_is_answered() -> None:
         caller = step.call()
         for answered in range(1, 4):
             caller.send(long_get())
-            assert (statuses(caller), connections._heads) == ([200] * answered, 0)
+            assert (statuses(caller), connections._held) == ([200] * answered, 0)
         slow = step.call(takes=False)
         slow.send(long_get("close"))
         assert not slow.closed
-        assert connections._heads == 0
+        assert connections._held == 0
 
 
 def test_idle_connections_whose_heads_were_long_leave_room_for_others() -> None:
     with doorstep() as step:
-        for _ in range(HEADS_IN_ALL // 60_000 + 3):
+        for _ in range(MAX_HELD // 60_000 + 3):
             caller = step.call()
             caller.send(long_get())
             assert statuses(caller) == [200]
@@ -419,6 +420,6 @@ def test_files_that_wait_for_the_target_are_counted() -> None:
             b"POST /api/blobs/sha256:00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n" + b"x" * 50_000
         )
         connections = step.service.connections.connections
-        assert connections._heads > 50_000
+        assert connections._held > 50_000
         caller.leave(reset=True)
-        assert connections._heads == 0
+        assert connections._held == 0

@@ -29,7 +29,7 @@ class Told:
     """A request that remembers what its client was told."""
 
     route: Route
-    began_at: float = 0.0
+    received_at: float = 0.0
     request_id: str = "0" * 24
     startedWriting: bool = False
     status: int = 0

@@ -54,6 +54,7 @@ LONG: dict[str, str] = {
     "foreman.proxy.inference": "one request from its turn to its last line",
     "foreman.web.jobs.streaming": "all that follows a job: its events and its lines",
     "foreman.web.server.connection": "the phases of one connection",
+    "foreman.web.server.connections": "the places of all connections, and which of them makes room",
     "foreman.web.server.request": "one request and its answer",
     "foreman.web.jobs.routes": "every route of jobs",
     "foreman.service": "how the daemon is built, started and stopped, on one page",
@@ -135,6 +136,21 @@ def test_nobody_but_the_configuration_reads_the_environment() -> None:
         and not any(within(module, place) for place in allowed)
     }
     assert not readers
+
+
+def imported_modules(module: str) -> set[str]:
+    """The modules that a module imports, for its types only or not."""
+    names = {name if name in MODULES else name.rpartition(".")[0] for name in imports(MODULES[module], module)}
+    return {name for name in names if name in MODULES and name != module}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Not even for their types: such modules can only be understood together."""
+    left = {module: imported_modules(module) for module in MODULES}
+    while free := {module for module, needed in left.items() if not needed & left.keys()}:
+        left = {module: needed for module, needed in left.items() if module not in free}
+    # What is left imports a circle, or is one.
+    assert not left
 
 
 def test_limits_do_not_count_a_pause_of_foreman() -> None:

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from zope.interface import directlyProvides
 
 from foreman.util.deadline import Deadline
-from foreman.web.server.linger import AT_MOST, MAX_BYTES, SILENCE, Linger
+from foreman.web.server.linger import MAX_BYTES, MAX_DURATION, SILENCE, Linger
 
 
 @define(eq=False, slots=False)
@@ -39,7 +39,10 @@ class Transport:
 def lingering(*interfaces: Any) -> tuple[Clock, Transport, Linger]:
     clock, transport = Clock(), Transport()
     directlyProvides(transport, *interfaces)
-    return clock, transport, Linger(clock, transport, Deadline(clock))
+    deadline = Deadline(clock)
+    linger = Linger(clock, transport, deadline)
+    deadline.set(SILENCE, linger.end)  # as the connection does
+    return clock, transport, linger
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,7 @@ def test_silence_ends_it_and_who_does_not_even_read_is_cut() -> None:
 
 def test_whoever_goes_on_sending_is_heard_out_but_not_for_ever() -> None:
     clock, transport, linger = lingering(ITCPTransport)
-    while clock.seconds() < AT_MOST - 1:
+    while clock.seconds() < MAX_DURATION - 1:
         linger.drop(b"x")
         clock.advance(1)
     assert transport.told == ["half close"]
@@ -75,7 +78,7 @@ def test_beyond_a_bound_nothing_more_is_read_and_nothing_is_reset_yet() -> None:
     linger.drop(bytes(MAX_BYTES))
     assert transport.told == ["half close"]
     linger.drop(b"x")
-    clock.advance(AT_MOST - 1)
+    clock.advance(MAX_DURATION - 1)
     assert transport.told == ["half close", "pause"]
     clock.advance(1)
     assert transport.told == ["half close", "pause", "close"]

@@ -161,7 +161,7 @@ async def test_who_follows_a_job_is_told_and_cut_off(tmp_path: Path, what: str, 
             clients.append(client)
         kept = tuple(one for one in bench.connections.admission.tokens.holders if one.name != "alice")
         bench.connections.admission.auth.tokens = Tokens(kept, required=True)
-        log = bench.connections.admission.access_log
+        log = bench.connections.observer
         ended = end_revoked(bench.connections.open, bench.connections.admission.tokens, lambda _id, _why: False, log)
         assert ended == 1
         answer = await clients[0].done
@@ -181,7 +181,10 @@ async def test_who_waits_for_a_job_is_sent_away_and_the_job_stays(tmp_path: Path
         await until(lambda: any(connection.requests for connection in bench.connections.open))
         admission = bench.connections.admission
         admission.auth.tokens = Tokens((Holder("root", digest(ADMIN), admin=True),), required=True)
-        assert end_revoked(bench.connections.open, admission.tokens, lambda _id, _why: False, admission.access_log) == 1
+        assert (
+            end_revoked(bench.connections.open, admission.tokens, lambda _id, _why: False, bench.connections.observer)
+            == 1
+        )
         assert (await client.done).status == 401
         assert (await bench.ask("GET", f"/jobs/{id_}", token=ADMIN)).status == 200
         assert (await bench.ask("GET", f"/jobs/{id_}", token=BOB)).status == 401

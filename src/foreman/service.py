@@ -47,6 +47,7 @@ from foreman.web.server.admission import Admission
 from foreman.web.server.factory import ConnectionFactory
 from foreman.web.server.heartbeat import HeartbeatPolicy
 from foreman.web.server.origins import OriginPolicy
+from foreman.web.server.responses import HttpDate
 from foreman.web.server.revocation import end_revoked
 from foreman.worker.attempt import Bounds
 from foreman.worker.due_jobs import DueJobs
@@ -108,14 +109,14 @@ def build_web(
     store: JobStore,
     worker: Worker,
     large_bodies: Cooperator,
-    access_log: AccessLog,
+    observer: Observer,
 ) -> Web:
     """All routes, and the factory of the connections that lead there.
 
-    :param large_bodies: where the reading of large bodies takes turns.
+    :param large_bodies: where the reading of large bodies takes turns; :param observer: is told of each request.
     """
     limits = JobLimits(config.max_payload, config.max_artifact, config.stall_timeout)
-    jobs = JobsApi(reactor, store, worker, target.inventory, access_log, limits, auth, large_bodies)
+    jobs = JobsApi(reactor, store, worker, target.inventory, observer, limits, auth, large_bodies)
     heartbeats = HeartbeatPolicy(config.wait_notice, config.wait_notice_unary, config.wait_filler == "object")
     api = Api(
         reactor,
@@ -123,15 +124,17 @@ def build_web(
         target,
         inference,
         large_bodies,
-        access_log,
+        observer,
         config.poll_interval,
         heartbeats,
         jobs=jobs,
         store=store,
     )
     origins = OriginPolicy(frozenset(config.allowed_hosts), config.origins, socket.gethostname())
-    admission = Admission(config, auth, origins, wall_clock, new_id, access_log, mark)
-    return Web(ConnectionFactory(api.app.resource(), reactor, config, admission, jobs.resource()), api, jobs)
+    admission = Admission(config, auth, origins, new_id, mark)
+    date = HttpDate(wall_clock)
+    connections = ConnectionFactory(api.app.resource(), reactor, config, admission, date, observer, jobs.resource())
+    return Web(connections, api, jobs)
 
 
 class Foreman(Service):
@@ -162,7 +165,7 @@ class Foreman(Service):
         self._clock = reactor
         self._banner = Banner(config)
         self._access_log = AccessLog(reactor)
-        observer = Observers(observers)
+        observer = Observers((self._access_log, *observers))
         mark = f"foreman-{new_id()}".encode("ascii")  # nobody else's, so that a request that comes back is known
         self.target = build_target(config, reactor, mark)
         self.target.inventory.on_recovery = self._target_recovered
@@ -199,7 +202,7 @@ class Foreman(Service):
             store=self.store,
             worker=self.worker,
             large_bodies=large_bodies,
-            access_log=self._access_log,
+            observer=observer,
         )
         self.api, self.connections, self._jobs = web.api, web.connections, web.jobs
         self._port = port_for(config.listen, self.connections, reactor)
@@ -266,7 +269,7 @@ class Foreman(Service):
             self._log.warn(
                 "there is no admin any more: nobody manages models until there is one, or foreman is restarted"
             )
-        ended = end_revoked(self.connections.open, tokens, self._stop_request, self._access_log)
+        ended = end_revoked(self.connections.open, tokens, self._stop_request, self.connections.observer)
         self._log.info(
             "{count} tokens are known now{ended}",
             count=len(tokens.holders),

@@ -31,6 +31,7 @@ from foreman.web.server.access_log import AccessLog
 from foreman.web.server.admission import Admission
 from foreman.web.server.factory import ConnectionFactory
 from foreman.web.server.origins import OriginPolicy
+from foreman.web.server.responses import HttpDate
 from foreman.worker.live_output import LiveOutput
 from support import raw_http
 from support.live_foreman import listen, port_of, reactor, settings
@@ -179,8 +180,8 @@ async def jobbench(
     auth = AuthPolicy(Tokens(holders, required=not is_open))
     api = JobsApi(reactor, store, worker, models, log, limits, auth, cooperator(reactor))
     config = settings(1)
-    admission = Admission(config, auth, OriginPolicy(), wall_clock, ULID, log)
-    connections = ConnectionFactory(Resource(), reactor, config, admission, api.resource())
+    admission = Admission(config, auth, OriginPolicy(), ULID)
+    connections = ConnectionFactory(Resource(), reactor, config, admission, HttpDate(wall_clock), log, api.resource())
     listening = listen(connections)
     try:
         yield JobBench(store, worker, models, api, port_of(listening), connections)

@@ -1,4 +1,4 @@
-"""What is remembered of one request, for the one line that is logged when it has been answered."""
+"""The record of one request: when it was where, and how it ended; observers get it when it has been answered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Outcome = Literal["complete", "incomplete", "client left", "target failed", "can
 
 
 def outcome_of(problem: errors.ForemanError) -> Outcome:
-    """How a request ended that ``problem`` has ended."""
+    """How a request ended because of ``problem``."""
     if isinstance(problem, errors.ReaderStalled):
         return "client left"
     if isinstance(problem, errors.TargetError):
@@ -26,17 +26,19 @@ def outcome_of(problem: errors.ForemanError) -> Outcome:
 
 @define(eq=False)
 class RequestRecord:
-    """One request's story, filled in while it happens. Times by the reactor's clock; nothing of its content.
+    """What happened to one request, filled in while it happens. Times in seconds of the reactor's clock; nothing of its
+    content.
 
-    :ivar turn_at: when it got its turn; :ivar head_at: when the target's headers came; :ivar first_byte_at: of the
-        body; :ivar eval_seconds: how long the target says it took for the tokens out.
+    :ivar started_at: when its head was whole, of a job when the attempt began; :ivar turn_at: when it got its turn;
+    :ivar head_at: when the target's headers came; :ivar first_byte_at: of the body; :ivar eval_seconds: how long the target
+        says it took for the tokens out; :ivar is_early_refusal: refused before any work was done for it.
     """
 
     id: str
     caller: str
     route: str
     lane: str
-    begun_at: float
+    started_at: float
     model: str | None = None
     status: int = 0
     outcome: Outcome = "complete"
@@ -47,3 +49,4 @@ class RequestRecord:
     tokens_in: int | None = None
     tokens_out: int | None = None
     eval_seconds: float | None = None
+    is_early_refusal: bool = False

@@ -196,7 +196,7 @@ class Attempt:
 
     def told(self) -> str:
         """How long it took and what it cost, for the log."""
-        took = self._clock.seconds() - self.record.begun_at
+        took = self._clock.seconds() - self.record.started_at
         tokens = self.record.tokens_out
         return f"{took:.1f} s" if tokens is None else f"{took:.1f} s, {tokens} tokens"
 

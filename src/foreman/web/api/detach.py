@@ -7,13 +7,12 @@ resource, too; when Klein has had that rendered, it keeps nothing.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-if TYPE_CHECKING:
-    from foreman.web.server.request import ClientRequest
+from foreman.web.server.request import ClientRequest
 
 
 class DetachedResponse(Resource):

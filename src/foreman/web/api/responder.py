@@ -49,8 +49,8 @@ class ClientResponder:
             self._refused = status if status >= 400 else 0
             return
         record = self._record
-        waited = 0.0 if record.turn_at is None else record.turn_at - record.begun_at
-        since_turn = (record.head_at or 0.0) - (record.turn_at or record.begun_at)
+        waited = 0.0 if record.turn_at is None else record.turn_at - record.started_at
+        since_turn = (record.head_at or 0.0) - (record.turn_at or record.started_at)
         timing = b"queue;dur=%.1f, target;dur=%.1f" % (waited * 1000, since_turn * 1000)
         added = [(b"Server-Timing", timing)]
         if kind != "other":

@@ -19,8 +19,9 @@ from foreman.protocol.body_values import UNPACK_BUDGET
 from foreman.protocol.endpoints import Lane
 from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Intent, RequestBody
-from foreman.proxy.access_record import RequestRecord, outcome_of
+from foreman.proxy.access_record import outcome_of
 from foreman.proxy.inference import Inference
+from foreman.proxy.observer import Observer
 from foreman.proxy.target import Target
 from foreman.scheduling.policy import Ticket
 from foreman.store.job_store import JobStore
@@ -36,7 +37,6 @@ from foreman.web.api.responder import ClientResponder
 from foreman.web.jobs.request_headers import wants_job
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.openapi import document as openapi
-from foreman.web.server.access_log import AccessLog
 from foreman.web.server.heartbeat import HeartbeatPolicy, QueueHeartbeat
 from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply, error_reply, failure_reply, json_reply
@@ -58,7 +58,7 @@ class Api:
     _target: Target
     _inference: Inference
     _cooperator: Cooperator
-    _access_log: AccessLog
+    _observer: Observer
     _poll_interval: float
     _notices: HeartbeatPolicy
     _jobs: JobsApi | None = None
@@ -167,10 +167,9 @@ class Api:
         try:
             wanted = await run_in_slices(self._cooperator, reading, LARGE)
         except CancelledError:
-            route = request.route
-            record = RequestRecord(request.id, request.caller, route.path, route.lane.value, request.began_at)
+            record = request.new_record()
             record.outcome = "client left"
-            self._access_log.write(record)
+            self._observer.request_finished(record)
         except errors.ForemanError as problem:
             self.failed(request, Failure(problem))
         except Exception:  # noqa: BLE001 - whatever it was, the client is told that something was
@@ -186,7 +185,7 @@ class Api:
     async def _ask(self, request: ClientRequest, wanted: RequestBody | None) -> None:
         route = request.route
         model = wanted.model if wanted is not None else None
-        record = RequestRecord(request.id, request.caller, route.path, route.lane.value, request.began_at, model)
+        record = request.new_record(model)
         ticket = Ticket(request.id, request.caller, model, route.path, EpochSeconds(self._wall_clock()))
         view = None
         if wanted is not None and wanted.readable and wanted.intent is Intent.RUN:
@@ -207,7 +206,7 @@ class Api:
             self.surprised(request, Failure())
         finally:
             client.stop_waiting()
-            self._access_log.write(record)
+            self._observer.request_finished(record)
         if route.lane is Lane.MANAGEMENT and record.status < 300:
             self._target.inventory.refresh()
 
@@ -245,8 +244,7 @@ class Api:
         self._log_own(request, reply.status)
 
     def _log_own(self, request: ClientRequest, status: int) -> None:
-        route = request.route
-        self._access_log.answered_here(request.id, request.caller, route, status, request.began_at)
+        self._observer.request_finished(request.own_record(status))
 
     async def _listing(self, request: ClientRequest, listing: ModelList | None) -> None:
         inventory = self._target.inventory

@@ -20,7 +20,8 @@ from foreman import errors
 from foreman.auth.policy import AuthPolicy
 from foreman.jobs.job import Job
 from foreman.protocol.request_body import RequestBody
-from foreman.proxy.access_record import Outcome, RequestRecord
+from foreman.proxy.access_record import Outcome
+from foreman.proxy.observer import Observer
 from foreman.store.errors import WrongState
 from foreman.store.job_store import JobStore
 from foreman.util.waiters import cancelling
@@ -32,7 +33,6 @@ from foreman.web.jobs.serialization import Listed, Models, artifact_value, job_v
 from foreman.web.jobs.streaming import JobStreams, RunningJobs
 from foreman.web.jobs.submit import JobLimits, Submissions
 from foreman.web.jobs.wakeups import Wakeups
-from foreman.web.server.access_log import AccessLog
 from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply, json_reply
 
@@ -55,7 +55,7 @@ class JobsApi:
     _store: JobStore
     _worker: RunningJobs
     _models: Models
-    _access_log: AccessLog
+    _observer: Observer
     _limits: JobLimits
     _auth: AuthPolicy
     _cooperator: Cooperator
@@ -281,18 +281,10 @@ class JobsApi:
     def _log_own(
         self, client_request: ClientRequest, status: int, outcome: Outcome | None = None, detail: str = ""
     ) -> None:
-        route = client_request.route
-        record = RequestRecord(
-            client_request.id,
-            client_request.caller,
-            route.path,
-            route.lane.value,
-            client_request.began_at,
-            status=status,
-            detail=detail,
-        )
+        record = client_request.new_record(status=status)
+        record.detail = detail
         record.outcome = outcome or ("refused" if status >= 400 else "complete")
-        self._access_log.write(record)
+        self._observer.request_finished(record)
 
 
 def _after(client_request: ClientRequest, *others: str) -> str | None:

@@ -1,4 +1,4 @@
-"""One line for each answered request: where the time went, and how it ended. No prompt, no token, no query."""
+"""The access log: one line for each request, with where the time went and how it ended. No prompt, no token, no query."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
 from foreman.errors import shortened
-from foreman.protocol.routes import Route
+from foreman.jobs.job import Job, State
 from foreman.proxy.access_record import RequestRecord
 
 #: When thousands leave together, their lines must not hold up everybody else: a line takes 50 µs.
-LINES_AT_ONCE = 20
-#: How much of what somebody else wrote is repeated, in characters: of a path or a name, and of a sentence.
-LONGEST, LONGEST_SENTENCE = 200, 500
-#: So many refusals are logged in ``PERIOD`` seconds; of the others it is said how many they were.
-REFUSALS = 200
-PERIOD = 10.0
+MAX_LINES_AT_ONCE = 20
+#: The longest path or name, and the longest detail, of what clients and the target wrote, in characters.
+MAX_NAME, MAX_DETAIL = 200, 500
+#: So many refusals are logged in ``REFUSALS_PERIOD`` seconds; the others are only counted.
+MAX_REFUSALS = 200
+REFUSALS_PERIOD = 10.0
 
 
 @define(eq=False)
@@ -28,59 +28,58 @@ class AccessLog:
 
     _clock: IReactorTime
     _waiting: deque[tuple[RequestRecord, float]] = field(factory=deque, init=False)
-    _period_began_at: float = field(default=-inf, init=False)
+    _period_started_at: float = field(default=-inf, init=False)
     _refusals: int = field(default=0, init=False)
     _log = Logger(namespace="foreman.access")
 
-    def write(self, record: RequestRecord) -> None:
-        """Log a request that has been answered, or given up."""
+    def request_finished(self, record: RequestRecord) -> None:
+        """Log a request that was answered or given up; of thousands of early refusals only how many they were."""
+        if record.is_early_refusal and (record.status == 429 or not self._may_log_refusal()):
+            return  # those with 429 are counted by the throttle
         self._waiting.append((record, self._clock.seconds()))
         if len(self._waiting) == 1:
             self._clock.callLater(0, self._write_some)
 
-    def answered_here(self, id: str, caller: str, route: Route, status: int, began_at: float) -> None:  # noqa: A002 - the field's name
-        """Log a request that foreman itself has answered, or refused; of thousands of refusals only how many they were."""
-        if status >= 400 and not self._is_worth_a_line():
-            return
-        record = RequestRecord(id, caller, route.path, route.lane.value, began_at, status=status)
-        if status >= 400:
-            record.outcome = "refused"
-        self.write(record)
+    def job_ended(self, job: Job, state: State | None, record: RequestRecord) -> None:
+        """Jobs have no lines here: the worker logs them."""
 
-    def _is_worth_a_line(self) -> bool:
+    def committed(self, changed: frozenset[str]) -> None:
+        """Commits have no lines here."""
+
+    def _may_log_refusal(self) -> bool:
         now = self._clock.seconds()
-        if now - self._period_began_at >= PERIOD:
-            self._tell_left_out()
-            self._period_began_at = now
+        if now - self._period_started_at >= REFUSALS_PERIOD:
+            self._log_omitted()
+            self._period_started_at = now
         self._refusals += 1
-        return self._refusals <= REFUSALS
+        return self._refusals <= MAX_REFUSALS
 
-    def _tell_left_out(self) -> None:
-        left_out, self._refusals = self._refusals - REFUSALS, 0
-        if left_out > 0:
-            self._log.warn("{count} more requests were refused, and are not logged one by one", count=left_out)
+    def _log_omitted(self) -> None:
+        omitted, self._refusals = self._refusals - MAX_REFUSALS, 0
+        if omitted > 0:
+            self._log.warn("{count} more requests were refused, and are not logged one by one", count=omitted)
 
     def flush(self) -> None:
-        """Write what waits, all of it."""
-        self._tell_left_out()
+        """Write every line that waits."""
+        self._log_omitted()
         while self._waiting:
             self._write(*self._waiting.popleft())
 
     def _write_some(self) -> None:
-        for _ in range(min(LINES_AT_ONCE, len(self._waiting))):
+        for _ in range(min(MAX_LINES_AT_ONCE, len(self._waiting))):
             self._write(*self._waiting.popleft())
         if self._waiting:
             self._clock.callLater(0, self._write_some)
 
     def _write(self, record: RequestRecord, ended_at: float) -> None:
-        began_at = record.begun_at
-        wait = None if record.turn_at is None else record.turn_at - began_at
-        first = None if record.first_byte_at is None else record.first_byte_at - began_at
-        total = ended_at - began_at
+        started_at = record.started_at
+        wait = None if record.turn_at is None else record.turn_at - started_at
+        first = None if record.first_byte_at is None else record.first_byte_at - started_at
+        total = ended_at - started_at
         rate = None
         if record.tokens_out and record.eval_seconds:
             rate = record.tokens_out / record.eval_seconds
-        route, detail = shortened(record.route, LONGEST), _sentence(record.detail)
+        route, detail = shortened(record.route, MAX_NAME), _sentence(record.detail)
         line = (
             f"{record.lane} {_plain(record.route)} model={_plain(record.model)} caller={_plain(record.caller)}"
             f" status={record.status} wait={_seconds(wait)} first={_seconds(first)} total={_seconds(total)}"
@@ -94,7 +93,7 @@ class AccessLog:
             _line=line,
             lane=record.lane,
             route=route,
-            model=None if record.model is None else shortened(record.model, LONGEST),
+            model=None if record.model is None else shortened(record.model, MAX_NAME),
             caller=record.caller,
             status=record.status,
             wait=_rounded(wait),
@@ -110,7 +109,7 @@ class AccessLog:
 
 
 def _is_probe(record: RequestRecord) -> bool:
-    """Whether a supervisor asked how foreman is, which many do every few seconds; a refusal is none."""
+    """Whether it is a health check of a supervisor, which many make every few seconds; a refusal is none."""
     return record.route == "/healthz" and record.status in (200, 503)
 
 
@@ -130,11 +129,11 @@ def _plain(text: str | None) -> str:
     # What a client chose must not be able to make a second line, or a colour, out of a log line.
     if not text:
         return "-"
-    shown = shortened(text, LONGEST)
-    return shown if shown.isprintable() and " " not in shown else repr(shown)
+    short = shortened(text, MAX_NAME)
+    return short if short.isprintable() and " " not in short else repr(short)
 
 
 def _sentence(text: str) -> str:
-    # What went wrong may repeat what a client or the target said.
-    shown = shortened(text, LONGEST_SENTENCE)
-    return shown if shown.isprintable() else repr(shown)
+    # A detail may repeat what a client or the target wrote.
+    short = shortened(text, MAX_DETAIL)
+    return short if short.isprintable() else repr(short)

@@ -1,20 +1,20 @@
-"""The door: one connection of a client, with everything that is decided before a body is read.
+"""One connection of a client: reads requests, has them admitted by their heads, and limits how long each phase lasts.
 
 Stock ``twisted.web`` runs the application only when a body is whole, and answers ``Expect: 100-continue`` before anybody
-has looked at the request. Here the head alone decides: refuse, or read on. A refusal that comes before the body is
-answered at once; then what still arrives is read and dropped for a moment, so that the client gets to see the answer.
+has looked at the request. Here the head alone decides: refuse, or read on. A request that is refused before its body is
+whole is answered at once; then what still arrives is read and dropped for a moment, so that the client gets to see the
+answer.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
 from foreman.util.deadline import Deadline
 from foreman.web.server.arrival_rate import ArrivalRate
-from foreman.web.server.connections import UNCOUNTED, Stage
 from foreman.web.server.http_syntax import (
     CONTROL_BYTES,
     Chunks,
@@ -25,84 +25,79 @@ from foreman.web.server.http_syntax import (
     line_problem,
     says_close,
 )
+from foreman.web.server.interfaces import Server
 from foreman.web.server.linger import Linger
-from foreman.web.server.request import ClientRequest
-from foreman.web.server.request_head import TOO_MANY
-
-if TYPE_CHECKING:
-    from foreman.web.server.factory import ConnectionFactory
+from foreman.web.server.phases import HASTE, LIMITS, Expiry, Phase, Place
+from foreman.web.server.request import TOO_MANY_CONNECTIONS, ClientRequest
+from foreman.web.server.request_head import Refused
 
 #: The whole head of a request; Go allows 1 MiB, real ones with many cookies stay under 16 kB.
-HEAD_BYTES = 64 * 1024
-HEAD_LINES = 100
+MAX_HEAD = 64 * 1024
+MAX_HEADERS = 100
 #: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
 #: to notice that it left, and nobody pipelines this much.
-PIPELINED_BYTES = 64 * 1024
-#: How long a connection on standby, and one that was told to go, may take to go, in seconds.
-HASTE = 2.0
+MAX_PIPELINED = 64 * 1024
 
 
 class ClientConnection(HTTPChannel):
     """One connection of a client.
 
-    :ivar in_body: the head of a request was let in, and its body is not whole; :ivar arrival: how it comes; :ivar address: whose
-        connections count together; :ivar stage, held, quiet_since: kept by ``web.connections``.
+    :ivar phase, place, held, quiet_since: kept by ``Connections``; :ivar arrival: how the body arrives, from the phase BODY
+        on; :ivar address: whose connections count together.
     """
 
-    factory: ConnectionFactory
+    factory: Server
     requestFactory: type[ClientRequest] = ClientRequest
     requests: list[ClientRequest]
-    totalHeadersSize = HEAD_BYTES
-    maxHeaders = HEAD_LINES
-    MAX_LENGTH = HEAD_BYTES
+    totalHeadersSize = MAX_HEAD
+    maxHeaders = MAX_HEADERS
+    MAX_LENGTH = MAX_HEAD
 
-    in_body = False
+    phase = Phase.NEW
+    place = Place.COUNTED
     arrival: ArrivalRate
     address = ""
-    stage = Stage.QUIET
     held = 0
     quiet_since = 0.0
+    persistent: bool
     _deadline: Deadline
-    _between_requests = True
-    _lingering = False
-    _closing = False
     _linger: Linger | None = None
     _pipelined = 0
     _head_size = 0
 
-    # Twisted tells what arrives
+    # what arrives
 
     def connectionMade(self) -> None:
-        """A client is there: it has the time of one head to say something."""
+        """A client has connected."""
         super().connectionMade()
         self._deadline = Deadline(self.factory.clock)
         self.factory.connections.admit(self)
-        self._deadline.set(self._in_haste(self.factory.config.head_timeout), self._head_too_slow)
+        self._set_limit()
 
     def dataReceived(self, data: bytes) -> None:
         """Something arrived."""
         if self._linger is not None:
             self._linger.drop(data)
-        if self._lingering or self._closing:
+        if self._is_ending:
             return
         nested = self._busyReceiving
         LineReceiver.dataReceived(self, data)
         if not nested:
             self._count_held()
-        if nested or self._lingering or self._closing or not self._buffer:
+        if nested or self._is_ending or not self._buffer:
             return
         if self.paused:
-            if len(self._buffer) > PIPELINED_BYTES:
+            if len(self._buffer) > MAX_PIPELINED:
                 self.abort()
         elif self.line_mode:
             self._begin_head()
-            begun = self._buffer[-len(data) - 1 :]
-            if not is_clean(begun.removesuffix(b"\r")):
+            partial_line = self._buffer[-len(data) - 1 :]
+            if not is_clean(partial_line.removesuffix(b"\r")):
                 self.refuse(400, CONTROL_BYTES)
 
     def lineReceived(self, line: bytes) -> None:
         """A line of a head."""
-        if self._lingering:
+        if self._is_dropping:
             return
         self._begin_head()
         if problem := line_problem(line, is_first=not self.requests):
@@ -112,7 +107,7 @@ class ClientConnection(HTTPChannel):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A line that is longer than a whole head may be."""
-        self.refuse(431 if self.requests else 414, f"the head of a request may have {HEAD_BYTES} bytes")
+        self.refuse(431 if self.requests else 414, f"the head of a request may have {MAX_HEAD} bytes")
 
     def headerReceived(self, line: bytes) -> bool:
         """One header; kept as it was written, since it goes to the target like that."""
@@ -132,49 +127,49 @@ class ClientConnection(HTTPChannel):
     def allHeadersReceived(self) -> None:
         """The head is whole: decide."""
         request = self.requests[-1]
-        request.head_received(self._command, self._path, self._version, self.length)
-        closes = self.factory.draining or self._version != b"HTTP/1.1" or self.stage in UNCOUNTED
+        decision = request.head_received(self._command, self._path, self._version, self.length)
+        closes = self.factory.draining or self._version != b"HTTP/1.1" or self.place is not Place.COUNTED
         self.persistent = not (closes or says_close(request.headers_named(b"connection")))
         has_body = self.length != 0
-        self._deadline.clear()
         self._head_size = self._receivedHeaderSize
-        self.factory.connections.move(self, Stage.BUSY)
-        if request.refusal is not None and (has_body or request.doubtful):
-            self.persistent = False
-            self._lingering = True
-            request.process()
+        if isinstance(decision, Refused):
+            if has_body or decision.must_close:
+                self.persistent = False
+                self._enter(Phase.REFUSING)
+                request.process()
+            else:
+                self._enter(Phase.RESPONDING)
         elif has_body:
-            self.factory.connections.move(self, Stage.BODY)
             self.arrival = ArrivalRate(self.factory.clock.seconds(), request.upload)
-            self._deadline.set(self.factory.config.body_timeout, self._check_body)
-            self.in_body = True
-            if request.expects_continue:
+            self._enter(Phase.BODY)
+            if decision.expects_continue:
                 self._send100Continue()
             if request.upload is not None:
                 request.process()
+        else:
+            self._enter(Phase.RESPONDING)
 
     def rawDataReceived(self, data: bytes) -> None:
         """A part of a body, or of what a client sends before it has its answer."""
-        if self._lingering:
+        if self._is_dropping:
             return
         if self._handlingRequest:
             # Unlike Twisted's own, this reads on, to notice when the client leaves.
             self._dataBuffer.append(data)
             self._pipelined += len(data)
-            if self._pipelined > PIPELINED_BYTES:
+            if self._pipelined > MAX_PIPELINED:
                 self.abort()
         else:
             self.arrival.add(len(data))
             super().rawDataReceived(data)
-            self._look_at_chunk()
+            self._check_chunk()
 
     def allContentReceived(self) -> None:
         """The body is whole."""
-        if not self._lingering:
-            self._deadline.clear()
-            self.in_body = False
+        if not self._is_dropping:
+            if self.phase is Phase.BODY:
+                self._enter(Phase.RESPONDING)
             self._pipelined = 0
-            self.factory.connections.move(self, Stage.BUSY)
             super().allContentReceived()
 
     def _finishRequestBody(self, data: bytes) -> None:
@@ -187,15 +182,12 @@ class ClientConnection(HTTPChannel):
 
     def requestDone(self, request: ClientRequest) -> None:
         """An answer was written to its end."""
-        if self.in_body:
+        if self.phase is Phase.BODY:
             # It came before the body's end: whatever still comes of that must not be read as a request.
-            self._lingering = True
-        self._deadline.clear()
-        if self.persistent and not self._lingering:
-            self._between_requests = True
+            self._enter(Phase.REFUSING)
+        if self.persistent and not self._is_ending:
             self._head_size = self._pipelined = 0
-            self.factory.connections.move(self, Stage.QUIET)
-            self._deadline.set(self.factory.config.idle_timeout, self.loseConnection)
+            self._enter(Phase.IDLE)
             if self._dataBuffer and self._buffer:
                 self._dataBuffer.append(self.clearLineBuffer())  # it came later, while the client read slowly
             if self.paused:
@@ -203,7 +195,7 @@ class ClientConnection(HTTPChannel):
         super().requestDone(request)
         self._count_held()
 
-    # Twisted tells how fast the client reads
+    # how fast the client reads
 
     def pauseProducing(self) -> None:
         """The client does not take what was written: begin no further request of those that it has sent."""
@@ -221,14 +213,12 @@ class ClientConnection(HTTPChannel):
 
     def loseConnection(self) -> None:
         """Close when everything is sent; a client that takes nothing is cut off after the stall limit."""
-        if self._lingering and self.stage is not Stage.GONE:
-            if self._linger is None:
-                self.factory.connections.move(self, Stage.LINGERING)
+        if self._is_dropping and self.place is not Place.EVICTED:
+            if self.phase is Phase.REFUSING:
                 self._linger = Linger(self.factory.clock, self.transport, self._deadline)
+                self._enter(Phase.LINGERING)
             return
-        self._closing = True
-        self.factory.connections.move(self, Stage.CLOSING)
-        self._deadline.set(self._in_haste(self.factory.config.stall_timeout), self.abort)
+        self._enter(Phase.CLOSING)
         super().loseConnection()
 
     def connectionLost(self, reason: Any = None) -> None:
@@ -237,7 +227,7 @@ class ClientConnection(HTTPChannel):
         try:
             super().connectionLost(reason)
         finally:
-            self.factory.connections.left(self)
+            self.factory.connections.remove(self)
 
     def drain(self) -> None:
         """foreman is stopping: close now, or after the answer that is under way."""
@@ -246,8 +236,8 @@ class ClientConnection(HTTPChannel):
             self.loseConnection()
 
     def make_way(self, status: int, why: str) -> None:
-        """Close now, since others wait for what this one takes: with ``status`` and ``why``, if it has begun a request."""
-        if self.requests or not self._between_requests:
+        """Close, since others need the place; with ``status`` and ``why``, if a request has begun."""
+        if self.requests or self.phase not in (Phase.NEW, Phase.IDLE):
             self.refuse(status, why, log=False)
         else:
             self.loseConnection()
@@ -260,7 +250,7 @@ class ClientConnection(HTTPChannel):
 
     def refuse(self, status: int, message: str, *, log: bool = True) -> None:
         """Answer what cannot be read as a request, or not to its end, and close."""
-        if self._lingering:
+        if self._is_dropping:
             return
         if not self.requests:
             self.requests.append(ClientRequest(self))
@@ -269,49 +259,81 @@ class ClientConnection(HTTPChannel):
             self.abort()  # an early answer to an upload: what was sent of it must not look whole
             return
         self.persistent = False
-        self._lingering = True
-        self._deadline.clear()
+        self._enter(Phase.REFUSING)
         request.refuse_unread(getattr(self, "_command", b"GET"), getattr(self, "_path", b"/"), status, message, log=log)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
-            self.refuse(431, f"the head of a request may have {HEAD_BYTES} bytes in {HEAD_LINES} headers")
+            self.refuse(431, f"the head of a request may have {MAX_HEAD} bytes in {MAX_HEADERS} headers")
         else:
             self.refuse(400, "this is not a request of HTTP/1.1 (RFC 9112)")
 
-    def _look_at_chunk(self) -> None:
+    def _check_chunk(self) -> None:
         """Refuse a chunk by its size, before it comes."""
         decoder: Any = self._transferDecoder
-        if self.in_body and not self._lingering and self.length is None and decoder.state == "BODY":
+        if self.phase is Phase.BODY and self.length is None and decoder.state == "BODY":
             self.requests[-1].chunk_announced(decoder.length)
 
-    # deadlines
+    # phases
+
+    @property
+    def _is_dropping(self) -> bool:
+        """Whether what arrives is read and dropped."""
+        return self.phase is Phase.REFUSING or self.phase is Phase.LINGERING
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether no further request is read."""
+        return self.phase is Phase.CLOSING or self._is_dropping
+
+    def _enter(self, phase: Phase) -> None:
+        self.factory.connections.move(self, phase)
+        self._set_limit()
+
+    def _set_limit(self) -> None:
+        limit = LIMITS[self.phase]
+        if limit is None:
+            self._deadline.clear()
+            return
+        seconds = limit.seconds
+        if isinstance(seconds, str):
+            seconds = float(getattr(self.factory.config, seconds))
+        self._deadline.set(seconds if self.place is Place.COUNTED else min(seconds, HASTE), self._expired)
+
+    def _expired(self) -> None:
+        """The phase has lasted too long."""
+        limit = LIMITS[self.phase]
+        assert limit is not None
+        if limit.then is Expiry.CLOSE:
+            self.loseConnection()
+        elif limit.then is Expiry.ABORT:
+            self.abort()
+        elif limit.then is Expiry.REFUSE:
+            self._refuse_slow_head()
+        elif limit.then is Expiry.CHECK_BODY:
+            self._check_body()
+        elif self._linger is not None:
+            self._linger.end()
 
     def _begin_head(self) -> None:
-        if self._between_requests:
-            self._between_requests = False
-            self._deadline.set(self._in_haste(self.factory.config.head_timeout), self._head_too_slow)
+        if self.phase is Phase.NEW or self.phase is Phase.IDLE:
+            self._enter(Phase.HEAD)
 
-    def _in_haste(self, limit: float) -> float:
-        return min(limit, HASTE) if self.stage in UNCOUNTED else limit
-
-    def _head_too_slow(self) -> None:
-        if self._between_requests:
-            self.loseConnection()
-        elif self.stage is Stage.STANDBY:
-            self.refuse(503, TOO_MANY, log=False)
+    def _refuse_slow_head(self) -> None:
+        if self.place is Place.STANDBY:
+            self.refuse(503, TOO_MANY_CONNECTIONS, log=False)
         else:
             self.refuse(408, f"the head of a request must arrive within {self.factory.config.head_timeout:g} s")
 
     def _check_body(self) -> None:
-        limit = self.factory.config.body_timeout
-        if problem := self.arrival.problem(limit, self.factory.config.silence_timeout):
+        config = self.factory.config
+        if problem := self.arrival.problem(config.body_timeout, config.silence_timeout):
             self.refuse(*problem)
         else:
-            self._deadline.set(limit, self._check_body)
+            self._set_limit()
 
     def _count_held(self) -> None:
-        upload = self.requests[-1].upload if self.in_body and self.requests else None
+        upload = self.requests[-1].upload if self.phase is Phase.BODY and self.requests else None
         ahead = self._pipelined if upload is None else upload.waiting
         head = max(self._receivedHeaderSize, self._head_size) if self.requests else 0
         count = len(self._buffer) + head + ahead

@@ -3,208 +3,224 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from enum import Enum
 from ipaddress import ip_address
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from foreman.util.tracked_set import TrackedSet
+from foreman.web.server.arrival_rate import ArrivalRate
+from foreman.web.server.phases import Phase, Place
 
-if TYPE_CHECKING:
-    from foreman.web.server.connection import ClientConnection
-
-#: How often it is said that there are too many connections, in seconds.
-CROWDED_SILENCE = 60.0
+#: At most one line is logged in this time about too many connections, in seconds.
+LOG_INTERVAL = 60.0
 #: The most connections beyond the limit: each is read for its head, is answered where it asks for ``/healthz``, and else
 #: gets to see why it is refused.
 MAX_ON_STANDBY = 256
-#: The most connections that linger, see ``web.linger``.
+#: The most connections that linger, see ``web.server.linger``.
 MAX_LINGERING = 256
-#: A body that comes at this many bytes a second is not slow. To hold up nobody else, at most so many bodies are looked at,
+#: A body that comes at this many bytes a second is not slow. To hold up nobody else, at most so many bodies are checked,
 #: those that began first, and for newcomers not more often than this, in seconds.
-SLOW = 64 * 1024
-BODIES_LOOKED_AT = 2048
-BETWEEN_LOOKS = 0.25
+SLOW_RATE = 64 * 1024
+MAX_BODIES_CHECKED = 2048
+CHECK_INTERVAL = 0.25
 #: A connection keeps its place for this long after it was accepted or its last answer ended, in seconds: the request that it
 #: sends may not have been read yet. The limit does not hold where one address has more than half of all places like that.
-TIME_FOR_A_HEAD = 0.1
+QUIET_GRACE = 0.1
 #: What all connections may hold of heads, of requests sent ahead, and of files that wait for the target, in bytes; a
-#: connection that holds less than ``ORDINARY`` is not at fault for it.
-HEADS_IN_ALL = 32 * 1024 * 1024
-ORDINARY = 4 * 1024
+#: connection that holds at most ``FAIR_HELD`` is not closed for it.
+MAX_HELD = 32 * 1024 * 1024
+FAIR_HELD = 4 * 1024
+
+#: Phases in which a connection has no whole head of a request, and in which it is in nobody's way.
+QUIET = frozenset({Phase.NEW, Phase.IDLE, Phase.HEAD})
+BUSY = frozenset({Phase.RESPONDING, Phase.REFUSING})
 
 
-class Stage(Enum):
-    """What a connection is doing.
+class TrackedConnection(Protocol):
+    """What ``Connections`` needs of each of them.
 
-    QUIET: it has no whole head of a request; BODY: its body arrives; BUSY: it is answered; LINGERING: it was refused, and
-    goes on sending; CLOSING: the rest of its answer goes out; STANDBY: it is one too many; GONE: it was told to go.
+    :ivar address: whose connections count together, see ``address_of``; :ivar arrival: how the body arrives;
+    :ivar held: what it holds of ``MAX_HELD``, in bytes; :ivar quiet_since: in seconds of the clock. ``phase``, ``place``,
+        ``held`` and ``quiet_since`` are kept by ``Connections``.
     """
 
-    QUIET = "quiet"
-    BODY = "body"
-    BUSY = "busy"
-    LINGERING = "lingering"
-    CLOSING = "closing"
-    STANDBY = "standby"
-    GONE = "gone"
+    address: str
+    arrival: ArrivalRate
+    phase: Phase
+    place: Place
+    held: int
+    quiet_since: float
+
+    def make_way(self, status: int, why: str) -> None:
+        """Close, since others need the place; with ``status`` and ``why``, if a request has begun."""
+
+    def drain(self) -> None:
+        """foreman is stopping: close now, or after the answer that is under way."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
 
 
-#: Stages that take no place.
-UNCOUNTED = (Stage.STANDBY, Stage.GONE)
+C = TypeVar("C", bound=TrackedConnection)
 
 
 @define(eq=False)
-class Connections:
+class Connections(Generic[C]):
     """All connections.
 
     A new one that finds all places taken gets the place of one that does nothing useful: first of one that lingers, then
     of one that has no whole head of a request, the oldest of the address with the most connections, or of one whose body
-    comes slowly, whichever are more, then of one that takes its last answer slowly. Requests that are answered keep their places. One
-    address may have seven eighths of all places.
+    comes slowly, whichever are more, then of one that takes its last answer slowly. Requests that are answered keep their
+    places. One address may have seven eighths of all places.
 
-    :ivar most: places; :ivar open: whoever is there, those on standby and those told to go included.
+    :ivar limit: the number of places; :ivar open: every connection, those on standby and the evicted included.
     """
 
     _clock: IReactorTime
-    most: int
-    open: TrackedSet[ClientConnection] = field(factory=TrackedSet, init=False)
-    _taken: int = field(default=0, init=False)
-    _at: Counter[str] = field(factory=Counter, init=False)
-    _quiet: dict[str, OrderedDict[ClientConnection, None]] = field(factory=dict, init=False)
-    #: The addresses in ``_quiet`` by their number of connections; there are at most as many numbers as the root of twice ``most``.
+    limit: int
+    open: TrackedSet[C] = field(factory=TrackedSet, init=False)
+    _counted: int = field(default=0, init=False)
+    #: How many are counted of each address.
+    _of_address: Counter[str] = field(factory=Counter, init=False)
+    _quiet: dict[str, OrderedDict[C, None]] = field(factory=dict, init=False)
+    #: The addresses in ``_quiet`` by their number of connections; there are at most as many numbers as the root of twice
+    #: ``limit``.
     _by_count: dict[int, OrderedDict[str, None]] = field(factory=dict, init=False)
-    _others: dict[Stage, OrderedDict[ClientConnection, None]] = field(init=False)
-    #: Those whose bodies came slowly when they were last looked at, the slowest first.
-    _slow: dict[ClientConnection, None] = field(factory=dict, init=False)
-    _look_again_at: float = field(default=-inf, init=False)
-    _heads: int = field(default=0, init=False)
+    #: Those that are neither quiet nor busy, the oldest first: the counted by their phase, the others by their place.
+    _lists: dict[Phase | Place, OrderedDict[C, None]] = field(init=False)
+    #: Those whose bodies came slowly when they were last checked, the slowest first.
+    _slow: dict[C, None] = field(factory=dict, init=False)
+    _check_again_at: float = field(default=-inf, init=False)
+    _held: int = field(default=0, init=False)
     _sent_away: int = field(default=0, init=False)
-    _said_at: float = field(default=-inf, init=False)
+    _logged_at: float = field(default=-inf, init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._others = {stage: OrderedDict() for stage in Stage if stage not in (Stage.QUIET, Stage.BUSY)}
+        keys: list[Phase | Place] = [phase for phase in Phase if phase not in QUIET | BUSY]
+        self._lists = {key: OrderedDict() for key in [*keys, Place.STANDBY, Place.EVICTED]}
 
     @property
     def on_standby(self) -> int:
-        """The most connections beyond ``most``."""
-        return max(16, min(MAX_ON_STANDBY, self.most // 8))
+        """The most connections beyond ``limit``."""
+        return max(16, min(MAX_ON_STANDBY, self.limit // 8))
 
     # coming, going on, leaving
 
-    def admit(self, connection: ClientConnection) -> None:
+    def admit(self, connection: C) -> None:
         """Give ``connection`` a place, or put it on standby."""
         self.open.add(connection)
-        self._taken += 1
+        self._counted += 1
         self._count_at(connection.address, 1)
-        self._put(connection, Stage.QUIET)
-        over_share = self._at[connection.address] > self.most - self.most // 8
-        if not (over_share or self._taken > self.most):
+        self._insert(connection)
+        over_share = self._of_address[connection.address] > self.limit - self.limit // 8
+        if not (over_share or self._counted > self.limit):
             return
         victim = self._victim(connection, connection.address if over_share else None)
         if victim is not None:
-            self.send_away(victim, "this request came slowly, and others need its place (FOREMAN_MAX_CONNECTIONS)")
+            self.evict(victim, "this request came slowly, and others need its place (FOREMAN_MAX_CONNECTIONS)")
         else:
-            self._count_out(connection)
-            self._put(connection, Stage.STANDBY)
-            self._say_crowded()
-            self._trim(Stage.STANDBY, self.on_standby)
+            self._uncount(connection, Place.STANDBY)
+            self._log_full()
+            self._trim(Place.STANDBY, self.on_standby)
 
-    def move(self, connection: ClientConnection, stage: Stage) -> None:
-        """``connection`` goes on to ``stage``; on standby, and told to go, it stays what it is."""
-        if connection.stage not in UNCOUNTED and connection.stage is not stage:
-            self._put(connection, stage)
-            if stage is Stage.LINGERING:
-                self._trim(stage, MAX_LINGERING)
+    def move(self, connection: C, phase: Phase) -> None:
+        """``connection`` enters ``phase``."""
+        before = connection.phase
+        is_alike = before is phase or (before in QUIET and phase in QUIET) or (before in BUSY and phase in BUSY)
+        if is_alike or connection.place is not Place.COUNTED:
+            connection.phase = phase
+            return
+        self._take_out(connection)
+        connection.phase = phase
+        self._insert(connection)
+        if phase is Phase.LINGERING:
+            self._trim(phase, MAX_LINGERING)
 
-    def left(self, connection: ClientConnection) -> None:
-        """The connection of ``connection`` is gone."""
+    def remove(self, connection: C) -> None:
+        """``connection`` is lost."""
         self.count_held(connection, 0)
-        if connection.stage not in UNCOUNTED:
-            self._count_out(connection)
+        if connection.place is Place.COUNTED:
+            self._discount(connection)
         self._take_out(connection)
         self.open.discard(connection)
 
-    def send_away(self, connection: ClientConnection, why: str) -> None:
-        """Close the connection of ``connection``, in words where an answer can still be given."""
-        if connection.stage not in UNCOUNTED:
-            self._count_out(connection)
-        if connection.stage is not Stage.STANDBY:  # it was counted when it came
-            self._say_crowded()
-        if connection.stage in (Stage.LINGERING, Stage.CLOSING, Stage.STANDBY):
+    def evict(self, connection: C, why: str) -> None:
+        """Close ``connection``, in words where an answer can still be given."""
+        place, phase = connection.place, connection.phase
+        self._uncount(connection, Place.EVICTED)
+        if place is not Place.STANDBY:  # those were counted for the log when they came
+            self._log_full()
+        if place is Place.STANDBY or phase in (Phase.LINGERING, Phase.CLOSING):
             self._take_out(connection)
-            connection.stage = Stage.GONE
             connection.abort()
             return
-        self._put(connection, Stage.GONE)
         connection.make_way(503, why)
-        # Those who take their time to go are bounded, too.
-        self._trim(Stage.GONE, self.on_standby)
+        # Those that take their time to close are bounded, too.
+        self._trim(Place.EVICTED, self.on_standby)
 
-    def _trim(self, stage: Stage, most: int) -> None:
-        while len(self._others[stage]) > most:
-            connection, _ = self._others[stage].popitem(last=False)
-            if stage is not Stage.GONE:
-                self.send_away(connection, "")
+    def _trim(self, key: Phase | Place, most: int) -> None:
+        while len(self._lists[key]) > most:
+            connection, _ = self._lists[key].popitem(last=False)
+            if key is not Place.EVICTED:
+                self.evict(connection, "")
             else:
                 connection.abort()
 
     # who makes room
 
-    def is_slow(self, connection: ClientConnection) -> bool:
+    def is_slow(self, connection: C) -> bool:
         """Whether ``connection`` has a body that comes slowly."""
-        return connection.stage is Stage.BODY and connection.arrival.rate(self._clock.seconds()) < SLOW
+        return connection.phase is Phase.BODY and connection.arrival.rate(self._clock.seconds()) < SLOW_RATE
 
-    def slow_bodies(self) -> list[ClientConnection]:
+    def slow_bodies(self) -> list[C]:
         """Those whose bodies come slowly, the slowest first."""
         now = self._clock.seconds()
-        oldest = islice(self._others[Stage.BODY], BODIES_LOOKED_AT)
+        oldest = islice(self._lists[Phase.BODY], MAX_BODIES_CHECKED)
         rates = [(connection.arrival.rate(now), number, connection) for number, connection in enumerate(oldest)]
-        return [connection for _, _, connection in sorted(rate for rate in rates if rate[0] < SLOW)]
+        return [connection for _, _, connection in sorted(rate for rate in rates if rate[0] < SLOW_RATE)]
 
-    def _victim(self, newcomer: ClientConnection, own: str | None) -> ClientConnection | None:
+    def _victim(self, newcomer: C, own: str | None) -> C | None:
         """Who goes, so that ``newcomer`` has a place; ``own``: only connections of this address may."""
         # Slow bodies go first where there are more of them than of quiet connections of the newcomer's address. If quiet ones
         # always went first, thousands of slow bodies would keep their places, and new connections would be closed before
         # their requests are read.
-        bodies_first = len(self._others[Stage.BODY]) > len(self._quiet[newcomer.address])
+        bodies_first = len(self._lists[Phase.BODY]) > len(self._quiet[newcomer.address])
         return (
-            self._first(Stage.LINGERING, own)
+            self._first(Phase.LINGERING, own)
             or (self._slowest_body(own) if bodies_first else None)
             or self._oldest_quiet(newcomer, own)
             or self._slowest_body(own)
-            or self._first(Stage.CLOSING, own)
+            or self._first(Phase.CLOSING, own)
         )
 
-    def _first(self, stage: Stage, own: str | None) -> ClientConnection | None:
-        return next(
-            (connection for connection in self._others[stage] if own is None or connection.address == own), None
-        )
+    def _first(self, phase: Phase, own: str | None) -> C | None:
+        connections = self._lists[phase]
+        return next((connection for connection in connections if own is None or connection.address == own), None)
 
-    def _oldest_quiet(self, newcomer: ClientConnection, own: str | None) -> ClientConnection | None:
+    def _oldest_quiet(self, newcomer: C, own: str | None) -> C | None:
         address = own if own is not None else next(iter(self._by_count[max(self._by_count)]))
         alike = self._quiet[address]
         oldest = next(iter(alike))
-        if self._clock.seconds() - oldest.quiet_since < TIME_FOR_A_HEAD and len(alike) <= self.most // 2:
+        if self._clock.seconds() - oldest.quiet_since < QUIET_GRACE and len(alike) <= self.limit // 2:
             return None
         return oldest if oldest is not newcomer else None
 
-    def _slowest_body(self, own: str | None) -> ClientConnection | None:
+    def _slowest_body(self, own: str | None) -> C | None:
         found, now = self._known_slow(own), self._clock.seconds()
-        if found is None and now >= self._look_again_at:
-            self._look_again_at = now + BETWEEN_LOOKS
+        if found is None and now >= self._check_again_at:
+            self._check_again_at = now + CHECK_INTERVAL
             self._slow = dict.fromkeys(self.slow_bodies())
             found = self._known_slow(own)
         return found
 
-    def _known_slow(self, own: str | None) -> ClientConnection | None:
-        faster: list[ClientConnection] = []
+    def _known_slow(self, own: str | None) -> C | None:
+        faster: list[C] = []
         found = None
         for connection in self._slow:
             if own is not None and connection.address != own:
@@ -219,54 +235,60 @@ class Connections:
 
     # what is held beside bodies
 
-    def count_held(self, connection: ClientConnection, count: int) -> None:
-        """``connection`` holds ``count`` bytes, of which ``HEADS_IN_ALL`` speaks; too much in all, and it is sent away."""
+    def count_held(self, connection: C, count: int) -> None:
+        """``connection`` holds ``count`` bytes, see ``MAX_HELD``; where all hold too much, it is evicted."""
         more, connection.held = count - connection.held, count
         if not more:
             return
-        self._heads += more
-        if self._heads > HEADS_IN_ALL and more > 0 and count > ORDINARY and connection.stage is not Stage.GONE:
-            self.send_away(connection, "the heads of requests take too much room; try again soon")
+        self._held += more
+        if self._held > MAX_HELD and more > 0 and count > FAIR_HELD and connection.place is not Place.EVICTED:
+            self.evict(connection, "the heads of requests take too much room; try again soon")
 
-    # the books
+    # bookkeeping
 
-    def _count_out(self, connection: ClientConnection) -> None:
-        self._taken -= 1
+    def _uncount(self, connection: C, place: Place) -> None:
+        if connection.place is Place.COUNTED:
+            self._discount(connection)
+        self._take_out(connection)
+        connection.place = place
+        self._insert(connection)
+
+    def _discount(self, connection: C) -> None:
+        self._counted -= 1
         self._count_at(connection.address, -1)
 
     def _count_at(self, address: str, more: int) -> None:
         if address in self._quiet:
             self._take_from_count(address)
-        self._at[address] += more
+        self._of_address[address] += more
         if address in self._quiet:
-            self._by_count.setdefault(self._at[address], OrderedDict())[address] = None
-        if not self._at[address]:
-            del self._at[address]
+            self._by_count.setdefault(self._of_address[address], OrderedDict())[address] = None
+        if not self._of_address[address]:
+            del self._of_address[address]
 
     def _take_from_count(self, address: str) -> None:
-        count = self._at[address]
+        count = self._of_address[address]
         alike = self._by_count[count]
         del alike[address]
         if not alike:
             del self._by_count[count]
 
-    def _put(self, connection: ClientConnection, stage: Stage) -> None:
-        self._take_out(connection)
-        connection.stage = stage
-        if stage is Stage.QUIET:
+    def _insert(self, connection: C) -> None:
+        if connection.place is Place.COUNTED and connection.phase in QUIET:
             connection.quiet_since = self._clock.seconds()
             if connection.address not in self._quiet:
                 self._quiet[connection.address] = OrderedDict()
-                self._by_count.setdefault(self._at[connection.address], OrderedDict())[connection.address] = None
+                count = self._of_address[connection.address]
+                self._by_count.setdefault(count, OrderedDict())[connection.address] = None
             self._quiet[connection.address][connection] = None
-        elif stage is not Stage.BUSY:
-            self._others[stage][connection] = None
+        elif (connections := self._list_of(connection)) is not None:
+            connections[connection] = None
 
-    def _take_out(self, connection: ClientConnection) -> None:
+    def _take_out(self, connection: C) -> None:
         self._slow.pop(connection, None)
-        if connection.stage is not Stage.QUIET:
-            if connection.stage is not Stage.BUSY:
-                self._others[connection.stage].pop(connection, None)
+        if connection.place is not Place.COUNTED or connection.phase not in QUIET:
+            if (connections := self._list_of(connection)) is not None:
+                connections.pop(connection, None)
             return
         alike = self._quiet.get(connection.address)
         if alike is not None:
@@ -275,14 +297,17 @@ class Connections:
                 self._take_from_count(connection.address)
                 del self._quiet[connection.address]
 
-    def _say_crowded(self) -> None:
+    def _list_of(self, connection: C) -> OrderedDict[C, None] | None:
+        return self._lists.get(connection.phase if connection.place is Place.COUNTED else connection.place)
+
+    def _log_full(self) -> None:
         self._sent_away += 1
         now = self._clock.seconds()
-        if now - self._said_at >= CROWDED_SILENCE:
-            self._said_at = now
+        if now - self._logged_at >= LOG_INTERVAL:
+            self._logged_at = now
             self._log.warn(
                 "{count} connections are open (FOREMAN_MAX_CONNECTIONS): {sent_away} were refused, or closed to make room",
-                count=self._taken,
+                count=self._counted,
                 sent_away=self._sent_away,
             )
             self._sent_away = 0

@@ -11,11 +11,13 @@ from twisted.web.server import Site
 from foreman.config.settings import Config
 from foreman.protocol.endpoints import is_of_jobs
 from foreman.protocol.routes import Route
+from foreman.proxy.observer import Observer
 from foreman.web.server.accepting import Accepting
 from foreman.web.server.admission import Admission
 from foreman.web.server.body import Arriving, BodySpool
 from foreman.web.server.connection import ClientConnection
 from foreman.web.server.connections import Connections, address_of
+from foreman.web.server.responses import HttpDate
 
 #: The most request bodies in files.
 MAX_FILES = 1024
@@ -37,14 +39,18 @@ class ConnectionFactory(Site):
         clock: IReactorTime,
         config: Config,
         admission: Admission,
+        date: HttpDate,
+        observer: Observer,
         jobs: IResource | None = None,
     ) -> None:
         super().__init__(resource, reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
         self.config = config
         self.admission = admission
+        self.date = date
+        self.observer = observer
         self.jobs = jobs
-        self.connections = Connections(clock, config.max_connections)
+        self.connections: Connections[ClientConnection] = Connections(clock, config.max_connections)
         self.bodies = BodySpool(
             config.body_budget,
             max(config.body_budget // 2, config.max_body),

@@ -92,7 +92,7 @@ class QueueHeartbeat:
         self._place = place
         after = self._notices.grace(stream=self._asked.stream)
         if after:
-            waited = self._clock.seconds() - self._request.began_at
+            waited = self._clock.seconds() - self._request.received_at
             self._grace.set(max(0.0, after - waited), self._begin)
 
     def stop(self) -> None:

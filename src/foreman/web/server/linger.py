@@ -11,8 +11,8 @@ from foreman.util.deadline import Deadline
 
 #: How long nothing may come before the connection is closed, and how long it stays at most, in seconds (nginx: 5 and 30).
 SILENCE = 2.0
-AT_MOST = 30.0
-#: How much is read and dropped. Some clients (httpx on asyncio) read an answer only when they have sent everything.
+MAX_DURATION = 30.0
+#: How much is read and dropped, in bytes. Some clients (httpx on asyncio) read an answer only when they have sent everything.
 MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -23,7 +23,7 @@ class Linger:
     Closing at once would reset the connection, because bytes arrive that nobody reads, and a reset takes the answer from
     clients that have not read it yet (RFC 9112 section 9.6).
 
-    :ivar deadline: of the connection; nothing else is due on it any more.
+    :ivar deadline: of the connection, which has it call ``end`` after ``SILENCE``.
     """
 
     _clock: IReactorTime
@@ -34,8 +34,7 @@ class Linger:
     _is_over: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._until = self._clock.seconds() + AT_MOST
-        self._deadline.set(SILENCE, self._end)
+        self._until = self._clock.seconds() + MAX_DURATION
         self._transport.unregisterProducer()
         # Half of a TLS connection cannot be closed; there the answer is only flushed.
         if ITCPTransport.providedBy(self._transport) and not ISSLTransport.providedBy(self._transport):
@@ -51,13 +50,14 @@ class Linger:
         self._dropped += len(data)
         if self._dropped > MAX_BYTES:
             self._transport.pauseProducing()
-            self._deadline.set(max(0.0, self._until - now), self._end)
+            self._deadline.set(max(0.0, self._until - now), self.end)
         else:
             self._deadline.started_at = min(
                 now, self._until - SILENCE
             )  # so that it is over at ``_until`` at the latest
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Close: nothing has come for too long, or the time is over."""
         self._is_over = True
         # If it has not even taken the answer it never will.
         self._deadline.set(SILENCE, self._transport.abortConnection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.interfaces import IPushProducer
@@ -11,11 +11,24 @@ from zope.interface import implementer
 from foreman import errors
 from foreman.util.deadline import Deadline
 
-if TYPE_CHECKING:
-    from foreman.web.server.request import ClientRequest
-
 #: How much is handed to the connection at once, and how much that it has not sent yet pauses it, in bytes.
 PIECE = 16 * 1024
+
+
+class Response(Protocol):
+    """What is needed of the request that is answered."""
+
+    def set_producer(self, producer: IPushProducer | None) -> None:
+        """Tell ``producer`` when the client's connection is full; None: nobody any more."""
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body."""
+
+    def sent(self) -> None:
+        """Everything has been written."""
+
+    def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
+        """The answer cannot be finished."""
 
 
 @implementer(IPushProducer)
@@ -26,7 +39,7 @@ class PacedResponse:
     :ivar patience: how long the reader may take nothing, in seconds.
     """
 
-    _request: ClientRequest
+    _request: Response
     _body: bytes
     _stall: Deadline
     _patience: float

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
-from urllib.parse import quote
+from typing import Any, BinaryIO, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -16,96 +15,225 @@ from twisted.web.server import Request
 from zope.interface import provider
 
 from foreman import errors
-from foreman.protocol.endpoints import Lane
+from foreman.auth.tokens import Holder
+from foreman.protocol.endpoints import Family, Lane
 from foreman.protocol.headers import RawHeaders
+from foreman.protocol.routes import Route
+from foreman.proxy.access_record import RequestRecord
 from foreman.util.deadline import Deadline
 from foreman.web.server.body import BodyRefused, SpooledBody
-from foreman.web.server.connections import Stage
+from foreman.web.server.interfaces import Connection
 from foreman.web.server.origins import joined
 from foreman.web.server.paced_response import PIECE, PacedResponse
-from foreman.web.server.request_head import ALWAYS_ANSWERED, TOO_MANY, RequestHead
+from foreman.web.server.phases import Phase, Place
+from foreman.web.server.request_head import (
+    UNREAD,
+    Admitted,
+    Decision,
+    Refused,
+    RequestContext,
+    RequestHead,
+    index_headers,
+)
 from foreman.web.server.responses import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
 from foreman.web.server.upload import Upload
 
-if TYPE_CHECKING:
-    from foreman.web.server.connection import ClientConnection
-
+#: Paths that are answered on standby, where all places for connections are taken: supervisors and probes ask for them.
+ALWAYS_ANSWERED = ("/", "/healthz")
+TOO_MANY_CONNECTIONS = "too many connections; try again soon (FOREMAN_MAX_CONNECTIONS)"
 #: The size of a chunk beyond which nobody means it.
-LARGEST_CHUNK = 2**62
+MAX_CHUNK = 2**62
 
 #: These go to the target as they are. Klein would take ``get`` for ``GET``, and one of foreman's own routes for theirs.
 _PASSED_ON = frozenset({Lane.METADATA, Lane.MANAGEMENT})
 
 _NO_HEADERS = Headers()
+_NONE: RawHeaders = []  # shared by all that have none: never added to
 
 
 @provider(INonQueuedRequestFactory)
-class ClientRequest(RequestHead, Request):
-    """One request: what the door found out about it, and the writing side of its answer.
+class ClientRequest(Request):
+    """One request: what admission decided about it, and the writing side of its answer.
 
     The head of an answer is written here byte by byte: Twisted's own way adds ``Server`` and ``Content-Type`` headers and
-    sorts names, and costs more.
+    sorts names, and costs more. What is added to Twisted's attributes is in slots: those are nearly all that an instance may
+    have in its dictionary before that takes 1.3 kB more, and thousands may wait.
 
-    :ivar content: the body; :ivar kind: of the answer, as of ``ndjson.kind_for``.
+    :ivar context: who asks for what; :ivar raw_headers: names and values as they were written, without copies of the token;
+    :ivar received_at: when the head was whole, in seconds of the reactor's clock; :ivar refusal: what is answered instead of
+        letting the request in, else None; :ivar response_headers: added to whatever is answered; :ivar has_length: the
+        client said how long the body is, or sends it in chunks; :ivar upload: a body that goes on to the target while it
+        arrives; :ivar content: the body otherwise; :ivar kind: of the answer, as of ``framing.kind_for``.
     """
 
-    channel: ClientConnection
+    channel: Connection  # type: ignore[assignment]  # what this needs of Twisted's
     content: SpooledBody
     defaultContentType = None
     args: dict[bytes, list[bytes]] = {}  # noqa: RUF012 - Twisted's name; nobody adds to it
+    context: RequestContext
+    raw_headers: RawHeaders
+    received_at: float
+    refusal: Reply | None
+    response_headers: RawHeaders
+    has_length: bool
+    upload: Upload | None
     kind: str
+    _by_name: dict[bytes, list[bytes]] | None
     _work: Deferred[None] | None
     _bodiless: bool
     _sized: bool
     _broken: bool
     _is_sending: bool
-    __slots__ = ("_bodiless", "_broken", "_is_sending", "_sized", "_work", "kind")
+    __slots__ = (
+        "_bodiless",
+        "_broken",
+        "_by_name",
+        "_is_sending",
+        "_sized",
+        "_work",
+        "context",
+        "has_length",
+        "kind",
+        "raw_headers",
+        "received_at",
+        "refusal",
+        "response_headers",
+        "upload",
+    )
 
-    def __init__(self, channel: ClientConnection, *_: object) -> None:
-        RequestHead.__init__(self)
-        Request.__init__(self, channel, parsePOSTFormSubmission=False)
+    def __init__(self, channel: Connection, *_: object) -> None:
+        super().__init__(cast("Any", channel), parsePOSTFormSubmission=False)
         self.clientproto, self.kind = b"HTTP/1.1", "other"
         self.prepath, self.postpath = [], []
-        self._bodiless = self._sized = self._broken = self._is_sending = False
-        self._work = None
+        self.context, self.received_at = UNREAD, 0.0
+        self.raw_headers, self.response_headers, self._by_name = [], _NONE, None
+        self.refusal = self.upload = self._work = None
+        self.has_length = self._bodiless = self._sized = self._broken = self._is_sending = False
+
+    # who asks for what
+
+    @property
+    def id(self) -> str:
+        """A ULID; empty as long as the head has not been read."""
+        return self.context.id
+
+    @property
+    def route(self) -> Route:
+        """Lane, family and decoded path."""
+        return self.context.route
+
+    @property
+    def family(self) -> Family:
+        """Whose errors the route speaks."""
+        return self.context.route.family
+
+    @property
+    def target(self) -> bytes:
+        """Raw path and query, without a credential in front."""
+        return self.context.target
+
+    @property
+    def caller(self) -> str:
+        """The name of the token; without one the client's address."""
+        return self.context.caller
+
+    @property
+    def holder(self) -> Holder | None:
+        """Whose token the request came with; None without one."""
+        return self.context.holder
+
+    @property
+    def admin(self) -> bool:
+        """Whether it came with the token of an admin."""
+        return self.context.holder is not None and self.context.holder.admin
+
+    @property
+    def request_id(self) -> str:
+        """24 hex digits for Anthropic's shape of an error."""
+        return self.context.request_id
+
+    def own_path(self, path: str) -> str:
+        """A path of foreman's own as this client has to ask for it."""
+        return self.context.own_path(path)
+
+    def headers_named(self, name: bytes) -> list[bytes]:
+        """The values of every header ``name`` (lower case), in order; called only once the head is whole."""
+        if self._by_name is None:
+            self._by_name = index_headers(self.raw_headers)
+        return self._by_name.get(name, [])
+
+    def new_record(self, model: str | None = None, *, status: int = 0) -> RequestRecord:
+        """The record of this request for the observer, to be filled in."""
+        context = self.context
+        route = context.route
+        return RequestRecord(
+            context.id, context.caller, route.path, route.lane.value, self.received_at, model, status=status
+        )
+
+    def own_record(self, status: int) -> RequestRecord:
+        """The record of an answer of foreman's own, or of a refusal, for which the target was not asked."""
+        record = self.new_record(status=status)
+        if status >= 400:
+            record.outcome, record.is_early_refusal = "refused", True
+        return record
 
     # what arrives
 
-    def head_received(self, method: bytes, uri: bytes, version: bytes, length: int | None) -> None:
-        """The door has the whole head; ``length`` of the body in bytes, None when it is chunked."""
-        self.method, self.uri, self.clientproto = method, uri, version
-        self.path = uri.partition(b"?")[0]
+    def head_received(self, method: bytes, uri: bytes, version: bytes, length: int | None) -> Decision:
+        """The whole head has been read; ``length`` of the body in bytes, None when it is chunked.
+
+        :return: what was decided about it.
+        """
+        head = self._take_head(method, uri, version)
         factory = self.channel.factory
-        self.began_at = factory.clock.seconds()
-        # Twisted's own copies of the head: nobody reads them from here on, and thousands may wait.
-        self.requestHeaders = self.responseHeaders = _NO_HEADERS
-        self.has_length = length is None or bool(self.headers_named(b"content-length"))
+        self.has_length = length is None or bool(head.headers_named(b"content-length"))
         self.content = SpooledBody(factory.config.max_body, factory.bodies)
-        refusal = factory.admission.decide(self)
+        decision = factory.admission.decide(head)
+        self.context, self.response_headers = decision.context, decision.response_headers
         self.content.caller = self.caller
         self.content.is_slow = self._is_slow
-        is_probe = length == 0 and method in (b"GET", b"HEAD") and self.route.path in ALWAYS_ANSWERED
-        if refusal is not None:
-            self.refusal = refusal
-        elif self.channel.stage is Stage.STANDBY and not is_probe:
-            self.refuse(503, TOO_MANY)
-        if self.refusal is not None or length == 0:
-            return
-        if method == b"POST" and self.route.path.startswith("/api/blobs/"):  # a model file, which may have any size
+        if isinstance(decision, Admitted):
+            self.raw_headers = decision.headers
+            decision = self._admit_body(decision, length)
+        if isinstance(decision, Refused):
+            self.refusal = decision.reply
+        return decision
+
+    def _take_head(self, method: bytes, uri: bytes, version: bytes) -> RequestHead:
+        self.method, self.uri, self.clientproto = method, uri, version
+        self.path = uri.partition(b"?")[0]
+        self.received_at = self.channel.factory.clock.seconds()
+        # Twisted's own copies of the head: nobody reads them from here on, and thousands may wait.
+        self.requestHeaders = self.responseHeaders = _NO_HEADERS
+        client, host = str(getattr(self.client, "host", "") or ""), str(getattr(self.host, "host", ""))
+        head = RequestHead(method, uri, version, self.raw_headers, client, host, self.received_at)
+        self._by_name = head.by_name
+        return head
+
+    def _admit_body(self, admitted: Admitted, length: int | None) -> Decision:
+        """Whether there is a place for the request, and room for its body."""
+        is_probe = length == 0 and self.method in (b"GET", b"HEAD") and self.route.path in ALWAYS_ANSWERED
+        must_close = self.method == b"CONNECT"  # what follows is meant for a tunnel
+        if self.channel.place is Place.STANDBY and not is_probe:
+            reply = self._error(503, TOO_MANY_CONNECTIONS)
+            return Refused(self.context, reply, self.response_headers, must_close)
+        if length == 0:
+            return admitted
+        if self.method == b"POST" and self.route.path.startswith(
+            "/api/blobs/"
+        ):  # a model file, which may have any size
             self.upload = Upload(IPushProducer(self.channel.transport), length)
         elif length is not None:
             try:
                 self.content.expect(length)
             except BodyRefused as problem:
-                self.refuse(problem.status, str(problem))
-
-    def refuse(self, status: int, message: str) -> None:
-        """Answer ``status`` and ``message`` instead of letting the request in."""
-        self.refusal = self._refusal(status, message)
+                reply = self._error(problem.status, str(problem))
+                return Refused(self.context, reply, self.response_headers, must_close)
+        return admitted
 
     def chunk_announced(self, length: int) -> None:
         """So many bytes are still to come of a chunk."""
-        if length > LARGEST_CHUNK:
+        if length > MAX_CHUNK:
             self.channel.refuse(400, "a chunk of this size is a mistake (RFC 9112 section 7.1)")
         elif self.upload is None:
             self._hold(self.content.expect, self.content.length + length)
@@ -127,10 +255,10 @@ class ClientRequest(RequestHead, Request):
             self.process()
 
     def process(self) -> None:
-        """Answer: as the door decided, or by the route."""
+        """Answer: with the refusal, or by the route."""
         if self.refusal is not None:
-            if self.channel.stage is not Stage.STANDBY:  # of those it is said how many they are
-                self.channel.factory.admission.log_refusal(self, self.refusal)
+            if self.channel.place is not Place.STANDBY:  # those are counted by ``Connections``
+                self._report_refusal(self.refusal)
             self.answer(self.refusal)
             return
         parts = self.route.path[1:].split("/")
@@ -141,7 +269,7 @@ class ClientRequest(RequestHead, Request):
 
     def answer_by(self, work: Coroutine[Any, Any, None]) -> None:
         """Let ``work`` answer; it is cancelled when the client leaves."""
-        # What Klein and the door needed to find the way; nobody asks for it from here on, and thousands may wait.
+        # What Klein and admission needed; nobody reads it from here on, and thousands may wait.
         self.notifications, self._adapterCache, self.prepath, self._by_name = [], {}, [], None
         self._work = Deferred.fromCoroutine(work)
 
@@ -160,28 +288,20 @@ class ClientRequest(RequestHead, Request):
 
     # what goes back
 
-    def own_path(self, path: str) -> str:
-        """A path of foreman's own as this client has to ask for it: a credential in front stays there."""
-        return path if self.prefix is None else f"/k/{quote(self.prefix, safe='')}{path}"
-
     def http_date(self) -> bytes:
         """Now, for a ``Date`` header."""
-        return self.channel.factory.admission.http_date()
+        return self.channel.factory.date.now()
 
     def refuse_unread(self, method: bytes, uri: bytes, status: int, message: str, *, log: bool) -> None:
-        """Answer what could not be read to its end; to a route that runs already, its client has left.
+        """Answer what could not be read to its end; for a route that runs already, its client has left.
 
         :param method, uri: as far as the head was read.
         """
-        factory = self.channel.factory
         if not self.id:
-            self.method, self.uri = method, uri
-            self.began_at = factory.clock.seconds()
-            factory.admission.welcome(self)
-        self.refuse(status, message)
-        assert self.refusal is not None
+            self.context = self.channel.factory.admission.identify(self._take_head(method, uri, self.clientproto))
+        self.refusal = self._error(status, message)
         if log and self._work is None:
-            factory.admission.log_refusal(self, self.refusal)
+            self._report_refusal(self.refusal)
         self.answer(self.refusal)
         if self._work is not None:
             self._work.cancel()
@@ -213,11 +333,11 @@ class ClientRequest(RequestHead, Request):
         self.startedWriting = 1
         self.kind = kind
         self.code = status
-        if self.channel.in_body:
+        if self.channel.phase is Phase.BODY:
             self.channel.persistent = False
         self._bodiless = self.method == b"HEAD" or status in NO_BODY_CODES
         lines = [b"%b %d %b\r\n" % (self.clientproto, status, phrase)]
-        for name, value in joined(headers, self.extra_headers) if self.extra_headers else headers:
+        for name, value in joined(headers, self.response_headers) if self.response_headers else headers:
             lines.append(b"%b: %b\r\n" % (name, value))
             self._sized = self._sized or name.lower() == b"content-length"
         if not self._sized and not self._bodiless:
@@ -244,8 +364,8 @@ class ClientRequest(RequestHead, Request):
     def turn_away(self, problem: errors.ForemanError) -> None:
         """End it, whatever it does, because of ``problem``, and cancel the route that answers it."""
         notifications, self.notifications = self.notifications, []
-        for one in notifications:
-            one.errback(Failure(CancelledError()))
+        for notification in notifications:
+            notification.errback(Failure(CancelledError()))
         if self.startedWriting:
             self.break_off(problem, between_pieces=True)
         else:
@@ -309,6 +429,9 @@ class ClientRequest(RequestHead, Request):
         except BodyRefused as problem:
             self.channel.refuse(problem.status, str(problem))
 
-    def _refusal(self, status: int, message: str) -> Reply:
+    def _error(self, status: int, message: str) -> Reply:
         headers = [(b"Retry-After", b"5")] if status == 503 else []
         return error_reply(self.family, status, message, self.request_id, headers=headers)
+
+    def _report_refusal(self, reply: Reply) -> None:
+        self.channel.factory.observer.request_finished(self.own_record(reply.status))

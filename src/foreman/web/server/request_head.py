@@ -1,73 +1,111 @@
-"""What the door finds out about one request from its head."""
+"""The head of a request as it arrived, and what admission decided about it: values without a connection."""
 
 from __future__ import annotations
 
-from attrs import define, field
+from urllib.parse import quote
+
+from attrs import field, frozen
 
 from foreman.auth.tokens import Holder
-from foreman.protocol.endpoints import Family, Lane
+from foreman.protocol.endpoints import Lane
 from foreman.protocol.headers import RawHeaders
 from foreman.protocol.routes import Route
 from foreman.web.server.responses import Reply
-from foreman.web.server.upload import Upload
 
-#: Paths that are answered on standby, where all places for connections are taken: supervisors and probes ask for them.
-ALWAYS_ANSWERED = ("/", "/healthz")
-TOO_MANY = "too many connections; try again soon (FOREMAN_MAX_CONNECTIONS)"
-_UNREAD = Route(Lane.FOREMAN, "ollama", "-")
-_NONE: RawHeaders = []  # shared by all that have none: replaced, never added to
+_NONE: RawHeaders = []  # shared by all that have none: never added to
 
 
-@define(eq=False, repr=False, weakref_slot=False)
+@frozen
 class RequestHead:
-    """A part of every visit, in slots: Twisted's part has nearly all the attributes that an instance may have in its
-    dictionary before that takes 1.3 kB more, and thousands may wait.
+    """The head of one request.
 
-    :ivar raw_headers: names and values as they were written; :ivar route: lane, family and decoded path;
-    :ivar target: raw path and query without a credential in front; :ivar prefix: that credential; :ivar authority: the
-        server that its client meant to ask; :ivar caller: who asks;
-    :ivar holder: whose token it came in with, None without one; :ivar id: a ULID; :ivar upload: a body that is passed
-        on while it comes; :ivar extra_headers: for whatever is answered;
-    :ivar refusal: what the door answers instead of letting the request in; :ivar doubtful: where the request ends, or
-        what follows it, is in doubt, so that the connection must end with it.
+    :ivar version: as in the request line, ``HTTP/1.1``; :ivar headers: names and values as they were written;
+    :ivar client_address: empty for a client on a Unix socket; :ivar own_address: the address that the client connected to;
+    :ivar received_at: when the head was whole, in seconds of the reactor's clock;
+    :ivar by_name: the values of the headers by their names in lower case, in order.
     """
 
-    raw_headers: RawHeaders = field(factory=list, init=False)
-    route: Route = field(default=_UNREAD, init=False)
-    target: bytes = field(default=b"/", init=False)
-    prefix: bytes | None = field(default=None, init=False)
-    authority: bytes = field(default=b"", init=False)
-    caller: str = field(default="", init=False)
-    holder: Holder | None = field(default=None, init=False)
-    id: str = field(default="", init=False)
-    began_at: float = field(default=0.0, init=False)
-    refusal: Reply | None = field(default=None, init=False)
-    doubtful: bool = field(default=False, init=False)
-    expects_continue: bool = field(default=False, init=False)
-    has_length: bool = field(default=False, init=False)
-    upload: Upload | None = field(default=None, init=False)
-    extra_headers: RawHeaders = field(default=_NONE, init=False)
-    _by_name: dict[bytes, list[bytes]] | None = field(default=None, init=False)
+    method: bytes
+    uri: bytes
+    version: bytes
+    headers: RawHeaders
+    client_address: str = ""
+    own_address: str = ""
+    received_at: float = 0.0
+    by_name: dict[bytes, list[bytes]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "by_name", index_headers(self.headers))
 
     def headers_named(self, name: bytes) -> list[bytes]:
-        """The values of every header ``name`` (lower case), in order; asked only once the head is whole."""
-        if self._by_name is None:
-            self._by_name = {}
-            for key, value in self.raw_headers:
-                self._by_name.setdefault(key.lower(), []).append(value)
-        return self._by_name.get(name, [])
+        """The values of every header ``name`` (lower case), in order."""
+        return self.by_name.get(name, [])
 
-    @property
-    def admin(self) -> bool:
-        """Whether it came in with the token of an admin."""
-        return self.holder is not None and self.holder.admin
 
-    @property
-    def family(self) -> Family:
-        """Whose errors this request's route speaks."""
-        return self.route.family
+@frozen(eq=False)
+class RequestContext:
+    """Who asks for what.
+
+    :ivar id: a ULID; :ivar route: lane, family and decoded path; :ivar target: raw path and query without a credential in
+        front; :ivar caller: the name of the token, without one the client's address; :ivar holder: whose token the request
+        came with, None without one; :ivar prefix: the credential in front of the path.
+    """
+
+    id: str
+    route: Route
+    target: bytes
+    caller: str
+    holder: Holder | None = None
+    prefix: bytes | None = None
 
     @property
     def request_id(self) -> str:
         """24 hex digits for Anthropic's shape of an error."""
         return self.id.encode("ascii").hex()[-24:]
+
+    def own_path(self, path: str) -> str:
+        """A path of foreman's own as this client has to ask for it: a credential in front stays there."""
+        return path if self.prefix is None else f"/k/{quote(self.prefix, safe='')}{path}"
+
+
+#: Of a request whose head has not been read.
+UNREAD = RequestContext("", Route(Lane.FOREMAN, "ollama", "-"), b"/", "")
+
+
+@frozen(eq=False)
+class Admitted:
+    """The request is let in.
+
+    :ivar headers: those of the request, without copies of its token; :ivar response_headers: added to whatever is answered;
+    :ivar expects_continue: the client waits for ``100 Continue`` before it sends the body.
+    """
+
+    context: RequestContext
+    headers: RawHeaders
+    response_headers: RawHeaders = _NONE
+    expects_continue: bool = False
+
+
+@frozen(eq=False)
+class Refused:
+    """The request is answered with ``reply`` instead.
+
+    :ivar response_headers: added to the answer; :ivar must_close: where the request ends, or what follows it, is in doubt,
+        so that the connection must end with it.
+    """
+
+    context: RequestContext
+    reply: Reply
+    response_headers: RawHeaders = _NONE
+    must_close: bool = False
+
+
+Decision = Admitted | Refused
+
+
+def index_headers(headers: RawHeaders) -> dict[bytes, list[bytes]]:
+    """The values of ``headers`` by their names in lower case."""
+    by_name: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        by_name.setdefault(name.lower(), []).append(value)
+    return by_name

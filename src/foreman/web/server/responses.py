@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
+from twisted.web.http import datetimeToString
 
 from foreman import errors
 from foreman.protocol import go_json
@@ -87,6 +89,25 @@ class Reply:
     status: int
     headers: RawHeaders
     body: bytes
+
+
+@define(eq=False)
+class HttpDate:
+    """The ``Date`` header, made anew once a second.
+
+    :ivar wall_clock: seconds since the epoch.
+    """
+
+    _wall_clock: Callable[[], float]
+    _second: int = field(default=0, init=False)
+    _date: bytes = field(default=b"", init=False)
+
+    def now(self) -> bytes:
+        """Its value now."""
+        now = int(self._wall_clock())
+        if now != self._second:
+            self._second, self._date = now, datetimeToString(now)
+        return self._date
 
 
 def json_reply(status: int, value: Any, headers: RawHeaders | None = None) -> Reply:

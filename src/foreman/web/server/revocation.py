@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 
 from foreman import errors
 from foreman.auth.tokens import Tokens
-from foreman.proxy.access_record import RequestRecord, outcome_of
-from foreman.web.server.access_log import AccessLog
+from foreman.proxy.access_record import outcome_of
+from foreman.proxy.observer import Observer
 from foreman.web.server.connection import ClientConnection
+from foreman.web.server.phases import Phase
 from foreman.web.server.request import ClientRequest
 
 
@@ -16,7 +17,7 @@ def end_revoked(
     connections: Iterable[ClientConnection],
     tokens: Tokens,
     stop: Callable[[str, errors.ForemanError], bool],
-    access_log: AccessLog,
+    observer: Observer,
 ) -> int:
     """End every request whose token is none of ``tokens`` any more, or has lost its role.
 
@@ -33,7 +34,7 @@ def end_revoked(
                 or tokens.is_valid(request.holder)
             ):
                 continue
-            _end(connection, request, errors.Revoked("the token of this request was revoked"), stop, access_log)
+            _end(connection, request, errors.Revoked("the token of this request was revoked"), stop, observer)
             ended += 1
     return ended
 
@@ -43,18 +44,15 @@ def _end(
     request: ClientRequest,
     problem: errors.ForemanError,
     stop: Callable[[str, errors.ForemanError], bool],
-    access_log: AccessLog,
+    observer: Observer,
 ) -> None:
     if stop(request.id, problem):
         request.cancel()  # where it waits for something that ``stop`` does not know of
-    elif connection.in_body:
+    elif connection.phase is Phase.BODY:
         connection.refuse(401, str(problem))
     else:
         if request.startedWriting:
-            route = request.route
-            record = RequestRecord(
-                request.id, request.caller, route.path, route.lane.value, request.began_at, status=request.code
-            )
+            record = request.new_record(status=request.code)
             record.outcome, record.detail = outcome_of(problem), str(problem)
-            access_log.write(record)
+            observer.request_finished(record)
         request.turn_away(problem)

@@ -1,0 +1,60 @@
+"""What a request knows of its connection and of the server: protocols, so that no module has to import the one that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import IResource
+
+from foreman.config.settings import Config
+from foreman.protocol.routes import Route
+from foreman.proxy.observer import Observer
+from foreman.web.server.admission import Admission
+from foreman.web.server.body import BodySpool
+from foreman.web.server.connections import Connections, TrackedConnection
+from foreman.web.server.responses import HttpDate
+
+
+class Server(Protocol):
+    """What all connections share.
+
+    :ivar clock: for deadlines; :ivar connections: all of them; :ivar bodies: the bodies of requests, and their room;
+    :ivar observer: is told of each request that has been answered; :ivar draining: foreman is stopping.
+    """
+
+    clock: IReactorTime
+    config: Config
+    admission: Admission
+    connections: Connections[Any]
+    bodies: BodySpool
+    date: HttpDate
+    observer: Observer
+    draining: bool
+
+    def resource_for(self, route: Route) -> IResource:
+        """What answers a request that takes ``route``."""
+
+
+class Connection(TrackedConnection, Protocol):
+    """What a request needs of the connection that it came on.
+
+    :ivar persistent: another request may follow.
+    """
+
+    factory: Server
+    transport: Any
+    persistent: bool
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer."""
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send parts of the answer."""
+
+    def refuse(self, status: int, message: str, *, log: bool = True) -> None:
+        """Answer what cannot be read as a request, or not to its end, and close."""
+
+    def loseConnection(self) -> None:
+        """Close when everything is sent."""

@@ -1,0 +1,92 @@
+"""The phases of a client's connection: how long each may last, and what happens when that time is over.
+
+``python -m foreman.web.server.phases`` prints them as a table for the documentation.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+
+from attrs import frozen
+
+from foreman.web.server import linger
+
+#: How long a connection that takes no place may stay in a phase, in seconds, where its limit is not shorter.
+HASTE = 2.0
+
+
+class Phase(Enum):
+    """What a connection is doing."""
+
+    NEW = "nothing of a request has arrived since the connection was accepted"
+    IDLE = "a request was answered; nothing of the next one has arrived"
+    HEAD = "the head of a request is arriving"
+    BODY = "the request was admitted, and its body is arriving; a model file is answered meanwhile"
+    RESPONDING = "the request is whole, and waits or is answered"
+    REFUSING = "the request is refused, or was answered, before it was whole; what still arrives is dropped"
+    LINGERING = "that answer was written; what still arrives is dropped, so that the client gets to read the answer"
+    CLOSING = "no more is read; the rest of the last answer is being sent"
+
+
+class Place(Enum):
+    """Whether a connection counts towards ``FOREMAN_MAX_CONNECTIONS``."""
+
+    COUNTED = "counted"
+    STANDBY = "one too many"
+    EVICTED = "was told to close, so that another has its place"
+
+
+class Expiry(Enum):
+    """What happens when a phase has lasted too long."""
+
+    CLOSE = "the connection is closed"
+    ABORT = "the connection is cut"
+    REFUSE = "the request is refused: 408, on standby 503"
+    CHECK_BODY = "the request is refused when too little has arrived: 408, or 502 when the target has read nothing; else it starts over"
+    END_LINGER = "the connection is closed, and cut after as long again"
+
+
+@frozen
+class Limit:
+    """How long a phase may last.
+
+    :ivar seconds: a number, or the name of a setting that has it.
+    """
+
+    seconds: str | float
+    then: Expiry
+    note: str = ""
+
+
+#: None: no limit of the connection. Whatever answers the request has limits of its own.
+LIMITS: dict[Phase, Limit | None] = {
+    Phase.NEW: Limit("head_timeout", Expiry.CLOSE),
+    Phase.IDLE: Limit("idle_timeout", Expiry.CLOSE),
+    Phase.HEAD: Limit("head_timeout", Expiry.REFUSE),
+    Phase.BODY: Limit("body_timeout", Expiry.CHECK_BODY),
+    Phase.RESPONDING: None,
+    Phase.REFUSING: None,
+    Phase.LINGERING: Limit(
+        linger.SILENCE, Expiry.END_LINGER, f"since the last byte arrived, and {linger.MAX_DURATION:g} s in all"
+    ),
+    Phase.CLOSING: Limit("stall_timeout", Expiry.ABORT),
+}
+
+
+def table() -> str:
+    """The phases and their limits as a Markdown table."""
+    rows = ["| phase | what | at most | then |", "|---|---|---|---|"]
+    for phase, limit in LIMITS.items():
+        at_most, then = "–", "–"
+        if limit is not None:
+            name = limit.seconds
+            at_most = f"`FOREMAN_{name.upper()}`" if isinstance(name, str) else f"{name:g} s"
+            at_most += f" {limit.note}" if limit.note else ""
+            then = limit.then.value
+        rows.append(f"| {phase.name} | {phase.value} | {at_most} | {then} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())
