@@ -15,7 +15,6 @@ from foreman.protocol.endpoints import Family
 from foreman.proxy.request import ModelMissing
 from foreman.web.server.responses import (
     PHRASES,
-    STATUS,
     error_reply,
     error_value,
     failure_reply,
@@ -23,6 +22,7 @@ from foreman.web.server.responses import (
     last_words,
     redirect_reply,
 )
+from foreman.web.server.statuses import STATUS
 
 ID = "0123456789abcdef01234567"
 FAMILIES: list[Family] = ["ollama", "openai", "anthropic"]

@@ -12,17 +12,9 @@ from foreman.errors import shortened
 from foreman.protocol import go_json
 from foreman.protocol.endpoints import Family
 from foreman.protocol.headers import RawHeaders
-from foreman.proxy.request import ModelMissing
-from foreman.store.errors import (
-    ArtifactsTooLarge,
-    KeyReused,
-    StoreUnavailable,
-    TooManyArtifacts,
-    TooManyJobs,
-    TooMuchStored,
-    WrongState,
-)
+from foreman.store.errors import StoreUnavailable, TooManyJobs
 from foreman.web.server.responses import PROBLEM_JSON, Reply, error_reply, problem_value
+from foreman.web.server.statuses import status_of
 
 #: When to try again, in seconds: the store is looked after every few seconds; a line of jobs becomes shorter slowly.
 SOON, LATER = 5, 30
@@ -119,30 +111,14 @@ def problem_of(failure: errors.ForemanError) -> Problem:
     """Any failure as a problem."""
     if isinstance(failure, Problem):
         return failure
-    text = str(failure)
-    if isinstance(failure, StoreUnavailable):
-        return Problem(507, text) if failure.condition == "full" else _again(503, text, SOON)
-    if isinstance(failure, TooManyJobs):
-        return _again(429, text, LATER)
-    if isinstance(failure, errors.Draining):
-        return _again(503, text, SOON)
-    return Problem(next((code for kind, code in _STATUS.items() if isinstance(failure, kind)), 500), text)
+    status = status_of(failure)
+    seconds = next((seconds for kind, seconds in _RETRY_AFTER.items() if isinstance(failure, kind)), 0)
+    may_retry = seconds and status != 507  # a full disk does not become empty by itself
+    headers = [(b"Retry-After", b"%d" % seconds)] if may_retry else []
+    return Problem(status, str(failure), headers=headers)
 
 
-_STATUS: dict[type[errors.ForemanError], int] = {
-    WrongState: 409,
-    TooManyArtifacts: 409,
-    ArtifactsTooLarge: 413,
-    TooMuchStored: 507,
-    KeyReused: 422,
-    ModelMissing: 404,
-    errors.BadBody: 400,
-    errors.InvalidName: 400,
-}
-
-
-def _again(status: int, text: str, seconds: int) -> Problem:
-    return Problem(status, text, headers=[(b"Retry-After", b"%d" % seconds)])
+_RETRY_AFTER: dict[type[errors.ForemanError], int] = {StoreUnavailable: SOON, errors.Draining: SOON, TooManyJobs: LATER}
 
 
 def problem_reply(problem: Problem) -> Reply:

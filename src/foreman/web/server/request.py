@@ -35,7 +35,8 @@ from foreman.web.server.request_head import (
     RequestHead,
     index_headers,
 )
-from foreman.web.server.responses import PHRASES, STATUS, Reply, end_of_piece, error_reply, last_words
+from foreman.web.server.responses import PHRASES, Reply, end_of_piece, error_reply, last_words
+from foreman.web.server.statuses import status_of
 from foreman.web.server.upload import Upload
 
 #: Paths that are answered on standby, where all places for connections are taken: supervisors and probes ask for them.
@@ -369,7 +370,7 @@ class ClientRequest(Request):
         if self.startedWriting:
             self.break_off(problem, between_pieces=True)
         else:
-            self.refuse_unread(self.method, self.uri, STATUS[type(problem)], str(problem), log=True)
+            self.refuse_unread(self.method, self.uri, status_of(problem), str(problem), log=True)
         self.cancel()
 
     def cancel(self) -> None:

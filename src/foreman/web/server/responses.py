@@ -13,19 +13,7 @@ from foreman import errors
 from foreman.protocol import go_json
 from foreman.protocol.endpoints import Family
 from foreman.protocol.headers import RawHeaders
-from foreman.proxy.request import ModelMissing
-
-#: What each failure is as a status, where the answer has not begun.
-STATUS: dict[type[errors.ForemanError], int] = {
-    ModelMissing: 404,
-    errors.BadBody: 400,
-    errors.InvalidName: 400,
-    errors.QueueFull: 503,
-    errors.Draining: 503,
-    errors.Cancelled: 410,
-    errors.Revoked: 401,
-    errors.ConnectionError: 502,
-}
+from foreman.web.server.statuses import status_of
 
 PHRASES: dict[int, bytes] = {
     200: b"OK",
@@ -158,7 +146,7 @@ def error_reply(
 
 def failure_reply(family: Family, problem: errors.ForemanError, request_id: str, retry_after: int) -> Reply:
     """What to answer when ``problem`` came before the first byte; ``retry_after`` in seconds, sent where it helps."""
-    status = next((code for kind, code in STATUS.items() if isinstance(problem, kind)), 500)
+    status = status_of(problem)
     headers = [(b"Retry-After", b"%d" % retry_after)] if status in (502, 503) else []
     early = isinstance(problem, errors.BadBody)
     return error_reply(family, status, str(problem), request_id, headers=headers, early=early)
