@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from foreman.web.server.arrival_rate import ArrivalRate
+from foreman.web.server.body_rate import BodyRate
 from foreman.web.server.connections import (
     FAIR_HELD,
     LOG_INTERVAL,
@@ -40,7 +40,7 @@ class Pretended:
     """A connection as the others see it."""
 
     address: str
-    arrival: ArrivalRate
+    arrival: BodyRate
     phase: Phase = Phase.NEW
     place: Place = Place.COUNTED
     held: int = 0
@@ -66,7 +66,7 @@ class Crowded:
         self.connections = Connections(self.clock, self.most)
 
     def come(self, count: int = 1, address: str = "a", phase: Phase = Phase.IDLE) -> list[Any]:
-        connections: list[Any] = [Pretended(address, ArrivalRate(self.clock.seconds(), None)) for _ in range(count)]
+        connections: list[Any] = [Pretended(address, BodyRate(self.clock.seconds(), None)) for _ in range(count)]
         for connection in connections:
             self.connections.admit(connection)
             self.connections.move(connection, phase)
@@ -145,7 +145,7 @@ def test_a_body_that_comes_fast_or_has_just_begun_keeps_its_place() -> None:
     fast, young = tracked.come(2, phase=Phase.BODY)
     tracked.clock.advance(2)
     fast.arrival.add(3 * SLOW_RATE)
-    young.arrival = ArrivalRate(tracked.clock.seconds(), None)
+    young.arrival = BodyRate(tracked.clock.seconds(), None)
     assert tracked.come()[0].place is Place.STANDBY
     assert told([fast, young]) == [[], []]
 

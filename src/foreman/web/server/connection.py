@@ -14,7 +14,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
 
 from foreman.util.deadline import Deadline
-from foreman.web.server.arrival_rate import ArrivalRate
+from foreman.web.server.body_rate import BodyRate
 from foreman.web.server.http_syntax import (
     CONTROL_BYTES,
     Chunks,
@@ -55,7 +55,7 @@ class ClientConnection(HTTPChannel):
 
     phase = Phase.NEW
     place = Place.COUNTED
-    arrival: ArrivalRate
+    arrival: BodyRate
     address = ""
     held = 0
     quiet_since = 0.0
@@ -140,7 +140,7 @@ class ClientConnection(HTTPChannel):
             else:
                 self._enter(Phase.RESPONDING)
         elif has_body:
-            self.arrival = ArrivalRate(self.factory.clock.seconds(), request.upload)
+            self.arrival = BodyRate(self.factory.clock.seconds(), request.upload)
             self._enter(Phase.BODY)
             if decision.expects_continue:
                 self._send100Continue()

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from foreman.util.tracked_set import TrackedSet
-from foreman.web.server.arrival_rate import ArrivalRate
+from foreman.web.server.body_rate import BodyRate
 from foreman.web.server.phases import Phase, Place
 
 #: At most one line is logged in this time about too many connections, in seconds.
@@ -50,7 +50,7 @@ class TrackedConnection(Protocol):
     """
 
     address: str
-    arrival: ArrivalRate
+    arrival: BodyRate
     phase: Phase
     place: Place
     held: int

@@ -12,7 +12,7 @@ from foreman.config.settings import Config
 from foreman.protocol.endpoints import is_of_jobs
 from foreman.protocol.routes import Route
 from foreman.proxy.observer import Observer
-from foreman.web.server.accepting import Accepting
+from foreman.web.server.accept_limiter import AcceptLimiter
 from foreman.web.server.admission import Admission
 from foreman.web.server.body import Arriving, BodySpool
 from foreman.web.server.connection import ClientConnection
@@ -28,7 +28,7 @@ class ConnectionFactory(Site):
 
     :ivar clock: for deadlines; :ivar connections: all of them; :ivar open: whoever is there;
     :ivar admission: who may come in; :ivar bodies: the bodies of requests, and their room;
-    :ivar jobs: answers what is below ``/jobs``; :ivar accepting: how they come in.
+    :ivar jobs: answers what is below ``/jobs``; :ivar accept_limiter: how they come in.
     """
 
     noisy = False
@@ -62,11 +62,11 @@ class ConnectionFactory(Site):
         )
         self.open = self.connections.open
         self.draining = False
-        self.accepting = Accepting(clock)
+        self.accept_limiter = AcceptLimiter(clock)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientConnection:  # type: ignore[override]
         """A client connected."""
-        self.accepting.accepted()
+        self.accept_limiter.accepted()
         connection = ClientConnection()
         connection.factory = self
         connection.address = address_of(str(getattr(addr, "host", "")))

@@ -24,7 +24,6 @@ from foreman.util.deadline import Deadline
 from foreman.web.server.body import BodyRefused, SpooledBody
 from foreman.web.server.interfaces import Connection
 from foreman.web.server.origins import joined
-from foreman.web.server.paced_response import PIECE, PacedResponse
 from foreman.web.server.phases import Phase, Place
 from foreman.web.server.request_head import (
     UNREAD,
@@ -35,6 +34,7 @@ from foreman.web.server.request_head import (
     RequestHead,
     index_headers,
 )
+from foreman.web.server.response_producer import PIECE, ResponseProducer
 from foreman.web.server.responses import PHRASES, Reply, end_of_piece, error_reply, last_words
 from foreman.web.server.statuses import status_of
 from foreman.web.server.upload import Upload
@@ -316,7 +316,7 @@ class ClientRequest(Request):
             factory = self.channel.factory
             cast("Any", self.channel.transport).bufferSize = PIECE
             self._is_sending = True
-            PacedResponse(self, reply.body, Deadline(factory.clock), factory.config.stall_timeout).start()
+            ResponseProducer(self, reply.body, Deadline(factory.clock), factory.config.stall_timeout).start()
             return
         if reply.body:
             self.write(reply.body)

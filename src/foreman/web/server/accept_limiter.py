@@ -17,7 +17,7 @@ BETWEEN_LINES = 60.0
 
 
 @define(eq=False)
-class Accepting:
+class AcceptLimiter:
     """Slows the ports down on which connections come in, Twisted's ``tcp.Port``."""
 
     _clock: IReactorTime
@@ -29,7 +29,7 @@ class Accepting:
             self._ports.append(port)
             self.accepted()
             # Twisted says three things and more each time that a descriptor is lacking; it offers no other way.
-            port._logger = Logger(namespace="foreman.web.server.accepting", observer=FewWords(self._clock))  # noqa: SLF001
+            port._logger = Logger(namespace="foreman.web.server.accept_limiter", observer=RateLimitedLog(self._clock))  # noqa: SLF001
         return port
 
     def accepted(self) -> None:
@@ -40,7 +40,7 @@ class Accepting:
 
 @implementer(ILogObserver)
 @define(eq=False)
-class FewWords:
+class RateLimitedLog:
     """Makes one line a minute of everything that Twisted says about connections that it cannot accept."""
 
     _clock: IReactorTime

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import inf
 
-from foreman.web.server.arrival_rate import TIME_TO_BEGIN, ArrivalRate
+from foreman.web.server.body_rate import TIME_TO_BEGIN, BodyRate
 
 
 def test_a_body_that_began_fast_is_slow_once_it_trickles() -> None:
-    body = ArrivalRate(100.0, None)
+    body = BodyRate(100.0, None)
     body.add(8_000_000)
     assert body.rate(100.5) == inf
     assert body.rate(110.0) == 800_000

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
-from foreman.web.server.accepting import ACCEPTED_AT_ONCE, BETWEEN_LINES, Accepting
+from foreman.web.server.accept_limiter import ACCEPTED_AT_ONCE, BETWEEN_LINES, AcceptLimiter
 from support.live_foreman import reactor
 
 
@@ -33,7 +33,7 @@ async def test_a_lack_of_descriptors_is_one_line_a_minute() -> None:
     clock = Clock()
     port: Any = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
     try:
-        assert Accepting(clock).listens(port) is port
+        assert AcceptLimiter(clock).listens(port) is port
         with capturedLogs() as events, patch.object(port, "socket", Full()):
             for _ in range(100):
                 port.doRead()
@@ -48,7 +48,7 @@ async def test_a_lack_of_descriptors_is_one_line_a_minute() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_crowd_is_accepted_a_few_at_a_time() -> None:
-    accepting, accepted = Accepting(Clock()), []
+    accepting, accepted = AcceptLimiter(Clock()), []
 
     class Counting(Factory):
         def buildProtocol(self, addr: object) -> Protocol:
@@ -76,4 +76,4 @@ async def test_a_crowd_is_accepted_a_few_at_a_time() -> None:
 
 def test_a_port_of_another_kind_is_left_alone() -> None:
     port = object()
-    assert Accepting(Clock()).listens(port) is port
+    assert AcceptLimiter(Clock()).listens(port) is port

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from foreman.web.openapi.document import BYTES
-from foreman.web.server.paced_response import PIECE
+from foreman.web.server.response_producer import PIECE
 from support.in_memory_foreman import Doorstep, doorstep
 from support.raw_http import request
 

@@ -33,7 +33,7 @@ class Response(Protocol):
 
 @implementer(IPushProducer)
 @define(eq=False)
-class PacedResponse:
+class ResponseProducer:
     """Sends ``body``, which many readers may share, and ends the answer.
 
     :ivar patience: how long the reader may take nothing, in seconds.

@@ -15,7 +15,7 @@ TIME_TO_BEGIN = 1.0
 
 
 @define(eq=False)
-class ArrivalRate:
+class BodyRate:
     """The body of one request on its way.
 
     :ivar began_at: by the reactor's clock; :ivar upload: where the body goes on while it arrives, else None.
