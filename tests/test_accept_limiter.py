@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
-from foreman.web.server.accept_limiter import ACCEPTED_AT_ONCE, BETWEEN_LINES, AcceptLimiter
+from foreman.web.server.accept_limiter import LOG_INTERVAL, MAX_ACCEPTS, AcceptLimiter
 from support.live_foreman import reactor
 
 
@@ -33,11 +33,11 @@ async def test_a_lack_of_descriptors_is_one_line_a_minute() -> None:
     clock = Clock()
     port: Any = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
     try:
-        assert AcceptLimiter(clock).listens(port) is port
+        assert AcceptLimiter(clock).add_port(port) is port
         with capturedLogs() as events, patch.object(port, "socket", Full()):
             for _ in range(100):
                 port.doRead()
-                clock.advance(BETWEEN_LINES / 100)
+                clock.advance(LOG_INTERVAL / 100)
             port.doRead()
         assert len(said(events)) == 2
         assert "EMFILE" in said(events)[0]
@@ -56,7 +56,7 @@ async def test_a_crowd_is_accepted_a_few_at_a_time() -> None:
             accepted.append(addr)
             return Protocol()
 
-    port: Any = accepting.listens(reactor.listenTCP(0, Counting(), backlog=1024, interface="127.0.0.1"))
+    port: Any = accepting.add_port(reactor.listenTCP(0, Counting(), backlog=1024, interface="127.0.0.1"))
     port.stopReading()
     callers = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(400)]
     try:
@@ -65,7 +65,7 @@ async def test_a_crowd_is_accepted_a_few_at_a_time() -> None:
             before = len(accepted)
             port.doRead()
             taken.append(len(accepted) - before)
-        assert max(taken) <= ACCEPTED_AT_ONCE + 20
+        assert max(taken) <= MAX_ACCEPTS + 20
         assert min(taken) > 0
     finally:
         for caller in callers:
@@ -76,4 +76,4 @@ async def test_a_crowd_is_accepted_a_few_at_a_time() -> None:
 
 def test_a_port_of_another_kind_is_left_alone() -> None:
     port = object()
-    assert AcceptLimiter(Clock()).listens(port) is port
+    assert AcceptLimiter(Clock()).add_port(port) is port

@@ -50,7 +50,7 @@ class Pretended:
     def abort(self) -> None:
         self.told.append("abort")
 
-    def make_way(self, status: int, why: str) -> None:
+    def make_room(self, status: int, why: str) -> None:
         self.told.append(f"{status}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from foreman.web.server.body import IN_MEMORY
+from foreman.web.server.body import MAX_IN_MEMORY
 from support.in_memory_foreman import Doorstep, doorstep
 from support.raw_http import request
 
@@ -44,7 +44,7 @@ def test_a_chunked_body_is_cut_too(step: Doorstep) -> None:
 
 @pytest.mark.parametrize("behind", [b"\n", b"x" * 100_000])
 def test_a_body_in_a_file_is_cut_too_in_many_small_steps(step: Doorstep, behind: bytes) -> None:
-    text = b'{"model":"m","messages":[{"role":"user","content":"' + b'\\"}' * IN_MEMORY + b'"}]}'
+    text = b'{"model":"m","messages":[{"role":"user","content":"' + b'\\"}' * MAX_IN_MEMORY + b'"}]}'
     caller = step.call()
     caller.send(request("POST", "/api/chat", text + behind))
     for _ in range(200):

@@ -11,7 +11,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import maybeDeferred
 
-from foreman.web.server.origins import ALSO_ALLOWED
+from foreman.web.server.origins import EXTRA_REQUEST_HEADERS
 from support import recordings
 from support.live_foreman import RunningForeman, listen, port_of, start_foreman
 from support.raw_http import Response, ask
@@ -85,7 +85,7 @@ async def recorded() -> AsyncIterator[Recorded]:
 def end_to_end(headers: list[tuple[str, str]], *, own: bool) -> list[tuple[str, str]]:
     # An answer of foreman's own has the date of today, and an id of its own in Anthropic's shape.
     left_out = HOP_BY_HOP | ADDED | ({"date"} if own else set())
-    more = "," + b",".join(ALSO_ALLOWED).decode()  # what foreman allows a page to send besides
+    more = "," + b",".join(EXTRA_REQUEST_HEADERS).decode()  # what foreman allows a page to send besides
     return sorted((name.lower(), value.removesuffix(more)) for name, value in headers if name.lower() not in left_out)
 
 

@@ -170,7 +170,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "Origin": (lambda value: GUARDS.origin_allowed(value, b"h"), ((b"https://", b".example.com"), (b"http://localhost:", b"x"))),
     "Content-Length": (lambda value: http_syntax.field_problem(b"content-length", value), ()),
     "a header": (lambda value: http_syntax.field_problem(b"x", value), ((b"\xc3\xa9", b""),)),
-    "a trailer": (http_syntax.is_trailer, ((b"a", b": b"), (b"a:", b""))),
+    "a trailer": (http_syntax.is_allowed_trailer, ((b"a", b": b"), (b"a:", b""))),
     "the server in a target": (http_syntax.authority, ((b"http://", b""), (b"http://", b"/"))),
     "a request-target": (way_of, ((b"/", b""), (b"/k/", b""), (b"/k/", b"/api"), (b"http://", b"\x01"), (b"http://[", b"]/"),
                                   (b"/jobs/", b"/artifacts/x"), (b"/api/tags?", b""), (b"/api/../", b"?\xff"))),

@@ -17,7 +17,7 @@ from foreman.proxy.access_record import RequestRecord
 from foreman.scheduling.estimates import Range
 from foreman.scheduling.queue_status import QueuePosition
 from foreman.web.api.responder import ClientResponder
-from foreman.web.server.heartbeat import AFTER_PAUSE, HeartbeatPolicy, QueueHeartbeat
+from foreman.web.server.heartbeat import GRACE_AFTER_PAUSE, HeartbeatPolicy, QueueHeartbeat
 from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply
 from support.in_memory_foreman import doorstep, sized
@@ -293,7 +293,7 @@ def test_an_error_that_came_during_a_pause_of_foreman_keeps_its_status(stream: b
 def test_after_a_pause_of_foreman_the_first_sign_of_life_comes_soon() -> None:
     waiting = Waiting()
     waiting.clock.advance(3600)
-    waiting.clock.advance(AFTER_PAUSE)
+    waiting.clock.advance(GRACE_AFTER_PAUSE)
     assert waiting.told.body == b" "
     waiting.client.stop_waiting()
     assert waiting.clock.getDelayedCalls() == []

@@ -25,7 +25,7 @@ BROKEN = AttemptError("truncated", "the answer ended without its end")
 def _quick() -> Iterator[None]:
     """Signs of life come quickly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("foreman.web.jobs.streaming.BETWEEN_FILLERS", 0.05)
+        patch.setattr("foreman.web.jobs.streaming.HEARTBEAT_INTERVAL", 0.05)
         yield
 
 

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from zope.interface import directlyProvides
 
 from foreman.util.deadline import Deadline
-from foreman.web.server.linger import MAX_BYTES, MAX_DURATION, SILENCE, Linger
+from foreman.web.server.linger import MAX_BYTES, MAX_DURATION, MAX_SILENCE, Linger
 
 
 @define(eq=False, slots=False)
@@ -41,7 +41,7 @@ def lingering(*interfaces: Any) -> tuple[Clock, Transport, Linger]:
     directlyProvides(transport, *interfaces)
     deadline = Deadline(clock)
     linger = Linger(clock, transport, deadline)
-    deadline.set(SILENCE, linger.end)  # as the connection does
+    deadline.set(MAX_SILENCE, linger.end)  # as the connection does
     return clock, transport, linger
 
 
@@ -56,9 +56,9 @@ def test_the_end_of_the_answer_is_said_as_the_transport_can_say_it(interfaces: l
 
 def test_silence_ends_it_and_who_does_not_even_read_is_cut() -> None:
     clock, transport, _linger = lingering(ITCPTransport)
-    clock.advance(SILENCE)
+    clock.advance(MAX_SILENCE)
     assert transport.told == ["half close", "close"]
-    clock.advance(SILENCE)
+    clock.advance(MAX_SILENCE)
     assert transport.told == ["half close", "close", "reset"]
 
 
@@ -94,8 +94,8 @@ def test_what_comes_in_small_pieces_costs_no_timer_each() -> None:
 
 def test_what_comes_after_the_end_puts_nothing_off() -> None:
     clock, transport, linger = lingering(ITCPTransport)
-    clock.advance(SILENCE)
+    clock.advance(MAX_SILENCE)
     for _ in range(2):
-        clock.advance(SILENCE / 2)
+        clock.advance(MAX_SILENCE / 2)
         linger.drop(b"x")
     assert transport.told == ["half close", "close", "reset"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import foreman.web
 from foreman.config.settings import load
-from foreman.web.server.origins import EXPOSED, OriginPolicy, same_origin
+from foreman.web.server.origins import EXPOSED_HEADERS, OriginPolicy, same_origin
 from support.in_memory_foreman import Doorstep, doorstep
 from support.raw_http import Response, request
 
@@ -294,7 +294,7 @@ def test_options_of_an_address_without_an_origin_are_the_targets_to_answer(step:
     assert [heard.method for heard in step.target.heard] == ["OPTIONS"]
 
 
-EXPOSES = ("Access-Control-Expose-Headers", b",".join(EXPOSED).decode())
+EXPOSES = ("Access-Control-Expose-Headers", b",".join(EXPOSED_HEADERS).decode())
 ONCE = [("Access-Control-Allow-Origin", PAGE[1]), EXPOSES, ("Vary", "Origin")]
 
 
@@ -402,7 +402,7 @@ def test_a_page_may_read_every_header_that_foreman_adds() -> None:
                 if isinstance(name, bytes) and re.fullmatch(rb"(?=.*[a-z])[A-Z][A-Za-z-]+", name):
                     added.add(name.decode().lower())
     assert {"location", "retry-after", "x-foreman-position", "server-timing"} <= added
-    assert not added - names_in(EXPOSED) - SHOWN_BY_EVERY_BROWSER - FOR_OTHERS
+    assert not added - names_in(EXPOSED_HEADERS) - SHOWN_BY_EVERY_BROWSER - FOR_OTHERS
 
 
 def test_a_page_may_send_every_header_that_foreman_reads(step: Doorstep) -> None:

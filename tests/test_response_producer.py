@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from foreman.web.openapi.document import BYTES
-from foreman.web.server.response_producer import PIECE
+from foreman.web.server.response_producer import PIECE_SIZE
 from support.in_memory_foreman import Doorstep, doorstep
 from support.raw_http import request
 
@@ -22,7 +22,7 @@ def step() -> Iterator[Doorstep]:
 
 
 def test_a_reader_gets_all_of_it_and_may_ask_again(step: Doorstep) -> None:
-    assert len(BYTES) > 2 * PIECE
+    assert len(BYTES) > 2 * PIECE_SIZE
     caller = step.call()
     for _ in range(2):
         caller.line.sent.clear()
@@ -49,7 +49,7 @@ def test_who_takes_nothing_holds_a_piece_and_is_cut_off(step: Doorstep) -> None:
     caller = step.call()
     caller.line.takes = False
     caller.send(QUESTION)
-    assert caller.line.most_held <= 3 * PIECE
+    assert caller.line.most_held <= 3 * PIECE_SIZE
     step.wait(59)
     assert caller.line.ended == ""
     step.wait(3, 1)

@@ -18,8 +18,8 @@ from foreman.web.server.responses import (
     error_reply,
     error_value,
     failure_reply,
+    final_error,
     json_reply,
-    last_words,
     redirect_reply,
 )
 from foreman.web.server.statuses import STATUS
@@ -165,25 +165,25 @@ def test_a_redirect_cannot_carry_a_page_of_a_stranger() -> None:
     assert b"<script" not in body
 
 
-# last words
+# the error that ends a stream
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_stream_that_breaks_off_ends_with_words_its_clients_read(family: Family) -> None:
     problem = errors.ConnectionError("reset", "the target broke off")
-    ndjson = last_words("ndjson", family, problem, ID)
+    ndjson = final_error("ndjson", family, problem, ID)
     assert ndjson == b'{"error":"the target broke off"}\n'
-    sse = last_words("sse", family, problem, ID)
+    sse = final_error("sse", family, problem, ID)
     assert sse is not None
     assert sse.startswith(b"event: error\ndata: {" if family == "anthropic" else b"data: {")
     assert sse.endswith(b"}\n\n")
     assert text_of(family, sse.partition(b"data: ")[2]) == "the target broke off"
-    assert last_words("other", family, problem, ID) is None
+    assert final_error("other", family, problem, ID) is None
 
 
 def test_what_the_target_refused_keeps_its_own_words_and_type() -> None:
     problem = errors.HTTPError(404, "model 'x' not found")
-    assert last_words("ndjson", "ollama", problem, ID) == b'{"error":"model \'x\' not found"}\n'
-    sse = last_words("sse", "openai", problem, ID)
+    assert final_error("ndjson", "ollama", problem, ID) == b'{"error":"model \'x\' not found"}\n'
+    sse = final_error("sse", "openai", problem, ID)
     assert sse is not None
     assert json.loads(sse[6:])["error"]["type"] == "not_found_error"

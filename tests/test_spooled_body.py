@@ -12,7 +12,7 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreman.web.server.body import IN_MEMORY, MEMORY_IN_ALL, Arriving, BodyRefused, BodySpool, SpooledBody
+from foreman.web.server.body import MAX_IN_MEMORY, MAX_MEMORY, ArrivingBody, BodyRefused, BodySpool, SpooledBody
 from support.in_memory_foreman import doorstep
 from support.raw_http import request
 
@@ -22,18 +22,18 @@ def read(body: SpooledBody) -> bytes:
     return value if isinstance(value, bytes) else value.read()
 
 
-@given(st.lists(st.integers(0, IN_MEMORY // 2), max_size=6))
+@given(st.lists(st.integers(0, MAX_IN_MEMORY // 2), max_size=6))
 def test_a_body_is_given_back_as_it_came(sizes: list[int]) -> None:
-    bodies = BodySpool(10 * IN_MEMORY, 10 * IN_MEMORY)
-    body = SpooledBody(5 * IN_MEMORY, bodies)
+    bodies = BodySpool(10 * MAX_IN_MEMORY, 10 * MAX_IN_MEMORY)
+    body = SpooledBody(5 * MAX_IN_MEMORY, bodies)
     sent = [bytes([number]) * size for number, size in enumerate(sizes)]
     for piece in sent:
         body.add(piece)
     whole = b"".join(sent)
     assert (body.length, bodies.used) == (len(whole), len(whole))
     assert read(body) == read(body) == whole
-    assert isinstance(body.value(), bytes) == (len(whole) <= IN_MEMORY)
-    assert (bodies.in_memory, bodies.in_files) == ((len(whole), 0) if len(whole) <= IN_MEMORY else (0, 1))
+    assert isinstance(body.value(), bytes) == (len(whole) <= MAX_IN_MEMORY)
+    assert (bodies.in_memory, bodies.in_files) == ((len(whole), 0) if len(whole) <= MAX_IN_MEMORY else (0, 1))
     body.close()
     body.close()
     assert (bodies.used, bodies.in_memory, bodies.in_files) == (0, 0, 0)
@@ -97,8 +97,8 @@ class Slow:
     body: SpooledBody
     refused: list[int] = field(factory=list)
 
-    def arriving(self) -> Arriving:
-        return Arriving(self.body, self.refuse)
+    def arriving(self) -> ArrivingBody:
+        return ArrivingBody(self.body, self.refuse)
 
     def refuse(self, status: int, message: str) -> None:
         self.refused.append(status)
@@ -108,7 +108,7 @@ class Slow:
 def some_slow(limit: int, share: int, *callers: str) -> tuple[BodySpool, list[Slow]]:
     """Room with a slow body of 100 bytes of each of ``callers``, the slowest first."""
     slow: list[Slow] = []
-    bodies = BodySpool(limit, share, slow=lambda: [one.arriving() for one in slow if not one.refused])
+    bodies = BodySpool(limit, share, slow_bodies=lambda: [one.arriving() for one in slow if not one.refused])
     for caller in callers:
         slow.append(Slow(SpooledBody(limit, bodies, caller)))
         slow[-1].body.add(b"x" * 100)
@@ -154,17 +154,17 @@ def test_a_slow_body_that_needs_room_goes_itself() -> None:
 
 
 def test_memory_has_a_bound_of_its_own_and_gives_way_to_files() -> None:
-    bodies = BodySpool(2 * MEMORY_IN_ALL, 2 * MEMORY_IN_ALL, files=3)
-    held = [SpooledBody(IN_MEMORY, bodies) for _ in range(200)]
+    bodies = BodySpool(2 * MAX_MEMORY, 2 * MAX_MEMORY, files=3)
+    held = [SpooledBody(MAX_IN_MEMORY, bodies) for _ in range(200)]
 
     def fill() -> None:
         for body in held:
-            body.add(bytes(IN_MEMORY))
+            body.add(bytes(MAX_IN_MEMORY))
 
     with pytest.raises(BodyRefused) as refused:
         fill()
     assert refused.value.status == 503
-    assert MEMORY_IN_ALL - IN_MEMORY <= bodies.in_memory <= MEMORY_IN_ALL
+    assert MAX_MEMORY - MAX_IN_MEMORY <= bodies.in_memory <= MAX_MEMORY
     assert bodies.in_files == 3
     for body in held:
         body.close()
@@ -172,7 +172,7 @@ def test_memory_has_a_bound_of_its_own_and_gives_way_to_files() -> None:
 
 
 def test_where_memory_is_full_a_body_of_any_size_goes_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foreman.web.server.body.MEMORY_IN_ALL", 1000)
+    monkeypatch.setattr("foreman.web.server.body.MAX_MEMORY", 1000)
     bodies = BodySpool(10_000, 10_000, files=2)
     held = [SpooledBody(1000, bodies) for _ in range(5)]
     for body in held[:2]:
@@ -220,7 +220,7 @@ class FullDisk(BytesIO):
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("room", [None, 0, 1000, IN_MEMORY - 1, IN_MEMORY], ids=str)
+@pytest.mark.parametrize("room", [None, 0, 1000, MAX_IN_MEMORY - 1, MAX_IN_MEMORY], ids=str)
 def test_a_full_disk_costs_one_request(room: int | None) -> None:
     def open_file(**_: Any) -> FullDisk:
         if room is None:
@@ -230,7 +230,7 @@ def test_a_full_disk_costs_one_request(room: int | None) -> None:
     with doorstep() as step:
         with patch("tempfile.TemporaryFile", open_file):
             caller = step.call()
-            caller.send(request("POST", "/v1/messages", b" " * (IN_MEMORY + 1)))
+            caller.send(request("POST", "/v1/messages", b" " * (MAX_IN_MEMORY + 1)))
             step.turn(2)
             (answer,) = caller.answers()
         assert (answer.status, answer.header("Connection")) == (503, "close")

@@ -469,7 +469,7 @@ def test_without_its_last_admin_a_running_foreman_lets_nobody_manage(
             run("revoke", "boss", "--force")
             step.service.reload()
             answer = deleted(step, bob)
-            assert (answer.status, b"the last one was taken away" in answer.body) == (403, True)
+            assert (answer.status, b"the last one was revoked" in answer.body) == (403, True)
             assert (deleted(step, boss).status, status_of(step, bob)) == (401, 200)
         new = run("new", "chief", "--admin").stdout.strip()
         step.service.reload()

@@ -310,14 +310,14 @@ def test_what_came_before_the_target_was_there_is_not_lost() -> None:
 def test_it_remembers_that_the_target_took_its_time() -> None:
     upload = Upload(StringTransport(), 10)
     upload.startProducing(StringTransport())
-    assert not upload.was_held_up()
+    assert not upload.was_paused()
     upload.pauseProducing()
     upload.resumeProducing()
-    assert upload.was_held_up()
-    assert not upload.was_held_up()
+    assert upload.was_paused()
+    assert not upload.was_paused()
     upload.pauseProducing()
-    assert upload.was_held_up()
-    assert upload.was_held_up()
+    assert upload.was_paused()
+    assert upload.was_paused()
 
 
 def test_cancelled_it_takes_nothing_more_and_lets_the_client_go_on() -> None:

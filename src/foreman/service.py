@@ -242,7 +242,7 @@ class Foreman(Service):
         self._token_file.start()
         self._port.startService()
         listening: Any = self._port._waitingForPort  # noqa: SLF001 - strports offers no other way
-        listening.addCallback(self.connections.accept_limiter.listens)
+        listening.addCallback(self.connections.accept_limiter.add_port)
         self._banner.listens()
 
     def _target_recovered(self) -> None:

@@ -9,7 +9,7 @@ from attrs import define
 from foreman import errors
 from foreman.util.clock import Monotonic
 
-#: How a request ended; the words of the log.
+#: How a request ended, as it stands in the log.
 Outcome = Literal["complete", "incomplete", "client left", "target failed", "cancelled", "stopped", "refused"]
 
 

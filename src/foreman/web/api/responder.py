@@ -35,7 +35,7 @@ class ClientResponder:
 
     @property
     def _head_is_sent(self) -> bool:
-        return self._view is not None and self._view.begun
+        return self._view is not None and self._view.head_is_sent
 
     def waits(self, place: Callable[[], QueuePosition]) -> None:
         """The request was found good, and stands in line; ``place`` tells where."""

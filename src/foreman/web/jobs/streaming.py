@@ -24,7 +24,7 @@ from foreman.web.jobs.flow_control import FlowControl
 from foreman.web.jobs.problems import Problem, no_such_job
 from foreman.web.jobs.serialization import event_value
 from foreman.web.jobs.wakeups import Wakeups
-from foreman.web.server.heartbeat import BETWEEN_FILLERS, STREAM_HEADERS
+from foreman.web.server.heartbeat import HEARTBEAT_INTERVAL, STREAM_HEADERS
 from foreman.web.server.request import ClientRequest
 from foreman.worker.live_output import LiveOutput
 
@@ -96,7 +96,7 @@ class EventWriter:
 
     def until_filler(self) -> float:
         """How long may pass without a sign, in seconds."""
-        return max(0.0, self._said_at + BETWEEN_FILLERS - self._clock.seconds())
+        return max(0.0, self._said_at + HEARTBEAT_INTERVAL - self._clock.seconds())
 
     def fill_where_due(self) -> None:
         """A sign of life, which is no line."""

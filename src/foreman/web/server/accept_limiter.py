@@ -1,4 +1,4 @@
-"""How connections are accepted: a few at a time, and with few words where there are too many."""
+"""Accepting connections: a few in each turn of the reactor, and with one log line a minute where none can be accepted."""
 
 from __future__ import annotations
 
@@ -9,53 +9,56 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent
 from zope.interface import implementer
 
-#: About so many connections are accepted in one turn of the reactor (Twisted adds 20 to what it has reached): then those
-#: that are there are read first, so that a newcomer is heard before the next thousand come.
-ACCEPTED_AT_ONCE = 32
-#: How often it is logged that none can be accepted, in seconds.
-BETWEEN_LINES = 60.0
+#: About so many connections are accepted in one turn of the reactor (Twisted adds 20 to the number that it reached). Then
+#: the open ones are read, so that a new client is served before the next thousand connect.
+MAX_ACCEPTS = 32
+#: At most one line is logged in this time about connections that cannot be accepted, in seconds.
+LOG_INTERVAL = 60.0
 
 
 @define(eq=False)
 class AcceptLimiter:
-    """Slows the ports down on which connections come in, Twisted's ``tcp.Port``."""
+    """Limits how many connections Twisted's listening ports (``tcp.Port``) accept in one turn of the reactor."""
 
     _clock: IReactorTime
     _ports: list[Any] = field(factory=list, init=False)
 
-    def listens(self, port: Any) -> Any:
-        """``port`` is open; it is given back."""
+    def add_port(self, port: Any) -> Any:
+        """Limit ``port``, which listens now.
+
+        :return: ``port`` itself.
+        """
         if hasattr(port, "numberAccepts"):
             self._ports.append(port)
             self.accepted()
-            # Twisted says three things and more each time that a descriptor is lacking; it offers no other way.
+            # Twisted logs three events and more each time that no file descriptor is left; it offers no other way to change that.
             port._logger = Logger(namespace="foreman.web.server.accept_limiter", observer=RateLimitedLog(self._clock))  # noqa: SLF001
         return port
 
     def accepted(self) -> None:
-        """A connection was accepted: Twisted would accept more and more in one turn."""
+        """A connection was accepted: keep Twisted from accepting more and more in one turn."""
         for port in self._ports:
-            port.numberAccepts = min(port.numberAccepts, ACCEPTED_AT_ONCE)
+            port.numberAccepts = min(port.numberAccepts, MAX_ACCEPTS)
 
 
 @implementer(ILogObserver)
 @define(eq=False)
 class RateLimitedLog:
-    """Makes one line a minute of everything that Twisted says about connections that it cannot accept."""
+    """Logs one line a minute instead of every event of Twisted's about connections that it cannot accept."""
 
     _clock: IReactorTime
     _closed: int = field(default=0, init=False)
-    _said_at: float | None = field(default=None, init=False)
+    _logged_at: float | None = field(default=None, init=False)
     _log = Logger()
 
     def __call__(self, event: LogEvent) -> None:
-        """One thing that Twisted says."""
+        """Twisted logs ``event``."""
         self._closed += "address" in event
         now = self._clock.seconds()
-        if self._said_at is None or now - self._said_at >= BETWEEN_LINES:
+        if self._logged_at is None or now - self._logged_at >= LOG_INTERVAL:
             self._log.warn(
-                "connections cannot be accepted: {why} ({closed} were closed for it since the last such line); see ulimit -n",
+                "connections cannot be accepted: {why} ({closed} were closed because of this since the last such line); see ulimit -n",
                 why=formatEvent(event),
                 closed=self._closed,
             )
-            self._closed, self._said_at = 0, now
+            self._closed, self._logged_at = 0, now

@@ -24,7 +24,7 @@ REFUSALS_PERIOD = 10.0
 
 @define(eq=False)
 class AccessLog:
-    """Writes the lines, each in a reactor turn after the answer, so that no answer waits for its log line."""
+    """Writes the lines in later turns of the reactor, so that no answer waits for its log line."""
 
     _clock: IReactorTime
     _waiting: deque[tuple[RequestRecord, float]] = field(factory=deque, init=False)

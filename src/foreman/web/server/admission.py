@@ -34,11 +34,13 @@ from foreman.web.server.responses import Reply, error_reply, redirect_reply
 
 #: Paths that need no token: probes of clients and supervisors carry none.
 _OPEN_PATHS = ("/", "/healthz")
-_TOKEN_IN_ADDRESS = "this address has a token where proxies may log it; send it as a header, or once as /k/<token>"  # noqa: S105 - a text
+_TOKEN_IN_ADDRESS = (
+    "this address has a token where proxies may log it; send the token as a header, or once as /k/<token>"  # noqa: S105 - a text
+)
 _FOR_ADMINS = "only admins may manage models here, and see Ollama's use and settings (FOREMAN_ADMIN_TOKEN)"
 _NO_ADMIN_LEFT = (
-    "managing models is for admins here, and the token of the last one was taken away; make another with foreman token new "
-    "NAME --admin, or start foreman again without an admin, so that everybody may"
+    "only admins may manage models here, and the token of the last one was revoked; make a new one with foreman token new "
+    "NAME --admin, or restart foreman without an admin, so that everybody may manage models"
 )
 
 #: What the routes say about an address.
@@ -259,7 +261,7 @@ def _check_method(head: RequestHead, context: RequestContext, path: str) -> Repl
         return None
     if not methods:
         return _error(context, 404, f"there is nothing at {path}")
-    return _error(context, 405, f"here are {', '.join(methods)}", _allow(path))
+    return _error(context, 405, f"the methods of this path are {', '.join(methods)}", _allow(path))
 
 
 def _unauthorized(head: RequestHead, context: RequestContext, message: str) -> Refused:
@@ -277,7 +279,7 @@ def _allow(path: str) -> RawHeaders:
 
 
 def _exposed_part(found: _Found, target: bytes) -> bytes:
-    """The part of an address that reaches the target, the log or a ``Location`` and is not one of the words of a route."""
+    """The part of an address that the target, the log or a ``Location`` gets to see, less the fixed words of a route."""
     if isinstance(found, Refusal):
         return b""
     path, _, query = target.partition(b"?")

@@ -1,4 +1,4 @@
-"""How fast the body of a request arrives."""
+"""How fast the body of a request arrives, and whether that is too slow."""
 
 from __future__ import annotations
 
@@ -8,61 +8,62 @@ from attrs import define, field
 
 from foreman.web.server.upload import Upload
 
-#: The least that a body must bring on average, bytes a second (blobs: anything at all).
-BODY_RATE = 1000
-#: A body is not called slow before it has had this long to arrive, in seconds.
-TIME_TO_BEGIN = 1.0
+#: The least average rate of a body, in bytes a second; of a model file anything above 0 is enough.
+MIN_RATE = 1000
+#: The rate of a body is measured over at least this long, in seconds.
+GRACE = 1.0
 
 
 @define(eq=False)
 class BodyRate:
-    """The body of one request on its way.
+    """The rate at which the body of one request arrives.
 
-    :ivar began_at: by the reactor's clock; :ivar upload: where the body goes on while it arrives, else None.
+    :ivar started_at: in seconds of the reactor's clock; :ivar upload: the upload of a body that goes on to the target while
+        it arrives, else None.
     """
 
-    began_at: float
+    started_at: float
     upload: Upload | None
     _bytes: int = field(default=0, init=False)
-    _lately: int = field(default=0, init=False)
-    _held_up: float = field(default=0.0, init=False)
-    _asked_at: float = field(init=False)
-    _bytes_then: int = field(default=0, init=False)
+    _recent: int = field(default=0, init=False)
+    _paused_for: float = field(default=0.0, init=False)
+    _measured_at: float = field(init=False)
+    _bytes_measured: int = field(default=0, init=False)
     _rate: float = field(default=inf, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._asked_at = self.began_at
+        self._measured_at = self.started_at
 
     def add(self, count: int) -> None:
-        """``count`` bytes have come."""
+        """``count`` bytes have arrived."""
         self._bytes += count
-        self._lately += count
+        self._recent += count
 
     def rate(self, now: float) -> float:
-        """Bytes a second since it was asked before, or at the beginning, if that is some time ago; else what it said then.
+        """Bytes a second since the last measurement, if that is at least ``GRACE`` ago; else the result of that.
 
-        Infinite where its client is not to blame: at the beginning, and while the target is slow. A body that began fast is
-        not fast for that.
+        Infinite where the client is not to blame: at the beginning, and while the target is slow. It is not an average since
+        the beginning, so that a body that began fast and then stops is found to be slow.
         """
         if self.upload is not None and self.upload.paused:
             return inf
-        if now - self._asked_at >= TIME_TO_BEGIN:
-            self._rate = (self._bytes - self._bytes_then) / (now - self._asked_at)
-            self._asked_at, self._bytes_then = now, self._bytes
+        if now - self._measured_at >= GRACE:
+            self._rate = (self._bytes - self._bytes_measured) / (now - self._measured_at)
+            self._measured_at, self._bytes_measured = now, self._bytes
         return self._rate
 
     def problem(self, limit: float, silence: float) -> tuple[int, str] | None:
-        """Judge the last ``limit`` seconds, and begin the next; asked once after each.
+        """Whether too little arrived in the last ``limit`` seconds; to be called once after each of these periods.
 
-        :param silence: how long the target may take nothing, in seconds.
-        :return: the status and the text to refuse the request with; None: it comes fast enough.
+        :param silence: how long the target may read nothing, in seconds.
+        :return: the status and the text to refuse the request with; None: the body arrives fast enough.
         """
-        lately, self._lately = self._lately, 0
-        held_up = self.upload is not None and self.upload.was_held_up()
-        self._held_up = self._held_up + limit if held_up and not lately else 0.0
-        least = 1 if self.upload is not None else BODY_RATE * limit
-        if self._held_up >= silence:
-            return 502, f"the target read nothing of this body for {self._held_up:g} s"
-        if lately >= least or held_up:
+        recent, self._recent = self._recent, 0
+        was_paused = self.upload is not None and self.upload.was_paused()
+        self._paused_for = self._paused_for + limit if was_paused and not recent else 0.0
+        minimum = 1 if self.upload is not None else MIN_RATE * limit
+        if self._paused_for >= silence:
+            return 502, f"the target read nothing of this body for {self._paused_for:g} s"
+        if recent >= minimum or was_paused:
             return None
-        return 408, f"the body came too slowly: less than {least:g} bytes in {limit:g} s"
+        return 408, f"the body arrived too slowly: less than {minimum:g} bytes in {limit:g} s"

@@ -17,13 +17,13 @@ from foreman.util.deadline import Deadline
 from foreman.web.server.body_rate import BodyRate
 from foreman.web.server.http_syntax import (
     CONTROL_BYTES,
-    Chunks,
+    StrictChunkedDecoder,
     field_problem,
+    is_allowed_trailer,
     is_clean,
-    is_trailer,
-    known_version,
     line_problem,
     says_close,
+    with_known_version,
 )
 from foreman.web.server.interfaces import Server
 from foreman.web.server.linger import Linger
@@ -31,11 +31,11 @@ from foreman.web.server.phases import HASTE, LIMITS, Expiry, Phase, Place
 from foreman.web.server.request import TOO_MANY_CONNECTIONS, ClientRequest
 from foreman.web.server.request_head import Refused
 
-#: The whole head of a request; Go allows 1 MiB, real ones with many cookies stay under 16 kB.
+#: The most bytes of the head of a request; Go allows 1 MiB, real heads with many cookies stay under 16 kB.
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 100
-#: What a client may send behind a request that is being answered, before its connection is given up. Reading must go on
-#: to notice that it left, and nobody pipelines this much.
+#: What a client may send after a request that is being answered, in bytes, before its connection is cut. Reading goes on to
+#: notice that the client leaves; no real client pipelines this much.
 MAX_PIPELINED = 64 * 1024
 
 
@@ -75,7 +75,7 @@ class ClientConnection(HTTPChannel):
         self._set_limit()
 
     def dataReceived(self, data: bytes) -> None:
-        """Something arrived."""
+        """Data arrived."""
         if self._linger is not None:
             self._linger.drop(data)
         if self._is_ending:
@@ -103,14 +103,14 @@ class ClientConnection(HTTPChannel):
         if problem := line_problem(line, is_first=not self.requests):
             self.refuse(*problem)
         else:
-            super().lineReceived(line if self.requests else known_version(line))
+            super().lineReceived(line if self.requests else with_known_version(line))
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """A line that is longer than a whole head may be."""
+        """A line is longer than a whole head may be."""
         self.refuse(431 if self.requests else 414, f"the head of a request may have {MAX_HEAD} bytes")
 
     def headerReceived(self, line: bytes) -> bool:
-        """One header; kept as it was written, since it goes to the target like that."""
+        """One header; it is kept as it was written, since it goes to the target like that."""
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
         if problem := field_problem(name.lower(), value):
@@ -121,7 +121,7 @@ class ClientConnection(HTTPChannel):
             request = self.requests[-1]
             request.raw_headers.append((name, value))
             if name.lower() == b"transfer-encoding":
-                self._transferDecoder = Chunks(request.handleContentChunk, self._finishRequestBody)
+                self._transferDecoder = StrictChunkedDecoder(request.handleContentChunk, self._finishRequestBody)
         return accepted
 
     def allHeadersReceived(self) -> None:
@@ -150,7 +150,7 @@ class ClientConnection(HTTPChannel):
             self._enter(Phase.RESPONDING)
 
     def rawDataReceived(self, data: bytes) -> None:
-        """A part of a body, or of what a client sends before it has its answer."""
+        """A part of a body, or of what a client sends before its request has been answered."""
         if self._is_dropping:
             return
         if self._handlingRequest:
@@ -174,22 +174,22 @@ class ClientConnection(HTTPChannel):
 
     def _finishRequestBody(self, data: bytes) -> None:
         trailers = getattr(self._transferDecoder, "_trailerHeaders", ())
-        if all(is_trailer(bytes(line)) for line in trailers):
+        if all(is_allowed_trailer(bytes(line)) for line in trailers):
             super()._finishRequestBody(data)
             self._pipelined = len(data) if self._handlingRequest else 0
         else:
-            self.refuse(400, "what stands behind the last chunk may not stand there (RFC 9112 section 7.1.2)")
+            self.refuse(400, "a header after the last chunk is not allowed there (RFC 9112 section 7.1.2)")
 
     def requestDone(self, request: ClientRequest) -> None:
         """An answer was written to its end."""
         if self.phase is Phase.BODY:
-            # It came before the body's end: whatever still comes of that must not be read as a request.
+            # The answer ended before the body: what still arrives of the body must not be read as a request.
             self._enter(Phase.REFUSING)
         if self.persistent and not self._is_ending:
             self._head_size = self._pipelined = 0
             self._enter(Phase.IDLE)
             if self._dataBuffer and self._buffer:
-                self._dataBuffer.append(self.clearLineBuffer())  # it came later, while the client read slowly
+                self._dataBuffer.append(self.clearLineBuffer())  # it arrived later, while the client read slowly
             if self.paused:
                 self._networkProducer.pauseProducing()
         super().requestDone(request)
@@ -198,21 +198,21 @@ class ClientConnection(HTTPChannel):
     # how fast the client reads
 
     def pauseProducing(self) -> None:
-        """The client does not take what was written: begin no further request of those that it has sent."""
+        """The client does not read what was written: begin no further request of those that it has sent."""
         super().pauseProducing()
         self.paused = True
 
     def resumeProducing(self) -> None:
-        """The client has taken everything."""
+        """Everything was sent to the client."""
         super().resumeProducing()
         self.paused = False
         if self._buffer:
             self.dataReceived(b"")
 
-    # ending
+    # closing
 
     def loseConnection(self) -> None:
-        """Close when everything is sent; a client that takes nothing is cut off after the stall limit."""
+        """Close when everything is sent; or linger, where an answer was written before its request was whole."""
         if self._is_dropping and self.place is not Place.EVICTED:
             if self.phase is Phase.REFUSING:
                 self._linger = Linger(self.factory.clock, self.transport, self._deadline)
@@ -235,7 +235,7 @@ class ClientConnection(HTTPChannel):
         if not self.requests:
             self.loseConnection()
 
-    def make_way(self, status: int, why: str) -> None:
+    def make_room(self, status: int, why: str) -> None:
         """Close, since others need the place; with ``status`` and ``why``, if a request has begun."""
         if self.requests or self.phase not in (Phase.NEW, Phase.IDLE):
             self.refuse(status, why, log=False)
@@ -243,7 +243,7 @@ class ClientConnection(HTTPChannel):
             self.loseConnection()
 
     def abort(self) -> None:
-        """Cut the connection, so that nobody takes what was sent for whole."""
+        """Cut the connection, so that nobody takes an incomplete answer for a complete one."""
         cast("Any", self.transport).abortConnection()
 
     # refusing
@@ -256,7 +256,7 @@ class ClientConnection(HTTPChannel):
             self.requests.append(ClientRequest(self))
         request = self.requests[-1]
         if request.startedWriting:
-            self.abort()  # an early answer to an upload: what was sent of it must not look whole
+            self.abort()  # an early answer to an upload: an incomplete one must not look complete
             return
         self.persistent = False
         self._enter(Phase.REFUSING)
@@ -269,7 +269,7 @@ class ClientConnection(HTTPChannel):
             self.refuse(400, "this is not a request of HTTP/1.1 (RFC 9112)")
 
     def _check_chunk(self) -> None:
-        """Refuse a chunk by its size, before it comes."""
+        """Refuse a chunk that is too large before it arrives."""
         decoder: Any = self._transferDecoder
         if self.phase is Phase.BODY and self.length is None and decoder.state == "BODY":
             self.requests[-1].chunk_announced(decoder.length)
@@ -334,7 +334,7 @@ class ClientConnection(HTTPChannel):
 
     def _count_held(self) -> None:
         upload = self.requests[-1].upload if self.phase is Phase.BODY and self.requests else None
-        ahead = self._pipelined if upload is None else upload.waiting
+        ahead = self._pipelined if upload is None else upload.buffered
         head = max(self._receivedHeaderSize, self._head_size) if self.requests else 0
         count = len(self._buffer) + head + ahead
         self.factory.connections.count_held(self, count)

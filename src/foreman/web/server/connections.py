@@ -18,25 +18,25 @@ from foreman.web.server.phases import Phase, Place
 
 #: At most one line is logged in this time about too many connections, in seconds.
 LOG_INTERVAL = 60.0
-#: The most connections beyond the limit: each is read for its head, is answered where it asks for ``/healthz``, and else
-#: gets to see why it is refused.
+#: The most connections beyond the limit: the head of a request is read on each; ``/healthz`` is answered, every other request
+#: is refused with the reason.
 MAX_ON_STANDBY = 256
 #: The most connections that linger, see ``web.server.linger``.
 MAX_LINGERING = 256
-#: A body that comes at this many bytes a second is not slow. To hold up nobody else, at most so many bodies are checked,
-#: those that began first, and for newcomers not more often than this, in seconds.
+#: A body that arrives at this many bytes a second is not slow. So that the check holds up no other request, at most so many
+#: bodies are checked, those that began first, and for new connections not more often than this, in seconds.
 SLOW_RATE = 64 * 1024
 MAX_BODIES_CHECKED = 2048
 CHECK_INTERVAL = 0.25
 #: A connection keeps its place for this long after it was accepted or its last answer ended, in seconds: the request that it
-#: sends may not have been read yet. The limit does not hold where one address has more than half of all places like that.
+#: has sent may not have been read yet. Not so where such connections of one address have more than half of all places.
 QUIET_GRACE = 0.1
-#: What all connections may hold of heads, of requests sent ahead, and of files that wait for the target, in bytes; a
-#: connection that holds at most ``FAIR_HELD`` is not closed for it.
+#: What all connections together may hold of heads, of requests sent ahead, and of model files that wait for the target, in
+#: bytes. A connection that holds at most ``FAIR_HELD`` is not closed because of that.
 MAX_HELD = 32 * 1024 * 1024
 FAIR_HELD = 4 * 1024
 
-#: Phases in which a connection has no whole head of a request, and in which it is in nobody's way.
+#: Phases in which a connection has no whole head of a request, and those in which it always keeps its place.
 QUIET = frozenset({Phase.NEW, Phase.IDLE, Phase.HEAD})
 BUSY = frozenset({Phase.RESPONDING, Phase.REFUSING})
 
@@ -56,7 +56,7 @@ class TrackedConnection(Protocol):
     held: int
     quiet_since: float
 
-    def make_way(self, status: int, why: str) -> None:
+    def make_room(self, status: int, why: str) -> None:
         """Close, since others need the place; with ``status`` and ``why``, if a request has begun."""
 
     def drain(self) -> None:
@@ -73,10 +73,10 @@ C = TypeVar("C", bound=TrackedConnection)
 class Connections(Generic[C]):
     """All connections.
 
-    A new one that finds all places taken gets the place of one that does nothing useful: first of one that lingers, then
-    of one that has no whole head of a request, the oldest of the address with the most connections, or of one whose body
-    comes slowly, whichever are more, then of one that takes its last answer slowly. Requests that are answered keep their
-    places. One address may have seven eighths of all places.
+    Where all places are taken, a new connection gets the place of one that does nothing useful: first of one that lingers;
+    then of the oldest without a whole head, of the address with the most connections, or of one whose body arrives slowly,
+    whichever of these are more; then of one whose client reads its last answer slowly. Requests that wait or are answered
+    keep their places. One address may have seven eighths of all places.
 
     :ivar limit: the number of places; :ivar open: every connection, those on standby and the evicted included.
     """
@@ -110,7 +110,7 @@ class Connections(Generic[C]):
         """The most connections beyond ``limit``."""
         return max(16, min(MAX_ON_STANDBY, self.limit // 8))
 
-    # coming, going on, leaving
+    # from accepting to closing
 
     def admit(self, connection: C) -> None:
         """Give ``connection`` a place, or put it on standby."""
@@ -123,7 +123,7 @@ class Connections(Generic[C]):
             return
         victim = self._victim(connection, connection.address if over_share else None)
         if victim is not None:
-            self.evict(victim, "this request came slowly, and others need its place (FOREMAN_MAX_CONNECTIONS)")
+            self.evict(victim, "this request arrived slowly, and others need its place (FOREMAN_MAX_CONNECTIONS)")
         else:
             self._uncount(connection, Place.STANDBY)
             self._log_full()
@@ -151,7 +151,7 @@ class Connections(Generic[C]):
         self.open.discard(connection)
 
     def evict(self, connection: C, why: str) -> None:
-        """Close ``connection``, in words where an answer can still be given."""
+        """Close ``connection``, with the reason ``why`` where an answer can still be given."""
         place, phase = connection.place, connection.phase
         self._uncount(connection, Place.EVICTED)
         if place is not Place.STANDBY:  # those were counted for the log when they came
@@ -160,7 +160,7 @@ class Connections(Generic[C]):
             self._take_out(connection)
             connection.abort()
             return
-        connection.make_way(503, why)
+        connection.make_room(503, why)
         # Those that take their time to close are bounded, too.
         self._trim(Place.EVICTED, self.on_standby)
 
@@ -175,20 +175,20 @@ class Connections(Generic[C]):
     # who makes room
 
     def is_slow(self, connection: C) -> bool:
-        """Whether ``connection`` has a body that comes slowly."""
+        """Whether the body of ``connection`` arrives slowly."""
         return connection.phase is Phase.BODY and connection.arrival.rate(self._clock.seconds()) < SLOW_RATE
 
     def slow_bodies(self) -> list[C]:
-        """Those whose bodies come slowly, the slowest first."""
+        """The connections whose bodies arrive slowly, the slowest first."""
         now = self._clock.seconds()
         oldest = islice(self._lists[Phase.BODY], MAX_BODIES_CHECKED)
         rates = [(connection.arrival.rate(now), number, connection) for number, connection in enumerate(oldest)]
         return [connection for _, _, connection in sorted(rate for rate in rates if rate[0] < SLOW_RATE)]
 
     def _victim(self, newcomer: C, own: str | None) -> C | None:
-        """Who goes, so that ``newcomer`` has a place; ``own``: only connections of this address may."""
-        # Slow bodies go first where there are more of them than of quiet connections of the newcomer's address. If quiet ones
-        # always went first, thousands of slow bodies would keep their places, and new connections would be closed before
+        """The connection that is to close, so that ``newcomer`` has a place; ``own``: only one of this address may be chosen."""
+        # Slow bodies are closed first where there are more of them than quiet connections of the newcomer's address. If quiet
+        # ones always were, thousands of slow bodies would keep their places, and new connections would be closed before
         # their requests are read.
         bodies_first = len(self._lists[Phase.BODY]) > len(self._quiet[newcomer.address])
         return (
@@ -233,7 +233,7 @@ class Connections(Generic[C]):
             del self._slow[connection]
         return found
 
-    # what is held beside bodies
+    # memory for heads and data sent ahead
 
     def count_held(self, connection: C, count: int) -> None:
         """``connection`` holds ``count`` bytes, see ``MAX_HELD``; where all hold too much, it is evicted."""
@@ -242,7 +242,7 @@ class Connections(Generic[C]):
             return
         self._held += more
         if self._held > MAX_HELD and more > 0 and count > FAIR_HELD and connection.place is not Place.EVICTED:
-            self.evict(connection, "the heads of requests take too much room; try again soon")
+            self.evict(connection, "the heads of requests take up too much memory; try again soon")
 
     # bookkeeping
 
@@ -314,7 +314,7 @@ class Connections(Generic[C]):
 
 
 def address_of(host: str) -> str:
-    """Whose connections count together: those of one IPv4 address, of one network of IPv6 (64 bits), of a Unix socket."""
+    """The key by which connections are counted: an IPv4 address, an IPv6 network of 64 bits, or ``host`` of anything else."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""All connections of clients, and what they share."""
+"""The factory of client connections, and what they share."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from foreman.protocol.routes import Route
 from foreman.proxy.observer import Observer
 from foreman.web.server.accept_limiter import AcceptLimiter
 from foreman.web.server.admission import Admission
-from foreman.web.server.body import Arriving, BodySpool
+from foreman.web.server.body import ArrivingBody, BodySpool
 from foreman.web.server.connection import ClientConnection
 from foreman.web.server.connections import Connections, address_of
 from foreman.web.server.responses import HttpDate
 
-#: The most request bodies in files.
-MAX_FILES = 1024
+#: The most request bodies in files at a time.
+MAX_BODY_FILES = 1024
 
 
 class ConnectionFactory(Site):
-    """All connections of clients, and what they share.
+    """Makes the connections of clients, and holds what they share.
 
-    :ivar clock: for deadlines; :ivar connections: all of them; :ivar open: whoever is there;
-    :ivar admission: who may come in; :ivar bodies: the bodies of requests, and their room;
-    :ivar jobs: answers what is below ``/jobs``; :ivar accept_limiter: how they come in.
+    :ivar clock: for deadlines; :ivar connections: all of them, with their places; :ivar open: all that are open;
+    :ivar admission: decides which requests are let in; :ivar bodies: the room for request bodies; :ivar date: the ``Date``
+        header; :ivar observer: is told of each request that has been answered; :ivar jobs: answers what is below ``/jobs``;
+    :ivar draining: foreman is stopping; :ivar accept_limiter: limits how fast connections are accepted.
     """
 
     noisy = False
@@ -54,9 +55,9 @@ class ConnectionFactory(Site):
         self.bodies = BodySpool(
             config.body_budget,
             max(config.body_budget // 2, config.max_body),
-            max(16, min(MAX_FILES, config.max_connections // 8)),
+            max(16, min(MAX_BODY_FILES, config.max_connections // 8)),
             lambda: [
-                Arriving(connection.requests[-1].content, connection.refuse)
+                ArrivingBody(connection.requests[-1].content, connection.refuse)
                 for connection in self.connections.slow_bodies()
             ],
         )
@@ -65,7 +66,7 @@ class ConnectionFactory(Site):
         self.accept_limiter = AcceptLimiter(clock)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientConnection:  # type: ignore[override]
-        """A client connected."""
+        """The protocol of a client that has connected."""
         self.accept_limiter.accepted()
         connection = ClientConnection()
         connection.factory = self
@@ -73,14 +74,14 @@ class ConnectionFactory(Site):
         return connection
 
     def resource_for(self, route: Route) -> IResource:
-        """What answers a request that goes ``classify``."""
+        """What answers a request that takes ``route``."""
         return self.jobs if self.jobs is not None and is_of_jobs(route.path) else self.resource
 
     def drain(self) -> None:
-        """Close the connections on which nothing happens; the others close after their answer."""
+        """Close the connections without a request; the others close after their answer."""
         self.draining = True
         for connection in list(self.open):
             connection.drain()
 
     def log(self, request: Any) -> None:
-        """Nothing: the line for each request is written by the API, without path queries or addresses of browsers."""
+        """Log nothing: the access log has a line for each request, without queries and without what browsers say of themselves."""

@@ -1,4 +1,6 @@
-"""What leaves no doubt where a request ends, and whom it is for (RFC 9112), beyond what Twisted's parser makes sure of."""
+"""Strict checks of a request's syntax (RFC 9112) beyond those of Twisted's parser: where it ends, and for which host it is, must
+be beyond doubt.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +9,23 @@ from collections.abc import Iterable
 
 from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError, maxChunkSizeLineLength
 
-#: A length of more digits is no length of anything.
-_LENGTH_DIGITS = 18
-#: No method that anybody has registered is half as long.
-LONGEST_METHOD = 64
+#: No real length has more digits.
+_MAX_LENGTH_DIGITS = 18
+#: No registered method is half as long, in characters.
+MAX_METHOD = 64
 CONTROL_BYTES = "a head has no control bytes, and its lines end in CRLF (RFC 9112 section 2.2)"
 
-#: Inside a line of a head. A tab may stand there; CR and LF are those that do not end it.
+#: Inside a line of a head. A tab is allowed there; CR and LF are those that do not end the line.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _C1 = re.compile("[\x80-\x9f]")
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]++(?:%[A-Za-z0-9._~-]++)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]*+)(?::[0-9]*+)?",
 )
-#: A later minor version of HTTP than any that there is, which is read as the last one (RFC 9110 section 2.5).
+#: A minor version of HTTP that does not exist yet, which is read as the latest one (RFC 9110 section 2.5).
 _LATER_VERSION = re.compile(rb" HTTP/1\.[2-9]\Z")
 _TOKEN = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-#: What may stand behind the size of a chunk.
+#: What may follow the size of a chunk.
 _EXTENSIONS = re.compile(
     rb"(?:;[ \t]*+" + _TOKEN + rb"[ \t]*+(?:=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb")[ \t]*+)?)*"
 )
@@ -38,11 +40,11 @@ def is_clean(line: bytes) -> bool:
 
 
 def line_problem(line: bytes, *, is_first: bool) -> tuple[int, str] | None:
-    """What is wrong with a whole line of a head, as a status and a text; None: nothing that can be told from it alone."""
+    """What is wrong with a whole line of a head, as a status and a text; None: nothing that this line alone shows."""
     if not is_clean(line):
         return 400, CONTROL_BYTES
-    if is_first and line.find(b" ") > LONGEST_METHOD:
-        return 501, "no method has such a long name (RFC 9112 section 3)"
+    if is_first and line.find(b" ") > MAX_METHOD:
+        return 501, "no HTTP method is this long (RFC 9112 section 3)"
     if is_first and not line.isascii():
         return 400, "a request line is ASCII; other bytes are escaped (RFC 3986 section 2)"
     if not is_first and line[:1] in (b" ", b"\t"):
@@ -51,12 +53,13 @@ def line_problem(line: bytes, *, is_first: bool) -> tuple[int, str] | None:
 
 
 def field_problem(name: bytes, value: bytes) -> str | None:
-    """What is wrong with a header, where it decides about the request or is read in two ways; None: nothing.
+    """What is wrong with a header that says where the request ends or whom it is for, or that two readers may read
+    differently; None: nothing.
 
     :param name: in lower case; :param value: without white space around it.
     """
     if name == b"content-length":
-        if not (value.isdigit() and len(value) <= _LENGTH_DIGITS):
+        if not (value.isdigit() and len(value) <= _MAX_LENGTH_DIGITS):
             return "Content-Length must be one number (RFC 9110 section 8.6)"
     elif name == b"transfer-encoding":
         if value.lower() != b"chunked":
@@ -69,23 +72,23 @@ def field_problem(name: bytes, value: bytes) -> str | None:
     return None
 
 
-def is_trailer(line: bytes) -> bool:
-    """Whether ``line`` is a header that may stand behind a body: none that says where that ends (RFC 9110 section 6.5.1)."""
+def is_allowed_trailer(line: bytes) -> bool:
+    """Whether ``line`` is a header that may follow a body: none that says where it ends or for whom it is (RFC 9110 section 6.5.1)."""
     name, colon, value = line.partition(b":")
     if not colon or _FIELD_NAME.fullmatch(name) is None or name.lower() in _FRAMING:
         return False
     return is_clean(value) and field_problem(name.lower(), value) is None
 
 
-def known_version(line: bytes) -> bytes:
-    """A request line, with HTTP/1.1 where its sender knows a later 1.x."""
+def with_known_version(line: bytes) -> bytes:
+    """A request line, with HTTP/1.1 instead of a later 1.x."""
     return line[:-1] + b"1" if _LATER_VERSION.search(line, max(0, len(line) - 9)) else line
 
 
-class Chunks(_ChunkedTransferDecoder):
-    """Twisted's reader of chunks, which also sees to it that what stands behind a size is an extension of it.
+class StrictChunkedDecoder(_ChunkedTransferDecoder):
+    """Twisted's decoder of chunks, which also checks that whatever follows the size of a chunk is a chunk extension.
 
-    Of ``2;`` some readers say that there is an empty one, and others that it is no chunk (RFC 9112 section 7.1.1).
+    Some readers take ``2;`` for a chunk with an empty extension, others for no chunk (RFC 9112 section 7.1.1).
     """
 
     def _dataReceived_CHUNK_LENGTH(self) -> bool:
@@ -94,23 +97,23 @@ class Chunks(_ChunkedTransferDecoder):
             line = bytes(self._buffer[:end])
             extensions = line[len(line.partition(b";")[0]) :]
             if _EXTENSIONS.fullmatch(extensions) is None:
-                raise _MalformedChunkedDataError("what follows the size of a chunk is not an extension")
+                raise _MalformedChunkedDataError("what follows the size of a chunk is not a chunk extension")
         return super()._dataReceived_CHUNK_LENGTH()
 
 
 def says_close(connection: Iterable[bytes]) -> bool:
-    """Whether the values of ``Connection`` say that this request is the last one (RFC 9112 section 9.6)."""
+    """Whether the values of ``Connection`` ask to close the connection after this request (RFC 9112 section 9.6)."""
     return any(option.strip(b" \t").lower() == b"close" for value in connection for option in value.split(b","))
 
 
 def authority(target: bytes) -> bytes | None:
-    """The server that a request-target in absolute form names (RFC 9112 section 3.2.2); None for the other forms."""
+    """Host and port of a request-target in absolute form (RFC 9112 section 3.2.2); None for the other forms."""
     absolute = _AUTHORITY.match(target)
     return absolute[1] if absolute is not None else None
 
 
 def _has_line_end(value: bytes) -> bool:
-    # U+0085 and its like end a line for some readers. In UTF-8 those bytes are also parts of letters.
+    # U+0085 and other C1 controls end a line for some readers. In UTF-8 their bytes are also parts of letters.
     try:
         return _C1.search(value.decode("utf-8")) is not None
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The end of a connection whose last answer came before its request was whole."""
+"""Closing a connection whose last answer was written before its request was whole."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from twisted.internet.interfaces import IReactorTime, ISSLTransport, ITCPTranspo
 
 from foreman.util.deadline import Deadline
 
-#: How long nothing may come before the connection is closed, and how long it stays at most, in seconds (nginx: 5 and 30).
-SILENCE = 2.0
+#: How long nothing may arrive before the connection is closed, and how long it lingers at most, in seconds (nginx: 5 and 30).
+MAX_SILENCE = 2.0
 MAX_DURATION = 30.0
-#: How much is read and dropped, in bytes. Some clients (httpx on asyncio) read an answer only when they have sent everything.
+#: How much is read and dropped, in bytes. Some clients (httpx on asyncio) read an answer only once they have sent everything.
 MAX_BYTES = 64 * 1024 * 1024
 
 
 @define(eq=False)
 class Linger:
-    """Reads and drops what a client still sends, so that it gets to see the answer.
+    """Reads and drops what a client still sends, so that it gets to read the answer.
 
-    Closing at once would reset the connection, because bytes arrive that nobody reads, and a reset takes the answer from
-    clients that have not read it yet (RFC 9112 section 9.6).
+    Closing at once would reset the connection, because bytes arrive that nobody reads, and a reset takes the answer away from
+    a client that has not read it yet (RFC 9112 section 9.6).
 
-    :ivar deadline: of the connection, which has it call ``end`` after ``SILENCE``.
+    :ivar deadline: of the connection, which has it call ``end`` after ``MAX_SILENCE``.
     """
 
     _clock: IReactorTime
@@ -53,12 +53,12 @@ class Linger:
             self._deadline.set(max(0.0, self._until - now), self.end)
         else:
             self._deadline.started_at = min(
-                now, self._until - SILENCE
-            )  # so that it is over at ``_until`` at the latest
+                now, self._until - MAX_SILENCE
+            )  # so that it ends at ``_until`` at the latest
 
     def end(self) -> None:
-        """Close: nothing has come for too long, or the time is over."""
+        """Close: nothing has arrived for too long, or the whole time is over."""
         self._is_over = True
-        # If it has not even taken the answer it never will.
-        self._deadline.set(SILENCE, self._transport.abortConnection)
+        # A client that has not read even the answer by now never will.
+        self._deadline.set(MAX_SILENCE, self._transport.abortConnection)
         self._transport.loseConnection()

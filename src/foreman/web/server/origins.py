@@ -1,6 +1,7 @@
-"""Which names and which web pages may reach foreman: Ollama's rules for ``Host`` and ``Origin`` (contract 3).
+"""Which host names and which web pages may reach foreman: Ollama's rules for ``Host`` and ``Origin`` (contract 3).
 
-A proxy on loopback blinds Ollama's own guard against DNS rebinding, so foreman keeps it where no token does.
+Behind a proxy on loopback Ollama's own guard against DNS rebinding sees only local requests, so foreman has the same guard
+where no token is required.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from attrs import field, frozen
 from foreman.protocol.headers import RawHeaders
 
 _NAME_AND_PORT = re.compile(r"(\[[^\]]*+\]|[^:\[\]]*+)(?::[0-9]*+)?")
-#: Says whether an origin is allowed.
+#: Returns whether an origin matches.
 Pattern = Callable[[str], bool]
 _HOST_CHARACTERS, _PORT = "[a-z0-9._-]*", "(?::[0-9]{1,5})?"
 #: A host name has 253 characters at most.
-_LONGEST_ORIGIN = 300
+_MAX_ORIGIN = 300
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - an origin, nothing is bound
 _DEFAULT_ORIGINS = (
@@ -30,7 +31,7 @@ _DEFAULT_ORIGINS = (
     "vscode-file://*",
 )
 
-#: What a preflight of an allowed origin is told, word by word as Ollama tells it.
+#: The answer to a preflight of an allowed origin, word by word as Ollama gives it.
 PREFLIGHT: RawHeaders = [
     (
         b"Access-Control-Allow-Headers",
@@ -44,8 +45,8 @@ PREFLIGHT: RawHeaders = [
     (b"Access-Control-Allow-Methods", b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
     (b"Access-Control-Max-Age", b"43200"),
 ]
-#: What a page may send besides: the headers that foreman reads, and those of clients' libraries that Ollama's list lacks.
-ALSO_ALLOWED = (
+#: What a page may also send: the headers that foreman reads, and those of client libraries that Ollama's list lacks.
+EXTRA_REQUEST_HEADERS = (
     b"Prefer",
     b"Idempotency-Key",
     b"X-Api-Key",
@@ -60,12 +61,12 @@ ALSO_ALLOWED = (
     b"OpenAI-Organization",
     b"OpenAI-Project",
 )
-#: Libraries add headers of these families as they grow; a page may send any of them, and they mean nothing to a guard.
+#: Libraries keep adding headers with these prefixes; a page may send any of them: no guard depends on them.
 _ALLOWED_FAMILY = re.compile(rb"(?:anthropic|openai|x-stainless)-[a-z0-9-]{1,64}", re.IGNORECASE)
-_MAX_OF_FAMILIES = 32
-#: What a page may read of an answer besides what every browser shows it: what foreman adds, and the names that clients look
-#: for. A new header of foreman's goes in here; a test finds those that are missing.
-EXPOSED = (
+_MAX_FAMILY_HEADERS = 32
+#: Response headers that a page may read besides those that every browser shows: those that foreman adds, and those that
+#: clients look for. A new header of foreman's goes in here; a test finds those that are missing.
+EXPOSED_HEADERS = (
     b"Accept-Ranges",
     b"Allow",
     b"Content-Disposition",
@@ -103,10 +104,10 @@ def _names_in(hosts: Iterable[str]) -> frozenset[str]:
 
 @frozen
 class OriginPolicy:
-    """The rules of one daemon.
+    """The rules for ``Host`` and ``Origin``.
 
-    :ivar hosts: names accepted beside Ollama's own, lower case, without a port; :ivar origins: likewise; both with at most
-        one ``*`` each, see ``origin_pattern``; :ivar hostname: of this machine.
+    :ivar hosts: names allowed besides Ollama's own, lower case, without a port; :ivar origins: those allowed besides
+        Ollama's own; both with at most one ``*`` each, see ``origin_pattern``; :ivar hostname: of this machine.
     """
 
     hosts: frozenset[str] = field(default=(), converter=_names_in)
@@ -141,38 +142,38 @@ class OriginPolicy:
         return name in ("", "localhost", self.hostname.lower()) or name.endswith(_LOCAL_SUFFIXES)
 
     def origin_allowed(self, origin: bytes, host: bytes) -> bool:
-        """Whether a page from ``origin`` may ask; ``null`` may not."""
+        """Whether a page from ``origin`` may send requests; ``null`` may not."""
         text = origin.decode("latin-1")
         return same_origin(origin, host) or any(matches(text) for matches in self._patterns)
 
     def cors_headers(self, origin: bytes, host: bytes) -> RawHeaders:
-        """What an answer to an allowed ``origin`` carries; nothing for foreman's own pages."""
+        """The headers of an answer to an allowed ``origin``; none for foreman's own pages."""
         if same_origin(origin, host):
             return []
-        exposed = (b"Access-Control-Expose-Headers", b",".join(EXPOSED))
+        exposed = (b"Access-Control-Expose-Headers", b",".join(EXPOSED_HEADERS))
         if "*" in self.origins:
             return [(b"Access-Control-Allow-Origin", b"*"), exposed]
         return [(b"Access-Control-Allow-Origin", origin), exposed, (b"Vary", b"Origin")]
 
     def preflight_headers(self, origin: bytes, requested: Iterable[bytes] = ()) -> RawHeaders:
-        """What answers ``OPTIONS`` of an allowed ``origin``.
+        """The headers of the answer to a preflight from an allowed ``origin``.
 
         :param requested: the values of ``Access-Control-Request-Headers``.
         """
-        (name, ollamas), *rest = PREFLIGHT
-        told = [(name, b",".join((ollamas, *ALSO_ALLOWED, *_of_families(requested)))), *rest]
+        (name, of_ollama), *rest = PREFLIGHT
+        headers = [(name, b",".join((of_ollama, *EXTRA_REQUEST_HEADERS, *_family_headers(requested)))), *rest]
         if "*" in self.origins:
-            return [*told, (b"Access-Control-Allow-Origin", b"*")]
-        return [*told, (b"Access-Control-Allow-Origin", origin), *PREFLIGHT_VARY]
+            return [*headers, (b"Access-Control-Allow-Origin", b"*")]
+        return [*headers, (b"Access-Control-Allow-Origin", origin), *PREFLIGHT_VARY]
 
 
 def joined(headers: RawHeaders, added: RawHeaders) -> RawHeaders:
-    """The headers of an answer with those that ``cors_headers`` adds; with one ``Vary``, whatever the target varies by."""
-    varied = [value for name, value in headers if name.lower() == b"vary"]
-    if not (added and varied):
+    """The headers of an answer and those of ``cors_headers``, with the values of all ``Vary`` in one."""
+    vary = [value for name, value in headers if name.lower() == b"vary"]
+    if not (added and vary):
         return [*headers, *added]
     names: dict[bytes, bytes] = {}
-    for value in (*varied, *(value for name, value in added if name == b"Vary")):
+    for value in (*vary, *(value for name, value in added if name == b"Vary")):
         for name in value.split(b","):
             names.setdefault(name.strip().lower(), name.strip())
     names.pop(b"", None)
@@ -180,11 +181,11 @@ def joined(headers: RawHeaders, added: RawHeaders) -> RawHeaders:
     return [*kept, (b"Vary", b"*" if b"*" in names else b", ".join(names.values()))]
 
 
-def _of_families(requested: Iterable[bytes]) -> list[bytes]:
+def _family_headers(requested: Iterable[bytes]) -> list[bytes]:
     found: list[bytes] = []
     for value in requested:
-        for name in value.split(b",", maxsplit=4 * _MAX_OF_FAMILIES):
-            if len(found) < _MAX_OF_FAMILIES and _ALLOWED_FAMILY.fullmatch(name.strip()):
+        for name in value.split(b",", maxsplit=4 * _MAX_FAMILY_HEADERS):
+            if len(found) < _MAX_FAMILY_HEADERS and _ALLOWED_FAMILY.fullmatch(name.strip()):
                 found.append(name.strip())
     return found
 
@@ -195,12 +196,12 @@ def same_origin(origin: bytes, host: bytes) -> bool:
 
 
 def origin_pattern(pattern: str) -> Pattern:
-    """What decides whether an origin is one of ``pattern``.
+    """A function that says whether an origin matches ``pattern``.
 
-    As in Ollama a ``*`` may stand once, and alone for everything. In an origin of the web it stands for less than there,
-    since that is what people mean: behind the colon for digits, elsewhere for letters, digits, dots, dashes and underscores
-    of a host name. At the end of a host it is the port (``http://localhost*``), or the rest of an address and the port
-    (``http://192.168.*``). Elsewhere (``app://*``) it stands for anything.
+    As in Ollama, a pattern may have one ``*``, and ``*`` alone matches everything. In an http or https origin it matches less
+    than in Ollama, since that is what people mean: after the colon digits, elsewhere letters, digits, dots, dashes and
+    underscores of a host name. At the end of a host it matches a port (``http://localhost*``), or the rest of an address and
+    a port (``http://192.168.*``). In other origins (``app://*``) it matches anything.
     """
     before, star, after = pattern.partition("*")
     scheme, separator, host = before.partition("://")
@@ -214,14 +215,14 @@ def origin_pattern(pattern: str) -> Pattern:
     form = re.compile(_star_of(host, after))
 
     def matches(origin: str) -> bool:
-        between = _surrounded(before, origin, after) if len(origin) <= _LONGEST_ORIGIN else None
+        between = _surrounded(before, origin, after) if len(origin) <= _MAX_ORIGIN else None
         return between is not None and form.fullmatch(between) is not None
 
     return matches
 
 
 def _star_of(host: str, after: str) -> str:
-    """A regular expression for what a ``*`` stands for between ``host`` and ``after`` in an origin of the web."""
+    """A regular expression for what a ``*`` between ``host`` and ``after`` matches in an http or https origin."""
     if ":" in host.rpartition("]")[2]:
         return "[0-9]{1,5}" if host.endswith(":") else "[0-9]{0,4}"
     if after and not after.startswith(":"):
@@ -235,7 +236,7 @@ def _star_of(host: str, after: str) -> str:
 
 
 def _is_host(pattern: str, name: str) -> bool:
-    """Whether a name is one of a ``pattern`` of the settings, whose ``*`` stands for characters of a host name."""
+    """Whether a name matches a ``pattern`` of the settings, in which ``*`` stands for characters of a host name."""
     before, star, after = pattern.partition("*")
     if not star or pattern == "*":
         return bool(star) or name == pattern
@@ -244,7 +245,7 @@ def _is_host(pattern: str, name: str) -> bool:
 
 
 def _surrounded(before: str, text: str, after: str) -> str | None:
-    """What stands in ``text`` between ``before`` and ``after``; None where it does not begin and end with them."""
+    """The part of ``text`` between ``before`` and ``after``; None where it does not begin and end with them."""
     if len(text) < len(before) + len(after) or not (text.startswith(before) and text.endswith(after)):
         return None
     return text[len(before) : len(text) - len(after)]

@@ -33,8 +33,8 @@ class Place(Enum):
     """Whether a connection counts towards ``FOREMAN_MAX_CONNECTIONS``."""
 
     COUNTED = "counted"
-    STANDBY = "one too many"
-    EVICTED = "was told to close, so that another has its place"
+    STANDBY = "beyond the limit"
+    EVICTED = "closing, so that another connection has its place"
 
 
 class Expiry(Enum):
@@ -68,7 +68,7 @@ LIMITS: dict[Phase, Limit | None] = {
     Phase.RESPONDING: None,
     Phase.REFUSING: None,
     Phase.LINGERING: Limit(
-        linger.SILENCE, Expiry.END_LINGER, f"since the last byte arrived, and {linger.MAX_DURATION:g} s in all"
+        linger.MAX_SILENCE, Expiry.END_LINGER, f"since the last byte arrived, and {linger.MAX_DURATION:g} s in all"
     ),
     Phase.CLOSING: Limit("stall_timeout", Expiry.ABORT),
 }

@@ -1,4 +1,4 @@
-"""One request of a client, and the answer on its way back to it."""
+"""One request of a client, and the answer that is written to it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ from foreman.web.server.request_head import (
     RequestHead,
     index_headers,
 )
-from foreman.web.server.response_producer import PIECE, ResponseProducer
-from foreman.web.server.responses import PHRASES, Reply, end_of_piece, error_reply, last_words
+from foreman.web.server.response_producer import PIECE_SIZE, ResponseProducer
+from foreman.web.server.responses import PHRASES, Reply, error_reply, final_error, piece_end
 from foreman.web.server.statuses import status_of
 from foreman.web.server.upload import Upload
 
 #: Paths that are answered on standby, where all places for connections are taken: supervisors and probes ask for them.
 ALWAYS_ANSWERED = ("/", "/healthz")
 TOO_MANY_CONNECTIONS = "too many connections; try again soon (FOREMAN_MAX_CONNECTIONS)"
-#: The size of a chunk beyond which nobody means it.
+#: The largest chunk that may be announced, in bytes; a larger size is a mistake or an attack.
 MAX_CHUNK = 2**62
 
-#: These go to the target as they are. Klein would take ``get`` for ``GET``, and one of foreman's own routes for theirs.
+#: These go to the target as they are, behind a prefix: without it Klein would take ``get`` for ``GET``, and a path of theirs for
+#: a route of foreman's own.
 _PASSED_ON = frozenset({Lane.METADATA, Lane.MANAGEMENT})
 
 _NO_HEADERS = Headers()
@@ -64,7 +65,7 @@ class ClientRequest(Request):
     :ivar received_at: when the head was whole, in seconds of the reactor's clock; :ivar refusal: what is answered instead of
         letting the request in, else None; :ivar response_headers: added to whatever is answered; :ivar has_length: the
         client said how long the body is, or sends it in chunks; :ivar upload: a body that goes on to the target while it
-        arrives; :ivar content: the body otherwise; :ivar kind: of the answer, as of ``framing.kind_for``.
+        arrives; :ivar content: the body otherwise; :ivar kind: of the answer, as of ``framing.framing_of``.
     """
 
     channel: Connection  # type: ignore[assignment]  # what this needs of Twisted's
@@ -220,9 +221,8 @@ class ClientRequest(Request):
             return Refused(self.context, reply, self.response_headers, must_close)
         if length == 0:
             return admitted
-        if self.method == b"POST" and self.route.path.startswith(
-            "/api/blobs/"
-        ):  # a model file, which may have any size
+        if self.method == b"POST" and self.route.path.startswith("/api/blobs/"):
+            # A model file, which may have any size.
             self.upload = Upload(IPushProducer(self.channel.transport), length)
         elif length is not None:
             try:
@@ -233,7 +233,7 @@ class ClientRequest(Request):
         return admitted
 
     def chunk_announced(self, length: int) -> None:
-        """So many bytes are still to come of a chunk."""
+        """``length`` bytes of a chunk are still to come."""
         if length > MAX_CHUNK:
             self.channel.refuse(400, "a chunk of this size is a mistake (RFC 9112 section 7.1)")
         elif self.upload is None:
@@ -256,7 +256,7 @@ class ClientRequest(Request):
             self.process()
 
     def process(self) -> None:
-        """Answer: with the refusal, or by the route."""
+        """Answer the request: with its refusal, or by its route."""
         if self.refusal is not None:
             if self.channel.place is not Place.STANDBY:  # those are counted by ``Connections``
                 self._report_refusal(self.refusal)
@@ -284,17 +284,17 @@ class ClientRequest(Request):
         return self.content.value()
 
     def getRequestHostname(self) -> bytes:
-        """A name for Klein, which would look at what a client chose, and knows one set of routes only."""
+        """A fixed name for Klein, which would read the ``Host`` that the client chose; every host has the same routes."""
         return b"foreman"
 
-    # what goes back
+    # the answer
 
     def http_date(self) -> bytes:
         """Now, for a ``Date`` header."""
         return self.channel.factory.date.now()
 
     def refuse_unread(self, method: bytes, uri: bytes, status: int, message: str, *, log: bool) -> None:
-        """Answer what could not be read to its end; for a route that runs already, its client has left.
+        """Answer a request that could not be read to its end; a route that runs already is cancelled, as if the client had left.
 
         :param method, uri: as far as the head was read.
         """
@@ -312,9 +312,9 @@ class ClientRequest(Request):
         length = [] if reply.status in NO_BODY_CODES else [(b"Content-Length", b"%d" % len(reply.body))]
         date = (b"Date", self.http_date())
         self.begin(reply.status, PHRASES.get(reply.status, b""), [*reply.headers, date, *length], "other")
-        if len(reply.body) > PIECE and not (self._bodiless or self._disconnected):
+        if len(reply.body) > PIECE_SIZE and not (self._bodiless or self._disconnected):
             factory = self.channel.factory
-            cast("Any", self.channel.transport).bufferSize = PIECE
+            cast("Any", self.channel.transport).bufferSize = PIECE_SIZE
             self._is_sending = True
             ResponseProducer(self, reply.body, Deadline(factory.clock), factory.config.stall_timeout).start()
             return
@@ -322,8 +322,8 @@ class ClientRequest(Request):
             self.write(reply.body)
         self.finish()
 
-    def sent(self) -> None:
-        """The last piece of ``answer`` has been sent."""
+    def body_sent(self) -> None:
+        """The whole body of ``answer`` has been written."""
         self._is_sending = False
         self.finish()
 
@@ -362,8 +362,8 @@ class ClientRequest(Request):
         else:
             self.channel.write(data)
 
-    def turn_away(self, problem: errors.ForemanError) -> None:
-        """End it, whatever it does, because of ``problem``, and cancel the route that answers it."""
+    def terminate(self, problem: errors.ForemanError) -> None:
+        """End the request, whatever it waits for, because of ``problem``, and cancel the route that answers it."""
         notifications, self.notifications = self.notifications, []
         for notification in notifications:
             notification.errback(Failure(CancelledError()))
@@ -374,7 +374,7 @@ class ClientRequest(Request):
         self.cancel()
 
     def cancel(self) -> None:
-        """Cancel the work that answers it, if it has any."""
+        """Cancel the coroutine that answers the request, if there is one."""
         if self._work is not None:
             self._work.cancel()
 
@@ -383,18 +383,18 @@ class ClientRequest(Request):
         if self._disconnected or self.finished:
             return
         stalled = isinstance(problem, errors.ReaderStalled)
-        words = None
+        ending = None
         if not (stalled or self._sized):
-            words = last_words(self.kind, self.family, problem, self.request_id)
-        if words is not None and not between_pieces:
-            # A missing last chunk tells more than an error in the middle of a line; without chunks only a reset would
-            # tell as much, and that may destroy what the client has not read yet.
-            words = None if self.chunked else end_of_piece(self.kind) + words
-        if words is not None:
-            self.write(words)
+            ending = final_error(self.kind, self.family, problem, self.request_id)
+        if ending is not None and not between_pieces:
+            # A missing last chunk is a clearer sign than an error in the middle of a line; without chunks only a reset would
+            # be as clear, and that may destroy what the client has not read yet.
+            ending = None if self.chunked else piece_end(self.kind) + ending
+        if ending is not None:
+            self.write(ending)
             self.finish()
             return
-        # The missing last chunk, or the missing bytes, tell; where neither can, only a reset does.
+        # The last chunk or the last bytes are missing, which shows it; where the answer has neither, only a reset does.
         self._broken = True
         self.channel.persistent = False
         if stalled or not (self.chunked or self._sized):
@@ -403,7 +403,7 @@ class ClientRequest(Request):
             self.channel.loseConnection()
 
     def finish(self) -> None:
-        """The answer is whole; one that was broken off, or is still being sent, stays unfinished, whoever calls this."""
+        """The answer is whole. Does nothing to an answer that was broken off or is still being sent."""
         if not (self._broken or self._disconnected or self._is_sending):
             super().finish()
 
@@ -418,7 +418,7 @@ class ClientRequest(Request):
 
     def _cleanup(self) -> None:
         if self.content is not None:
-            self.content.close()  # before the next request needs its place
+            self.content.close()  # before the next request needs its room
         super()._cleanup()
 
     def _is_slow(self) -> bool:

@@ -1,4 +1,4 @@
-"""A whole answer of foreman's own on its way to its reader: one who does not read it holds a piece of it, not all."""
+"""Sends a large answer of foreman's own in pieces, so that a client that does not read it keeps one piece in memory, not all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from zope.interface import implementer
 from foreman import errors
 from foreman.util.deadline import Deadline
 
-#: How much is handed to the connection at once, and how much that it has not sent yet pauses it, in bytes.
-PIECE = 16 * 1024
+#: How much is written to the connection at once, and how much unsent data pauses the producer, in bytes.
+PIECE_SIZE = 16 * 1024
 
 
 class Response(Protocol):
@@ -24,7 +24,7 @@ class Response(Protocol):
     def write(self, data: bytes) -> None:
         """Send a part of the body."""
 
-    def sent(self) -> None:
+    def body_sent(self) -> None:
         """Everything has been written."""
 
     def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
@@ -34,57 +34,57 @@ class Response(Protocol):
 @implementer(IPushProducer)
 @define(eq=False)
 class ResponseProducer:
-    """Sends ``body``, which many readers may share, and ends the answer.
+    """Sends ``body``, which many answers may share, and ends the answer.
 
-    :ivar patience: how long the reader may take nothing, in seconds.
+    :ivar stall_timeout: how long the client may read nothing, in seconds.
     """
 
     _request: Response
     _body: bytes
     _stall: Deadline
-    _patience: float
-    _at: int = field(default=0, init=False)
-    _paused: bool = field(default=False, init=False)
-    _over: bool = field(default=False, init=False)
+    _stall_timeout: float
+    _position: int = field(default=0, init=False)
+    _is_paused: bool = field(default=False, init=False)
+    _is_over: bool = field(default=False, init=False)
 
     def start(self) -> None:
-        """Begin, behind the head of the answer."""
+        """Begin; the head of the answer is written."""
         self._request.set_producer(self)
         self._send()
 
     def pauseProducing(self) -> None:
-        """The connection is full."""
-        self._paused = True
-        if not self._over:
-            self._stall.set(self._patience, self._stalled)
+        """Too much is unsent."""
+        self._is_paused = True
+        if not self._is_over:
+            self._stall.set(self._stall_timeout, self._stalled)
 
     def resumeProducing(self) -> None:
-        """The connection is empty."""
-        self._paused = False
+        """Everything was sent."""
+        self._is_paused = False
         self._stall.clear()
         self._send()
 
     def stopProducing(self) -> None:
-        """The reader is gone."""
-        self._over = True
+        """The client is gone."""
+        self._is_over = True
         self._stall.clear()
 
     def _send(self) -> None:
-        while not (self._paused or self._over):
-            if self._at >= len(self._body):
+        while not (self._is_paused or self._is_over):
+            if self._position >= len(self._body):
                 self._end()
-                self._request.sent()
+                self._request.body_sent()
                 return
-            piece = self._body[self._at : self._at + PIECE]
-            self._at += PIECE
+            piece = self._body[self._position : self._position + PIECE_SIZE]
+            self._position += PIECE_SIZE
             self._request.write(piece)
 
     def _stalled(self) -> None:
         self._end()
-        text = f"the reader took nothing for {self._patience:g} s"
+        text = f"the reader took nothing for {self._stall_timeout:g} s"
         self._request.break_off(errors.ReaderStalled(text), between_pieces=False)
 
     def _end(self) -> None:
-        self._over = True
+        self._is_over = True
         self._stall.clear()
         self._request.set_producer(None)

@@ -1,4 +1,4 @@
-"""How things and failures look to a client, in the shape of the family whose route it asked (contract 1.5)."""
+"""Answers and errors of foreman's own, in the shape of the family whose route was asked (contract 1.5)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _ANTHROPIC_TYPES = {
 
 @frozen
 class Reply:
-    """A whole answer of foreman's own; without ``headers`` about its length, which are added where it is sent."""
+    """A whole answer of foreman's own; ``Content-Length`` and ``Date`` are added where it is sent."""
 
     status: int
     headers: RawHeaders
@@ -99,7 +99,7 @@ class HttpDate:
 
 
 def json_reply(status: int, value: Any, headers: RawHeaders | None = None) -> Reply:
-    """``value`` as an answer of foreman's own routes."""
+    """``value`` as a JSON answer."""
     return Reply(status, [(b"Content-Type", _NATIVE_JSON), *(headers or [])], go_json.encode(value))
 
 
@@ -131,8 +131,8 @@ def error_reply(
 ) -> Reply:
     """An error before the first byte of an answer.
 
-    :param early: the way Ollama words what it finds before a model is looked for: on ``/v1`` such errors carry a
-        charset and no newline, later ones a newline and no charset (contract 1.4).
+    :param early: an error that Ollama finds before it looks for the model: on ``/v1`` such errors have a charset and no
+        newline, later ones a newline and no charset (contract 1.4).
     """
     body = go_json.encode(error_value(family, status, message, request_id))
     if status == 401:
@@ -145,7 +145,7 @@ def error_reply(
 
 
 def failure_reply(family: Family, problem: errors.ForemanError, request_id: str, retry_after: int) -> Reply:
-    """What to answer when ``problem`` came before the first byte; ``retry_after`` in seconds, sent where it helps."""
+    """The answer to a request that failed before its first byte; ``retry_after`` in seconds, sent with 502 and 503."""
     status = status_of(problem)
     headers = [(b"Retry-After", b"%d" % retry_after)] if status in (502, 503) else []
     early = isinstance(problem, errors.BadBody)
@@ -153,7 +153,7 @@ def failure_reply(family: Family, problem: errors.ForemanError, request_id: str,
 
 
 def redirect_reply(method: bytes, status: int, location: bytes) -> Reply:
-    """A redirect as Go's ``http.Redirect`` words it."""
+    """A redirect as Go's ``http.Redirect`` writes it."""
     headers = [(b"Location", location)]
     if method not in (b"GET", b"HEAD"):
         return Reply(status, headers, b"")
@@ -162,24 +162,24 @@ def redirect_reply(method: bytes, status: int, location: bytes) -> Reply:
     return Reply(status, [(b"Content-Type", b"text/html; charset=utf-8"), *headers], body)
 
 
-def last_words(kind: str, family: Family, problem: errors.ForemanError, request_id: str) -> bytes | None:
-    """How an answer of ``kind`` that has begun ends visibly broken: one more line or event.
+def final_error(kind: str, family: Family, problem: errors.ForemanError, request_id: str) -> bytes | None:
+    """The line or event that ends an answer of ``kind`` so that it is visibly broken.
 
-    :return: None where nothing can be said and only cutting the connection tells.
+    :return: None where there can be none, and only cutting the connection shows it.
     """
-    # What the target refused after waiting was shown keeps its own words and type, which had no status to come with.
+    # A refusal of the target that comes after a heartbeat keeps its text and type; its status can no longer be sent.
     status, text = (problem.status, problem.text) if isinstance(problem, errors.HTTPError) else (500, str(problem))
     if kind == "ndjson":
         return go_json.encode({"error": text}) + b"\n"
     if kind == "sse":
-        # The events of a job's stream have their errors in the form of a line.
+        # In the event stream of a job an error has the form of an NDJSON line.
         error = {"error": text} if family == "foreman" else error_value(family, status, text, request_id)
         value = go_json.encode(error)
-        named = family in ("anthropic", "foreman")
-        return b"event: error\ndata: %b\n\n" % value if named else b"data: %b\n\n" % value
+        has_name = family in ("anthropic", "foreman")
+        return b"event: error\ndata: %b\n\n" % value if has_name else b"data: %b\n\n" % value
     return None
 
 
-def end_of_piece(kind: str) -> bytes:
-    """What ends a line or an event of which only a part was sent."""
+def piece_end(kind: str) -> bytes:
+    """What ends a line or an event that was sent only in part."""
     return b"\n\n" if kind == "sse" else b"\n"

@@ -1,4 +1,4 @@
-"""End what is under way for a token that was revoked: a stream may run for hours after its only look at the token."""
+"""Ends the requests of a token that was revoked: a stream may run for hours after its token was checked."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def end_revoked(
     stop: Callable[[str, errors.ForemanError], bool],
     observer: Observer,
 ) -> int:
-    """End every request whose token is none of ``tokens`` any more, or has lost its role.
+    """End every request whose token is no longer one of ``tokens``, or has lost its role.
 
-    :param stop: ends the inference of a request by its id, and tells its client why; False where there is none.
+    :param stop: ends the inference of a request by its id, and gives its client the reason; False where there is none.
     :return: how many requests were ended.
     """
     ended = 0
@@ -47,7 +47,7 @@ def _end(
     observer: Observer,
 ) -> None:
     if stop(request.id, problem):
-        request.cancel()  # where it waits for something that ``stop`` does not know of
+        request.cancel()  # it may wait for something that ``stop`` does not know of
     elif connection.phase is Phase.BODY:
         connection.refuse(401, str(problem))
     else:
@@ -55,4 +55,4 @@ def _end(
             record = request.new_record(status=request.code)
             record.outcome, record.detail = outcome_of(problem), str(problem)
             observer.request_finished(record)
-        request.turn_away(problem)
+        request.terminate(problem)

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from foreman import errors
 from foreman.proxy.request import ModelMissing
-from foreman.store.errors import KeyReused, StoreUnavailable, TooManyArtifacts, TooManyJobs, TooMuchStored, WrongState
-from foreman.store.sqlite.statements.user_actions import TooLargeTogether
+from foreman.store.errors import (
+    ArtifactsTooLarge,
+    KeyReused,
+    StoreUnavailable,
+    TooManyArtifacts,
+    TooManyJobs,
+    TooMuchStored,
+    WrongState,
+)
 
 STATUS: dict[type[errors.ForemanError], int] = {
     ModelMissing: 404,
@@ -19,7 +26,7 @@ STATUS: dict[type[errors.ForemanError], int] = {
     StoreUnavailable: 503,
     WrongState: 409,
     TooManyArtifacts: 409,
-    TooLargeTogether: 413,
+    ArtifactsTooLarge: 413,
     TooMuchStored: 507,
     TooManyJobs: 429,
     KeyReused: 422,

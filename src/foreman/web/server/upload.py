@@ -1,4 +1,4 @@
-"""A body of any size on its way to the target while it arrives: a model file, which is kept neither in memory nor on disk."""
+"""A model file of any size, which goes on to the target while it arrives, and is kept neither in memory nor on disk."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from zope.interface import implementer
 @implementer(IBodyProducer, IPushProducer)
 @define(eq=False)
 class Upload:
-    """Hands on what the client sends, at the pace of the target.
+    """Passes on the body that a client sends, as fast as the target reads it.
 
-    :ivar client: the client's connection, which is paused while the target does not take more;
-    :ivar size: of the body in bytes, None when the client sends it in chunks: then it goes on in chunks.
+    :ivar client: the client's connection, which is paused while the target reads nothing; :ivar size: of the body in bytes;
+        None when the client sends it in chunks: then it goes on in chunks; :ivar length: the same for Twisted;
+    :ivar paused: the target reads nothing now.
     """
 
     _client: IPushProducer
     size: int | None
     length: Any = field(init=False)
     paused: bool = field(default=False, init=False)
-    _held_up: bool = field(default=False, init=False)
+    _was_paused: bool = field(default=False, init=False)
     _consumer: IConsumer | None = field(default=None, init=False)
-    _waiting: list[bytes] = field(factory=list, init=False)
+    _buffer: list[bytes] = field(factory=list, init=False)
     _is_whole: bool = field(default=False, init=False)
-    _is_over: bool = field(default=False, init=False)
+    _is_stopped: bool = field(default=False, init=False)
     _sent: Deferred[None] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -38,41 +39,41 @@ class Upload:
     # the client's side
 
     def feed(self, data: bytes) -> None:
-        """A part of the body has come."""
-        if self._is_over:
+        """A part of the body has arrived."""
+        if self._is_stopped:
             return
         if self._consumer is None:
-            self._waiting.append(data)
+            self._buffer.append(data)
             self.pauseProducing()
         else:
             self._write(data)
             if self.paused:
-                self._client.pauseProducing()  # somebody else had it resumed
+                self._client.pauseProducing()  # something else has resumed it
 
     def end(self) -> None:
-        """The body has come to its end."""
+        """The body is whole."""
         self._is_whole = True
-        if self._consumer is not None and not self._is_over:
+        if self._consumer is not None and not self._is_stopped:
             self._finish()
 
     @property
-    def waiting(self) -> int:
-        """Bytes that are held here until the connection to the target is made."""
-        return sum(map(len, self._waiting))
+    def buffered(self) -> int:
+        """The bytes that wait here until the connection to the target is made."""
+        return sum(map(len, self._buffer))
 
-    def was_held_up(self) -> bool:
-        """Whether the target has taken its time since this was asked last."""
-        held_up, self._held_up = self._held_up, self.paused
+    def was_paused(self) -> bool:
+        """Whether the upload was paused at any time since the last call, or is."""
+        held_up, self._was_paused = self._was_paused, self.paused
         return held_up
 
     # the target's side
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """The connection to the target is made; the Deferred fires when everything has been handed over."""
+        """The connection to the target is made; the Deferred fires when the whole body has been written to it."""
         self._consumer = consumer
         consumer.registerProducer(self, True)
-        waiting, self._waiting = self._waiting, []
-        for data in waiting:
+        buffered, self._buffer = self._buffer, []
+        for data in buffered:
             self._write(data)
         if self._is_whole:
             self._finish()
@@ -81,21 +82,21 @@ class Upload:
         return self._sent
 
     def pauseProducing(self) -> None:
-        """Take no more from the client for now."""
+        """Read no more from the client for now."""
         if not self.paused and not self._is_whole:
-            self.paused = self._held_up = True
+            self.paused = self._was_paused = True
             self._client.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Read on."""
         if self.paused:
             self.paused = False
             self._client.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The target wants no more of it; what still comes is forgotten."""
-        self._is_over = True
-        self._waiting.clear()
+        """The target wants no more; what still arrives is dropped."""
+        self._is_stopped = True
+        self._buffer.clear()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.unregisterProducer()
