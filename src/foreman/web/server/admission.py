@@ -174,7 +174,7 @@ class Admission:
         holder = self.tokens.holder_of(token)
         if holder is None:
             return self._throttled(head, context) or _unauthorized(head, context, "this token is not known here")
-        context = evolve(context, caller=holder.name, holder=holder)
+        context = RequestContext(context.id, context.route, context.target, holder.name, holder, context.prefix)
         if identified.has_token or contains_credential(_exposed_part(found, context.target), token):
             context = evolve(context, route=evolve(context.route, path="-"))
             return Refused(context, _error(context, 400, _TOKEN_IN_ADDRESS))
