@@ -43,7 +43,7 @@ from foreman.util import timestamps
 from foreman.util.byte_budget import ByteBudget
 from foreman.util.slices import at_once
 from foreman.web.api.routes import Api
-from foreman.web.jobs import artifacts, fields, query_params, request_headers, streaming, submission
+from foreman.web.jobs import artifacts, fields, job_parser, query_params, request_headers, streaming
 from foreman.web.jobs import routes as jobs_routes
 from foreman.web.jobs.problems import FieldErrors
 from foreman.web.jobs.routes import JobsApi
@@ -120,12 +120,12 @@ def form_with(content_type: bytes) -> object:
 
 
 def described_form(content_type: bytes) -> object:
-    job = submission.new_job("/api/chat", b"x" * 64, request_body.RequestBody("m", stream=False), "alice", None)
-    return at_once(submission.as_sent(job, "multipart/form-data; " + content_type.decode("latin-1"), None, []))
+    job = job_parser.new_job("/api/chat", b"x" * 64, request_body.RequestBody("m", stream=False), "alice", None)
+    return at_once(job_parser.as_sent(job, "multipart/form-data; " + content_type.decode("latin-1"), None, []))
 
 
 def job(body: bytes) -> object:
-    return at_once(submission.Reader("alice", None, 0, 1 << 20).read(body))
+    return at_once(job_parser.Reader("alice", None, 0, 1 << 20).read(body))
 
 
 def member(judge: Callable[[Any], Any]) -> Callable[[bytes], object]:

@@ -16,11 +16,11 @@ from foreman.jobs.job import NewJob
 from foreman.protocol.endpoints import SUBMITTABLE
 from foreman.util import timestamps
 from foreman.util.slices import at_once
-from foreman.web.jobs import fields, submission
+from foreman.web.jobs import fields, job_parser
 from foreman.web.jobs.fields import FIELDS
+from foreman.web.jobs.job_parser import Reader
 from foreman.web.jobs.problems import MAX_NAMED, Problem, problem_reply
 from foreman.web.jobs.request_headers import header_key, kept_headers, wants_job
-from foreman.web.jobs.submission import Reader
 from support.jobs_api import PlayedModels
 
 NOW = 1_795_860_000_000
@@ -212,9 +212,9 @@ def test_a_form_that_is_sent_again_with_another_boundary_is_the_same() -> None:
         body = b"--%b\r\nContent-Disposition: form-data\r\n\r\nm\r\n--%b--\r\n" % (bare, bare)
         job = evolve(read(), payload=body)
         content_type = f"multipart/form-data; boundary={bare.decode()}"
-        prints.add(at_once(submission.as_sent(job, content_type, None, [("User-Agent", boundary)])).fingerprint)
+        prints.add(at_once(job_parser.as_sent(job, content_type, None, [("User-Agent", boundary)])).fingerprint)
     assert len(prints) == 1
-    other = at_once(submission.as_sent(evolve(read(), payload=b"--aaa"), "multipart/form-data; boundary=aaa", None, []))
+    other = at_once(job_parser.as_sent(evolve(read(), payload=b"--aaa"), "multipart/form-data; boundary=aaa", None, []))
     assert other.fingerprint not in prints
 
 
@@ -279,7 +279,7 @@ def test_all_flaws_are_counted() -> None:
 
 
 def test_a_body_that_is_larger_than_jobs_may_be_is_refused_before_it_is_read() -> None:
-    for body, most in ((b" {}", 10_000 + submission.MAX_BESIDE), (b"\n[]", submission.MAX_IN_ARRAY)):
+    for body, most in ((b" {}", 10_000 + job_parser.MAX_BESIDE), (b"\n[]", job_parser.MAX_IN_ARRAY)):
         READER.check_size(body, most)
         with pytest.raises(Problem) as raised:
             READER.check_size(body, most + 1)
@@ -387,10 +387,10 @@ def test_models_are_looked_for_once_for_all() -> None:
     models = PlayedModels()
     jobs = [read(payload={**PAYLOAD, "model": model}) for model in ("m", "x", "cloudy", "y", "x", "z:cloud")]
     placed: Any = []
-    Deferred.fromCoroutine(submission.placed(jobs, models)).addCallback(placed.append)
+    Deferred.fromCoroutine(job_parser.placed(jobs, models)).addCallback(placed.append)
     ((found, missing),) = placed
     assert [job.lane for job in found] == ["gate", "gate", "embedding", "gate", "gate", "embedding"]
     assert (missing, models.looks) == ([1, 3, 4], 1)
     models.away = True
-    Deferred.fromCoroutine(submission.placed(jobs, models)).addCallback(placed.append)
+    Deferred.fromCoroutine(job_parser.placed(jobs, models)).addCallback(placed.append)
     assert placed[-1][1] == []

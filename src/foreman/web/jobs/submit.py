@@ -18,10 +18,10 @@ from foreman.store.errors import KeyReused, StoreUnavailable
 from foreman.store.job_store import JobStore
 from foreman.util.cooperator import run_in_slices
 from foreman.util.slices import Slices
-from foreman.web.jobs import request_headers, submission
+from foreman.web.jobs import job_parser, request_headers
+from foreman.web.jobs.job_parser import PASSED, Reader
 from foreman.web.jobs.problems import FieldError, Problem, invalid_fields
 from foreman.web.jobs.serialization import Models, job_value, job_values
-from foreman.web.jobs.submission import PASSED, Reader
 from foreman.web.jobs.wakeups import Wakeups
 from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply, json_reply
@@ -82,13 +82,13 @@ class Submissions:
         most, length = self._limits.max_payload, request.content.length
         if length > most:
             raise Problem(413, f"a job's payload may have {most} bytes, and has {length} (FOREMAN_MAX_PAYLOAD)")
-        field_error = submission.flaw_of(wanted)
+        field_error = job_parser.flaw_of(wanted)
         if field_error is not None:
             raise invalid_fields([field_error])
         payload = (await self._in_turns(read_whole(request), length))[: wanted.length]
-        job = submission.new_job(path, payload, wanted, request.caller, request_headers.header_key(request))
+        job = job_parser.new_job(path, payload, wanted, request.caller, request_headers.header_key(request))
         encoding = request_headers.header(request, b"content-encoding", "identity")
-        described = submission.as_sent(
+        described = job_parser.as_sent(
             job,
             request_headers.header(request, b"content-type", "application/json"),
             None if encoding.lower() == "identity" else encoding,
@@ -110,7 +110,7 @@ class Submissions:
     async def _enqueue(self, new: Sequence[NewJob], place: str | None) -> list[EnqueueResult]:
         """Take all of ``new``, if they can run; ``place`` points at one in the body, None where there are no pointers."""
         repeated = await self._repeated(new)
-        placed, missing = await submission.placed(new, self._models)
+        placed, missing = await job_parser.placed(new, self._models)
         absent = [number for number in missing if not repeated[number]]
         if absent and place is None:
             raise ModelMissing(_not_found(new[0]))
@@ -174,8 +174,8 @@ def _beginning(request: ClientRequest) -> bytes:
     """The first bytes of a body, wherever it is held."""
     body = request.body()
     if isinstance(body, bytes):
-        return body[: submission.BEGINNING]
-    beginning = body.read(submission.BEGINNING)
+        return body[: job_parser.BEGINNING]
+    beginning = body.read(job_parser.BEGINNING)
     body.seek(0)
     return beginning
 
