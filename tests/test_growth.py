@@ -121,11 +121,13 @@ def form_with(content_type: bytes) -> object:
 
 def described_form(content_type: bytes) -> object:
     job = job_parser.new_job("/api/chat", b"x" * 64, request_body.RequestBody("m", stream=False), "alice", None)
-    return at_once(job_parser.as_sent(job, "multipart/form-data; " + content_type.decode("latin-1"), None, []))
+    return at_once(
+        job_parser.with_request_headers(job, "multipart/form-data; " + content_type.decode("latin-1"), None, [])
+    )
 
 
 def job(body: bytes) -> object:
-    return at_once(job_parser.Reader("alice", None, 0, 1 << 20).read(body))
+    return at_once(job_parser.JobParser("alice", None, 0, 1 << 20).read(body))
 
 
 def member(judge: Callable[[Any], Any]) -> Callable[[bytes], object]:
@@ -156,13 +158,13 @@ GUARDS = origins.OriginPolicy(frozenset({"*.example.com", "a*"}), ("https://*.ex
 #: Each reader with what stands before and behind the worst of it; many begin to look only there.
 READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], ...]]] = {
     "Prefer": (of_header(b"prefer", request_headers.wants_job), ((b"respond-async", b"x"), (b'x="', b"respond-async"))),
-    "Idempotency-Key": (of_header(b"idempotency-key", request_headers.header_key), ((b'"', b'"'), (b'"', b""))),
-    "Content-Encoding": (of_header(b"content-encoding", lambda request: request_headers.check_plain(request, "")), ()),
-    "Accept": (of_header(b"accept", streaming.wants_events), ((b"", b"text/event-stream"),)),
-    "If-None-Match": (of_header(b"if-none-match", lambda request: artifacts._is_known(request, b'"x"')), ((b"W/", b""),)),
-    "Range": (of_header(b"range", lambda request: artifacts._part(request, b"", 10)), ((b"bytes", b"x"), (b"bytes=", b"x"))),
-    "If-Range": (of_header(b"if-range", lambda request: artifacts._part(request, b"", 10)), ()),
-    "Content-Type of an artifact": (of_header(b"content-type", artifacts.kept_type), ()),
+    "Idempotency-Key": (of_header(b"idempotency-key", request_headers.idempotency_key_header), ((b'"', b'"'), (b'"', b""))),
+    "Content-Encoding": (of_header(b"content-encoding", lambda request: request_headers.check_uncompressed(request, "")), ()),
+    "Accept": (of_header(b"accept", streaming.accepts_sse), ((b"", b"text/event-stream"),)),
+    "If-None-Match": (of_header(b"if-none-match", lambda request: artifacts._matches_etag(request, b'"x"')), ((b"W/", b""),)),
+    "Range": (of_header(b"range", lambda request: artifacts._requested_range(request, b"", 10)), ((b"bytes", b"x"), (b"bytes=", b"x"))),
+    "If-Range": (of_header(b"if-range", lambda request: artifacts._requested_range(request, b"", 10)), ()),
+    "Content-Type of an artifact": (of_header(b"content-type", artifacts.content_type), ()),
     "Connection": (lambda value: http_syntax.says_close([value]), ((b"", b"close"),)),
     "Connection on the way": (lambda value: headers.to_client([(b"Connection", value), (b"A", b"b")]), ()),
     "Host": (lambda value: http_syntax.field_problem(b"host", value), ((b"[", b"]"), (b"[", b"x"), (b"a", b":x"), (b"[::1%", b""))),
@@ -183,12 +185,12 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "an address with the token of its request": (lambda value: credentials.contains_credential(value, b"x" * 32), ((b"/x?", b""),)),
     "a token": (lambda value: tokens.Tokens((tokens.Holder("a", b"x" * 32),)).holder_of(value), ()),
     "a file of tokens": (of_text(tokens.parse_file), ((b"a ", b" user"), (b"# ", b"\nx"))),
-    "the query of a list": (of_query(lambda request: query_params.page(request, sees_all=True)), (
+    "the query of a list": (of_query(lambda request: query_params.page_request(request, sees_all=True)), (
         (b"limit=", b""), (b"limit=", b"x"), (b"created_after=", b""), (b"before=", b""), (b"state=", b""), (b"metadata.", b"=x"),
         (b"model=", b""))),
-    "the query of a pruning": (of_query(lambda request: query_params.pruned(request, 0)), ((b"state=ended&ended_before=", b""),)),
+    "the query of a pruning": (of_query(lambda request: query_params.prune_filter(request, 0)), ((b"state=ended&ended_before=", b""),)),
     "an id": (of_text(query_params.ulid), ()),
-    "seconds to wait": (of_text(jobs_routes._seconds), ((b"1.", b"x"), (b"1e", b""))),
+    "seconds to wait": (of_text(jobs_routes._wait_seconds), ((b"1.", b"x"), (b"1e", b""))),
     "a moment": (of_text(timestamps.parse), ((b"2026-11-28T22:00:00.", b"Z"), (b"2026-11-28T22:00:00", b""))),
     "the name of an artifact": (of_text(artifacts.check_name), ()),
     "a Content-Type with a boundary": (form_with, ((b"multipart/form-data", b""), (b"multipart/form-data; boundary=", b"x"),
@@ -210,7 +212,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
                     (b'{"endpoint":"/api/chat","payload":{"model":"', b'"}}'), (b'{"run_at":"', b'"}'), (b'{"', b'":1}'))),
     "a priority": (member(fields.priority), ((b"1", b""), (b"1.", b""), (b'"', b'"'))),
     "metadata": (member(fields.metadata), ((b'{"', b'":""}'), (b'{"a":"', b'"}'))),
-    "a run_at": (member(fields.moment), ((b'"', b'"'), (b'"2026-11-28T22:00:00.', b'Z"'))),
+    "a run_at": (member(fields.timestamp), ((b'"', b'"'), (b'"2026-11-28T22:00:00.', b'Z"'))),
     "a key": (member(fields.key), ((b'"', b'"'),)),
     "an endpoint": (member(fields.endpoint), ((b'"', b'"'),)),
     "the name of a model": (of_text(model_names.parse.__wrapped__), ((b"", b":cloud"), (b"a/", b"/b"), (b"", b":local:cloud"))),

@@ -25,7 +25,7 @@ from foreman.store.sqlite.statements import user_actions
 from foreman.store.sqlite.statements.user_actions import MAX_ARTIFACTS
 from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.web.jobs import artifacts
-from foreman.web.jobs.artifact_reader import MAX_OF_ONE, PIECE, PIECE_OF_LINES
+from foreman.web.jobs.artifact_reader import LINES_PIECE_BYTES, MAX_READERS_PER_CALLER, PIECE_BYTES
 from foreman.web.server.request import ClientRequest
 from support import raw_http
 from support.jobs_api import ADMIN, BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
@@ -227,7 +227,7 @@ async def test_many_readers_who_take_nothing_hold_a_piece_each(tmp_path: Path) -
             while seen != len(read):
                 seen = len(read)
                 await deferLater(reactor, 0.1)
-        assert all(stop - start <= PIECE for start, stop in read)
+        assert all(stop - start <= PIECE_BYTES for start, stop in read)
         # What the sockets hold, and a piece: nothing near to what they asked for.
         assert sum(stop - start for start, stop in read) < 15 * LARGE // 2
         for client in clients:
@@ -257,19 +257,19 @@ async def test_an_artifact_that_is_gone_while_it_is_read_never_looks_whole(tmp_p
 async def test_so_many_artifacts_are_read_at_once_and_one_caller_cannot_take_all_places(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         path = await kept(bench, data=bytes(LARGE))
-        clients = [await raw_http.connect(bench.port) for _ in range(MAX_OF_ONE)]
+        clients = [await raw_http.connect(bench.port) for _ in range(MAX_READERS_PER_CALLER)]
         for client in clients:
             client.transport.pauseProducing()  # type: ignore[union-attr]
             client.send(bench.request("GET", path))
-        readers = bench.api._readers
-        await until(lambda: readers._by_caller.total() == MAX_OF_ONE)
+        readers = bench.api._reader_limit
+        await until(lambda: readers._by_caller.total() == MAX_READERS_PER_CALLER)
         answer = await bench.ask("GET", path)
         assert (problem(answer)["status"], answer.header("Retry-After")) == (503, "5")
         assert (await bench.ask("HEAD", path)).status == 200
         others = await bench.ask("GET", path, b"", ("Range", "bytes=0-0"), token=ADMIN)
         assert (others.status, others.body) == (206, b"\0")
         clients[0].leave()
-        await until(lambda: readers._by_caller.total() == MAX_OF_ONE - 1)
+        await until(lambda: readers._by_caller.total() == MAX_READERS_PER_CALLER - 1)
         assert (await bench.ask("GET", path, b"", ("Range", "bytes=0-0"))).status == 206
         for client in clients[1:]:
             client.leave()
@@ -290,7 +290,7 @@ async def test_the_lines_of_a_job_that_has_ended_are_read_in_pieces_and_resumed(
             answer = await bench.ask("GET", f"/jobs/{id_}/stream")
         assert answer.body == b"".join(lines)
         assert len(read) > 10
-        assert all(stop - start <= PIECE_OF_LINES for start, stop in read)
+        assert all(stop - start <= LINES_PIECE_BYTES for start, stop in read)
         rest = await bench.ask("GET", f"/jobs/{id_}/stream?after=1-1990")
         assert rest.body == b"".join(lines[1990:])
 
@@ -336,7 +336,7 @@ async def test_an_upload_whose_file_is_gone_stores_nothing(tmp_path: Path) -> No
 
 @pytest_twisted.ensureDeferred
 async def test_an_upload_is_stored_whole_although_its_request_closes_its_body(tmp_path: Path) -> None:
-    received = artifacts.received
+    received = artifacts.from_request
 
     def left(request: ClientRequest, name: str) -> Artifact | ArtifactFile:
         artifact = received(request, name)
@@ -345,7 +345,7 @@ async def test_an_upload_is_stored_whole_although_its_request_closes_its_body(tm
 
     async with jobbench(tmp_path) as bench:
         data = bytes(range(256)) * 8_000
-        with patch.object(artifacts, "received", left):
+        with patch.object(artifacts, "from_request", left):
             path = await kept(bench, data=data)
         assert (await bench.ask("GET", path)).body == data
 

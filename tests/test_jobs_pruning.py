@@ -97,7 +97,7 @@ async def test_many_go_a_few_at_a_time_also_among_those_of_others(
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_leaves_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prune, "BATCH", 1)
-    monkeypatch.setattr("foreman.web.jobs.prune.BREATH", 0.1)
+    monkeypatch.setattr("foreman.web.jobs.prune.PAUSE", 0.1)
     async with jobbench(tmp_path) as bench:
         await cancelled(bench, 5)
         client = await raw_http.connect(bench.port)
@@ -115,7 +115,7 @@ async def test_a_client_that_leaves_stops_it(tmp_path: Path, monkeypatch: pytest
 @pytest_twisted.ensureDeferred
 async def test_while_foreman_stops_it_says_how_far_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prune, "BATCH", 1)
-    monkeypatch.setattr("foreman.web.jobs.prune.BREATH", 5.0)
+    monkeypatch.setattr("foreman.web.jobs.prune.PAUSE", 5.0)
     async with jobbench(tmp_path) as bench:
         await cancelled(bench, 3)
         client = await raw_http.connect(bench.port)
@@ -124,7 +124,7 @@ async def test_while_foreman_stops_it_says_how_far_it_came(tmp_path: Path, monke
         bench.api.close()
         answer = await client.done
         assert answer.status == 503
-        assert "1 jobs are deleted, and more are left" in problem(answer)["detail"]
+        assert "1 jobs were deleted, and more are left" in problem(answer)["detail"]
         client.leave()
         await client.gone
 

@@ -18,7 +18,7 @@ from foreman.jobs.job import Job, JobError
 from foreman.jobs.queries import Event
 from foreman.store.errors import ArtifactGone
 from foreman.store.notifications import Notifications
-from foreman.web.jobs.artifact_reader import Readers
+from foreman.web.jobs.artifact_reader import ReaderLimit
 from foreman.web.jobs.streaming import JobStreams
 from foreman.web.jobs.wakeups import Wakeups
 from foreman.worker.live_output import LiveOutput
@@ -141,7 +141,7 @@ class Story:
         self.reading = Deferred.fromCoroutine(self.read())
 
     async def read(self) -> None:
-        following = JobStreams(self.clock, self.memory, self.memory, Wakeups(self.clock), Readers(), 5.0)  # type: ignore[arg-type]
+        following = JobStreams(self.clock, self.memory, self.memory, Wakeups(self.clock), ReaderLimit(), 5.0)  # type: ignore[arg-type]
         for most in [*self.cuts, 10**6]:
             ear, after = Ear(self.clock, most), self.heard[-1][1] if self.heard else None
             more = {"follows": True} if self.what == "events" else {}

@@ -324,7 +324,7 @@ async def test_a_job_is_its_callers_and_an_admins(bench: JobBench) -> None:
         ("PUT", "/artifacts/x"), ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", ""),
     ):  # fmt: skip
         answer = await bench.ask(method, f"/jobs/{id_}{path}", token=BOB)
-        assert (answer.status, problem(answer)["detail"]) == (404, f"there is no job '{id_}' of yours")
+        assert (answer.status, problem(answer)["detail"]) == (404, f"you have no job '{id_}'")
     assert value(await bench.ask("GET", "/jobs", token=BOB))["jobs"] == []
     assert (await bench.ask("GET", f"/jobs/{id_}", token=ADMIN)).status == 200
     assert len(value(await bench.ask("GET", "/jobs", token=ADMIN))["jobs"]) == 1
@@ -400,7 +400,7 @@ async def test_a_worker_that_does_not_stop_is_not_waited_for_for_ever(bench: Job
     id_ = await bench.submit()
     await bench.run(id_)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("foreman.web.jobs.routes.CANCEL_PATIENCE", 0.05)
+        patch.setattr("foreman.web.jobs.routes.CANCEL_WAIT", 0.05)
         answer = await bench.ask("POST", f"/jobs/{id_}/cancel")
     assert (answer.status, value(answer)["state"]) == (202, "running")
 
@@ -600,5 +600,5 @@ async def test_others_get_their_turn_while_many_jobs_are_put_into_words(bench: J
         listed = value(await bench.ask("GET", "/jobs?limit=80"))["jobs"]
     looking = False
     assert (len(listed), sum(at_once)) == (80, 80)
-    assert max(at_once) <= serialization.AT_ONCE
+    assert max(at_once) <= serialization.BATCH_SIZE
     await deferLater(reactor, 0.01)

@@ -93,7 +93,7 @@ async def test_what_has_happened_so_far_is_told_at_once_to_who_does_not_follow(t
         told = values((await bench.ask("GET", f"/jobs/{id_}/events?follow=0")).body)
         assert [event["type"] for event in told] == ["queued"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("foreman.web.jobs.streaming.AT_ONCE", 2)
+            patch.setattr("foreman.web.jobs.streaming.EVENTS_PER_READ", 2)
             for _ in range(2):
                 await bench.ask("POST", f"/jobs/{id_}/cancel")
                 await bench.ask("POST", f"/jobs/{id_}/retry")
@@ -110,7 +110,7 @@ async def test_many_events_are_told_in_order(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("foreman.web.jobs.streaming.AT_ONCE", 2)
+            patch.setattr("foreman.web.jobs.streaming.EVENTS_PER_READ", 2)
             for _ in range(3):
                 await bench.ask("POST", f"/jobs/{id_}/cancel")
                 await bench.ask("POST", f"/jobs/{id_}/retry")
@@ -188,7 +188,7 @@ async def test_when_foreman_stops_an_old_client_is_told_so_behind_what_came(tmp_
         await until(lambda: len(bench.api._wakeups._closing) == 1)
         bench.api.close()
         answer = await client.done
-        last = b'{"error":"foreman is stopping; come back, and go on behind what you have"}'
+        last = b'{"error":"foreman is stopping; reconnect with the last id that you received"}'
         assert answer.framing == "close"
         assert answer.body.endswith(b"event: error\ndata: " + last + b"\n\n" if sse else last + b"\n")
         assert b'"queued"' in answer.body

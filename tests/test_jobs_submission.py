@@ -18,27 +18,28 @@ from foreman.util import timestamps
 from foreman.util.slices import at_once
 from foreman.web.jobs import fields, job_parser
 from foreman.web.jobs.fields import FIELDS
-from foreman.web.jobs.job_parser import Reader
+from foreman.web.jobs.job_parser import JobParser
 from foreman.web.jobs.problems import MAX_NAMED, Problem, problem_reply
-from foreman.web.jobs.request_headers import header_key, kept_headers, wants_job
+from foreman.web.jobs.request_headers import headers_to_store, idempotency_key_header, wants_job
+from foreman.web.jobs.submit import assign_lanes
 from support.jobs_api import PlayedModels
 
 NOW = 1_795_860_000_000
-READER = Reader("alice", None, NOW, 10_000)
+PARSER = JobParser("alice", None, NOW, 10_000)
 PAYLOAD = {"model": "m", "messages": [{"role": "user"}]}
 JOB = {"endpoint": "/api/chat", "payload": PAYLOAD}
 TOMORROW = "2026-11-29T12:00:00Z"
 
 
 def read(**more: Any) -> NewJob:
-    jobs, is_array = at_once(READER.read(json.dumps({**JOB, **more}).encode()))
+    jobs, is_array = at_once(PARSER.read(json.dumps({**JOB, **more}).encode()))
     assert not is_array
     return jobs[0]
 
 
-def field_errors(body: Any, reader: Reader = READER) -> list[tuple[str, str]]:
+def field_errors(body: Any, parser: JobParser = PARSER) -> list[tuple[str, str]]:
     with pytest.raises(Problem) as raised:
-        at_once(reader.read(body if isinstance(body, bytes) else json.dumps(body).encode()))
+        at_once(parser.read(body if isinstance(body, bytes) else json.dumps(body).encode()))
     return [(field_error.pointer, field_error.detail) for field_error in raised.value.field_errors]
 
 
@@ -141,11 +142,11 @@ def test_each_endpoint_has_its_lane_and_its_family() -> None:
 
 
 def test_an_array_is_read_in_its_order_and_has_its_bounds() -> None:
-    jobs, is_array = at_once(READER.read(json.dumps([{**JOB, "priority": number} for number in range(4)]).encode()))
+    jobs, is_array = at_once(PARSER.read(json.dumps([{**JOB, "priority": number} for number in range(4)]).encode()))
     assert (is_array, [job.priority for job in jobs]) == (True, [0, 1, 2, 3])
     for count in (0, 1001):
         with pytest.raises(Problem, match="1 to 1000"):
-            at_once(READER.read(json.dumps([JOB] * count).encode()))
+            at_once(PARSER.read(json.dumps([JOB] * count).encode()))
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"%b", b"[%b]", b'{"endpoint":"/api/chat","payload":%b}', b'{"%b":1}']))
@@ -172,7 +173,7 @@ def test_whatever_json_comes_the_answer_is_jobs_or_a_problem(value: Any) -> None
 
 def judged(body: bytes) -> None:
     try:
-        jobs, _ = at_once(READER.read(body))
+        jobs, _ = at_once(PARSER.read(body))
     except Problem as raised:
         problem = raised
     else:
@@ -189,10 +190,10 @@ def judged(body: bytes) -> None:
 
 def test_the_fingerprint_is_of_all_that_was_asked_and_not_of_how_it_was_written() -> None:
     first = at_once(
-        READER.read(b'{"endpoint":"/api/chat","payload":{"model":"m"},"priority":5,"metadata":{"a":"1","b":"2"}}')
+        PARSER.read(b'{"endpoint":"/api/chat","payload":{"model":"m"},"priority":5,"metadata":{"a":"1","b":"2"}}')
     )[0][0]
     same = at_once(
-        READER.read(
+        PARSER.read(
             b' {"metadata":{"b":"2","a":"1"}, "idempotency_key":"k", "payload":{"model":"m"},"endpoint":"/api/chat"} '
         )
     )[0][0]
@@ -200,7 +201,7 @@ def test_the_fingerprint_is_of_all_that_was_asked_and_not_of_how_it_was_written(
     others = [
         read(), read(payload={**PAYLOAD, "x": 1}), read(priority=4), read(run_at=TOMORROW), read(deadline=TOMORROW),
         read(max_attempts=4), read(metadata={"a": "1"}), read(metadata={"a1": ""}), read(endpoint="/v1/chat/completions"),
-        at_once(READER.read(b'{"endpoint":"/api/chat","payload":{"model": "m"}}'))[0][0],
+        at_once(PARSER.read(b'{"endpoint":"/api/chat","payload":{"model": "m"}}'))[0][0],
     ]  # fmt: skip
     assert len({job.fingerprint for job in others}) == len(others)
 
@@ -212,9 +213,13 @@ def test_a_form_that_is_sent_again_with_another_boundary_is_the_same() -> None:
         body = b"--%b\r\nContent-Disposition: form-data\r\n\r\nm\r\n--%b--\r\n" % (bare, bare)
         job = evolve(read(), payload=body)
         content_type = f"multipart/form-data; boundary={bare.decode()}"
-        prints.add(at_once(job_parser.as_sent(job, content_type, None, [("User-Agent", boundary)])).fingerprint)
+        prints.add(
+            at_once(job_parser.with_request_headers(job, content_type, None, [("User-Agent", boundary)])).fingerprint
+        )
     assert len(prints) == 1
-    other = at_once(job_parser.as_sent(evolve(read(), payload=b"--aaa"), "multipart/form-data; boundary=aaa", None, []))
+    other = at_once(
+        job_parser.with_request_headers(evolve(read(), payload=b"--aaa"), "multipart/form-data; boundary=aaa", None, [])
+    )
     assert other.fingerprint not in prints
 
 
@@ -253,12 +258,12 @@ UNKNOWN = f"{{{BESIDE}, " + many('"x#": 1', 1000) + "}"
     ids=lambda body: f"{body[:2]}{body[-12:]}{len(body)}",
 )
 def test_a_body_with_many_flaws_or_long_ones_is_answered_briefly(body: str) -> None:
-    reader = Reader("alice", None, NOW, 20_000_000)
+    parser = JobParser("alice", None, NOW, 20_000_000)
     data = body.encode()
     tracemalloc.start()
     try:
         with pytest.raises(Problem) as raised:
-            at_once(reader.read(data))
+            at_once(parser.read(data))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -273,19 +278,19 @@ def test_a_body_with_many_flaws_or_long_ones_is_answered_briefly(body: str) -> N
 
 def test_all_flaws_are_counted() -> None:
     with pytest.raises(Problem) as raised:
-        at_once(READER.read(UNKNOWN.encode()))
+        at_once(PARSER.read(UNKNOWN.encode()))
     assert str(raised.value).endswith(", and 999 more")
     assert (len(raised.value.field_errors), raised.value.field_errors[-1].detail) == (21, "and 980 more")
 
 
 def test_a_body_that_is_larger_than_jobs_may_be_is_refused_before_it_is_read() -> None:
-    for body, most in ((b" {}", 10_000 + job_parser.MAX_BESIDE), (b"\n[]", job_parser.MAX_IN_ARRAY)):
-        READER.check_size(body, most)
+    for body, most in ((b" {}", 10_000 + job_parser.MAX_OTHER_FIELDS), (b"\n[]", job_parser.MAX_ARRAY)):
+        PARSER.check_size(body, most)
         with pytest.raises(Problem) as raised:
-            READER.check_size(body, most + 1)
+            PARSER.check_size(body, most + 1)
         assert raised.value.status == 413
-    with pytest.raises(Problem, match="a job may have"):
-        at_once(READER.read(b"{" + b" " * 300_000 + b"}"))
+    with pytest.raises(Problem, match="the job has 300002 bytes; at most"):
+        at_once(PARSER.read(b"{" + b" " * 300_000 + b"}"))
 
 
 # what stands beside the body
@@ -330,7 +335,7 @@ def test_no_preference_breaks_its_reader(values: list[bytes]) -> None:
 
 
 def test_headers_for_the_target_are_kept_and_who_asks_is_not() -> None:
-    kept = kept_headers(
+    kept = headers_to_store(
         head((b"Anthropic-Version", b"1"), (b"anthropic-beta", b"a"), (b"Authorization", b"Bearer x"), (b"x-api-key", b"k"),
              (b"OpenAI-Beta", b"b"), (b"User-Agent", b"\xe9"), (b"Cookie", b"c"), (b"Prefer", b"respond-async"))
     )  # fmt: skip
@@ -338,7 +343,7 @@ def test_headers_for_the_target_are_kept_and_who_asks_is_not() -> None:
 
 
 def test_a_header_that_connection_names_is_between_client_and_foreman_and_not_kept() -> None:
-    kept = kept_headers(
+    kept = headers_to_store(
         head((b"Anthropic-Version", b"1"), (b"connection", b"close, ANTHROPIC-Beta"), (b"anthropic-beta", b"a"),
              (b"Connection", b"User-Agent"), (b"User-Agent", b"x"))
     )  # fmt: skip
@@ -346,12 +351,12 @@ def test_a_header_that_connection_names_is_between_client_and_foreman_and_not_ke
 
 
 def test_a_key_may_be_quoted_and_must_be_one() -> None:
-    assert header_key(head()) is None
-    assert header_key(head((b"Idempotency-Key", b'"a\\"b"'))) == 'a"b'
-    assert header_key(head((b"Idempotency-Key", b"\xc3\xa9"))) == "é"
+    assert idempotency_key_header(head()) is None
+    assert idempotency_key_header(head((b"Idempotency-Key", b'"a\\"b"'))) == 'a"b'
+    assert idempotency_key_header(head((b"Idempotency-Key", b"\xc3\xa9"))) == "é"
     for bad in ([b""], [b"\xff"], [b"a", b"b"]):
         with pytest.raises(Problem):
-            header_key(head(*((b"idempotency-key", value) for value in bad)))
+            idempotency_key_header(head(*((b"idempotency-key", value) for value in bad)))
 
 
 # moments, and models
@@ -387,10 +392,10 @@ def test_models_are_looked_for_once_for_all() -> None:
     models = PlayedModels()
     jobs = [read(payload={**PAYLOAD, "model": model}) for model in ("m", "x", "cloudy", "y", "x", "z:cloud")]
     placed: Any = []
-    Deferred.fromCoroutine(job_parser.placed(jobs, models)).addCallback(placed.append)
+    Deferred.fromCoroutine(assign_lanes(jobs, models)).addCallback(placed.append)
     ((found, missing),) = placed
     assert [job.lane for job in found] == ["gate", "gate", "embedding", "gate", "gate", "embedding"]
     assert (missing, models.looks) == ([1, 3, 4], 1)
     models.away = True
-    Deferred.fromCoroutine(job_parser.placed(jobs, models)).addCallback(placed.append)
+    Deferred.fromCoroutine(assign_lanes(jobs, models)).addCallback(placed.append)
     assert placed[-1][1] == []

@@ -132,11 +132,11 @@ def test_artifacts_events_and_problems_have_the_members_that_are_shown() -> None
 
 def test_the_parameters_of_the_list_and_of_pruning_are_those_that_are_read() -> None:
     listed = {one["name"]: one for one in PATHS["/jobs"]["get"]["parameters"]}
-    assert list(listed) == [*query_params._KNOWN, query_params._METADATA.removesuffix(".")]
+    assert list(listed) == [*query_params.LIST_PARAMETERS, query_params.METADATA_PREFIX.removesuffix(".")]
     assert listed["state"]["schema"]["items"]["enum"] == [*STATES, "active", "ended"]
-    assert listed["limit"]["schema"]["maximum"] == query_params.MOST
+    assert listed["limit"]["schema"]["maximum"] == query_params.MAX_LIMIT
     pruned = {one["name"]: one for one in PATHS["/jobs"]["delete"]["parameters"]}
-    assert tuple(pruned) == query_params.PRUNING
+    assert tuple(pruned) == query_params.PRUNE_PARAMETERS
     assert pruned["state"]["schema"]["items"]["enum"] == [*ENDED, "ended"]
 
 

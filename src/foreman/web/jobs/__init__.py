@@ -1,1 +1,1 @@
-"""Jobs over HTTP: handed over, looked at, followed, changed (docs/jobs.md)."""
+"""Jobs over HTTP: submit, read, follow and change them (docs/jobs.md)."""

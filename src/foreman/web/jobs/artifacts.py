@@ -1,4 +1,4 @@
-"""What belongs to a job, as a download: whole or in part, and at the pace of its reader."""
+"""The artifacts of a job: uploads, and downloads of a whole artifact or a range of it."""
 
 from __future__ import annotations
 
@@ -13,96 +13,97 @@ from foreman.jobs.artifacts import OWN_ARTIFACTS, Artifact, ArtifactFile, Stored
 from foreman.protocol.headers import RawHeaders
 from foreman.store.job_store import JobStore
 from foreman.web.jobs import request_headers
-from foreman.web.jobs.artifact_reader import ArtifactReader, Readers
+from foreman.web.jobs.artifact_reader import ArtifactReader, ReaderLimit
 from foreman.web.jobs.flow_control import FlowControl
 from foreman.web.jobs.problems import Problem
 from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import PHRASES
 
-#: How many times FOREMAN_MAX_ARTIFACT the callers' artifacts of one job may have together.
-OF_A_JOB = 10
-LONGEST_NAME = 128
-LONGEST_TYPE = 255
-USUAL_TYPE = "application/octet-stream"
+#: The artifacts that callers put to one job may together have this many times FOREMAN_MAX_ARTIFACT.
+MAX_PER_JOB = 10
+MAX_NAME = 128
+MAX_TYPE = 255
+DEFAULT_TYPE = "application/octet-stream"
 
 _RANGE = re.compile(
     rb"[ \t]*+bytes[ \t]*+=[ \t]*+(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))[ \t]*+", re.IGNORECASE
 )
 
 
-def check_received(request: ClientRequest, name: str, most: int) -> None:
-    """Whether the artifact that a request brings can be kept.
+def check_upload(request: ClientRequest, name: str, limit: int) -> None:
+    """Check the name, content type and size of an upload.
 
-    :param most: how many bytes it may have.
-    :raises Problem: where it cannot.
+    :param limit: its largest size, in bytes.
+    :raises Problem: where the artifact cannot be stored.
     """
     check_name(name)
-    kept_type(request)
+    content_type(request)
     length = request.content.length
-    if length > most:
-        raise Problem(413, f"an artifact may have {most} bytes, and this has {length} (FOREMAN_MAX_ARTIFACT)")
+    if length > limit:
+        raise Problem(413, f"the artifact has {length} bytes; at most {limit} are allowed (FOREMAN_MAX_ARTIFACT)")
 
 
-def received(request: ClientRequest, name: str) -> Artifact | ArtifactFile:
-    """The artifact that a request brings; a large one stays in its file, which whoever asks for it closes.
+def from_request(request: ClientRequest, name: str) -> Artifact | ArtifactFile:
+    """The uploaded artifact; a large one stays in its file, which the caller of this function closes.
 
-    :raises Problem: for what cannot be kept.
+    :raises Problem: where the artifact cannot be stored.
     """
-    type_, body = kept_type(request), request.body()
+    type_, body = content_type(request), request.body()
     if isinstance(body, bytes):
         return Artifact(name, type_, body)
-    try:  # the request closes its own when its client leaves, whoever reads it
+    try:  # a copy, because the request closes its own file when the client disconnects
         file = os.fdopen(os.dup(body.fileno()), "rb", buffering=0)
     except OSError as problem:
-        raise Problem(503, f"this cannot be kept now: {problem.strerror}; try again soon") from None
+        raise Problem(503, f"the artifact cannot be stored now ({problem.strerror}); try again soon") from None
     return ArtifactFile(name, type_, file)
 
 
 def check_name(name: str) -> None:
-    """Whether an artifact of a caller's may have this name.
+    """Check the name of a caller's artifact.
 
-    :raises Problem: where it may not.
+    :raises Problem: where it is not allowed.
     """
-    if len(name) > LONGEST_NAME or not name.isprintable() or name.isspace():
-        raise Problem(400, f"the name of an artifact has 1 to {LONGEST_NAME} printable characters")
+    if len(name) > MAX_NAME or not name.isprintable() or name.isspace():
+        raise Problem(400, f"the name of an artifact must have 1 to {MAX_NAME} printable characters")
     if name in OWN_ARTIFACTS:
         raise Problem(
-            409, f"{errors.excerpt(name)} is one of the names that foreman gives: {', '.join(sorted(OWN_ARTIFACTS))}"
+            409,
+            f"{errors.excerpt(name)} is a name that foreman uses itself ({', '.join(sorted(OWN_ARTIFACTS))}); choose another",
         )
 
 
-def kept_type(request: ClientRequest) -> str:
-    """The content type of an artifact that is sent.
+def content_type(request: ClientRequest) -> str:
+    """The content type of an upload.
 
-    :raises Problem: when it cannot be kept as it was sent.
+    :raises Problem: when it is too long, or the body is compressed.
     """
-    request_headers.check_plain(request, "an artifact is kept as its bytes are; send it uncompressed")
+    request_headers.check_uncompressed(request, "must be identity; send the artifact uncompressed")
     values = request.headers_named(b"content-type")
     text = values[0].decode("latin-1") if values else ""
-    if len(text) > LONGEST_TYPE:
-        raise Problem(400, f"Content-Type: may have {LONGEST_TYPE} characters")
-    return text or USUAL_TYPE
+    if len(text) > MAX_TYPE:
+        raise Problem(400, f"Content-Type: may have at most {MAX_TYPE} characters")
+    return text or DEFAULT_TYPE
 
 
-def path_of(id_: str, name: str) -> str:
-    """The path of an artifact."""
+def artifact_path(id_: str, name: str) -> str:
+    """The URL path of an artifact."""
     return f"/jobs/{id_}/artifacts/{quote(name, safe='')}"
 
 
 async def send(
     request: ClientRequest,
     clock: IReactorTime,
-    patience: float,
+    stall_timeout: float,
     store: JobStore,
-    readers: Readers,
+    reader_limit: ReaderLimit,
     stored: StoredArtifact,
 ) -> int:
-    """Answer with an artifact, or the part of it that is asked for.
+    """Answer with an artifact, or the requested range of it.
 
-    :param patience: how long the reader may take nothing, in seconds.
-    :return: the status.
-    :raises Problem: for a part that is not there, and when too many are read already.
-    :raises ArtifactGone: when it is deleted or replaced while it is sent, so that not all of it has come.
+    :param stall_timeout: how long the reader may read nothing, in seconds.
+    :return: the HTTP status.
+    :raises Problem: for a range outside of the artifact, and when too many artifacts are being read.
+    :raises ArtifactGone: when the artifact is deleted or replaced while it is sent; the answer is then incomplete.
     """
     info = stored.info
     etag = b'"%b"' % info.sha256.encode("ascii")
@@ -112,11 +113,11 @@ async def send(
         (b"X-Content-Type-Options", b"nosniff"),
         (b"Date", request.http_date()),
     ]
-    if _is_known(request, etag):
+    if _matches_etag(request, etag):
         request.begin(304, PHRASES[304], headers, "other")
         request.finish()
         return 304
-    status, part = 200, _part(request, etag, info.bytes)
+    status, part = 200, _requested_range(request, etag, info.bytes)
     if part is not None:
         status = 206
         headers.append((b"Content-Range", b"bytes %d-%d/%d" % (part.start, part.stop - 1, info.bytes)))
@@ -129,42 +130,42 @@ async def send(
     if request.method == b"HEAD":
         request.begin(status, PHRASES[status], headers, "other")
     else:
-        with readers.one_more(request.caller):
+        with reader_limit.reserve(request.caller):
             request.begin(status, PHRASES[status], headers, "other")
-            flow_control = FlowControl(clock, patience)
+            flow_control = FlowControl(clock, stall_timeout)
             await _write(request, flow_control, ArtifactReader(store, flow_control, stored, request.caller, span))
     request.finish()
     return status
 
 
-async def _write(request: ClientRequest, flow_control: FlowControl, pieces: ArtifactReader) -> None:
+async def _write(request: ClientRequest, flow_control: FlowControl, artifact: ArtifactReader) -> None:
     request.set_producer(flow_control)
     try:
-        while piece := await pieces.next():
+        while piece := await artifact.next():
             request.write(piece)
     finally:
         request.set_producer(None)
 
 
-def _is_known(request: ClientRequest, etag: bytes) -> bool:
-    asked = b",".join(request.headers_named(b"if-none-match"))
-    return any(one.strip().removeprefix(b"W/") in {etag, b"*"} for one in asked.split(b","))
+def _matches_etag(request: ClientRequest, etag: bytes) -> bool:
+    etags = b",".join(request.headers_named(b"if-none-match"))
+    return any(item.strip().removeprefix(b"W/") in {etag, b"*"} for item in etags.split(b","))
 
 
-def _part(request: ClientRequest, etag: bytes, size: int) -> range | None:
-    """The part that is asked for; None for the whole, also where several are (RFC 9110 section 14.2)."""
+def _requested_range(request: ClientRequest, etag: bytes, size: int) -> range | None:
+    """The requested range; None for the whole artifact, also where several ranges are requested (RFC 9110 section 14.2)."""
     ranges, conditions = request.headers_named(b"range"), request.headers_named(b"if-range")
     found = _RANGE.fullmatch(ranges[0]) if len(ranges) == 1 and request.method == b"GET" else None
     if found is None or any(condition.strip() != etag for condition in conditions):
         return None
-    first, last, of_end = (None if text is None else int(text) for text in found.groups())
+    first, last, suffix = (None if text is None else int(text) for text in found.groups())
     if first is None:
-        part = range(max(0, size - (of_end or 0)), size)
+        part = range(max(0, size - (suffix or 0)), size)
     elif last is not None and last < first:
         return None
     else:
         part = range(first, size if last is None else min(last + 1, size))
     if not part:
         headers = [(b"Content-Range", b"bytes */%d" % size)]
-        raise Problem(416, f"there are {size} bytes, and none in this range", headers=headers)
+        raise Problem(416, f"Range: the artifact has {size} bytes, and none of them are in this range", headers=headers)
     return part

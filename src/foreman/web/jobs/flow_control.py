@@ -1,4 +1,4 @@
-"""Writing no faster than the reader takes it."""
+"""Flow control: writing no faster than the reader reads."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from foreman.util.deadline import Deadline
 @implementer(IPushProducer)
 @define(eq=False)
 class FlowControl:
-    """Is told by a connection when it is full.
+    """Waits while the connection's write buffer is full.
 
-    :ivar patience: how long a reader may take nothing, in seconds.
+    :ivar stall_timeout: how long a reader may read nothing, in seconds.
     """
 
     _clock: IReactorTime
-    _patience: float
+    _stall_timeout: float
     _paused: bool = field(default=False, init=False)
-    _taken: Deferred[None] | None = field(default=None, init=False)
+    _resumed: Deferred[None] | None = field(default=None, init=False)
 
     async def ready(self) -> None:
-        """Wait until the reader takes more.
+        """Wait until the connection can take more.
 
-        :raises errors.ReaderStalled: when it takes nothing.
+        :raises errors.ReaderStalled: when the reader reads nothing for too long.
         """
         if not self._paused:
             return
-        taken: Deferred[None] = Deferred()
-        self._taken = taken
-        stall = Deadline(self._clock)
-        stall.set(self._patience, taken.cancel)
+        resumed: Deferred[None] = Deferred()
+        self._resumed = resumed
+        deadline = Deadline(self._clock)
+        deadline.set(self._stall_timeout, resumed.cancel)
         try:
-            await taken
+            await resumed
         except CancelledError:
-            if stall.is_set:  # its reader has left
+            if deadline.is_set:  # the deadline has not fired: the reader has disconnected
                 raise
-            raise errors.ReaderStalled(f"the reader took nothing for {self._patience:g} s") from None
+            raise errors.ReaderStalled(f"the reader took nothing for {self._stall_timeout:g} s") from None
         finally:
-            self._taken = None
-            stall.clear()
+            self._resumed = None
+            deadline.clear()
 
-    # the connection tells
+    # IPushProducer, called by the connection
 
     def pauseProducing(self) -> None:
-        """It is full."""
+        """The write buffer is full."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """It is empty again."""
+        """The write buffer is empty again."""
         self._paused = False
-        if self._taken is not None and not self._taken.called:
-            self._taken.callback(None)
+        if self._resumed is not None and not self._resumed.called:
+            self._resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """Its reader is gone; the route is cancelled by others."""
+        """The reader has disconnected; the request cancels its route by itself."""

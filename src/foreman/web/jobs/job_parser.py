@@ -1,4 +1,4 @@
-"""From the body of a request to the jobs that it hands over, or to everything that is wrong with it."""
+"""Parses the body of a request into jobs, or into the list of all its errors."""
 
 from __future__ import annotations
 
@@ -16,36 +16,34 @@ from foreman.protocol.body_values import MAX_DECODE_COST, is_quickly_decoded
 from foreman.protocol.endpoints import Lane
 from foreman.protocol.request_body import Intent, RequestBody
 from foreman.protocol.routes import Route, classify
-from foreman.target.models import Availability
 from foreman.util.slices import Slices
 from foreman.web.jobs import fields
 from foreman.web.jobs.fields import MAX_JOBS, Fields
 from foreman.web.jobs.problems import FieldError, FieldErrors, Problem
-from foreman.web.jobs.request_headers import one_key
-from foreman.web.jobs.serialization import Models
+from foreman.web.jobs.request_headers import resolve_key
 
-#: What a job may have beside its payload, in bytes.
-MAX_BESIDE = 256 * 1024
-#: What an array of jobs may have where its jobs are not larger by themselves, in bytes.
-MAX_IN_ARRAY = 64 * 1024 * 1024
-#: How many small jobs are read at once, and how many bytes of a large one: a few milliseconds.
-_AT_ONCE, _LARGE = 20, 1024 * 1024
-PASSED = "has passed already"
-#: What the store keeps of a name; Ollama takes no longer ones, but white space around them.
-_LONGEST_MODEL = 700
+#: The largest size of all fields of a job but its payload, in bytes.
+MAX_OTHER_FIELDS = 256 * 1024
+#: The largest array of jobs, in bytes; a single job may be larger where FOREMAN_MAX_PAYLOAD is.
+MAX_ARRAY = 64 * 1024 * 1024
+#: How many small jobs are parsed in one slice of work, and how many bytes of a large one: a few milliseconds.
+_JOBS_PER_SLICE, _SLICE_BYTES = 20, 1024 * 1024
+DEADLINE_PASSED = "is in the past"
+#: The longest name of a model that is stored. Ollama accepts none that are longer, except for white space around them.
+_MAX_MODEL_NAME = 700
 _BRACKET, _BRACE = b"[", b"{"
 _BLANKS = b" \t\r\n"
-#: How much of a body tells whether it is an array, in bytes; nobody sends so many blanks before one.
-BEGINNING = 1024
+#: How many bytes of a body are looked at to see whether it is an array; no client sends more blanks in front of one.
+PREFIX_BYTES = 1024
 _BOUNDARY = re.compile(r'boundary=("?)([^";\s]{1,200})\1', re.IGNORECASE)
 
 
 @frozen
-class Reader:
-    """Whose body it is that is read.
+class JobParser:
+    """Parses the body of one request to ``POST /jobs``.
 
-    :ivar owner: the name of its caller; :ivar key: the ``Idempotency-Key`` of its header; :ivar now: milliseconds since
-        the epoch; :ivar max_payload: in bytes.
+    :ivar owner: the name of the caller; :ivar key: the ``Idempotency-Key`` header; :ivar now: milliseconds since the
+        epoch; :ivar max_payload: in bytes.
     """
 
     owner: str
@@ -54,135 +52,144 @@ class Reader:
     max_payload: int
 
     def check_size(self, beginning: bytes, size: int) -> None:
-        """Whether a body of ``size`` bytes that begins so can hold what it is.
+        """Check the size of a body before it is read.
 
-        :raises Problem: where it is larger than all of it may be.
+        :param beginning: its first ``PREFIX_BYTES`` bytes, which tell a job from an array; :param size: in bytes.
+        :raises Problem: where the body is larger than its job or its array may be.
         """
         is_array = beginning.lstrip(_BLANKS).startswith(_BRACKET)
-        most = self.max_payload + MAX_BESIDE
+        limit = self.max_payload + MAX_OTHER_FIELDS
         if is_array:
-            most = min(MAX_JOBS * most, max(most, MAX_IN_ARRAY))
-        if size > most:
-            what, cure = ("an array of jobs", "; hand over fewer at once") if is_array else ("a job", "")
-            raise Problem(413, f"{what} may have {most} bytes, and this has {size} (FOREMAN_MAX_PAYLOAD){cure}")
+            limit = min(MAX_JOBS * limit, max(limit, MAX_ARRAY))
+        if size > limit:
+            kind, advice = ("array of jobs", "; submit fewer jobs at once") if is_array else ("job", "")
+            raise Problem(
+                413, f"the {kind} has {size} bytes; at most {limit} are allowed (FOREMAN_MAX_PAYLOAD){advice}"
+            )
 
     def read(self, body: bytes) -> Slices[tuple[list[NewJob], bool]]:
-        """The jobs of a body, and whether it was an array of them.
+        """The jobs of a body, and whether the body is an array.
 
-        Whether their models are there and their deadlines to come is asked later: it does not matter to a repetition.
+        Missing models and deadlines in the past are checked later, because a repeated request may have them.
 
-        :raises Problem: with all that is wrong.
+        :raises Problem: with all errors of the body.
         """
-        self.check_size(body[:BEGINNING], len(body))
+        self.check_size(body[:PREFIX_BYTES], len(body))
         if not (yield from is_quickly_decoded(body, MAX_DECODE_COST)):
             raise Problem(
-                413, "the JSON of the body has too many values or escapes for its size; hand over fewer jobs at once"
+                413, "the JSON of the body has too many values or escapes for its size; submit fewer jobs at once"
             )
-        field_errors, late = FieldErrors(), FieldErrors()
-        if not body[:BEGINNING].lstrip(_BLANKS).startswith(_BRACKET):
+        field_errors, expired = FieldErrors(), FieldErrors()
+        if not body[:PREFIX_BYTES].lstrip(_BLANKS).startswith(_BRACKET):
             members = fields.members_of(body)
             if members is None:
-                raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
-            found = [(yield from self._job(Fields(members, "", field_errors, late), self.key))]
+                raise Problem(400, "the body must be a JSON object (a job) or a JSON array of jobs, in UTF-8")
+            found = [(yield from self._job(Fields(members, "", field_errors, expired), self.key))]
             is_array = False
         else:
-            found, is_array = (yield from self._array(body, field_errors, late)), True
+            found, is_array = (yield from self._array(body, field_errors, expired)), True
         if field_errors.count:
-            field_errors.extend(late)
+            field_errors.extend(expired)
             raise field_errors.problem()
         return [job for job in found if job is not None], is_array
 
-    def _array(self, body: bytes, field_errors: FieldErrors, late: FieldErrors) -> Slices[list[NewJob | None]]:
+    def _array(self, body: bytes, field_errors: FieldErrors, expired: FieldErrors) -> Slices[list[NewJob | None]]:
         elements = fields.elements_of(body)
         if elements is None:
-            raise Problem(400, "the body must be the JSON of a job, or of an array of jobs, in UTF-8")
+            raise Problem(400, "the body must be a JSON object (a job) or a JSON array of jobs, in UTF-8")
         if not elements:
-            raise Problem(400, f"an array may have 1 to {MAX_JOBS} jobs, and has none")
+            raise Problem(400, f"the array is empty; it must have 1 to {MAX_JOBS} jobs")
         if self.key is not None:
-            raise Problem(400, "Idempotency-Key: is for one job; in an array each has its own idempotency_key")
+            raise Problem(
+                400, "Idempotency-Key: is for a single job; in an array, give each job its own idempotency_key"
+            )
         found = []
         for number, element in enumerate(elements):
-            if number % _AT_ONCE == 0 or len(element) > _LARGE:
+            if number % _JOBS_PER_SLICE == 0 or len(element) > _SLICE_BYTES:
                 yield
             members = fields.members_of(element)
             if members is None:
                 field_errors.add(FieldError(f"/{number}", "must be an object"))
             else:
-                found.append((yield from self._job(Fields(members, f"/{number}", field_errors, late), None)))
+                found.append((yield from self._job(Fields(members, f"/{number}", field_errors, expired), None)))
         return found
 
-    def _job(self, given: Fields, key: str | None) -> Slices[NewJob | None]:
-        endpoint = given.read("endpoint", fields.endpoint, "")
-        payload = given.raw("payload") if given.size("payload") <= self.max_payload else None
-        wanted = yield from self._payload(given, endpoint, payload)
-        run_at = given.read("run_at", fields.moment, None)
-        deadline = given.read("deadline", fields.moment, None)
-        if endpoint == "" and given.raw("endpoint") is None:
-            given.wrong("endpoint", "is missing")
+    def _job(self, job_fields: Fields, key: str | None) -> Slices[NewJob | None]:
+        endpoint = job_fields.read("endpoint", fields.endpoint, "")
+        payload = job_fields.raw("payload") if job_fields.size("payload") <= self.max_payload else None
+        parsed = yield from self._payload(job_fields, endpoint, payload)
+        run_at = job_fields.read("run_at", fields.timestamp, None)
+        deadline = job_fields.read("deadline", fields.timestamp, None)
+        if endpoint == "" and job_fields.raw("endpoint") is None:
+            job_fields.add_error("endpoint", "is missing")
         if deadline is not None and deadline <= self.now:
-            given.late.add(FieldError(f"{given.pointer}/deadline", PASSED))
+            job_fields.expired.add(FieldError(f"{job_fields.pointer}/deadline", DEADLINE_PASSED))
         elif deadline is not None and run_at is not None and deadline <= run_at:
-            given.wrong("deadline", "must be later than run_at")
+            job_fields.add_error("deadline", "must be later than run_at")
         none: Mapping[str, str] = {}
-        metadata = given.read("metadata", fields.metadata, none)
-        priority = given.read("priority", fields.priority, 5)
-        max_attempts = given.read("max_attempts", fields.attempts, 5)
-        in_body = given.read("idempotency_key", fields.key, None)
-        if not given.sound or wanted is None or payload is None:
+        metadata = job_fields.read("metadata", fields.metadata, none)
+        priority = job_fields.read("priority", fields.priority, 5)
+        max_attempts = job_fields.read("max_attempts", fields.max_attempts, 5)
+        body_key = job_fields.read("idempotency_key", fields.key, None)
+        if not job_fields.is_valid or parsed is None or payload is None:
             return None
-        key = one_key(key, in_body, f"{given.pointer}/idempotency_key")
+        key = resolve_key(key, body_key, f"{job_fields.pointer}/idempotency_key")
         job = evolve(
-            new_job(endpoint, payload, wanted, self.owner, key),
+            new_job(endpoint, payload, parsed, self.owner, key),
             priority=priority,
             run_at=run_at,
             deadline=deadline,
             max_attempts=max_attempts,
             metadata=metadata,
         )
-        return (yield from _fingered(job))
+        return (yield from _with_fingerprint(job))
 
-    def _payload(self, given: Fields, endpoint: str, payload: bytes | None) -> Slices[RequestBody | None]:
-        if given.size("payload") > self.max_payload:
-            text = f"may have {self.max_payload} bytes, and has {given.size('payload')} (FOREMAN_MAX_PAYLOAD)"
-            given.wrong("payload", text, 413)
+    def _payload(self, job_fields: Fields, endpoint: str, payload: bytes | None) -> Slices[RequestBody | None]:
+        if job_fields.size("payload") > self.max_payload:
+            text = (
+                f"has {job_fields.size('payload')} bytes; at most {self.max_payload} are allowed (FOREMAN_MAX_PAYLOAD)"
+            )
+            job_fields.add_error("payload", text, 413)
         elif payload is None:
-            given.wrong("payload", "is missing")
+            job_fields.add_error("payload", "is missing")
         elif not payload.startswith(_BRACE):
-            given.wrong("payload", "must be an object")
+            job_fields.add_error("payload", "must be an object")
         elif endpoint:
             try:
-                wanted = yield from request_body.read_in_slices(endpoint, payload)
+                parsed = yield from request_body.read_in_slices(endpoint, payload)
             except errors.BadBody as problem:
-                given.wrong("payload", str(problem))
+                job_fields.add_error("payload", str(problem))
                 return None
-            field_error = flaw_of(wanted)
+            field_error = find_error(parsed)
             if field_error is None:
-                return wanted
-            given.wrong(f"payload{field_error.pointer}", field_error.detail, field_error.status)
+                return parsed
+            job_fields.add_error(f"payload{field_error.pointer}", field_error.detail, field_error.status)
         return None
 
 
-def flaw_of(wanted: RequestBody) -> FieldError | None:
-    """Why what a body asks for cannot be a job; the pointer is into that body."""
-    if not wanted.readable:
+def find_error(parsed: RequestBody) -> FieldError | None:
+    """Why a parsed body cannot become a job, with a pointer into that body; None where it can."""
+    if not parsed.readable:
         return FieldError(
-            "", "cannot be read as its endpoint reads it: one of model, stream, keep_alive, messages, prompt is off"
+            "", "is not a valid request for its endpoint: model, stream, keep_alive, messages or prompt is malformed"
         )
-    if wanted.model is None:
+    if parsed.model is None:
         return FieldError("/model", "is missing")
     try:
-        model_names.parse(wanted.model)
+        model_names.parse(parsed.model)
     except errors.InvalidName as problem:
         return FieldError("/model", str(problem))
-    if len(wanted.model) > _LONGEST_MODEL:
+    if len(parsed.model) > _MAX_MODEL_NAME:
         return FieldError("/model", "invalid model name")
-    if wanted.intent is Intent.UNLOAD:
-        return FieldError("", "only unloads a model, which takes no turn; ask for it directly")
+    if parsed.intent is Intent.UNLOAD:
+        return FieldError(
+            "", "only unloads a model, which needs no turn; send it directly to its endpoint, not as a job"
+        )
     return None
 
 
-def new_job(endpoint: str, payload: bytes, wanted: RequestBody, owner: str, key: str | None) -> NewJob:
-    """A job with what its payload asks for, everything else left as it is when nothing is said."""
+def new_job(endpoint: str, payload: bytes, parsed: RequestBody, owner: str, key: str | None) -> NewJob:
+    """A job for a payload, with the default of every other field."""
     found = classify(b"POST", endpoint.encode("ascii"))
     assert isinstance(found, Route)
     lane: JobLane = "embedding" if found.lane is Lane.EMBEDDING else "gate"
@@ -190,58 +197,41 @@ def new_job(endpoint: str, payload: bytes, wanted: RequestBody, owner: str, key:
         endpoint=endpoint,
         lane=lane,
         family=found.family,
-        model=wanted.model or "",
+        model=parsed.model or "",
         owner=owner,
         payload=payload,
-        stream=wanted.stream,
+        stream=parsed.stream,
         fingerprint="",
         idempotency_key=key,
     )
 
 
-def as_sent(
+def with_request_headers(
     job: NewJob, content_type: str, content_encoding: str | None, headers: Sequence[tuple[str, str]]
 ) -> Slices[NewJob]:
-    """``job`` with what its request said of its payload."""
-    return _fingered(evolve(job, content_type=content_type, content_encoding=content_encoding, headers=tuple(headers)))
+    """``job`` with the headers of its request that describe the payload or go to the target."""
+    return _with_fingerprint(
+        evolve(job, content_type=content_type, content_encoding=content_encoding, headers=tuple(headers))
+    )
 
 
-async def placed(jobs: Sequence[NewJob], models: Models) -> tuple[list[NewJob], list[int]]:
-    """The jobs in their lanes, and the numbers of those whose model the target surely does not have."""
-    standings = await _standings(dict.fromkeys(job.model for job in jobs), models)
-    # What runs in the cloud keeps nobody from the machine here.
-    found = [evolve(job, lane="embedding") if standings[job.model] is Availability.CLOUD else job for job in jobs]
-    return found, [number for number, job in enumerate(jobs) if standings[job.model] is Availability.MISSING]
-
-
-async def _standings(typed: Mapping[str, None], models: Models) -> dict[str, Availability]:
-    standings = {model: models.find(model) for model in typed}
-    missing = [model for model, availability in standings.items() if availability is Availability.MISSING]
-    if missing:
-        # The target is asked once for all of them.
-        looked = await models.look_for(missing[0])
-        asked_it = looked is not Availability.UNKNOWN
-        standings |= {model: models.find(model) if asked_it else looked for model in missing}
-    return standings
-
-
-def _fingered(job: NewJob) -> Slices[NewJob]:
-    """With the fingerprint of all that was asked, but for the key and for who says which program asks."""
+def _with_fingerprint(job: NewJob) -> Slices[NewJob]:
+    """``job`` with the fingerprint of the whole request but for the idempotency key and the ``User-Agent``."""
     payload, content_type = job.payload, job.content_type
     boundary = _BOUNDARY.search(content_type) if content_type.lower().startswith("multipart/") else None
     if boundary is not None:
-        # A client that repeats a form makes a new boundary.
+        # A client that repeats a multipart form chooses a new boundary.
         payload = payload.replace(boundary[2].encode("latin-1"), b"")
         content_type = content_type.replace(boundary[2], "")
     headers = sorted((name.lower(), value) for name, value in job.headers if name.lower() != "user-agent")
-    beside = (
+    settings = (
         job.endpoint, content_type, job.content_encoding, headers, job.priority, job.run_at, job.deadline,
         job.max_attempts, sorted(job.metadata.items()),
     )  # fmt: skip
-    digest = sha256(msgspec.json.encode(beside))
+    digest = sha256(msgspec.json.encode(settings))
     digest.update(b"\0")
-    for start in range(0, len(payload), _LARGE):
+    for start in range(0, len(payload), _SLICE_BYTES):
         if start:
             yield
-        digest.update(payload[start : start + _LARGE])
+        digest.update(payload[start : start + _SLICE_BYTES])
     return evolve(job, fingerprint=digest.hexdigest())

@@ -1,4 +1,4 @@
-"""In front of the routes of jobs: which paths and methods there are, so that nothing that a router says comes out."""
+"""Answers unknown paths and methods below ``/jobs`` as problems, before Klein's router could answer them in HTML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from foreman.web.server.responses import Reply
 
 
 class MethodGuard(Resource):
-    """Lets through what the routes know; a router would take ``get`` for ``GET``, and answer others in HTML."""
+    """Passes on the methods that a path has. The router would take ``get`` for ``GET``, and answer other methods in HTML."""
 
     isLeaf = True
 
@@ -26,13 +26,15 @@ class MethodGuard(Resource):
         self._reply = reply
 
     def render(self, request: ClientRequest) -> Any:
-        """Answer ``request``, or have it answered."""
+        """Pass ``request`` on to its route, or answer it with 404 or 405."""
         methods = allowed_methods(request.route.path)
         if request.method.decode("latin-1") in methods:
             return self._routes.render(request)
         if methods:
             allowed = ", ".join(methods)
-            problem = Problem(405, f"here are {allowed}", headers=[(b"Allow", allowed.encode("ascii"))])
+            method = shortened(request.method.decode("latin-1"), MAX_EXCERPT)
+            text = f"this path does not have the method {method}; it has {allowed}"
+            problem = Problem(405, text, headers=[(b"Allow", allowed.encode("ascii"))])
         else:
             problem = Problem(404, f"there is nothing at {shortened(request.route.path, MAX_EXCERPT)}")
         self._reply(request, problem_reply(problem))

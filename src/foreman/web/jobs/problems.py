@@ -1,4 +1,4 @@
-"""What goes wrong with jobs, as RFC 9457 has it: one table, in the shape of /jobs and in that of each family."""
+"""Errors of jobs as problems (RFC 9457): their statuses in one table, and replies in the shape of each API family."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from foreman.store.errors import StoreUnavailable, TooManyJobs
 from foreman.web.server.responses import PROBLEM_JSON, Reply, error_reply, problem_value
 from foreman.web.server.statuses import status_of
 
-#: When to try again, in seconds: the store is looked after every few seconds; a line of jobs becomes shorter slowly.
-SOON, LATER = 5, 30
-#: How many flaws of a body are named, and how long what is said of each may be, in characters.
+#: ``Retry-After``, in seconds: the store is checked every few seconds; a queue of jobs becomes shorter slowly.
+RETRY_SOON, RETRY_LATER = 5, 30
+#: How many errors of a body are listed, and the longest pointer and text of each, in characters.
 MAX_NAMED = 20
-LONGEST_POINTER, LONGEST_DETAIL = 200, 500
-#: How long the sentence of a problem may be, in characters; one of Ollama's own errors fits.
-LONGEST_PROBLEM = 4000
+MAX_POINTER, MAX_DETAIL = 200, 500
+#: The longest ``detail`` of a problem, in characters; an error of Ollama's fits.
+MAX_PROBLEM_DETAIL = 4000
 
 
 @frozen
 class FieldError:
-    """One thing that is wrong with what was sent; ``pointer`` says where (RFC 6901)."""
+    """One error of a request body; ``pointer`` is the JSON pointer of the value (RFC 6901)."""
 
     pointer: str
     detail: str
@@ -35,9 +35,9 @@ class FieldError:
 
 
 class Problem(errors.ForemanError):
-    """What is asked cannot be done.
+    """A request that cannot be fulfilled; ``str()`` is the ``detail``.
 
-    :ivar status: of HTTP; :ivar field_errors: what is wrong with the body; :ivar headers: that say more.
+    :ivar status: of HTTP; :ivar field_errors: the errors of the body; :ivar headers: additional headers of the answer.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Problem(errors.ForemanError):
         field_errors: Sequence[FieldError] = (),
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        super().__init__(shortened(detail, LONGEST_PROBLEM))
+        super().__init__(shortened(detail, MAX_PROBLEM_DETAIL))
         self.status = status
         self.field_errors = tuple(field_errors)
         self.headers: RawHeaders = list(headers)
@@ -55,9 +55,9 @@ class Problem(errors.ForemanError):
 
 @define(eq=False)
 class FieldErrors:
-    """Everything that is wrong with a body: the first MAX_NAMED are kept, the others are counted.
+    """The errors of a body: the first MAX_NAMED are kept, the others only counted.
 
-    A body can have a flaw in each of its bytes; what is answered and kept must not grow with that.
+    A body can have an error in each of its bytes; neither the answer nor the memory may grow with that.
     """
 
     named: list[FieldError] = field(factory=list, init=False)
@@ -65,18 +65,18 @@ class FieldErrors:
     _statuses: set[int] = field(factory=set, init=False)
 
     def add(self, field_error: FieldError) -> None:
-        """Note one more."""
+        """Add an error."""
         self.count += 1
         self._statuses.add(field_error.status)
         if len(self.named) < MAX_NAMED:
             pointer, detail = (
-                shortened(field_error.pointer, LONGEST_POINTER),
-                shortened(field_error.detail, LONGEST_DETAIL),
+                shortened(field_error.pointer, MAX_POINTER),
+                shortened(field_error.detail, MAX_DETAIL),
             )
             self.named.append(FieldError(pointer, detail, field_error.status))
 
     def extend(self, others: FieldErrors) -> None:
-        """Note those of ``others`` behind one's own."""
+        """Add all errors of ``others``."""
         count = self.count + others.count
         for field_error in others.named:
             self.add(field_error)
@@ -84,7 +84,7 @@ class FieldErrors:
         self._statuses |= others._statuses
 
     def problem(self) -> Problem:
-        """The problem of a body with these; there is one at least."""
+        """The problem of a body with these errors, of which there is at least one."""
         status = next(iter(self._statuses)) if len(self._statuses) == 1 else 400
         first = self.named[0]
         text = f"{first.pointer[1:]}: {first.detail}" if first.pointer else first.detail
@@ -103,12 +103,12 @@ def invalid_fields(field_errors: Iterable[FieldError]) -> Problem:
 
 
 def no_such_job(id_: str) -> Problem:
-    """Whether there is no such job or it is somebody else's, nobody is told."""
-    return Problem(404, f"there is no job {errors.excerpt(id_)} of yours")
+    """The same for a job that does not exist and for somebody else's, so that ids cannot be probed."""
+    return Problem(404, f"you have no job {errors.excerpt(id_)}")
 
 
 def problem_of(failure: errors.ForemanError) -> Problem:
-    """Any failure as a problem."""
+    """The problem for any failure."""
     if isinstance(failure, Problem):
         return failure
     status = status_of(failure)
@@ -118,11 +118,15 @@ def problem_of(failure: errors.ForemanError) -> Problem:
     return Problem(status, str(failure), headers=headers)
 
 
-_RETRY_AFTER: dict[type[errors.ForemanError], int] = {StoreUnavailable: SOON, errors.Draining: SOON, TooManyJobs: LATER}
+_RETRY_AFTER: dict[type[errors.ForemanError], int] = {
+    StoreUnavailable: RETRY_SOON,
+    errors.Draining: RETRY_SOON,
+    TooManyJobs: RETRY_LATER,
+}
 
 
 def problem_reply(problem: Problem) -> Reply:
-    """The answer of foreman's own routes."""
+    """The reply of ``/jobs``: ``application/problem+json``."""
     value: dict[str, Any] = problem_value(problem.status, str(problem))
     if problem.field_errors:
         value["errors"] = [
@@ -132,7 +136,7 @@ def problem_reply(problem: Problem) -> Reply:
 
 
 def family_reply(family: Family, problem: Problem, request_id: str) -> Reply:
-    """The answer in the shape of the family whose route was asked, so that its clients know it."""
+    """The reply in the error shape of the route's family, which its clients understand."""
     if family == "foreman":
         return problem_reply(problem)
     return error_reply(family, problem.status, str(problem), request_id, headers=problem.headers)

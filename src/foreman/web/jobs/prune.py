@@ -1,4 +1,4 @@
-"""Forgetting many jobs at once, a few at a time, so that others get to write in between."""
+"""Deleting many ended jobs, in small batches, so that other writes to the store get in between."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ from foreman.jobs.job import State
 from foreman.store.job_store import JobStore
 from foreman.web.jobs.wakeups import Wakeups
 
-#: Between two batches, in seconds.
-BREATH = 0.02
+#: The pause between two batches, in seconds.
+PAUSE = 0.02
 
 
-async def forget(store: JobStore, wakeups: Wakeups, states: Sequence[State], before: int, owner: str | None) -> int:
-    """Forget the jobs of ``owner``, None for everybody's, that ended in one of ``states`` before ``before``; how many.
+async def delete_jobs(
+    store: JobStore, wakeups: Wakeups, states: Sequence[State], before: int, owner: str | None
+) -> int:
+    """Delete the jobs of ``owner`` (None: of everybody) that ended in one of ``states`` before ``before``.
 
-    Cancelling it leaves the rest as it is.
+    Cancelling it keeps the jobs that are not deleted yet.
 
     :param before: milliseconds since the epoch.
+    :return: how many jobs were deleted.
     :raises errors.Draining: when foreman stops.
     """
     count = 0
     for state in states:
         after: str | None = ""
         while after is not None:
-            forgotten = await store.delete_batch(state, before, owner, after)
-            count, after = count + forgotten.count, forgotten.last
+            batch = await store.delete_batch(state, before, owner, after)
+            count, after = count + batch.count, batch.last
             if after is not None:
-                await wakeups.first_of(seconds=BREATH)
+                await wakeups.first_of(seconds=PAUSE)
                 if wakeups.closed:
-                    raise errors.Draining(f"foreman is stopping; {count} jobs are deleted, and more are left")
+                    raise errors.Draining(
+                        f"foreman is stopping; {count} jobs were deleted, and more are left: repeat the request"
+                    )
     return count

@@ -1,4 +1,4 @@
-"""Every URL of jobs, and the requests elsewhere that become jobs."""
+"""The routes of ``/jobs``, and the jobs made of requests to other routes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from foreman.store.errors import WrongState
 from foreman.store.job_store import JobStore
 from foreman.util.waiters import cancelling
 from foreman.web.jobs import artifacts, prune, query_params, request_headers
-from foreman.web.jobs.artifact_reader import Readers
+from foreman.web.jobs.artifact_reader import ReaderLimit
 from foreman.web.jobs.method_guard import MethodGuard
 from foreman.web.jobs.problems import Problem, family_reply, no_such_job, problem_of, problem_reply
-from foreman.web.jobs.serialization import Listed, Models, artifact_value, job_value, job_values
+from foreman.web.jobs.serialization import ListSerializer, Models, artifact_value, job_value, job_values
 from foreman.web.jobs.streaming import JobStreams, RunningJobs
 from foreman.web.jobs.submit import JobLimits, Submissions
 from foreman.web.jobs.wakeups import Wakeups
@@ -38,17 +38,17 @@ from foreman.web.server.responses import Reply, json_reply
 
 T = TypeVar("T")
 
-#: How long a request may wait for its job to end, and one to cancel for the worker to have stopped; seconds.
-LONGEST_WAIT, CANCEL_PATIENCE = 300.0, 5.0
-_SURPRISE = "foreman failed to answer this; its log says why"
+#: The longest ``?wait=``, and how long ``POST …/cancel`` waits for the worker to stop; in seconds.
+MAX_WAIT, CANCEL_WAIT = 300.0, 5.0
+_UNEXPECTED = "internal error in foreman; the log has the details"
 
 
 @define(eq=False)
 class JobsApi:
-    """The routes.
+    """The Klein app of ``/jobs``.
 
-    :ivar models: the inventory; :ivar auth: everybody sees all jobs where it requires no token;
-    :ivar cooperator: where the reading of large bodies takes turns with all other work of that kind.
+    :ivar models: the inventory; :ivar auth: every caller sees all jobs where it requires no token;
+    :ivar cooperator: runs the parsing of large bodies in slices, interleaved with all other work of that kind.
     """
 
     _clock: IReactorTime
@@ -59,8 +59,8 @@ class JobsApi:
     _limits: JobLimits
     _auth: AuthPolicy
     _cooperator: Cooperator
-    _listed: Listed = field(init=False)
-    _readers: Readers = field(factory=Readers, init=False)
+    _list_serializer: ListSerializer = field(init=False)
+    _reader_limit: ReaderLimit = field(factory=ReaderLimit, init=False)
     _wakeups: Wakeups = field(init=False)
     _submissions: Submissions = field(init=False)
     _streams: JobStreams = field(init=False)
@@ -68,187 +68,189 @@ class JobsApi:
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._listed = Listed(self._models)
+        self._list_serializer = ListSerializer(self._models)
         self._wakeups = Wakeups(self._clock)
         self._submissions = Submissions(self._store, self._models, self._wakeups, self._limits, self._cooperator)
-        patience = self._limits.stall_timeout
-        self._streams = JobStreams(self._clock, self._store, self._worker, self._wakeups, self._readers, patience)
+        stall_timeout = self._limits.stall_timeout
+        self._streams = JobStreams(
+            self._clock, self._store, self._worker, self._wakeups, self._reader_limit, stall_timeout
+        )
 
     def resource(self) -> IResource:
-        """What answers everything below ``/jobs``."""
+        """The resource that answers everything below ``/jobs``."""
         return MethodGuard(self.app.resource(), self._reply)
 
     def close(self) -> None:
-        """foreman stops: take no more jobs, and let go of everybody who waits or follows."""
+        """foreman is stopping: accept no more jobs, and end every request that waits for a job or follows one."""
         self._wakeups.close()
 
-    # handing over
+    # submitting
 
     @app.route("/jobs", methods=["POST"])
     async def submit(self, request: ClientRequest) -> None:
-        """Take a job, or an array of them."""
+        """Accept one job, or an array of them."""
         self._reply(request, await self._submissions.submit(request))
 
-    async def accept(self, client_request: ClientRequest, wanted: RequestBody) -> None:
-        """Make a job of a request to another route, whose errors are its family's.
+    async def accept(self, request: ClientRequest, body: RequestBody) -> None:
+        """Make a job of a request to another route; errors have the shape of that route's family.
 
-        :param wanted: what its body asks for.
+        :param body: the parsed body of the request.
         """
         try:
-            reply = await self._submissions.accept(client_request, wanted)
+            reply = await self._submissions.accept(request, body)
         except CancelledError:
-            self._left(client_request)
+            self._log_client_left(request)
             return
         except errors.ForemanError as failure:
-            reply = family_reply(client_request.family, problem_of(failure), client_request.request_id)
-        except Exception:  # noqa: BLE001 - whatever it was, the client is told that something was
-            self._log.failure("making a job of {path} failed", path=client_request.route.path)
-            reply = family_reply(client_request.family, Problem(500, _SURPRISE), client_request.request_id)
-        self._reply(client_request, reply)
+            reply = family_reply(request.family, problem_of(failure), request.request_id)
+        except Exception:  # noqa: BLE001 - any failure must be answered
+            self._log.failure("making a job of a request to {path} failed", path=request.route.path)
+            reply = family_reply(request.family, Problem(500, _UNEXPECTED), request.request_id)
+        self._reply(request, reply)
 
-    # looking
+    # reading
 
     @app.route("/jobs", methods=["GET"])
     async def list(self, request: ClientRequest) -> None:
-        """The jobs, newest first."""
-        page = query_params.page(request, sees_all=self._may_see_all(request))
-        found = await self._store.list_jobs(page.wanted, page.before, page.limit + 1, request.caller)
+        """List jobs, newest first."""
+        page = query_params.page_request(request, sees_all=self._may_see_all(request))
+        found = await self._store.list_jobs(page.filter, page.before, page.limit + 1, request.caller)
         jobs = found[: page.limit]
         next_page = request.own_path(page.next_after(jobs[-1].id)) if len(found) > page.limit else None
-        value = {"jobs": await job_values(jobs, self._listed.value, self._wakeups), "next": next_page}
+        value = {"jobs": await job_values(jobs, self._list_serializer.value, self._wakeups), "next": next_page}
         self._reply(request, json_reply(200, value))
 
     @app.route("/jobs/<string:id>", methods=["GET"])
     async def show(self, request: ClientRequest, id: str) -> None:  # noqa: A002 - the URL's own word
-        """One job, at once or when it has ended."""
-        wait = _seconds(query_params.parameters(request, ("wait",)).get("wait"))
+        """Show one job, at once or when it has ended."""
+        wait = _wait_seconds(query_params.read(request, ("wait",)).get("wait"))
         job = await self._owned(request, id)
         if wait is not None:
-            job = await self._ended(job, wait)
+            job = await self._wait_for_end(job, wait)
         self._reply(request, json_reply(200, job_value(job, self._models)))
 
     @app.route("/jobs/<string:id>/events", methods=["GET"])
     async def events(self, request: ClientRequest, id: str) -> None:  # noqa: A002
-        """What happens to it."""
+        """Send the events of a job."""
         after, follows = _after(request, "follow"), _follows(request)
         job = await self._owned(request, id)
         await self._streams.events(request, job, after, follows=follows)
-        self._log_own(request, request.code)
+        self._log_access(request, request.code)
 
     @app.route("/jobs/<string:id>/stream", methods=["GET"])
     async def stream(self, request: ClientRequest, id: str) -> None:  # noqa: A002
-        """What it says."""
+        """Stream the answer of a job, line by line."""
         after = _after(request)
         job = await self._owned(request, id)
         await self._streams.stream(request, job, after)
-        self._log_own(request, request.code)
+        self._log_access(request, request.code)
 
     # artifacts
 
     @app.route("/jobs/<string:id>/artifacts", methods=["GET"])
     async def artifacts(self, request: ClientRequest, id: str) -> None:  # noqa: A002
-        """What belongs to it."""
+        """List the artifacts of a job."""
         job = await self._owned(request, id)
-        self._reply(request, json_reply(200, {"artifacts": [artifact_value(one) for one in job.artifacts]}))
+        self._reply(request, json_reply(200, {"artifacts": [artifact_value(info) for info in job.artifacts]}))
 
     @app.route("/jobs/<string:id>/artifacts/<string:name>", methods=["GET"])
     async def artifact(self, request: ClientRequest, id: str, name: str) -> None:  # noqa: A002
-        """One of these, as a download."""
+        """Send one artifact as a download."""
         job = await self._owned(request, id)
         found = await self._store.get_artifact(job.id, name, request.caller)
         if found is None:
             raise Problem(404, f"this job has no artifact {errors.excerpt(name)}")
-        patience = self._limits.stall_timeout
-        status = await artifacts.send(request, self._clock, patience, self._store, self._readers, found)
-        self._log_own(request, status)
+        stall_timeout = self._limits.stall_timeout
+        status = await artifacts.send(request, self._clock, stall_timeout, self._store, self._reader_limit, found)
+        self._log_access(request, status)
 
     @app.route("/jobs/<string:id>/artifacts/<string:name>", methods=["PUT"])
-    async def keep(self, request: ClientRequest, id: str, name: str) -> None:  # noqa: A002
-        """Keep one of the caller's with it."""
-        most = self._limits.max_artifact
-        artifacts.check_received(request, name, most)
+    async def put_artifact(self, request: ClientRequest, id: str, name: str) -> None:  # noqa: A002
+        """Store an artifact of the caller's with the job."""
+        limit = self._limits.max_artifact
+        artifacts.check_upload(request, name, limit)
         job = await self._owned(request, id)
-        artifact = artifacts.received(request, name)
-        info, is_new = await self._changing(
-            job.id, self._store.put_artifact(job.id, artifact, artifacts.OF_A_JOB * most)
+        artifact = artifacts.from_request(request, name)
+        info, is_new = await self._change(
+            job.id, self._store.put_artifact(job.id, artifact, artifacts.MAX_PER_JOB * limit)
         )
-        headers = [(b"Location", request.own_path(artifacts.path_of(job.id, name)).encode("ascii"))]
+        headers = [(b"Location", request.own_path(artifacts.artifact_path(job.id, name)).encode("ascii"))]
         self._reply(request, json_reply(201 if is_new else 200, artifact_value(info), headers))
 
     # changing
 
     @app.route("/jobs/<string:id>/cancel", methods=["POST"])
     async def cancel(self, request: ClientRequest, id: str) -> None:  # noqa: A002
-        """End it, and see that it has ended."""
+        """Cancel a job, and wait until it has ended."""
         job = await self._owned(request, id)
-        job = await self._changing(job.id, self._store.cancel(job.id))
+        job = await self._change(job.id, self._store.cancel(job.id))
         if job.state == "running":
             self._worker.cancel(job.id)
-        job = await self._ended(job, CANCEL_PATIENCE)
+        job = await self._wait_for_end(job, CANCEL_WAIT)
         self._reply(request, json_reply(200 if job.ended else 202, job_value(job, self._models)))
 
     @app.route("/jobs", methods=["DELETE"])
     async def prune(self, request: ClientRequest) -> None:
-        """Forget many that have ended; who leaves stops it."""
-        states, before = query_params.pruned(request, self._store.now())
+        """Delete jobs that have ended; deleting stops when the client disconnects."""
+        states, before = query_params.prune_filter(request, self._store.now())
         owner = None if self._may_see_all(request) else request.caller
-        deleted = await prune.forget(self._store, self._wakeups, states, before, owner)
+        deleted = await prune.delete_jobs(self._store, self._wakeups, states, before, owner)
         self._reply(request, json_reply(200, {"deleted": deleted}))
 
     @app.route("/jobs/<string:id>/retry", methods=["POST"])
     async def retry(self, request: ClientRequest, id: str) -> None:  # noqa: A002
-        """Queue it again."""
+        """Queue a job again."""
         job = await self._owned(request, id)
-        await self._changing(job.id, self._store.retry(job.id))
-        self._reply(request, json_reply(200, job_value(await self._ended(job, 0), self._models)))
+        await self._change(job.id, self._store.retry(job.id))
+        self._reply(request, json_reply(200, job_value(await self._wait_for_end(job, 0), self._models)))
 
     @app.route("/jobs/<string:id>", methods=["DELETE"])
     async def delete(self, request: ClientRequest, id: str) -> None:  # noqa: A002
-        """Forget it."""
+        """Delete a job that has ended."""
         job = await self._owned(request, id)
-        await self._changing(job.id, self._store.delete(job.id))
+        await self._change(job.id, self._store.delete(job.id))
         self._reply(request, Reply(204, [], b""))
 
     # failures
 
     @app.handle_errors(CancelledError)
-    def client_left(self, request: IRequest, failure: Failure) -> None:
-        """Nobody is there any more to be answered."""
-        self._left(cast("ClientRequest", request))
+    def handle_client_left(self, request: IRequest, failure: Failure) -> None:
+        """The client has disconnected: log it; there is nobody to answer."""
+        self._log_client_left(cast("ClientRequest", request))
 
     @app.handle_errors(Exception)
-    def failed(self, request: IRequest, failure: Failure) -> None:
-        """Whatever it is, it is told as a problem; what has begun is cut, so that nobody takes it for whole."""
+    def handle_failure(self, request: IRequest, failure: Failure) -> None:
+        """Answer with a problem; an answer that has begun is cut, so that no reader takes it for complete."""
         client_request, problem = cast("ClientRequest", request), failure.value
         if not isinstance(problem, errors.ForemanError):
             self._log.failure("answering {path} failed", failure, path=client_request.route.path)
-            problem = Problem(500, _SURPRISE)
+            problem = Problem(500, _UNEXPECTED)
         if not client_request.startedWriting:
             self._reply(client_request, problem_reply(problem_of(problem)))
             return
-        # Lines are written whole. A reader of chunks is cut off without the last one, so that it comes back; to one whose
-        # answer ends with the connection only a line can say it.
+        # Lines are written whole. A chunked answer is cut without its last chunk, so that its reader reconnects; where the
+        # answer ends with the connection (HTTP/1.0), only a last line can report the error.
         client_request.break_off(problem, between_pieces=not client_request.chunked)
-        self._log_own(client_request, client_request.code, "incomplete", str(problem))
+        self._log_access(client_request, client_request.code, "incomplete", str(problem))
 
-    # what the routes share
+    # helpers of the routes
 
-    def _may_see_all(self, client_request: ClientRequest) -> bool:
-        return client_request.admin or not self._auth.tokens.required
+    def _may_see_all(self, request: ClientRequest) -> bool:
+        return request.admin or not self._auth.tokens.required
 
-    async def _owned(self, client_request: ClientRequest, text: str) -> Job:
-        """The job of that id, if whoever asks may see it.
+    async def _owned(self, request: ClientRequest, text: str) -> Job:
+        """The job with this id, if the caller may see it.
 
-        :raises Problem: if not.
+        :raises Problem: if there is none, or it belongs to somebody else.
         """
         id_ = query_params.ulid(text)
         job = None if id_ is None else await self._store.get(str(id_))
-        if job is None or not (job.owner == client_request.caller or self._may_see_all(client_request)):
+        if job is None or not (job.owner == request.caller or self._may_see_all(request)):
             raise no_such_job(text)
         return job
 
-    async def _changing(self, id_: str, change: Awaitable[T]) -> T:
-        """What ``change`` gives; a job that is gone meanwhile is not said to be in a wrong state."""
+    async def _change(self, id_: str, change: Awaitable[T]) -> T:
+        """The result of ``change``; a job that was deleted meanwhile is reported as missing, not as in the wrong state."""
         try:
             return await change
         except WrongState:
@@ -256,54 +258,54 @@ class JobsApi:
                 raise no_such_job(id_) from None
             raise
 
-    async def _ended(self, job: Job, seconds: float) -> Job:
-        """The job when it has ended, or as it is after ``seconds``."""
-        over = self._clock.seconds() + seconds
+    async def _wait_for_end(self, job: Job, seconds: float) -> Job:
+        """The job once it has ended, or as it is after ``seconds``."""
+        deadline = self._clock.seconds() + seconds
         while True:
-            with cancelling(self._store.notifications.when_changed(job.id)) as bell:
-                now = await self._store.get(job.id)
-                if now is None:
+            with cancelling(self._store.notifications.when_changed(job.id)) as notification:
+                current = await self._store.get(job.id)
+                if current is None:
                     raise no_such_job(job.id)
-                left = over - self._clock.seconds()
-                if now.ended or left <= 0 or self._wakeups.closed:
-                    return now
-                await self._wakeups.first_of(bell, seconds=left)
+                remaining = deadline - self._clock.seconds()
+                if current.ended or remaining <= 0 or self._wakeups.closed:
+                    return current
+                await self._wakeups.first_of(notification, seconds=remaining)
 
-    # answers
+    # replies and the access log
 
-    def _reply(self, client_request: ClientRequest, reply: Reply) -> None:
-        client_request.answer(reply)
-        self._log_own(client_request, reply.status)
+    def _reply(self, request: ClientRequest, reply: Reply) -> None:
+        request.answer(reply)
+        self._log_access(request, reply.status)
 
-    def _left(self, client_request: ClientRequest) -> None:
-        self._log_own(client_request, client_request.code if client_request.startedWriting else 0, "client left")
+    def _log_client_left(self, request: ClientRequest) -> None:
+        self._log_access(request, request.code if request.startedWriting else 0, "client left")
 
-    def _log_own(
-        self, client_request: ClientRequest, status: int, outcome: Outcome | None = None, detail: str = ""
+    def _log_access(
+        self, request: ClientRequest, status: int, outcome: Outcome | None = None, detail: str = ""
     ) -> None:
-        record = client_request.new_record(status=status)
+        record = request.new_record(status=status)
         record.detail = detail
         record.outcome = outcome or ("refused" if status >= 400 else "complete")
         self._observer.request_finished(record)
 
 
-def _after(client_request: ClientRequest, *others: str) -> str | None:
-    """Where a reader goes on; a browser that comes back says it in a header, and repeats its first query."""
-    after = query_params.parameters(client_request, ("after", *others)).get("after")
-    return request_headers.header(client_request, b"last-event-id", "") or after
+def _after(request: ClientRequest, *also_allowed: str) -> str | None:
+    """The id after which a reader resumes. A browser that reconnects sends it as a header and repeats its first query."""
+    after = query_params.read(request, ("after", *also_allowed)).get("after")
+    return request_headers.first_header(request, b"last-event-id", "") or after
 
 
-def _follows(client_request: ClientRequest) -> bool:
-    follow = query_params.parameters(client_request, ("after", "follow")).get("follow", "1")
+def _follows(request: ClientRequest) -> bool:
+    follow = query_params.read(request, ("after", "follow")).get("follow", "1")
     if follow not in {"0", "1"}:
         raise Problem(400, "follow: must be 0 or 1")
     return follow == "1"
 
 
-def _seconds(text: str | None) -> float | None:
+def _wait_seconds(text: str | None) -> float | None:
     if text is None:
         return None
-    # As programs write what is left of a time: with all its digits, and with an exponent where it is nearly over.
+    # Programs write a remaining time with all its digits, and with an exponent when it is nearly over.
     if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?", text, re.ASCII):
-        raise Problem(400, f"wait: must be a number of seconds, up to {LONGEST_WAIT:g}")
-    return min(float(text), LONGEST_WAIT)
+        raise Problem(400, f"wait: must be a number of seconds, up to {MAX_WAIT:g}")
+    return min(float(text), MAX_WAIT)

@@ -1,4 +1,4 @@
-"""A job and what belongs to it, as JSON; the order of the members is that of docs/jobs.md."""
+"""Jobs, artifacts and events as JSON; the members are in the order of docs/jobs.md."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from foreman.target.models import Availability
 from foreman.util import timestamps
 from foreman.web.jobs.wakeups import Wakeups
 
-#: Of so many jobs the log tells that they cannot be shown.
+#: At most this many jobs are logged as impossible to show.
 MAX_REPORTED = 1000
 
 
 class Models(Protocol):
-    """What is known of the target's models."""
+    """What is known of the models of the target: its inventory."""
 
     def find(self, typed: str) -> Availability:
-        """What is known of a model."""
+        """Whether the target has a model, as far as is known."""
 
     async def look_for(self, typed: str) -> Availability:
-        """Likewise; one that is missing is looked for once more at the target."""
+        """Likewise; the target is asked again about a model that is missing."""
 
     def why_held(self, lane: str) -> str | None:
-        """Why no job of a lane is taken now, None where nothing keeps it."""
+        """Why no job of a lane is run now; None where nothing holds jobs back."""
 
 
-#: So many jobs are put into words at once; then others get their turn.
-AT_ONCE = 25
+#: So many jobs are serialized at a time; then the reactor does other work.
+BATCH_SIZE = 25
 
 
 async def job_values(
-    jobs: Sequence[Job], show: Callable[[Job], dict[str, Any]], wakeups: Wakeups
+    jobs: Sequence[Job], serialize: Callable[[Job], dict[str, Any]], wakeups: Wakeups
 ) -> list[dict[str, Any]]:
-    """Many jobs, without keeping the reactor for long: each may have dozens of artifacts."""
+    """Serialize many jobs without blocking the reactor for long: each may have dozens of artifacts."""
     values: list[dict[str, Any]] = []
     for number, job in enumerate(jobs, 1):
-        values.append(show(job))
-        if number % AT_ONCE == 0:
+        values.append(serialize(job))
+        if number % BATCH_SIZE == 0:
             await wakeups.first_of(seconds=0)
     return values
 
 
 def job_value(job: Job, models: Models) -> dict[str, Any]:
-    """A job."""
+    """The JSON value of a job."""
     usage = job.usage
     return {
         "id": job.id,
@@ -79,31 +79,37 @@ def job_value(job: Job, models: Models) -> dict[str, Any]:
             "load_ms": usage.load_ms,
             "total_ms": usage.total_ms,
         },
-        "artifacts": [{"name": one.name, "type": one.type, "bytes": one.bytes} for one in job.artifacts],
+        "artifacts": [
+            {"name": artifact.name, "type": artifact.type, "bytes": artifact.bytes} for artifact in job.artifacts
+        ],
     }
 
 
 @define(eq=False)
-class Listed:
-    """Shows jobs in lists, each by itself: one that cannot be shown takes none of the others with it."""
+class ListSerializer:
+    """Serializes the jobs of a list; a job that fails to serialize does not fail the list."""
 
     _models: Models
     _reported: set[str] = field(factory=set, init=False)
     _log = Logger()
 
     def value(self, job: Job) -> dict[str, Any]:
-        """A job; of one that cannot be shown only which it is. The log tells of it once."""
+        """The JSON value of a job; only id and state of a job that fails to serialize, which is logged once."""
         try:
             return job_value(job, self._models)
-        except Exception:  # noqa: BLE001 - whatever it is, the others are shown
+        except Exception:  # noqa: BLE001 - whatever it is, the other jobs are shown
             if job.id not in self._reported and len(self._reported) < MAX_REPORTED:
                 self._reported.add(job.id)
                 self._log.failure("job {job} cannot be shown", job=job.id)
-            return {"id": job.id, "state": job.state, "unreadable": "it cannot be shown; the log of foreman says why"}
+            return {
+                "id": job.id,
+                "state": job.state,
+                "unreadable": "this job cannot be shown; the log of foreman has the error",
+            }
 
 
 def artifact_value(info: ArtifactInfo) -> dict[str, Any]:
-    """What is known of an artifact."""
+    """The JSON value of an artifact, without its bytes."""
     return {
         "name": info.name,
         "type": info.type,
@@ -114,7 +120,7 @@ def artifact_value(info: ArtifactInfo) -> dict[str, Any]:
 
 
 def event_value(event: Event) -> dict[str, Any]:
-    """Something that happened to a job."""
+    """The JSON value of an event."""
     return {
         "id": event.id,
         "at": timestamps.format_ms(event.at),
@@ -127,10 +133,10 @@ def event_value(event: Event) -> dict[str, Any]:
 def _error(job: Job, models: Models) -> dict[str, Any] | None:
     error = job.error
     if job.state == "queued":
-        # What no try has said yet, and what keeps it waiting now, whatever its last try came to.
-        held = models.why_held(job.lane)
-        if held is not None:
-            error = JobError("unreachable", held, job.attempt)
+        # Why the job waits now comes first, whatever the error of its last attempt was.
+        hold_reason = models.why_held(job.lane)
+        if hold_reason is not None:
+            error = JobError("unreachable", hold_reason, job.attempt)
         elif error is None and _is_missing(job.model, models):
             error = JobError("model_missing", f"model '{job.model}' not found", job.attempt)
     return None if error is None else {"class": error.error_class, "message": error.message, "attempt": error.attempt}

@@ -1,4 +1,4 @@
-"""Following a job: what happens to it and what it says, live and resumed, without a line lost or doubled."""
+"""Following a job: its events and the lines of its answer, live and resumed, none lost and none sent twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from foreman.protocol.endpoints import FOLLOWABLE
 from foreman.protocol.headers import RawHeaders
 from foreman.store.job_store import JobStore
 from foreman.util.waiters import cancelling
-from foreman.web.jobs.artifact_reader import PIECE_OF_LINES, ArtifactReader, Readers
+from foreman.web.jobs.artifact_reader import LINES_PIECE_BYTES, ArtifactReader, ReaderLimit
 from foreman.web.jobs.flow_control import FlowControl
 from foreman.web.jobs.problems import Problem, no_such_job
 from foreman.web.jobs.serialization import event_value
@@ -28,32 +28,32 @@ from foreman.web.server.heartbeat import HEARTBEAT_INTERVAL, STREAM_HEADERS
 from foreman.web.server.request import ClientRequest
 from foreman.worker.live_output import LiveOutput
 
-#: How many events are read at once.
-AT_ONCE = 500
-#: Behind every line of a try, and behind what was said about its end.
-_BEHIND_ALL = 2**62
-_EVENT = re.compile(r"[0-9]{1,18}", re.ASCII)
-_LINE = re.compile(r"([0-9]{1,9})-(?:([0-9]{1,18})|end)", re.ASCII)
+#: How many events are read from the store at once.
+EVENTS_PER_READ = 500
+#: A line number after every line of an attempt and after the report of its end.
+_END_OF_ATTEMPT = 2**62
+_EVENT_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
+_LINE_ID = re.compile(r"([0-9]{1,9})-(?:([0-9]{1,18})|end)", re.ASCII)
 
 
 class RunningJobs(Protocol):
-    """Who runs the jobs."""
+    """The jobs that run in this process."""
 
     def output_of(self, id_: str) -> LiveOutput | None:
         """The live lines of a job that runs here.
 
-        They are there when the bell of the job has rung for its claim, and end when what became of the try is stored.
+        They exist by the time the store notifies of the job's claim, and end once the outcome of the attempt is stored.
         """
 
     def cancel(self, id_: str) -> None:
-        """Stop a job that runs; its claim then ends it."""
+        """Stop a running job; the worker then records that it was cancelled."""
 
 
 @define(eq=False)
 class EventWriter:
-    """One reader, of lines of JSON or of events of SSE.
+    """Writes an answer to one reader, as NDJSON or as SSE.
 
-    :ivar resumed: the reader had some of it before.
+    :ivar resumed: the reader reconnected, and has a part of the answer already; :ivar headers: added to an NDJSON answer.
     """
 
     _clock: IReactorTime
@@ -62,22 +62,25 @@ class EventWriter:
     resumed: bool
     headers: RawHeaders = field(factory=list)
     _sse: bool = field(init=False)
-    _said_at: float = field(init=False)
+    _written_at: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._sse = wants_events(self.request)
-        self._said_at = self._clock.seconds()
+        self._sse = accepts_sse(self.request)
+        self._written_at = self._clock.seconds()
 
     def begin(self) -> None:
-        """Write the head, where it is not written."""
+        """Write the head of the answer, unless it is written already."""
         if not self.request.startedWriting:
             content_type = b"text/event-stream" if self._sse else b"application/x-ndjson"
             headers = [(b"Content-Type", content_type), (b"Date", self.request.http_date()), *STREAM_HEADERS]
             kind = "sse" if self._sse else "ndjson"
             self.request.begin(200, b"OK", [*headers, *(() if self._sse else self.headers)], kind)
 
-    async def say(self, line: bytes, id_: str, event: str = "") -> None:
-        """One line of JSON."""
+    async def write_line(self, line: bytes, id_: str, event: str = "") -> None:
+        """Write one line of JSON, once the reader is ready for it.
+
+        :param id_: of the SSE event; :param event: the type of the SSE event, if any.
+        """
         await self._flow_control.ready()
         self.begin()
         text = line.strip(b" \r\n")
@@ -86,57 +89,59 @@ class EventWriter:
             self.request.write(b"id: %b\n%bdata: %b\n\n" % (id_.encode("ascii"), named, text.replace(b"\r", b" ")))
         else:
             self.request.write(text + b"\n")
-        self._said_at = self._clock.seconds()
+        self._written_at = self._clock.seconds()
 
-    def pieces(self, store: JobStore, stored: StoredArtifact) -> ArtifactReader:
-        """An artifact of lines, at the pace of this reader."""
+    def artifact_reader(self, store: JobStore, stored: StoredArtifact) -> ArtifactReader:
+        """Reads an artifact that consists of lines, at the pace of this reader."""
         return ArtifactReader(
-            store, self._flow_control, stored, self.request.caller, range(stored.info.bytes), PIECE_OF_LINES
+            store, self._flow_control, stored, self.request.caller, range(stored.info.bytes), LINES_PIECE_BYTES
         )
 
-    def until_filler(self) -> float:
-        """How long may pass without a sign, in seconds."""
-        return max(0.0, self._said_at + HEARTBEAT_INTERVAL - self._clock.seconds())
+    def until_heartbeat(self) -> float:
+        """Seconds until the next heartbeat is due."""
+        return max(0.0, self._written_at + HEARTBEAT_INTERVAL - self._clock.seconds())
 
-    def fill_where_due(self) -> None:
-        """A sign of life, which is no line."""
-        if self.until_filler() < 0.01:
+    def write_heartbeat_if_due(self) -> None:
+        """Write a heartbeat (an SSE comment, or a space before the next NDJSON line) if one is due."""
+        if self.until_heartbeat() < 0.01:
             self.request.write(b":\n\n" if self._sse else b" ")
-            self._said_at = self._clock.seconds()
+            self._written_at = self._clock.seconds()
 
     def end(self) -> None:
-        """There is no more."""
+        """End the answer: nothing more will be written."""
         if self._sse and self.resumed and not self.request.startedWriting:
-            self.request.begin(204, b"No Content", [(b"Date", self.request.http_date())], "other")  # else it comes back
+            self.request.begin(
+                204, b"No Content", [(b"Date", self.request.http_date())], "other"
+            )  # after a 200, a browser would reconnect
         else:
             self.begin()
 
 
 @define
 class StreamCursor:
-    """How far one reader is: behind line ``line`` of the try ``attempt``.
+    """The position of one reader: after line ``line`` of attempt ``attempt``.
 
-    :ivar heard: the try that was followed to its end, so that the store has no more of it.
+    :ivar completed_attempt: the attempt that was followed live to its end, so that nothing of it is left to read from the store.
     """
 
-    _feed: EventWriter
+    _writer: EventWriter
     attempt: int
     line: int
-    heard: int | None = None
+    completed_attempt: int | None = None
 
     async def lines(self, attempt: int, lines: Sequence[bytes]) -> None:
-        """Say the rest of a try; more lines may come while the reader takes these."""
-        if await self._is_at(attempt):
+        """Write the remaining lines of a running attempt; ``lines`` may grow while they are written."""
+        if await self._start_attempt(attempt):
             while self.line < len(lines):
-                await self._say(lines[self.line])
+                await self._write_line(lines[self.line])
 
-    async def stored(self, attempt: int, pieces: ArtifactReader) -> None:
-        """Say the rest of a try that is in the store."""
-        if not await self._is_at(attempt):
+    async def stored(self, attempt: int, artifact: ArtifactReader) -> None:
+        """Write the remaining lines of an attempt from the store."""
+        if not await self._start_attempt(attempt):
             return
         number = 0
         unfinished: list[bytes] = []
-        while piece := await pieces.next():
+        while piece := await artifact.next():
             before, end, behind = piece.rpartition(b"\n")
             if not end:
                 unfinished.append(piece)
@@ -144,71 +149,80 @@ class StreamCursor:
             for line in b"".join((*unfinished, before)).split(b"\n"):
                 number += 1
                 if number > self.line:
-                    await self._say(line)
+                    await self._write_line(line)
             unfinished = [behind]
         if number >= self.line and (last := b"".join(unfinished)):
-            await self._say(last)
+            await self._write_line(last)
 
-    async def _is_at(self, attempt: int) -> bool:
-        """Whether the reader has not all of a try; where it is a new one, this is said."""
+    async def _start_attempt(self, attempt: int) -> bool:
+        """Move to ``attempt`` if it is newer, and tell the reader; returns whether the reader is at this attempt."""
         if attempt > self.attempt:
-            await self._feed.say(go_json.encode({"attempt": attempt}), f"{attempt}-0", "attempt")
+            await self._writer.write_line(go_json.encode({"attempt": attempt}), f"{attempt}-0", "attempt")
             self.attempt, self.line = attempt, 0
         return attempt == self.attempt
 
-    async def _say(self, line: bytes) -> None:
-        if not line.isspace() and line:  # a blank line ends an event, and breaks those who read NDJSON
-            await self._feed.say(line, f"{self.attempt}-{self.line + 1}")
+    async def _write_line(self, line: bytes) -> None:
+        if not line.isspace() and line:  # a blank line would end an SSE event, and breaks readers of NDJSON
+            await self._writer.write_line(line, f"{self.attempt}-{self.line + 1}")
         self.line += 1
 
     async def error(self, text: str) -> None:
-        """Say why it ended."""
-        if self.line < _BEHIND_ALL:
-            await self._feed.say(go_json.encode({"error": text}), f"{self.attempt}-end", "error")
+        """Write why the job ended without success."""
+        if self.line < _END_OF_ATTEMPT:
+            await self._writer.write_line(go_json.encode({"error": text}), f"{self.attempt}-end", "error")
 
 
 @define(eq=False)
 class JobStreams:
-    """Serves those who follow.
+    """Serves ``/jobs/<id>/events`` and ``/jobs/<id>/stream``.
 
-    :ivar stall_timeout: how long a reader may take nothing, in seconds.
+    :ivar stall_timeout: how long a reader may read nothing, in seconds.
     """
 
     _clock: IReactorTime
     _store: JobStore
     _worker: RunningJobs
     _wakeups: Wakeups
-    _readers: Readers
+    _reader_limit: ReaderLimit
     _stall_timeout: float
 
     async def events(self, request: ClientRequest, job: Job, after: str | None, *, follows: bool) -> None:
-        """Tell what has happened to ``job``, and while it ``follows`` what happens, until it has ended.
+        """Send the events of ``job`` so far and, if ``follows``, those to come, until the job has ended.
 
-        :raises Problem: for an ``after`` that is no event's id.
+        :param after: the id of the last event that the reader has.
+        :raises Problem: if ``after`` is not the id of an event.
         """
-        if after is not None and not _EVENT.fullmatch(after):
-            raise Problem(400, "after: must be the id of an event")
+        if after is not None and not _EVENT_ID.fullmatch(after):
+            raise Problem(400, "after: must be the id of an event, a whole number")
         await self._serve(
-            request, after, lambda feed: self._events(feed, job.id, int(after or 0), request.caller, follows=follows)
+            request,
+            after,
+            lambda writer: self._follow_events(writer, job.id, int(after or 0), request.caller, follows=follows),
         )
 
     async def stream(self, request: ClientRequest, job: Job, after: str | None) -> None:
-        """Pass on the lines of ``job``, until it has ended.
+        """Send the lines of the answer of ``job``, until the job has ended.
 
-        :raises Problem: for a job without lines, or an ``after`` that is none of its lines.
+        :param after: ``TRY-LINE`` or ``TRY-end``, the last that the reader has.
+        :raises Problem: if the endpoint of the job has no stream, or ``after`` is not an id of this stream.
         """
         if job.endpoint not in FOLLOWABLE:
-            raise Problem(404, f"{job.endpoint} has no stream; its answer is an artifact when it is there")
+            raise Problem(
+                404, f"jobs for {job.endpoint} have no stream; read the artifact response once the job has succeeded"
+            )
         current = job.fence + 1 if job.state in {"scheduled", "queued"} else job.fence
         attempt, line = current, 0
         if after is not None:
-            found = _LINE.fullmatch(after)
-            if found is None or int(found[1]) > job.fence + 1:  # of the next try a reader may know that it comes
-                raise Problem(400, "after: must be TRY-LINE, as in the ids of the events of this stream")
-            attempt, line = int(found[1]), _BEHIND_ALL if found[2] is None else int(found[2])
+            found = _LINE_ID.fullmatch(after)
+            if found is None or int(found[1]) > job.fence + 1:  # a reader may know the number of the next attempt
+                raise Problem(400, "after: must be TRY-LINE or TRY-end, as in the ids of the events of this stream")
+            attempt, line = int(found[1]), _END_OF_ATTEMPT if found[2] is None else int(found[2])
         headers = [(b"X-Foreman-Attempt", b"%d" % current)]
         await self._serve(
-            request, after, lambda feed: self._lines(feed, StreamCursor(feed, attempt, line), job.id), headers
+            request,
+            after,
+            lambda writer: self._follow_lines(writer, StreamCursor(writer, attempt, line), job.id),
+            headers,
         )
 
     async def _serve(
@@ -219,38 +233,38 @@ class JobStreams:
         headers: RawHeaders | None = None,
     ) -> None:
         flow_control = FlowControl(self._clock, self._stall_timeout)
-        feed = EventWriter(self._clock, request, flow_control, after is not None, headers or [])
+        writer = EventWriter(self._clock, request, flow_control, after is not None, headers or [])
         if request.method == b"HEAD":
-            feed.begin()
+            writer.begin()
         else:
             request.set_producer(flow_control)
             try:
-                await work(feed)
+                await work(writer)
             finally:
                 request.set_producer(None)
         request.finish()
 
-    async def _events(self, feed: EventWriter, id_: str, after: int, caller: str, *, follows: bool) -> None:
+    async def _follow_events(self, writer: EventWriter, id_: str, after: int, caller: str, *, follows: bool) -> None:
         while True:
-            with cancelling(self._store.notifications.when_changed(id_)) as bell:
-                # First the job: what it has become is among the events that are read after it.
+            with cancelling(self._store.notifications.when_changed(id_)) as notification:
+                # The job is read first, so that the events read after it include the one of its state.
                 job = await self._store.get(id_)
-                events = await self._store.events(id_, after, AT_ONCE, caller)
+                events = await self._store.events(id_, after, EVENTS_PER_READ, caller)
                 for event in events:
-                    await feed.say(go_json.encode(event_value(event)), str(event.id))
+                    await writer.write_line(go_json.encode(event_value(event)), str(event.id))
                     after = event.id
-                if len(events) == AT_ONCE:
+                if len(events) == EVENTS_PER_READ:
                     continue
                 if job is None or not follows or (job.ended and _is_last(events)):
                     break
-                await self._pause(feed, bell)
+                await self._pause(writer, notification)
         if job is None:
-            raise no_such_job(id_)  # deleted under the eyes of its reader
-        feed.end()
+            raise no_such_job(id_)  # deleted while it was followed
+        writer.end()
 
-    async def _lines(self, feed: EventWriter, tail: StreamCursor, id_: str) -> None:
+    async def _follow_lines(self, writer: EventWriter, cursor: StreamCursor, id_: str) -> None:
         while True:
-            with cancelling(self._store.notifications.when_changed(id_)) as bell:
+            with cancelling(self._store.notifications.when_changed(id_)) as notification:
                 job = await self._store.get(id_)
                 if job is None:
                     raise no_such_job(id_)
@@ -258,49 +272,49 @@ class JobStreams:
                     break
                 output = self._worker.output_of(id_)
                 if output is None or output.ended:
-                    await self._pause(feed, bell)
+                    await self._pause(writer, notification)
                     continue
-            await self._live(feed, tail, output)
-        await self._rest(feed, tail, job)
-        feed.end()
+            await self._write_live_lines(writer, cursor, output)
+        await self._write_stored_lines(writer, cursor, job)
+        writer.end()
 
-    async def _live(self, feed: EventWriter, tail: StreamCursor, output: LiveOutput) -> None:
-        """The lines of a try while they come. It ends when what became of the try is stored."""
+    async def _write_live_lines(self, writer: EventWriter, cursor: StreamCursor, output: LiveOutput) -> None:
+        """Write the lines of a running attempt as they come; return once the outcome of the attempt is stored."""
         while True:
-            await tail.lines(output.attempt, output.lines)
+            await cursor.lines(output.attempt, output.lines)
             if output.ended:
-                tail.heard = output.attempt
+                cursor.completed_attempt = output.attempt
                 return
-            await self._pause(feed, output.when_more(len(output.lines)))
+            await self._pause(writer, output.when_more(len(output.lines)))
 
-    async def _rest(self, feed: EventWriter, tail: StreamCursor, job: Job) -> None:
+    async def _write_stored_lines(self, writer: EventWriter, cursor: StreamCursor, job: Job) -> None:
         succeeded = job.state == "succeeded"
-        found = await self._store.get_artifact(job.id, STREAM if succeeded else PARTIAL, feed.request.caller)
-        if found is not None and found.attempt != tail.heard:
-            with self._readers.one_more(feed.request.caller):
-                await tail.stored(found.attempt, feed.pieces(self._store, found))
+        found = await self._store.get_artifact(job.id, STREAM if succeeded else PARTIAL, writer.request.caller)
+        if found is not None and found.attempt != cursor.completed_attempt:
+            with self._reader_limit.reserve(writer.request.caller):
+                await cursor.stored(found.attempt, writer.artifact_reader(self._store, found))
         if not succeeded:
             error = job.error
-            await tail.error(job.state if error is None or job.state == "cancelled" else error.message)
+            await cursor.error(job.state if error is None or job.state == "cancelled" else error.message)
 
-    async def _pause(self, feed: EventWriter, bell: Deferred[None]) -> None:
-        """Wait for ``bell``, not longer than until the reader needs a sign.
+    async def _pause(self, writer: EventWriter, notification: Deferred[None]) -> None:
+        """Wait for ``notification``, at most until a heartbeat is due, and write that.
 
         :raises errors.Draining: when foreman stops.
         """
-        feed.begin()
-        await self._wakeups.first_of(bell, seconds=feed.until_filler())
+        writer.begin()
+        await self._wakeups.first_of(notification, seconds=writer.until_heartbeat())
         if self._wakeups.closed:
-            raise errors.Draining("foreman is stopping; come back, and go on behind what you have")
-        feed.fill_where_due()
+            raise errors.Draining("foreman is stopping; reconnect with the last id that you received")
+        writer.write_heartbeat_if_due()
 
 
-def wants_events(request: ClientRequest) -> bool:
-    """Whether the answer is to be events of SSE."""
+def accepts_sse(request: ClientRequest) -> bool:
+    """Whether the request accepts SSE (``Accept: text/event-stream``)."""
     accepted = b",".join(request.headers_named(b"accept")).lower()
-    return any(one.partition(b";")[0].strip() == b"text/event-stream" for one in accepted.split(b","))
+    return any(item.partition(b";")[0].strip() == b"text/event-stream" for item in accepted.split(b","))
 
 
 def _is_last(events: Sequence[Event]) -> bool:
-    """Whether what was read last is how it ended; a retry may have followed."""
+    """Whether the last event read is the end of the job; if it is not, a retry has followed."""
     return not events or events[-1].type not in ACTIVE

@@ -12,7 +12,7 @@ from foreman.web.openapi import jobs, status_routes
 from foreman.web.openapi.responses import HEADERS, responses
 from foreman.web.openapi.schemas import SCHEMAS, Schema
 
-_TEXT = """\
+_DESCRIPTION = """\
 The routes that foreman adds to those of the Ollama server behind it, which are Ollama's own and pass through it.
 
 Times are RFC 3339, in UTC, with milliseconds. What is wrong is told as a problem (RFC 9457); at `/`, `/healthz` and \
@@ -31,7 +31,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "foreman",
             "version": version(DISTRIBUTION),
-            "description": _TEXT,
+            "description": _DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
@@ -60,23 +60,23 @@ def document() -> dict[str, Any]:
 
 def _with_head(item: Schema) -> Schema:
     """What can be read can also be asked about: the same without its body."""
-    item = {name: _in_order(value) if "responses" in value else value for name, value in item.items()}
+    item = {name: _with_sorted_responses(value) if "responses" in value else value for name, value in item.items()}
     if "get" not in item:
         return item
     head = {name: value for name, value in item["get"].items() if name != "description"}
     head |= {
         "operationId": f"{head['operationId']}Head",
         "summary": "The head of what GET answers.",
-        "responses": {status: _bodiless(answer) for status, answer in head["responses"].items()},
+        "responses": {status: _without_body(answer) for status, answer in head["responses"].items()},
     }
     return {**item, "head": head}
 
 
-def _in_order(operation: Schema) -> Schema:
+def _with_sorted_responses(operation: Schema) -> Schema:
     return {**operation, "responses": dict(sorted(operation["responses"].items()))}
 
 
-def _bodiless(answer: Schema) -> Schema:
+def _without_body(answer: Schema) -> Schema:
     return {name: value for name, value in answer.items() if name not in {"content", "links"}}
 
 

@@ -57,7 +57,7 @@ PROBLEM: dict[str, Any] = {
     "detail": "priority: must be a whole number from 0 to 9",
     "errors": [{"pointer": "/priority", "detail": "must be a whole number from 0 to 9"}],
 }
-NOT_WAITING = f"no request '{ID}' of yours waits or runs"
+NO_SUCH_REQUEST = f"you have no queued or running request '{ID}'"
 QUEUE: dict[str, Any] = {
     "turns": 1,
     "running": [

@@ -5,39 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from foreman.web.jobs.routes import CANCEL_PATIENCE
-from foreman.web.openapi import parameters as of
+from foreman.web.jobs.routes import CANCEL_WAIT
+from foreman.web.openapi import parameters as params
 from foreman.web.openapi.responses import answer, common, error, setting
 from foreman.web.openapi.schemas import Schema, ref
 
 _BYTES: Schema = {"description": "Bytes, of whatever type."}
-_NO_JOB = error("Problem", "There is no such job of yours.")
-_FULL = error("Problem", f"The disk is full: {setting('FOREMAN_DISK_RESERVE')}.")
-_STORE = error("Problem", "The store of the jobs cannot be used now, or foreman is stopping.", "Retry-After")
-_QUERY = error("Problem", "It cannot be read, or a parameter cannot be used, or is none of these.")
-_STATE = error("Problem", "The state of the job does not allow it.")
-_ON_DOWNLOADS = ("ETag", "Accept-Ranges", "Content-Disposition")
+_NOT_FOUND = error("Problem", "There is no such job of yours.")
+_DISK_FULL = error("Problem", f"The disk is full: {setting('FOREMAN_DISK_RESERVE')}.")
+_STORE_UNAVAILABLE = error(
+    "Problem", "The store of the jobs cannot be used now, or foreman is stopping.", "Retry-After"
+)
+_BAD_REQUEST = error("Problem", "It cannot be read, or a parameter cannot be used, or is none of these.")
+_WRONG_STATE = error("Problem", "The state of the job does not allow it.")
+_DOWNLOAD_HEADERS = ("ETag", "Accept-Ranges", "Content-Disposition")
 
 
 def _operation(
     name: str, summary: str, answers: dict[str, Schema], *, writes: bool = False, text: str = "", **more: Any
 ) -> Schema:
     """A route of one method; ``writes``: it changes the store."""
-    on_disk = {"507": _FULL} if writes else {}
-    told = {**common("Problem"), "503": _STORE, **on_disk, **answers}
-    words = {"description": text} if text else {}
-    return {"operationId": name, "summary": summary, **words, "tags": ["jobs"], **more, "responses": told}
+    on_disk = {"507": _DISK_FULL} if writes else {}
+    responses = {**common("Problem"), "503": _STORE_UNAVAILABLE, **on_disk, **answers}
+    description = {"description": text} if text else {}
+    return {"operationId": name, "summary": summary, **description, "tags": ["jobs"], **more, "responses": responses}
 
 
 def _body(schema: Schema, kind: str, description: str) -> Schema:
     return {"required": True, "description": description, "content": {kind: {"schema": schema}}}
 
 
-def _feed(description: str, line: str, *headers: str) -> Schema:
+def _stream_answer(description: str, line: str, *headers: str) -> Schema:
     """Lines of JSON, or events of SSE."""
-    found = answer(description, None, *headers)
+    stream = answer(description, None, *headers)
     lines: Schema = {"description": line}
-    return {**found, "content": {"application/x-ndjson": {"schema": lines}, "text/event-stream": {"schema": lines}}}
+    return {**stream, "content": {"application/x-ndjson": {"schema": lines}, "text/event-stream": {"schema": lines}}}
 
 
 def _links(*names: str) -> dict[str, Schema]:
@@ -48,8 +50,8 @@ def _links(*names: str) -> dict[str, Schema]:
 
 
 _ALL_OF_A_JOB: Sequence[str] = ("showJob", "jobEvents", "listArtifacts", "cancelJob", "retryJob", "deleteJob")
-_TAKEN = {"oneOf": [ref("Job"), ref("JobsTaken")]}
-_COME_BACK_204 = answer("As SSE, to who comes back for more than there is of a job that has ended: do not come again.")
+_JOBS = {"oneOf": [ref("Job"), ref("JobsTaken")]}
+_STREAM_ENDED = answer("As SSE, to who comes back for more than there is of a job that has ended: do not come again.")
 
 PATHS: dict[str, Schema] = {
     "/jobs": {
@@ -58,18 +60,18 @@ PATHS: dict[str, Schema] = {
             "The jobs, newest first.",
             {
                 "200": answer("A page.", ref("Page")),
-                "400": _QUERY,
+                "400": _BAD_REQUEST,
                 "403": error("Problem", "The jobs of others are asked for."),
             },
-            parameters=of.LIST,
+            parameters=params.LIST,
         ),
         "post": _operation(
             "submitJob",
             "Hand over one job, or an array of them that is taken whole or not at all.",
             {
-                "200": answer("It was handed over before.", _TAKEN, "Location", "Idempotency-Replayed"),
+                "200": answer("It was handed over before.", _JOBS, "Location", "Idempotency-Replayed"),
                 "201": {
-                    **answer("It is on the disk. `Location` is that of one job.", _TAKEN, "Location"),
+                    **answer("It is on the disk. `Location` is that of one job.", _JOBS, "Location"),
                     "links": _links(*_ALL_OF_A_JOB, "putArtifact"),
                 },
                 "400": error(
@@ -87,7 +89,7 @@ PATHS: dict[str, Schema] = {
                 "respond-async`: it is answered `202` with the job, its `Location` and `Preference-Applied: respond-async`, "
                 "`200` where its `Idempotency-Key` has its job already, and its errors are in the shape of that route."
             ),
-            parameters=[of.IDEMPOTENCY_KEY, of.PREFER],
+            parameters=[params.IDEMPOTENCY_KEY, params.PREFER],
             requestBody=_body(
                 {"oneOf": [ref("NewJob"), ref("NewJobs")]},
                 "application/json",
@@ -97,106 +99,108 @@ PATHS: dict[str, Schema] = {
         "delete": _operation(
             "pruneJobs",
             "Delete jobs that have ended, with all that belongs to them: one's own, or everybody's as an admin.",
-            {"200": answer("They are gone.", ref("Pruned")), "400": _QUERY},
+            {"200": answer("They are gone.", ref("Pruned")), "400": _BAD_REQUEST},
             writes=True,
             text="They go a few at a time; a client that leaves stops it.",
-            parameters=of.PRUNE,
+            parameters=params.PRUNE,
         ),
     },
     "/jobs/{id}": {
-        "parameters": [of.OF_JOB],
+        "parameters": [params.JOB_ID],
         "get": _operation(
             "showJob",
             "One job, at once or when it has ended.",
-            {"200": answer("The job.", ref("Job")), "400": _QUERY, "404": _NO_JOB},
-            parameters=[of.WAIT],
+            {"200": answer("The job.", ref("Job")), "400": _BAD_REQUEST, "404": _NOT_FOUND},
+            parameters=[params.WAIT],
         ),
         "delete": _operation(
             "deleteJob",
             "Delete a job that has ended, with all that belongs to it.",
-            {"204": answer("It is gone."), "404": _NO_JOB, "409": error("Problem", "It has not ended.")},
+            {"204": answer("It is gone."), "404": _NOT_FOUND, "409": error("Problem", "It has not ended.")},
             writes=True,
         ),
     },
     "/jobs/{id}/events": {
-        "parameters": [of.OF_JOB],
+        "parameters": [params.JOB_ID],
         "get": _operation(
             "jobEvents",
             "What has happened to it, and what happens until it has ended.",
             {
-                "200": _feed("As NDJSON, or as SSE where `Accept` asks for it.", "Each is an `Event`."),
-                "204": _COME_BACK_204,
-                "400": _QUERY,
-                "404": _NO_JOB,
+                "200": _stream_answer("As NDJSON, or as SSE where `Accept` asks for it.", "Each is an `Event`."),
+                "204": _STREAM_ENDED,
+                "400": _BAD_REQUEST,
+                "404": _NOT_FOUND,
             },
             text="While nothing happens a sign of life comes every 10 seconds: a comment, or a space in front of the next line.",
-            parameters=[*of.AFTER_EVENT, of.FOLLOW],
+            parameters=[*params.AFTER_EVENT, params.FOLLOW],
         ),
     },
     "/jobs/{id}/stream": {
-        "parameters": [of.OF_JOB],
+        "parameters": [params.JOB_ID],
         "get": _operation(
             "jobStream",
             "Its answer, line by line, for Ollama's native endpoints: live while it runs, from the store afterwards.",
             {
-                "200": _feed(
+                "200": _stream_answer(
                     "As NDJSON, or as SSE where `Accept` asks for it.",
                     'Each is a line of Ollama\'s, but for two: `{"attempt": 3}` (event `attempt`), another try begins and '
                     'what came so far is void; `{"error": "…"}` (event `error`), it has ended without success.',
                     "X-Foreman-Attempt",
                 ),
-                "204": _COME_BACK_204,
-                "400": _QUERY,
+                "204": _STREAM_ENDED,
+                "400": _BAD_REQUEST,
                 "404": error("Problem", "There is no such job of yours, or its endpoint has no lines."),
             },
             text="Before the job runs the answer is begun and waits, with a sign of life every 10 seconds.",
-            parameters=of.AFTER_LINE,
+            parameters=params.AFTER_LINE,
         ),
     },
     "/jobs/{id}/cancel": {
-        "parameters": [of.OF_JOB],
+        "parameters": [params.JOB_ID],
         "post": _operation(
             "cancelJob",
             "End it; one that is cancelled already is as good.",
             {
                 "200": answer("It does not run any more.", ref("Job")),
-                "202": answer(f"It still runs after {CANCEL_PATIENCE:g} seconds.", ref("Job")),
-                "404": _NO_JOB,
+                "202": answer(f"It still runs after {CANCEL_WAIT:g} seconds.", ref("Job")),
+                "404": _NOT_FOUND,
                 "409": error("Problem", "It has ended otherwise."),
             },
             writes=True,
         ),
     },
     "/jobs/{id}/retry": {
-        "parameters": [of.OF_JOB],
+        "parameters": [params.JOB_ID],
         "post": _operation(
             "retryJob",
             "Queue one again that is failed, discarded or cancelled: with new attempts, and without its deadline.",
-            {"200": answer("It is queued.", ref("Job")), "404": _NO_JOB, "409": _STATE},
+            {"200": answer("It is queued.", ref("Job")), "404": _NOT_FOUND, "409": _WRONG_STATE},
             writes=True,
         ),
     },
     "/jobs/{id}/artifacts": {
-        "parameters": [of.OF_JOB],
+        "parameters": [params.JOB_ID],
         "get": _operation(
             "listArtifacts",
             "What belongs to it.",
-            {"200": answer("All of it, without the bytes.", ref("Artifacts")), "404": _NO_JOB},
+            {"200": answer("All of it, without the bytes.", ref("Artifacts")), "404": _NOT_FOUND},
         ),
     },
     "/jobs/{id}/artifacts/{name}": {
-        "parameters": [of.OF_JOB, of.OF_ARTIFACT],
+        "parameters": [params.JOB_ID, params.ARTIFACT_NAME],
         "get": _operation(
             "getArtifact",
             "One of these, as a download: whole, or in part.",
             {
-                "200": answer("All of it, with the type that it was kept with.", _BYTES, *_ON_DOWNLOADS, kind="*/*"),
-                "206": answer("The part.", _BYTES, *_ON_DOWNLOADS, "Content-Range", kind="*/*"),
+                "200": answer(
+                    "All of it, with the type that it was kept with.", _BYTES, *_DOWNLOAD_HEADERS, kind="*/*"
+                ),
+                "206": answer("The part.", _BYTES, *_DOWNLOAD_HEADERS, "Content-Range", kind="*/*"),
                 "304": answer("It is known already.", None, "ETag", "Accept-Ranges"),
                 "404": error("Problem", "There is no such job of yours, or no such artifact."),
                 "416": error("Problem", "There is no such part.", "Content-Range"),
             },
-            parameters=[of.RANGE, of.IF_RANGE, of.IF_NONE_MATCH],
+            parameters=[params.RANGE, params.IF_RANGE, params.IF_NONE_MATCH],
         ),
         "put": _operation(
             "putArtifact",
@@ -205,7 +209,7 @@ PATHS: dict[str, Schema] = {
                 "200": answer("It replaces one.", ref("Artifact"), "Location"),
                 "201": answer("It is new.", ref("Artifact"), "Location"),
                 "400": error("Problem", "It cannot be read, or has a name or a type that cannot be kept."),
-                "404": _NO_JOB,
+                "404": _NOT_FOUND,
                 "409": error("Problem", "The name is one that foreman gives, or the job is gone."),
                 "413": error("Problem", f"It is too large: {setting('FOREMAN_MAX_ARTIFACT')}."),
                 "415": error("Problem", "It is compressed."),

@@ -10,7 +10,7 @@ from typing import Any
 from foreman.web.openapi.document import document
 from foreman.web.openapi.responses import title
 
-_BEGINNING = """\
+_INTRODUCTION = """\
 # The routes of foreman
 
 Made from `/openapi.json`, which has the same for programs (OpenAPI 3.1), by `python -m foreman.web.openapi.page`. What
@@ -21,29 +21,29 @@ _METHODS = ("get", "post", "put", "delete")
 
 def page() -> str:
     """The page, as Markdown."""
-    whole = document()
-    return "\n".join([_BEGINNING, *_lines(whole)])
+    spec = document()
+    return "\n".join([_INTRODUCTION, *_lines(spec)])
 
 
-def _lines(whole: Mapping[str, Any]) -> Iterator[str]:
-    answers = whole["components"]["responses"]
-    yield f"{whole['info']['description'].strip()}\n"
+def _lines(spec: Mapping[str, Any]) -> Iterator[str]:
+    answers = spec["components"]["responses"]
+    yield f"{spec['info']['description'].strip()}\n"
     yield "## Tokens\n"
-    for scheme in whole["components"]["securitySchemes"].values():
+    for scheme in spec["components"]["securitySchemes"].values():
         yield f"- {scheme['description']}"
     yield "\n## Answers of every route\n"
     yield "| status | when | headers |\n|---|---|---|"
     for name, answer in answers.items():
         if name.startswith("Problem"):
             yield _answer(name.removeprefix("Problem"), answer)
-    for tag in whole["tags"]:
+    for tag in spec["tags"]:
         yield f"\n## Routes: {tag['name']}\n\n{tag['description']}"
-        for path, item in whole["paths"].items():
+        for path, item in spec["paths"].items():
             for method in _METHODS:
                 if method in item and tag["name"] in item[method]["tags"]:
                     yield from _operation(method, path, item)
     yield "\n## Schemas"
-    for name, schema in whole["components"]["schemas"].items():
+    for name, schema in spec["components"]["schemas"].items():
         yield from _schema(name, schema)
 
 
@@ -60,9 +60,9 @@ def _operation(method: str, path: str, item: Mapping[str, Any]) -> Iterator[str]
     parameters = [*item.get("parameters", []), *operation.get("parameters", [])]
     if parameters:
         yield "\n| parameter | in | is | |\n|---|---|---|---|"
-        for one in parameters:
-            needed = ", needed" if one.get("required") else ""
-            yield f"| `{one['name']}` | {one['in']}{needed} | {_cell(_kind(one['schema']))} | {_cell(one['description'])} |"
+        for param in parameters:
+            needed = ", needed" if param.get("required") else ""
+            yield f"| `{param['name']}` | {param['in']}{needed} | {_cell(_kind(param['schema']))} | {_cell(param['description'])} |"
     if "requestBody" in operation:
         body = operation["requestBody"]
         yield f"\nThe body: {_content(body)}. {body['description']}"
@@ -115,23 +115,23 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return f"[{name}](#{name.lower()})"
     for either in ("oneOf", "anyOf"):
         if either in schema:
-            return " or ".join(_kind(one) for one in schema[either])
+            return " or ".join(_kind(choice) for choice in schema[either])
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
-        return ", ".join(f"`{one}`" for one in schema["enum"])
+        return ", ".join(f"`{value}`" for value in schema["enum"])
     if "type" not in schema:
         return (
             schema["description"].rstrip(".").lower() if schema.get("description", "").startswith("Bytes") else "lines"
         )
     types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    words = [_PLAIN.get(one, one) for one in types]
+    words = [_PLAIN.get(name, name) for name in types]
     if "items" in schema:
         words[0] = f"array of {_kind(schema['items'])}"
     return " or ".join(words) + _bounds(schema)
 
 
-_PLAIN = {"string": "text", "integer": "whole number", "boolean": "true or false"}
+_PLAIN = {"string": "text", "integer": "spec number", "boolean": "true or false"}
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:

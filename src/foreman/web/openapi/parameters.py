@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from foreman.jobs.job import ENDED, STATES
-from foreman.web.jobs.artifacts import LONGEST_NAME
-from foreman.web.jobs.query_params import MOST, USUAL
-from foreman.web.jobs.request_headers import KEY_LENGTH
-from foreman.web.jobs.routes import LONGEST_WAIT
+from foreman.web.jobs.artifacts import MAX_NAME
+from foreman.web.jobs.query_params import DEFAULT_LIMIT, MAX_LIMIT
+from foreman.web.jobs.request_headers import MAX_KEY
+from foreman.web.jobs.routes import MAX_WAIT
 from foreman.web.openapi import examples
-from foreman.web.openapi.schemas import ID, ID_PATTERN, MOMENT, TEXT, Schema, ref
+from foreman.web.openapi.schemas import ID, ID_PATTERN, TEXT, TIMESTAMP, Schema, ref
 
 
 def parameter(place: str, name: str, description: str, schema: Schema, **more: Any) -> Schema:
@@ -29,19 +29,19 @@ def header(name: str, description: str, schema: Schema) -> Schema:
     return parameter("header", name, description, schema)
 
 
-def _words(words: tuple[str, ...]) -> Schema:
+def _list_of(words: tuple[str, ...]) -> Schema:
     """Several of these, with commas."""
     return {"type": "array", "items": {"type": "string", "enum": list(words)}, "minItems": 1}
 
 
-_WITH_COMMAS = {"style": "form", "explode": False}
+_COMMA_SEPARATED = {"style": "form", "explode": False}
 
-OF_JOB = parameter("path", "id", "The job's id.", ID, example=examples.ID)
-OF_ARTIFACT = parameter(
+JOB_ID = parameter("path", "id", "The job's id.", ID, example=examples.ID)
+ARTIFACT_NAME = parameter(
     "path",
     "name",
     "The artifact's name.",
-    {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME, "pattern": r"^[^/\x00-\x1f\x7f]+$"},
+    {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": r"^[^/\x00-\x1f\x7f]+$"},
     example="response",
 )
 
@@ -50,16 +50,16 @@ LIST: list[Schema] = [
     query(
         "state",
         "One or several, with commas; `active` is scheduled, queued and running, `ended` the rest.",
-        _words((*STATES, "active", "ended")),
-        **_WITH_COMMAS,
+        _list_of((*STATES, "active", "ended")),
+        **_COMMA_SEPARATED,
     ),
     query("model", "As the job has it.", TEXT),
     query("endpoint", "As the job has it.", TEXT),
     query("lane", "Which way it goes.", ref("Lane")),
     query("owner", "Whose; those of others are for admins.", TEXT),
-    query("created_after", "Handed over then, or later.", MOMENT),
-    query("created_before", "Handed over before.", MOMENT),
-    query("limit", f"How many; {USUAL} without it.", {"type": "integer", "minimum": 1, "maximum": MOST}),
+    query("created_after", "Handed over then, or later.", TIMESTAMP),
+    query("created_before", "Handed over before.", TIMESTAMP),
+    query("limit", f"How many; {DEFAULT_LIMIT} without it.", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}),
     query("before", "The id of a job: those older than it.", {"type": "string", "pattern": ID_PATTERN}),
     query(
         "metadata",
@@ -73,15 +73,15 @@ PRUNE: list[Schema] = [
     query(
         "state",
         "In which they ended; one or several, with commas; `ended` is all of them.",
-        _words((*ENDED, "ended")),
+        _list_of((*ENDED, "ended")),
         required=True,
-        **_WITH_COMMAS,
+        **_COMMA_SEPARATED,
     ),
-    query("ended_before", "Only those that ended before this moment.", MOMENT),
+    query("ended_before", "Only those that ended before this moment.", TIMESTAMP),
 ]
 WAIT = query(
     "wait",
-    f"Answer when it has ended, or after so many seconds; more than {LONGEST_WAIT:g} are {LONGEST_WAIT:g}.",
+    f"Answer when it has ended, or after so many seconds; more than {MAX_WAIT:g} are {MAX_WAIT:g}.",
     {"type": "number", "minimum": 0},
 )
 FOLLOW = query("follow", "`0`: tell what has happened so far, and end.", {"type": "string", "enum": ["0", "1"]})
@@ -105,7 +105,7 @@ IDEMPOTENCY_KEY = header(
     "Idempotency-Key",
     "What tells a repetition from another job: a request with the key and all else of an earlier one is answered with "
     "the job of the first time. For one job; in an array each has its own.",
-    {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH},
+    {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
 )
 RANGE = header("Range", "One part, such as `bytes=0-99`.", TEXT)
 IF_RANGE = header("If-Range", "The part only of the artifact with this `ETag`, else all of it.", TEXT)

@@ -64,25 +64,25 @@ _COMMON: dict[int, tuple[str, Sequence[str]]] = {
     500: ("foreman failed; its log says why.", ()),
     503: (f"foreman is stopping, or has too much to hold: {setting('FOREMAN_MAX_CONNECTIONS')}.", ("Retry-After",)),
 }
-_OF_ERRORS = {"Problem": "application/problem+json", "Error": "application/json"}
+_ERROR_TYPES = {"Problem": "application/problem+json", "Error": "application/json"}
 
 
 def answer(
     description: str, schema: Schema | None = None, *headers: str, kind: str = "application/json", example: Any = None
 ) -> Schema:
     """An answer; without ``schema`` it has no body."""
-    found: Schema = {"description": description}
+    response: Schema = {"description": description}
     if headers:
-        found["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
+        response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
     if schema is not None:
         content: Schema = {"schema": schema}
-        found["content"] = {kind: content if example is None else {**content, "example": example}}
-    return found
+        response["content"] = {kind: content if example is None else {**content, "example": example}}
+    return response
 
 
 def error(shape: Shape, description: str, *headers: str) -> Schema:
     """What went wrong."""
-    return answer(description, ref(shape), *headers, kind=_OF_ERRORS[shape])
+    return answer(description, ref(shape), *headers, kind=_ERROR_TYPES[shape])
 
 
 def common(shape: Shape, *, is_open: bool = False) -> dict[str, Schema]:

@@ -10,8 +10,14 @@ from foreman.jobs.artifacts import OWN_ARTIFACTS
 from foreman.jobs.job import PRIORITIES, STATES, ErrorClass, JobLane
 from foreman.protocol.endpoints import OF_JOBS, SUBMITTABLE
 from foreman.store.errors import Condition
-from foreman.web.jobs.fields import MAX_ATTEMPTS, MAX_JOBS, MAX_METADATA, METADATA_NAME, METADATA_TEXT
-from foreman.web.jobs.request_headers import KEY_LENGTH
+from foreman.web.jobs.fields import (
+    MAX_ATTEMPTS,
+    MAX_JOBS,
+    MAX_METADATA,
+    MAX_METADATA_NAME,
+    MAX_METADATA_TEXT,
+)
+from foreman.web.jobs.request_headers import MAX_KEY
 from foreman.web.openapi import examples
 
 Schema = dict[str, Any]
@@ -20,7 +26,7 @@ Schema = dict[str, Any]
 ID_PATTERN = "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"
 
 ID: Schema = {"type": "string", "pattern": ID_PATTERN, "description": "A ULID, in either case."}
-MOMENT: Schema = {"type": "string", "format": "date-time"}
+TIMESTAMP: Schema = {"type": "string", "format": "date-time"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 TEXT: Schema = {"type": "string"}
 SECONDS: Schema = {"type": "number", "minimum": 0}
@@ -31,7 +37,7 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def said(schema: Schema, description: str) -> Schema:
+def described(schema: Schema, description: str) -> Schema:
     """``schema`` with a few words."""
     return {**schema, "description": description}
 
@@ -39,10 +45,10 @@ def said(schema: Schema, description: str) -> Schema:
 def or_null(schema: Schema, description: str = "") -> Schema:
     """``schema``, or nothing."""
     either = {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else {**schema, "type": [schema["type"], "null"]}
-    return said(either, description) if description else either
+    return described(either, description) if description else either
 
 
-def record(
+def object_of(
     description: str,
     members: Mapping[str, Schema],
     *,
@@ -65,36 +71,36 @@ def record(
     return found if example is None else {**found, "examples": [example]}
 
 
-def rows(schema: Schema, description: str = "", **bounds: int) -> Schema:
+def array_of(schema: Schema, description: str = "", **bounds: int) -> Schema:
     """An array of these."""
-    found: Schema = {"type": "array", "items": schema, **bounds}
-    return said(found, description) if description else found
+    array: Schema = {"type": "array", "items": schema, **bounds}
+    return described(array, description) if description else array
 
 
 _METADATA: Schema = {
     "type": "object",
     "maxProperties": MAX_METADATA,
-    "propertyNames": {"minLength": 1, "maxLength": METADATA_NAME},
-    "additionalProperties": {"type": "string", "maxLength": METADATA_TEXT},
+    "propertyNames": {"minLength": 1, "maxLength": MAX_METADATA_NAME},
+    "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_TEXT},
 }
 _PRIORITY: Schema = {"type": "integer", "minimum": PRIORITIES[0], "maximum": PRIORITIES[-1]}
 _ATTEMPTS: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS}
-_KEY: Schema = {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH}
+_KEY: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_KEY}
 
-_NEW_JOB = record(
+_NEW_JOB = object_of(
     "A job to be handed over. What is none of these members is refused, and `null` is as good as nothing.",
     {
         "endpoint": {"type": "string", "enum": list(SUBMITTABLE), "description": "Where the payload goes."},
         "payload": {
             "type": "object",
             "required": ["model"],
-            "properties": {"model": said({"type": "string", "minLength": 1}, "One that Ollama has.")},
+            "properties": {"model": described({"type": "string", "minLength": 1}, "One that Ollama has.")},
             "additionalProperties": True,
             "description": "The object that one would send there; its bytes go to Ollama as they are.",
         },
         "priority": or_null(_PRIORITY, "0, most urgent, to 9; each step is worth a minute of waiting. 5 without it."),
-        "run_at": or_null(MOMENT, "Not before this moment."),
-        "deadline": or_null(MOMENT, "Of no use after this moment: then it is discarded. Later than `run_at`."),
+        "run_at": or_null(TIMESTAMP, "Not before this moment."),
+        "deadline": or_null(TIMESTAMP, "Of no use after this moment: then it is discarded. Later than `run_at`."),
         "max_attempts": or_null(
             _ATTEMPTS, "How often it may be tried; what is not its fault does not count. 5 without it."
         ),
@@ -105,114 +111,118 @@ _NEW_JOB = record(
     example=examples.NEW_JOB,
     closed=True,
 )
-_JOB = record(
+_JOB = object_of(
     "A job.",
     {
         "id": ID,
         "state": {"type": "string", "enum": list(STATES)},
         "endpoint": {"type": "string", "enum": list(OF_JOBS)},
-        "model": said(TEXT, "As it was asked for."),
-        "owner": said(TEXT, "Whose token handed it over; without one the address."),
+        "model": described(TEXT, "As it was asked for."),
+        "owner": described(TEXT, "Whose token handed it over; without one the address."),
         "priority": _PRIORITY,
         "metadata": _METADATA,
-        "run_at": said(MOMENT, "When it could run first, or tries again."),
-        "deadline": or_null(MOMENT),
-        "attempt": said(COUNT, "Tries that count; the `attempt` of events is another number."),
+        "run_at": described(TIMESTAMP, "When it could run first, or tries again."),
+        "deadline": or_null(TIMESTAMP),
+        "attempt": described(COUNT, "Tries that count; the `attempt` of events is another number."),
         "max_attempts": _ATTEMPTS,
         "idempotency_key": or_null(_KEY),
-        "created_at": MOMENT,
-        "started_at": or_null(MOMENT, "When its last try began."),
-        "finished_at": or_null(MOMENT),
+        "created_at": TIMESTAMP,
+        "started_at": or_null(TIMESTAMP, "When its last try began."),
+        "finished_at": or_null(TIMESTAMP),
         "position": or_null(
             {"type": "integer", "minimum": 1}, "Its place among the queued ones, as far as it is known."
         ),
         "error": or_null(ref("JobError"), "What went wrong in its last try, or keeps it waiting."),
         "usage": or_null(ref("Usage")),
-        "artifacts": rows(ref("ArtifactOfJob")),
+        "artifacts": array_of(ref("ArtifactOfJob")),
     },
     example=examples.JOB,
 )
-_QUEUED = {
-    "id": said(TEXT, "Of the request, as in the log."),
+_QUEUE_ENTRY = {
+    "id": described(TEXT, "Of the request, as in the log."),
     "caller": TEXT,
     "model": or_null(TEXT),
     "route": TEXT,
-    "since": MOMENT,
+    "since": TIMESTAMP,
     "seconds": {"type": "number"},
 }
 
 SCHEMAS: dict[str, Schema] = {
     "NewJob": _NEW_JOB,
-    "NewJobs": rows(ref("NewJob"), "Taken whole or not at all.", minItems=1, maxItems=MAX_JOBS),
+    "NewJobs": array_of(ref("NewJob"), "Taken whole or not at all.", minItems=1, maxItems=MAX_JOBS),
     "Job": _JOB,
-    "JobError": record(
+    "JobError": object_of(
         "What went wrong with a job.",
         {
             "class": {"type": "string", "enum": list(get_args(ErrorClass))},
             "message": TEXT,
-            "attempt": said(COUNT, "The job's `attempt` then."),
+            "attempt": described(COUNT, "The job's `attempt` then."),
         },
     ),
-    "Usage": record(
+    "Usage": object_of(
         "What Ollama said that the answer cost; null where it did not say.",
         {
-            "prompt_tokens": said(or_null(COUNT), "Of the whole prompt, also for `/v1/messages`."),
+            "prompt_tokens": described(or_null(COUNT), "Of the whole prompt, also for `/v1/messages`."),
             "completion_tokens": or_null(COUNT),
-            "cached_tokens": said(
+            "cached_tokens": described(
                 or_null(COUNT), "How many of `prompt_tokens` came from the cache (from Ollama 0.34 on)."
             ),
             "load_ms": or_null(COUNT),
             "total_ms": or_null(COUNT),
         },
     ),
-    "ArtifactOfJob": record(
+    "ArtifactOfJob": object_of(
         f"Something that belongs to a job; foreman's own are {', '.join(sorted(OWN_ARTIFACTS))}.",
-        {"name": TEXT, "type": said(TEXT, "Its `Content-Type`."), "bytes": COUNT},
+        {"name": TEXT, "type": described(TEXT, "Its `Content-Type`."), "bytes": COUNT},
     ),
-    "Artifact": record(
+    "Artifact": object_of(
         "All that is known of an artifact.",
         {
             "name": TEXT,
             "type": TEXT,
             "bytes": COUNT,
             "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-            "created_at": MOMENT,
+            "created_at": TIMESTAMP,
         },
         example=examples.ARTIFACT,
     ),
-    "Artifacts": record("What belongs to a job.", {"artifacts": rows(ref("Artifact"))}),
-    "JobsTaken": record("The jobs of an array, in its order.", {"jobs": rows(ref("Job"))}),
-    "Page": record(
+    "Artifacts": object_of("What belongs to a job.", {"artifacts": array_of(ref("Artifact"))}),
+    "JobsTaken": object_of("The jobs of an array, in its order.", {"jobs": array_of(ref("Job"))}),
+    "Page": object_of(
         "A page of the list, newest first. A job that cannot be shown has only `id`, `state` and `unreadable`.",
-        {"jobs": rows(ref("Job")), "next": or_null(TEXT, "The path of the next page.")},
+        {"jobs": array_of(ref("Job")), "next": or_null(TEXT, "The path of the next page.")},
     ),
-    "Pruned": record("How many jobs are gone.", {"deleted": COUNT}, example={"deleted": 17}),
-    "Event": record(
+    "Pruned": object_of("How many jobs are gone.", {"deleted": COUNT}, example={"deleted": 17}),
+    "Event": object_of(
         "Something that happened to a job: one line, or one event of SSE with `id` as its id.",
         {
             "id": COUNT,
-            "at": MOMENT,
+            "at": TIMESTAMP,
             "type": {"type": "string", "enum": [*STATES, "released", "rescued"]},
-            "attempt": said(COUNT, "The number of the try, which grows with each, also with one that does not count."),
+            "attempt": described(
+                COUNT, "The number of the try, which grows with each, also with one that does not count."
+            ),
             "error": or_null(TEXT),
         },
         example=examples.EVENT,
     ),
-    "Problem": record(
+    "Problem": object_of(
         "What went wrong (RFC 9457).",
         {
             "type": {"type": "string", "const": "about:blank"},
             "title": TEXT,
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
             "detail": TEXT,
-            "errors": rows(ref("Flaw"), "All that is wrong with the body.", minItems=1),
+            "errors": array_of(ref("Flaw"), "All that is wrong with the body.", minItems=1),
         },
         optional=("errors",),
         example=examples.PROBLEM,
     ),
-    "Flaw": record("One thing that is wrong.", {"pointer": said(TEXT, "Where (RFC 6901)."), "detail": TEXT}),
-    "Error": record("What went wrong, in Ollama's shape.", {"error": TEXT}, example={"error": examples.NOT_WAITING}),
-    "Health": record(
+    "Flaw": object_of("One thing that is wrong.", {"pointer": described(TEXT, "Where (RFC 6901)."), "detail": TEXT}),
+    "Error": object_of(
+        "What went wrong, in Ollama's shape.", {"error": TEXT}, example={"error": examples.NO_SUCH_REQUEST}
+    ),
+    "Health": object_of(
         "Whether foreman and Ollama are well.",
         {
             "status": {"type": "string", "enum": ["ok", "draining"]},
@@ -223,23 +233,23 @@ SCHEMAS: dict[str, Schema] = {
                     *get_args(FailureReason),
                     "slow",
                     "jobs_held",
-                    *(f"store_{one}" for one in get_args(Condition) if one not in {"ok", "off"}),
+                    *(f"store_{condition}" for condition in get_args(Condition) if condition not in {"ok", "off"}),
                 ],
             },
-            "since": MOMENT,
+            "since": TIMESTAMP,
         },
         optional=("reason", "since"),
         example={"status": "ok", "degraded": False},
     ),
-    "Queue": record(
+    "Queue": object_of(
         "Who has a turn and who waits, in order.",
         {
             "turns": COUNT,
-            "running": rows(
-                record(
+            "running": array_of(
+                object_of(
                     "It has a turn.",
                     {
-                        **_QUEUED,
+                        **_QUEUE_ENTRY,
                         "state": {"type": "string", "enum": ["loading", "reading", "answering"]},
                         "overtime": {"type": "boolean", "description": "It has taken longer than usual."},
                         "job": or_null(TEXT, "The job that has this turn."),
@@ -248,24 +258,28 @@ SCHEMAS: dict[str, Schema] = {
                     optional=("usual_load",),
                 )
             ),
-            "waiting": rows(
-                record(
+            "waiting": array_of(
+                object_of(
                     "It waits.",
-                    {**_QUEUED, "position": {"type": "integer", "minimum": 1}, "estimate": or_null(ref("Estimate"))},
+                    {
+                        **_QUEUE_ENTRY,
+                        "position": {"type": "integer", "minimum": 1},
+                        "estimate": or_null(ref("Estimate")),
+                    },
                 )
             ),
-            "embedding": record("Embeddings at Ollama.", {"running": COUNT, "cap": COUNT}),
+            "embedding": object_of("Embeddings at Ollama.", {"running": COUNT, "cap": COUNT}),
             "jobs": ref("QueueOfJobs"),
         },
         optional=("jobs",),
         example=examples.QUEUE,
     ),
-    "Estimate": record("Seconds until its turn.", {"low": SECONDS, "high": SECONDS}),
-    "QueueOfJobs": record(
+    "Estimate": object_of("Seconds until its turn.", {"low": SECONDS, "high": SECONDS}),
+    "QueueOfJobs": object_of(
         "How many jobs there are, and how their store is.",
         {
-            "running": rows(
-                record("It runs.", {"id": ID, "model": TEXT, "endpoint": TEXT, "owner": TEXT, "seconds": SECONDS})
+            "running": array_of(
+                object_of("It runs.", {"id": ID, "model": TEXT, "endpoint": TEXT, "owner": TEXT, "seconds": SECONDS})
             ),
             "queued": COUNT,
             "scheduled": COUNT,

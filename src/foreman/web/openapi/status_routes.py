@@ -6,7 +6,7 @@ from foreman.web.openapi.parameters import parameter
 from foreman.web.openapi.responses import answer, common, error
 from foreman.web.openapi.schemas import ID, Schema, ref
 
-_REQUEST = parameter("path", "id", "The request's id, as `/queue` and the log have it.", ID)
+_REQUEST_ID = parameter("path", "id", "The request's id, as `/queue` and the log have it.", ID)
 
 PATHS: dict[str, Schema] = {
     "/": {
@@ -51,7 +51,7 @@ PATHS: dict[str, Schema] = {
         }
     },
     "/queue/{id}": {
-        "parameters": [_REQUEST],
+        "parameters": [_REQUEST_ID],
         "delete": {
             "operationId": "cancelRequest",
             "summary": "Cancel a request that waits or runs: one's own, or any as an admin.",

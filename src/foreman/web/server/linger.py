@@ -52,9 +52,8 @@ class Linger:
             self._transport.pauseProducing()
             self._deadline.set(max(0.0, self._until - now), self.end)
         else:
-            self._deadline.started_at = min(
-                now, self._until - MAX_SILENCE
-            )  # so that it ends at ``_until`` at the latest
+            # So that it ends at ``_until`` at the latest.
+            self._deadline.started_at = min(now, self._until - MAX_SILENCE)
 
     def end(self) -> None:
         """Close: nothing has arrived for too long, or the whole time is over."""
