@@ -1,1 +1,1 @@
-"""The routes for people and clients, and the way of everything else to the target."""
+"""foreman's own routes (health, queue, document), and the relaying of everything else to the target."""

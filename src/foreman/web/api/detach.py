@@ -1,7 +1,7 @@
-"""A route that takes its time: Klein finds it, and is out of the way from then on.
+"""Answers a request outside of Klein, so that a waiting request does not cost Klein's memory.
 
-For a route that it waits for, Klein keeps 4 kB of Deferreds and closures, and thousands may wait. A route may return a
-resource, too; when Klein has had that rendered, it keeps nothing.
+Klein keeps 4 kB of Deferreds and closures for each route that it waits for, and thousands of requests may wait. A route
+may instead return a resource: once that is rendered, Klein keeps nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from foreman.web.server.request import ClientRequest
 
 
 class DetachedResponse(Resource):
-    """What such a route returns: ``work`` answers the request, and has no failures of its own."""
+    """The resource that such a route returns: ``work`` answers the request, and handles all its failures."""
 
     isLeaf = True
 
@@ -25,6 +25,6 @@ class DetachedResponse(Resource):
         self._work = work
 
     def render(self, request: ClientRequest) -> int:
-        """Klein has nothing more to do with ``request``."""
+        """Start the work; Klein has nothing more to do with ``request``."""
         request.answer_by(self._work)
         return NOT_DONE_YET

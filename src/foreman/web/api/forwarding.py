@@ -1,4 +1,4 @@
-"""What a request asks, and of whom: from a visit to a question for the target."""
+"""From a client's request to the request for the target, and the parsing of its body."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from foreman.util.slices import Slices
 from foreman.web.server.request import ClientRequest
 
 
-def read_body(request: ClientRequest, room: ByteBudget) -> Slices[RequestBody]:
-    """What the body of a request asks for.
+def read_body(request: ClientRequest, budget: ByteBudget) -> Slices[RequestBody]:
+    """Parse the body of a request, in slices of work.
 
-    :param room: for all compressed bodies that are read.
-
-    :raises errors.BadBody: where Ollama would refuse it at once.
+    :param budget: the memory for all compressed bodies that are being parsed.
+    :raises errors.BadBody: where Ollama would refuse the body at once.
     """
     encoding = next(iter(request.headers_named(b"content-encoding")), None)
     content_type = next(iter(request.headers_named(b"content-type")), None)
     query = request.target.partition(b"?")[2]
     body = request.body()
     if isinstance(body, bytes):
-        return (yield from request_body.read_in_slices(request.route.path, body, encoding, content_type, query, room))
+        return (yield from request_body.read_in_slices(request.route.path, body, encoding, content_type, query, budget))
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return (yield from request_body.read_in_slices(request.route.path, view, encoding, content_type, query, room))
+        return (yield from request_body.read_in_slices(request.route.path, view, encoding, content_type, query, budget))
 
 
-def target_request(request: ClientRequest, wanted: RequestBody | None) -> TargetRequest:
-    """A request as it goes to the target; ``wanted`` is what its body asks for, where somebody needs to know.
+def target_request(request: ClientRequest, parsed: RequestBody | None) -> TargetRequest:
+    """The request as it goes to the target.
 
-    The headers are the question's from here on, so that they can be forgotten while the request waits.
+    The headers are moved to it, so that they can be freed while the request waits.
+
+    :param parsed: the parsed body; None where nothing needs to know it.
     """
     headers, request.raw_headers = request.raw_headers, []
     version = request.clientproto.removeprefix(b"HTTP/")
@@ -48,30 +49,30 @@ def target_request(request: ClientRequest, wanted: RequestBody | None) -> Target
             upload,
             upload.size,
             request.route,
-            wanted,
+            parsed,
             chunked=chunked,
             version=version,
         )
     body = request.body()
     length = len(body) if isinstance(body, bytes) else request.content.length
-    if wanted is not None and wanted.length is not None and wanted.length < length:
-        length = wanted.length
-        body = _cut(body, length)
-    announced = length or request.has_length
+    if parsed is not None and parsed.length is not None and parsed.length < length:
+        length = parsed.length
+        body = _truncated(body, length)
+    has_content_length = length or request.has_length
     return TargetRequest(
         request.method,
         request.target,
         headers,
         body if isinstance(body, bytes) else FileBody(body, length),
-        length if announced else None,
+        length if has_content_length else None,
         request.route,
-        wanted,
+        parsed,
         version=version,
     )
 
 
-def _cut(body: bytes | BinaryIO, length: int) -> bytes | BinaryIO:
-    """The first ``length`` bytes of a body; a file, which nobody else reads, is made as short."""
+def _truncated(body: bytes | BinaryIO, length: int) -> bytes | BinaryIO:
+    """The first ``length`` bytes of a body; a file is truncated, because nothing else reads it."""
     if isinstance(body, bytes):
         return body[:length]
     body.truncate(length)

@@ -1,4 +1,4 @@
-"""The line as people and scripts see it; never what somebody asks."""
+"""The queue as ``GET /queue`` shows it to people and scripts; never the content of a request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from foreman.util.clock import Monotonic
 
 @define(eq=False)
 class QueueView:
-    """Shows who has a turn and who waits.
+    """Shows the running requests, the queue, and the counts of jobs.
 
     :ivar wall_clock: seconds since the epoch.
     """
@@ -29,11 +29,11 @@ class QueueView:
     _target: Target
     _store: JobStore | None = None
 
-    async def shown(self) -> dict[str, Any]:
-        """The answer of ``GET /queue``."""
+    async def value(self) -> dict[str, Any]:
+        """The JSON value of ``GET /queue``."""
         jobs = await self._jobs()
         target = self._target
-        now, wall = self._clock.seconds(), self._wall_clock()
+        now, wall_now = self._clock.seconds(), self._wall_clock()
         running = []
         for turn in target.gate.running:
             state = target.queue_status.state_of(turn)
@@ -44,18 +44,18 @@ class QueueView:
                 entry["usual_load"] = _rounded(target.queue_status.usual_load(turn.ticket))
             running.append(entry)
         waiting = [
-            {**self._entry(ticket, wall - ticket.queued_at), "position": position, "estimate": _range(wait)}
+            {**self._entry(ticket, wall_now - ticket.queued_at), "position": position, "estimate": _range(wait)}
             for position, (ticket, wait) in enumerate(target.queue_status.queue(), 1)
         ]
         embedding = {"running": len(target.embeddings.running), "cap": target.embeddings.turns}
-        line = {"turns": target.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}
-        return line if jobs is None else {**line, "jobs": jobs}
+        queue = {"turns": target.gate.turns, "running": running, "waiting": waiting, "embedding": embedding}
+        return queue if jobs is None else {**queue, "jobs": jobs}
 
     def store_problem(self) -> tuple[str, str] | None:
-        """What is wrong with the store, in one word, and since when, as people write it; None while nothing is."""
+        """The ``reason`` of ``/healthz`` for a store that fails, and since when (RFC 3339); None while it works."""
         if self._store is None or self._store.condition in {"ok", "off"}:
             return None
-        return f"store_{self._store.condition}", self.when(Monotonic(self._store.unavailable_since))
+        return f"store_{self._store.condition}", self.timestamp(Monotonic(self._store.unavailable_since))
 
     async def _jobs(self) -> dict[str, Any] | None:
         if self._store is None:
@@ -77,8 +77,8 @@ class QueueView:
         ]
         return {"running": running, "queued": counts.queued, "scheduled": counts.scheduled, "store": condition}
 
-    def when(self, moment: Monotonic) -> str:
-        """A moment as people write it: RFC 3339, UTC."""
+    def timestamp(self, moment: Monotonic) -> str:
+        """A time of the monotonic clock as RFC 3339 in UTC."""
         return self._ago(self._clock.seconds() - moment)
 
     def _entry(self, ticket: Ticket, seconds: float) -> dict[str, Any]:

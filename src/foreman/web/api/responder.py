@@ -1,4 +1,4 @@
-"""The client of one request as the asker of an inference: what it is told, from waiting to the last byte."""
+"""Answers the client of one relayed request, from the first heartbeat to the last byte."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from foreman.web.server.heartbeat import STREAM_HEADERS, QueueHeartbeat
 from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import failure_reply
 
-#: How much of a refusal is read for its text, in bytes.
+#: How much of an error of the target is read for its text, in bytes.
 REFUSAL_BYTES = 64 * 1024
 
 
 @define(eq=False)
 class ClientResponder:
-    """Tells a client what becomes of its request.
+    """Passes the answer of the target, or a failure, to the client.
 
-    :ivar view: shows the client that it waits; None where waiting is never shown.
+    :ivar heartbeat: sends heartbeats while the request is queued; None where it never gets any.
     """
 
     _request: ClientRequest
     _record: RequestRecord
-    _view: QueueHeartbeat | None
+    _heartbeat: QueueHeartbeat | None
     _refused: int = field(default=0, init=False)
     _refusal: bytes = field(default=b"", init=False)
 
     @property
     def _head_is_sent(self) -> bool:
-        return self._view is not None and self._view.head_is_sent
+        return self._heartbeat is not None and self._heartbeat.head_is_sent
 
     def waits(self, place: Callable[[], QueuePosition]) -> None:
-        """The request was found good, and stands in line; ``place`` tells where."""
-        if self._view is not None:
-            self._view.start(place)
+        """The request is valid and queued; ``place`` returns its position."""
+        if self._heartbeat is not None:
+            self._heartbeat.start(place)
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: str) -> None:
-        """Write the head, with what foreman adds to it; where waiting was shown, it is sent already."""
+        """Write the head, with the headers that foreman adds; after a heartbeat it has been sent already."""
         self.stop_waiting()
         if self._head_is_sent:
             self._refused = status if status >= 400 else 0
@@ -59,37 +59,37 @@ class ClientResponder:
         self._request.begin(status, phrase, [*headers, *added], kind)
 
     def write(self, piece: bytes) -> None:
-        """The next piece, as one chunk."""
+        """Write the next piece of the answer, as one chunk."""
         if not self._refused:
             self._request.write(piece)
         elif len(self._refusal) < REFUSAL_BYTES:
             self._refusal += piece
 
     def finish(self) -> None:
-        """The answer is whole."""
+        """End the answer; an error of the target after a heartbeat becomes an error event or line."""
         if self._refused:
             self._request.break_off(errors.HTTPError(self._refused, error_text(self._refusal)), between_pieces=True)
         else:
             self._request.finish()
 
     def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
-        """The answer cannot be finished."""
+        """Break the answer off, because it cannot be completed."""
         self._request.break_off(problem, between_pieces=between_pieces)
 
     def set_producer(self, producer: IPushProducer | None) -> None:
-        """Who is to be paused when the client reads slowly."""
+        """Set what is paused while the client reads slowly."""
         self._request.set_producer(producer)
 
     def stop_waiting(self) -> None:
-        """Nothing more is shown of waiting."""
-        if self._view is not None:
-            self._view.stop()
+        """Stop the heartbeats."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
 
     def fail(self, problem: errors.ForemanError, retry_after: int) -> int:
-        """Answer a failure that came before the target's answer.
+        """Answer with a failure that came before the answer of the target.
 
-        :param retry_after: seconds, said where trying again helps.
-        :return: the status that the client was given.
+        :param retry_after: in seconds, sent where retrying helps.
+        :return: the status that the client got.
         """
         request = self._request
         if request.startedWriting:

@@ -1,4 +1,4 @@
-"""Every URL that foreman answers; what it does not know goes to the target as it is."""
+"""The routes of foreman; every other path is relayed to the target unchanged."""
 
 from __future__ import annotations
 
@@ -41,16 +41,17 @@ from foreman.web.server.heartbeat import HeartbeatPolicy, QueueHeartbeat
 from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply, error_reply, failure_reply, json_reply
 
-#: A chat that has waited this long for its first byte is worth a warning, in seconds.
-LONG_LOAD = 15 * 60.0
+#: A chat that has waited this long for its first byte makes ``/healthz`` report ``slow``; in seconds.
+SLOW_LOAD = 15 * 60.0
 
 
 @define(eq=False)
 class Api:
-    """The routes.
+    """The Klein app of everything but ``/jobs``.
 
-    :ivar wall_clock: seconds since the epoch; :ivar poll_interval: seconds, what a client is told to wait while the
-        target is away; :ivar jobs: makes jobs of the requests that ask for it; :ivar draining: foreman is stopping.
+    :ivar wall_clock: seconds since the epoch; :ivar poll_interval: in seconds, the ``Retry-After`` while the target
+        cannot be reached; :ivar jobs: makes jobs of requests with ``Prefer: respond-async``; :ivar draining: foreman is
+        stopping.
     """
 
     _clock: IReactorTime
@@ -60,77 +61,77 @@ class Api:
     _cooperator: Cooperator
     _observer: Observer
     _poll_interval: float
-    _notices: HeartbeatPolicy
+    _heartbeat_policy: HeartbeatPolicy
     _jobs: JobsApi | None = None
     _store: JobStore | None = None
     draining: bool = False
-    _queue: QueueView = field(init=False)
-    _room: ByteBudget = field(factory=lambda: ByteBudget(UNPACK_BUDGET), init=False)
+    _queue_view: QueueView = field(init=False)
+    _body_budget: ByteBudget = field(factory=lambda: ByteBudget(UNPACK_BUDGET), init=False)
     app = Klein()
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._queue = QueueView(self._clock, self._wall_clock, self._target, self._store)
+        self._queue_view = QueueView(self._clock, self._wall_clock, self._target, self._store)
 
     @property
     def _retry_after(self) -> int:
         return max(1, round(self._poll_interval))
 
-    # foreman's own
+    # foreman's own routes
 
     @app.route("/", methods=["GET", "HEAD"])
     def root(self, request: ClientRequest) -> None:
-        """Byte-identical to Ollama's, for the probes of its clients."""
+        """Answer as Ollama does, byte for byte, because its clients probe this path."""
         self._reply(request, Reply(200, [(b"Content-Type", b"text/plain; charset=utf-8")], b"Ollama is running"))
 
     @app.route("/healthz", methods=["GET", "HEAD"])
     def healthz(self, request: ClientRequest) -> None:
-        """Whether foreman and its target are well."""
+        """Report the health of foreman and its target."""
         value: dict[str, Any] = {"status": "draining" if self.draining else "ok", "degraded": False}
         degraded = self._target.inventory.degraded
-        overdue = self._target.queue_status.overdue_since(LONG_LOAD)
+        slow_since = self._target.queue_status.overdue_since(SLOW_LOAD)
         if degraded is not None:
-            value |= {"degraded": True, "reason": degraded.reason, "since": self._queue.when(degraded.since)}
-        elif held := min(self._target.inventory.held.values(), key=lambda one: one[1], default=None):
-            value |= {"reason": "jobs_held", "since": self._queue.when(held[1])}
-        elif overdue is not None:
-            value |= {"reason": "slow", "since": self._queue.when(overdue)}
-        elif (problem := self._queue.store_problem()) is not None:
+            value |= {"degraded": True, "reason": degraded.reason, "since": self._queue_view.timestamp(degraded.since)}
+        elif held := min(self._target.inventory.held.values(), key=lambda hold: hold[1], default=None):
+            value |= {"reason": "jobs_held", "since": self._queue_view.timestamp(held[1])}
+        elif slow_since is not None:
+            value |= {"reason": "slow", "since": self._queue_view.timestamp(slow_since)}
+        elif (problem := self._queue_view.store_problem()) is not None:
             value |= {"reason": problem[0], "since": problem[1]}
         self._reply(request, json_reply(503 if self.draining else 200, value))
 
     @app.route("/openapi.json", methods=["GET", "HEAD"])
     def openapi(self, request: ClientRequest) -> None:
-        """What foreman's own routes take and answer, for programs."""
+        """Send the OpenAPI document of foreman's own routes."""
         self._reply(request, Reply(200, [(b"Content-Type", b"application/json")], openapi.BYTES))
 
     @app.route("/queue", methods=["GET"])
     async def queue(self, request: ClientRequest) -> None:
-        """Who has a turn, and who waits, in order, and how many jobs there are; never what they ask."""
-        self._reply(request, json_reply(200, await self._queue.shown()))
+        """Show the running requests, the queue in its order, and the counts of jobs; never the content of a request."""
+        self._reply(request, json_reply(200, await self._queue_view.value()))
 
     @app.route("/queue/<string:id>", methods=["DELETE"])
     def cancel(self, request: ClientRequest, id: str) -> None:  # noqa: A002 - the URL's own word
-        """Cancel a request that waits or runs: one's own, or any as an admin."""
+        """Cancel a queued or running request of the caller's; an admin may cancel any."""
         if self._inference.cancel(id, lambda caller: request.admin or caller == request.caller):
             self._reply(request, Reply(204, [], b""))
         else:
-            text = f"no request {errors.excerpt(id)} of yours waits or runs"
+            text = f"you have no queued or running request {errors.excerpt(id)}"
             self._reply(request, error_reply("ollama", 404, text, request.request_id))
 
     # from the inventory
 
     @app.route("/api/tags", methods=["GET", "HEAD"])
     async def tags(self, request: ClientRequest) -> None:
-        """The models that are installed, as the target listed them last."""
+        """List the installed models, as the target last listed them."""
         await self._target.inventory.until_fresh()
-        await self._listing(request, self._target.inventory.tags)
+        await self._send_model_list(request, self._target.inventory.tags)
 
     @app.route("/api/ps", methods=["GET"])
     async def ps(self, request: ClientRequest) -> None:
-        """The models that are loaded, as the target listed them last."""
+        """List the loaded models, as the target last listed them."""
         await self._target.inventory.until_fresh()
-        await self._listing(request, self._target.inventory.ps)
+        await self._send_model_list(request, self._target.inventory.ps)
 
     # to the target
 
@@ -148,64 +149,64 @@ class Api:
     @app.route("/api/embeddings", methods=["POST"])
     @app.route("/v1/embeddings", methods=["POST"])
     def infer(self, request: ClientRequest) -> DetachedResponse:
-        """Chats take turns; embeddings pass beside them."""
-        reading = read_body(request, self._room)
+        """Relay an inference: chats wait for their turn, embeddings do not."""
+        reading = read_body(request, self._body_budget)
         if request.content.length <= SMALL and not request.headers_named(b"content-encoding"):
             try:
                 next(reading)
             except StopIteration as finished:  # as for nearly every body
-                return DetachedResponse(self._run(request, finished.value))
-        return DetachedResponse(self._read_and_run(request, reading))
+                return DetachedResponse(self._relay_or_submit(request, finished.value))
+        return DetachedResponse(self._read_and_relay(request, reading))
 
     @app.route("/", methods=None)
     @app.route("/<path:_>", methods=None)
     def forward(self, request: ClientRequest, _: str = "") -> DetachedResponse:
-        """Everything else goes through at once; the target says what it is."""
-        return DetachedResponse(self._ask(request, None))
+        """Relay everything else at once; the target decides what it is."""
+        return DetachedResponse(self._relay(request, None))
 
-    async def _read_and_run(self, request: ClientRequest, reading: Slices[RequestBody]) -> None:
+    async def _read_and_relay(self, request: ClientRequest, reading: Slices[RequestBody]) -> None:
         try:
-            wanted = await run_in_slices(self._cooperator, reading, LARGE)
+            body = await run_in_slices(self._cooperator, reading, LARGE)
         except CancelledError:
             record = request.new_record()
             record.outcome = "client left"
             self._observer.request_finished(record)
         except errors.ForemanError as problem:
-            self.failed(request, Failure(problem))
-        except Exception:  # noqa: BLE001 - whatever it was, the client is told that something was
-            self.surprised(request, Failure())
+            self.handle_failure(request, Failure(problem))
+        except Exception:  # noqa: BLE001 - any failure must be answered
+            self.handle_unexpected(request, Failure())
         else:
-            await self._run(request, wanted)
+            await self._relay_or_submit(request, body)
 
-    def _run(self, request: ClientRequest, wanted: RequestBody) -> Coroutine[Any, Any, None]:
+    def _relay_or_submit(self, request: ClientRequest, body: RequestBody) -> Coroutine[Any, Any, None]:
         if self._jobs is not None and wants_job(request):
-            return self._jobs.accept(request, wanted)
-        return self._ask(request, wanted)
+            return self._jobs.accept(request, body)
+        return self._relay(request, body)
 
-    async def _ask(self, request: ClientRequest, wanted: RequestBody | None) -> None:
+    async def _relay(self, request: ClientRequest, body: RequestBody | None) -> None:
         route = request.route
-        model = wanted.model if wanted is not None else None
+        model = body.model if body is not None else None
         record = request.new_record(model)
         ticket = Ticket(request.id, request.caller, model, route.path, EpochSeconds(self._wall_clock()))
-        view = None
-        if wanted is not None and wanted.readable and wanted.intent is Intent.RUN:
-            view = QueueHeartbeat(self._clock, self._wall_clock, request, wanted, self._notices)
-        client = ClientResponder(request, record, view)
+        heartbeat = None
+        if body is not None and body.readable and body.intent is Intent.RUN:
+            heartbeat = QueueHeartbeat(self._clock, self._wall_clock, request, body, self._heartbeat_policy)
+        responder = ClientResponder(request, record, heartbeat)
         try:
-            await self._inference.run(target_request(request, wanted), client, record, ticket)
+            await self._inference.run(target_request(request, body), responder, record, ticket)
         except CancelledError:
             record.outcome = "client left"
-            if request.refusal is not None:  # its body could not be read to the end
+            if request.refusal is not None:  # the rest of its body could not be received
                 record.outcome, record.status = "refused", request.refusal.status
         except errors.ForemanError as problem:
             record.outcome = outcome_of(problem)
             record.detail = str(problem)
-            record.status = client.fail(problem, self._retry_after)
-        except Exception:  # noqa: BLE001 - whatever it was, the client is told that something was
-            record.status, record.outcome, record.detail = 500, "refused", "foreman failed to answer"
-            self.surprised(request, Failure())
+            record.status = responder.fail(problem, self._retry_after)
+        except Exception:  # noqa: BLE001 - any failure must be answered
+            record.status, record.outcome, record.detail = 500, "refused", "internal error in foreman"
+            self.handle_unexpected(request, Failure())
         finally:
-            client.stop_waiting()
+            responder.stop_waiting()
             self._observer.request_finished(record)
         if route.lane is Lane.MANAGEMENT and record.status < 300:
             self._target.inventory.refresh()
@@ -213,23 +214,22 @@ class Api:
     # failures
 
     @app.handle_errors(CancelledError)
-    def client_left(self, request: IRequest, failure: Failure) -> None:
-        """Nobody is there any more to be answered."""
+    def handle_client_left(self, request: IRequest, failure: Failure) -> None:
+        """The client has disconnected: there is nobody to answer."""
 
     @app.handle_errors(errors.ForemanError)
-    def failed(self, request: IRequest, failure: Failure) -> None:
-        """A body that Ollama would refuse at once."""
+    def handle_failure(self, request: IRequest, failure: Failure) -> None:
+        """Answer an expected failure, such as a body that Ollama would refuse at once."""
         client_request, problem = cast("ClientRequest", request), cast("errors.ForemanError", failure.value)
-        self._reply(
-            client_request, failure_reply(client_request.family, problem, client_request.request_id, self._retry_after)
-        )
+        reply = failure_reply(client_request.family, problem, client_request.request_id, self._retry_after)
+        self._reply(client_request, reply)
 
     @app.handle_errors(Exception)
-    def surprised(self, request: IRequest, failure: Failure) -> None:
-        """What nobody foresaw is logged whole, and answered without details."""
+    def handle_unexpected(self, request: IRequest, failure: Failure) -> None:
+        """Log an unexpected failure with its traceback, and answer without details."""
         client_request = cast("ClientRequest", request)
         self._log.failure("answering {path} failed", failure, path=client_request.route.path)
-        problem = errors.ForemanError("foreman failed to answer this; its log says why")
+        problem = errors.ForemanError("internal error in foreman; the log has the details")
         if client_request.startedWriting:
             client_request.break_off(problem, between_pieces=False)
         else:
@@ -237,26 +237,26 @@ class Api:
                 failure_reply(client_request.family, problem, client_request.request_id, self._retry_after)
             )
 
-    # answers
+    # replies and the access log
 
     def _reply(self, request: ClientRequest, reply: Reply) -> None:
         request.answer(reply)
-        self._log_own(request, reply.status)
+        self._log_access(request, reply.status)
 
-    def _log_own(self, request: ClientRequest, status: int) -> None:
+    def _log_access(self, request: ClientRequest, status: int) -> None:
         self._observer.request_finished(request.own_record(status))
 
-    async def _listing(self, request: ClientRequest, listing: ModelList | None) -> None:
+    async def _send_model_list(self, request: ClientRequest, model_list: ModelList | None) -> None:
         inventory = self._target.inventory
-        if listing is None and inventory.degraded is None and request.route.path in inventory.missing:
-            await self._ask(request, None)  # what the target says instead of this list is its own affair
+        if model_list is None and inventory.degraded is None and request.route.path in inventory.missing:
+            await self._relay(request, None)  # the target is up but has no such list: relay what it answers
             return
-        if listing is None:
-            text = "foreman has not reached its target yet: no models are known"
+        if model_list is None:
+            text = "foreman has not reached its target yet, so that no models are known; try again soon"
             headers = [(b"Retry-After", b"%d" % self._retry_after)]
             self._reply(request, error_reply("ollama", 503, text, request.request_id, headers=headers))
             return
-        request.begin(200, b"OK", to_client(listing.headers), "other")
-        request.write(listing.body)
+        request.begin(200, b"OK", to_client(model_list.headers), "other")
+        request.write(model_list.body)
         request.finish()
-        self._log_own(request, 200)
+        self._log_access(request, 200)
