@@ -1,4 +1,4 @@
-"""The whole document, and the bytes of it that are served."""
+"""The OpenAPI document of foreman's own routes, and the bytes of it that are served."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 import msgspec
 
 from foreman import DISTRIBUTION
-from foreman.web.openapi import jobs, status_routes
+from foreman.web.openapi import jobs, status
 from foreman.web.openapi.responses import HEADERS, responses
 from foreman.web.openapi.schemas import SCHEMAS, Schema
 
 _DESCRIPTION = """\
-The routes that foreman adds to those of the Ollama server behind it, which are Ollama's own and pass through it.
+The routes that foreman adds to those of the Ollama server behind it. The routes of Ollama pass through foreman unchanged \
+and are not described here.
 
-Times are RFC 3339, in UTC, with milliseconds. What is wrong is told as a problem (RFC 9457); at `/`, `/healthz` and \
-`/queue` in Ollama's shape, since its clients ask there.
+Times are RFC 3339, in UTC, with milliseconds. Errors are problem details (RFC 9457); on `/`, `/healthz` and `/queue` they \
+have Ollama's shape, because its clients use these paths.
 
-Where foreman requires a token, it is shown in one of the ways below, or stands in the path, in front: `/k/TOKEN/jobs`. \
-Where none is required everybody may do everything. A path that is not clean (`//`, `..`) is redirected to the clean one, \
-and a method that a path of jobs does not have is `405` with `Allow`.
+Where foreman requires a token, send it in one of the ways below, or in front of the path: `/k/TOKEN/jobs`. \
+Where no token is required, every caller may do everything. A path that is not normalized (`//`, `..`) is redirected to the \
+normalized one, and a method that a path of `/jobs` does not have is answered `405` with `Allow`.
 """
 
 
 def document() -> dict[str, Any]:
-    """OpenAPI 3.1 of foreman's own routes."""
+    """The OpenAPI 3.1 document of foreman's own routes."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -36,13 +37,13 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "tags": [
-            {"name": "foreman", "description": "How foreman is, and who waits."},
-            {"name": "jobs", "description": "Requests that nobody waits for on a socket."},
+            {"name": "foreman", "description": "The state of foreman, and the queue."},
+            {"name": "jobs", "description": "Requests that are stored and run without an open connection."},
         ],
         "security": [{"bearer": []}, {"key": []}, {"basic": []}],
-        "paths": {path: _with_head(item) for path, item in (status_routes.PATHS | jobs.PATHS).items()},
+        "paths": {path: _with_head(item) for path, item in (status.PATHS | jobs.PATHS).items()},
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": SCHEMAS | status.SCHEMAS,
             "headers": HEADERS,
             "responses": responses(),
             "securitySchemes": {
@@ -51,7 +52,7 @@ def document() -> dict[str, Any]:
                 "basic": {
                     "type": "http",
                     "scheme": "basic",
-                    "description": "The token is the password, with any name.",
+                    "description": "HTTP Basic: the token is the password; the user name is ignored.",
                 },
             },
         },
@@ -59,14 +60,14 @@ def document() -> dict[str, Any]:
 
 
 def _with_head(item: Schema) -> Schema:
-    """What can be read can also be asked about: the same without its body."""
+    """The path item with HEAD for its GET: the same answers without their bodies."""
     item = {name: _with_sorted_responses(value) if "responses" in value else value for name, value in item.items()}
     if "get" not in item:
         return item
     head = {name: value for name, value in item["get"].items() if name != "description"}
     head |= {
         "operationId": f"{head['operationId']}Head",
-        "summary": "The head of what GET answers.",
+        "summary": "The headers of the answer to GET, without its body.",
         "responses": {status: _without_body(answer) for status, answer in head["responses"].items()},
     }
     return {**item, "head": head}
@@ -80,5 +81,5 @@ def _without_body(answer: Schema) -> Schema:
     return {name: value for name, value in answer.items() if name not in {"content", "links"}}
 
 
-#: As it is served.
+#: The document as it is served.
 BYTES = msgspec.json.encode(document())

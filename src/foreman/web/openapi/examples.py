@@ -1,4 +1,4 @@
-"""Things as they are sent and shown; the tests hold each against its schema, and send what can be sent."""
+"""Examples of requests and answers. The tests validate each against its schema, and send those that are requests."""
 
 from __future__ import annotations
 

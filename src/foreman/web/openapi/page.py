@@ -1,4 +1,4 @@
-"""The document as a page for people: ``python -m foreman.web.openapi.page > docs/api.md``."""
+"""The document as Markdown, for people: ``python -m foreman.web.openapi.page > docs/api.md``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from foreman.web.openapi.responses import title
 _INTRODUCTION = """\
 # The routes of foreman
 
-Made from `/openapi.json`, which has the same for programs (OpenAPI 3.1), by `python -m foreman.web.openapi.page`. What
-jobs are, and how to work with them, is told in [jobs](jobs.md); `/queue` and `/healthz` in [what foreman tells](watching.md).
+Generated from `/openapi.json`, the same reference for programs (OpenAPI 3.1), by `python -m foreman.web.openapi.page`.
+[Jobs](jobs.md) explains jobs and how to work with them; [watching](watching.md) explains `/queue` and `/healthz`.
 """
 _METHODS = ("get", "post", "put", "delete")
 
@@ -31,7 +31,7 @@ def _lines(spec: Mapping[str, Any]) -> Iterator[str]:
     yield "## Tokens\n"
     for scheme in spec["components"]["securitySchemes"].values():
         yield f"- {scheme['description']}"
-    yield "\n## Answers of every route\n"
+    yield "\n## Errors of every route\n"
     yield "| status | when | headers |\n|---|---|---|"
     for name, answer in answers.items():
         if name.startswith("Problem"):
@@ -52,17 +52,17 @@ def _operation(method: str, path: str, item: Mapping[str, Any]) -> Iterator[str]
     yield f"\n### {method.upper()} {path}\n\n{operation['summary']}"
     notes = [operation.get("description", "")]
     if method == "get":
-        notes.append("HEAD gives the head of it.")
+        notes.append("HEAD is answered with the headers alone.")
     if operation.get("security") == []:
-        notes.append("It asks for no token.")
+        notes.append("No token is required.")
     if text := " ".join(filter(None, notes)):
         yield f"\n{text}"
     parameters = [*item.get("parameters", []), *operation.get("parameters", [])]
     if parameters:
-        yield "\n| parameter | in | is | |\n|---|---|---|---|"
+        yield "\n| parameter | in | type | |\n|---|---|---|---|"
         for param in parameters:
-            needed = ", needed" if param.get("required") else ""
-            yield f"| `{param['name']}` | {param['in']}{needed} | {_cell(_kind(param['schema']))} | {_cell(param['description'])} |"
+            required = ", required" if param.get("required") else ""
+            yield f"| `{param['name']}` | {param['in']}{required} | {_cell(_kind(param['schema']))} | {_cell(param['description'])} |"
     if "requestBody" in operation:
         body = operation["requestBody"]
         yield f"\nThe body: {_content(body)}. {body['description']}"
@@ -79,7 +79,7 @@ def _answer(status: str, answer: Mapping[str, Any], content: str | None = None) 
 
 
 def _content(holder: Mapping[str, Any]) -> str:
-    """What is in a body, and of which types."""
+    """The schema of a body, and its media types."""
     kinds: dict[str, list[str]] = {}
     for media, content in holder.get("content", {}).items():
         kinds.setdefault(_kind(content["schema"]), []).append(f"`{media}`")
@@ -102,14 +102,14 @@ def _schema(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _members(schema: Mapping[str, Any]) -> Iterator[str]:
-    yield "\n| member | is | |\n|---|---|---|"
+    yield "\n| member | type | |\n|---|---|---|"
     for member, kind in schema["properties"].items():
-        missing = "" if member in schema["required"] else ", may be missing"
+        missing = "" if member in schema["required"] else ", optional"
         yield f"| `{member}` | {_cell(_kind(kind))}{missing} | {_cell(kind.get('description', ''))} |"
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """What a value may be, in a few words."""
+    """The type of a value, in a few words."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
@@ -124,23 +124,19 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return (
             schema["description"].rstrip(".").lower() if schema.get("description", "").startswith("Bytes") else "lines"
         )
-    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    words = [_PLAIN.get(name, name) for name in types]
+    types = [schema["type"]] if isinstance(schema["type"], str) else list(schema["type"])
     if "items" in schema:
-        words[0] = f"array of {_kind(schema['items'])}"
-    return " or ".join(words) + _bounds(schema)
-
-
-_PLAIN = {"string": "text", "integer": "spec number", "boolean": "true or false"}
+        types[0] = f"array of {_kind(schema['items'])}"
+    return " or ".join(types) + _bounds(schema)
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
     if schema.get("format") == "date-time":
-        return " (a moment)"
+        return " (timestamp)"
     for least, most, what in (
         ("minimum", "maximum", ""),
         ("minLength", "maxLength", " characters"),
-        ("minItems", "maxItems", " of them"),
+        ("minItems", "maxItems", " items"),
     ):
         if most in schema:
             return f", {schema.get(least, 0):g} to {schema[most]:g}{what}"

@@ -1,4 +1,4 @@
-"""What may come back: statuses with their bodies and headers, those of every route and those of some."""
+"""Responses of the document: builders for them, the headers, and the errors that every route may answer."""
 
 from __future__ import annotations
 
@@ -13,56 +13,62 @@ Shape = Literal["Problem", "Error"]
 
 _HELP = {setting.variable: setting.help for setting in SETTINGS}
 
-#: Headers of answers.
+#: The headers that answers may have.
 HEADERS: dict[str, Schema] = {
-    "Location": {"description": "Where it is. A token that was in the path stands in front.", "schema": TEXT},
+    "Location": {
+        "description": "The path of the job or the artifact, with `/k/TOKEN` in front if the request had it.",
+        "schema": TEXT,
+    },
     "Retry-After": {
-        "description": "Seconds until trying again is worth it.",
+        "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 1},
     },
     "Idempotency-Replayed": {
-        "description": "Nothing is new: it was handed over before.",
+        "description": "Every job of the request was submitted before; nothing was stored.",
         "schema": {"type": "string", "const": "true"},
     },
     "Preference-Applied": {
-        "description": "Of an answer elsewhere, to `Prefer: respond-async`.",
+        "description": "On the routes of Ollama: the answer to `Prefer: respond-async`.",
         "schema": {"type": "string", "const": "respond-async"},
     },
     "X-Foreman-Attempt": {
-        "description": "Of NDJSON: the number of the try whose lines begin.",
+        "description": "With NDJSON: the number of the try whose lines come first.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "ETag": {
-        "description": "Of the whole artifact: its SHA-256.",
+        "description": "The SHA-256 of the whole artifact.",
         "schema": {"type": "string", "pattern": '^"[0-9a-f]{64}"$'},
     },
-    "Accept-Ranges": {"description": "Parts can be had.", "schema": {"type": "string", "const": "bytes"}},
-    "Content-Range": {"description": "Which part it is, and of how many bytes.", "schema": TEXT},
-    "Content-Disposition": {"description": "A download, by its name.", "schema": TEXT},
-    "WWW-Authenticate": {"description": "How to show the token.", "schema": TEXT},
+    "Accept-Ranges": {"description": "Ranges are supported.", "schema": {"type": "string", "const": "bytes"}},
+    "Content-Range": {"description": "The range that was sent, and the size of the artifact in bytes.", "schema": TEXT},
+    "Content-Disposition": {"description": "`attachment`, with the name of the artifact.", "schema": TEXT},
+    "WWW-Authenticate": {"description": "How to send the token.", "schema": TEXT},
 }
 
 
 def setting(variable: str) -> str:
-    """A setting, and what it is."""
+    """A setting with its help text."""
     return f"`{variable}` ({_HELP[variable]})"
 
 
-#: What may come of a request to any route, before the route is asked.
+#: The errors that a request to any route may get, before it reaches the route.
 _COMMON: dict[int, tuple[str, Sequence[str]]] = {
-    400: ("It cannot be read.", ()),
-    401: ("A token is required, and this is none.", ("WWW-Authenticate",)),
+    400: ("The request is malformed.", ()),
+    401: ("The token is missing or not known.", ("WWW-Authenticate",)),
     403: (
-        f"The `Host` is none of {setting('FOREMAN_ALLOWED_HOSTS')}; or the `Origin`, then without a body.",
+        f"The `Host` is not allowed by {setting('FOREMAN_ALLOWED_HOSTS')}; or the `Origin` is not allowed, then without a body.",
         (),
     ),
-    408: (f"It came too slowly: {setting('FOREMAN_HEAD_TIMEOUT')}, {setting('FOREMAN_BODY_TIMEOUT')}.", ()),
+    408: (f"The request came too slowly: {setting('FOREMAN_HEAD_TIMEOUT')}, {setting('FOREMAN_BODY_TIMEOUT')}.", ()),
     413: (f"The body is too large: {setting('FOREMAN_MAX_BODY')}.", ()),
-    414: ("The address is too long.", ()),
-    417: ("An `Expect` that is not `100-continue`; without a body.", ()),
+    414: ("The URL is too long.", ()),
+    417: ("The `Expect` is not `100-continue`; without a body.", ()),
     431: ("The headers are too large.", ()),
-    500: ("foreman failed; its log says why.", ()),
-    503: (f"foreman is stopping, or has too much to hold: {setting('FOREMAN_MAX_CONNECTIONS')}.", ("Retry-After",)),
+    500: ("Internal error; the log of foreman has the details.", ()),
+    503: (
+        f"foreman is stopping, or has reached a limit, such as {setting('FOREMAN_MAX_CONNECTIONS')}.",
+        ("Retry-After",),
+    ),
 }
 _ERROR_TYPES = {"Problem": "application/problem+json", "Error": "application/json"}
 
@@ -70,7 +76,10 @@ _ERROR_TYPES = {"Problem": "application/problem+json", "Error": "application/jso
 def answer(
     description: str, schema: Schema | None = None, *headers: str, kind: str = "application/json", example: Any = None
 ) -> Schema:
-    """An answer; without ``schema`` it has no body."""
+    """A response; without ``schema`` it has no body.
+
+    :param headers: names of ``HEADERS``; :param kind: the media type of the body.
+    """
     response: Schema = {"description": description}
     if headers:
         response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
@@ -81,12 +90,12 @@ def answer(
 
 
 def error(shape: Shape, description: str, *headers: str) -> Schema:
-    """What went wrong."""
+    """A response that reports an error."""
     return answer(description, ref(shape), *headers, kind=_ERROR_TYPES[shape])
 
 
 def common(shape: Shape, *, is_open: bool = False) -> dict[str, Schema]:
-    """What may come of any request; ``is_open``: it asks for no token."""
+    """The errors that any request may get; ``is_open``: the route requires no token."""
     return {
         str(status): {"$ref": f"#/components/responses/{shape}{status}"}
         for status in _COMMON
@@ -95,7 +104,7 @@ def common(shape: Shape, *, is_open: bool = False) -> dict[str, Schema]:
 
 
 def responses() -> dict[str, Schema]:
-    """Those of the components."""
+    """The shared responses: ``components/responses`` of the document."""
     return {
         f"{shape}{status}": answer(text) if status == 417 else error(shape, text, *headers)
         for shape in ("Problem", "Error")
@@ -104,5 +113,5 @@ def responses() -> dict[str, Schema]:
 
 
 def title(status: int) -> str:
-    """The phrase of a status."""
+    """The reason phrase of a status."""
     return PHRASES[status].decode("ascii")

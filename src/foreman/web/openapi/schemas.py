@@ -1,15 +1,13 @@
-"""What is sent and shown, as JSON Schema: named by what it is, its members in the order in which they come."""
+"""Builders of JSON Schemas, and the schemas of jobs and errors; members are in the order in which they are sent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from foreman.errors import FailureReason
 from foreman.jobs.artifacts import OWN_ARTIFACTS
 from foreman.jobs.job import PRIORITIES, STATES, ErrorClass, JobLane
 from foreman.protocol.endpoints import OF_JOBS, SUBMITTABLE
-from foreman.store.errors import Condition
 from foreman.web.jobs.fields import (
     MAX_ATTEMPTS,
     MAX_JOBS,
@@ -22,10 +20,10 @@ from foreman.web.openapi import examples
 
 Schema = dict[str, Any]
 
-#: Crockford's alphabet, in either case.
+#: A ULID: Crockford's base 32, in upper or lower case.
 ID_PATTERN = "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"
 
-ID: Schema = {"type": "string", "pattern": ID_PATTERN, "description": "A ULID, in either case."}
+ID: Schema = {"type": "string", "pattern": ID_PATTERN, "description": "A ULID, in upper or lower case."}
 TIMESTAMP: Schema = {"type": "string", "format": "date-time"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 TEXT: Schema = {"type": "string"}
@@ -33,17 +31,17 @@ SECONDS: Schema = {"type": "number", "minimum": 0}
 
 
 def ref(name: str) -> Schema:
-    """A schema of the components."""
+    """A reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def described(schema: Schema, description: str) -> Schema:
-    """``schema`` with a few words."""
+    """``schema`` with a description."""
     return {**schema, "description": description}
 
 
 def or_null(schema: Schema, description: str = "") -> Schema:
-    """``schema``, or nothing."""
+    """``schema``, or null."""
     either = {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else {**schema, "type": [schema["type"], "null"]}
     return described(either, description) if description else either
 
@@ -58,7 +56,7 @@ def object_of(
 ) -> Schema:
     """An object with these members.
 
-    :param optional: those that may be missing; :param closed: nothing else may be in it.
+    :param optional: members that may be missing; :param closed: whether other members are forbidden.
     """
     found: Schema = {
         "type": "object",
@@ -72,7 +70,7 @@ def object_of(
 
 
 def array_of(schema: Schema, description: str = "", **bounds: int) -> Schema:
-    """An array of these."""
+    """An array of ``schema``."""
     array: Schema = {"type": "array", "items": schema, **bounds}
     return described(array, description) if description else array
 
@@ -88,24 +86,31 @@ _ATTEMPTS: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS}
 _KEY: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_KEY}
 
 _NEW_JOB = object_of(
-    "A job to be handed over. What is none of these members is refused, and `null` is as good as nothing.",
+    "A job to submit. Other members are refused; `null` means the same as a missing member.",
     {
-        "endpoint": {"type": "string", "enum": list(SUBMITTABLE), "description": "Where the payload goes."},
+        "endpoint": {
+            "type": "string",
+            "enum": list(SUBMITTABLE),
+            "description": "The path of Ollama that the payload is for.",
+        },
         "payload": {
             "type": "object",
             "required": ["model"],
-            "properties": {"model": described({"type": "string", "minLength": 1}, "One that Ollama has.")},
+            "properties": {"model": described({"type": "string", "minLength": 1}, "A model that Ollama has.")},
             "additionalProperties": True,
-            "description": "The object that one would send there; its bytes go to Ollama as they are.",
+            "description": "The request body for this endpoint. Its bytes go to Ollama unchanged.",
         },
-        "priority": or_null(_PRIORITY, "0, most urgent, to 9; each step is worth a minute of waiting. 5 without it."),
-        "run_at": or_null(TIMESTAMP, "Not before this moment."),
-        "deadline": or_null(TIMESTAMP, "Of no use after this moment: then it is discarded. Later than `run_at`."),
-        "max_attempts": or_null(
-            _ATTEMPTS, "How often it may be tried; what is not its fault does not count. 5 without it."
+        "priority": or_null(
+            _PRIORITY, "From 0, most urgent, to 9; one step counts as much as a minute of waiting. The default is 5."
         ),
-        "metadata": or_null(_METADATA, "Texts by name, to find it by."),
-        "idempotency_key": or_null(_KEY, "What tells a repetition from another job; as the header."),
+        "run_at": or_null(TIMESTAMP, "The job does not run before this time."),
+        "deadline": or_null(TIMESTAMP, "The job is discarded after this time. Must be later than `run_at`."),
+        "max_attempts": or_null(
+            _ATTEMPTS,
+            "How many attempts may fail; outages of Ollama and restarts of foreman do not count. The default is 5.",
+        ),
+        "metadata": or_null(_METADATA, "Texts by name, by which the job can be found."),
+        "idempotency_key": or_null(_KEY, "As the header `Idempotency-Key`."),
     },
     optional=("priority", "run_at", "deadline", "max_attempts", "metadata", "idempotency_key"),
     example=examples.NEW_JOB,
@@ -115,68 +120,65 @@ _JOB = object_of(
     "A job.",
     {
         "id": ID,
-        "state": {"type": "string", "enum": list(STATES)},
+        "state": described({"type": "string", "enum": list(STATES)}, "The state; `docs/jobs.md` explains them."),
         "endpoint": {"type": "string", "enum": list(OF_JOBS)},
-        "model": described(TEXT, "As it was asked for."),
-        "owner": described(TEXT, "Whose token handed it over; without one the address."),
-        "priority": _PRIORITY,
+        "model": described(TEXT, "The name of the model, as it was submitted."),
+        "owner": described(TEXT, "The name of the token that submitted the job; without a token the address."),
+        "priority": described(_PRIORITY, "From 0, most urgent, to 9."),
         "metadata": _METADATA,
-        "run_at": described(TIMESTAMP, "When it could run first, or tries again."),
-        "deadline": or_null(TIMESTAMP),
-        "attempt": described(COUNT, "Tries that count; the `attempt` of events is another number."),
-        "max_attempts": _ATTEMPTS,
-        "idempotency_key": or_null(_KEY),
-        "created_at": TIMESTAMP,
-        "started_at": or_null(TIMESTAMP, "When its last try began."),
-        "finished_at": or_null(TIMESTAMP),
-        "position": or_null(
-            {"type": "integer", "minimum": 1}, "Its place among the queued ones, as far as it is known."
+        "run_at": described(TIMESTAMP, "When the job may run first, or run again."),
+        "deadline": or_null(TIMESTAMP, "When the job is discarded if it has not ended."),
+        "attempt": described(
+            COUNT,
+            "How many tries count towards `max_attempts`; the `attempt` of events counts all.",
         ),
-        "error": or_null(ref("JobError"), "What went wrong in its last try, or keeps it waiting."),
+        "max_attempts": described(_ATTEMPTS, "How many attempts may fail."),
+        "idempotency_key": or_null(_KEY),
+        "created_at": described(TIMESTAMP, "When the job was submitted."),
+        "started_at": or_null(TIMESTAMP, "When the last try began."),
+        "finished_at": or_null(TIMESTAMP, "When the job ended."),
+        "position": or_null(
+            {"type": "integer", "minimum": 1},
+            "The position among the queued jobs, 1 is next; null where it is not known.",
+        ),
+        "error": or_null(ref("JobError"), "Why the job waits now, or else why its last try failed."),
         "usage": or_null(ref("Usage")),
         "artifacts": array_of(ref("ArtifactOfJob")),
     },
     example=examples.JOB,
 )
-_QUEUE_ENTRY = {
-    "id": described(TEXT, "Of the request, as in the log."),
-    "caller": TEXT,
-    "model": or_null(TEXT),
-    "route": TEXT,
-    "since": TIMESTAMP,
-    "seconds": {"type": "number"},
-}
-
 SCHEMAS: dict[str, Schema] = {
     "NewJob": _NEW_JOB,
-    "NewJobs": array_of(ref("NewJob"), "Taken whole or not at all.", minItems=1, maxItems=MAX_JOBS),
+    "NewJobs": array_of(
+        ref("NewJob"), "Jobs that are accepted as a whole or not at all.", minItems=1, maxItems=MAX_JOBS
+    ),
     "Job": _JOB,
     "JobError": object_of(
-        "What went wrong with a job.",
+        "The error of a job.",
         {
             "class": {"type": "string", "enum": list(get_args(ErrorClass))},
             "message": TEXT,
-            "attempt": described(COUNT, "The job's `attempt` then."),
+            "attempt": described(COUNT, "The `attempt` of the job at that time."),
         },
     ),
     "Usage": object_of(
-        "What Ollama said that the answer cost; null where it did not say.",
+        "What the answer cost, as Ollama reports it; null where it does not.",
         {
-            "prompt_tokens": described(or_null(COUNT), "Of the whole prompt, also for `/v1/messages`."),
-            "completion_tokens": or_null(COUNT),
+            "prompt_tokens": described(or_null(COUNT), "The tokens of the whole prompt, also for `/v1/messages`."),
+            "completion_tokens": described(or_null(COUNT), "The tokens of the answer."),
             "cached_tokens": described(
-                or_null(COUNT), "How many of `prompt_tokens` came from the cache (from Ollama 0.34 on)."
+                or_null(COUNT), "How many of `prompt_tokens` came from the cache (Ollama 0.34 and later)."
             ),
-            "load_ms": or_null(COUNT),
-            "total_ms": or_null(COUNT),
+            "load_ms": described(or_null(COUNT), "How long the model took to load, in milliseconds."),
+            "total_ms": described(or_null(COUNT), "How long Ollama worked in all, in milliseconds."),
         },
     ),
     "ArtifactOfJob": object_of(
-        f"Something that belongs to a job; foreman's own are {', '.join(sorted(OWN_ARTIFACTS))}.",
-        {"name": TEXT, "type": described(TEXT, "Its `Content-Type`."), "bytes": COUNT},
+        f"An artifact of a job. Those that foreman writes itself are {', '.join(sorted(OWN_ARTIFACTS))}.",
+        {"name": TEXT, "type": described(TEXT, "The `Content-Type`."), "bytes": COUNT},
     ),
     "Artifact": object_of(
-        "All that is known of an artifact.",
+        "An artifact of a job, without its bytes.",
         {
             "name": TEXT,
             "type": TEXT,
@@ -186,105 +188,42 @@ SCHEMAS: dict[str, Schema] = {
         },
         example=examples.ARTIFACT,
     ),
-    "Artifacts": object_of("What belongs to a job.", {"artifacts": array_of(ref("Artifact"))}),
-    "JobsTaken": object_of("The jobs of an array, in its order.", {"jobs": array_of(ref("Job"))}),
+    "Artifacts": object_of("The artifacts of a job.", {"artifacts": array_of(ref("Artifact"))}),
+    "JobsTaken": object_of("The jobs of a submitted array, in its order.", {"jobs": array_of(ref("Job"))}),
     "Page": object_of(
-        "A page of the list, newest first. A job that cannot be shown has only `id`, `state` and `unreadable`.",
+        "A page of the list, newest first. A job whose record is damaged has only `id`, `state` and `unreadable`.",
         {"jobs": array_of(ref("Job")), "next": or_null(TEXT, "The path of the next page.")},
     ),
-    "Pruned": object_of("How many jobs are gone.", {"deleted": COUNT}, example={"deleted": 17}),
+    "Pruned": object_of("How many jobs were deleted.", {"deleted": COUNT}, example={"deleted": 17}),
     "Event": object_of(
-        "Something that happened to a job: one line, or one event of SSE with `id` as its id.",
+        "An event of a job: a line of NDJSON, or an SSE event with the same `id`.",
         {
             "id": COUNT,
             "at": TIMESTAMP,
             "type": {"type": "string", "enum": [*STATES, "released", "rescued"]},
             "attempt": described(
-                COUNT, "The number of the try, which grows with each, also with one that does not count."
+                COUNT, "The number of the try; it grows with every try, also with those that do not count."
             ),
             "error": or_null(TEXT),
         },
         example=examples.EVENT,
     ),
     "Problem": object_of(
-        "What went wrong (RFC 9457).",
+        "An error (RFC 9457).",
         {
             "type": {"type": "string", "const": "about:blank"},
             "title": TEXT,
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
             "detail": TEXT,
-            "errors": array_of(ref("Flaw"), "All that is wrong with the body.", minItems=1),
+            "errors": array_of(ref("Flaw"), "The errors of the body.", minItems=1),
         },
         optional=("errors",),
         example=examples.PROBLEM,
     ),
-    "Flaw": object_of("One thing that is wrong.", {"pointer": described(TEXT, "Where (RFC 6901)."), "detail": TEXT}),
-    "Error": object_of(
-        "What went wrong, in Ollama's shape.", {"error": TEXT}, example={"error": examples.NO_SUCH_REQUEST}
+    "Flaw": object_of(
+        "One error of a body.",
+        {"pointer": described(TEXT, "The JSON pointer of the value (RFC 6901)."), "detail": TEXT},
     ),
-    "Health": object_of(
-        "Whether foreman and Ollama are well.",
-        {
-            "status": {"type": "string", "enum": ["ok", "draining"]},
-            "degraded": {"type": "boolean"},
-            "reason": {
-                "type": "string",
-                "enum": [
-                    *get_args(FailureReason),
-                    "slow",
-                    "jobs_held",
-                    *(f"store_{condition}" for condition in get_args(Condition) if condition not in {"ok", "off"}),
-                ],
-            },
-            "since": TIMESTAMP,
-        },
-        optional=("reason", "since"),
-        example={"status": "ok", "degraded": False},
-    ),
-    "Queue": object_of(
-        "Who has a turn and who waits, in order.",
-        {
-            "turns": COUNT,
-            "running": array_of(
-                object_of(
-                    "It has a turn.",
-                    {
-                        **_QUEUE_ENTRY,
-                        "state": {"type": "string", "enum": ["loading", "reading", "answering"]},
-                        "overtime": {"type": "boolean", "description": "It has taken longer than usual."},
-                        "job": or_null(TEXT, "The job that has this turn."),
-                        "usual_load": or_null(SECONDS, "How long this model usually loads."),
-                    },
-                    optional=("usual_load",),
-                )
-            ),
-            "waiting": array_of(
-                object_of(
-                    "It waits.",
-                    {
-                        **_QUEUE_ENTRY,
-                        "position": {"type": "integer", "minimum": 1},
-                        "estimate": or_null(ref("Estimate")),
-                    },
-                )
-            ),
-            "embedding": object_of("Embeddings at Ollama.", {"running": COUNT, "cap": COUNT}),
-            "jobs": ref("QueueOfJobs"),
-        },
-        optional=("jobs",),
-        example=examples.QUEUE,
-    ),
-    "Estimate": object_of("Seconds until its turn.", {"low": SECONDS, "high": SECONDS}),
-    "QueueOfJobs": object_of(
-        "How many jobs there are, and how their store is.",
-        {
-            "running": array_of(
-                object_of("It runs.", {"id": ID, "model": TEXT, "endpoint": TEXT, "owner": TEXT, "seconds": SECONDS})
-            ),
-            "queued": COUNT,
-            "scheduled": COUNT,
-            "store": {"type": "string", "enum": list(get_args(Condition))},
-        },
-    ),
+    "Error": object_of("An error in Ollama's shape.", {"error": TEXT}, example={"error": examples.NO_SUCH_REQUEST}),
     "Lane": {"type": "string", "enum": list(get_args(JobLane)), "description": "`gate` for chats, or `embedding`."},
 }
