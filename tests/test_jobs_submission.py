@@ -19,7 +19,7 @@ from foreman.util.slices import at_once
 from foreman.web.jobs import fields, job_parser
 from foreman.web.jobs.fields import FIELDS
 from foreman.web.jobs.job_parser import JobParser
-from foreman.web.jobs.problems import MAX_NAMED, Problem, problem_reply
+from foreman.web.jobs.problems import MAX_LISTED, Problem, problem_reply
 from foreman.web.jobs.request_headers import headers_to_store, idempotency_key_header, wants_job
 from foreman.web.jobs.submit import assign_lanes
 from support.jobs_api import PlayedModels
@@ -270,8 +270,8 @@ def test_a_body_with_many_flaws_or_long_ones_is_answered_briefly(body: str) -> N
     problem = raised.value
     assert len(problem_reply(problem).body) < 20_000
     assert peak < 2 * len(data) + 16_000_000
-    assert len(problem.field_errors) <= MAX_NAMED + 1
-    if len(problem.field_errors) > MAX_NAMED:
+    assert len(problem.field_errors) <= MAX_LISTED + 1
+    if len(problem.field_errors) > MAX_LISTED:
         assert problem.field_errors[-1].detail.startswith("and ")
         assert ", and " in str(problem)
 

@@ -14,7 +14,7 @@ from foreman.util.slices import Slices
 from foreman.web.server.request import ClientRequest
 
 
-def read_body(request: ClientRequest, budget: ByteBudget) -> Slices[RequestBody]:
+def parse_body(request: ClientRequest, budget: ByteBudget) -> Slices[RequestBody]:
     """Parse the body of a request, in slices of work.
 
     :param budget: the memory for all compressed bodies that are being parsed.

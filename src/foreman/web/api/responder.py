@@ -17,7 +17,7 @@ from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import failure_reply
 
 #: How much of an error of the target is read for its text, in bytes.
-REFUSAL_BYTES = 64 * 1024
+MAX_ERROR_BODY = 64 * 1024
 
 
 @define(eq=False)
@@ -30,8 +30,8 @@ class ClientResponder:
     _request: ClientRequest
     _record: RequestRecord
     _heartbeat: QueueHeartbeat | None
-    _refused: int = field(default=0, init=False)
-    _refusal: bytes = field(default=b"", init=False)
+    _error_status: int = field(default=0, init=False)
+    _error_body: bytes = field(default=b"", init=False)
 
     @property
     def _head_is_sent(self) -> bool:
@@ -46,7 +46,7 @@ class ClientResponder:
         """Write the head, with the headers that foreman adds; after a heartbeat it has been sent already."""
         self.stop_waiting()
         if self._head_is_sent:
-            self._refused = status if status >= 400 else 0
+            self._error_status = status if status >= 400 else 0
             return
         record = self._record
         waited = 0.0 if record.turn_at is None else record.turn_at - record.started_at
@@ -60,15 +60,17 @@ class ClientResponder:
 
     def write(self, piece: bytes) -> None:
         """Write the next piece of the answer, as one chunk."""
-        if not self._refused:
+        if not self._error_status:
             self._request.write(piece)
-        elif len(self._refusal) < REFUSAL_BYTES:
-            self._refusal += piece
+        elif len(self._error_body) < MAX_ERROR_BODY:
+            self._error_body += piece
 
     def finish(self) -> None:
         """End the answer; an error of the target after a heartbeat becomes an error event or line."""
-        if self._refused:
-            self._request.break_off(errors.HTTPError(self._refused, error_text(self._refusal)), between_pieces=True)
+        if self._error_status:
+            self._request.break_off(
+                errors.HTTPError(self._error_status, error_text(self._error_body)), between_pieces=True
+            )
         else:
             self._request.finish()
 

@@ -31,9 +31,10 @@ from foreman.util.clock import EpochSeconds
 from foreman.util.cooperator import LARGE, SMALL, run_in_slices
 from foreman.util.slices import Slices
 from foreman.web.api.detach import DetachedResponse
-from foreman.web.api.forwarding import read_body, target_request
+from foreman.web.api.forwarding import parse_body, target_request
 from foreman.web.api.queue_view import QueueView
 from foreman.web.api.responder import ClientResponder
+from foreman.web.jobs.problems import INTERNAL_ERROR
 from foreman.web.jobs.request_headers import wants_job
 from foreman.web.jobs.routes import JobsApi
 from foreman.web.openapi import document as openapi
@@ -150,13 +151,13 @@ class Api:
     @app.route("/v1/embeddings", methods=["POST"])
     def infer(self, request: ClientRequest) -> DetachedResponse:
         """Relay an inference: chats wait for their turn, embeddings do not."""
-        reading = read_body(request, self._body_budget)
+        parsing = parse_body(request, self._body_budget)
         if request.content.length <= SMALL and not request.headers_named(b"content-encoding"):
             try:
-                next(reading)
+                next(parsing)
             except StopIteration as finished:  # as for nearly every body
                 return DetachedResponse(self._relay_or_submit(request, finished.value))
-        return DetachedResponse(self._read_and_relay(request, reading))
+        return DetachedResponse(self._parse_and_relay(request, parsing))
 
     @app.route("/", methods=None)
     @app.route("/<path:_>", methods=None)
@@ -164,9 +165,9 @@ class Api:
         """Relay everything else at once; the target decides what it is."""
         return DetachedResponse(self._relay(request, None))
 
-    async def _read_and_relay(self, request: ClientRequest, reading: Slices[RequestBody]) -> None:
+    async def _parse_and_relay(self, request: ClientRequest, parsing: Slices[RequestBody]) -> None:
         try:
-            body = await run_in_slices(self._cooperator, reading, LARGE)
+            body = await run_in_slices(self._cooperator, parsing, LARGE)
         except CancelledError:
             record = request.new_record()
             record.outcome = "client left"
@@ -203,7 +204,7 @@ class Api:
             record.detail = str(problem)
             record.status = responder.fail(problem, self._retry_after)
         except Exception:  # noqa: BLE001 - any failure must be answered
-            record.status, record.outcome, record.detail = 500, "refused", "internal error in foreman"
+            record.status, record.outcome, record.detail = 500, "refused", INTERNAL_ERROR
             self.handle_unexpected(request, Failure())
         finally:
             responder.stop_waiting()
@@ -229,7 +230,7 @@ class Api:
         """Log an unexpected failure with its traceback, and answer without details."""
         client_request = cast("ClientRequest", request)
         self._log.failure("answering {path} failed", failure, path=client_request.route.path)
-        problem = errors.ForemanError("internal error in foreman; the log has the details")
+        problem = errors.ForemanError(INTERNAL_ERROR)
         if client_request.startedWriting:
             client_request.break_off(problem, between_pieces=False)
         else:

@@ -21,8 +21,8 @@ from foreman.web.server.responses import PHRASES
 
 #: The artifacts that callers put to one job may together have this many times FOREMAN_MAX_ARTIFACT.
 MAX_PER_JOB = 10
-MAX_NAME = 128
-MAX_TYPE = 255
+#: The longest name and the longest content type of an artifact, in characters.
+MAX_NAME, MAX_TYPE = 128, 255
 DEFAULT_TYPE = "application/octet-stream"
 
 _RANGE = re.compile(

@@ -16,10 +16,12 @@ from foreman.store.errors import StoreUnavailable, TooManyJobs
 from foreman.web.server.responses import PROBLEM_JSON, Reply, error_reply, problem_value
 from foreman.web.server.statuses import status_of
 
+#: The text for a failure that nobody expected.
+INTERNAL_ERROR = "internal error in foreman; the log has the details"
 #: ``Retry-After``, in seconds: the store is checked every few seconds; a queue of jobs becomes shorter slowly.
 RETRY_SOON, RETRY_LATER = 5, 30
 #: How many errors of a body are listed, and the longest pointer and text of each, in characters.
-MAX_NAMED = 20
+MAX_LISTED = 20
 MAX_POINTER, MAX_DETAIL = 200, 500
 #: The longest ``detail`` of a problem, in characters; an error of Ollama's fits.
 MAX_PROBLEM_DETAIL = 4000
@@ -55,12 +57,12 @@ class Problem(errors.ForemanError):
 
 @define(eq=False)
 class FieldErrors:
-    """The errors of a body: the first MAX_NAMED are kept, the others only counted.
+    """The errors of a body: the first MAX_LISTED are kept, the others only counted.
 
     A body can have an error in each of its bytes; neither the answer nor the memory may grow with that.
     """
 
-    named: list[FieldError] = field(factory=list, init=False)
+    listed: list[FieldError] = field(factory=list, init=False)
     count: int = field(default=0, init=False)
     _statuses: set[int] = field(factory=set, init=False)
 
@@ -68,17 +70,17 @@ class FieldErrors:
         """Add an error."""
         self.count += 1
         self._statuses.add(field_error.status)
-        if len(self.named) < MAX_NAMED:
+        if len(self.listed) < MAX_LISTED:
             pointer, detail = (
                 shortened(field_error.pointer, MAX_POINTER),
                 shortened(field_error.detail, MAX_DETAIL),
             )
-            self.named.append(FieldError(pointer, detail, field_error.status))
+            self.listed.append(FieldError(pointer, detail, field_error.status))
 
     def extend(self, others: FieldErrors) -> None:
         """Add all errors of ``others``."""
         count = self.count + others.count
-        for field_error in others.named:
+        for field_error in others.listed:
             self.add(field_error)
         self.count = count
         self._statuses |= others._statuses
@@ -86,12 +88,12 @@ class FieldErrors:
     def problem(self) -> Problem:
         """The problem of a body with these errors, of which there is at least one."""
         status = next(iter(self._statuses)) if len(self._statuses) == 1 else 400
-        first = self.named[0]
+        first = self.listed[0]
         text = f"{first.pointer[1:]}: {first.detail}" if first.pointer else first.detail
         more = f", and {self.count - 1} more" if self.count > 1 else ""
-        left = self.count - len(self.named)
+        left = self.count - len(self.listed)
         rest = [FieldError("", f"and {left} more", status)] if left else []
-        return Problem(status, text + more, [*self.named, *rest])
+        return Problem(status, text + more, [*self.listed, *rest])
 
 
 def invalid_fields(field_errors: Iterable[FieldError]) -> Problem:

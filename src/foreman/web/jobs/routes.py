@@ -28,7 +28,7 @@ from foreman.util.waiters import cancelling
 from foreman.web.jobs import artifacts, prune, query_params, request_headers
 from foreman.web.jobs.artifact_reader import ReaderLimit
 from foreman.web.jobs.method_guard import MethodGuard
-from foreman.web.jobs.problems import Problem, family_reply, no_such_job, problem_of, problem_reply
+from foreman.web.jobs.problems import INTERNAL_ERROR, Problem, family_reply, no_such_job, problem_of, problem_reply
 from foreman.web.jobs.serialization import ListSerializer, Models, artifact_value, job_value, job_values
 from foreman.web.jobs.streaming import JobStreams, RunningJobs
 from foreman.web.jobs.submit import JobLimits, Submissions
@@ -40,7 +40,6 @@ T = TypeVar("T")
 
 #: The longest ``?wait=``, and how long ``POST …/cancel`` waits for the worker to stop; in seconds.
 MAX_WAIT, CANCEL_WAIT = 300.0, 5.0
-_UNEXPECTED = "internal error in foreman; the log has the details"
 
 
 @define(eq=False)
@@ -105,7 +104,7 @@ class JobsApi:
             reply = family_reply(request.family, problem_of(failure), request.request_id)
         except Exception:  # noqa: BLE001 - any failure must be answered
             self._log.failure("making a job of a request to {path} failed", path=request.route.path)
-            reply = family_reply(request.family, Problem(500, _UNEXPECTED), request.request_id)
+            reply = family_reply(request.family, Problem(500, INTERNAL_ERROR), request.request_id)
         self._reply(request, reply)
 
     # reading
@@ -224,7 +223,7 @@ class JobsApi:
         client_request, problem = cast("ClientRequest", request), failure.value
         if not isinstance(problem, errors.ForemanError):
             self._log.failure("answering {path} failed", failure, path=client_request.route.path)
-            problem = Problem(500, _UNEXPECTED)
+            problem = Problem(500, INTERNAL_ERROR)
         if not client_request.startedWriting:
             self._reply(client_request, problem_reply(problem_of(problem)))
             return
@@ -307,5 +306,5 @@ def _wait_seconds(text: str | None) -> float | None:
         return None
     # Programs write a remaining time with all its digits, and with an exponent when it is nearly over.
     if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?", text, re.ASCII):
-        raise Problem(400, f"wait: must be a number of seconds, up to {MAX_WAIT:g}")
+        raise Problem(400, f"wait: must be a number of seconds; more than {MAX_WAIT:g} count as {MAX_WAIT:g}")
     return min(float(text), MAX_WAIT)

@@ -85,8 +85,8 @@ class EventWriter:
         self.begin()
         text = line.strip(b" \r\n")
         if self._sse:
-            named = b"event: %b\n" % event.encode("ascii") if event else b""
-            self.request.write(b"id: %b\n%bdata: %b\n\n" % (id_.encode("ascii"), named, text.replace(b"\r", b" ")))
+            event_line = b"event: %b\n" % event.encode("ascii") if event else b""
+            self.request.write(b"id: %b\n%bdata: %b\n\n" % (id_.encode("ascii"), event_line, text.replace(b"\r", b" ")))
         else:
             self.request.write(text + b"\n")
         self._written_at = self._clock.seconds()
@@ -110,9 +110,8 @@ class EventWriter:
     def end(self) -> None:
         """End the answer: nothing more will be written."""
         if self._sse and self.resumed and not self.request.startedWriting:
-            self.request.begin(
-                204, b"No Content", [(b"Date", self.request.http_date())], "other"
-            )  # after a 200, a browser would reconnect
+            # After a 200 a browser would reconnect, again and again.
+            self.request.begin(204, b"No Content", [(b"Date", self.request.http_date())], "other")
         else:
             self.begin()
 
@@ -121,7 +120,7 @@ class EventWriter:
 class StreamCursor:
     """The position of one reader: after line ``line`` of attempt ``attempt``.
 
-    :ivar completed_attempt: the attempt that was followed live to its end, so that nothing of it is left to read from the store.
+    :ivar completed_attempt: the attempt that was followed live to its end; nothing of it is left to read from the store.
     """
 
     _writer: EventWriter
@@ -142,15 +141,15 @@ class StreamCursor:
         number = 0
         unfinished: list[bytes] = []
         while piece := await artifact.next():
-            before, end, behind = piece.rpartition(b"\n")
-            if not end:
+            before, newline, rest = piece.rpartition(b"\n")
+            if not newline:
                 unfinished.append(piece)
                 continue
             for line in b"".join((*unfinished, before)).split(b"\n"):
                 number += 1
                 if number > self.line:
                     await self._write_line(line)
-            unfinished = [behind]
+            unfinished = [rest]
         if number >= self.line and (last := b"".join(unfinished)):
             await self._write_line(last)
 
