@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.signal_dump import dump_on_signal
-from foreman.cli.ui.setting_options import choose_reactor, configure
+from foreman.cli.reactor import choose_reactor
+from foreman.cli.ui.setting_options import configure
 
 
 def main(file: Path, every: float) -> None:

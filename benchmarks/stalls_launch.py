@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.signal_dump import dump_on_signal
-from foreman.cli.ui.setting_options import choose_reactor, configure
+from foreman.cli.reactor import choose_reactor
+from foreman.cli.ui.setting_options import configure
 
 #: A turn longer than this is sampled, in seconds; and how often.
 LONG = 0.02

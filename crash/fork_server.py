@@ -49,7 +49,7 @@ def _import_all() -> None:
     import foreman.cli.commands.serve
     import foreman.cli.main
     import foreman.tap
-    from foreman.cli.ui.setting_options import choose_reactor
+    from foreman.cli.reactor import choose_reactor
 
     choose_reactor()
     import foreman.service  # noqa: F401 - it needs the reactor

@@ -21,7 +21,8 @@ from click.testing import CliRunner
 
 from foreman.cli.commands.demo import what_to_type
 from foreman.cli.main import COMMANDS, cli
-from foreman.cli.ui.help import ASKING_ENDS, HelpfulCommand
+from foreman.cli.ui.exit_status import ASKING_ENDS
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.config.settings import load
 from foreman.simulator.engine.faults import What
 from support.processes import free_port
@@ -124,7 +125,7 @@ def test_serve_names_every_wrong_setting_on_a_line_of_its_own() -> None:
 
 def test_the_reactor_of_the_platform_is_chosen() -> None:
     script = (
-        "from foreman.cli.ui.setting_options import choose_reactor; choose_reactor();"
+        "from foreman.cli.reactor import choose_reactor; choose_reactor();"
         "from twisted.internet import reactor; print(type(reactor).__name__)"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

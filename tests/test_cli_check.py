@@ -24,7 +24,7 @@ from ulid import ULID
 
 from foreman.cli.commands import checks
 from foreman.cli.commands.check import as_value, show
-from foreman.cli.commands.check_result import CheckResult
+from foreman.cli.commands.checks import CheckResult
 from foreman.cli.commands.effective_settings import effective
 from foreman.config import target_address
 from foreman.config.settings import MASK, SETTINGS, Config, load

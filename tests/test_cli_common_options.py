@@ -25,13 +25,13 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
-from foreman.cli.client import client
+from foreman.cli.client import address, client
 from foreman.cli.client.client import Foreman
+from foreman.cli.client.errors import Unanswered
 from foreman.cli.commands import cancel, models, ps
 from foreman.cli.commands.models import Models
-from foreman.cli.ui import common_options, ps_view
-from foreman.cli.ui.common_options import Unanswered
-from foreman.cli.ui.help import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
+from foreman.cli.ui import ps_view
+from foreman.cli.ui.exit_status import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
 from foreman.cli.ui.ps_view import Seen
 from support.live_foreman import reactor
 from support.processes import SCRIPTS, chat, clean_environment, endless, foreman, target
@@ -236,7 +236,7 @@ async def test_every_question_carries_the_token(served: Served) -> None:
 def test_a_unix_socket_is_refused_with_a_way_to_ask_it() -> None:
     for url in ("unix:/run/foreman.sock", "unix:///run/foreman.sock:mode=660"):
         with pytest.raises(click.UsageError, match=r"cannot connect to a Unix socket.*curl --unix-socket"):
-            common_options.usable(url)
+            address.usable(url)
 
 
 @pytest.mark.parametrize(
@@ -264,30 +264,30 @@ async def test_what_is_wrong_with_tls_is_told_in_words(url: str, problem: Except
 @pytest.mark.parametrize("url", ["ftp://box", "http://", "http://box:port"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(click.UsageError, match="is not the address of a foreman"):
-        common_options.usable(url)
+        address.usable(url)
 
 
 @pytest.mark.parametrize("url", ["http://me:hunter2@box", "me:hunter2@box", "http://me:hunter/2@box:x"])
 def test_an_address_with_a_password_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(click.UsageError) as caught:
-        common_options.usable(url)
+        address.usable(url)
     assert "FOREMAN_TOKEN" in str(caught.value)
     assert "hunter" not in str(caught.value)
 
 
 def test_quotes_around_an_address_or_a_token_do_not_count() -> None:
-    assert common_options.usable('"box:8080"') == "http://box:8080"
-    assert common_options.token_from({"FOREMAN_TOKEN": "'x'", "FOREMAN_AUTH_TOKEN": "y"}) == "x"
-    assert common_options.token_from({"FOREMAN_TOKEN": '""', "FOREMAN_AUTH_TOKEN": '"y"'}) == "y"
-    assert common_options.token_from({}) is None
+    assert address.usable('"box:8080"') == "http://box:8080"
+    assert address.token_from({"FOREMAN_TOKEN": "'x'", "FOREMAN_AUTH_TOKEN": "y"}) == "x"
+    assert address.token_from({"FOREMAN_TOKEN": '""', "FOREMAN_AUTH_TOKEN": '"y"'}) == "y"
+    assert address.token_from({}) is None
     for odd in ('"x', "two words", "a\nb"):
         with pytest.raises(click.UsageError, match="FOREMAN_TOKEN: "):
-            common_options.token_from({"FOREMAN_TOKEN": odd})
+            address.token_from({"FOREMAN_TOKEN": odd})
 
 
 def test_an_address_may_stand_without_a_scheme_and_with_a_slash() -> None:
-    assert common_options.usable("box:8080") == "http://box:8080"
-    assert common_options.usable("https://box/k/secret/") == "https://box/k/secret"
+    assert address.usable("box:8080") == "http://box:8080"
+    assert address.usable("https://box/k/secret/") == "https://box/k/secret"
 
 
 # -- foreman ps

@@ -19,10 +19,10 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from foreman.cli.client import client
+from foreman.cli.client.address import token_from, usable
 from foreman.cli.commands import check
 from foreman.cli.main import cli
-from foreman.cli.ui import exits
-from foreman.cli.ui.common_options import token_from, usable
+from foreman.cli.ui import command_exit
 from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.standard_streams import OutputLost
 from support import forked_commands
@@ -428,7 +428,7 @@ def ended(capsys: pytest.CaptureFixture[str], problem: BaseException) -> tuple[o
         raise problem
 
     with pytest.raises(SystemExit) as end:
-        exits.end(work)
+        command_exit.end(work)
     return end.value.code, capsys.readouterr().err
 
 

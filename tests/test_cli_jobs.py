@@ -25,8 +25,18 @@ from foreman.cli.client import polling, stream_reader
 from foreman.cli.commands.jobs import COMMANDS, command
 from foreman.cli.main import cli
 from foreman.cli.ui import next_steps, times
-from foreman.cli.ui.exit_status import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED, NOT_ENDED
-from foreman.cli.ui.help import FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND, HelpfulCommand
+from foreman.cli.ui.exit_status import (
+    FAILED,
+    JOB_CANCELLED,
+    JOB_DISCARDED,
+    JOB_FAILED,
+    MISUSED,
+    NOT_ALLOWED,
+    NOT_ENDED,
+    NOT_FOREMAN,
+    NOT_FOUND,
+)
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.job_text import brief, embeddings_of, note, text_of
 from foreman.cli.ui.job_view import show_list
 from foreman.cli.ui.progress import Progress

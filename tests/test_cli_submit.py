@@ -16,8 +16,15 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from foreman.cli.ui.exit_status import JOB_CANCELLED, JOB_DISCARDED, JOB_FAILED
-from foreman.cli.ui.help import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
+from foreman.cli.ui.exit_status import (
+    FAILED,
+    JOB_CANCELLED,
+    JOB_DISCARDED,
+    JOB_FAILED,
+    NOT_ALLOWED,
+    NOT_FOREMAN,
+    NOT_FOUND,
+)
 from support.fake_foreman import THIRD, Asked, Commands, Pretended, Said, commands, event, job, problem, said, serving
 from support.processes import SCRIPTS, clean_environment
 

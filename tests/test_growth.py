@@ -15,9 +15,10 @@ from click import UsageError
 from werkzeug.exceptions import HTTPException
 
 from foreman.auth import credentials, tokens
-from foreman.cli.client import stream_reader as cli_following
-from foreman.cli.ui import common_options as cli_asking
-from foreman.cli.ui import job_request, times
+from foreman.cli.client import address as cli_address
+from foreman.cli.client import job_request
+from foreman.cli.client import stream_reader as cli_stream_reader
+from foreman.cli.ui import times
 from foreman.config import listen_address, parsers, target_address
 from foreman.errors import ForemanError
 from foreman.protocol import (
@@ -140,7 +141,7 @@ def member(judge: Callable[[Any], Any]) -> Callable[[bytes], object]:
 
 
 def followed(data: bytes) -> None:
-    read = cli_following.event_reader(lambda *_: None)
+    read = cli_stream_reader.event_reader(lambda *_: None)
     for line in data.split(b"\n"):
         read(line)
 
@@ -234,7 +235,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
                                                                                                     (b"2026-11-28 22:00:00.", b"Z"))),
     "a payload that is typed": (job_request.whole, ((b'{"a":"', b'"}'),)),
     "an option that is typed": (of_text(job_request.option), ((b"a=", b""), (b'a={"b":"', b'"}'))),
-    "an address that is typed": (of_text(cli_asking.usable), ((b"http://", b""), (b"http://[", b"]"))),
+    "an address that is typed": (of_text(cli_address.usable), ((b"http://", b""), (b"http://[", b"]"))),
     "events that are followed": (followed, ((b"data: ", b"\n\n"),)),
     "the simulator: a body": (simulated_json.loads, ((b'{"a":"', b'"}'), (b"[", b"]"), (b'{"a":1', b"}"), (b'{"a":"', b""))),
     "the simulator: a duration": (of_text(simulated_fields.duration), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),

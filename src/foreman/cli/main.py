@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from foreman import DISTRIBUTION
-from foreman.cli.ui import exits, standard_streams
+from foreman.cli.ui import command_exit, standard_streams
 from foreman.cli.ui.help import write_examples
 from foreman.cli.ui.lazy_group import LazyGroup
 
@@ -53,7 +53,7 @@ class _Commands(LazyGroup):
         def work() -> Any:
             return run(*args, standalone_mode=False, **extra)
 
-        return exits.end(work) if standalone_mode else work()
+        return command_exit.end(work) if standalone_mode else work()
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, EXAMPLES)

@@ -23,10 +23,11 @@ from twisted.web.client import Agent, FileBodyProducer, RequestTransmissionFaile
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from foreman.cli.client.line_reader import Line, TooLarge, take_lines, take_whole
-from foreman.cli.ui.common_options import Unanswered, Unreached, said, token_from, usable
-from foreman.cli.ui.help import FAILED, NOT_ALLOWED, NOT_FOREMAN
-from foreman.cli.ui.setting_options import ended_by, with_reactor
+from foreman.cli.client.address import token_from, usable
+from foreman.cli.client.errors import Unanswered, Unreached, said
+from foreman.cli.client.response_body import Line, TooLarge, take_lines, take_whole
+from foreman.cli.reactor import ended_by, with_reactor
+from foreman.cli.ui.exit_status import FAILED, NOT_ALLOWED, NOT_FOREMAN
 from foreman.cli.ui.standard_streams import say
 from foreman.protocol import lenient_json
 from foreman.target.failures import is_tls, tls_problem

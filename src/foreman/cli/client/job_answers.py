@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import click
 
 from foreman.cli.client.client import Answer, Foreman
+from foreman.cli.client.errors import Unanswered
 from foreman.cli.client.jobs import Job, no_such_job, path_of, refused
 from foreman.cli.client.stream_reader import Words, follow
-from foreman.cli.ui.common_options import Unanswered
 from foreman.cli.ui.console import objects, plain
-from foreman.cli.ui.help import FAILED, NOT_FOUND
+from foreman.cli.ui.exit_status import FAILED, NOT_FOUND
 from foreman.cli.ui.job_text import at_terminal, embeddings_of, end_of, lines_of, prose, sentence, text_of, utf8
 
 #: A whole artifact may take so long, in seconds, and be so large, in bytes: SQLite keeps none that is larger.

@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 from foreman.cli.client.client import PATIENCE, Answer, Foreman
-from foreman.cli.client.filters import LARGEST_PAGE
-from foreman.cli.ui.common_options import Unanswered, said
+from foreman.cli.client.errors import Unanswered, said
 from foreman.cli.ui.console import objects, plain
-from foreman.cli.ui.help import FAILED, NOT_FOUND
+from foreman.cli.ui.exit_status import FAILED, NOT_FOUND
+from foreman.cli.ui.filter_options import LARGEST_PAGE
 
 Job = Mapping[str, Any]
 

@@ -10,10 +10,9 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gath
 from twisted.internet.task import deferLater
 
 from foreman.cli.client.client import PATIENCE, Answer, Foreman
+from foreman.cli.client.errors import Unanswered, Unreached
 from foreman.cli.client.jobs import Job, as_job, no_such_job, path_of
-from foreman.cli.ui.common_options import Unanswered, Unreached
-from foreman.cli.ui.exit_status import has_ended
-from foreman.cli.ui.help import FAILED
+from foreman.cli.ui.exit_status import FAILED, has_ended
 from foreman.cli.ui.progress import Progress
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import deferLater
 
 from foreman.cli.client.client import Answer, Foreman
+from foreman.cli.client.errors import Unanswered, Unreached
 from foreman.cli.client.jobs import Job, as_job, path_of
 from foreman.cli.client.polling import ALONE, LOOKED_AT, Patience, until
-from foreman.cli.ui.common_options import Unanswered, Unreached
 from foreman.cli.ui.exit_status import has_ended
 from foreman.cli.ui.job_text import at_terminal, piece_of, prose, utf8
 from foreman.cli.ui.progress import Progress, progress

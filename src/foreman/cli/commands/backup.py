@@ -9,7 +9,8 @@ import click
 
 from foreman.cli.commands.database_option import counted, database, db_path_option
 from foreman.cli.ui.console import human_size
-from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
+from foreman.cli.ui.exit_status import FAILED, MISUSED, WELL
+from foreman.cli.ui.help import HelpfulCommand
 
 
 @click.command(

@@ -8,9 +8,11 @@ from urllib.parse import quote
 
 import click
 
-from foreman.cli.ui.common_options import Id, Unanswered, said, url_option
+from foreman.cli.client.errors import Unanswered, said
+from foreman.cli.ui.common_options import Id, url_option
 from foreman.cli.ui.console import objects, plain
-from foreman.cli.ui.help import ASKING_ENDS, FAILED, NOT_FOUND, HelpfulCommand
+from foreman.cli.ui.exit_status import ASKING_ENDS, FAILED, NOT_FOUND
+from foreman.cli.ui.help import HelpfulCommand
 
 if TYPE_CHECKING:
     from foreman.cli.client.client import Foreman

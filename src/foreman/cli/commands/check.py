@@ -6,20 +6,24 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from foreman.cli.commands.check_result import CheckResult
 from foreman.cli.commands.effective_settings import Effective, effective
+from foreman.cli.reactor import with_reactor
 from foreman.cli.ui.common_options import json_option
 from foreman.cli.ui.console import Column, console, plain, table
-from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
-from foreman.cli.ui.setting_options import setting_options, with_reactor
+from foreman.cli.ui.exit_status import FAILED, MISUSED, WELL
+from foreman.cli.ui.help import HelpfulCommand
+from foreman.cli.ui.setting_options import setting_options
 from foreman.config.settings import load
 from foreman.errors import ConfigError
+
+if TYPE_CHECKING:
+    from foreman.cli.commands.checks import CheckResult
 
 _LOOKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("FAILS", "bold red")}
 _SETTINGS = (Column("SETTING"), Column("VALUE", wraps=True), Column("FROM", wraps=True))

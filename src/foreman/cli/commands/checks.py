@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - what ``within`` raises
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
 from foreman.cli.client.client import Foreman, agent, answered
-from foreman.cli.commands.check_result import CheckResult
-from foreman.cli.ui.common_options import Unanswered
+from foreman.cli.client.errors import Unanswered
 from foreman.config.listen_address import is_private, url_of
 from foreman.config.settings import Config
 from foreman.errors import ConnectionError as TargetAway
@@ -47,6 +46,22 @@ _SOON = 1.0
 _LITTLE_ROOM = 1_000_000_000
 #: Endpoints whose sockets come from whoever starts foreman.
 _INHERITED = {"systemd", "fd", "stdio"}
+
+
+#: ``bad``: it would not work; ``note``: it would, but somebody should know.
+State = Literal["ok", "note", "bad"]
+
+
+@frozen
+class CheckResult:
+    """What was found of one thing.
+
+    :ivar text: for people, in one sentence.
+    """
+
+    name: str
+    state: State
+    text: str
 
 
 async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], float]) -> list[CheckResult]:

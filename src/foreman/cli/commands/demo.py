@@ -10,8 +10,9 @@ from typing import Any
 import click
 from attrs import evolve
 
+from foreman.cli.reactor import choose_reactor
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.setting_options import choose_reactor, configure, setting_options
+from foreman.cli.ui.setting_options import configure, setting_options
 from foreman.cli.ui.standard_streams import tell
 from foreman.config.listen_address import url_of
 from foreman.config.settings import Config, state_folder

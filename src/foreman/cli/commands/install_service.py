@@ -20,7 +20,8 @@ from foreman.cli.supervisors import launchd, systemd
 from foreman.cli.supervisors.launchd import LABEL, plist
 from foreman.cli.supervisors.service import Service, this_command
 from foreman.cli.supervisors.systemd import unit
-from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
+from foreman.cli.ui.exit_status import FAILED, MISUSED, WELL
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.setting_options import FromVariable, Written, absolute
 from foreman.config.parsers import seconds, unquoted
 from foreman.errors import one_line

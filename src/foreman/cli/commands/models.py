@@ -12,9 +12,11 @@ from attrs import frozen
 from rich.console import Console
 from rich.text import Text
 
-from foreman.cli.ui.common_options import Unanswered, json_option, said, url_option
+from foreman.cli.client.errors import Unanswered, said
+from foreman.cli.ui.common_options import json_option, url_option
 from foreman.cli.ui.console import Column, console, human_size, objects, plain, print_table, processor, table, until
-from foreman.cli.ui.help import ASKING_ENDS, FAILED, HelpfulCommand
+from foreman.cli.ui.exit_status import ASKING_ENDS, FAILED
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.ps_view import warnings
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import click
 
 from foreman.cli.ui.common_options import json_option, url_option
 from foreman.cli.ui.console import console
-from foreman.cli.ui.help import ASKING_ENDS, HelpfulCommand
+from foreman.cli.ui.exit_status import ASKING_ENDS
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.ps_view import Seen, show
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import os
 
 import click
 
+from foreman.cli.reactor import choose_reactor
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.setting_options import choose_reactor, configure, setting_options
+from foreman.cli.ui.setting_options import configure, setting_options
 
 
 @click.command(

@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 import click
 
+from foreman.cli.reactor import choose_reactor
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.setting_options import Written, choose_reactor
+from foreman.cli.ui.setting_options import Written
 from foreman.cli.ui.standard_streams import tell
 from foreman.config import listen_address
 from foreman.config.parsers import seconds

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from attrs import define, frozen
 
-from foreman.cli.client.filters import pair
-from foreman.cli.ui.common_options import Unreached, json_option, url_option
-from foreman.cli.ui.exit_status import NOT_ENDED, WAITING_ENDS, status_of
-from foreman.cli.ui.help import FAILED, NOT_FOUND, WELL, HelpfulCommand
-from foreman.cli.ui.job_request import handed_over, option
+from foreman.cli.client.errors import Unreached
+from foreman.cli.client.job_request import handed_over, option
+from foreman.cli.commands.prompt_input import PromptInput
+from foreman.cli.ui.common_options import json_option, url_option
+from foreman.cli.ui.exit_status import FAILED, NOT_ENDED, NOT_FOUND, WAITING_ENDS, WELL, status_of
+from foreman.cli.ui.filter_options import pair
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.job_text import at_terminal, sentence
 from foreman.cli.ui.next_steps import command_for
-from foreman.cli.ui.prompt_input import PromptInput
 from foreman.cli.ui.setting_options import Written
 from foreman.cli.ui.times import to_come, written
 

@@ -18,7 +18,8 @@ import click
 
 from foreman.auth.tokens import Holder, check_name, digest, format_file, parse_file, without_holder
 from foreman.cli.ui.common_options import json_option
-from foreman.cli.ui.help import FAILED, MISUSED, WELL, HelpfulCommand
+from foreman.cli.ui.exit_status import FAILED, MISUSED, WELL
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.lazy_group import Suggesting
 from foreman.cli.ui.setting_options import FromVariable, absolute
 from foreman.cli.ui.standard_streams import OutputLost, say

@@ -1,11 +1,24 @@
-"""How a job ended, as an exit status."""
+"""The exit statuses of every command, and what each means."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from foreman.cli.ui.help import ASKING_ENDS, NOT_FOUND, WELL
+#: What every command can end with. A wrong option is click's own 2.
+WELL, FAILED, MISUSED = 0, 1, 2
+#: What the commands that ask a running foreman end with besides: it wants another token; something else answers there;
+#: it knows no such thing.
+NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND = 3, 4, 5
+
+#: For the commands that ask a running foreman.
+ASKING_ENDS = {
+    WELL: "done",
+    FAILED: "foreman does not answer, or cannot",
+    MISUSED: "the command was written wrongly",
+    NOT_ALLOWED: "foreman wants another token",
+    NOT_FOREMAN: "what answers there is not foreman",
+}
 
 #: Beside what every command that asks a foreman can end with.
 JOB_FAILED, JOB_DISCARDED, JOB_CANCELLED, NOT_ENDED = 6, 7, 8, 9

@@ -9,21 +9,6 @@ from typing import Any
 
 import click
 
-#: What every command can end with. A wrong option is click's own 2.
-WELL, FAILED, MISUSED = 0, 1, 2
-#: What the commands that ask a running foreman end with besides: it wants another token; something else answers there;
-#: it knows no such thing.
-NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND = 3, 4, 5
-
-#: For the commands that ask a running foreman.
-ASKING_ENDS = {
-    WELL: "done",
-    FAILED: "foreman does not answer, or cannot",
-    MISUSED: "the command was written wrongly",
-    NOT_ALLOWED: "foreman wants another token",
-    NOT_FOREMAN: "what answers there is not foreman",
-}
-
 
 class HelpfulCommand(click.Command):
     """A command with examples.

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
+#: The longest sentence that is printed about a problem, in characters: others write into them.
+MAX_MESSAGE = 2_000
+
+
 class OutputLost(Exception):
     """Standard output cannot be written: its reader has left, the disk is full, or it was closed from the start.
 

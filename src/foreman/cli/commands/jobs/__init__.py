@@ -9,8 +9,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from foreman.cli.client.filters import Filters, filter_options
-from foreman.cli.ui.help import ASKING_ENDS, HelpfulCommand
+from foreman.cli.ui.exit_status import ASKING_ENDS
+from foreman.cli.ui.filter_options import Filters, filter_options
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.lazy_group import LazyGroup
 
 #: Each is the ``command`` of the module of the same name here.

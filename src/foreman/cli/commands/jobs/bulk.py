@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from foreman.cli.ui.common_options import Unanswered, Unreached
-from foreman.cli.ui.exit_status import highest
-from foreman.cli.ui.help import NOT_ALLOWED
+from foreman.cli.client.errors import Unanswered, Unreached
+from foreman.cli.ui.exit_status import NOT_ALLOWED, highest
 from foreman.cli.ui.standard_streams import say
 
 if TYPE_CHECKING:

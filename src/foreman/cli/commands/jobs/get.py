@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from foreman.cli.ui.common_options import Id, Unanswered, url_option
-from foreman.cli.ui.exit_status import FINDING_ENDS
-from foreman.cli.ui.help import FAILED, HelpfulCommand
+from foreman.cli.client.errors import Unanswered
+from foreman.cli.ui.common_options import Id, url_option
+from foreman.cli.ui.exit_status import FAILED, FINDING_ENDS
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.job_text import at_terminal, lines_of, text_of, utf8
 
 if TYPE_CHECKING:

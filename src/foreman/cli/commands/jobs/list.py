@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from foreman.cli.client.filters import Filters, filter_options
-from foreman.cli.ui.common_options import Unanswered
+from foreman.cli.client.errors import Unanswered
 from foreman.cli.ui.console import console
-from foreman.cli.ui.help import ASKING_ENDS, FAILED, HelpfulCommand
+from foreman.cli.ui.exit_status import ASKING_ENDS, FAILED
+from foreman.cli.ui.filter_options import Filters, filter_options
+from foreman.cli.ui.help import HelpfulCommand
 
 if TYPE_CHECKING:
     from foreman.cli.client.client import Foreman

@@ -10,9 +10,11 @@ from urllib.parse import urlencode
 
 import click
 
-from foreman.cli.client.filters import States
-from foreman.cli.ui.common_options import Unanswered, json_option, url_option
-from foreman.cli.ui.help import ASKING_ENDS, FAILED, HelpfulCommand
+from foreman.cli.client.errors import Unanswered
+from foreman.cli.ui.common_options import json_option, url_option
+from foreman.cli.ui.exit_status import ASKING_ENDS, FAILED
+from foreman.cli.ui.filter_options import States
+from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.setting_options import Written
 from foreman.cli.ui.times import gone_by, local, written
 

@@ -8,8 +8,8 @@ import click
 
 from foreman.cli.commands.jobs.bulk import change_each
 from foreman.cli.ui.common_options import Id, url_option
-from foreman.cli.ui.exit_status import FINDING_ENDS
-from foreman.cli.ui.help import FAILED, HelpfulCommand
+from foreman.cli.ui.exit_status import FAILED, FINDING_ENDS
+from foreman.cli.ui.help import HelpfulCommand
 
 
 @click.command(

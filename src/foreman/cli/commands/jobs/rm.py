@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from foreman.cli.client.errors import Unanswered
 from foreman.cli.commands.jobs.bulk import each
-from foreman.cli.ui.common_options import Id, Unanswered, url_option
-from foreman.cli.ui.exit_status import FINDING_ENDS
-from foreman.cli.ui.help import FAILED, HelpfulCommand
+from foreman.cli.ui.common_options import Id, url_option
+from foreman.cli.ui.exit_status import FAILED, FINDING_ENDS
+from foreman.cli.ui.help import HelpfulCommand
 
 if TYPE_CHECKING:
     from foreman.cli.client.client import Foreman

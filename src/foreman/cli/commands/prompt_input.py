@@ -10,7 +10,7 @@ from typing import Any
 import click
 from attrs import frozen
 
-from foreman.cli.ui.job_request import Asked, chat, embeddings, whole
+from foreman.cli.client.job_request import Asked, chat, embeddings, whole
 from foreman.config.parsers import path as path_of
 
 _NEEDS_MODEL = "which model is needed: --model NAME; foreman models lists them"

@@ -14,9 +14,8 @@ from typing import NoReturn
 import click
 from click.exceptions import Abort, ClickException, NoArgsIsHelpError, UsageError
 
-from foreman.cli.ui.common_options import LONGEST
-from foreman.cli.ui.help import FAILED, WELL
-from foreman.cli.ui.standard_streams import OutputLost, abandon_output, say
+from foreman.cli.ui.exit_status import FAILED, WELL
+from foreman.cli.ui.standard_streams import MAX_MESSAGE, OutputLost, abandon_output, say
 from foreman.errors import one_line
 
 #: How a shell counts what a signal ended: 128 and the number of the signal.
@@ -102,7 +101,7 @@ def _unexpected(problem: Exception) -> str:
 
 
 def _say(sentence: str) -> int:
-    say(f"foreman: {one_line(sentence, LONGEST)}")
+    say(f"foreman: {one_line(sentence, MAX_MESSAGE)}")
     return FAILED
 
 
