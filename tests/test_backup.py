@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from ulid import ULID
 
-from foreman.cli.commands.database_option import counted
+from foreman.cli.commands.database_option import job_count
 from foreman.cli.main import cli
 from foreman.jobs.job import NewJob
 from foreman.store.errors import StoreRefused, StoreUnavailable
@@ -191,7 +191,7 @@ def test_a_copy_that_cannot_be_written_is_named_and_not_the_store(
     ],
 )
 def test_jobs_are_counted_in_words(jobs: int, active: int, words: str) -> None:
-    assert counted(jobs, active) == words
+    assert job_count(jobs, active) == words
 
 
 def test_a_copy_is_put_back_where_a_symbolic_link_points_to(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from foreman.cli.commands.demo import what_to_type
+from foreman.cli.commands.demo import next_commands
 from foreman.cli.main import COMMANDS, cli
-from foreman.cli.ui.exit_status import ASKING_ENDS
+from foreman.cli.ui.exit_status import CLIENT_STATUSES
 from foreman.cli.ui.help import HelpfulCommand
 from foreman.config.settings import load
 from foreman.simulator.engine.faults import What
@@ -93,8 +93,8 @@ def known_options(known: click.Command) -> set[str]:
 def test_the_commands_that_ask_a_foreman_end_alike(name: str) -> None:
     explained = command(name)
     assert isinstance(explained, HelpfulCommand)
-    assert ASKING_ENDS.items() <= explained.ends.items()
-    assert all(f"  {status}  " in help_of(name) for status in ASKING_ENDS)
+    assert CLIENT_STATUSES.items() <= explained.exit_statuses.items()
+    assert all(f"  {status}  " in help_of(name) for status in CLIENT_STATUSES)
 
 
 def test_a_command_that_is_not_there_is_answered_with_those_that_are() -> None:
@@ -230,7 +230,7 @@ def test_demo_serves_in_front_of_the_simulator_and_says_what_to_type() -> None:
 def test_what_demo_says_to_type_works_where_a_token_is_asked_for(
     variable: str, token: str, named: str, in_path: bool
 ) -> None:
-    said = what_to_type(load({variable: token}, {}), simulated=True)
+    said = next_commands(load({variable: token}, {}), simulated=True)
     assert f"  export {named}=" in said
     assert said.count(f'-H "Authorization: Bearer ${named}"') == 2
     assert (f"/k/${named} ollama run" in said) is in_path
@@ -239,7 +239,7 @@ def test_what_demo_says_to_type_works_where_a_token_is_asked_for(
 
 
 def test_demo_says_nothing_of_tokens_where_none_is_asked_for() -> None:
-    said = what_to_type(load({}, {}), simulated=True)
+    said = next_commands(load({}, {}), simulated=True)
     assert "TOKEN" not in said
     assert "  OLLAMA_HOST=http://127.0.0.1:8080 ollama run llama3.2:3b\n" in said
 

@@ -23,9 +23,9 @@ from twisted.protocols.portforward import ProxyFactory
 from ulid import ULID
 
 from foreman.cli.commands import checks
-from foreman.cli.commands.check import as_value, show
+from foreman.cli.commands.check import as_json_value, show
 from foreman.cli.commands.checks import CheckResult
-from foreman.cli.commands.effective_settings import effective
+from foreman.cli.commands.effective_settings import effective_settings
 from foreman.config import target_address
 from foreman.config.settings import MASK, SETTINGS, Config, load
 from foreman.simulator import Settings, Simulator
@@ -44,7 +44,7 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 def of(variable: str, environ: dict[str, str], **options: str | None) -> tuple[str, str]:
     """Value and source of one setting."""
-    (found,) = [one for one in effective(environ, options) if one.variable == variable]
+    (found,) = [one for one in effective_settings(environ, options) if one.variable == variable]
     return found.value, found.source
 
 
@@ -66,7 +66,7 @@ def test_what_is_shown_is_what_counts() -> None:
     environ, options = {"FOREMAN_TURNS": "2", "FOREMAN_LISTEN": "127.0.0.1:9"}, {"max_body": "1MiB"}
     config = load(environ, options)
     parsers = {setting.variable: (setting.attribute, setting.parse) for setting in SETTINGS}
-    for one in effective(environ, options):
+    for one in effective_settings(environ, options):
         attribute, parse = parsers[one.variable]
         assert getattr(config, attribute) == parse(one.value)
 
@@ -76,18 +76,20 @@ def test_what_is_shown_is_what_counts() -> None:
 
 def test_jobs_that_can_be_kept_are_well_whether_the_file_is_there_or_not(tmp_path: Path) -> None:
     config = Config(db_path=tmp_path / "not" / "yet" / "foreman.db")
-    assert checks.store(config) == CheckResult("store", "ok", f"jobs will be kept in {config.db_path}")
+    assert checks.check_store(config) == CheckResult("store", "ok", f"jobs will be kept in {config.db_path}")
     assert config.db_path is not None
     lock = open_database(config.db_path, str(ULID()), 0).lock
-    assert checks.store(config) == CheckResult("store", "note", f"a foreman keeps its jobs in {config.db_path} already")
+    assert checks.check_store(config) == CheckResult(
+        "store", "note", f"a foreman keeps its jobs in {config.db_path} already"
+    )
     lock.release()
-    assert checks.store(config) == CheckResult("store", "ok", f"jobs are kept in {config.db_path}")
+    assert checks.check_store(config) == CheckResult("store", "ok", f"jobs are kept in {config.db_path}")
 
 
 def test_a_file_that_is_no_store_is_named_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "foreman.db"
     path.write_text("a letter to my aunt, which is long enough to be taken for a file of another kind" * 20)
-    found = checks.store(Config(db_path=path))
+    found = checks.check_store(Config(db_path=path))
     assert found.state == "bad"
     assert str(path) in found.text
     assert path.read_text().startswith("a letter")
@@ -98,7 +100,7 @@ def test_a_folder_that_may_not_be_entered_is_a_failed_check(tmp_path: Path, monk
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "exists", closed)
-    found = checks.store(Config(db_path=tmp_path / "foreman.db"))
+    found = checks.check_store(Config(db_path=tmp_path / "foreman.db"))
     assert (found.state, "Permission denied" in found.text) == ("bad", True)
 
 
@@ -107,7 +109,7 @@ def test_a_folder_that_may_not_be_entered_is_a_failed_check(tmp_path: Path, monk
 
 async def looked(config: Config, now: datetime = NOW) -> dict[str, CheckResult]:
     """The findings by their names."""
-    return {one.name: one for one in await checks.look_around(reactor, config, now.timestamp)}
+    return {one.name: one for one in await checks.run_checks(reactor, config, now.timestamp)}
 
 
 @pytest_twisted.async_yield_fixture
@@ -166,7 +168,7 @@ async def test_what_a_target_says_is_not_taken_for_its_status(
         return "; asked whether it is a circle"
 
     target, port = simulator
-    monkeypatch.setattr(checks, "_circle", asked)
+    monkeypatch.setattr(checks, "_loop_hint", asked)
     target.misbehave("5xx", route="*", times=0, status=status, text="answered 401, answered 503, 508 models")
     found = await looked(settings(port))
     assert found["target"].state == "bad"
@@ -229,9 +231,9 @@ async def test_the_model_for_embeddings_must_be_there(simulator: Any, model: str
 async def test_a_port_is_free_until_somebody_has_it() -> None:
     free = f"tcp:{free_port()}:interface=127.0.0.1"
     for _ in range(2):
-        assert (await checks.port(reactor, free)).state == "ok"
-    taken = listen(checks._Nobody())
-    found = await checks.port(reactor, f"tcp:{port_of(taken)}:interface=127.0.0.1")
+        assert (await checks.check_port(reactor, free)).state == "ok"
+    taken = listen(checks._RefusingFactory())
+    found = await checks.check_port(reactor, f"tcp:{port_of(taken)}:interface=127.0.0.1")
     assert found.state == "bad"
     assert "in use" in found.text
     await maybeDeferred(taken.stopListening)
@@ -241,7 +243,7 @@ async def test_a_port_is_free_until_somebody_has_it() -> None:
 async def test_a_port_that_foreman_has_itself_is_only_noted(simulator: Any) -> None:
     _, port = simulator
     daemon = await start_foreman(port)
-    found = await checks.port(reactor, f"tcp:{daemon.port}:interface=127.0.0.1")
+    found = await checks.check_port(reactor, f"tcp:{daemon.port}:interface=127.0.0.1")
     assert found.state == "note"
     assert "a foreman listens" in found.text
     await daemon.stop()
@@ -259,7 +261,7 @@ async def test_a_port_that_foreman_has_itself_is_only_noted(simulator: Any) -> N
 )
 @ensureDeferred
 async def test_every_endpoint_is_tried_that_can_be(where: str, state: str, tmp_path: Path) -> None:
-    assert (await checks.port(reactor, where.format(folder=tmp_path))).state == state
+    assert (await checks.check_port(reactor, where.format(folder=tmp_path))).state == state
     assert not os.listdir(tmp_path)  # noqa: PTH208 - pathlib is not for coroutines
 
 
@@ -275,7 +277,7 @@ async def test_every_endpoint_is_tried_that_can_be(where: str, state: str, tmp_p
     ],
 )
 def test_who_may_come_in_is_told(variables: dict[str, str], state: str, words: str) -> None:
-    found = checks.door(load(variables))
+    found = checks.check_access(load(variables))
     assert found.state == state
     assert words in found.text
 
@@ -291,18 +293,18 @@ def test_who_may_come_in_is_told(variables: dict[str, str], state: str, words: s
     ],
 )
 def test_a_clock_that_cannot_be_right_is_told(here: datetime, there: datetime | None, state: str, words: str) -> None:
-    found = checks.clock(here.timestamp(), None if there is None else format_datetime(there, usegmt=True))
+    found = checks.check_clock(here.timestamp(), None if there is None else format_datetime(there, usegmt=True))
     assert found.state == state
     assert words in found.text
 
 
 def test_a_date_that_cannot_be_read_says_nothing_of_the_clock() -> None:
-    assert checks.clock(NOW.timestamp(), "yesterday").state == "ok"
+    assert checks.check_clock(NOW.timestamp(), "yesterday").state == "ok"
 
 
 def test_too_few_descriptors_are_noted_with_what_will_be() -> None:
-    assert checks.descriptors(load({}), 65536).state == "ok"
-    found = checks.descriptors(load({}), 1024)
+    assert checks.check_descriptors(load({}), 65536).state == "ok"
+    found = checks.check_descriptors(load({}), 1024)
     assert found.state == "note"
     assert "614 connections at most, not 10000" in found.text
 
@@ -312,7 +314,7 @@ def test_too_few_descriptors_are_noted_with_what_will_be() -> None:
 
 def test_what_was_chosen_is_shown_before_what_is_default() -> None:
     paper = io.StringIO()
-    show(effective({"FOREMAN_LOG_FORMAT": "json"}, {"turns": "2"}), [], Console(file=paper, width=120))
+    show(effective_settings({"FOREMAN_LOG_FORMAT": "json"}, {"turns": "2"}), [], Console(file=paper, width=120))
     names = [line.split()[0] for line in paper.getvalue().splitlines()[1:]]
     assert names[:3] == ["FOREMAN_TURNS", "FOREMAN_LOG_FORMAT", "FOREMAN_LISTEN"]
     assert len(names) == len(SETTINGS)
@@ -331,7 +333,9 @@ FOUND = [
 @pytest.mark.parametrize("terminal", [True, False], ids=["colour", "plain"])
 def test_the_tables_fit_the_terminal_and_say_in_words_what_fails(width: int, terminal: bool) -> None:
     paper = io.StringIO()
-    chosen = effective({"FOREMAN_AUTH_TOKEN_FILE": "/run/credentials/foreman.service/auth-token"}, {"turns": "2"})
+    chosen = effective_settings(
+        {"FOREMAN_AUTH_TOKEN_FILE": "/run/credentials/foreman.service/auth-token"}, {"turns": "2"}
+    )
     show(chosen, FOUND, Console(file=paper, width=width, force_terminal=terminal, highlight=False))
     text = paper.getvalue()
     assert ("\x1b[" in text) is terminal
@@ -342,9 +346,9 @@ def test_the_tables_fit_the_terminal_and_say_in_words_what_fails(width: int, ter
 
 
 def test_it_is_well_unless_something_fails() -> None:
-    assert as_value([], FOUND[:2], [])["ok"] is True
-    assert as_value([], FOUND, [])["ok"] is False
-    assert as_value([], [], ["FOREMAN_TURNS: is not a whole number"])["ok"] is False
+    assert as_json_value([], FOUND[:2], [])["ok"] is True
+    assert as_json_value([], FOUND, [])["ok"] is False
+    assert as_json_value([], [], ["FOREMAN_TURNS: is not a whole number"])["ok"] is False
 
 
 def check(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -398,7 +402,7 @@ async def test_a_target_that_is_foreman_itself_is_told() -> None:
     foreman = await start_foreman(port_of(detour), listen=f"tcp:{own}:interface=127.0.0.1")
     config = settings(port_of(detour))
     client = TargetClient(reactor, endpoint_for(reactor, config.target, 2), config.target)
-    found = await checks.target(reactor, client, Inventory(reactor, client, 60))
+    found = await checks.check_target(reactor, client, Inventory(reactor, client, 60))
     assert found.state == "bad"
     assert "has come back to the foreman that sent it" in found.text
     await foreman.stop()

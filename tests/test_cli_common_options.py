@@ -26,13 +26,13 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
 from foreman.cli.client import address, client
-from foreman.cli.client.client import Foreman
-from foreman.cli.client.errors import Unanswered
+from foreman.cli.client.client import ForemanClient
+from foreman.cli.client.errors import RequestFailed
 from foreman.cli.commands import cancel, models, ps
 from foreman.cli.commands.models import Models
 from foreman.cli.ui import ps_view
 from foreman.cli.ui.exit_status import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
-from foreman.cli.ui.ps_view import Seen
+from foreman.cli.ui.ps_view import Snapshot
 from support.live_foreman import reactor
 from support.processes import SCRIPTS, chat, clean_environment, endless, foreman, target
 
@@ -159,16 +159,16 @@ def served() -> Iterator[Served]:
         thread.join()
 
 
-async def ask(url: str, question: Callable[[Foreman], Coroutine[Any, Any, T]], token: str | None = None) -> T:
+async def ask(url: str, question: Callable[[ForemanClient], Coroutine[Any, Any, T]], token: str | None = None) -> T:
     """What ``question`` finds out, as a command asks it."""
-    return await client.answered(reactor, Foreman(url, client.agent(reactor), token), question)
+    return await client.answered(reactor, ForemanClient(url, client.make_agent(reactor), token), question)
 
 
 async def fails(
-    url: str, question: Callable[[Foreman], Coroutine[Any, Any, object]], token: str | None = None
-) -> Unanswered:
+    url: str, question: Callable[[ForemanClient], Coroutine[Any, Any, object]], token: str | None = None
+) -> RequestFailed:
     """Why ``question`` has no answer."""
-    with pytest.raises(Unanswered) as why:
+    with pytest.raises(RequestFailed) as why:
         await ask(url, question, token)
     return why.value
 
@@ -183,9 +183,9 @@ def printed(draw: Callable[[Console], None], width: int, *, terminal: bool = Fal
 
 # -- the ways to fail, which all of them share
 
-QUESTIONS: dict[str, Callable[[Foreman], Coroutine[Any, Any, object]]] = {
-    "ps": ps.look,
-    "models": models.look,
+QUESTIONS: dict[str, Callable[[ForemanClient], Coroutine[Any, Any, object]]] = {
+    "ps": ps.fetch_snapshot,
+    "models": models.fetch_models,
     "cancel": lambda foreman: cancel.cancel(foreman, RUNNING),
 }
 
@@ -229,14 +229,14 @@ async def test_a_token_that_is_missing_or_wrong_is_said_to_be(served: Served, na
 
 @ensureDeferred
 async def test_every_question_carries_the_token(served: Served) -> None:
-    await ask(served.url, ps.look, "mine")
+    await ask(served.url, ps.fetch_snapshot, "mine")
     assert {token for _, token in served.asked} == {"Bearer mine"}
 
 
 def test_a_unix_socket_is_refused_with_a_way_to_ask_it() -> None:
     for url in ("unix:/run/foreman.sock", "unix:///run/foreman.sock:mode=660"):
         with pytest.raises(click.UsageError, match=r"cannot connect to a Unix socket.*curl --unix-socket"):
-            address.usable(url)
+            address.normalize_url(url)
 
 
 @pytest.mark.parametrize(
@@ -255,8 +255,8 @@ async def test_what_is_wrong_with_tls_is_told_in_words(url: str, problem: Except
     async def asking() -> None:
         raise ResponseNeverReceived([Failure(problem)])
 
-    with pytest.raises(Unanswered) as caught:
-        await client.plainly(url, asking(), None, None)
+    with pytest.raises(RequestFailed) as caught:
+        await client.run_request(url, asking(), None, None)
     assert sentence in str(caught.value)
     assert caught.value.status == FAILED
 
@@ -264,30 +264,30 @@ async def test_what_is_wrong_with_tls_is_told_in_words(url: str, problem: Except
 @pytest.mark.parametrize("url", ["ftp://box", "http://", "http://box:port"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(click.UsageError, match="is not the address of a foreman"):
-        address.usable(url)
+        address.normalize_url(url)
 
 
 @pytest.mark.parametrize("url", ["http://me:hunter2@box", "me:hunter2@box", "http://me:hunter/2@box:x"])
 def test_an_address_with_a_password_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(click.UsageError) as caught:
-        address.usable(url)
+        address.normalize_url(url)
     assert "FOREMAN_TOKEN" in str(caught.value)
     assert "hunter" not in str(caught.value)
 
 
 def test_quotes_around_an_address_or_a_token_do_not_count() -> None:
-    assert address.usable('"box:8080"') == "http://box:8080"
-    assert address.token_from({"FOREMAN_TOKEN": "'x'", "FOREMAN_AUTH_TOKEN": "y"}) == "x"
-    assert address.token_from({"FOREMAN_TOKEN": '""', "FOREMAN_AUTH_TOKEN": '"y"'}) == "y"
-    assert address.token_from({}) is None
+    assert address.normalize_url('"box:8080"') == "http://box:8080"
+    assert address.token_from_environment({"FOREMAN_TOKEN": "'x'", "FOREMAN_AUTH_TOKEN": "y"}) == "x"
+    assert address.token_from_environment({"FOREMAN_TOKEN": '""', "FOREMAN_AUTH_TOKEN": '"y"'}) == "y"
+    assert address.token_from_environment({}) is None
     for odd in ('"x', "two words", "a\nb"):
         with pytest.raises(click.UsageError, match="FOREMAN_TOKEN: "):
-            address.token_from({"FOREMAN_TOKEN": odd})
+            address.token_from_environment({"FOREMAN_TOKEN": odd})
 
 
 def test_an_address_may_stand_without_a_scheme_and_with_a_slash() -> None:
-    assert address.usable("box:8080") == "http://box:8080"
-    assert address.usable("https://box/k/secret/") == "https://box/k/secret"
+    assert address.normalize_url("box:8080") == "http://box:8080"
+    assert address.normalize_url("https://box/k/secret/") == "https://box/k/secret"
 
 
 # -- foreman ps
@@ -295,26 +295,26 @@ def test_an_address_may_stand_without_a_scheme_and_with_a_slash() -> None:
 
 @ensureDeferred
 async def test_ps_asks_for_health_queue_and_loaded_models(served: Served) -> None:
-    seen = await ask(served.url, ps.look)
-    assert seen == Seen(served.url, WELL, QUEUE, LOADED)
+    seen = await ask(served.url, ps.fetch_snapshot)
+    assert seen == Snapshot(served.url, WELL, QUEUE, LOADED)
 
 
 @ensureDeferred
 async def test_ps_before_the_first_poll_shows_the_queue_all_the_same(served: Served) -> None:
     served.answers["GET /api/ps"] = (503, {"error": "foreman has not reached its target yet"})
-    seen = await ask(served.url, ps.look)
+    seen = await ask(served.url, ps.fetch_snapshot)
     text = printed(lambda console: ps_view.show(seen, console, NOW), 140)
     assert "alice" in text
     assert "not known yet" in text
 
 
-def drawn_ps(seen: Seen, width: int, *, terminal: bool = False) -> str:
+def drawn_ps(seen: Snapshot, width: int, *, terminal: bool = False) -> str:
     return printed(lambda console: ps_view.show(seen, console, NOW), width, terminal=terminal)
 
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_tables_of_ps_fit_the_terminal(width: int) -> None:
-    text = drawn_ps(Seen("http://127.0.0.1:8080", WELL, QUEUE, LOADED), width)
+    text = drawn_ps(Snapshot("http://127.0.0.1:8080", WELL, QUEUE, LOADED), width)
     assert all(len(line) <= width for line in text.splitlines())
     for column in ("ID", "CALLER", "MODEL", "ROUTE", "STATE", "FOR", "TURN IN", "LOADED", "SIZE", "CONTEXT", "UNTIL"):
         assert column in text
@@ -325,46 +325,48 @@ def test_the_tables_of_ps_fit_the_terminal(width: int) -> None:
 
 def test_a_model_that_loads_shows_how_long_it_usually_takes() -> None:
     loading = {**QUEUE["running"][0], "state": "loading", "usual_load": 12.0}
-    text = drawn_ps(Seen("http://127.0.0.1:8080", WELL, QUEUE | {"running": [loading]}, LOADED), 80)
+    text = drawn_ps(Snapshot("http://127.0.0.1:8080", WELL, QUEUE | {"running": [loading]}, LOADED), 80)
     assert "3.2 s of usually 12 s" in text
 
 
 def test_a_turn_that_takes_longer_than_usual_says_so() -> None:
     late = {**QUEUE["running"][0], "overtime": True}
     unknown = {**QUEUE["waiting"][0], "estimate": None}
-    text = drawn_ps(Seen("http://127.0.0.1:8080", WELL, QUEUE | {"running": [late], "waiting": [unknown]}, LOADED), 80)
+    text = drawn_ps(
+        Snapshot("http://127.0.0.1:8080", WELL, QUEUE | {"running": [late], "waiting": [unknown]}, LOADED), 80
+    )
     assert "3.2 s, longer than usual" in text
     assert "0 s" not in text.replace("2.0 s", "")
 
 
 @pytest.mark.parametrize("models_", [None, []])
 def test_nothing_is_called_known_that_never_was(models_: list[Any] | None) -> None:
-    text = drawn_ps(Seen("http://127.0.0.1:8080", AWAY, QUEUE, models_), 200)
+    text = drawn_ps(Snapshot("http://127.0.0.1:8080", AWAY, QUEUE, models_), 200)
     assert ("its models are the last that were known" in text) == (models_ is not None)
     assert ("its models are not known yet" in text) == (models_ is None)
 
 
 def test_what_is_not_known_has_no_column() -> None:
     unknown = {**QUEUE["waiting"][0], "estimate": None}
-    text = drawn_ps(Seen("http://127.0.0.1:8080", WELL, QUEUE | {"waiting": [unknown]}, LOADED), 80)
+    text = drawn_ps(Snapshot("http://127.0.0.1:8080", WELL, QUEUE | {"waiting": [unknown]}, LOADED), 80)
     assert "TURN IN" not in text
 
 
 def test_colour_is_for_terminals() -> None:
-    seen = Seen("http://127.0.0.1:8080", WELL, QUEUE, LOADED)
+    seen = Snapshot("http://127.0.0.1:8080", WELL, QUEUE, LOADED)
     assert "\x1b[" in drawn_ps(seen, 100, terminal=True)
     assert "\x1b[" not in drawn_ps(seen, 100)
 
 
 def test_colour_is_not_for_those_who_do_not_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    text = drawn_ps(Seen("http://127.0.0.1:8080", WELL, QUEUE, LOADED), 100, terminal=True)
+    text = drawn_ps(Snapshot("http://127.0.0.1:8080", WELL, QUEUE, LOADED), 100, terminal=True)
     assert not re.search(r"\x1b\[(\d+;)*(3|9)\d", text)
 
 
 def test_an_idle_foreman_has_no_empty_tables() -> None:
     idle = QUEUE | {"running": [], "waiting": []}
-    text = drawn_ps(Seen("http://127.0.0.1:8080", WELL, idle, []), 80)
+    text = drawn_ps(Snapshot("http://127.0.0.1:8080", WELL, idle, []), 80)
     assert "CALLER" not in text
     assert "no model is loaded" in text
 
@@ -378,7 +380,7 @@ def test_an_idle_foreman_has_no_empty_tables() -> None:
     ],
 )
 def test_what_is_not_well_is_said_first(health: dict[str, Any], sentence: str) -> None:
-    assert sentence in drawn_ps(Seen("http://127.0.0.1:8080", health, QUEUE, []), 80)
+    assert sentence in drawn_ps(Snapshot("http://127.0.0.1:8080", health, QUEUE, []), 80)
     text = printed(lambda console: models.show(Models("", health, INSTALLED, LOADED), console, NOW), 80)
     assert text.startswith(sentence)
 
@@ -386,7 +388,7 @@ def test_what_is_not_well_is_said_first(health: dict[str, Any], sentence: str) -
 def test_the_name_of_a_model_cannot_write_to_the_terminal() -> None:
     mischief = "\x1b[2J\x1b]0;hi\x07[red]x[/red]\n"
     row = {**QUEUE["running"][0], "model": mischief}
-    text = drawn_ps(Seen("http://127.0.0.1:8080", WELL, QUEUE | {"running": [row]}, []), 140)
+    text = drawn_ps(Snapshot("http://127.0.0.1:8080", WELL, QUEUE | {"running": [row]}, []), 140)
     found = Models("", WELL, [{"name": mischief, "capabilities": [mischief]}], [])
     text += printed(lambda console: models.show(found, console, NOW), 140)
     assert "\x1b" not in text
@@ -401,7 +403,7 @@ def test_a_foreman_of_another_version_does_not_end_in_a_traceback() -> None:
         "waiting": [{"estimate": [1, 2]}, {"estimate": {"low": None}}],
         "embedding": None,
     }
-    text = drawn_ps(Seen("http://127.0.0.1:8080", {"status": "draining"}, strange, [{"size": "big"}, None]), 80)
+    text = drawn_ps(Snapshot("http://127.0.0.1:8080", {"status": "draining"}, strange, [{"size": "big"}, None]), 80)
     assert "draining" in text
     odd = [{"name": None, "capabilities": "all"}, 7, {}]
     printed(lambda console: models.show(Models("", {}, odd, [None, {"name": None, "size": "x"}]), console, NOW), 80)
@@ -412,7 +414,7 @@ def test_a_foreman_of_another_version_does_not_end_in_a_traceback() -> None:
 
 @ensureDeferred
 async def test_models_are_listed_with_what_they_take_and_can_the_loaded_ones_first(served: Served) -> None:
-    found = await ask(served.url, models.look)
+    found = await ask(served.url, models.fetch_models)
     for width in (80, 140):
         text = printed(lambda console, width=width: models.show(found, console, NOW), width)  # type: ignore[misc]
         lines = text.splitlines()
@@ -437,7 +439,7 @@ def test_what_a_model_can_stands_below_it_where_the_terminal_is_narrow(width: in
 
 @ensureDeferred
 async def test_models_for_scripts_tell_the_same_in_the_targets_order(served: Served) -> None:
-    values = models.as_values(await ask(served.url, models.look))
+    values = models.as_values(await ask(served.url, models.fetch_models))
     assert [value["name"] for value in values] == [model["name"] for model in INSTALLED]
     assert values[0] == {
         "name": "qwen3:8b",
@@ -458,7 +460,7 @@ async def test_models_for_scripts_tell_the_same_in_the_targets_order(served: Ser
 @ensureDeferred
 async def test_models_are_not_invented_before_the_target_was_reached(served: Served) -> None:
     served.answers["GET /api/tags"] = (503, {"error": "foreman has not reached its target yet: no models are known"})
-    why = await fails(served.url, models.look)
+    why = await fails(served.url, models.fetch_models)
     assert why.status == FAILED
     assert "has not reached its target yet" in str(why)
 
@@ -466,7 +468,7 @@ async def test_models_are_not_invented_before_the_target_was_reached(served: Ser
 @ensureDeferred
 async def test_a_target_without_models_is_said_to_have_none(served: Served) -> None:
     served.answers["GET /api/tags"] = (200, {"models": []})
-    found = await ask(served.url, models.look)
+    found = await ask(served.url, models.fetch_models)
     assert "ollama pull" in printed(lambda console: models.show(found, console, NOW), 80)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from foreman.cli.ui import console
 from foreman.cli.ui.console import width_of
-from foreman.cli.ui.standard_streams import say
+from foreman.cli.ui.standard_streams import echo_stderr
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -60,7 +60,7 @@ def test_how_long_something_has_lasted(seconds: object, text: str) -> None:
     ],
 )
 def test_how_long_something_may_take(low: object, high: object, text: str) -> None:
-    assert console.between(low, high).removeprefix("about ") == text.removeprefix("about ")
+    assert console.duration_range(low, high).removeprefix("about ") == text.removeprefix("about ")
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_how_long_something_may_take(low: object, high: object, text: str) -> No
     [(-3, "stopping"), (1, "in 1 second"), (59, "in 59 seconds"), (299, "in 5 minutes"), (86400 * 3, "in 3 days")],
 )
 def test_when_a_model_goes(seconds: float, text: str) -> None:
-    assert console.until((NOW + timedelta(seconds=seconds)).isoformat(), NOW) == text
+    assert console.expiry((NOW + timedelta(seconds=seconds)).isoformat(), NOW) == text
 
 
 @pytest.mark.parametrize(
     ("expires_at", "text"), [("0001-01-01T00:00:00Z", "stopping"), ("soon", ""), ("2026-11-24T12:00:00", "")]
 )
 def test_a_time_that_cannot_be_read_is_not_shown(expires_at: str, text: str) -> None:
-    assert console.until(expires_at, NOW) == text
+    assert console.expiry(expires_at, NOW) == text
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_sentence_breaks_between_words_in_a_terminal_and_stays_one_line_elsewh
     monkeypatch.setenv("COLUMNS", str(columns))
     for paper in (Terminal(), io.StringIO()):
         monkeypatch.setattr("sys.stderr", paper)
-        say(sentence)
+        echo_stderr(sentence)
         text = paper.getvalue()
         assert text.split() == sentence.split()
         if paper.isatty():

@@ -67,7 +67,7 @@ def test_every_exit_status_of_a_command_is_in_the_table(name: str) -> None:
     told |= set(map(int, re.findall(r"\b\d+\b", more)))
     explained = command(name)
     if isinstance(explained, HelpfulCommand):
-        assert explained.ends.keys() <= told
+        assert explained.exit_statuses.keys() <= told
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

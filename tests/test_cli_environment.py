@@ -19,7 +19,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from foreman.cli.client import client
-from foreman.cli.client.address import token_from, usable
+from foreman.cli.client.address import normalize_url, token_from_environment
 from foreman.cli.commands import check
 from foreman.cli.main import cli
 from foreman.cli.ui import command_exit
@@ -103,7 +103,7 @@ def pretended() -> Iterator[Pretended]:
 @pytest.fixture
 def foreman(monkeypatch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
     made = commands(monkeypatch, pretended)
-    monkeypatch.setattr(check, "with_reactor", vars(client)["with_reactor"])
+    monkeypatch.setattr(check, "run_with_reactor", vars(client)["run_with_reactor"])
     monkeypatch.setenv("FOREMAN_TARGET_URL", pretended.url)
     return made
 
@@ -201,22 +201,22 @@ async def test_whatever_the_variables_say_a_command_ends_with_a_status_and_a_sen
     ],
 )
 def test_an_address_is_made_one_that_can_be_asked(given: str, asked: str) -> None:
-    assert usable(given) == asked
+    assert normalize_url(given) == asked
 
 
 def test_a_password_in_an_address_is_not_repeated() -> None:
     with pytest.raises(click.UsageError) as refused:
-        usable("http://bob:hunter2@box/path")
+        normalize_url("http://bob:hunter2@box/path")
     assert "http://***@box/path" in str(refused.value)
     assert "FOREMAN_TOKEN" in str(refused.value)
 
 
 def test_a_token_is_one_that_a_header_can_carry() -> None:
-    assert token_from({"FOREMAN_TOKEN": " mine\n", "FOREMAN_AUTH_TOKEN": "theirs"}) == "mine"
-    assert token_from({"FOREMAN_AUTH_TOKEN": "theirs"}) == "theirs"
-    assert token_from({"FOREMAN_TOKEN": " "}) is None
+    assert token_from_environment({"FOREMAN_TOKEN": " mine\n", "FOREMAN_AUTH_TOKEN": "theirs"}) == "mine"
+    assert token_from_environment({"FOREMAN_AUTH_TOKEN": "theirs"}) == "theirs"
+    assert token_from_environment({"FOREMAN_TOKEN": " "}) is None
     with pytest.raises(click.UsageError, match="FOREMAN_TOKEN: may only"):
-        token_from({"FOREMAN_TOKEN": "m\u00edne"})
+        token_from_environment({"FOREMAN_TOKEN": "m\u00edne"})
 
 
 # -- what is typed
@@ -428,7 +428,7 @@ def ended(capsys: pytest.CaptureFixture[str], problem: BaseException) -> tuple[o
         raise problem
 
     with pytest.raises(SystemExit) as end:
-        command_exit.end(work)
+        command_exit.run_and_exit(work)
     return end.value.code, capsys.readouterr().err
 
 
@@ -482,7 +482,7 @@ ODD_ANSWERS: dict[str, Said] = {
 async def test_whatever_answers_a_command_ends_with_one_sentence(
     foreman: Commands, pretended: Pretended, what: str, healthy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foreman.cli.client.polling.OUTAGE", 0.05)
+    monkeypatch.setattr("foreman.cli.client.polling.MAX_OUTAGE", 0.05)
 
     def answer(_: Pretended, asked: Asked) -> Said:
         return pretended.health if healthy and asked.path == "/healthz" else ODD_ANSWERS[what]
@@ -503,7 +503,7 @@ async def test_whatever_answers_a_command_ends_with_one_sentence(
 async def test_an_answer_without_end_is_given_up(
     foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foreman.cli.client.client.LARGEST_ANSWER", 1_000_000)
+    monkeypatch.setattr("foreman.cli.client.client.MAX_RESPONSE", 1_000_000)
     pretended.health = Said(pieces=[b"x" * 100_000] * 11, stays=30)
     result = await foreman("ps")
     pretended.release()

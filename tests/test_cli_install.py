@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from foreman.cli.commands import install_service
-from foreman.cli.commands.install_service import kept, plan
+from foreman.cli.commands.install_service import plan, previous_options
 from foreman.cli.commands.settings import as_environment
-from foreman.cli.supervisors.service import this_command
+from foreman.cli.supervisors.service import foreman_executable
 from support.processes import SCRIPTS, clean_environment
 
 HOME = Path("/home/al")
@@ -71,7 +71,7 @@ def test_where_it_is_not_known_how_it_says_so(platform: str, system: bool) -> No
 
 
 def test_the_command_is_the_one_of_this_installation() -> None:
-    assert this_command() == SCRIPTS / "foreman"
+    assert foreman_executable() == SCRIPTS / "foreman"
 
 
 @on_linux
@@ -139,10 +139,10 @@ def test_the_options_are_read_from_the_file_that_was_written(
 ) -> None:
     file = tmp_path / "file"
     file.write_text(plan(platform, HOME, {}, PROGRAM, 90.5, token, system=system).text, "utf-8")
-    assert kept(file, platform) == (token, 90.5)
+    assert previous_options(file, platform) == (token, 90.5)
     file.write_text("[Service]\nEnvironment=FOREMAN_AUTH_TOKEN_FILE=/mine\n")
-    assert kept(file, platform) == (None, None)
-    assert kept(tmp_path / "nowhere", platform) == (None, None)
+    assert previous_options(file, platform) == (None, None)
+    assert previous_options(tmp_path / "nowhere", platform) == (None, None)
 
 
 @on_linux
@@ -220,7 +220,7 @@ def test_nothing_is_made_where_a_link_leads_and_no_device_is_replaced(tmp_path: 
     unit.symlink_to(tmp_path / "pipe")
     made = plan("linux", tmp_path, {}, PROGRAM, 30, None, system=False)
     with pytest.raises(OSError, match="not a regular file"):
-        install_service._put(made.file, made.text, 0o644)
+        install_service._write_atomically(made.file, made.text, 0o644)
     assert (tmp_path / "pipe").is_fifo()
     assert sorted(tmp_path.iterdir()) == [tmp_path / ".config", tmp_path / "pipe"]
 
@@ -316,7 +316,7 @@ def test_it_is_removed_although_the_program_is_not_installed_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path)
-    monkeypatch.setattr(install_service, "this_command", lambda: None)
+    monkeypatch.setattr(install_service, "foreman_executable", lambda: None)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     assert "is not installed" in CliRunner().invoke(install_service.command, []).output

@@ -30,17 +30,17 @@ from foreman.cli.ui.exit_status import (
     JOB_CANCELLED,
     JOB_DISCARDED,
     JOB_FAILED,
-    MISUSED,
     NOT_ALLOWED,
     NOT_ENDED,
     NOT_FOREMAN,
     NOT_FOUND,
+    USAGE_ERROR,
 )
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.job_text import brief, embeddings_of, note, text_of
+from foreman.cli.ui.job_text import answer_text, embeddings_summary, note, short_duration
 from foreman.cli.ui.job_view import show_list
 from foreman.cli.ui.progress import Progress
-from foreman.cli.ui.ps_view import Seen, show
+from foreman.cli.ui.ps_view import Snapshot, show
 from support.fake_foreman import (
     FIRST,
     SECOND,
@@ -96,7 +96,7 @@ def test_every_command_explains_itself_within_a_terminal(name: str) -> None:
     result = CliRunner().invoke(cli, ["jobs", name, "--help"], terminal_width=80, prog_name="foreman")
     assert result.output.startswith(f"Usage: foreman jobs {name} ")
     assert max(map(len, result.output.splitlines())) <= 80
-    assert {0, 1, 2, 3, 4} <= named(name).ends.keys()
+    assert {0, 1, 2, 3, 4} <= named(name).exit_statuses.keys()
     assert named(name).short_help == COMMANDS[name]
 
 
@@ -115,8 +115,8 @@ def test_every_example_is_of_options_that_there_are(name: str) -> None:
 
 def test_every_exit_status_is_one_of_the_group_s_page_and_no_two_mean_the_same() -> None:
     statuses = [JOB_FAILED, JOB_DISCARDED, JOB_CANCELLED, NOT_ENDED]
-    assert len({*statuses, 0, FAILED, MISUSED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND}) == 10
-    assert set(statuses) <= named("wait").ends.keys()
+    assert len({*statuses, 0, FAILED, USAGE_ERROR, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND}) == 10
+    assert set(statuses) <= named("wait").exit_statuses.keys()
 
 
 def test_commands_and_states_are_completed_and_nothing_is_imported_for_it() -> None:
@@ -271,7 +271,7 @@ async def test_filters_are_asked_for(foreman: Commands, pretended: Pretended) ->
 @ensureDeferred
 async def test_a_list_that_is_wished_wrongly_is_refused(foreman: Commands, pretended: Pretended, words: str) -> None:
     result = await foreman("jobs", *words.split())
-    assert result.exit_code == MISUSED
+    assert result.exit_code == USAGE_ERROR
     assert pretended.asked == []
     if words == "XES2HA":
         assert "foreman jobs show XES2HA" in result.stderr
@@ -416,7 +416,7 @@ async def test_waiting_ends_in_time_also_while_foreman_is_away(foreman: Commands
 async def test_a_foreman_that_stays_away_is_given_up(
     foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(polling, "OUTAGE", 0.05)
+    monkeypatch.setattr(polling, "MAX_OUTAGE", 0.05)
     pretended.instead[f"GET /jobs/{SECOND}"] = [problem(502, "nobody there")]
     result = await foreman("jobs", "wait", SECOND, FIRST)
     assert result.exit_code == FAILED
@@ -624,7 +624,7 @@ async def test_artifacts_are_listed(foreman: Commands, pretended: Pretended) -> 
     ],
 )
 def test_the_words_of_an_answer_are_found_in_every_familys_shape(answer: Any, words: str | None) -> None:
-    assert text_of(answer) == words
+    assert answer_text(answer) == words
 
 
 @pytest.mark.parametrize(
@@ -638,7 +638,7 @@ def test_the_words_of_an_answer_are_found_in_every_familys_shape(answer: Any, wo
     ],
 )
 def test_embeddings_are_counted(answer: Any, words: str | None) -> None:
-    assert embeddings_of(answer) == words
+    assert embeddings_summary(answer) == words
 
 
 @ensureDeferred
@@ -689,7 +689,7 @@ async def test_an_answer_that_cannot_be_followed_any_further_is_printed_whole(
 async def test_a_connection_that_has_gone_silent_is_made_anew(
     foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_reader, "SILENCE", 0.1)
+    monkeypatch.setattr(stream_reader, "SILENCE_TIMEOUT", 0.1)
     kind = "text/event-stream"
     pretended.streams = [
         Said(content_type=kind, pieces=[said("Hel", "1-1")], stays=5.0),
@@ -705,7 +705,7 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(
 async def test_a_job_that_waits_is_followed_at_once_and_who_looks_sees_where_it_stands(
     foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_reader, "LOOKED_AT", 0.02)
+    monkeypatch.setattr(stream_reader, "INTERACTIVE_WAIT", 0.02)
     pretended.has(job(THIRD, "queued"))
     kind = "text/event-stream"
     pretended.streams = [
@@ -714,7 +714,7 @@ async def test_a_job_that_waits_is_followed_at_once_and_who_looks_sees_where_it_
     ]
     pretended.becomes[THIRD] = [job(THIRD, "queued")] * 3 + [job(THIRD, "succeeded")]
     foreman.terminals = {"<stderr>"}
-    monkeypatch.setattr(stream_reader, "SILENCE", 0.1)
+    monkeypatch.setattr(stream_reader, "SILENCE_TIMEOUT", 0.1)
     result = await foreman("jobs", "follow", THIRD)
     assert (result.exit_code, result.stdout) == (0, "Hello!\n")
     asked = [
@@ -744,7 +744,7 @@ async def test_an_empty_id_is_a_usage_error_and_nothing_is_asked(
 ) -> None:
     for empty in ("", "  "):
         result = await foreman("jobs", name, empty)
-        assert result.exit_code == MISUSED
+        assert result.exit_code == USAGE_ERROR
         assert "the ID is empty" in result.stderr
     assert pretended.asked == []
 
@@ -755,9 +755,9 @@ async def test_what_changes_something_wants_four_characters_of_an_id(
     foreman: Commands, pretended: Pretended, name: str
 ) -> None:
     result = await foreman(*name.split(), FIRST[-3:])
-    assert result.exit_code == MISUSED
+    assert result.exit_code == USAGE_ERROR
     assert "give at least the last 4 characters of the ID" in result.stderr
-    assert (await foreman(*name.split(), "")).exit_code == MISUSED
+    assert (await foreman(*name.split(), "")).exit_code == USAGE_ERROR
     assert pretended.asked == []
 
 
@@ -801,7 +801,7 @@ async def test_a_person_is_asked_before_jobs_are_pruned_and_a_script_must_say_th
 ) -> None:
     pretended.instead["DELETE /jobs"] = [Said(body={"deleted": 2})]
     unasked = await foreman("jobs", "prune")
-    assert unasked.exit_code == MISUSED
+    assert unasked.exit_code == USAGE_ERROR
     assert "add --yes to remove the jobs without a question" in unasked.stderr
     foreman.terminals = {"<stdin>", "<stderr>"}
     no = await foreman("jobs", "prune", "--state", "failed", stdin="n\n")
@@ -816,7 +816,7 @@ async def test_a_person_is_asked_before_jobs_are_pruned_and_a_script_must_say_th
 @pytest.mark.parametrize("words", ["--state queued", "--state ended,active", "--older-than soon"])
 @ensureDeferred
 async def test_only_what_has_ended_is_pruned(foreman: Commands, pretended: Pretended, words: str) -> None:
-    assert (await foreman("jobs", "prune", "--yes", *words.split())).exit_code == MISUSED
+    assert (await foreman("jobs", "prune", "--yes", *words.split())).exit_code == USAGE_ERROR
     assert pretended.asked == []
 
 
@@ -855,7 +855,7 @@ def ps(jobs: object, width: int = 80) -> str:
     """What foreman ps shows."""
     paper = io.StringIO()
     queue = QUEUE if jobs is None else QUEUE | {"jobs": jobs}
-    seen = Seen("http://127.0.0.1:8080", {"status": "ok", "degraded": False}, queue, [])
+    seen = Snapshot("http://127.0.0.1:8080", {"status": "ok", "degraded": False}, queue, [])
     show(seen, Console(file=paper, width=width, highlight=False), datetime.now(UTC))
     return paper.getvalue()
 
@@ -919,14 +919,14 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[datetime]:
     ],
 )
 def test_moments_are_read_as_people_write_them(berlin: datetime, text: str, to_come: str, gone_by: str) -> None:
-    assert times.written(times.to_come(text, berlin)).removesuffix("Z").removesuffix(":00.000") == to_come
-    assert times.written(times.gone_by(text, berlin)).removesuffix("Z").removesuffix(":00.000") == gone_by
+    assert times.to_rfc3339(times.parse_future(text, berlin)).removesuffix("Z").removesuffix(":00.000") == to_come
+    assert times.to_rfc3339(times.parse_past(text, berlin)).removesuffix("Z").removesuffix(":00.000") == gone_by
 
 
 @pytest.mark.parametrize("text", ["", "10", "soon", "24:00", "2026-11", "2026-W48", "20261128", "-1h", "22:30Z"])
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a moment"):
-        times.to_come(text, datetime.now(UTC))
+        times.parse_future(text, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(
@@ -934,7 +934,7 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
     [(-1, "0.0 s"), (3.24, "3.2 s"), (59.9, "59 s"), (3599, "59 min"), (86399, "23 h"), (2e5, "2 d")],
 )
 def test_how_long_something_is_has_one_unit(seconds: float, text: str) -> None:
-    assert brief(seconds) == text
+    assert short_duration(seconds) == text
 
 
 @pytest.mark.parametrize("zone", ["XXX-14", "XXX+12"])
@@ -944,15 +944,15 @@ def test_the_ends_of_time_are_shown_in_every_zone_or_said_not_to_be(zone: str, m
         patch.setenv("TZ", zone)
         time.tzset()
         for text in ("9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z"):
-            moment = times.read(text)
+            moment = times.from_rfc3339(text)
             assert moment is not None
             assert f"{times.local(moment):%m-%d}" in {text[5:10], "12-31", "01-01"}
         for text in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
             with pytest.raises(ValueError, match="is a day or a time that does not exist"):
-                times.to_come(text, now)
+                times.parse_future(text, now)
         for text in ("9999-12-31 23:59", "0001-01-01 00:01"):
             with contextlib.suppress(ValueError):  # it depends on the zone whether there is such a moment
-                assert times.written(times.to_come(text, now)).endswith("Z")
+                assert times.to_rfc3339(times.parse_future(text, now)).endswith("Z")
     time.tzset()
 
 

@@ -129,15 +129,15 @@ def test_a_database_that_others_could_change_or_read_is_told_of(tmp_path: Path) 
     path = tmp_path / "folder" / "jobs.db"
     opening.open_database(path, "first", 0).lock.release()
     assert list(database_problems(path)) == []
-    assert checks.store(Config(db_path=path)).state == "ok"
+    assert checks.check_store(Config(db_path=path)).state == "ok"
     path.chmod(0o666)
     path.parent.chmod(0o777)
     changed, read = database_problems(path)
     assert "other users can change the jobs" in changed
     assert f"chmod 600 {path}" in read
-    found = checks.store(Config(db_path=path))
+    found = checks.check_store(Config(db_path=path))
     assert (found.state, found.text) == ("note", f"{changed}; and {read}")
-    found = checks.store(Config(db_path=path, disk_reserve=2**62))
+    found = checks.check_store(Config(db_path=path, disk_reserve=2**62))
     assert (found.state, found.text.startswith(f"{path}: the disk has "), found.text.endswith(read)) == (
         "bad",
         True,

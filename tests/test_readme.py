@@ -32,7 +32,7 @@ from foreman.cli import reference
 from foreman.cli.commands.settings import as_markdown
 from foreman.cli.main import COMMANDS as COMMANDS_OF_FOREMAN
 from foreman.cli.main import cli
-from foreman.cli.ui.ps_view import Seen, show
+from foreman.cli.ui.ps_view import Snapshot, show
 from foreman.config.settings import _NOT_SETTINGS, SETTINGS, load
 from foreman.errors import FailureReason
 from foreman.protocol.endpoints import Lane
@@ -470,7 +470,7 @@ def test_the_picture_of_foreman_ps_is_what_it_prints() -> None:
         model("nomic-embed-text:latest", 600_000_000, 2048, "2319-03-05T21:32:21Z"),
     ]
     paper = io.StringIO()
-    seen = Seen(f"http://{ADDRESS}", {"status": "ok", "degraded": False}, queue, loaded)
+    seen = Snapshot(f"http://{ADDRESS}", {"status": "ok", "degraded": False}, queue, loaded)
     show(seen, Console(file=paper, width=200, highlight=False), datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
     assert "".join(f"{line.rstrip()}\n" for line in paper.getvalue().splitlines()) in blocks("text", FIRST_STEPS)
 

@@ -182,7 +182,7 @@ def test_a_file_with_two_names_is_not_opened_looked_at_or_copied(tmp_path: Path)
             with pytest.raises(StoreUnavailable, match=r"has 2 names \(hard links\).*find / -xdev") as raised:
                 use()
             assert raised.value.condition == "broken"
-        found = checks.store(Config(db_path=name))
+        found = checks.check_store(Config(db_path=name))
         assert (found.state, "2 names" in found.text) == ("bad", True)
     after = {one: one.read_bytes() for one in sorted(tmp_path.rglob("*")) if one.is_file()}
     assert {one: after[one] for one in before} == before
@@ -637,7 +637,7 @@ def test_an_sqlite_that_is_too_old_costs_the_jobs_and_nothing_else(
     with pytest.raises(StoreUnavailable, match="SQLite"):
         opening.examine(path)
     for where in (path, tmp_path / "none.sqlite"):
-        found = checks.store(Config(db_path=where))
+        found = checks.check_store(Config(db_path=where))
         assert (found.state, "SQLite 3.37.0" in found.text) == ("bad", True)
     assert digests(tmp_path) == before
 

@@ -258,9 +258,9 @@ def commands(patch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
         return blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(work(reactor)))
 
     made = Commands(pretended)
-    patch.setattr(client, "with_reactor", with_reactor)
-    patch.setattr(polling, "_PAUSES", (0.01,))
-    patch.setattr(polling, "_EARLY", 0.01)
+    patch.setattr(client, "run_with_reactor", with_reactor)
+    patch.setattr(polling, "_RETRY_DELAYS", (0.01,))
+    patch.setattr(polling, "_MIN_INTERVAL", 0.01)
     patch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda stream: stream.name in made.terminals)
     for name in ("FOREMAN_AUTH_TOKEN", "NO_COLOR"):
         patch.delenv(name, raising=False)

@@ -53,7 +53,7 @@ class _Commands(LazyGroup):
         def work() -> Any:
             return run(*args, standalone_mode=False, **extra)
 
-        return command_exit.end(work) if standalone_mode else work()
+        return command_exit.run_and_exit(work) if standalone_mode else work()
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, EXAMPLES)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+def run_with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     """Run the reactor for as long as ``work``, which is given it, takes; what that returns.
 
     Whatever it raises passes; SystemExit, with 128 and the number of the signal, where one ended it before.
@@ -38,11 +38,11 @@ def with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     if failed:
         raise failed[0]
     if not found:
-        raise SystemExit(ended_by(reactors[0]))
+        raise SystemExit(signal_status(reactors[0]))
     return found[0]
 
 
-def ended_by(reactor: Any) -> int:
+def signal_status(reactor: Any) -> int:
     """The status of a process whose reactor was stopped by a signal, as a shell counts it: 130 after ctrl-C."""
     return 128 + (getattr(reactor, "_exitSignal", None) or signal.SIGINT)
 

@@ -8,12 +8,12 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-_EXAMPLE = "http://127.0.0.1:8080"
+_EXAMPLE_URL = "http://127.0.0.1:8080"
 #: What stands in a path as it is: what is escaped already stays so.
-_OF_PATH = "/%:@!$&'()*+,;=~-._"
+_PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 
 
-def usable(url: str) -> str:
+def normalize_url(url: str) -> str:
     """The address of a foreman as paths can be put behind it: in ASCII, with a scheme, without a slash at its end.
 
     :raises click.UsageError: when it is none.
@@ -32,7 +32,7 @@ def usable(url: str) -> str:
     url = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
         parts = urlsplit(url)
-        host, port = _host(parts.hostname or ""), parts.port
+        host, port = _ascii_host(parts.hostname or ""), parts.port
         sound = parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)
         sound = sound and port != 0 and not parts.netloc.endswith(":")
     except ValueError:
@@ -42,8 +42,8 @@ def usable(url: str) -> str:
             f"{without_password(url)!r} has a user name in it; the token of a foreman is given in FOREMAN_TOKEN"
         )
     if not sound:
-        raise click.UsageError(f"{url!r} is not the address of a foreman, such as {_EXAMPLE}")
-    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{quote(parts.path, safe=_OF_PATH)}"
+        raise click.UsageError(f"{url!r} is not the address of a foreman, such as {_EXAMPLE_URL}")
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{quote(parts.path, safe=_PATH_SAFE)}"
 
 
 def without_password(url: str) -> str:
@@ -53,7 +53,7 @@ def without_password(url: str) -> str:
     return f"{scheme}{separator}{'***@' if in_front or at else ''}{behind}"
 
 
-def _host(name: str) -> str:
+def _ascii_host(name: str) -> str:
     """A host as it is asked for: an IPv6 address in brackets, a name in the ASCII of DNS.
 
     :raises ValueError: when it is none.
@@ -68,7 +68,7 @@ def _host(name: str) -> str:
     return ascii_name
 
 
-def token_from(environ: Mapping[str, str]) -> str | None:
+def token_from_environment(environ: Mapping[str, str]) -> str | None:
     """The token that is sent to a foreman, read as the settings are; None where there is none.
 
     :raises click.UsageError: when no header can carry it.

@@ -23,25 +23,25 @@ from twisted.web.client import Agent, FileBodyProducer, RequestTransmissionFaile
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from foreman.cli.client.address import token_from, usable
-from foreman.cli.client.errors import Unanswered, Unreached, said
-from foreman.cli.client.response_body import Line, TooLarge, take_lines, take_whole
-from foreman.cli.reactor import ended_by, with_reactor
+from foreman.cli.client.address import normalize_url, token_from_environment
+from foreman.cli.client.errors import RequestFailed, Unreachable, error_detail
+from foreman.cli.client.response_body import Line, ResponseTooLarge, read_body, read_lines
+from foreman.cli.reactor import run_with_reactor, signal_status
 from foreman.cli.ui.exit_status import FAILED, NOT_ALLOWED, NOT_FOREMAN
-from foreman.cli.ui.standard_streams import say
+from foreman.cli.ui.standard_streams import echo_stderr
 from foreman.protocol import lenient_json
 from foreman.target.failures import is_tls, tls_problem
 
 T = TypeVar("T")
 
 #: How long foreman may take to answer, in seconds.
-PATIENCE = 10.0
+REQUEST_TIMEOUT = 10.0
 #: More than any list of foreman's, in bytes; artifacts may be larger.
-LARGEST_ANSWER = 64_000_000
+MAX_RESPONSE = 64_000_000
 
 
 @frozen
-class Answer:
+class Response:
     """What a foreman answered, whole."""
 
     status: int
@@ -62,7 +62,7 @@ class Answer:
 
 
 @frozen
-class Foreman:
+class ForemanClient:
     """A foreman as its client sees it.
 
     :ivar url: where it is, without a slash at the end; :ivar token: None where it wants none; :ivar clock: by which each
@@ -81,7 +81,7 @@ class Foreman:
         """
         status, body = await self.ask("GET", "/healthz")
         if not isinstance(body, dict) or "degraded" not in body:
-            raise Unanswered(
+            raise RequestFailed(
                 NOT_FOREMAN, f"what answers at {self.url} is not foreman (/healthz: {status}); is it Ollama itself?"
             )
         return body
@@ -93,10 +93,12 @@ class Foreman:
         """
         status, body = await self.ask("GET", "/queue")
         if not isinstance(body, dict) or not {"running", "waiting"} <= body.keys():
-            raise Unanswered(NOT_FOREMAN, f"{self.url} does not tell its queue (/queue: {status}{said(body)})")
+            raise RequestFailed(
+                NOT_FOREMAN, f"{self.url} does not tell its queue (/queue: {status}{error_detail(body)})"
+            )
         return body
 
-    async def ask(self, method: str, path: str, patience: float = PATIENCE) -> tuple[int, Any]:
+    async def ask(self, method: str, path: str, patience: float = REQUEST_TIMEOUT) -> tuple[int, Any]:
         """Status and JSON; None instead of what is no JSON.
 
         :raises Unanswered: when it does not let us in, or cannot be asked.
@@ -110,20 +112,20 @@ class Foreman:
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        patience: float = PATIENCE,
+        patience: float = REQUEST_TIMEOUT,
         limit: int | None = None,
-    ) -> Answer:
+    ) -> Response:
         """The whole answer, within ``patience`` seconds.
 
         :raises Unanswered: when it does not let us in, cannot be asked, or answers with more than ``limit`` bytes.
         """
 
-        async def asking() -> Answer:
-            return await self._whole(await self._head(method, path, body, headers or {}), limit or LARGEST_ANSWER)
+        async def asking() -> Response:
+            return await self._whole(await self._head(method, path, body, headers or {}), limit or MAX_RESPONSE)
 
-        return await plainly(self.url, asking(), self.clock, patience)
+        return await run_request(self.url, asking(), self.clock, patience)
 
-    async def lines(self, path: str, take: Callable[[Line], None], *, accept: str, silence: float) -> Answer | None:
+    async def lines(self, path: str, take: Callable[[Line], None], *, accept: str, silence: float) -> Response | None:
         """Hand over each line of an answer as it comes; None when it ended whole, or there was nothing more (204).
 
         Anything else is no such answer, and is what is returned.
@@ -133,14 +135,14 @@ class Foreman:
         :raises Unreached: when the connection broke.
         """
 
-        async def asking() -> Answer | None:
+        async def asking() -> Response | None:
             response = await self._head("GET", path, None, {"Accept": accept})
             if response.code not in {200, 204}:
-                return await self._whole(response, LARGEST_ANSWER)
-            await take_lines(response, take, self.clock, silence)
+                return await self._whole(response, MAX_RESPONSE)
+            await read_lines(response, take, self.clock, silence)
             return None
 
-        return await plainly(self.url, asking(), self.clock, None)
+        return await run_request(self.url, asking(), self.clock, None)
 
     async def _head(self, method: str, path: str, body: bytes | None, more: Mapping[str, str]) -> Any:
         headers = Headers({"Accept": ["application/json"]})
@@ -153,16 +155,16 @@ class Foreman:
         producer = None if body is None else FileBodyProducer(io.BytesIO(body))
         return await self._agent.request(method.encode(), (self.url + path).encode(), headers, producer)
 
-    async def _whole(self, response: Any, limit: int) -> Answer:
-        answer = Answer(response.code, response.headers, await take_whole(response, limit))
+    async def _whole(self, response: Any, limit: int) -> Response:
+        answer = Response(response.code, response.headers, await read_body(response, limit))
         if answer.status in {401, 403}:
             cure = "is FOREMAN_TOKEN the right one?" if self.token else "set FOREMAN_TOKEN to foreman's token"
-            reason = f"{answer.status}{said(answer.body)}"
-            raise Unanswered(NOT_ALLOWED, f"{self.url} does not let us in ({reason}); {cure}")
+            reason = f"{answer.status}{error_detail(answer.body)}"
+            raise RequestFailed(NOT_ALLOWED, f"{self.url} does not let us in ({reason}); {cure}")
         return answer
 
 
-async def plainly(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience: float | None) -> T:
+async def run_request(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience: float | None) -> T:
     """What ``asking`` finds out at ``url``.
 
     :param patience: seconds that it may take by ``clock``; None for as long as it likes.
@@ -187,13 +189,15 @@ async def plainly(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience
     try:
         return await answer
     except ConnectionRefusedError:
-        raise Unreached(
+        raise Unreachable(
             FAILED, f"nobody listens at {url}; start foreman with foreman serve, or say where it is with --url"
         ) from None
     except DNSLookupError:
-        raise Unreached(FAILED, f"the name in {url} is not known here") from None
-    except TooLarge as problem:
-        raise Unanswered(FAILED, f"{url} answers with more than {problem.limit // 10**6} MB: is it foreman?") from None
+        raise Unreachable(FAILED, f"the name in {url} is not known here") from None
+    except ResponseTooLarge as problem:
+        raise RequestFailed(
+            FAILED, f"{url} answers with more than {problem.limit // 10**6} MB: is it foreman?"
+        ) from None
     except (
         CancelledError,
         ConnectError,
@@ -203,10 +207,10 @@ async def plainly(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience
         TimeoutError,
     ) as problem:
         if late:
-            raise Unreached(FAILED, f"{url} did not answer within {patience:.0f} s") from None
+            raise Unreachable(FAILED, f"{url} did not answer within {patience:.0f} s") from None
         if unwanted or isinstance(problem, CancelledError):
             raise CancelledError from None
-        raise Unreached(FAILED, f"{url} cannot be asked: {_reason(problem, url)}") from None
+        raise Unreachable(FAILED, f"{url} cannot be asked: {_failure_reason(problem, url)}") from None
     finally:
         if limit is not None and limit.active():
             limit.cancel()
@@ -214,28 +218,28 @@ async def plainly(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience
 
 async def answered(
     reactor: Any,
-    foreman: Foreman,
-    question: Callable[[Foreman], Coroutine[Any, Any, T]],
-    patience: float | None = PATIENCE,
+    foreman: ForemanClient,
+    question: Callable[[ForemanClient], Coroutine[Any, Any, T]],
+    patience: float | None = REQUEST_TIMEOUT,
 ) -> T:
     """What ``question`` finds out of ``foreman``, within ``patience`` seconds (None: as long as it likes).
 
     :raises Unanswered: with a sentence, when it cannot be asked; and whatever ``question`` raises.
     """
-    return await plainly(foreman.url, question(foreman), reactor, patience)
+    return await run_request(foreman.url, question(foreman), reactor, patience)
 
 
-def agent(reactor: Any) -> IAgent:
+def make_agent(reactor: Any) -> IAgent:
     """The way to a foreman."""
-    connecting: IAgent = Agent(reactor, connectTimeout=PATIENCE)
+    connecting: IAgent = Agent(reactor, connectTimeout=REQUEST_TIMEOUT)
     return connecting
 
 
-def answer_of(
+def run_client(
     command: str,
     url: str,
-    question: Callable[[Foreman], Coroutine[Any, Any, T]],
-    patience: float | None = PATIENCE,
+    question: Callable[[ForemanClient], Coroutine[Any, Any, T]],
+    patience: float | None = REQUEST_TIMEOUT,
     interrupted: Callable[[], str] = str,
 ) -> T:
     """Run the reactor until ``question`` is answered by the foreman at ``url``; its token is in the environment.
@@ -245,12 +249,12 @@ def answer_of(
 
     :param command: whose name stands in front of the reason; :param interrupted: what to say after ctrl-C, if anything.
     """
-    url = usable(url)
-    token = token_from(os.environ)
+    url = normalize_url(url)
+    token = token_from_environment(os.environ)
 
     async def ask(reactor: Any) -> T:
         asking: Deferred[T] = Deferred.fromCoroutine(
-            answered(reactor, Foreman(url, agent(reactor), token, reactor), question, patience)
+            answered(reactor, ForemanClient(url, make_agent(reactor), token, reactor), question, patience)
         )
         stopped: list[bool] = []
 
@@ -261,8 +265,8 @@ def answer_of(
         trigger = reactor.addSystemEventTrigger("before", "shutdown", stopping)
         try:
             return await asking
-        except Unanswered as problem:
-            say(f"foreman {command}: {problem}")
+        except RequestFailed as problem:
+            echo_stderr(f"foreman {command}: {problem}")
             raise SystemExit(problem.status) from None
         except CancelledError:
             if not stopped:
@@ -270,16 +274,16 @@ def answer_of(
             if sentence := interrupted():
                 if sys.stderr.isatty():
                     click.echo(err=True)  # behind the ^C that it shows
-                say(f"foreman {command}: {sentence}")
-            raise SystemExit(ended_by(reactor)) from None
+                echo_stderr(f"foreman {command}: {sentence}")
+            raise SystemExit(signal_status(reactor)) from None
         finally:
             if not stopped:
                 reactor.removeSystemEventTrigger(trigger)
 
-    return with_reactor(ask)
+    return run_with_reactor(ask)
 
 
-def _reason(problem: BaseException, url: str) -> str:
+def _failure_reason(problem: BaseException, url: str) -> str:
     causes = getattr(problem, "reasons", None) or [Failure(problem)]
     cause: BaseException = causes[0].value
     if is_tls(cause):

@@ -10,7 +10,7 @@ from foreman.protocol.error_text import error_member
 MAX_REASON = 500
 
 
-class Unanswered(Exception):
+class RequestFailed(Exception):
     """Why there is no answer that is worth anything.
 
     :ivar status: what the command ends with.
@@ -21,11 +21,11 @@ class Unanswered(Exception):
         self.status = status
 
 
-class Unreached(Unanswered):
+class Unreachable(RequestFailed):
     """There is no answer since there is no connection, or it broke: asking again later could help."""
 
 
-def said(body: object) -> str:
+def error_detail(body: object) -> str:
     """The text of an error in any family's shape, or of a problem (RFC 9457), with a colon in front."""
     error = error_member(body) or (body.get("detail") if isinstance(body, dict) else None)
     return f": {one_line(error, MAX_REASON)}" if isinstance(error, str) else ""

@@ -11,7 +11,7 @@ from attrs import frozen
 
 
 @frozen
-class Asked:
+class Prompt:
     """What a chat or embeddings are to be made from.
 
     :ivar texts: the prompt and what goes with it; :ivar images: as their files have them.
@@ -21,43 +21,43 @@ class Asked:
     texts: Sequence[str]
     system: str | None = None
     images: Sequence[bytes] = ()
-    form: Any = None
+    schema: Any = None
     options: Mapping[str, Any] | None = None
 
 
-def chat(asked: Asked) -> bytes:
+def chat_payload(prompt: Prompt) -> bytes:
     """The payload of ``/api/chat``: what was given in several pieces is one prompt, with a blank line between them."""
-    message: dict[str, Any] = {"role": "user", "content": "\n\n".join(asked.texts)}
-    if asked.images:
-        message["images"] = [base64.b64encode(image).decode() for image in asked.images]
-    messages = [] if asked.system is None else [{"role": "system", "content": asked.system}]
-    payload: dict[str, Any] = {"model": asked.model, "messages": [*messages, message]}
-    if asked.form is not None:
-        payload["format"] = asked.form
-    if asked.options:
-        payload["options"] = dict(asked.options)
+    message: dict[str, Any] = {"role": "user", "content": "\n\n".join(prompt.texts)}
+    if prompt.images:
+        message["images"] = [base64.b64encode(image).decode() for image in prompt.images]
+    messages = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
+    payload: dict[str, Any] = {"model": prompt.model, "messages": [*messages, message]}
+    if prompt.schema is not None:
+        payload["format"] = prompt.schema
+    if prompt.options:
+        payload["options"] = dict(prompt.options)
     return _json(payload)
 
 
-def embeddings(asked: Asked) -> bytes:
+def embed_payload(prompt: Prompt) -> bytes:
     """The payload of ``/api/embed``: each piece is an input of its own."""
-    payload: dict[str, Any] = {"model": asked.model}
-    payload["input"] = asked.texts[0] if len(asked.texts) == 1 else list(asked.texts)
-    if asked.options:
-        payload["options"] = dict(asked.options)
+    payload: dict[str, Any] = {"model": prompt.model}
+    payload["input"] = prompt.texts[0] if len(prompt.texts) == 1 else list(prompt.texts)
+    if prompt.options:
+        payload["options"] = dict(prompt.options)
     return _json(payload)
 
 
-def handed_over(endpoint: str, payload: bytes, more: Mapping[str, Any]) -> bytes:
+def job_body(endpoint: str, payload: bytes, fields: Mapping[str, Any]) -> bytes:
     """The body of ``POST /jobs``, with the bytes of ``payload`` in it as they are.
 
     :param more: the other fields; None is left out.
     """
-    fields = {"endpoint": endpoint} | {name: value for name, value in more.items() if value is not None}
-    return _json(fields)[:-1] + b', "payload": ' + payload + b"}"
+    head = {"endpoint": endpoint} | {name: value for name, value in fields.items() if value is not None}
+    return _json(head)[:-1] + b', "payload": ' + payload + b"}"
 
 
-def whole(payload: bytes) -> bytes:
+def read_payload(payload: bytes) -> bytes:
     """A payload that was given as it is, without what a file may have around it.
 
     :raises ValueError: with a phrase, if it is no JSON object.
@@ -74,7 +74,7 @@ def whole(payload: bytes) -> bytes:
     return payload
 
 
-def option(text: str) -> tuple[str, Any]:
+def parse_option(text: str) -> tuple[str, Any]:
     """``KEY=VALUE``, the value as JSON where it is some, otherwise as it stands.
 
     :raises ValueError: with a phrase.

@@ -7,68 +7,70 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from foreman.cli.client.client import PATIENCE, Answer, Foreman
-from foreman.cli.client.errors import Unanswered, said
+from foreman.cli.client.client import REQUEST_TIMEOUT, ForemanClient, Response
+from foreman.cli.client.errors import RequestFailed, error_detail
 from foreman.cli.ui.console import objects, plain
 from foreman.cli.ui.exit_status import FAILED, NOT_FOUND
-from foreman.cli.ui.filter_options import LARGEST_PAGE
+from foreman.cli.ui.filter_options import MAX_PAGE_SIZE
 
 Job = Mapping[str, Any]
 
 #: An id in full: a ULID.
-_WHOLE = re.compile(r"[0-9A-Za-z]{26}")
+_FULL_ID = re.compile(r"[0-9A-Za-z]{26}")
 #: How far back the end of an id is looked for, in pages of 200 jobs.
-_PAGES = 5
+_MAX_PAGES = 5
 #: From so many characters on no second job will have the same end: the search is over with the first.
-_TELLING = 6
+_UNIQUE_LENGTH = 6
 
 
-def path_of(id_: str, *more: str) -> str:
+def job_path(id_: str, *more: str) -> str:
     """Where a job is, or something of it."""
     return "/".join(["/jobs", quote(id_, safe=""), *(quote(name, safe="") for name in more)])
 
 
-def refused(foreman: Foreman, answer: Answer, what: str) -> Unanswered:
+def refusal(foreman: ForemanClient, answer: Response, what: str) -> RequestFailed:
     """Why ``what`` is not to be had, as far as ``answer`` tells."""
     if answer.status == 404 and not isinstance(answer.body, dict):
-        return Unanswered(FAILED, f"{foreman.url} knows nothing of jobs (404); is it an older foreman?")
+        return RequestFailed(FAILED, f"{foreman.url} knows nothing of jobs (404); is it an older foreman?")
     status = NOT_FOUND if answer.status == 404 else FAILED
     again = answer.header("Retry-After")
     later = f"; try again in {plain(again)} s" if again.isdigit() else ""
-    return Unanswered(status, plain(f"{what} ({answer.status}{said(answer.body)}){later}"))
+    return RequestFailed(status, plain(f"{what} ({answer.status}{error_detail(answer.body)}){later}"))
 
 
-def no_such_job(foreman: Foreman, answer: Answer, id_: str) -> Unanswered:
+def no_such_job(foreman: ForemanClient, answer: Response, id_: str) -> RequestFailed:
     """Why there is nothing about this job."""
     if answer.status == 404 and isinstance(answer.body, dict):
-        return Unanswered(NOT_FOUND, f"there is no job {plain(id_)}, or it is somebody else's")
-    return refused(foreman, answer, f"{plain(id_)} cannot be looked at")
+        return RequestFailed(NOT_FOUND, f"there is no job {plain(id_)}, or it is somebody else's")
+    return refusal(foreman, answer, f"{plain(id_)} cannot be looked at")
 
 
-def as_job(foreman: Foreman, answer: Answer) -> Job:
+def job_from(foreman: ForemanClient, answer: Response) -> Job:
     """The job of an answer.
 
     :raises Unanswered: if there is none in it.
     """
     body = answer.body
     if not isinstance(body, dict) or not isinstance(body.get("id"), str) or "state" not in body:
-        raise Unanswered(FAILED, f"{foreman.url} answers something else than a job ({answer.status}{said(body)})")
+        raise RequestFailed(
+            FAILED, f"{foreman.url} answers something else than a job ({answer.status}{error_detail(body)})"
+        )
     return body
 
 
-async def job_of(foreman: Foreman, id_: str, wait: int = 0) -> Job:
+async def fetch_job(foreman: ForemanClient, id_: str, wait: int = 0) -> Job:
     """One job; after ``wait`` seconds at the latest, and before that only once it has ended.
 
     :raises Unanswered: if there is none, or foreman does not tell.
     """
     query = f"?wait={wait}" if wait else ""
-    answer = await foreman.fetch("GET", path_of(id_) + query, patience=wait + PATIENCE)
+    answer = await foreman.fetch("GET", job_path(id_) + query, patience=wait + REQUEST_TIMEOUT)
     if answer.status != 200:
         raise no_such_job(foreman, answer, id_)
-    return as_job(foreman, answer)
+    return job_from(foreman, answer)
 
 
-async def page(foreman: Foreman, path: str) -> tuple[list[Job], str | None]:
+async def fetch_page(foreman: ForemanClient, path: str) -> tuple[list[Job], str | None]:
     """The jobs of one page, the newest first, and where the next page is.
 
     :raises Unanswered: if foreman does not tell.
@@ -76,38 +78,42 @@ async def page(foreman: Foreman, path: str) -> tuple[list[Job], str | None]:
     answer = await foreman.fetch("GET", path)
     body = answer.body
     if answer.status != 200 or not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
-        raise refused(foreman, answer, f"{foreman.url} does not list jobs")
-    following = body.get("next")
-    return objects(body["jobs"]), following if isinstance(following, str) and following.startswith("/jobs?") else None
+        raise refusal(foreman, answer, f"{foreman.url} does not list jobs")
+    next_page = body.get("next")
+    return objects(body["jobs"]), next_page if isinstance(next_page, str) and next_page.startswith("/jobs?") else None
 
 
-async def whole_ids(foreman: Foreman, wanted: Sequence[str]) -> list[str]:
-    """The ids that ``wanted`` stands for, each in full or as the end of one of the newest, in the same order.
+async def resolve_ids(foreman: ForemanClient, given: Sequence[str]) -> list[str]:
+    """The ids that ``given`` stands for, each in full or as the end of one of the newest, in the same order.
 
     :raises Unanswered: if one of them stands for none, or for several.
     """
-    ends = {end.upper() for end in wanted if not _WHOLE.fullmatch(end)}
-    found: dict[str, list[str]] = {end: [] for end in ends}
-    path: str | None = f"/jobs?limit={LARGEST_PAGE}"
-    for _ in range(_PAGES):
-        if path is None or all(found[end] and len(end) >= _TELLING for end in ends):
+    suffixes = {suffix.upper() for suffix in given if not _FULL_ID.fullmatch(suffix)}
+    found: dict[str, list[str]] = {suffix: [] for suffix in suffixes}
+    path: str | None = f"/jobs?limit={MAX_PAGE_SIZE}"
+    for _ in range(_MAX_PAGES):
+        if path is None or all(found[suffix] and len(suffix) >= _UNIQUE_LENGTH for suffix in suffixes):
             break
-        jobs, path = await page(foreman, path)
-        for end in ends:
-            found[end] += [id_ for job in jobs if (id_ := str(job.get("id"))).upper().endswith(end)]
-    for end, ids in found.items():
+        jobs, path = await fetch_page(foreman, path)
+        for suffix in suffixes:
+            found[suffix] += [id_ for job in jobs if (id_ := str(job.get("id"))).upper().endswith(suffix)]
+    for suffix, ids in found.items():
         if not ids:
-            raise Unanswered(NOT_FOUND, f"no job of the newest has an id that ends with {plain(end)}; see foreman jobs")
+            raise RequestFailed(
+                NOT_FOUND, f"no job of the newest has an id that ends with {plain(suffix)}; see foreman jobs"
+            )
         if len(ids) > 1:
             names = ", ".join(map(plain, ids[:5])) + (", …" if len(ids) > 5 else "")
-            raise Unanswered(NOT_FOUND, f"{len(ids)} jobs have an id that ends with {plain(end)}: {names}")
-    return list(dict.fromkeys(found[end.upper()][0] if end.upper() in found else end.upper() for end in wanted))
+            raise RequestFailed(NOT_FOUND, f"{len(ids)} jobs have an id that ends with {plain(suffix)}: {names}")
+    return list(
+        dict.fromkeys(found[suffix.upper()][0] if suffix.upper() in found else suffix.upper() for suffix in given)
+    )
 
 
-async def whole_id(foreman: Foreman, wanted: str) -> str:
-    """The id that ``wanted`` stands for.
+async def resolve_id(foreman: ForemanClient, given: str) -> str:
+    """The id that ``given`` stands for.
 
     :raises Unanswered: if it stands for none, or for several.
     """
-    (id_,) = await whole_ids(foreman, [wanted])
+    (id_,) = await resolve_ids(foreman, [given])
     return id_

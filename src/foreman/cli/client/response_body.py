@@ -18,18 +18,18 @@ from foreman.protocol.framing import LineFramer
 Line: TypeAlias = bytes
 
 
-async def take_lines(response: Any, take: Callable[[Line], None], clock: Any, silence: float) -> None:
-    """Hand each line of the body of ``response`` to ``take``.
+async def read_lines(response: Any, receive: Callable[[Line], None], clock: Any, silence: float) -> None:
+    """Hand each line of the body of ``response`` to ``receive``.
 
     :param silence: so many seconds of ``clock`` without a byte, and the connection counts as lost.
-    :raises ResponseFailed: when it broke; and whatever ``take`` raises.
+    :raises ResponseFailed: when it broke; and whatever ``receive`` raises.
     """
-    taking = _Taking(take, clock, silence)
-    response.deliverBody(taking)
-    await taking.done
+    reader = _LineReader(receive, clock, silence)
+    response.deliverBody(reader)
+    await reader.done
 
 
-class TooLarge(Exception):
+class ResponseTooLarge(Exception):
     """An answer has more bytes than it may have.
 
     :ivar limit: how many it may have.
@@ -40,18 +40,18 @@ class TooLarge(Exception):
         self.limit = limit
 
 
-async def take_whole(response: Any, limit: int) -> bytes:
+async def read_body(response: Any, limit: int) -> bytes:
     """The body of ``response``.
 
     :raises TooLarge: when it has more than ``limit`` bytes, which are not waited for.
     :raises ResponseFailed: when it broke.
     """
-    taking = _Whole(limit)
-    response.deliverBody(taking)
-    return await taking.done
+    reader = _BodyCollector(limit)
+    response.deliverBody(reader)
+    return await reader.done
 
 
-class _Whole(Protocol):
+class _BodyCollector(Protocol):
     """Collects one body.
 
     :ivar done: fires with it; cancelling it closes the connection.
@@ -68,7 +68,7 @@ class _Whole(Protocol):
         self._bytes += len(data)
         if self._bytes > self._limit and not self.done.called:
             self._pieces.clear()
-            self.done.errback(TooLarge(self._limit))
+            self.done.errback(ResponseTooLarge(self._limit))
             self._close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -84,42 +84,42 @@ class _Whole(Protocol):
             self.transport.loseConnection()
 
 
-class _Taking(Protocol):
+class _LineReader(Protocol):
     """Reads one body.
 
     :ivar done: fires when it has ended; cancelling it closes the connection.
     """
 
-    def __init__(self, take: Callable[[Line], None], clock: Any, silence: float) -> None:
+    def __init__(self, receive: Callable[[Line], None], clock: Any, silence: float) -> None:
         self.done: Deferred[None] = Deferred(lambda _: self._close())
-        self._take = take
-        self._cutter = LineFramer()
+        self._receive = receive
+        self._framer = LineFramer()
         self._silence = silence
-        self._limit = clock.callLater(silence, self._fell_silent)
+        self._limit = clock.callLater(silence, self._silence_expired)
 
     def dataReceived(self, data: bytes) -> None:
         self._limit.reset(self._silence)
-        self._hand_over(self._cutter.feed(data))
+        self._deliver(self._framer.feed(data))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         # A body without a length ends with its connection, which may be whole or not: what follows finds that out.
         whole = reason.check(ResponseDone, PotentialDataLoss) is not None
         if whole:
-            self._hand_over([self._cutter.rest()])
-        self._end(None if whole else reason)
+            self._deliver([self._framer.rest()])
+        self._finish(None if whole else reason)
 
-    def _hand_over(self, pieces: list[bytes]) -> None:
+    def _deliver(self, pieces: list[bytes]) -> None:
         for piece in filter(None, pieces):
             if self.done.called:
                 return
             try:
-                self._take(piece.removesuffix(b"\n").removesuffix(b"\r"))
+                self._receive(piece.removesuffix(b"\n").removesuffix(b"\r"))
             except BaseException:  # noqa: BLE001 - told to whoever waits
-                self._end(Failure())
+                self._finish(Failure())
                 self._close()
 
-    def _fell_silent(self) -> None:
-        self._end(Failure(ResponseFailed([Failure(ConnectionLost(f"silent for {self._silence:.0f} s"))])))
+    def _silence_expired(self) -> None:
+        self._finish(Failure(ResponseFailed([Failure(ConnectionLost(f"silent for {self._silence:.0f} s"))])))
         self._close()
 
     def _close(self) -> None:
@@ -128,7 +128,7 @@ class _Taking(Protocol):
         if self.transport is not None:
             self.transport.loseConnection()
 
-    def _end(self, reason: Failure | None) -> None:
+    def _finish(self, reason: Failure | None) -> None:
         if self._limit.active():
             self._limit.cancel()
         if not self.done.called:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from foreman.cli.commands.database_option import counted, database, db_path_option
+from foreman.cli.commands.database_option import database_path, db_path_option, job_count
 from foreman.cli.ui.console import human_size
-from foreman.cli.ui.exit_status import FAILED, MISUSED, WELL
+from foreman.cli.ui.exit_status import FAILED, SUCCESS, USAGE_ERROR
 from foreman.cli.ui.help import HelpfulCommand
 
 
@@ -21,10 +21,10 @@ from foreman.cli.ui.help import HelpfulCommand
         "foreman backup /backups/foreman-$(date +%F).db",
         "foreman backup jobs.db --db-path /var/lib/foreman/foreman.db",
     ],
-    ends={
-        WELL: "the copy is there, whole and verified",
+    exit_statuses={
+        SUCCESS: "the copy is there, whole and verified",
         FAILED: "there is no copy; the reason is told",
-        MISUSED: "the command was written wrongly",
+        USAGE_ERROR: "the command was written wrongly",
     },
 )
 @click.argument("copy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
@@ -38,11 +38,11 @@ def command(copy: Path, db_path: str | None) -> None:
     from foreman.store.errors import StoreRefused, StoreUnavailable
     from foreman.store.sqlite.backup import back_up
 
-    path = database(os.environ, db_path)
+    path = database_path(os.environ, db_path)
     try:
         content = back_up(path, copy)
     except (StoreRefused, StoreUnavailable) as problem:
         click.echo(f"foreman backup: {problem}", err=True)
         raise SystemExit(FAILED) from None
     size = human_size(content.bytes)
-    click.echo(f"{copy}: {counted(content.jobs, content.active)} ({size}), verified")
+    click.echo(f"{copy}: {job_count(content.jobs, content.active)} ({size}), verified")

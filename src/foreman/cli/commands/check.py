@@ -12,11 +12,11 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from foreman.cli.commands.effective_settings import Effective, effective
-from foreman.cli.reactor import with_reactor
+from foreman.cli.commands.effective_settings import EffectiveSetting, effective_settings
+from foreman.cli.reactor import run_with_reactor
 from foreman.cli.ui.common_options import json_option
 from foreman.cli.ui.console import Column, console, plain, table
-from foreman.cli.ui.exit_status import FAILED, MISUSED, WELL
+from foreman.cli.ui.exit_status import FAILED, SUCCESS, USAGE_ERROR
 from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.setting_options import setting_options
 from foreman.config.settings import load
@@ -25,7 +25,7 @@ from foreman.errors import ConfigError
 if TYPE_CHECKING:
     from foreman.cli.commands.checks import CheckResult
 
-_LOOKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("FAILS", "bold red")}
+_STATE_STYLES = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("FAILS", "bold red")}
 _SETTINGS = (Column("SETTING"), Column("VALUE", wraps=True), Column("FROM", wraps=True))
 _FINDINGS = (Column("CHECK"), Column(""), Column("FOUND", wraps=True))
 
@@ -40,10 +40,10 @@ _FINDINGS = (Column("CHECK"), Column(""), Column("FOUND", wraps=True))
         "(set -a; . ~/.config/foreman/foreman.env; foreman check)",
         """foreman check --json | jq -r '.checks[] | select(.state != "ok") | .text'""",
     ],
-    ends={
-        WELL: "all is well, or worth no more than a note",
+    exit_statuses={
+        SUCCESS: "all is well, or worth no more than a note",
         FAILED: "something would not work",
-        MISUSED: "a setting is wrong; every one is named",
+        USAGE_ERROR: "a setting is wrong; every one is named",
     },
 )
 @setting_options
@@ -54,31 +54,33 @@ def command(*, as_json: bool, **options: str | None) -> None:
     Does the target answer, with which version and how many models? Is the port free? Who may come in? Is the clock right,
     and are there descriptors enough? It takes the options of foreman serve. No secret is shown.
     """
-    settings = effective(os.environ, options)
+    settings = effective_settings(os.environ, options)
     try:
         config = load(os.environ, options)
     except ConfigError as error:
-        _tell(settings, [], error.problems, as_json=as_json)
-        raise SystemExit(MISUSED) from None
-    from foreman.cli.commands.checks import look_around
+        _report(settings, [], error.problems, as_json=as_json)
+        raise SystemExit(USAGE_ERROR) from None
+    from foreman.cli.commands.checks import run_checks
 
-    found = with_reactor(lambda reactor: look_around(reactor, config, time.time))
-    _tell(settings, found, (), as_json=as_json)
-    raise SystemExit(FAILED if any(one.state == "bad" for one in found) else WELL)
+    found = run_with_reactor(lambda reactor: run_checks(reactor, config, time.time))
+    _report(settings, found, (), as_json=as_json)
+    raise SystemExit(FAILED if any(one.state == "bad" for one in found) else SUCCESS)
 
 
-def _tell(
-    settings: Sequence[Effective], found: Sequence[CheckResult], problems: Sequence[str], *, as_json: bool
+def _report(
+    settings: Sequence[EffectiveSetting], found: Sequence[CheckResult], problems: Sequence[str], *, as_json: bool
 ) -> None:
     if as_json:
-        click.echo(json.dumps(as_value(settings, found, problems), indent=2))
+        click.echo(json.dumps(as_json_value(settings, found, problems), indent=2))
         return
     show(settings, found, console())
     for problem in problems:
         click.echo(f"foreman: {problem}", err=True)
 
 
-def as_value(settings: Sequence[Effective], found: Sequence[CheckResult], problems: Sequence[str]) -> dict[str, Any]:
+def as_json_value(
+    settings: Sequence[EffectiveSetting], found: Sequence[CheckResult], problems: Sequence[str]
+) -> dict[str, Any]:
     """All of it, for scripts."""
     return {
         "ok": not problems and all(one.state != "bad" for one in found),
@@ -88,7 +90,7 @@ def as_value(settings: Sequence[Effective], found: Sequence[CheckResult], proble
     }
 
 
-def show(settings: Sequence[Effective], found: Sequence[CheckResult], console: Console) -> None:
+def show(settings: Sequence[EffectiveSetting], found: Sequence[CheckResult], console: Console) -> None:
     """Print it as tables: first what was chosen, then what is default."""
     ordered = sorted(settings, key=lambda one: one.is_default)
     chosen = [(one, "dim" if one.is_default else "") for one in ordered]
@@ -96,4 +98,6 @@ def show(settings: Sequence[Effective], found: Sequence[CheckResult], console: C
     console.print(table(_SETTINGS, rows))
     if found:
         console.print()
-        console.print(table(_FINDINGS, [[one.name, Text(*_LOOKS[one.state]), Text(plain(one.text))] for one in found]))
+        console.print(
+            table(_FINDINGS, [[one.name, Text(*_STATE_STYLES[one.state]), Text(plain(one.text))] for one in found])
+        )

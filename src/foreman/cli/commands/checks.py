@@ -16,8 +16,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
-from foreman.cli.client.client import Foreman, agent, answered
-from foreman.cli.client.errors import Unanswered
+from foreman.cli.client.client import ForemanClient, answered, make_agent
+from foreman.cli.client.errors import RequestFailed
 from foreman.config.listen_address import is_private, url_of
 from foreman.config.settings import Config
 from foreman.errors import ConnectionError as TargetAway
@@ -37,13 +37,13 @@ from foreman.util.deadline import within
 from foreman.util.file_permissions import database_problems
 
 #: No clock is right that shows a time before this code was written.
-_WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
+_EARLIEST_DATE = datetime(2026, 11, 1, tzinfo=UTC)
 #: By how many seconds two clocks may differ before it is worth a word.
-_APART = 60.0
+_MAX_CLOCK_SKEW = 60.0
 #: How long whoever has the port may take to say that it is foreman, in seconds.
-_SOON = 1.0
+_HEALTH_TIMEOUT = 1.0
 #: Less room than this is worth a word, in bytes.
-_LITTLE_ROOM = 1_000_000_000
+_LOW_DISK_SPACE = 1_000_000_000
 #: Endpoints whose sockets come from whoever starts foreman.
 _INHERITED = {"systemd", "fd", "stdio"}
 
@@ -64,7 +64,7 @@ class CheckResult:
     text: str
 
 
-async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], float]) -> list[CheckResult]:
+async def run_checks(reactor: Any, config: Config, wall_clock: Callable[[], float]) -> list[CheckResult]:
     """Every finding, in the order in which people are shown them.
 
     :param wall_clock: seconds since the epoch.
@@ -73,21 +73,21 @@ async def look_around(reactor: Any, config: Config, wall_clock: Callable[[], flo
         reactor, endpoint_for(reactor, config.target, config.connect_timeout), config.target, config.target_token
     )
     inventory = Inventory(reactor, client, config.poll_interval)
-    found = [await target(reactor, client, inventory)]
+    found = [await check_target(reactor, client, inventory)]
     if config.embedder_model is not None:
-        found.append(embedder(inventory, config.embedder_model))
+        found.append(check_embedder(inventory, config.embedder_model))
     date = next((value for name, value in _headers(inventory) if name.lower() == b"date"), None)
     return [
         *found,
-        await port(reactor, config.listen),
-        store(config),
-        door(config),
-        clock(wall_clock(), None if date is None else date.decode("latin-1")),
-        descriptors(config, raise_descriptor_limit()),
+        await check_port(reactor, config.listen),
+        check_store(config),
+        check_access(config),
+        check_clock(wall_clock(), None if date is None else date.decode("latin-1")),
+        check_descriptors(config, raise_descriptor_limit()),
     ]
 
 
-async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> CheckResult:
+async def check_target(reactor: Any, client: TargetClient, inventory: Inventory) -> CheckResult:
     """Whether the target answers, with which version, and what it has."""
     url = client.address.shown
     await inventory.refresh()
@@ -95,7 +95,7 @@ async def target(reactor: Any, client: TargetClient, inventory: Inventory) -> Ch
         detail, status = f"{url}: {_without_page(inventory.degraded.detail)}", inventory.degraded.status
         refused = status in {401, 403}
         if status in {503, 508}:
-            detail += await _circle(client)
+            detail += await _loop_hint(client)
         cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
         if inventory.degraded.reason == "reset" and client.address.scheme == "http":
             cure = "; if it wants TLS, its address begins with https://"
@@ -139,7 +139,7 @@ async def _foreman_as_target(reactor: Any, client: TargetClient) -> bool:
     return isinstance(health, dict) and {"status", "degraded"} <= health.keys()
 
 
-async def _circle(client: TargetClient) -> str:
+async def _loop_hint(client: TargetClient) -> str:
     """A word on it where what answers as the target sends its requests back to itself."""
     try:
         await client.version()
@@ -150,7 +150,7 @@ async def _circle(client: TargetClient) -> str:
     return ""
 
 
-def embedder(inventory: Inventory, model: str) -> CheckResult:
+def check_embedder(inventory: Inventory, model: str) -> CheckResult:
     """Whether the model that is to be kept loaded is there; ``inventory`` has been refreshed."""
     try:
         standing = inventory.find(model)
@@ -163,12 +163,12 @@ def embedder(inventory: Inventory, model: str) -> CheckResult:
     return CheckResult("embedder", "bad", f"{model} is not installed; get it with: ollama pull {model}")
 
 
-async def port(reactor: Any, listen: str) -> CheckResult:
+async def check_port(reactor: Any, listen: str) -> CheckResult:
     """Whether foreman could listen there: it is tried, for a moment."""
     if listen.partition(":")[0] in _INHERITED:
         return CheckResult("port", "note", f"{listen} comes from whoever starts foreman, and cannot be tried here")
     try:
-        listening = await serverFromString(reactor, listen).listen(_Nobody())
+        listening = await serverFromString(reactor, listen).listen(_RefusingFactory())
     except CannotListenError as problem:
         url = url_of(listen)
         if url is not None and (health := await _foreman_at(reactor, url)):
@@ -180,7 +180,7 @@ async def port(reactor: Any, listen: str) -> CheckResult:
     return CheckResult("port", "ok", f"{listen} is free")
 
 
-class _Nobody(Factory):
+class _RefusingFactory(Factory):
     """Answers nobody: whoever connects in that moment is turned away."""
 
     noisy = False
@@ -192,13 +192,13 @@ class _Nobody(Factory):
 async def _foreman_at(reactor: Any, url: str) -> str:
     """What a foreman at ``url`` says of itself, empty if there is none."""
     try:
-        health = await answered(reactor, Foreman(url, agent(reactor)), Foreman.health, _SOON)
-    except Unanswered:
+        health = await answered(reactor, ForemanClient(url, make_agent(reactor)), ForemanClient.health, _HEALTH_TIMEOUT)
+    except RequestFailed:
         return ""
     return f"{health.get('status')}{', degraded' if health.get('degraded') else ''}"
 
 
-def door(config: Config) -> CheckResult:
+def check_access(config: Config) -> CheckResult:
     """Who may come in."""
     if config.auth_token or config.admin_token or config.tokens_file:
         return CheckResult("door", "ok", "a token is asked for")
@@ -207,7 +207,7 @@ def door(config: Config) -> CheckResult:
     return CheckResult("door", "note", "no token is asked for: whoever can connect may chat, and remove models")
 
 
-def store(config: Config) -> CheckResult:
+def check_store(config: Config) -> CheckResult:
     """Whether jobs can be kept."""
     path = config.db_path
     assert path is not None
@@ -237,33 +237,33 @@ def _store_at(path: Path, reserve: int) -> CheckResult:
         said.insert(
             0, f"{path}: the disk has {free} bytes left, less than FOREMAN_DISK_RESERVE: no jobs would be taken"
         )
-    elif free < _LITTLE_ROOM:
+    elif free < _LOW_DISK_SPACE:
         said.insert(0, f"{path}: the disk has only {free // 10**6} MB left for jobs")
     if said:
         return CheckResult("store", "bad" if free < reserve else "note", "; and ".join(said))
     return CheckResult("store", "ok", f"jobs are kept in {path}" if path.exists() else f"jobs will be kept in {path}")
 
 
-def clock(now: float, date: str | None) -> CheckResult:
+def check_clock(now: float, date: str | None) -> CheckResult:
     """Whether the time of day can be right, and what the target thinks of it.
 
     :param now: seconds since the epoch; :param date: what the target wrote into the ``Date`` header, if anything.
     """
     here = datetime.fromtimestamp(now, UTC)
-    if here < _WRITTEN:
+    if here < _EARLIEST_DATE:
         return CheckResult("clock", "bad", f"it is not {here:%Y-%m-%d}: TLS, ids and the log would be wrong")
     try:
         apart = (here - parsedate_to_datetime(date or "")).total_seconds()
     except (ValueError, TypeError):
         return CheckResult("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC")
-    if abs(apart) > _APART:
+    if abs(apart) > _MAX_CLOCK_SKEW:
         way = "ahead of" if apart > 0 else "behind"
         text = f"this machine is {abs(apart):.0f} s {way} the target: when models expire will look wrong"
         return CheckResult("clock", "note", text)
     return CheckResult("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC, as at the target")
 
 
-def descriptors(config: Config, limit: int) -> CheckResult:
+def check_descriptors(config: Config, limit: int) -> CheckResult:
     """Whether as many connections are possible as are allowed.
 
     :param limit: how many files this process may open at most.

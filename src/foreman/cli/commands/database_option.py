@@ -19,7 +19,7 @@ def db_path_option(function: F) -> F:
     return click.option("--db-path", metavar="FILE", help=help_)(function)
 
 
-def database(environ: Mapping[str, str], option: str | None) -> Path:
+def database_path(environ: Mapping[str, str], option: str | None) -> Path:
     """The file that a foreman started here would use; other settings are of no concern."""
     concerned = {name: value for name, value in environ.items() if not name.startswith("FOREMAN_")}
     if environ.get("FOREMAN_DB_PATH"):
@@ -29,7 +29,7 @@ def database(environ: Mapping[str, str], option: str | None) -> Path:
     return path
 
 
-def counted(jobs: int, active: int) -> str:
+def job_count(jobs: int, active: int) -> str:
     """How many jobs there are, and how many of them have not ended."""
     if not jobs:
         return "no jobs"

@@ -13,7 +13,7 @@ from attrs import evolve
 from foreman.cli.reactor import choose_reactor
 from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.setting_options import configure, setting_options
-from foreman.cli.ui.standard_streams import tell
+from foreman.cli.ui.standard_streams import try_echo
 from foreman.config.listen_address import url_of
 from foreman.config.settings import Config, state_folder
 from foreman.config.target_address import TargetAddress
@@ -46,7 +46,7 @@ def command(**options: str | None) -> None:
             # Jobs for models that only the simulator has are nothing for the foreman that is used in earnest.
             config = evolve(config, db_path=state_folder(os.environ) / "demo.db")
     # run() listens before the reactor begins to turn, so that this is not said where listening failed.
-    reactor.callWhenRunning(lambda: tell(what_to_type(config, simulated=simulated)))
+    reactor.callWhenRunning(lambda: try_echo(next_commands(config, simulated=simulated)))
     run(config)
 
 
@@ -71,7 +71,7 @@ def _simulator(reactor: Any) -> TargetAddress:
     return TargetAddress("http", "127.0.0.1", port.getHost().port)
 
 
-def what_to_type(config: Config, *, simulated: bool) -> str:
+def next_commands(config: Config, *, simulated: bool) -> str:
     """The lines to type next, without any token: they name the variable of the shell that holds it."""
     target = f"the built-in simulator ({config.target.shown})" if simulated else config.target.shown
     url = url_of(config.listen)

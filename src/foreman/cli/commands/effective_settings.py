@@ -12,7 +12,7 @@ from foreman.config.settings import DATABASE, MASK, SETTINGS, Setting, state_fol
 
 
 @frozen
-class Effective:
+class EffectiveSetting:
     """One setting.
 
     :ivar value: as it was written, a secret masked, empty where there is none;
@@ -29,7 +29,7 @@ class Effective:
         return self.source == "default"
 
 
-def effective(environ: Mapping[str, str], options: Mapping[str, str | None]) -> list[Effective]:
+def effective_settings(environ: Mapping[str, str], options: Mapping[str, str | None]) -> list[EffectiveSetting]:
     """Every setting, in the order in which people are shown them; the rules are those of ``config.load``.
 
     :param options: what was given on the command line, by setting name.
@@ -37,21 +37,21 @@ def effective(environ: Mapping[str, str], options: Mapping[str, str | None]) -> 
     return [_one(setting, environ, options.get(setting.name) or "") for setting in SETTINGS]
 
 
-def _one(setting: Setting, environ: Mapping[str, str], option: str) -> Effective:
-    if text := _meant(option):
-        return Effective(setting.variable, setting.shown(text), f"--{setting.option}")
-    if text := _meant(environ.get(setting.variable, "")):
-        return Effective(setting.variable, setting.shown(text), "environment")
-    file = _meant(environ.get(f"{setting.variable}_FILE", "")) if setting.secret else ""
+def _one(setting: Setting, environ: Mapping[str, str], option: str) -> EffectiveSetting:
+    if text := _unquoted(option):
+        return EffectiveSetting(setting.variable, setting.shown(text), f"--{setting.option}")
+    if text := _unquoted(environ.get(setting.variable, "")):
+        return EffectiveSetting(setting.variable, setting.shown(text), "environment")
+    file = _unquoted(environ.get(f"{setting.variable}_FILE", "")) if setting.secret else ""
     if file:
-        return Effective(setting.variable, MASK, f"file {file}")
+        return EffectiveSetting(setting.variable, MASK, f"file {file}")
     if setting.attribute == "db_path":  # its default is another one for each person
         with suppress(ValueError):
-            return Effective(setting.variable, str(state_folder(environ) / DATABASE), "default")
-    return Effective(setting.variable, setting.default, "default")
+            return EffectiveSetting(setting.variable, str(state_folder(environ) / DATABASE), "default")
+    return EffectiveSetting(setting.variable, setting.default, "default")
 
 
-def _meant(text: str) -> str:
+def _unquoted(text: str) -> str:
     try:
         return unquoted(text)
     except ValueError:

@@ -18,11 +18,11 @@ from click.core import ParameterSource
 from foreman.cli.commands.settings import as_environment
 from foreman.cli.supervisors import launchd, systemd
 from foreman.cli.supervisors.launchd import LABEL, plist
-from foreman.cli.supervisors.service import Service, this_command
+from foreman.cli.supervisors.service import Service, foreman_executable
 from foreman.cli.supervisors.systemd import unit
-from foreman.cli.ui.exit_status import FAILED, MISUSED, WELL
+from foreman.cli.ui.exit_status import FAILED, SUCCESS, USAGE_ERROR
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.setting_options import FromVariable, Written, absolute
+from foreman.cli.ui.setting_options import ParsedParam, SettingVariableOption, absolute_path
 from foreman.config.parsers import seconds, unquoted
 from foreman.errors import one_line
 
@@ -31,7 +31,7 @@ from foreman.errors import one_line
 class Plan:
     """What is written where, and what a person types then.
 
-    :ivar file: what the supervisor reads; :ivar settings: the file with the environment; :ivar undoing: what a person
+    :ivar file: what the supervisor reads; :ivar settings: the file with the environment; :ivar undo_steps: what a person
         types after the file was removed, so that what runs stops.
     """
 
@@ -39,7 +39,7 @@ class Plan:
     text: str
     settings: Path
     steps: tuple[str, ...]
-    undoing: tuple[str, ...]
+    undo_steps: tuple[str, ...]
 
 
 #: What stands in every file that this command has written.
@@ -57,10 +57,10 @@ _MARK = "foreman install-service"
         "foreman install-service --print | less",
         "foreman install-service --remove",
     ],
-    ends={
-        WELL: "the file is written, or was there already; with --remove: it is removed",
+    exit_statuses={
+        SUCCESS: "the file is written, or was there already; with --remove: it is removed",
         FAILED: "it cannot be written or removed, or was changed by hand",
-        MISUSED: "the command was written wrongly",
+        USAGE_ERROR: "the command was written wrongly",
     },
 )
 @click.option("--system", is_flag=True, help="For the system, not for you alone; needs root. Linux only.")
@@ -76,8 +76,8 @@ _MARK = "foreman install-service"
 )
 @click.option(
     "--drain-timeout",
-    cls=FromVariable,
-    type=Written("DURATION", lambda text: seconds(unquoted(text))),
+    cls=SettingVariableOption,
+    type=ParsedParam("DURATION", lambda text: seconds(unquoted(text))),
     envvar="FOREMAN_DRAIN_TIMEOUT",
     default="30s",
     show_default=True,
@@ -96,18 +96,18 @@ def command(
         raise click.UsageError(
             "--print shows the file that would be written, and --remove writes none: give one of them"
         )
-    program = this_command()
+    program = foreman_executable()
     if program is None:
         if not remove:
             raise click.ClickException(
                 "the foreman command is not installed: there is no file that a supervisor could run"
             )
         program = Path("foreman")  # for --remove the text of the file, which names the program, is not used
-    token = None if token_file is None else absolute(token_file)
+    token = None if token_file is None else absolute_path(token_file)
     try:
-        home = Path("/") if system else absolute(Path("~"))
+        home = Path("/") if system else absolute_path(Path("~"))
         planned = partial(plan, sys.platform, home, os.environ, program, system=system)
-        kept_token, kept_drain = kept(planned(drain_timeout, token).file, sys.platform)
+        kept_token, kept_drain = previous_options(planned(drain_timeout, token).file, sys.platform)
         before = planned(kept_drain or drain_timeout, kept_token).text
         source = click.get_current_context().get_parameter_source("drain_timeout")
         if source == ParameterSource.DEFAULT and kept_drain is not None:
@@ -150,7 +150,7 @@ def plan(
     mine = Path(chosen) if chosen.startswith("/") else home / ".config"
     settings = (Path("/etc") if system else mine) / "foreman" / "foreman.env"
     for path in (program, settings) if token is None else (program, settings, token):
-        _check(path)
+        _check_path(path)
     service = Service(program, settings, drain, token)
     if platform == "linux":
         folder = Path("/etc/systemd/system") if system else mine / "systemd" / "user"
@@ -169,11 +169,11 @@ def plan(
     library = home / "Library"
     text = plist(service, library / "Logs" / "foreman.log")
     file = library / "LaunchAgents" / f"{LABEL}.plist"
-    undoing = (f"launchctl bootout gui/$(id -u)/{LABEL}     # stops it",)
-    return Plan(file, text, settings, _launchd_steps(service, file), undoing)
+    undo_steps = (f"launchctl bootout gui/$(id -u)/{LABEL}     # stops it",)
+    return Plan(file, text, settings, _launchd_steps(service, file), undo_steps)
 
 
-def kept(file: Path, platform: str) -> tuple[Path | None, float | None]:
+def previous_options(file: Path, platform: str) -> tuple[Path | None, float | None]:
     """The file with a token and the seconds of drain with which ``file`` was written before; None for what is not known."""
     try:
         text = file.read_text("utf-8")
@@ -181,7 +181,7 @@ def kept(file: Path, platform: str) -> tuple[Path | None, float | None]:
         return None, None
     if _MARK not in text:
         return None, None
-    token, drain = launchd.given(text) if platform == "darwin" else systemd.given(text)
+    token, drain = launchd.read_options(text) if platform == "darwin" else systemd.read_options(text)
     try:
         return Path(token) if token else None, seconds(drain) if drain else None
     except ValueError:
@@ -212,7 +212,7 @@ def _launchd_steps(service: Service, file: Path) -> tuple[str, ...]:
     )
 
 
-def _text(file: Path) -> str | None:
+def _read_text(file: Path) -> str | None:
     """What is written in ``file``, None where it is not there; bytes that are no UTF-8 are replaced."""
     return file.read_text("utf-8", errors="replace") if file.exists() else None
 
@@ -220,7 +220,7 @@ def _text(file: Path) -> str | None:
 def _remove(made: Plan, *, force: bool) -> None:
     """Remove what the supervisor reads, if it is foreman's; what is a person's own stays."""
     try:
-        text = _text(made.file)
+        text = _read_text(made.file)
         if text is None and made.file.is_symlink() and not force:
             leads = f"{made.file} is a link to {made.file.readlink()}, which is not there"
             raise click.ClickException(f"{leads}; --force removes it")
@@ -238,7 +238,7 @@ def _remove(made: Plan, *, force: bool) -> None:
         raise click.ClickException(f"{made.file} cannot be removed: {problem.strerror}") from None
     click.echo(f"removed {made.file}; {made.settings} and the jobs are left as they are")
     click.echo("\nNext:")
-    for step in made.undoing:
+    for step in made.undo_steps:
         click.echo(f"  {step}")
 
 
@@ -249,7 +249,7 @@ def _write(made: Plan, before: str, *, force: bool) -> None:
     """
     writing = made.file
     try:
-        there = _text(made.file)
+        there = _read_text(made.file)
         if there == made.text:
             click.echo(f"{made.file} is there already, as it would be written")
         elif there not in {None, before} and not force:
@@ -258,14 +258,14 @@ def _write(made: Plan, before: str, *, force: bool) -> None:
             click.echo("\n".join(lines))
             raise click.ClickException(f"{made.file} has something else in it, as shown; --force writes over it")
         else:
-            _put(made.file, made.text, 0o644)
+            _write_atomically(made.file, made.text, 0o644)
             click.echo(f"wrote {made.file}")
         writing = made.settings
         if made.settings.exists():
             click.echo(f"{made.settings} has your settings; it is left as it is")
         else:
             made.settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _put(made.settings, as_environment(), 0o600)
+            _write_atomically(made.settings, as_environment(), 0o600)
             click.echo(f"wrote {made.settings}, with every setting commented out")
     except PermissionError:
         raise click.ClickException(f"{writing} cannot be written; --system needs root (sudo)") from None
@@ -273,7 +273,7 @@ def _write(made: Plan, before: str, *, force: bool) -> None:
         raise click.ClickException(f"{writing} cannot be written: {problem.strerror}") from None
 
 
-def _put(file: Path, text: str, mode: int) -> None:
+def _write_atomically(file: Path, text: str, mode: int) -> None:
     """Write ``text`` beside ``file``, and move it into its place: whoever reads it never sees a part of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file = Path(os.path.realpath(file))  # a link stays what it is
@@ -292,7 +292,7 @@ def _put(file: Path, text: str, mode: int) -> None:
         raise
 
 
-def _check(path: Path) -> None:
+def _check_path(path: Path) -> None:
     """Whether a supervisor's file can name ``path``, and foreman read it there.
 
     :raises ValueError: with a sentence, when it is not text, would begin another line, or does not mean itself.

@@ -12,15 +12,15 @@ from attrs import frozen
 from rich.console import Console
 from rich.text import Text
 
-from foreman.cli.client.errors import Unanswered, said
+from foreman.cli.client.errors import RequestFailed, error_detail
 from foreman.cli.ui.common_options import json_option, url_option
-from foreman.cli.ui.console import Column, console, human_size, objects, plain, print_table, processor, table, until
-from foreman.cli.ui.exit_status import ASKING_ENDS, FAILED
+from foreman.cli.ui.console import Column, console, expiry, human_size, objects, plain, print_table, processor, table
+from foreman.cli.ui.exit_status import CLIENT_STATUSES, FAILED
 from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.ps_view import warnings
 
 if TYPE_CHECKING:
-    from foreman.cli.client.client import Foreman
+    from foreman.cli.client.client import ForemanClient
 
 #: Of a name, in characters.
 _LONG_NAME = 30
@@ -53,7 +53,7 @@ class Models:
     cls=HelpfulCommand,
     short_help="List the models, and what is loaded.",
     examples=["foreman models", "foreman models --json | jq -r '.models[] | select(.loaded) | .name'"],
-    ends=ASKING_ENDS,
+    exit_statuses=CLIENT_STATUSES,
 )
 @url_option
 @json_option
@@ -62,16 +62,16 @@ def command(url: str, *, as_json: bool) -> None:
 
     CONTEXT is how many tokens a loaded model was given, and how many the others were made for.
     """
-    from foreman.cli.client.client import answer_of
+    from foreman.cli.client.client import run_client
 
-    found = answer_of("models", url, look)
+    found = run_client("models", url, fetch_models)
     if as_json:
         click.echo(json.dumps({"url": found.url, "health": found.health, "models": as_values(found)}, indent=2))
     else:
         show(found, console(), datetime.now(UTC))
 
 
-async def look(foreman: Foreman) -> Models:
+async def fetch_models(foreman: ForemanClient) -> Models:
     """What a foreman knows of its target's models.
 
     :raises asking.Unanswered: if it says nothing, nothing that foreman would say, or does not know them yet.
@@ -81,7 +81,7 @@ async def look(foreman: Foreman) -> Models:
     _, ps = await foreman.ask("GET", "/api/ps")
     installed, loaded = (body.get("models") if isinstance(body, dict) else None for body in (tags, ps))
     if not isinstance(installed, list) or not isinstance(loaded, list):
-        raise Unanswered(FAILED, f"{foreman.url} does not list models ({status}{said(tags)})")
+        raise RequestFailed(FAILED, f"{foreman.url} does not list models ({status}{error_detail(tags)})")
     return Models(foreman.url, health, installed, loaded)
 
 
@@ -132,7 +132,7 @@ def _row(model: Mapping[str, Any], now: datetime) -> list[str | Text]:
         plain(loaded.get("context_length") or model["context_length"]),
         Text(", ".join(map(plain, capabilities)) if isinstance(capabilities, list) else ""),
         Text(processor(loaded.get("size"), loaded.get("size_vram")), style="green"),
-        until(plain(loaded.get("expires_at")), now),
+        expiry(plain(loaded.get("expires_at")), now),
     ]
 
 

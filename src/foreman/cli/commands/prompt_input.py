@@ -10,8 +10,8 @@ from typing import Any
 import click
 from attrs import frozen
 
-from foreman.cli.client.job_request import Asked, chat, embeddings, whole
-from foreman.config.parsers import path as path_of
+from foreman.cli.client.job_request import Prompt, chat_payload, embed_payload, read_payload
+from foreman.config.parsers import path as parse_path
 
 _NEEDS_MODEL = "which model is needed: --model NAME; foreman models lists them"
 
@@ -47,9 +47,9 @@ class PromptInput:
         texts = self._texts()
         if not any(text.strip() for text in texts) and not self.images:
             raise click.UsageError("there is nothing to ask: the prompt is empty")
-        images = [_bytes_of(path, "--image") for path in self.images]
-        asked = Asked(self.model, texts, self.system, images, _form(self.schema), dict(self.options))
-        return ("/api/embed", embeddings(asked)) if self.embed else ("/api/chat", chat(asked))
+        images = [_read_bytes(path, "--image") for path in self.images]
+        prompt = Prompt(self.model, texts, self.system, images, _read_schema(self.schema), dict(self.options))
+        return ("/api/embed", embed_payload(prompt)) if self.embed else ("/api/chat", chat_payload(prompt))
 
     def _as_it_is(self, path: str) -> tuple[str, bytes]:
         others = (self.prompt, self.model, self.system, self.schema)
@@ -60,7 +60,7 @@ class PromptInput:
         if self.endpoint is None:
             raise click.UsageError("--payload goes with --endpoint PATH, such as /v1/chat/completions")
         try:
-            return self.endpoint, whole(_bytes_of(path, "--payload"))
+            return self.endpoint, read_payload(_read_bytes(path, "--payload"))
         except ValueError as problem:
             raise click.UsageError(f"--payload: {path} {problem}") from None
 
@@ -74,13 +74,13 @@ class PromptInput:
             if sys.stdin.isatty():
                 raise click.UsageError("there is nothing to ask: write a PROMPT, or name it with --file")
             files = ["-"]
-        return prompt + [_text_of(path) for path in files]
+        return prompt + [_read_text(path) for path in files]
 
 
-def _form(schema: str | None) -> Any:
+def _read_schema(schema: str | None) -> Any:
     if schema is None or schema == "json":
         return schema
-    given = schema if schema.lstrip().startswith("{") else _text_of(schema, "--schema")
+    given = schema if schema.lstrip().startswith("{") else _read_text(schema, "--schema")
     try:
         value = json.loads(given)
     except (ValueError, RecursionError) as problem:
@@ -90,22 +90,22 @@ def _form(schema: str | None) -> Any:
     return value
 
 
-def _text_of(path: str, option: str = "--file") -> str:
+def _read_text(path: str, option: str = "--file") -> str:
     try:
         # Without the newline that ends a file, or what echo prints: it is no part of what is asked.
-        return _bytes_of(path, option).decode("utf-8-sig").removesuffix("\n")
+        return _read_bytes(path, option).decode("utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError:
-        raise click.UsageError(f"{option}: {_called(path)} is not text (UTF-8)") from None
+        raise click.UsageError(f"{option}: {_shown_name(path)} is not text (UTF-8)") from None
 
 
-def _bytes_of(path: str, option: str) -> bytes:
+def _read_bytes(path: str, option: str) -> bytes:
     try:
-        return sys.stdin.buffer.read() if path == "-" else path_of(path).read_bytes()
+        return sys.stdin.buffer.read() if path == "-" else parse_path(path).read_bytes()
     except ValueError as problem:
-        raise click.UsageError(f"{option}: {_called(path)} {problem}") from None
+        raise click.UsageError(f"{option}: {_shown_name(path)} {problem}") from None
     except OSError as problem:
-        raise click.UsageError(f"{option}: {_called(path)} cannot be read: {problem.strerror}") from None
+        raise click.UsageError(f"{option}: {_shown_name(path)} cannot be read: {problem.strerror}") from None
 
 
-def _called(path: str) -> str:
+def _shown_name(path: str) -> str:
     return "standard input" if path == "-" else path

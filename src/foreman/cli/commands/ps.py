@@ -10,12 +10,12 @@ import click
 
 from foreman.cli.ui.common_options import json_option, url_option
 from foreman.cli.ui.console import console
-from foreman.cli.ui.exit_status import ASKING_ENDS
+from foreman.cli.ui.exit_status import CLIENT_STATUSES
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.ps_view import Seen, show
+from foreman.cli.ui.ps_view import Snapshot, show
 
 if TYPE_CHECKING:
-    from foreman.cli.client.client import Foreman
+    from foreman.cli.client.client import ForemanClient
 
 
 @click.command(
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         "foreman ps --url http://gpu-box:8080",
         "foreman ps --json | jq '.queue.waiting | length'",
     ],
-    ends=ASKING_ENDS,
+    exit_statuses=CLIENT_STATUSES,
 )
 @url_option
 @json_option
@@ -38,9 +38,9 @@ def command(url: str, *, as_json: bool) -> None:
     TURN IN is when a turn usually comes, by what each model took lately; it is left out while too little is known. An ID
     is for foreman cancel, a JOB for foreman jobs.
     """
-    from foreman.cli.client.client import answer_of
+    from foreman.cli.client.client import run_client
 
-    seen = answer_of("ps", url, look)
+    seen = run_client("ps", url, fetch_snapshot)
     if as_json:
         value = {"url": seen.url, "health": seen.health, "queue": seen.queue, "models": seen.models}
         click.echo(json.dumps(value, indent=2))
@@ -48,7 +48,7 @@ def command(url: str, *, as_json: bool) -> None:
         show(seen, console(), datetime.now(UTC))
 
 
-async def look(foreman: Foreman) -> Seen:
+async def fetch_snapshot(foreman: ForemanClient) -> Snapshot:
     """What a foreman says of itself.
 
     :raises asking.Unanswered: if it says nothing, or nothing that foreman would say.
@@ -57,4 +57,4 @@ async def look(foreman: Foreman) -> Seen:
     queue = await foreman.queue()
     _, ps = await foreman.ask("GET", "/api/ps")
     models = ps.get("models") if isinstance(ps, dict) else None
-    return Seen(foreman.url, health, queue, models if isinstance(models, list) else None)
+    return Snapshot(foreman.url, health, queue, models if isinstance(models, list) else None)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from foreman.cli.commands.database_option import counted, database, db_path_option
-from foreman.cli.ui.exit_status import FAILED, MISUSED, WELL
+from foreman.cli.commands.database_option import database_path, db_path_option, job_count
+from foreman.cli.ui.exit_status import FAILED, SUCCESS, USAGE_ERROR
 from foreman.cli.ui.help import HelpfulCommand
 
 
@@ -18,10 +18,10 @@ from foreman.cli.ui.help import HelpfulCommand
     cls=HelpfulCommand,
     short_help="Put a copy of the jobs back.",
     examples=["foreman restore /backups/foreman-2026-11-28.db"],
-    ends={
-        WELL: "the jobs are those of the copy",
+    exit_statuses={
+        SUCCESS: "the jobs are those of the copy",
         FAILED: "nothing was changed; the reason is told",
-        MISUSED: "the command was written wrongly",
+        USAGE_ERROR: "the command was written wrongly",
     },
 )
 @click.argument("copy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
@@ -35,12 +35,12 @@ def command(copy: Path, db_path: str | None) -> None:
     from foreman.store.errors import StoreRefused, StoreUnavailable
     from foreman.store.sqlite.backup import restore
 
-    path = database(os.environ, db_path)
+    path = database_path(os.environ, db_path)
     try:
         content, old = restore(copy, path, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     except (StoreRefused, StoreUnavailable) as problem:
         click.echo(f"foreman restore: {problem}", err=True)
         raise SystemExit(FAILED) from None
-    click.echo(f"{path}: {counted(content.jobs, content.active)}")
+    click.echo(f"{path}: {job_count(content.jobs, content.active)}")
     if old is not None:
         click.echo(f"what was there is in {old} now")

@@ -20,7 +20,7 @@ from foreman.cli.ui.setting_options import configure, setting_options
         "foreman serve --listen 127.0.0.1:11434 --target-url 127.0.0.1:11435",
         "FOREMAN_AUTH_TOKEN_FILE=token foreman serve --listen 0.0.0.0:8080",
     ],
-    ends={
+    exit_statuses={
         1: "it cannot listen; foreman check tells more",
         2: "a setting is wrong; every one is named",
         143: "stopped by SIGTERM (130: by ctrl-C), as a shell tells it",

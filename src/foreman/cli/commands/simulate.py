@@ -10,8 +10,8 @@ import click
 
 from foreman.cli.reactor import choose_reactor
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.setting_options import Written
-from foreman.cli.ui.standard_streams import tell
+from foreman.cli.ui.setting_options import ParsedParam
+from foreman.cli.ui.standard_streams import try_echo
 from foreman.config import listen_address
 from foreman.config.parsers import seconds
 from foreman.simulator.engine.faults import Misbehaviour, What, parse
@@ -42,31 +42,36 @@ def _version(text: str) -> str:
 )
 @click.option(
     "--listen",
-    type=Written("ADDRESS", listen_address.endpoint),
+    type=ParsedParam("ADDRESS", listen_address.endpoint),
     default="127.0.0.1:11434",
     help="Where: host:port, or a Twisted endpoint description.",
 )
 @click.option("--rate", type=click.FloatRange(min=0), default=30, help="Tokens per second; 0 is all at once.")
 @click.option(
-    "--load-time", type=Written("DURATION", seconds), default="2s", help="Until a model that was not loaded is."
+    "--load-time", type=ParsedParam("DURATION", seconds), default="2s", help="Until a model that was not loaded is."
 )
 @click.option(
-    "--prompt-time", type=Written("DURATION", seconds), default="0s", help="Between a loaded model and its first token."
+    "--prompt-time",
+    type=ParsedParam("DURATION", seconds),
+    default="0s",
+    help="Between a loaded model and its first token.",
 )
-@click.option("--keep-alive", type=Written("DURATION", seconds), default="5m", help="How long a model stays loaded.")
+@click.option(
+    "--keep-alive", type=ParsedParam("DURATION", seconds), default="5m", help="How long a model stays loaded."
+)
 @click.option("--max-loaded", type=click.IntRange(min=1), default=3, help="How many models stay loaded at once.")
 @click.option(
-    "--models", type=Written("NAMES", _names), default=",".join(FRIENDLY), help="What is installed, commas between."
+    "--models", type=ParsedParam("NAMES", _names), default=",".join(FRIENDLY), help="What is installed, commas between."
 )
 @click.option(
     "--version",
-    type=Written("VERSION", _version),
+    type=ParsedParam("VERSION", _version),
     default=Settings().version,
     help="Which Ollama to be: up to 0.33 it answers as 0.33.0 did, from 0.34 on as 0.34.4.",
 )
 @click.option(
     "--misbehave",
-    type=Written("WORD-OR-JSON", parse),
+    type=ParsedParam("WORD-OR-JSON", parse),
     multiple=True,
     envvar="SIMULATOR_MISBEHAVE",
     show_envvar=True,
@@ -82,7 +87,7 @@ def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **o
 
     from foreman.simulator.main import run
 
-    raise SystemExit(run(settings, reactor, listen, tell))
+    raise SystemExit(run(settings, reactor, listen, try_echo))
 
 
 # A \b keeps click from breaking the lines below it anew, and the words in them.

@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING, Any
 import click
 from attrs import define, frozen
 
-from foreman.cli.client.errors import Unreached
-from foreman.cli.client.job_request import handed_over, option
+from foreman.cli.client.errors import Unreachable
+from foreman.cli.client.job_request import job_body, parse_option
 from foreman.cli.commands.prompt_input import PromptInput
 from foreman.cli.ui.common_options import json_option, url_option
-from foreman.cli.ui.exit_status import FAILED, NOT_ENDED, NOT_FOUND, WAITING_ENDS, WELL, status_of
-from foreman.cli.ui.filter_options import pair
+from foreman.cli.ui.exit_status import FAILED, NOT_ENDED, NOT_FOUND, SUCCESS, WAIT_STATUSES, status_of_job
+from foreman.cli.ui.filter_options import key_value
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.job_text import at_terminal, sentence
+from foreman.cli.ui.job_text import stdout_is_terminal, summary
 from foreman.cli.ui.next_steps import command_for
-from foreman.cli.ui.setting_options import Written
-from foreman.cli.ui.times import to_come, written
+from foreman.cli.ui.setting_options import ParsedParam
+from foreman.cli.ui.times import parse_future, to_rfc3339
 
 if TYPE_CHECKING:
-    from foreman.cli.client.client import Foreman
+    from foreman.cli.client.client import ForemanClient
     from foreman.cli.client.jobs import Job
 
 #: A body may be large, and the way to foreman slow; in seconds.
-_PATIENCE = 600.0
-_WHEN = Written("WHEN", lambda text: written(to_come(text, datetime.now().astimezone())))
+_TIMEOUT = 600.0
+_WHEN = ParsedParam("WHEN", lambda text: to_rfc3339(parse_future(text, datetime.now().astimezone())))
 _FILE = click.Path(allow_dash=True)
 
 
 @frozen
-class Manner:
+class SubmitMode:
     """How to go on once the job is handed over."""
 
     waits: bool
@@ -43,7 +43,7 @@ class Manner:
 
 
 @define
-class Taken:
+class Submission:
     """The job that foreman has taken, as soon as it has."""
 
     job: Job | None = None
@@ -62,9 +62,9 @@ class Taken:
         "foreman submit --endpoint /v1/responses --payload request.json --deadline 2h",
         "id=$(foreman submit --model llama3.2:3b Hello); foreman jobs wait $id",
     ],
-    ends={status: meaning for status, meaning in WAITING_ENDS.items() if status != NOT_ENDED}
+    exit_statuses={status: meaning for status, meaning in WAIT_STATUSES.items() if status != NOT_ENDED}
     | {
-        WELL: "it was handed over; with --wait or --follow: it succeeded",
+        SUCCESS: "it was handed over; with --wait or --follow: it succeeded",
         FAILED: "foreman does not answer, or does not take it",
         NOT_FOUND: "Ollama does not have the model, or the job was removed",
     },
@@ -93,7 +93,7 @@ class Taken:
 @click.option(
     "--option",
     "options",
-    type=Written("KEY=VALUE", option),
+    type=ParsedParam("KEY=VALUE", parse_option),
     multiple=True,
     metavar="KEY=VALUE",
     help="One of Ollama's options, such as temperature=0; several times for several.",
@@ -112,7 +112,7 @@ class Taken:
 @click.option(
     "--meta",
     "metadata",
-    type=Written("KEY=VALUE", pair),
+    type=ParsedParam("KEY=VALUE", key_value),
     multiple=True,
     metavar="KEY=VALUE",
     help="Something to find it by; several times for several.",
@@ -139,7 +139,7 @@ def command(
     waits: bool,
     follows: bool,
     as_json: bool,
-    **asked: Any,
+    **prompt_options: Any,
 ) -> None:
     """Hand PROMPT over as a job: it waits for its turn at foreman, which keeps it and its answer on disk.
 
@@ -150,7 +150,7 @@ def command(
     """
     if follows and as_json:
         raise click.UsageError("--follow prints words as they come, and --json the job: one of them")
-    endpoint, payload = PromptInput(**asked).request()
+    endpoint, payload = PromptInput(**prompt_options).request()
     fields: dict[str, Any] = {
         "priority": priority,
         "run_at": run_at,
@@ -159,74 +159,80 @@ def command(
         "metadata": dict(metadata) or None,
         "idempotency_key": key,
     }
-    from foreman.cli.client.client import answer_of
+    from foreman.cli.client.client import run_client
 
-    body, manner, taken = handed_over(endpoint, payload, fields), Manner(waits, follows, as_json), Taken()
+    body, mode, submission = job_body(endpoint, payload, fields), SubmitMode(waits, follows, as_json), Submission()
     context = click.get_current_context()
 
     def interrupted() -> str:
-        if taken.job is None:
+        if submission.job is None:
             return "whether the job was taken is not known; foreman jobs tells"
         back = "wait" if as_json else "follow"  # the one prints the job, the other its answer
-        return f"the job goes on; come back with: {command_for(back, [str(taken.job['id'])], context)}"
+        return f"the job goes on; come back with: {command_for(back, [str(submission.job['id'])], context)}"
 
-    job = answer_of(
-        "submit", url, lambda foreman: hand_over(foreman, body, manner, taken), patience=None, interrupted=interrupted
+    job = run_client(
+        "submit",
+        url,
+        lambda foreman: submit_job(foreman, body, mode, submission),
+        patience=None,
+        interrupted=interrupted,
     )
     if as_json:
         click.echo(json.dumps(job, indent=2))
     elif not (waits or follows):
-        _say(job, context)
-    sys.exit(status_of(job) if waits or follows else WELL)
+        _print_next_steps(job, context)
+    sys.exit(status_of_job(job) if waits or follows else SUCCESS)
 
 
-async def hand_over(foreman: Foreman, body: bytes, manner: Manner, taken: Taken) -> Job:
+async def submit_job(foreman: ForemanClient, body: bytes, mode: SubmitMode, submission: Submission) -> Job:
     """Hand a job over, and go on as it was wished; the job as it then is.
 
     :raises asking.Unanswered: if foreman does not take it, or no longer knows it.
     """
-    from foreman.cli.client.job_answers import follow_to_answer, tell_end
-    from foreman.cli.client.polling import ALONE, LOOKED_AT, until
+    from foreman.cli.client.job_answers import follow_to_answer, print_result
+    from foreman.cli.client.polling import INTERACTIVE_WAIT, UNATTENDED_WAIT, wait_for_job
     from foreman.cli.ui.progress import progress
 
     await foreman.health()
-    taken.job = job = await _post(foreman, body)
+    submission.job = job = await _post_job(foreman, body)
     id_ = str(job["id"])
-    if manner.follows:
+    if mode.follows:
         return await follow_to_answer(foreman, id_)
-    if manner.waits:
+    if mode.waits:
         with progress() as shown:
-            job = await until(foreman, id_, shown, step=LOOKED_AT if sys.stderr.isatty() else ALONE)
-        if not manner.as_json:
-            await tell_end(foreman, job)
+            job = await wait_for_job(
+                foreman, id_, shown, step=INTERACTIVE_WAIT if sys.stderr.isatty() else UNATTENDED_WAIT
+            )
+        if not mode.as_json:
+            await print_result(foreman, job)
     return job
 
 
-async def _post(foreman: Foreman, body: bytes) -> Job:
-    from foreman.cli.client.jobs import as_job, refused
+async def _post_job(foreman: ForemanClient, body: bytes) -> Job:
+    from foreman.cli.client.jobs import job_from, refusal
 
     try:
-        answer = await foreman.fetch("POST", "/jobs", body, patience=_PATIENCE)
-    except Unreached as problem:
+        answer = await foreman.fetch("POST", "/jobs", body, patience=_TIMEOUT)
+    except Unreachable as problem:
         # foreman answered a moment ago: the body may have arrived, and only the answer not.
-        sentence = (
+        summary = (
             f"{problem}; whether the job was taken is not known: look with foreman jobs, or repeat it with a --key"
         )
-        raise Unreached(problem.status, sentence) from None
+        raise Unreachable(problem.status, summary) from None
     if answer.status not in {200, 201}:
-        raise refused(foreman, answer, "foreman does not take it")
-    job = as_job(foreman, answer)
+        raise refusal(foreman, answer, "foreman does not take it")
+    job = job_from(foreman, answer)
     if answer.status == 200 or answer.header("Idempotency-Replayed") == "true":
         click.echo("foreman submit: this key has its job already, which is not handed over again", err=True)
     return job
 
 
-def _say(job: Mapping[str, Any], context: click.Context) -> None:
+def _print_next_steps(job: Mapping[str, Any], context: click.Context) -> None:
     id_ = str(job.get("id"))
-    if not at_terminal():
+    if not stdout_is_terminal():
         click.echo(id_)
         return
-    click.echo(f"{id_}\n{sentence(job, datetime.now(UTC))}\n")
+    click.echo(f"{id_}\n{summary(job, datetime.now(UTC))}\n")
     does = {"wait": "waits for it", "follow": "prints the answer as it comes", "get": "prints the answer"}
     lines = {command_for(what, [id_], context): effect for what, effect in does.items()}
     width = max(map(len, lines))

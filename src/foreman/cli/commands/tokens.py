@@ -18,33 +18,37 @@ import click
 
 from foreman.auth.tokens import Holder, check_name, digest, format_file, parse_file, without_holder
 from foreman.cli.ui.common_options import json_option
-from foreman.cli.ui.exit_status import FAILED, MISUSED, WELL
+from foreman.cli.ui.exit_status import FAILED, SUCCESS, USAGE_ERROR
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.lazy_group import Suggesting
-from foreman.cli.ui.setting_options import FromVariable, absolute
-from foreman.cli.ui.standard_streams import OutputLost, say
+from foreman.cli.ui.lazy_group import SuggestingGroup
+from foreman.cli.ui.setting_options import SettingVariableOption, absolute_path
+from foreman.cli.ui.standard_streams import OutputLost, echo_stderr
 from foreman.config.parsers import LARGEST_FILE, read_text
 
 _file = click.option(
     "--file",
     "path",
-    cls=FromVariable,
+    cls=SettingVariableOption,
     envvar="FOREMAN_TOKENS_FILE",
     show_envvar=True,
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=lambda _context, _parameter, path: absolute(path).resolve(),
+    callback=lambda _context, _parameter, path: absolute_path(path).resolve(),
     help="The file of tokens.",
 )
-_ENDS = {WELL: "done", FAILED: "it failed; the reason is printed", MISUSED: "the command was written wrongly"}
+_STATUSES = {
+    SUCCESS: "done",
+    FAILED: "it failed; the reason is printed",
+    USAGE_ERROR: "the command was written wrongly",
+}
 #: What foreman does by itself, and where it does not see the file change.
-_TAKEN_OVER = (
+_RELOAD_NOTE = (
     "A running foreman that reads this file notices the change within a second; one that was given a copy of it "
     "(systemd's LoadCredential) does after a restart."
 )
 
 
-@click.group("token", cls=Suggesting, short_help="Make, list and revoke named tokens.")
+@click.group("token", cls=SuggestingGroup, short_help="Make, list and revoke named tokens.")
 def command() -> None:
     """Named tokens: who has one may come in, and appears by name in logs and queue."""
 
@@ -53,7 +57,7 @@ def command() -> None:
     "new",
     cls=HelpfulCommand,
     examples=["foreman token new alice", "foreman token new boss --admin"],
-    ends=_ENDS,
+    exit_statuses=_STATUSES,
 )
 @click.argument("name")
 @click.option("--admin", is_flag=True, help="It may manage models: pull, push, create, copy, delete.")
@@ -81,12 +85,12 @@ def new(name: str, path: Path, *, admin: bool) -> None:
         with _locked(path):
             _write(path, without_holder(_read(path), name, holder.id))
         raise
-    say(
+    echo_stderr(
         f"This is the token of {name} ({holder.id}); it is not shown again. A running foreman knows it within a second."
     )
     for one in others:
-        say(
-            f"{name} has another token, of {_day(one) or 'an unknown day'}; when it is no longer used: "
+        echo_stderr(
+            f"{name} has another token, of {_created_day(one) or 'an unknown day'}; when it is no longer used: "
             f"foreman token revoke {name} --id {one.id}"
         )
 
@@ -95,7 +99,7 @@ def new(name: str, path: Path, *, admin: bool) -> None:
     "list",
     cls=HelpfulCommand,
     examples=["foreman token list", "foreman token list --json | jq -r '.tokens[].name'"],
-    ends=_ENDS,
+    exit_statuses=_STATUSES,
 )
 @_file
 @json_option
@@ -103,7 +107,7 @@ def list_(path: Path, *, as_json: bool) -> None:
     """List who has a token, and since when."""
     holders = _holders(_read(path), path)
     if as_json:
-        click.echo(json.dumps({"tokens": [_value(holder) for holder in holders]}, indent=2))
+        click.echo(json.dumps({"tokens": [_as_json(holder) for holder in holders]}, indent=2))
         return
     from foreman.cli.ui.console import Column, console, table
 
@@ -111,7 +115,7 @@ def list_(path: Path, *, as_json: bool) -> None:
         click.echo(f"there are no tokens in {path}", err=True)
         return
     columns = [Column("NAME"), Column("ROLE"), Column("ID"), Column("CREATED")]
-    rows = [[one.name, "admin" if one.admin else "user", one.id, _day(one)] for one in holders]
+    rows = [[one.name, "admin" if one.admin else "user", one.id, _created_day(one)] for one in holders]
     console().print(table(columns, rows))
 
 
@@ -123,7 +127,7 @@ def list_(path: Path, *, as_json: bool) -> None:
         "foreman token revoke alice --id 1f3b9c04     # one of several",
         "foreman token revoke boss --force     # although no admin is left",
     ],
-    ends=_ENDS,
+    exit_statuses=_STATUSES,
 )
 @click.argument("name")
 @click.option("--id", "id_", metavar="ID", help="Only this one of NAME's tokens; foreman token list shows it.")
@@ -154,15 +158,15 @@ def revoke(name: str, id_: str | None, path: Path, *, force: bool) -> None:
         _write(path, without_holder(text, name, id_.lower() if id_ is not None else None))
     count = "The token" if len(gone) == 1 else f"{len(gone)} tokens"
     left = f", {len(held) - len(gone)} left" if len(held) > len(gone) else ""
-    say(f"{count} of {name} {'is' if len(gone) == 1 else 'are'} revoked{left}. {_TAKEN_OVER}")
+    echo_stderr(f"{count} of {name} {'is' if len(gone) == 1 else 'are'} revoked{left}. {_RELOAD_NOTE}")
     if is_last:
-        say(
+        echo_stderr(
             "There is no admin in the file any more: a foreman that runs lets nobody manage models, and one that is started "
             "again everybody with a token, unless FOREMAN_ADMIN_TOKEN is set."
         )
 
 
-def _value(holder: Holder) -> dict[str, Any]:
+def _as_json(holder: Holder) -> dict[str, Any]:
     return {
         "name": holder.name,
         "role": "admin" if holder.admin else "user",
@@ -171,7 +175,7 @@ def _value(holder: Holder) -> dict[str, Any]:
     }
 
 
-def _day(holder: Holder) -> str:
+def _created_day(holder: Holder) -> str:
     return holder.created.partition("T")[0]
 
 

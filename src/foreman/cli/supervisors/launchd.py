@@ -41,7 +41,7 @@ $token  </dict>
   <true/>
   <!-- Running responses may finish within FOREMAN_DRAIN_TIMEOUT; launchd must wait 10 s longer. -->
   <key>ExitTimeOut</key>
-  <integer>$patience</integer>
+  <integer>$stop_timeout</integer>
   <!-- Otherwise launchd throttles foreman, which slows down every token. -->
   <key>ProcessType</key>
   <string>Interactive</string>
@@ -79,12 +79,12 @@ def plist(service: Service, log: Path) -> str:
         settings=escape(str(service.settings)),
         drain=f"{service.drain:g}",
         token="" if service.token is None else _TOKEN.substitute(path=escape(str(service.token))),
-        patience=math.ceil(service.patience),
+        stop_timeout=math.ceil(service.stop_timeout),
         log=escape(str(log)),
     )
 
 
-def given(text: str) -> tuple[str | None, str | None]:
+def read_options(text: str) -> tuple[str | None, str | None]:
     """The file with a token, and the drain timeout, with which a property list was written; None for what it lacks."""
     try:
         variables = plistlib.loads(text.encode())["EnvironmentVariables"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from attrs import frozen
 
 #: How much longer than foreman drains a supervisor has to wait before it kills, in seconds.
-MARGIN = 10.0
+STOP_MARGIN = 10.0
 
 
 @frozen
@@ -27,12 +27,12 @@ class Service:
     token: Path | None = None
 
     @property
-    def patience(self) -> float:
+    def stop_timeout(self) -> float:
         """How long its supervisor waits for its end, in seconds."""
-        return self.drain + MARGIN
+        return self.drain + STOP_MARGIN
 
 
-def this_command() -> Path | None:
+def foreman_executable() -> Path | None:
     """The ``foreman`` of this installation, by a path that stays the same when it is upgraded."""
     folders = (Path(sys.executable).parent, Path(sysconfig.get_path("scripts")))
     beside = [folder / "foreman" for folder in folders if (folder / "foreman").is_file()]

@@ -26,7 +26,7 @@ EnvironmentFile=-$settings
 $token
 # Running responses may finish within FOREMAN_DRAIN_TIMEOUT; systemd must wait 10 s longer. Ending by SIGTERM is a success.
 Environment=FOREMAN_DRAIN_TIMEOUT=${drain}s
-TimeoutStopSec=$patience
+TimeoutStopSec=$stop_timeout
 SuccessExitStatus=143
 Restart=on-failure
 RestartSec=5
@@ -89,18 +89,18 @@ def unit(service: Service, *, system: bool) -> str:
         option=" with --system" if system else "",
         systemctl="systemctl" if system else "systemctl --user",
         after=_AFTER if system else "",
-        command=_word(str(service.command)),
-        settings=_path(str(service.settings)),
+        command=_quoted(str(service.command)),
+        settings=_escaped(str(service.settings)),
         token=_token(service, system=system),
         drain=f"{service.drain:g}",
-        patience=math.ceil(service.patience),
+        stop_timeout=math.ceil(service.stop_timeout),
         runtime="/run/foreman" if system else "$XDG_RUNTIME_DIR/foreman",
         only_system=_ONLY_SYSTEM if system else "",
         wanted_by="multi-user.target" if system else "default.target",
     )
 
 
-def given(text: str) -> tuple[str | None, str | None]:
+def read_options(text: str) -> tuple[str | None, str | None]:
     """The file with a token, and the drain timeout, with which a ``foreman.service`` was written; None for what it lacks."""
     found: dict[str, str] = {}
     for line in text.splitlines():
@@ -121,27 +121,30 @@ def _token(service: Service, *, system: bool) -> str:
     path = service.token or service.settings.with_name("token")
     if system:
         said = "# A token that every client must send. Only root needs to be able to read its file."
-        lines = [f"LoadCredential=auth-token:{_path(str(path))}", "Environment=FOREMAN_AUTH_TOKEN_FILE=%d/auth-token"]
+        lines = [
+            f"LoadCredential=auth-token:{_escaped(str(path))}",
+            "Environment=FOREMAN_AUTH_TOKEN_FILE=%d/auth-token",
+        ]
     else:
         said = "# A token that every client must send."
-        lines = [f"Environment={_word(f'FOREMAN_AUTH_TOKEN_FILE={path}')}"]
+        lines = [f"Environment={_quoted(f'FOREMAN_AUTH_TOKEN_FILE={path}')}"]
     off = "" if service.token else "#"
     return "\n".join([said, *(off + line for line in lines)]) + "\n"
 
 
-def _path(text: str) -> str:
+def _escaped(text: str) -> str:
     """A path where systemd replaces specifiers, and takes the rest of the line as it is."""
     return text.replace("%", "%%")
 
 
-def _word(text: str) -> str:
+def _quoted(text: str) -> str:
     """One word of a line that systemd reads as words: quoted where it has to be (systemd.service(5))."""
-    escaped = _path(text).replace("\\", "\\\\").replace('"', '\\"')
+    escaped = _escaped(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"' if any(character in " \t'\"\\;" for character in text) else escaped
 
 
 def _unquoted(word: str) -> str:
-    """What ``_word`` was made from."""
+    """What ``_quoted`` was made from."""
     if word.startswith('"'):
         word = word[1:-1].replace('\\"', '"').replace("\\\\", "\\")
     return word.replace("%%", "%")

@@ -14,15 +14,15 @@ from typing import NoReturn
 import click
 from click.exceptions import Abort, ClickException, NoArgsIsHelpError, UsageError
 
-from foreman.cli.ui.exit_status import FAILED, WELL
-from foreman.cli.ui.standard_streams import MAX_MESSAGE, OutputLost, abandon_output, say
+from foreman.cli.ui.exit_status import FAILED, SUCCESS
+from foreman.cli.ui.standard_streams import MAX_MESSAGE, OutputLost, abandon_output, echo_stderr
 from foreman.errors import one_line
 
 #: How a shell counts what a signal ended: 128 and the number of the signal.
-INTERRUPTED, READER_LEFT = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
-def end(work: Callable[[], object]) -> NoReturn:
+def run_and_exit(work: Callable[[], object]) -> NoReturn:
     """Do ``work``, a command of click outside of its standalone mode, and end the process with its status."""
     try:
         status = _status(work)
@@ -43,49 +43,49 @@ def _status(work: Callable[[], object]) -> int:
     try:
         status = work()
     except ClickException as problem:
-        return _refused(problem)
+        return _click_error(problem)
     except Abort as problem:
         if isinstance(problem.__cause__, KeyboardInterrupt):  # click has ended the line of the ^C
             return INTERRUPTED
-        return _say("stopped: there was no answer")
+        return _print_error("stopped: there was no answer")
     except KeyboardInterrupt:
         return INTERRUPTED
     except (OutputLost, SystemExit):
         raise
     except OSError as problem:
-        return _say(_of_system(problem))
+        return _print_error(_os_error_message(problem))
     except Exception as problem:  # noqa: BLE001 - a person gets a sentence, whatever went wrong
-        return _say(_unexpected(problem))
+        return _print_error(_defect_message(problem))
     # Outside of its standalone mode click returns the status of ctx.exit().
-    return status if isinstance(status, int) else WELL
+    return status if isinstance(status, int) else SUCCESS
 
 
-def _refused(problem: ClickException) -> int:
+def _click_error(problem: ClickException) -> int:
     """Say what click, or a command, has against how it was called; the exit status."""
     if isinstance(problem, NoArgsIsHelpError):  # it is the help
         problem.show()
         return problem.exit_code
     if isinstance(problem, UsageError) and problem.ctx is not None:
         click.echo(f"{problem.ctx.get_usage()}\nTry '{problem.ctx.command_path} --help' for help.\n", err=True)
-    _say(problem.format_message())
+    _print_error(problem.format_message())
     return problem.exit_code
 
 
 def _output_lost(problem: OutputLost) -> int:
     abandon_output()
     if problem.errno == errno.EPIPE:  # no failure: foreman jobs | head
-        return READER_LEFT
+        return BROKEN_PIPE
     if problem.errno == errno.EBADF:
-        return _say("standard output is closed: nothing can be printed")
-    return _say(f"standard output cannot be written: {problem.reason}")
+        return _print_error("standard output is closed: nothing can be printed")
+    return _print_error(f"standard output cannot be written: {problem.reason}")
 
 
-def _of_system(problem: OSError) -> str:
+def _os_error_message(problem: OSError) -> str:
     reason = problem.strerror or str(problem) or type(problem).__name__
     return reason if problem.filename is None else f"{os.fsdecode(problem.filename)}: {reason}"
 
 
-def _unexpected(problem: Exception) -> str:
+def _defect_message(problem: Exception) -> str:
     """What to say of a defect: what it is, and where, so that a report is of use without a traceback."""
     import traceback
 
@@ -100,8 +100,8 @@ def _unexpected(problem: Exception) -> str:
     )
 
 
-def _say(sentence: str) -> int:
-    say(f"foreman: {one_line(sentence, MAX_MESSAGE)}")
+def _print_error(sentence: str) -> int:
+    echo_stderr(f"foreman: {one_line(sentence, MAX_MESSAGE)}")
     return FAILED
 
 

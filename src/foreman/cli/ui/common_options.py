@@ -17,13 +17,13 @@ url_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
 
 #: The fewest characters of an id that a command which changes something takes: fewer are more likely a mistake.
-FEWEST_OF_ID = 4
+MIN_ID_LENGTH = 4
 
 
-class Id(click.ParamType[str]):
+class IdParam(click.ParamType[str]):
     """An id, whole or its last characters; never empty, which is what a variable of a shell is that was not set.
 
-    :param changes: the command changes something, so that it takes no fewer than ``FEWEST_OF_ID`` characters.
+    :param changes: the command changes something, so that it takes no fewer than ``MIN_ID_LENGTH`` characters.
     """
 
     name = "id"
@@ -36,6 +36,6 @@ class Id(click.ParamType[str]):
         id_ = str(value).strip()
         if not id_:
             self.fail("the ID is empty", param, ctx)
-        if self._changes and len(id_) < FEWEST_OF_ID:
-            self.fail(f"{id_!r} is too short: give at least the last {FEWEST_OF_ID} characters of the ID", param, ctx)
+        if self._changes and len(id_) < MIN_ID_LENGTH:
+            self.fail(f"{id_!r} is too short: give at least the last {MIN_ID_LENGTH} characters of the ID", param, ctx)
         return id_

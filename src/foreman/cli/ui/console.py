@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 #: Narrower than this nothing can be read, and wider than this no terminal is; in columns.
-_NARROWEST, _WIDEST = 20, 1000
+_MIN_WIDTH, _MAX_WIDTH = 20, 1000
 _FOREVER = 100 * 365 * 86400.0
 _AGES = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
 
@@ -43,9 +43,9 @@ def width_of(stream: TextIO) -> int:
     """How many columns there are: as COLUMNS says, or as the terminal does."""
     chosen = os.environ.get("COLUMNS", "")
     if chosen.isdecimal() and len(chosen) < 10 and int(chosen):
-        return min(max(int(chosen), _NARROWEST), _WIDEST)
+        return min(max(int(chosen), _MIN_WIDTH), _MAX_WIDTH)
     if stream.isatty():
-        return max(shutil.get_terminal_size().columns, _NARROWEST)
+        return max(shutil.get_terminal_size().columns, _MIN_WIDTH)
     return 200  # a pipe has no width: nothing needs to be cut to fit it
 
 
@@ -88,7 +88,7 @@ def objects(value: object) -> list[Mapping[str, Any]]:
 
 
 #: What lasts longer is no duration, in seconds.
-_ENDLESS = 1e12
+_MAX_DURATION = 1e12
 
 
 def human_size(count: object) -> str:
@@ -117,7 +117,7 @@ def processor(size: object, in_gpu: object) -> str:
 
 def duration(seconds: object) -> str:
     """How long something has lasted: ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``; nothing for what is no number."""
-    if not isinstance(seconds, int | float) or not abs(seconds) < _ENDLESS:
+    if not isinstance(seconds, int | float) or not abs(seconds) < _MAX_DURATION:
         return ""
     if seconds < 10:
         return f"{max(seconds, 0.0):.1f} s"
@@ -129,7 +129,7 @@ def duration(seconds: object) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def between(low: object, high: object) -> str:
+def duration_range(low: object, high: object) -> str:
     """A range of seconds, roughly: ``5-20 s``, ``1-3 min``, ``about 40 s``; nothing for what are no numbers."""
     if not isinstance(low, int | float) or not isinstance(high, int | float):
         return ""
@@ -138,7 +138,7 @@ def between(low: object, high: object) -> str:
     return f"about {most} {unit}" if least == most else f"{least}-{most} {unit}"
 
 
-def until(expires_at: str, now: datetime) -> str:
+def expiry(expires_at: str, now: datetime) -> str:
     """When a model goes, as Ollama's own ``ps`` says it."""
     try:
         left = (datetime.fromisoformat(expires_at) - now).total_seconds()

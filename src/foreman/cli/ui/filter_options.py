@@ -11,19 +11,19 @@ import click
 from attrs import frozen
 
 from foreman.cli.ui.common_options import json_option, url_option
-from foreman.cli.ui.setting_options import Written
-from foreman.cli.ui.times import gone_by, written
+from foreman.cli.ui.setting_options import ParsedParam
+from foreman.cli.ui.times import parse_past, to_rfc3339
 
 F = TypeVar("F", bound=Callable[..., object])
 
 #: States, and words for several of them.
 STATES = ("scheduled", "queued", "running", "succeeded", "failed", "discarded", "cancelled", "active", "ended")
 #: As many jobs as foreman puts into one page at the most.
-LARGEST_PAGE = 200
+MAX_PAGE_SIZE = 200
 
 
 @frozen
-class Filters:
+class JobFilters:
     """What was asked for.
 
     :ivar limit: None for all there are.
@@ -46,16 +46,16 @@ class Filters:
         named = {
             "model": self.model,
             "owner": self.owner,
-            "created_after": written(self.since) if self.since else None,
-            "created_before": written(self.before) if self.before else None,
+            "created_after": to_rfc3339(self.since) if self.since else None,
+            "created_before": to_rfc3339(self.before) if self.before else None,
         }
         asked |= {name: value for name, value in named.items() if value is not None}
         asked |= {f"metadata.{name}": value for name, value in self.metadata}
-        asked["limit"] = str(LARGEST_PAGE if self.everything else min(self.limit, LARGEST_PAGE))
+        asked["limit"] = str(MAX_PAGE_SIZE if self.everything else min(self.limit, MAX_PAGE_SIZE))
         return f"/jobs?{urlencode(asked)}"
 
 
-def pair(text: str) -> tuple[str, str]:
+def key_value(text: str) -> tuple[str, str]:
     """``KEY=VALUE``, as a name and what it has.
 
     :raises ValueError: with a phrase, as in ``spellings``.
@@ -74,12 +74,12 @@ def filter_options(function: F) -> F:
 
 
 def _options() -> list[Callable[[Any], Any]]:
-    ago = Written("TIME", lambda text: gone_by(text, datetime.now().astimezone()))
+    ago = ParsedParam("TIME", lambda text: parse_past(text, datetime.now().astimezone()))
     return [
         click.option(
             "--state",
             "states",
-            type=States(),
+            type=StatesParam(),
             multiple=True,
             help="Only those in this state, or in several with commas; active is scheduled, queued and running, ended the "
             "others.",
@@ -90,7 +90,7 @@ def _options() -> list[Callable[[Any], Any]]:
             "--meta",
             "metadata",
             metavar="KEY=VALUE",
-            type=Written("KEY=VALUE", pair),
+            type=ParsedParam("KEY=VALUE", key_value),
             multiple=True,
             help="Only those with this metadata; several times for several.",
         ),
@@ -110,7 +110,7 @@ def _options() -> list[Callable[[Any], Any]]:
     ]
 
 
-class States(click.ParamType[tuple[str, ...]]):
+class StatesParam(click.ParamType[tuple[str, ...]]):
     """States with commas between them.
 
     :ivar known: those that there are to choose from.

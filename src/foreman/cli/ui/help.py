@@ -13,15 +13,15 @@ import click
 class HelpfulCommand(click.Command):
     """A command with examples.
 
-    :ivar examples: lines as they are typed; :ivar ends: what each exit status means.
+    :ivar examples: lines as they are typed; :ivar exit_statuses: what each exit status means.
     """
 
     def __init__(
-        self, *args: Any, examples: Sequence[str] = (), ends: Mapping[int, str] | None = None, **kwargs: Any
+        self, *args: Any, examples: Sequence[str] = (), exit_statuses: Mapping[int, str] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.examples = tuple(examples)
-        self.ends = dict(ends or {})
+        self.exit_statuses = dict(exit_statuses or {})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, but bytes that are no text are refused, except in the names of files.
@@ -32,7 +32,7 @@ class HelpfulCommand(click.Command):
         for parameter in self.params:
             if parameter.name in ctx.params and not isinstance(parameter.type, click.Path):
                 try:
-                    ctx.params[parameter.name] = _as_text(ctx.params[parameter.name])
+                    ctx.params[parameter.name] = _as_utf8(ctx.params[parameter.name])
                 except UnicodeError:
                     raise click.BadParameter("is not UTF-8", ctx, parameter) from None
         return rest
@@ -40,12 +40,12 @@ class HelpfulCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write both below the options."""
         write_examples(formatter, self.examples)
-        if self.ends:
+        if self.exit_statuses:
             with formatter.section("Exit status"):
-                formatter.write_dl([(str(status), meaning) for status, meaning in self.ends.items()])
+                formatter.write_dl([(str(status), meaning) for status, meaning in self.exit_statuses.items()])
 
 
-def _as_text(value: Any) -> Any:
+def _as_utf8(value: Any) -> Any:
     """A value with the text in it as it was meant.
 
     :raises UnicodeError: if there is something else than UTF-8 in it.
@@ -57,9 +57,9 @@ def _as_text(value: Any) -> Any:
             value.encode("utf-8")
             return value
         case tuple() | list():
-            return type(value)(_as_text(item) for item in value)
+            return type(value)(_as_utf8(item) for item in value)
         case dict():
-            return {_as_text(name): _as_text(item) for name, item in value.items()}
+            return {_as_utf8(name): _as_utf8(item) for name, item in value.items()}
     return value
 
 

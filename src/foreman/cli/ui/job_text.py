@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from foreman.cli.ui.console import objects, plain
-from foreman.cli.ui.ps_view import SHOWN_OF_ID
-from foreman.cli.ui.times import read
+from foreman.cli.ui.ps_view import SHORT_ID_LENGTH
+from foreman.cli.ui.times import from_rfc3339
 
-STYLES = {
+STATE_STYLES = {
     "scheduled": "cyan",
     "queued": "yellow",
     "running": "bold green",
@@ -26,12 +26,12 @@ _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 
-def end_of(job: Mapping[str, Any]) -> str:
+def short_id(job: Mapping[str, Any]) -> str:
     """The end of its id, which tells it from others."""
-    return plain(job.get("id"))[-SHOWN_OF_ID:]
+    return plain(job.get("id"))[-SHORT_ID_LENGTH:]
 
 
-def brief(seconds: float) -> str:
+def short_duration(seconds: float) -> str:
     """How long something is, in one unit: ``3.2 s``, ``4 min``, ``2 h``, ``5 d``."""
     for size, unit in _UNITS:
         if seconds >= size:
@@ -39,9 +39,9 @@ def brief(seconds: float) -> str:
     return f"{max(seconds, 0.0):.1f} s" if seconds < 10 else f"{int(seconds)} s"
 
 
-def since(text: object, now: datetime) -> float | None:
+def seconds_since(text: object, now: datetime) -> float | None:
     """How many seconds ago a moment was, negative where it is to come; None for what is none."""
-    moment = read(text)
+    moment = from_rfc3339(text)
     return None if moment is None else (now - moment).total_seconds()
 
 
@@ -49,21 +49,21 @@ def timing(job: Mapping[str, Any], now: datetime) -> str:
     """How long it has waited, runs, ran, or is still to wait."""
     state = job.get("state")
     created, started, finished, planned = (
-        since(job.get(name), now) for name in ("created_at", "started_at", "finished_at", "run_at")
+        seconds_since(job.get(name), now) for name in ("created_at", "started_at", "finished_at", "run_at")
     )
     if state == "scheduled" and planned is not None:
-        return f"in {brief(-planned)}"
+        return f"in {short_duration(-planned)}"
     if state == "queued":
         waited = planned if planned is not None else created
-        return "" if waited is None else f"waits {brief(waited)}"
+        return "" if waited is None else f"waits {short_duration(waited)}"
     if started is None or state == "scheduled":
         return ""
     if state == "running":
-        return f"runs {brief(started)}"
-    return "" if finished is None else f"ran {brief(started - finished)}"
+        return f"runs {short_duration(started)}"
+    return "" if finished is None else f"ran {short_duration(started - finished)}"
 
 
-def tries(job: Mapping[str, Any]) -> str:
+def attempts(job: Mapping[str, Any]) -> str:
     """Which try of how many, from the second on, or where the first went wrong."""
     attempt = job.get("attempt")
     if not isinstance(attempt, int) or attempt < (1 if job.get("error") else 2):
@@ -78,7 +78,7 @@ def note(job: Mapping[str, Any]) -> str:
     parts = []
     if isinstance(job.get("position"), int):
         parts.append(f"place {job['position']}")
-    if job.get("state") != "succeeded" and (wrong := trouble(job)):
+    if job.get("state") != "succeeded" and (wrong := error_text(job)):
         parts.append(wrong)
     metadata = job.get("metadata")
     if isinstance(metadata, Mapping) and metadata:
@@ -86,7 +86,7 @@ def note(job: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def trouble(job: Mapping[str, Any]) -> str:
+def error_text(job: Mapping[str, Any]) -> str:
     """What went wrong, or keeps it waiting."""
     error = job.get("error")
     if not isinstance(error, Mapping):
@@ -94,42 +94,44 @@ def trouble(job: Mapping[str, Any]) -> str:
     return ": ".join(plain(error[name]) for name in ("class", "message") if error.get(name))
 
 
-def sentence(job: Mapping[str, Any], now: datetime) -> str:
+def summary(job: Mapping[str, Any], now: datetime) -> str:
     """What to say of a job in one line: ``1XES2H succeeded, ran 3.2 s``."""
-    parts = [f"{end_of(job)} {_IS.get(plain(job.get('state')), '')}{plain(job.get('state'))}", timing(job, now)]
+    parts = [f"{short_id(job)} {_VERBS.get(plain(job.get('state')), '')}{plain(job.get('state'))}", timing(job, now)]
     if isinstance(job.get("position"), int):
         parts.insert(1, f"place {job['position']}")
     if job.get("state") != "succeeded":
-        parts.append(trouble(job))
+        parts.append(error_text(job))
     return ", ".join(filter(None, parts))
 
 
-_IS = {"scheduled": "is ", "queued": "is ", "running": "is ", "discarded": "was ", "cancelled": "was "}
+_VERBS = {"scheduled": "is ", "queued": "is ", "running": "is ", "discarded": "was ", "cancelled": "was "}
 
 
-def text_of(answer: object) -> str | None:
+def answer_text(answer: object) -> str | None:
     """What an answer says, in any family's shape; None where it says nothing in words."""
     if not isinstance(answer, Mapping):
         return None
     message = answer.get("message")
     if isinstance(message, Mapping):
-        return _words([message.get("content")])
+        return _join_texts([message.get("content")])
     if isinstance(answer.get("response"), str):
-        return _words([answer["response"]])
+        return _join_texts([answer["response"]])
     if isinstance(answer.get("choices"), list):
         choices = objects(answer["choices"])
-        return _words(
+        return _join_texts(
             [(objects([choice.get("message")]) or [{}])[0].get("content") or choice.get("text") for choice in choices]
         )
     if isinstance(answer.get("output"), list):
         contents = [objects(item.get("content")) for item in objects(answer["output"])]
-        return _words([part.get("text") for parts in contents for part in parts if part.get("type") == "output_text"])
+        return _join_texts(
+            [part.get("text") for parts in contents for part in parts if part.get("type") == "output_text"]
+        )
     if isinstance(answer.get("content"), list):
-        return _words([part.get("text") for part in objects(answer["content"]) if part.get("type") == "text"])
+        return _join_texts([part.get("text") for part in objects(answer["content"]) if part.get("type") == "text"])
     return None
 
 
-def piece_of(line: object) -> tuple[str, str]:
+def chunk_text(line: object) -> tuple[str, str]:
     """What one line of a native stream says: thinking, and words."""
     if not isinstance(line, Mapping):
         return "", ""
@@ -139,7 +141,7 @@ def piece_of(line: object) -> tuple[str, str]:
     return _text(line.get("thinking")), _text(line.get("response"))
 
 
-def embeddings_of(answer: object) -> str | None:
+def embeddings_summary(answer: object) -> str | None:
     """How many embeddings an answer has, in words; None where it has none."""
     if not isinstance(answer, Mapping):
         return None
@@ -154,7 +156,7 @@ def embeddings_of(answer: object) -> str | None:
     return number if isinstance(rows[0], str) else f"{number} of {len(rows[0])} numbers"
 
 
-def prose(text: str) -> str:
+def printable(text: str) -> str:
     """Text of several lines that a terminal only prints: a model's words could hold escape codes."""
     return "".join(
         character
@@ -164,23 +166,23 @@ def prose(text: str) -> str:
     )
 
 
-def lines_of(words: str) -> str:
+def with_newline(words: str) -> str:
     """Words as they are printed whole: with a newline at their end, as those that were followed."""
     return words if words.endswith("\n") else f"{words}\n"
 
 
-def utf8(words: str) -> bytes:
+def encode_utf8(words: str) -> bytes:
     """Words as they are written into a file; half a surrogate, which JSON can escape, is no character."""
     whole = words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole.encode("utf-8")
 
 
-def at_terminal() -> bool:
+def stdout_is_terminal() -> bool:
     """Whether a person reads what is printed."""
     return sys.stdout.isatty()
 
 
-def _words(parts: Sequence[object]) -> str | None:
+def _join_texts(parts: Sequence[object]) -> str | None:
     return "\n".join(part for part in parts if isinstance(part, str) and part) or None
 
 

@@ -11,9 +11,18 @@ from rich.console import Console
 from rich.text import Text
 
 from foreman.cli.ui.console import Column, human_size, objects, plain, print_table, table
-from foreman.cli.ui.job_text import STYLES, brief, end_of, note, since, timing, tries, trouble
-from foreman.cli.ui.ps_view import SHOWN_OF_ID
-from foreman.cli.ui.times import local, read
+from foreman.cli.ui.job_text import (
+    STATE_STYLES,
+    attempts,
+    error_text,
+    note,
+    seconds_since,
+    short_duration,
+    short_id,
+    timing,
+)
+from foreman.cli.ui.ps_view import SHORT_ID_LENGTH
+from foreman.cli.ui.times import from_rfc3339, local
 
 _LIST = (
     Column("ID"),
@@ -65,20 +74,20 @@ def show_list(jobs: Sequence[Mapping[str, Any]], console: Console, now: datetime
     differ = len({job.get("owner") for job in jobs}) > 1
     rows = []
     for job, text in zip(jobs, notes, strict=True):
-        created = since(job.get("created_at"), now)
+        created = seconds_since(job.get("created_at"), now)
         row: list[str | Text] = [
-            end_of(job),
+            short_id(job),
             state(job.get("state")),
             _cut(plain(job.get("model"))),
             _cut(_short(plain(job.get("endpoint"))) if narrow else plain(job.get("endpoint"))),
-            "" if created is None else brief(created),
+            "" if created is None else short_duration(created),
             timing(job, now),
-            tries(job),
+            attempts(job),
             _cut(plain(job.get("owner")) if differ else ""),
             "" if apart else _cut(text),
         ]
         rows.append(row)
-    print_table(console, table(_LIST, rows), notes if apart else (), SHOWN_OF_ID + 2)
+    print_table(console, table(_LIST, rows), notes if apart else (), SHORT_ID_LENGTH + 2)
 
 
 def show_job(job: Mapping[str, Any], console: Console, now: datetime) -> None:
@@ -95,7 +104,7 @@ def show_job(job: Mapping[str, Any], console: Console, now: datetime) -> None:
         if value is not None:
             _line(console, called, Text(_moment(value, now) if name.endswith(("_at", "deadline")) else plain(value)))
     _line(console, "tries", Text(f"{plain(job.get('attempt'))} of {plain(job.get('max_attempts'))}"))
-    if wrong := trouble(job):
+    if wrong := error_text(job):
         attempt = job["error"].get("attempt")
         _line(console, "error", Text(wrong + (f" (try {plain(attempt)})" if attempt else ""), style="red"))
     metadata, usage = job.get("metadata"), job.get("usage")
@@ -112,9 +121,9 @@ def show_artifacts(artifacts: Sequence[Mapping[str, Any]], console: Console, now
     """Print a table of what is kept with a job."""
     rows: list[list[str | Text]] = []
     for artifact in artifacts:
-        created = since(artifact.get("created_at"), now)
+        created = seconds_since(artifact.get("created_at"), now)
         values = plain(artifact.get("name")), plain(artifact.get("type"))
-        age = "" if created is None else brief(created)
+        age = "" if created is None else short_duration(created)
         digest = Text(plain(artifact.get("sha256"))[:16], style="dim")
         rows.append([*map(Text, values), human_size(artifact.get("bytes")), age, digest])
     console.print(table(_ARTIFACTS, rows))
@@ -122,20 +131,20 @@ def show_artifacts(artifacts: Sequence[Mapping[str, Any]], console: Console, now
 
 def event_line(event: Mapping[str, Any]) -> Text:
     """What has happened to a job, in one line."""
-    moment = read(event.get("at"))
+    moment = from_rfc3339(event.get("at"))
     at = plain(event.get("at")) if moment is None else f"{local(moment):%Y-%m-%d %H:%M:%S}"
     kind = plain(event.get("type"))
-    line = Text.assemble((at, "dim"), "  ", (f"{kind:9}", STYLES.get(kind, "")))
+    line = Text.assemble((at, "dim"), "  ", (f"{kind:9}", STATE_STYLES.get(kind, "")))
     if event.get("attempt"):
         line.append(f"  try {plain(event['attempt'])}")
-    if wrong := trouble(event):
+    if wrong := error_text(event):
         line.append(f"  {wrong}")
     return line
 
 
 def state(value: object) -> Text:
     """A state in its colour."""
-    return Text(plain(value), style=STYLES.get(str(value), ""))
+    return Text(plain(value), style=STATE_STYLES.get(str(value), ""))
 
 
 def _cut(text: str) -> Text:
@@ -157,11 +166,11 @@ def _place(job: Mapping[str, Any]) -> str:
 
 
 def _moment(text: object, now: datetime) -> str:
-    moment = read(text)
+    moment = from_rfc3339(text)
     if moment is None:
         return plain(text)
     ago = (now - moment).total_seconds()
-    told = f"{brief(ago)} ago" if ago >= 0 else f"in {brief(-ago)}"
+    told = f"{short_duration(ago)} ago" if ago >= 0 else f"in {short_duration(-ago)}"
     return f"{local(moment):%Y-%m-%d %H:%M:%S} ({told})"
 
 
@@ -169,7 +178,7 @@ def _used(usage: Mapping[str, Any]) -> str:
     parts = [f"{json.dumps(usage[name])} {called}" for name, called in _USAGE.items() if _is_number(usage.get(name))]
     for name, called in _TIMES.items():
         if _is_number(usage.get(name)):
-            parts.append(f"{brief(usage[name] / 1000)} {called}")
+            parts.append(f"{short_duration(usage[name] / 1000)} {called}")
     return ", ".join(parts)
 
 

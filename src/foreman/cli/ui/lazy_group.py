@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 
-class Suggesting(click.Group):
+class SuggestingGroup(click.Group):
     """A group that answers a wrong name with the names that are like it."""
 
     def resolve_command(
@@ -23,7 +23,7 @@ class Suggesting(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class LazyGroup(Suggesting):
+class LazyGroup(SuggestingGroup):
     """A group of commands, each imported when it is used.
 
     :param package: where they are: each is the ``command`` of the module of its name, with underscores for dashes.

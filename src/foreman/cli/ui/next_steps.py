@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 from click.core import ParameterSource
 
-from foreman.cli.ui.ps_view import SHOWN_OF_ID
+from foreman.cli.ui.ps_view import SHORT_ID_LENGTH
 
 #: More ids than this are not printed again: a list finds them.
 _FEW = 8
@@ -27,7 +27,7 @@ def command_for(what: str, ids: Sequence[str], context: click.Context | None = N
     :param what: the name of a command of ``foreman jobs``.
     """
     context = context or click.get_current_context()
-    words = ["foreman", "jobs", what, *(id_[-SHOWN_OF_ID:] for id_ in ids)]
+    words = ["foreman", "jobs", what, *(id_[-SHORT_ID_LENGTH:] for id_ in ids)]
     if context.get_parameter_source("url") == ParameterSource.COMMANDLINE:
         words += ["--url", context.params["url"]]
     return shlex.join(words)

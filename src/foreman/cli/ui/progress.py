@@ -15,7 +15,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from foreman.cli.ui.console import width_of
-from foreman.cli.ui.job_text import STYLES, end_of, timing, trouble
+from foreman.cli.ui.job_text import STATE_STYLES, error_text, short_id, timing
 
 #: As many jobs have a line of their own.
 _LINES = 8
@@ -92,7 +92,7 @@ def progress() -> Iterator[Progress]:
 def _line(job: Mapping[str, Any], now: datetime) -> Text:
     state = str(job.get("state"))
     parts = [f"place {job['position']}"] if isinstance(job.get("position"), int) else []
-    parts += filter(None, (timing(job, now), trouble(job)))
-    line = Text.assemble(end_of(job), " ", (state if state in STYLES else "?", STYLES.get(state, "")))
+    parts += filter(None, (timing(job, now), error_text(job)))
+    line = Text.assemble(short_id(job), " ", (state if state in STATE_STYLES else "?", STATE_STYLES.get(state, "")))
     line.append("".join(f", {part}" for part in parts))
     return line

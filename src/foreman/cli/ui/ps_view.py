@@ -11,12 +11,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from foreman.cli.ui.console import Column, between, duration, human_size, objects, plain, processor, table, until
+from foreman.cli.ui.console import (
+    Column,
+    duration,
+    duration_range,
+    expiry,
+    human_size,
+    objects,
+    plain,
+    processor,
+    table,
+)
 
 #: How much of an id is shown, from its end: the beginning is the time, which neighbours share.
-SHOWN_OF_ID = 6
+SHORT_ID_LENGTH = 6
 
-_CALLERS = (
+_QUEUE_COLUMNS = (
     Column("", "right"),
     Column("ID"),
     Column("CALLER", shrinks=True),
@@ -27,12 +37,12 @@ _CALLERS = (
     Column("TURN IN", "right"),
     Column("JOB"),
 )
-_STORE = {
+_STORE_WARNINGS = {
     "full": "the disk of the jobs is full: foreman takes none until there is room",
     "unwritable": "the store of the jobs cannot be written: foreman takes none",
     "broken": "the store of the jobs is damaged: foreman takes none",
 }
-_LOADED = (
+_MODEL_COLUMNS = (
     Column("LOADED", shrinks=True),
     Column("SIZE", "right"),
     Column("PROCESSOR"),
@@ -42,7 +52,7 @@ _LOADED = (
 
 
 @frozen
-class Seen:
+class Snapshot:
     """What a foreman said of itself, as it said it.
 
     :ivar url: where it is; :ivar health: of ``/healthz``; :ivar queue: of ``/queue``;
@@ -55,45 +65,45 @@ class Seen:
     models: Sequence[Any] | None
 
 
-def show(seen: Seen, console: Console, now: datetime) -> None:
+def show(snapshot: Snapshot, console: Console, now: datetime) -> None:
     """Print what was seen.
 
     :param now: against which expiry is told, with a time zone.
     """
-    running, waiting = objects(seen.queue.get("running")), objects(seen.queue.get("waiting"))
-    embedding = seen.queue.get("embedding")
+    running, waiting = objects(snapshot.queue.get("running")), objects(snapshot.queue.get("waiting"))
+    embedding = snapshot.queue.get("embedding")
     embedding = embedding if isinstance(embedding, Mapping) else {}
     console.print(
         Text.assemble(
-            (plain(seen.url), "bold"),
-            f"  {len(running)} of {plain(seen.queue.get('turns'))} turns taken, {len(waiting)} waiting, "
+            (plain(snapshot.url), "bold"),
+            f"  {len(running)} of {plain(snapshot.queue.get('turns'))} turns taken, {len(waiting)} waiting, "
             f"{plain(embedding.get('running'))} of {plain(embedding.get('cap'))} embeddings",
         ),
         soft_wrap=not console.is_terminal,
     )
-    for sentence in warnings(seen.health, models_known=seen.models is not None):
+    for sentence in warnings(snapshot.health, models_known=snapshot.models is not None):
         console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
     if running or waiting:
         console.print()
-        console.print(table(_CALLERS, [*map(_running, running), *map(_waiting, waiting)]))
-    _show_jobs(seen.queue.get("jobs"), console)
+        console.print(table(_QUEUE_COLUMNS, [*map(_running_row, running), *map(_waiting_row, waiting)]))
+    _show_jobs(snapshot.queue.get("jobs"), console)
     console.print()
-    console.print(_loaded(seen.models, now))
+    console.print(_loaded_models(snapshot.models, now))
 
 
 def warnings(health: Mapping[str, Any], *, models_known: bool) -> list[str]:
     """What is not well, in sentences; ``models_known``: foreman has reached its target once."""
     since = f" since {plain(health['since'])}" if health.get("since") else ""
     reason = f" ({plain(health['reason'])})" if health.get("reason") else ""
-    found = []
+    sentences = []
     if health.get("status") != "ok":
-        found.append(f"foreman is {plain(health.get('status'))} and takes nothing new")
+        sentences.append(f"foreman is {plain(health.get('status'))} and takes nothing new")
     if health.get("degraded"):
         known = "its models are the last that were known" if models_known else "its models are not known yet"
-        found.append(f"the target cannot be reached{since}{reason}; {known}")
+        sentences.append(f"the target cannot be reached{since}{reason}; {known}")
     elif reason:
-        found.append(f"not all is well{since}{reason}")
-    return found
+        sentences.append(f"not all is well{since}{reason}")
+    return sentences
 
 
 def _show_jobs(jobs: object, console: Console) -> None:
@@ -106,37 +116,44 @@ def _show_jobs(jobs: object, console: Console) -> None:
         "queued": jobs.get("queued"),
         "scheduled": jobs.get("scheduled"),
     }
-    told = [f"{count} {name}" for name, count in counts.items() if isinstance(count, int) and count]
-    if told:
-        console.print(Text(f"jobs: {', '.join(told)}; see foreman jobs"), soft_wrap=not console.is_terminal)
+    parts = [f"{count} {name}" for name, count in counts.items() if isinstance(count, int) and count]
+    if parts:
+        console.print(Text(f"jobs: {', '.join(parts)}; see foreman jobs"), soft_wrap=not console.is_terminal)
     if store not in {"ok", "off", None}:
-        sentence = _STORE.get(str(store), f"the store of the jobs is not well: {plain(store)}")
+        sentence = _STORE_WARNINGS.get(str(store), f"the store of the jobs is not well: {plain(store)}")
         console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
 
 
-def _running(row: Mapping[str, Any]) -> list[str | Text]:
+def _running_row(row: Mapping[str, Any]) -> list[str | Text]:
     state = plain(row.get("state"))
     usual = duration(row.get("usual_load"))
-    lasted = duration(row.get("seconds")) + (f" of usually {usual}" if usual else "")
+    elapsed = duration(row.get("seconds")) + (f" of usually {usual}" if usual else "")
     if row.get("overtime") is True:
-        lasted += ", longer than usual"
-    job = plain(row.get("job"))[-SHOWN_OF_ID:]
-    return ["▶", *_who(row), Text(state, style="green" if state == "answering" else "yellow"), lasted, "", job]
+        elapsed += ", longer than usual"
+    job = plain(row.get("job"))[-SHORT_ID_LENGTH:]
+    return [
+        "▶",
+        *_request_cells(row),
+        Text(state, style="green" if state == "answering" else "yellow"),
+        elapsed,
+        "",
+        job,
+    ]
 
 
-def _waiting(row: Mapping[str, Any]) -> list[str | Text]:
+def _waiting_row(row: Mapping[str, Any]) -> list[str | Text]:
     estimate = row.get("estimate")
-    wait = between(estimate.get("low"), estimate.get("high")) if isinstance(estimate, Mapping) else ""
-    lasted = duration(row.get("seconds"))
-    return [plain(row.get("position")), *_who(row), Text("waiting", style="dim"), lasted, wait, ""]
+    wait = duration_range(estimate.get("low"), estimate.get("high")) if isinstance(estimate, Mapping) else ""
+    elapsed = duration(row.get("seconds"))
+    return [plain(row.get("position")), *_request_cells(row), Text("waiting", style="dim"), elapsed, wait, ""]
 
 
-def _who(row: Mapping[str, Any]) -> list[Text]:
-    values = (plain(row.get("id"))[-SHOWN_OF_ID:], row.get("caller"), row.get("model"), row.get("route"))
+def _request_cells(row: Mapping[str, Any]) -> list[Text]:
+    values = (plain(row.get("id"))[-SHORT_ID_LENGTH:], row.get("caller"), row.get("model"), row.get("route"))
     return [Text(plain(value)) for value in values]
 
 
-def _loaded(models: Sequence[Any] | None, now: datetime) -> Table | Text:
+def _loaded_models(models: Sequence[Any] | None, now: datetime) -> Table | Text:
     if models is None:
         return Text("what is loaded is not known yet", style="yellow")
     if not models:
@@ -147,8 +164,8 @@ def _loaded(models: Sequence[Any] | None, now: datetime) -> Table | Text:
             human_size(model.get("size")),
             processor(model.get("size"), model.get("size_vram")),
             plain(model.get("context_length")),
-            until(plain(model.get("expires_at")), now),
+            expiry(plain(model.get("expires_at")), now),
         ]
         for model in objects(models)
     ]
-    return table(_LOADED, rows)
+    return table(_MODEL_COLUMNS, rows)

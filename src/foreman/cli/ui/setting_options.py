@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
 
 
-class Written(click.ParamType[object]):
+class ParsedParam(click.ParamType[object]):
     """An option's value that one of the settings' own readers understands.
 
     :param name: what help calls it; :param parse: raises ``ValueError`` with a phrase, as in ``spellings``.
@@ -38,7 +38,7 @@ class Written(click.ParamType[object]):
         return [rv]
 
 
-class FromVariable(click.Option):
+class SettingVariableOption(click.Option):
     """An option whose variable is read as every setting is: blanks and quotation marks around the value do not count."""
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
@@ -60,7 +60,7 @@ def setting_options(function: F) -> F:
     return function
 
 
-def absolute(path: Path) -> Path:
+def absolute_path(path: Path) -> Path:
     """A path that was typed, from the root on; ``~`` is a home directory.
 
     :raises click.UsageError: if that, or the working directory, is not known.

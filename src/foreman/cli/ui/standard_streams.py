@@ -46,7 +46,7 @@ class _Output(io.FileIO):
             raise OutputLost(problem.errno, problem.strerror) from None
 
 
-class _Messages(io.FileIO):
+class _Errors(io.FileIO):
     """Standard error: where it cannot be written there is nobody left to tell, and the exit status says the rest."""
 
     def write(self, data: ReadableBuffer, /) -> int:
@@ -73,16 +73,16 @@ def prepare() -> None:
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays open
     sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _text(_Messages(2, "w", closefd=False), sys.stderr)
+    sys.stderr = _text(_Errors(2, "w", closefd=False), sys.stderr)
 
 
-def tell(text: str) -> None:
+def try_echo(text: str) -> None:
     """Print what is good to know, in a program that goes on where it cannot be printed."""
     with contextlib.suppress(OutputLost):
         click.echo(text)
 
 
-def say(sentence: str) -> None:
+def echo_stderr(sentence: str) -> None:
     """Print a sentence on standard error; in a terminal between words that it would break."""
     if sys.stderr.isatty():
         width = min(max(shutil.get_terminal_size().columns, 20), 100)

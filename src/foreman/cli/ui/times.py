@@ -8,36 +8,36 @@ from datetime import UTC, datetime, time, timedelta
 from foreman.config.parsers import seconds
 
 _DELAY = re.compile(r"\+?((?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+)")
-_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
+_TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ Tt]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[+-]\d\d:\d\d)?)?")
 
-_NO_SUCH_MOMENT = "is a day or a time that does not exist"
+_NO_SUCH_TIME = "is a day or a time that does not exist"
 
 
-def to_come(text: str, now: datetime) -> datetime:
+def parse_future(text: str, now: datetime) -> datetime:
     """A moment to come: a delay counts from ``now`` on, and a time of day is its next one.
 
     :param now: with a time zone.
     :raises ValueError: with a phrase, as in ``spellings``.
     """
-    return _moment(text, now, 1)
+    return _parse_checked(text, now, 1)
 
 
-def gone_by(text: str, now: datetime) -> datetime:
+def parse_past(text: str, now: datetime) -> datetime:
     """A moment gone by: a delay counts from ``now`` back, and a time of day is its last one.
 
     :param now: with a time zone.
     :raises ValueError: with a phrase, as in ``spellings``.
     """
-    return _moment(text, now, -1)
+    return _parse_checked(text, now, -1)
 
 
-def written(moment: datetime) -> str:
+def to_rfc3339(moment: datetime) -> str:
     """As foreman reads it: RFC 3339, UTC, milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def read(text: object) -> datetime | None:
+def from_rfc3339(text: object) -> datetime | None:
     """A moment as foreman writes it; None for what is none."""
     try:
         moment = datetime.fromisoformat(str(text))
@@ -54,20 +54,20 @@ def local(moment: datetime) -> datetime:
         return moment
 
 
-def _moment(text: str, now: datetime, direction: int) -> datetime:
+def _parse_checked(text: str, now: datetime, direction: int) -> datetime:
     try:
-        moment = _read(text, now, direction)
-        written(moment)  # as foreman reads it: there is no year 0 or 10000 in UTC
+        moment = _parse(text, now, direction)
+        to_rfc3339(moment)  # as foreman reads it: there is no year 0 or 10000 in UTC
     except OverflowError:
-        raise ValueError(_NO_SUCH_MOMENT) from None
+        raise ValueError(_NO_SUCH_TIME) from None
     return moment
 
 
-def _read(text: str, now: datetime, direction: int) -> datetime:
+def _parse(text: str, now: datetime, direction: int) -> datetime:
     text = text.strip()
     if delay := _DELAY.fullmatch(text):
         return now + direction * timedelta(seconds=seconds(delay[1]))
-    if clock := _CLOCK.fullmatch(text):
+    if clock := _TIME_OF_DAY.fullmatch(text):
         of_day = time(int(clock[1]), int(clock[2]), int(clock[3] or 0))
         date = now.astimezone().date()
         today = datetime.combine(date, of_day).astimezone()
@@ -79,5 +79,5 @@ def _read(text: str, now: datetime, direction: int) -> datetime:
             moment = datetime.fromisoformat(text.upper())
             return moment if moment.tzinfo is not None else moment.astimezone()
         except ValueError:
-            raise ValueError(_NO_SUCH_MOMENT) from None
+            raise ValueError(_NO_SUCH_TIME) from None
     raise ValueError("is not a moment, such as 22:30, '2026-11-28 22:30', 2026-11-28T22:30:00Z or 10m")

@@ -9,8 +9,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from foreman.cli.ui.exit_status import ASKING_ENDS
-from foreman.cli.ui.filter_options import Filters, filter_options
+from foreman.cli.ui.exit_status import CLIENT_STATUSES
+from foreman.cli.ui.filter_options import JobFilters, filter_options
 from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.lazy_group import LazyGroup
 
@@ -60,7 +60,7 @@ class _Jobs(HelpfulCommand, LazyGroup):
         "foreman jobs get 1XES2H > answer.txt",
         "foreman jobs retry 1XES2H",
     ],
-    ends=ASKING_ENDS,
+    exit_statuses=CLIENT_STATUSES,
 )
 @filter_options
 @click.pass_context
@@ -75,7 +75,7 @@ def command(ctx: click.Context, /, url: str, *, as_json: bool, **filters: Any) -
     if ctx.invoked_subcommand is None:
         from foreman.cli.commands.jobs.list import run
 
-        run(url, Filters(**filters), as_json=as_json)
+        run(url, JobFilters(**filters), as_json=as_json)
         return
     typed = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
     if typed:

@@ -7,31 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from foreman.cli.client.errors import Unanswered, Unreached
+from foreman.cli.client.errors import RequestFailed, Unreachable
 from foreman.cli.ui.exit_status import NOT_ALLOWED, highest
-from foreman.cli.ui.standard_streams import say
+from foreman.cli.ui.standard_streams import echo_stderr
 
 if TYPE_CHECKING:
-    from foreman.cli.client.client import Foreman
+    from foreman.cli.client.client import ForemanClient
 
 
-def change_each(command: str, url: str, wanted: Sequence[str], what: str, done: str) -> int:
-    """Ask the foreman at ``url`` for a change of each job, by ``post``; the exit status."""
-    from foreman.cli.client.client import answer_of
+def change_jobs(command: str, url: str, wanted: Sequence[str], what: str, done: str) -> int:
+    """Ask the foreman at ``url`` for a change of each job, by ``post_action``; the exit status."""
+    from foreman.cli.client.client import run_client
 
-    return answer_of(
+    return run_client(
         command,
         url,
-        lambda foreman: each(command, foreman, wanted, lambda foreman, id_: post(foreman, id_, what, done)),
+        lambda foreman: for_each_job(
+            command, foreman, wanted, lambda foreman, id_: post_action(foreman, id_, what, done)
+        ),
         patience=None,
     )
 
 
-async def each(
+async def for_each_job(
     command: str,
-    foreman: Foreman,
+    foreman: ForemanClient,
     wanted: Sequence[str],
-    change: Callable[[Foreman, str], Coroutine[Any, Any, str]],
+    change: Callable[[ForemanClient, str], Coroutine[Any, Any, str]],
 ) -> int:
     """Do ``change`` with each job, and print what it says; the exit status.
 
@@ -39,32 +41,32 @@ async def each(
 
     :raises asking.Unanswered: if one of them stands for none, or for several: then nothing is changed.
     """
-    from foreman.cli.client.jobs import whole_ids
+    from foreman.cli.client.jobs import resolve_ids
 
     await foreman.health()
     statuses = []
-    for id_ in await whole_ids(foreman, wanted):
+    for id_ in await resolve_ids(foreman, wanted):
         try:
             click.echo(await change(foreman, id_))
-        except Unanswered as problem:
-            if isinstance(problem, Unreached) or problem.status == NOT_ALLOWED:
+        except RequestFailed as problem:
+            if isinstance(problem, Unreachable) or problem.status == NOT_ALLOWED:
                 raise
-            say(f"foreman {command}: {problem}")
+            echo_stderr(f"foreman {command}: {problem}")
             statuses.append(problem.status)
     return highest(statuses)
 
 
-async def post(foreman: Foreman, id_: str, what: str, done: str) -> str:
+async def post_action(foreman: ForemanClient, id_: str, what: str, done: str) -> str:
     """Ask for a change; what to say of it.
 
     :param what: the change, as its path is called; :param done: what the job then is.
     :raises asking.Unanswered: if it is refused.
     """
-    from foreman.cli.client.jobs import no_such_job, path_of, refused
+    from foreman.cli.client.jobs import job_path, no_such_job, refusal
 
-    answer = await foreman.fetch("POST", path_of(id_, what), body=b"")
+    answer = await foreman.fetch("POST", job_path(id_, what), body=b"")
     if answer.status == 404:
         raise no_such_job(foreman, answer, id_)
     if answer.status != 200:
-        raise refused(foreman, answer, f"{id_} is not {done}")
+        raise refusal(foreman, answer, f"{id_} is not {done}")
     return f"{id_} is {done}"

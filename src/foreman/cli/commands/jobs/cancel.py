@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from foreman.cli.commands.jobs.bulk import change_each
-from foreman.cli.ui.common_options import Id, url_option
-from foreman.cli.ui.exit_status import FAILED, FINDING_ENDS
+from foreman.cli.commands.jobs.bulk import change_jobs
+from foreman.cli.ui.common_options import IdParam, url_option
+from foreman.cli.ui.exit_status import FAILED, JOB_STATUSES
 from foreman.cli.ui.help import HelpfulCommand
 
 
@@ -17,10 +17,10 @@ from foreman.cli.ui.help import HelpfulCommand
     cls=HelpfulCommand,
     short_help="Cancel jobs.",
     examples=["foreman jobs cancel 1XES2H", "foreman jobs cancel 1XES2H 7D2E8R"],
-    ends=FINDING_ENDS | {FAILED: "foreman does not answer, or a job's state does not allow it"},
+    exit_statuses=JOB_STATUSES | {FAILED: "foreman does not answer, or a job's state does not allow it"},
 )
-@click.argument("ids", type=Id(changes=True), metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", type=IdParam(changes=True), metavar="ID...", nargs=-1, required=True)
 @url_option
 def command(ids: tuple[str, ...], url: str) -> None:
     """Cancel each job ID, whether it waits or runs: it does not run any more."""
-    sys.exit(change_each("jobs cancel", url, ids, "cancel", "cancelled"))
+    sys.exit(change_jobs("jobs cancel", url, ids, "cancel", "cancelled"))

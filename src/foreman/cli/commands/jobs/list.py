@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from foreman.cli.client.errors import Unanswered
+from foreman.cli.client.errors import RequestFailed
 from foreman.cli.ui.console import console
-from foreman.cli.ui.exit_status import ASKING_ENDS, FAILED
-from foreman.cli.ui.filter_options import Filters, filter_options
+from foreman.cli.ui.exit_status import CLIENT_STATUSES, FAILED
+from foreman.cli.ui.filter_options import JobFilters, filter_options
 from foreman.cli.ui.help import HelpfulCommand
 
 if TYPE_CHECKING:
-    from foreman.cli.client.client import Foreman
+    from foreman.cli.client.client import ForemanClient
     from foreman.cli.client.jobs import Job
 
 #: As many jobs are listed at once: they are all kept in memory until they are printed.
-_MOST = 1_000_000
+_MAX_JOBS = 1_000_000
 
 
 @click.command(
@@ -28,7 +28,7 @@ _MOST = 1_000_000
     cls=HelpfulCommand,
     short_help="List jobs, the newest first; what foreman jobs alone does.",
     examples=["foreman jobs list --state queued --model llama3.2:3b", "foreman jobs list --since 1d --all --json"],
-    ends=ASKING_ENDS,
+    exit_statuses=CLIENT_STATUSES,
 )
 @filter_options
 def command(url: str, *, as_json: bool, **filters: Any) -> None:
@@ -36,21 +36,21 @@ def command(url: str, *, as_json: bool, **filters: Any) -> None:
 
     AGE is since it was handed over; TIME how long it has waited, runs, ran, or when it is to run.
     """
-    run(url, Filters(**filters), as_json=as_json)
+    run(url, JobFilters(**filters), as_json=as_json)
 
 
-def run(url: str, filters: Filters, *, as_json: bool) -> None:
+def run(url: str, filters: JobFilters, *, as_json: bool) -> None:
     """Ask, and print."""
-    from foreman.cli.client.client import answer_of
+    from foreman.cli.client.client import run_client
     from foreman.cli.ui.job_view import show_list
 
-    jobs, more = answer_of("jobs", url, lambda foreman: look(foreman, filters), patience=None)
+    jobs, more = run_client("jobs", url, lambda foreman: fetch_jobs(foreman, filters), patience=None)
     if as_json:
         click.echo(json.dumps({"jobs": jobs, "next": more}, indent=2))
         return
     paper = console()
     if not jobs:
-        some = filters != Filters()
+        some = filters != JobFilters()
         hint = "no job is like that" if some else "there are no jobs; hand one over with: foreman submit"
         paper.print(Text(hint, style="dim"), soft_wrap=not paper.is_terminal)
         return
@@ -62,27 +62,27 @@ def run(url: str, filters: Filters, *, as_json: bool) -> None:
         )
 
 
-async def look(foreman: Foreman, filters: Filters) -> tuple[list[Job], str | None]:
+async def fetch_jobs(foreman: ForemanClient, filters: JobFilters) -> tuple[list[Job], str | None]:
     """The jobs, and where more of them are.
 
     :raises asking.Unanswered: if foreman does not tell.
     """
-    from foreman.cli.client.jobs import page
+    from foreman.cli.client.jobs import fetch_page
 
     await foreman.health()
     found: list[Job] = []
     path: str | None = filters.path()
     seen: set[object] = set()
     while path is not None:
-        jobs, path = await page(foreman, path)
+        jobs, path = await fetch_page(foreman, path)
         fresh = {job.get("id") for job in jobs} - seen
         if path is not None and not fresh:
-            raise Unanswered(FAILED, f"{foreman.url} lists the same jobs again: is it foreman?")
+            raise RequestFailed(FAILED, f"{foreman.url} lists the same jobs again: is it foreman?")
         seen |= fresh
         found += jobs
-        if len(found) > _MOST:
-            raise Unanswered(
-                FAILED, f"there are more than {_MOST:,} jobs: choose fewer with --since, --state or --limit"
+        if len(found) > _MAX_JOBS:
+            raise RequestFailed(
+                FAILED, f"there are more than {_MAX_JOBS:,} jobs: choose fewer with --since, --state or --limit"
             )
         if not filters.everything and len(found) >= filters.limit:
             # A page may be larger than what is left; what is cut off is found behind the last one shown.

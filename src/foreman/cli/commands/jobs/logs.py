@@ -9,14 +9,14 @@ from urllib.parse import urlencode
 
 import click
 
-from foreman.cli.ui.common_options import Id, json_option, url_option
+from foreman.cli.ui.common_options import IdParam, json_option, url_option
 from foreman.cli.ui.console import console
-from foreman.cli.ui.exit_status import FINDING_ENDS
+from foreman.cli.ui.exit_status import JOB_STATUSES
 from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.next_steps import command_for
 
 if TYPE_CHECKING:
-    from foreman.cli.client.client import Foreman
+    from foreman.cli.client.client import ForemanClient
 
 
 @click.command(
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     cls=HelpfulCommand,
     short_help="Show what has happened to a job.",
     examples=["foreman jobs logs 1XES2H", "foreman jobs logs -f 1XES2H"],
-    ends=FINDING_ENDS | {130: "ctrl-C"},
+    exit_statuses=JOB_STATUSES | {130: "ctrl-C"},
 )
-@click.argument("id_", type=Id(), metavar="ID")
+@click.argument("id_", type=IdParam(), metavar="ID")
 @click.option("-f", "--follow", "follows", is_flag=True, help="Go on until it has ended.")
 @url_option
 @json_option
 def command(id_: str, url: str, *, follows: bool, as_json: bool) -> None:
     """Show what has happened to the job ID, a line for each; with --json as foreman tells it."""
-    from foreman.cli.client.client import answer_of
+    from foreman.cli.client.client import run_client
     from foreman.cli.ui.job_view import event_line
 
     paper = console()
@@ -44,7 +44,7 @@ def command(id_: str, url: str, *, follows: bool, as_json: bool) -> None:
             paper.print(event_line(event), soft_wrap=True)
 
     back = f"the job goes on; come back with: {command_for('logs', [id_])} -f" if follows else ""
-    answer_of(
+    run_client(
         "jobs logs",
         url,
         lambda foreman: read(foreman, id_, show, follows=follows),
@@ -53,21 +53,21 @@ def command(id_: str, url: str, *, follows: bool, as_json: bool) -> None:
     )
 
 
-async def read(foreman: Foreman, wanted: str, show: Callable[[dict[str, Any]], None], *, follows: bool) -> None:
+async def read(foreman: ForemanClient, wanted: str, show: Callable[[dict[str, Any]], None], *, follows: bool) -> None:
     """Show each event of the job that ``wanted`` stands for, once.
 
     :raises asking.Unanswered: if there is no such job (any more), or foreman is away for too long.
     """
-    from foreman.cli.client.client import Answer
-    from foreman.cli.client.jobs import no_such_job, path_of, whole_id
-    from foreman.cli.client.polling import Patience
-    from foreman.cli.client.stream_reader import SILENCE
+    from foreman.cli.client.client import Response
+    from foreman.cli.client.jobs import job_path, no_such_job, resolve_id
+    from foreman.cli.client.polling import Retrier
+    from foreman.cli.client.stream_reader import SILENCE_TIMEOUT
     from foreman.cli.ui.progress import Progress
 
     await foreman.health()
-    id_ = await whole_id(foreman, wanted)
+    id_ = await resolve_id(foreman, wanted)
     last: list[int] = []
-    patience = Patience(foreman, Progress())
+    patience = Retrier(foreman, Progress())
 
     def take(line: bytes) -> None:
         event = _event(line)
@@ -77,11 +77,11 @@ async def read(foreman: Foreman, wanted: str, show: Callable[[dict[str, Any]], N
         last[:] = [event["id"]]
         show(event)
 
-    async def asking() -> Answer | None:
+    async def asking() -> Response | None:
         asked = {} if follows else {"follow": "0"}
         query = urlencode(asked | ({"after": str(last[-1])} if last else {}))
-        path = path_of(id_, "events") + (f"?{query}" if query else "")
-        return await foreman.lines(path, take, accept="application/x-ndjson", silence=SILENCE)
+        path = job_path(id_, "events") + (f"?{query}" if query else "")
+        return await foreman.lines(path, take, accept="application/x-ndjson", silence=SILENCE_TIMEOUT)
 
     answer = await patience.ask(asking)
     if answer is not None:

@@ -10,20 +10,20 @@ from urllib.parse import urlencode
 
 import click
 
-from foreman.cli.client.errors import Unanswered
+from foreman.cli.client.errors import RequestFailed
 from foreman.cli.ui.common_options import json_option, url_option
-from foreman.cli.ui.exit_status import ASKING_ENDS, FAILED
-from foreman.cli.ui.filter_options import States
+from foreman.cli.ui.exit_status import CLIENT_STATUSES, FAILED
+from foreman.cli.ui.filter_options import StatesParam
 from foreman.cli.ui.help import HelpfulCommand
-from foreman.cli.ui.setting_options import Written
-from foreman.cli.ui.times import gone_by, local, written
+from foreman.cli.ui.setting_options import ParsedParam
+from foreman.cli.ui.times import local, parse_past, to_rfc3339
 
 if TYPE_CHECKING:
-    from foreman.cli.client.client import Foreman
+    from foreman.cli.client.client import ForemanClient
 
-_ENDED = ("succeeded", "failed", "discarded", "cancelled", "ended")
+_END_STATES = ("succeeded", "failed", "discarded", "cancelled", "ended")
 #: Many take long, a few at a time; in seconds.
-_PATIENCE = 3600.0
+_TIMEOUT = 3600.0
 
 
 @click.command(
@@ -35,12 +35,12 @@ _PATIENCE = 3600.0
         "foreman jobs prune --state failed,discarded --yes",
         "foreman jobs prune --older-than 2026-11-28 --yes --json",
     ],
-    ends=ASKING_ENDS | {FAILED: "foreman does not answer, or cannot; or the answer was no"},
+    exit_statuses=CLIENT_STATUSES | {FAILED: "foreman does not answer, or cannot; or the answer was no"},
 )
 @click.option(
     "--state",
     "states",
-    type=States(_ENDED),
+    type=StatesParam(_END_STATES),
     default="ended",
     show_default=True,
     help="Those that ended so, or in several ways with commas.",
@@ -48,7 +48,7 @@ _PATIENCE = 3600.0
 @click.option(
     "--older-than",
     "before",
-    type=Written("TIME", lambda text: gone_by(text, datetime.now().astimezone())),
+    type=ParsedParam("TIME", lambda text: parse_past(text, datetime.now().astimezone())),
     help="Only those that ended before this TIME.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask; needed where no terminal can be asked.")
@@ -59,13 +59,13 @@ def command(states: tuple[str, ...], before: datetime | None, url: str, *, yes: 
 
     A TIME is 7d, 22:30, 2026-11-28, '2026-11-28 22:30', or one of RFC 3339. Ctrl-C stops it; what is gone by then is gone.
     """
-    asked = {"state": ",".join(states)} | ({"ended_before": written(before)} if before else {})
+    asked = {"state": ",".join(states)} | ({"ended_before": to_rfc3339(before)} if before else {})
     if not yes:
-        _ask(states, before)
-    from foreman.cli.client.client import answer_of
+        _confirm(states, before)
+    from foreman.cli.client.client import run_client
 
     stopped = "stopped; what was removed by then is gone"
-    answer = answer_of(
+    answer = run_client(
         "jobs prune", url, lambda foreman: prune(foreman, asked), patience=None, interrupted=lambda: stopped
     )
     if as_json:
@@ -75,7 +75,7 @@ def command(states: tuple[str, ...], before: datetime | None, url: str, *, yes: 
         click.echo(f"{count} {'job is' if count == 1 else 'jobs are'} removed")
 
 
-def _ask(states: tuple[str, ...], before: datetime | None) -> None:
+def _confirm(states: tuple[str, ...], before: datetime | None) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError(
             "there is no terminal to confirm the removal in; add --yes to remove the jobs without a question"
@@ -86,18 +86,18 @@ def _ask(states: tuple[str, ...], before: datetime | None) -> None:
         raise SystemExit(FAILED)
 
 
-async def prune(foreman: Foreman, asked: dict[str, str]) -> dict[str, Any]:
+async def prune(foreman: ForemanClient, asked: dict[str, str]) -> dict[str, Any]:
     """Have them removed; what foreman says of it.
 
     :raises asking.Unanswered: if it does not.
     """
-    from foreman.cli.client.jobs import refused
+    from foreman.cli.client.jobs import refusal
 
     await foreman.health()
-    answer = await foreman.fetch("DELETE", f"/jobs?{urlencode(asked)}", patience=_PATIENCE)
+    answer = await foreman.fetch("DELETE", f"/jobs?{urlencode(asked)}", patience=_TIMEOUT)
     body = answer.body
     if answer.status == 200 and isinstance(body, dict) and isinstance(body.get("deleted"), int):
         return body
-    problem = refused(foreman, answer, "the jobs are not removed")
+    problem = refusal(foreman, answer, "the jobs are not removed")
     # There is no job that could be missing here.
-    raise Unanswered(FAILED, str(problem))
+    raise RequestFailed(FAILED, str(problem))
