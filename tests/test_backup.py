@@ -160,7 +160,7 @@ def test_the_commands_tell_what_they_did_and_what_they_could_not(tmp_path: Path)
     assert "copy.db: no jobs (" in done.stdout
     back = CliRunner().invoke(cli, ["restore", str(copy)], env=environment)
     assert back.exit_code == 0, back.output
-    assert "what was there is in" in back.stdout
+    assert "the replaced database is kept as" in back.stdout
     nowhere = CliRunner().invoke(cli, ["backup", str(tmp_path / "not" / "there.db")], env=environment)
     assert nowhere.exit_code == 1
     assert f"there is no folder {tmp_path / 'not'}; create it first" in nowhere.stderr

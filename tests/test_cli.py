@@ -108,7 +108,7 @@ def test_a_wrong_name_within_a_group_is_answered_with_those_that_are_like_it() -
     result = CliRunner().invoke(cli, ["token", "revok"])
     assert (result.exit_code, "there is no command 'revok'; did you mean revoke?" in result.stderr) == (2, True)
     result = CliRunner().invoke(cli, ["token", "x"])
-    assert "there is no command 'x'; there are list, new, revoke" in result.stderr
+    assert "there is no command 'x'; the commands are list, new, revoke" in result.stderr
 
 
 def test_serve_names_every_wrong_setting_on_a_line_of_its_own() -> None:

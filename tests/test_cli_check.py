@@ -76,14 +76,12 @@ def test_what_is_shown_is_what_counts() -> None:
 
 def test_jobs_that_can_be_kept_are_well_whether_the_file_is_there_or_not(tmp_path: Path) -> None:
     config = Config(db_path=tmp_path / "not" / "yet" / "foreman.db")
-    assert checks.check_store(config) == CheckResult("store", "ok", f"jobs will be kept in {config.db_path}")
+    assert checks.check_store(config) == CheckResult("store", "ok", f"jobs will be stored in {config.db_path}")
     assert config.db_path is not None
     lock = open_database(config.db_path, str(ULID()), 0).lock
-    assert checks.check_store(config) == CheckResult(
-        "store", "note", f"a foreman keeps its jobs in {config.db_path} already"
-    )
+    assert checks.check_store(config) == CheckResult("store", "note", f"a running foreman uses {config.db_path}")
     lock.release()
-    assert checks.check_store(config) == CheckResult("store", "ok", f"jobs are kept in {config.db_path}")
+    assert checks.check_store(config) == CheckResult("store", "ok", f"jobs are stored in {config.db_path}")
 
 
 def test_a_file_that_is_no_store_is_named_and_left_alone(tmp_path: Path) -> None:
@@ -147,7 +145,7 @@ async def test_a_list_that_the_target_does_not_give_is_noted(simulator: Any) -> 
     found = await looked(settings(port))
     assert found["target"].state == "note"
     assert "with 2 models" in found["target"].text
-    assert "it gives no list at /api/ps: the target answered 404: 404 page not found" in found["target"].text
+    assert "there is no list at /api/ps: the target answered 404: 404 page not found" in found["target"].text
 
 
 @ensureDeferred
@@ -202,7 +200,7 @@ async def test_a_path_in_the_address_of_the_target_is_said_to_be_too_much(simula
     config = evolve(settings(port), target=target_address.target(f"http://127.0.0.1:{port}/v1"))
     found = (await looked(config))["target"]
     assert found.state == "bad"
-    assert found.text.endswith("Ollama's own address has no path: leave out /v1")
+    assert found.text.endswith("Ollama's own address has no path: remove /v1")
 
 
 @ensureDeferred
@@ -245,7 +243,7 @@ async def test_a_port_that_foreman_has_itself_is_only_noted(simulator: Any) -> N
     daemon = await start_foreman(port)
     found = await checks.check_port(reactor, f"tcp:{daemon.port}:interface=127.0.0.1")
     assert found.state == "note"
-    assert "a foreman listens" in found.text
+    assert "a foreman already listens" in found.text
     await daemon.stop()
 
 
@@ -272,8 +270,8 @@ async def test_every_endpoint_is_tried_that_can_be(where: str, state: str, tmp_p
     ("variables", "state", "words"),
     [
         ({}, "ok", "only this machine"),
-        ({"FOREMAN_AUTH_TOKEN": "correct-horse-battery"}, "ok", "a token is asked for"),
-        ({"FOREMAN_LISTEN": ":8080", "FOREMAN_ALLOW_OPEN": "1"}, "note", "remove models"),
+        ({"FOREMAN_AUTH_TOKEN": "correct-horse-battery"}, "ok", "a token is required"),
+        ({"FOREMAN_LISTEN": ":8080", "FOREMAN_ALLOW_OPEN": "1"}, "note", "delete models"),
     ],
 )
 def test_who_may_come_in_is_told(variables: dict[str, str], state: str, words: str) -> None:
@@ -285,11 +283,11 @@ def test_who_may_come_in_is_told(variables: dict[str, str], state: str, words: s
 @pytest.mark.parametrize(
     ("here", "there", "state", "words"),
     [
-        (NOW, NOW, "ok", "as at the target"),
+        (NOW, NOW, "ok", "the same as on the target"),
         (NOW, None, "ok", "2026-11-24 12:00:00 UTC"),
         (NOW + timedelta(minutes=5), NOW, "note", "300 s ahead of the target"),
         (NOW - timedelta(minutes=5), NOW, "note", "300 s behind the target"),
-        (datetime(1970, 1, 1, tzinfo=UTC), None, "bad", "it is not 1970-01-01"),
+        (datetime(1970, 1, 1, tzinfo=UTC), None, "bad", "it shows 1970-01-01"),
     ],
 )
 def test_a_clock_that_cannot_be_right_is_told(here: datetime, there: datetime | None, state: str, words: str) -> None:
@@ -306,7 +304,7 @@ def test_too_few_descriptors_are_noted_with_what_will_be() -> None:
     assert checks.check_descriptors(load({}), 65536).state == "ok"
     found = checks.check_descriptors(load({}), 1024)
     assert found.state == "note"
-    assert "614 connections at most, not 10000" in found.text
+    assert "614 connections, not 10000" in found.text
 
 
 # -- how it is told
@@ -322,7 +320,7 @@ def test_what_was_chosen_is_shown_before_what_is_default() -> None:
 
 FOUND = [
     CheckResult("target", "ok", "http://127.0.0.1:11434 is Ollama 0.33.0 with 12 models, 1 loaded"),
-    CheckResult("door", "note", "no token is asked for: whoever can connect may chat, and remove models"),
+    CheckResult("door", "note", "no token is required: anyone who can connect can chat and delete models"),
     CheckResult(
         "port", "bad", "tcp:8080:interface=127.0.0.1: address already in use; FOREMAN_LISTEN says where to listen"
     ),

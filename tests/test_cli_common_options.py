@@ -161,7 +161,8 @@ def served() -> Iterator[Served]:
 
 async def ask(url: str, question: Callable[[ForemanClient], Coroutine[Any, Any, T]], token: str | None = None) -> T:
     """What ``question`` finds out, as a command asks it."""
-    return await client.answered(reactor, ForemanClient(url, client.make_agent(reactor), token), question)
+    foreman = ForemanClient(url, client.make_agent(reactor), token)
+    return await client.run_request(url, question(foreman), reactor, client.REQUEST_TIMEOUT)
 
 
 async def fails(
@@ -197,8 +198,8 @@ async def test_where_nobody_listens_it_is_said_so(name: str) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     why = await fails(url, QUESTIONS[name])
-    assert why.status == FAILED
-    assert str(why).startswith(f"nobody listens at {url}; start foreman")
+    assert why.exit_status == FAILED
+    assert str(why).startswith(f"nothing listens at {url}; start foreman")
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -209,7 +210,7 @@ async def test_something_else_than_foreman_is_not_asked_any_further(
 ) -> None:
     served.answers["GET /healthz"] = health
     why = await fails(served.url, QUESTIONS[name])
-    assert why.status == NOT_FOREMAN
+    assert why.exit_status == NOT_FOREMAN
     assert "is not foreman" in str(why)
     assert served.paths == ["GET /healthz"]
 
@@ -221,10 +222,10 @@ async def test_a_token_that_is_missing_or_wrong_is_said_to_be(served: Served, na
     for path in served.answers.keys() - {"GET /healthz"}:
         served.answers[path] = (status, {"error": {"message": "a token is needed"}})
     why = await fails(served.url, QUESTIONS[name])
-    assert why.status == NOT_ALLOWED
+    assert why.exit_status == NOT_ALLOWED
     assert "a token is needed" in str(why)
     assert "set FOREMAN_TOKEN" in str(why)
-    assert "is FOREMAN_TOKEN the right one?" in str(await fails(served.url, QUESTIONS[name], "wrong"))
+    assert "is FOREMAN_TOKEN correct?" in str(await fails(served.url, QUESTIONS[name], "wrong"))
 
 
 @ensureDeferred
@@ -246,7 +247,7 @@ def test_a_unix_socket_is_refused_with_a_way_to_ask_it() -> None:
         ("https://box", SSL.Error([("SSL routines", "", "wrong version number")]), "is its address http:// instead"),
         ("https://box", SSL.Error([("SSL routines", "", "no shared cipher")]), "TLS failed: [('SSL routines'"),
         ("https://box", VerificationError(errors=[]), "certificate is for another name"),
-        ("http://box", ConnectionDone(), "if it wants TLS, its address begins with https://"),
+        ("http://box", ConnectionDone(), "if it requires TLS, use an https:// address"),
         ("https://box", ConnectionDone(), "Connection was closed cleanly"),
     ],
 )
@@ -258,12 +259,12 @@ async def test_what_is_wrong_with_tls_is_told_in_words(url: str, problem: Except
     with pytest.raises(RequestFailed) as caught:
         await client.run_request(url, asking(), None, None)
     assert sentence in str(caught.value)
-    assert caught.value.status == FAILED
+    assert caught.value.exit_status == FAILED
 
 
 @pytest.mark.parametrize("url", ["ftp://box", "http://", "http://box:port"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(click.UsageError, match="is not the address of a foreman"):
+    with pytest.raises(click.UsageError, match="is not a URL of foreman"):
         address.normalize_url(url)
 
 
@@ -318,15 +319,15 @@ def test_the_tables_of_ps_fit_the_terminal(width: int) -> None:
     assert all(len(line) <= width for line in text.splitlines())
     for column in ("ID", "CALLER", "MODEL", "ROUTE", "STATE", "FOR", "TURN IN", "LOADED", "SIZE", "CONTEXT", "UNTIL"):
         assert column in text
-    for value in ("ES2H", "answering", "3.2 s", "ABCDEF", "waiting", "2 min 5 s", "20-45 s", "2.8 GB", "in 4 minutes"):
+    for value in ("ES2H", "answering", "3.2 s", "ABCDEF", "queued", "2 min 5 s", "20-45 s", "2.8 GB", "in 4 minutes"):
         assert value in text
-    assert "1 of 1 turns taken, 1 waiting, 2 of 8 embeddings" in text
+    assert "1 of 1 turns in use, 1 queued, 2 of 8 embeddings" in text
 
 
 def test_a_model_that_loads_shows_how_long_it_usually_takes() -> None:
     loading = {**QUEUE["running"][0], "state": "loading", "usual_load": 12.0}
     text = drawn_ps(Snapshot("http://127.0.0.1:8080", WELL, QUEUE | {"running": [loading]}, LOADED), 80)
-    assert "3.2 s of usually 12 s" in text
+    assert "3.2 s (usually 12 s)" in text
 
 
 def test_a_turn_that_takes_longer_than_usual_says_so() -> None:
@@ -342,7 +343,7 @@ def test_a_turn_that_takes_longer_than_usual_says_so() -> None:
 @pytest.mark.parametrize("models_", [None, []])
 def test_nothing_is_called_known_that_never_was(models_: list[Any] | None) -> None:
     text = drawn_ps(Snapshot("http://127.0.0.1:8080", AWAY, QUEUE, models_), 200)
-    assert ("its models are the last that were known" in text) == (models_ is not None)
+    assert ("the models shown are the last known ones" in text) == (models_ is not None)
     assert ("its models are not known yet" in text) == (models_ is None)
 
 
@@ -375,8 +376,8 @@ def test_an_idle_foreman_has_no_empty_tables() -> None:
     ("health", "sentence"),
     [
         (AWAY, "the target cannot be reached since 2026-11-24T11:00:00Z (refused)"),
-        ({"status": "draining", "degraded": False}, "foreman is draining and takes nothing new"),
-        (WELL | {"reason": "slow", "since": "2026-11-24"}, "not all is well since 2026-11-24 (slow)"),
+        ({"status": "draining", "degraded": False}, "foreman is draining and accepts no new requests"),
+        (WELL | {"reason": "slow", "since": "2026-11-24"}, "there is a problem since 2026-11-24 (slow)"),
     ],
 )
 def test_what_is_not_well_is_said_first(health: dict[str, Any], sentence: str) -> None:
@@ -461,7 +462,7 @@ async def test_models_for_scripts_tell_the_same_in_the_targets_order(served: Ser
 async def test_models_are_not_invented_before_the_target_was_reached(served: Served) -> None:
     served.answers["GET /api/tags"] = (503, {"error": "foreman has not reached its target yet: no models are known"})
     why = await fails(served.url, models.fetch_models)
-    assert why.status == FAILED
+    assert why.exit_status == FAILED
     assert "has not reached its target yet" in str(why)
 
 
@@ -480,21 +481,21 @@ async def test_a_target_without_models_is_said_to_have_none(served: Served) -> N
 async def test_a_request_is_cancelled_by_its_id_or_by_the_end_of_it(served: Served, wanted: str) -> None:
     said = await ask(served.url, lambda foreman: cancel.cancel(foreman, wanted))
     assert served.paths[-1] == f"DELETE /queue/{WAITING}"
-    assert said.startswith(f"{WAITING} is cancelled")
+    assert said.startswith(f"{WAITING} was cancelled")
 
 
 @ensureDeferred
 async def test_what_was_cancelled_is_said(served: Served) -> None:
     said = await ask(served.url, lambda foreman: cancel.cancel(foreman, "ES2H"))
-    assert said == f"{RUNNING} is cancelled: alice, llama3.2:3b, /api/chat, answering"
+    assert said == f"{RUNNING} was cancelled: alice, llama3.2:3b, /api/chat, answering"
 
 
 @ensureDeferred
 async def test_a_request_that_is_over_or_not_mine_cannot_be_cancelled(served: Served) -> None:
     served.answers[f"DELETE /queue/{WAITING}"] = (404, {"error": "no request of yours waits or runs"})
     why = await fails(served.url, lambda foreman: cancel.cancel(foreman, "ABCDEF"))
-    assert why.status == NOT_FOUND
-    assert f"{WAITING} neither waits nor runs (any more), or is somebody else's" in str(why)
+    assert why.exit_status == NOT_FOUND
+    assert f"{WAITING} is neither queued nor running (any more), or belongs to someone else" in str(why)
 
 
 @pytest.mark.parametrize(("end", "sentence"), [("ZZZZ", "see foreman ps"), ("ABC", "2 requests have an id")])
@@ -503,7 +504,7 @@ async def test_the_end_of_an_id_must_be_of_one_request(served: Served, end: str,
     both = [{**QUEUE["waiting"][0], "id": f"01M85QJ2M{number}0000000000ABCABC"} for number in (1, 2)]
     served.answers["GET /queue"] = (200, QUEUE | {"waiting": both})
     why = await fails(served.url, lambda foreman: cancel.cancel(foreman, end))
-    assert why.status == NOT_FOUND
+    assert why.exit_status == NOT_FOUND
     assert sentence in str(why)
     assert not any(path.startswith("DELETE") for path in served.paths)
 
@@ -512,7 +513,7 @@ async def test_the_end_of_an_id_must_be_of_one_request(served: Served, end: str,
 async def test_a_foreman_that_cannot_cancel_says_why(served: Served) -> None:
     served.answers[f"DELETE /queue/{RUNNING}"] = (500, {"error": "foreman failed to answer this"})
     why = await fails(served.url, lambda foreman: cancel.cancel(foreman, RUNNING))
-    assert why.status == FAILED
+    assert why.exit_status == FAILED
     assert "foreman failed to answer this" in str(why)
 
 
@@ -542,7 +543,7 @@ def test_the_commands_show_and_cancel_what_a_real_foreman_has_in_hand(tmp_path: 
             for row in (of_waiting, of_running):
                 cancelled = run("cancel", row["id"][-6:], FOREMAN_TOKEN=token)
                 assert cancelled.returncode == 0, cancelled.stderr
-                assert cancelled.stdout.startswith(f"{row['id']} is cancelled")
+                assert cancelled.stdout.startswith(f"{row['id']} was cancelled")
             assert b"cancelled" in waiting.rest().body
             running.rest()
             simulator.left("runs")

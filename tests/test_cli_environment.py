@@ -517,4 +517,4 @@ async def test_a_list_of_pages_without_end_is_given_up(foreman: Commands, preten
     pretended.instead["GET /jobs"] = [Said(body=page)]
     result = await foreman("jobs", "--all")
     assert result.exit_code == 1
-    assert "lists the same jobs again" in result.stderr
+    assert "returned the same page twice" in result.stderr

@@ -94,7 +94,7 @@ def test_a_second_time_nothing_changes(tmp_path: Path) -> None:
     settings.write_text("FOREMAN_TURNS=2\n")
     run = install(tmp_path)
     assert run.returncode == 0
-    assert "is there already" in run.stdout
+    assert "is up to date" in run.stdout
     assert settings.read_text() == "FOREMAN_TURNS=2\n"
 
 
@@ -122,7 +122,7 @@ def test_options_that_are_not_given_again_stay_as_they_were(tmp_path: Path) -> N
     before = unit.read_text()
     again = install(tmp_path)
     assert (again.returncode, again.stderr.partition("note:")[0]) == (0, "")
-    assert "is there already" in again.stdout
+    assert "is up to date" in again.stdout
     changed = install(tmp_path, "--drain-timeout", "1m")
     assert changed.returncode == 0
     assert unit.read_text() == before.replace("=120s", "=60s").replace("=130", "=70")
@@ -171,7 +171,7 @@ def test_a_file_with_a_name_that_a_unit_cannot_have_is_refused(
     assert (run.returncode, run.stdout) == (2, "")
     assert why in run.stderr
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="give it another one"):
+    with pytest.raises(ValueError, match="rename the file"):
         plan("darwin", HOME, {}, PROGRAM, 30, Path("/tmp/" + os.fsdecode(name)), system=False)
 
 
@@ -202,7 +202,7 @@ def test_a_link_that_leads_nowhere_is_there_and_is_removed_by_force(tmp_path: Pa
     unit.symlink_to("/nowhere/foreman.service")
     refused = install(tmp_path, "--remove")
     assert refused.returncode == 1
-    assert f"{unit} is a link to /nowhere/foreman.service, which is not there" in refused.stderr
+    assert f"{unit} is a link to /nowhere/foreman.service, which does not exist" in refused.stderr
     removed = install(tmp_path, "--remove", "--force")
     assert (removed.returncode, f"removed {unit}" in removed.stdout) == (0, True)
     assert not unit.is_symlink()
@@ -247,7 +247,7 @@ def test_quotation_marks_around_the_variable_do_not_count(tmp_path: Path, monkey
 def test_a_token_that_is_not_there_yet_is_noted(tmp_path: Path) -> None:
     run = install(tmp_path, "--token-file", str(tmp_path / "token"))
     assert run.returncode == 0
-    assert f"{tmp_path}/token is not there yet" in run.stderr
+    assert f"{tmp_path}/token does not exist yet" in run.stderr
     assert f"\nEnvironment=FOREMAN_AUTH_TOKEN_FILE={tmp_path}/token\n" in (
         (tmp_path / ".config/systemd/user/foreman.service").read_text()
     )
@@ -264,7 +264,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 @on_linux
 def test_it_is_removed_again_and_settings_stay(tmp_path: Path) -> None:
-    assert "is not there" in install(tmp_path, "--remove").stdout
+    assert "does not exist" in install(tmp_path, "--remove").stdout
     install(tmp_path)
     folder = tmp_path / ".config/systemd/user"
     wants = folder / "default.target.wants"
@@ -294,7 +294,7 @@ def test_somebody_elses_file_of_that_name_is_only_removed_by_force(tmp_path: Pat
 def test_printing_and_removing_exclude_each_other(tmp_path: Path) -> None:
     install(tmp_path)
     run = install(tmp_path, "--remove", "--print")
-    assert (run.returncode, run.stdout, "give one of them" in run.stderr) == (2, "", True)
+    assert (run.returncode, run.stdout, "cannot be used together" in run.stderr) == (2, "", True)
     assert (tmp_path / ".config/systemd/user/foreman.service").exists()
 
 
@@ -327,7 +327,7 @@ def test_it_is_removed_although_the_program_is_not_installed_any_more(
 
 def test_a_program_in_a_checkout_is_noted() -> None:
     (warning,) = install_service.warnings(Path("/home/al/foreman/.venvs/run/bin/foreman"), None, system=False)
-    assert "is in a checkout" in warning
+    assert "is in a source checkout" in warning
 
 
 def test_a_program_that_others_cannot_reach_is_noted_for_the_system(tmp_path: Path) -> None:
@@ -336,5 +336,5 @@ def test_a_program_that_others_cannot_reach_is_noted_for_the_system(tmp_path: Pa
     program = closed / "foreman"
     program.touch(mode=0o755)
     (warning,) = install_service.warnings(program, None, system=True)
-    assert "is closed to others" in warning
+    assert "is not accessible to other users" in warning
     assert install_service.warnings(program, None, system=False) == []

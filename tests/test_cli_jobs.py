@@ -147,7 +147,7 @@ async def test_something_else_than_foreman_is_not_asked_any_further(
     pretended.health = Said(404, b"404 page not found")
     result = await foreman(*ONE[name])
     assert result.exit_code == NOT_FOREMAN
-    assert re.match(r"foreman jobs( \w+)?: what answers at .* is not foreman", result.stderr)
+    assert re.match(r"foreman jobs( \w+)?: the server at .* is not foreman", result.stderr)
     assert [asked.path for asked in pretended.asked] == ["/healthz"]
 
 
@@ -170,10 +170,10 @@ async def test_a_job_that_is_not_there_or_somebody_elses_is_not_found(
     pretended.jobs.clear()
     whole = await foreman("jobs", name, FIRST)
     assert whole.exit_code == NOT_FOUND
-    assert f"there is no job {FIRST}, or it is somebody else's" in whole.stderr
+    assert f"there is no job {FIRST}, or it belongs to someone else" in whole.stderr
     end = await foreman("jobs", name, "R4A6C")
     assert end.exit_code == NOT_FOUND
-    assert "no job of the newest has an id that ends with R4A6C; see foreman jobs" in end.stderr
+    assert "none of the newest jobs has an id that ends with R4A6C; see foreman jobs" in end.stderr
 
 
 @pytest.mark.parametrize("name", ONE)
@@ -184,7 +184,7 @@ async def test_a_foreman_without_jobs_is_said_to_be_one(foreman: Commands, prete
     )
     result = await foreman(*ONE[name])
     assert result.exit_code == FAILED
-    assert "knows nothing of jobs (404); is it an older foreman?" in result.stderr
+    assert "has no jobs (404); is it an older foreman?" in result.stderr
 
 
 # -- the list
@@ -195,7 +195,7 @@ async def test_the_list_fits_the_terminal_a_line_for_each_job(foreman: Commands)
     rows = (await foreman("jobs", COLUMNS="140")).stdout.splitlines()
     assert all(len(row) <= 140 for row in rows)
     assert len(rows) == 4
-    assert rows[0].split() == "ID STATE MODEL ENDPOINT AGE TIME TRIES NOTE".split()
+    assert rows[0].split() == "ID STATE MODEL ENDPOINT AGE TIME ATTEMPT NOTE".split()
     third, second, first = (row.split() for row in rows[1:])
     assert third[:2] == ["XES2HA", "scheduled"]
     assert second[:2] == ["D2E8RZ", "running"]
@@ -216,7 +216,7 @@ async def test_in_a_narrow_terminal_a_long_note_stands_below_its_job(foreman: Co
     assert rows[2].startswith("        target_er")
     assert rows[4].strip() == "run=nightly"
     if width >= 80:
-        assert rows[0].split() == "ID STATE MODEL ENDPOINT AGE TIME TRIES".split()
+        assert rows[0].split() == "ID STATE MODEL ENDPOINT AGE TIME ATTEMPT".split()
         assert rows[2].strip() == f"{GONE['class']}: {GONE['message']}"
         assert rows[1].split()[:3] == ["XES2HA", "scheduled", "llama3.2:3b"]
         assert "2/5" in rows[1]
@@ -229,7 +229,7 @@ async def test_in_a_narrow_terminal_short_notes_keep_their_column(foreman: Comma
     pretended.jobs = {FIRST: job(FIRST, position=7)}
     head, row = (await foreman("jobs", COLUMNS="80")).stdout.splitlines()
     assert head.split()[-1] == "NOTE"
-    assert row.rstrip().endswith("place 7")
+    assert row.rstrip().endswith("position 7")
 
 
 @ensureDeferred
@@ -243,8 +243,8 @@ async def test_an_owner_is_shown_where_there_are_several(foreman: Commands, pret
 async def test_a_place_in_the_line_is_noted(foreman: Commands, pretended: Pretended) -> None:
     pretended.jobs = {FIRST: job(FIRST, position=7)}
     text = (await foreman("jobs")).stdout
-    assert "place 7" in text
-    assert "waits " in text
+    assert "position 7" in text
+    assert "for " in text
 
 
 @ensureDeferred
@@ -284,7 +284,7 @@ async def test_the_list_says_that_there_is_more_and_goes_through_all_of_it(
     pretended.jobs = {id_: job(id_) for number in range(450) if (id_ := f"01KBTWZ5M0{number:016}")}
     newest = await foreman("jobs")
     assert len(newest.stdout.splitlines()) == 22
-    assert "the newest 20; there are more" in newest.stdout
+    assert "these are the newest 20; for more" in newest.stdout
     some = json.loads((await foreman("jobs", "--limit", "250", "--json")).stdout)
     assert len(some["jobs"]) == 250
     assert some["next"].endswith(f"&before={some['jobs'][-1]['id']}")
@@ -296,8 +296,8 @@ async def test_the_list_says_that_there_is_more_and_goes_through_all_of_it(
 @ensureDeferred
 async def test_no_jobs_is_said_not_drawn(foreman: Commands, pretended: Pretended) -> None:
     pretended.jobs.clear()
-    assert (await foreman("jobs")).stdout == "there are no jobs; hand one over with: foreman submit\n"
-    assert (await foreman("jobs", "--state", "failed")).stdout == "no job is like that\n"
+    assert (await foreman("jobs")).stdout == "there are no jobs; submit one with: foreman submit\n"
+    assert (await foreman("jobs", "--state", "failed")).stdout == "no job matches\n"
 
 
 @pytest.mark.parametrize("words", [["jobs"], ["jobs", "show", FIRST], ["jobs", "wait", FIRST], ["jobs", "logs", FIRST]])
@@ -346,7 +346,7 @@ async def test_a_job_is_shown_with_all_that_is_known(foreman: Commands, pretende
     }
     text = (await foreman("jobs", "show", FIRST.lower())).stdout
     assert text.startswith(f"{FIRST}  succeeded, ran 3.2 s\n")
-    wanted = ["run=nightly", "k-1", "26 tokens in, 298 tokens out, 1.5 s loading, 1 min in all", "1 of 5"]
+    wanted = ["run=nightly", "k-1", "26 tokens in, 298 tokens out, 1.5 s loading, 1 min total", "1 of 5"]
     assert all(value in text for value in [*wanted, "response, application/json, 812 B"])
     assert "target_error: llama runner process" in (await foreman("jobs", "show", "XES2HA")).stdout
     assert json.loads((await foreman("jobs", "show", FIRST, "--json")).stdout) == pretended.jobs[FIRST]
@@ -420,7 +420,7 @@ async def test_a_foreman_that_stays_away_is_given_up(
     pretended.instead[f"GET /jobs/{SECOND}"] = [problem(502, "nobody there")]
     result = await foreman("jobs", "wait", SECOND, FIRST)
     assert result.exit_code == FAILED
-    assert "does not tell (502)" in result.stderr
+    assert "is temporarily unavailable (502)" in result.stderr
 
 
 @ensureDeferred
@@ -433,15 +433,15 @@ async def test_a_job_that_is_removed_is_waited_for_no_longer(foreman: Commands, 
 def test_many_jobs_have_a_line_each_and_the_rest_a_number() -> None:
     shown = Progress()
     for number in range(12):
-        shown.saw(job(f"01KBTWZ5M0{number:016}", "running" if number else "queued", error=GONE))
-    shown.away = "nobody listens"
+        shown.update(job(f"01KBTWZ5M0{number:016}", "running" if number else "queued", error=GONE))
+    shown.outage = "nobody listens"
     paper = io.StringIO()
     Console(file=paper, width=80, highlight=False).print(shown)
     rows = paper.getvalue().splitlines()
     assert len(rows) == 10
-    assert "000000 queued, place 3, waits " in rows[0]
+    assert "000000 queued, position 3, for " in rows[0]
     assert rows[-2].strip() == "and 4 more"
-    assert rows[-1].strip() == "foreman does not answer, and is asked again: nobody listens"
+    assert rows[-1].strip() == "foreman does not answer, retrying: nobody listens"
     assert all(len(row) <= 80 for row in rows)
 
 
@@ -460,7 +460,7 @@ async def test_the_history_of_a_job_is_told_a_line_for_each_event(foreman: Comma
     pretended.events = [Said(pieces=lines(*HISTORY, LAST))]
     told = (await foreman("jobs", "logs", FIRST)).stdout.splitlines()
     assert [line.split()[2] for line in told] == ["queued", "running", "scheduled", "succeeded"]
-    assert "try 1  target_error: llama runner" in told[2]
+    assert "attempt 1  target_error: llama runner" in told[2]
 
 
 @ensureDeferred
@@ -582,7 +582,7 @@ async def test_what_is_no_text_is_kept_from_a_terminal(foreman: Commands, preten
     pretended.artifacts[FIRST, "mine"] = Said(body=b"\x89PNG\x00", content_type="image/png")
     result = await foreman("jobs", "get", FIRST, "mine")
     assert (result.exit_code, result.stdout) == (FAILED, "")
-    assert "it is no text (image/png); write it to a file: --output" in result.stderr
+    assert "the artifact is not text (image/png); write it to a file with --output" in result.stderr
     assert (await foreman("jobs", "get", FIRST, "mine", "--text")).exit_code == FAILED
 
 
@@ -604,7 +604,7 @@ async def test_artifacts_are_listed(foreman: Commands, pretended: Pretended) -> 
     assert "81 KB" in text
     assert "0123456789abcdef" in text
     assert json.loads((await foreman("jobs", "artifacts", FIRST, "--json")).stdout)["artifacts"][0]["bytes"] == 81_234
-    assert "nothing is kept" in (await foreman("jobs", "artifacts", SECOND)).stdout
+    assert "the job has no artifacts" in (await foreman("jobs", "artifacts", SECOND)).stdout
 
 
 @pytest.mark.parametrize(
@@ -733,8 +733,8 @@ async def test_jobs_are_cancelled_and_one_that_cannot_be_keeps_no_other_from_it(
 ) -> None:
     result = await foreman("jobs", "cancel", "XES2HA", FIRST, SECOND)
     assert result.exit_code == FAILED
-    assert result.stdout == f"{THIRD} is cancelled\n{SECOND} is cancelled\n"
-    assert f"{FIRST} is not cancelled (409: it has ended already: succeeded)" in result.stderr
+    assert result.stdout == f"{THIRD} was cancelled\n{SECOND} was cancelled\n"
+    assert f"{FIRST} was not cancelled (409: it has ended already: succeeded)" in result.stderr
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -765,7 +765,7 @@ async def test_what_changes_something_wants_four_characters_of_an_id(
 async def test_a_job_tries_again(foreman: Commands, pretended: Pretended) -> None:
     pretended.jobs[SECOND]["state"] = "discarded"
     result = await foreman("jobs", "retry", SECOND)
-    assert (result.exit_code, result.stdout) == (0, f"{SECOND} is queued again\n")
+    assert (result.exit_code, result.stdout) == (0, f"{SECOND} was queued again\n")
     assert (await foreman("jobs", "retry", FIRST)).exit_code == FAILED
 
 
@@ -773,11 +773,11 @@ async def test_a_job_tries_again(foreman: Commands, pretended: Pretended) -> Non
 async def test_jobs_are_removed_once_they_have_ended_or_by_force(foreman: Commands, pretended: Pretended) -> None:
     result = await foreman("jobs", "rm", FIRST, SECOND)
     assert result.exit_code == FAILED
-    assert result.stdout == f"{FIRST} is removed\n"
+    assert result.stdout == f"{FIRST} was removed\n"
     assert f"{SECOND} has not ended yet; --force cancels it first" in result.stderr
     assert pretended.paths("POST") == []
     forced = await foreman("jobs", "rm", "--force", SECOND, THIRD)
-    assert (forced.exit_code, forced.stdout) == (0, f"{SECOND} is removed\n{THIRD} is removed\n")
+    assert (forced.exit_code, forced.stdout) == (0, f"{SECOND} was removed\n{THIRD} was removed\n")
     assert pretended.jobs == {}
 
 
@@ -785,7 +785,7 @@ async def test_jobs_are_removed_once_they_have_ended_or_by_force(foreman: Comman
 async def test_jobs_that_ended_are_pruned_and_how_many_is_said(foreman: Commands, pretended: Pretended) -> None:
     pretended.instead["DELETE /jobs"] = [Said(body={"deleted": 1}), Said(body={"deleted": 4})]
     one = await foreman("jobs", "prune", "--older-than", "7d", "--yes")
-    assert (one.exit_code, one.stdout) == (0, "1 job is removed\n")
+    assert (one.exit_code, one.stdout) == (0, "1 job was removed\n")
     query = pretended.asked[-1].query
     gone = datetime.now(UTC) - datetime.fromisoformat(query["ended_before"])
     assert query["state"] == "ended"
@@ -802,14 +802,14 @@ async def test_a_person_is_asked_before_jobs_are_pruned_and_a_script_must_say_th
     pretended.instead["DELETE /jobs"] = [Said(body={"deleted": 2})]
     unasked = await foreman("jobs", "prune")
     assert unasked.exit_code == USAGE_ERROR
-    assert "add --yes to remove the jobs without a question" in unasked.stderr
+    assert "use --yes to remove the jobs without it" in unasked.stderr
     foreman.terminals = {"<stdin>", "<stderr>"}
     no = await foreman("jobs", "prune", "--state", "failed", stdin="n\n")
     assert (no.exit_code, no.stdout) == (FAILED, "")
     assert "Remove all jobs that are failed, with their answers? [y/N]" in no.stderr
     assert pretended.asked == []
     yes = await foreman("jobs", "prune", "--older-than", "2026-11-28T00:00:00Z", stdin="y\n")
-    assert (yes.exit_code, yes.stdout) == (0, "2 jobs are removed\n")
+    assert (yes.exit_code, yes.stdout) == (0, "2 jobs were removed\n")
     assert "have ended since before 2026-11-28 00:00, with their answers?" in yes.stderr
 
 
@@ -825,7 +825,7 @@ async def test_a_foreman_that_cannot_write_says_why(foreman: Commands, pretended
     pretended.instead[f"DELETE /jobs/{FIRST}"] = [problem(507, "the disk is full")]
     result = await foreman("jobs", "rm", FIRST)
     assert result.exit_code == FAILED
-    assert "is not removed (507: the disk is full)" in result.stderr
+    assert "was not removed (507: the disk is full)" in result.stderr
 
 
 # -- foreman ps
@@ -881,10 +881,10 @@ def test_ps_says_nothing_of_jobs_where_there_are_none(jobs: object) -> None:
 @pytest.mark.parametrize(
     ("store", "sentence"),
     [
-        ("full", "the disk of the jobs is full: foreman takes none until there is room"),
+        ("full", "the disk is full: foreman accepts no jobs until there is space"),
         ("unwritable", "cannot be written"),
         ("broken", "is damaged"),
-        ("\x1b[2J", "the store of the jobs is not well: \ufffd[2J"),
+        ("\x1b[2J", "the job store has a problem: \ufffd[2J"),
     ],
 )
 def test_ps_warns_where_no_job_can_be_kept(store: str, sentence: str) -> None:
@@ -925,7 +925,7 @@ def test_moments_are_read_as_people_write_them(berlin: datetime, text: str, to_c
 
 @pytest.mark.parametrize("text", ["", "10", "soon", "24:00", "2026-11", "2026-W48", "20261128", "-1h", "22:30Z"])
 def test_what_is_no_moment_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a moment"):
+    with pytest.raises(ValueError, match="is not a time"):
         times.parse_future(text, datetime.now(UTC))
 
 
@@ -948,7 +948,7 @@ def test_the_ends_of_time_are_shown_in_every_zone_or_said_not_to_be(zone: str, m
             assert moment is not None
             assert f"{times.local(moment):%m-%d}" in {text[5:10], "12-31", "01-01"}
         for text in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
-            with pytest.raises(ValueError, match="is a day or a time that does not exist"):
+            with pytest.raises(ValueError, match="is a date or a time that does not exist"):
                 times.parse_future(text, now)
         for text in ("9999-12-31 23:59", "0001-01-01 00:01"):
             with contextlib.suppress(ValueError):  # it depends on the zone whether there is such a moment

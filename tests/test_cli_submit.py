@@ -72,7 +72,7 @@ async def test_a_prompt_becomes_a_chat_and_a_script_gets_the_bare_id(foreman: Co
 async def test_a_person_is_told_how_to_come_back(foreman: Commands, pretended: Pretended) -> None:
     foreman.terminals = {"<stdout>"}
     result = await foreman("submit", "--model", "llama3.2:3b", "Hello")
-    assert result.stdout.startswith(f"{THIRD}\nXES2HA is queued, place 3")
+    assert result.stdout.startswith(f"{THIRD}\nXES2HA is queued, position 3")
     assert "foreman jobs wait XES2HA " in result.stdout
     elsewhere = await foreman("submit", "--model", "m", "Hello", "--url", pretended.url, FOREMAN_URL="http://nowhere")
     assert f"foreman jobs wait XES2HA --url {pretended.url} " in elsewhere.stdout
@@ -178,18 +178,18 @@ async def test_a_payload_is_handed_over_byte_for_byte(foreman: Commands, pretend
         ("--model m --file binary", "binary is not text"),
         ("--model m --image nowhere.png x", "--image: nowhere.png cannot be read"),
         ("--model m --priority 10 x", "--priority"),
-        ("--model m --at soon x", "'soon' is not a moment"),
-        ("--model m --at 2026-02-30 x", "a day or a time that does not exist"),
+        ("--model m --at soon x", "'soon' is not a time"),
+        ("--model m --at 2026-02-30 x", "a date or a time that does not exist"),
         ("--model m --at 500d x", "longer than a year"),
         ("--model m --meta run x", "is not KEY=VALUE"),
         ("--model m --option =3 x", "is not KEY=VALUE"),
         ("--model m --schema {x x", "--schema is not JSON"),
         ("--model m --schema list.json x", "--schema is not a JSON object"),
-        ("--model m --embed --system s x", "are for chats"),
+        ("--model m --embed --system s x", "cannot be used with --embed"),
         ("--model m - --file -", "only once"),
-        ("--model m --follow --json x", "one of them"),
-        ("--model m --endpoint /api/chat x", "--endpoint goes with --payload"),
-        ("--payload list.json", "--payload goes with --endpoint"),
+        ("--model m --follow --json x", "cannot be used together"),
+        ("--model m --endpoint /api/chat x", "--endpoint needs --payload"),
+        ("--payload list.json", "--payload needs --endpoint"),
         ("--payload list.json --endpoint /api/chat", "list.json is not a JSON object"),
         ("--payload bad.json --endpoint /api/chat", "bad.json is not JSON"),
         ("--payload binary --endpoint /api/chat", "binary is not UTF-8"),
@@ -221,7 +221,7 @@ async def test_a_terminal_is_not_waited_for_in_silence(foreman: Commands, preten
     foreman.terminals = {"<stdin>"}
     result = await foreman("submit", "--model", "m")
     assert result.exit_code == 2
-    assert "there is nothing to ask" in result.stderr
+    assert "there is no prompt" in result.stderr
 
 
 # -- what foreman says to it
@@ -237,7 +237,7 @@ async def test_a_terminal_is_not_waited_for_in_silence(foreman: Commands, preten
         (problem(507, "the disk is full"), FAILED, "the disk is full"),
         (problem(401, "a token is needed"), NOT_ALLOWED, "set FOREMAN_TOKEN"),
         (Said(404, b"404 page not found", "text/plain"), FAILED, "is it an older foreman?"),
-        (Said(201, {"ok": True}), FAILED, "something else than a job"),
+        (Said(201, {"ok": True}), FAILED, "did not return a job"),
     ],
 )
 @ensureDeferred
@@ -265,7 +265,7 @@ async def test_a_key_that_has_its_job_already_is_said_to(foreman: Commands, pret
     pretended.instead["POST /jobs"] = [replayed]
     result = await foreman("submit", "--model", "m", "--key", "k", "Hello")
     assert (result.exit_code, result.stdout) == (0, f"{THIRD}\n")
-    assert "this key has its job already" in result.stderr
+    assert "there is already a job with this key" in result.stderr
 
 
 @ensureDeferred
@@ -275,7 +275,7 @@ async def test_where_the_answer_is_lost_nobody_claims_to_know_whether_the_job_wa
     pretended.instead["POST /jobs"] = [Said(201, pieces=[b"{"], cut=True)]
     result = await foreman("submit", "--model", "m", "Hello")
     assert result.exit_code == FAILED
-    assert "whether the job was taken is not known" in result.stderr
+    assert "it is not known whether the job was accepted" in result.stderr
 
 
 @ensureDeferred
@@ -384,7 +384,7 @@ async def test_a_try_that_failed_is_said_to_be_void(foreman: Commands, pretended
     pretended.streams = [Said(content_type="text/event-stream", pieces=pieces)]
     result = await foreman("submit", "--model", "m", "--follow", "Hello")
     assert result.stdout == "Wro\nRight\n"
-    assert "what came so far is void: try 2 begins" in result.stderr
+    assert "discard the text above: attempt 2 begins" in result.stderr
 
 
 @ensureDeferred
@@ -433,6 +433,6 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(pretended: Preten
         out, err = process.communicate(timeout=60)
     pretended.release()
     assert (process.returncode, out) == (130, "")
-    assert err.strip() == "foreman submit: the job goes on; come back with: foreman jobs follow XES2HA"
+    assert err.strip() == "foreman submit: the job continues; to return to it: foreman jobs follow XES2HA"
     assert pretended.paths("DELETE") == []
     assert [path for path in pretended.paths("POST") if path != "/jobs"] == []

@@ -354,7 +354,7 @@ def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) 
         daemon.ended()
         gone = ps()
         assert gone.returncode == 1
-        assert gone.stderr.startswith(f"foreman ps: nobody listens at {daemon.url}")
+        assert gone.stderr.startswith(f"foreman ps: nothing listens at {daemon.url}")
         assert gone.stderr.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""Where the ``foreman`` program begins: it imports nothing before ctrl-C ends it without a traceback."""
+"""The entry point of the ``foreman`` program: it makes ctrl-C end the process quietly while the rest is imported."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import signal
 
 
 def main() -> None:
-    """Run the command that was typed; ends with SystemExit."""
+    """Run the command of ``sys.argv``; raises SystemExit."""
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from foreman.cli.main import main as run
 
-    # From here on ctrl-C is an exception again, so that files that were begun are removed. A process that was started
-    # with SIGINT ignored (a shell's "command &") goes on ignoring it.
+    # From here on ctrl-C raises KeyboardInterrupt again, so that temporary files are removed. A process that was
+    # started with SIGINT ignored (a shell's "command &") keeps ignoring it.
     signal.signal(signal.SIGINT, interrupt)
     run()

@@ -1,6 +1,6 @@
-"""The ``foreman`` command and its sub-commands, each imported when it is used.
+"""The ``foreman`` command and its subcommands, each imported when it is used.
 
-That keeps ``foreman --help`` quick, and lets ``foreman serve`` choose a reactor before anything imports one.
+That keeps ``foreman --help`` fast, and lets ``foreman serve`` choose a reactor before anything imports one.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from foreman.cli.ui.lazy_group import LazyGroup
 
 #: Each is the ``command`` of the module of the same name in ``commands``, with underscores for dashes.
 COMMANDS = {
-    "serve": "Stand in front of an Ollama server.",
-    "demo": "Try foreman out, in front of the built-in simulator.",
-    "check": "Tell whether foreman would work here.",
-    "ps": "Show who has the turn, who waits, and what is loaded.",
-    "models": "List the models, and what is loaded.",
-    "cancel": "Cancel a request that waits or runs.",
-    "submit": "Hand a job over, to find its answer later.",
+    "serve": "Run the daemon in front of an Ollama server.",
+    "demo": "Try foreman with the built-in simulator.",
+    "check": "Check whether foreman would work here.",
+    "ps": "Show running and queued requests and loaded models.",
+    "models": "List the models, and which of them are loaded.",
+    "cancel": "Cancel a queued or running request.",
+    "submit": "Submit a job, and fetch its answer later.",
     "jobs": "List jobs, wait for them, fetch their answers.",
-    "backup": "Copy the jobs, while foreman runs or not.",
-    "restore": "Put a copy of the jobs back.",
-    "token": "Make, list and revoke named tokens.",
+    "backup": "Back up the jobs; foreman may be running.",
+    "restore": "Restore the jobs from a backup.",
+    "token": "Create, list and revoke named tokens.",
     "settings": "List the settings.",
-    "install-service": "Let systemd or launchd run foreman.",
-    "completion": "Print what lets a shell complete foreman's commands.",
-    "simulate": "Pretend to be an Ollama server.",
+    "install-service": "Install foreman as a service of systemd or launchd.",
+    "completion": "Print a completion script for bash, zsh or fish.",
+    "simulate": "Run a simulated Ollama server.",
 }
 #: Shown below the help of `foreman` itself.
 EXAMPLES = (
-    "foreman demo                       # needs nothing",
+    "foreman demo                       # no Ollama needed",
     "foreman serve --target-url http://127.0.0.1:11434",
-    "foreman check                      # before that, or when something is wrong",
+    "foreman check                      # before that, or when something fails",
     "foreman ps",
 )
 
@@ -47,7 +47,7 @@ class _Commands(LazyGroup):
     """The group of all commands."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """As click does, but every command ends as ``endings`` says."""
+        """As in click, but in standalone mode every command ends as ``command_exit`` defines."""
         run: Callable[..., Any] = super().main
 
         def work() -> Any:
@@ -57,7 +57,7 @@ class _Commands(LazyGroup):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, EXAMPLES)
-        formatter.write("\nEach command explains itself: foreman COMMAND --help.\n")
+        formatter.write("\nMore about a command: foreman COMMAND --help\n")
 
 
 @click.group(
@@ -73,6 +73,6 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; ends with SystemExit."""
+    """Run the command; raises SystemExit."""
     standard_streams.prepare()
     cli.main(None if arguments is None else list(arguments), prog_name="foreman")

@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def run_with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    """Run the reactor for as long as ``work``, which is given it, takes; what that returns.
+    """Run the reactor until ``work``, which is passed the reactor, has finished; return its result.
 
-    Whatever it raises passes; SystemExit, with 128 and the number of the signal, where one ended it before.
+    What ``work`` raises is raised here; if a signal stops the reactor first, SystemExit with 128 plus its number.
     """
     from twisted.internet.defer import Deferred
     from twisted.internet.task import react
@@ -28,10 +28,10 @@ def run_with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         reactors.append(reactor)
         try:
             found.append(await work(reactor))
-        except BaseException as problem:  # noqa: BLE001 - raised again where no reactor runs
+        except BaseException as problem:  # noqa: BLE001 - raised again after the reactor has stopped
             failed.append(problem)
 
-    # A command says what went wrong itself. Without an observer the log would go to standard error, with tracebacks.
+    # A command prints its errors itself. Without an observer Twisted would log to standard error, with tracebacks.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=not sys.flags.dev_mode)
     with suppress(SystemExit):  # react always ends the process
         react(lambda reactor: Deferred.fromCoroutine(do(reactor)))
@@ -43,14 +43,14 @@ def run_with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
 
 
 def signal_status(reactor: Any) -> int:
-    """The status of a process whose reactor was stopped by a signal, as a shell counts it: 130 after ctrl-C."""
+    """The exit status of a process whose reactor was stopped by a signal: 130 after ctrl-C."""
     return 128 + (getattr(reactor, "_exitSignal", None) or signal.SIGINT)
 
 
 def choose_reactor() -> None:
-    """Install the reactor that holds the most connections here, before anything imports another one.
+    """Install the reactor that handles the most connections on this platform, before anything imports another one.
 
-    The default of macOS is select, which ends at 1,024 descriptors.
+    The default on macOS is select, which is limited to 1,024 descriptors.
     """
     if sys.platform == "linux":
         from twisted.internet.epollreactor import install

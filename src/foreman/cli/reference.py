@@ -78,8 +78,10 @@ def _command(ctx: click.Context) -> Iterator[str]:
     if isinstance(command, HelpfulCommand):
         if command.examples:
             yield from ("", "```sh", *command.examples, "```")
-        if command.ends:
-            yield from _table("exit status", ((str(status), meaning) for status, meaning in command.ends.items()))
+        if command.exit_statuses:
+            yield from _table(
+                "exit status", ((str(status), meaning) for status, meaning in command.exit_statuses.items())
+            )
 
 
 def _options(ctx: click.Context) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""What the commands ask a running foreman, and how they read its answers."""
+"""The HTTP client with which the commands talk to a running foreman."""

@@ -9,21 +9,21 @@ from urllib.parse import quote, urlsplit
 import click
 
 _EXAMPLE_URL = "http://127.0.0.1:8080"
-#: What stands in a path as it is: what is escaped already stays so.
+#: The characters of a path that are not escaped; % is one of them, so that escapes stay as they are.
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 
 
 def normalize_url(url: str) -> str:
-    """The address of a foreman as paths can be put behind it: in ASCII, with a scheme, without a slash at its end.
+    """The URL of foreman in the form to which paths are appended: ASCII, with a scheme, without a slash at the end.
 
-    :raises click.UsageError: when it is none.
+    :raises click.UsageError: if it is not a URL of HTTP, or has a user name in it.
     """
     from foreman.config.parsers import unquoted
 
     try:
         url = unquoted(url)
     except ValueError as problem:
-        raise click.UsageError(f"the address of a foreman {problem}") from None
+        raise click.UsageError(f"the URL of foreman {problem}") from None
     if url.startswith(("unix:", "http+unix:")):
         raise click.UsageError(
             "foreman's commands cannot connect to a Unix socket, only to http://host:port; "
@@ -39,24 +39,24 @@ def normalize_url(url: str) -> str:
         sound = False
     if "@" in url.partition("://")[2].partition("/")[0] or (not sound and "@" in url):
         raise click.UsageError(
-            f"{without_password(url)!r} has a user name in it; the token of a foreman is given in FOREMAN_TOKEN"
+            f"{without_password(url)!r} contains a user name; give the token of foreman in FOREMAN_TOKEN"
         )
     if not sound:
-        raise click.UsageError(f"{url!r} is not the address of a foreman, such as {_EXAMPLE_URL}")
+        raise click.UsageError(f"{url!r} is not a URL of foreman, such as {_EXAMPLE_URL}")
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{quote(parts.path, safe=_PATH_SAFE)}"
 
 
 def without_password(url: str) -> str:
-    """An address that may be shown: what stands in front of its host is left out."""
+    """The URL with the user name and password masked, for messages."""
     scheme, separator, rest = url.partition("://")
     in_front, at, behind = rest.rpartition("@")
     return f"{scheme}{separator}{'***@' if in_front or at else ''}{behind}"
 
 
 def _ascii_host(name: str) -> str:
-    """A host as it is asked for: an IPv6 address in brackets, a name in the ASCII of DNS.
+    """The host as it stands in a URL: an IPv6 address in brackets, a name in ASCII (IDNA).
 
-    :raises ValueError: when it is none.
+    :raises ValueError: if it is neither.
     """
     if ":" in name:
         import ipaddress
@@ -69,9 +69,9 @@ def _ascii_host(name: str) -> str:
 
 
 def token_from_environment(environ: Mapping[str, str]) -> str | None:
-    """The token that is sent to a foreman, read as the settings are; None where there is none.
+    """The token to send to foreman, read like a setting; None if there is none.
 
-    :raises click.UsageError: when no header can carry it.
+    :raises click.UsageError: if a header cannot carry it.
     """
     from foreman.config import parsers
 

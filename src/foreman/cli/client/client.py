@@ -1,4 +1,4 @@
-"""Ask a running foreman over HTTP, and say plainly why it cannot be asked."""
+"""The HTTP client of a running foreman, which turns every failure into a sentence for a person."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ T = TypeVar("T")
 
 #: How long foreman may take to answer, in seconds.
 REQUEST_TIMEOUT = 10.0
-#: More than any list of foreman's, in bytes; artifacts may be larger.
+#: The largest response that is read, in bytes: larger than any list of foreman; artifacts have a limit of their own.
 MAX_RESPONSE = 64_000_000
 
 
 @frozen
 class Response:
-    """What a foreman answered, whole."""
+    """A complete response of foreman."""
 
     status: int
     headers: Headers
@@ -50,23 +50,23 @@ class Response:
 
     @property
     def body(self) -> Any:
-        """The content as JSON; None where it is none."""
+        """The content as JSON; None if it is not JSON."""
         try:
             return lenient_json.read(self.content)
         except (ValueError, RecursionError):
             return None
 
     def header(self, name: str) -> str:
-        """The value of one header; empty where there is none."""
+        """The value of one header; empty if it is missing."""
         return (self.headers.getRawHeaders(name) or [""])[-1]
 
 
 @frozen
 class ForemanClient:
-    """A foreman as its client sees it.
+    """A client of the foreman at one URL.
 
-    :ivar url: where it is, without a slash at the end; :ivar token: None where it wants none; :ivar clock: by which each
-        answer has its time; without it there is no limit.
+    :ivar url: without a slash at the end; :ivar token: sent with each request, None for no token; :ivar clock: measures the
+        time limits; without a clock there are none.
     """
 
     url: str
@@ -75,35 +75,35 @@ class ForemanClient:
     clock: Any = None
 
     async def health(self) -> Mapping[str, Any]:
-        """What it says of itself at ``/healthz``.
+        """The state of foreman, from ``/healthz``.
 
-        :raises Unanswered: when it does not let us in, or what answers there is something else.
+        :raises RequestFailed: if the token is rejected, or the server is not foreman.
         """
-        status, body = await self.ask("GET", "/healthz")
+        status, body = await self.request_json("GET", "/healthz")
         if not isinstance(body, dict) or "degraded" not in body:
             raise RequestFailed(
-                NOT_FOREMAN, f"what answers at {self.url} is not foreman (/healthz: {status}); is it Ollama itself?"
+                NOT_FOREMAN, f"the server at {self.url} is not foreman (/healthz: {status}); is it Ollama?"
             )
         return body
 
     async def queue(self) -> Mapping[str, Any]:
-        """Who has a turn and who waits: its ``/queue``.
+        """The running and the queued requests, from ``/queue``.
 
-        :raises Unanswered: when it does not let us in, or does not tell.
+        :raises RequestFailed: if the token is rejected, or there is no queue in the response.
         """
-        status, body = await self.ask("GET", "/queue")
+        status, body = await self.request_json("GET", "/queue")
         if not isinstance(body, dict) or not {"running", "waiting"} <= body.keys():
             raise RequestFailed(
-                NOT_FOREMAN, f"{self.url} does not tell its queue (/queue: {status}{error_detail(body)})"
+                NOT_FOREMAN, f"{self.url} did not return its queue (/queue: {status}{error_detail(body)})"
             )
         return body
 
-    async def ask(self, method: str, path: str, patience: float = REQUEST_TIMEOUT) -> tuple[int, Any]:
-        """Status and JSON; None instead of what is no JSON.
+    async def request_json(self, method: str, path: str, time_limit: float = REQUEST_TIMEOUT) -> tuple[int, Any]:
+        """Send a request; return the status and the JSON of the response, None for a body that is not JSON.
 
-        :raises Unanswered: when it does not let us in, or cannot be asked.
+        :raises RequestFailed: if the token is rejected, or the request fails.
         """
-        answer = await self.fetch(method, path, patience=patience)
+        answer = await self.fetch(method, path, time_limit=time_limit)
         return answer.status, answer.body
 
     async def fetch(
@@ -112,39 +112,40 @@ class ForemanClient:
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        patience: float = REQUEST_TIMEOUT,
+        time_limit: float = REQUEST_TIMEOUT,
         limit: int | None = None,
     ) -> Response:
-        """The whole answer, within ``patience`` seconds.
+        """Send a request; return the complete response, within ``time_limit`` seconds.
 
-        :raises Unanswered: when it does not let us in, cannot be asked, or answers with more than ``limit`` bytes.
+        :raises RequestFailed: if the token is rejected, the request fails, or the response has more than ``limit`` bytes.
         """
 
-        async def asking() -> Response:
-            return await self._whole(await self._head(method, path, body, headers or {}), limit or MAX_RESPONSE)
+        async def sending() -> Response:
+            return await self._read(await self._send(method, path, body, headers or {}), limit or MAX_RESPONSE)
 
-        return await run_request(self.url, asking(), self.clock, patience)
+        return await run_request(self.url, sending(), self.clock, time_limit)
 
-    async def lines(self, path: str, take: Callable[[Line], None], *, accept: str, silence: float) -> Response | None:
-        """Hand over each line of an answer as it comes; None when it ended whole, or there was nothing more (204).
+    async def stream_lines(
+        self, path: str, receive: Callable[[Line], None], *, accept: str, silence: float
+    ) -> Response | None:
+        """Pass each line of a response to ``receive`` as it arrives; return None at its end, or for a 204.
 
-        Anything else is no such answer, and is what is returned.
+        A response with any other status is returned instead.
 
-
-        :param silence: so many seconds without a byte, and the connection counts as lost.
-        :raises Unreached: when the connection broke.
+        :param silence: after so many seconds without a byte the connection counts as lost.
+        :raises Unreachable: if the connection is lost.
         """
 
-        async def asking() -> Response | None:
-            response = await self._head("GET", path, None, {"Accept": accept})
+        async def sending() -> Response | None:
+            response = await self._send("GET", path, None, {"Accept": accept})
             if response.code not in {200, 204}:
-                return await self._whole(response, MAX_RESPONSE)
-            await read_lines(response, take, self.clock, silence)
+                return await self._read(response, MAX_RESPONSE)
+            await read_lines(response, receive, self.clock, silence)
             return None
 
-        return await run_request(self.url, asking(), self.clock, None)
+        return await run_request(self.url, sending(), self.clock, None)
 
-    async def _head(self, method: str, path: str, body: bytes | None, more: Mapping[str, str]) -> Any:
+    async def _send(self, method: str, path: str, body: bytes | None, more: Mapping[str, str]) -> Any:
         headers = Headers({"Accept": ["application/json"]})
         if body is not None:
             headers.setRawHeaders("Content-Type", ["application/json"])
@@ -155,48 +156,48 @@ class ForemanClient:
         producer = None if body is None else FileBodyProducer(io.BytesIO(body))
         return await self._agent.request(method.encode(), (self.url + path).encode(), headers, producer)
 
-    async def _whole(self, response: Any, limit: int) -> Response:
+    async def _read(self, response: Any, limit: int) -> Response:
         answer = Response(response.code, response.headers, await read_body(response, limit))
         if answer.status in {401, 403}:
-            cure = "is FOREMAN_TOKEN the right one?" if self.token else "set FOREMAN_TOKEN to foreman's token"
+            hint = "is FOREMAN_TOKEN correct?" if self.token else "set FOREMAN_TOKEN to a token of this foreman"
             reason = f"{answer.status}{error_detail(answer.body)}"
-            raise RequestFailed(NOT_ALLOWED, f"{self.url} does not let us in ({reason}); {cure}")
+            raise RequestFailed(NOT_ALLOWED, f"{self.url} rejected the request ({reason}); {hint}")
         return answer
 
 
-async def run_request(url: str, asking: Coroutine[Any, Any, T], clock: Any, patience: float | None) -> T:
-    """What ``asking`` finds out at ``url``.
+async def run_request(url: str, sending: Coroutine[Any, Any, T], clock: Any, time_limit: float | None) -> T:
+    """Run ``sending``, a request to ``url``; return its result.
 
-    :param patience: seconds that it may take by ``clock``; None for as long as it likes.
-    :raises Unreached: with a sentence, when there is no answer; and whatever ``asking`` raises.
+    :param time_limit: in seconds of ``clock``; None for no limit.
+    :raises Unreachable: with a sentence, if there is no answer; and whatever ``sending`` raises.
     """
-    working: Deferred[T] = Deferred.fromCoroutine(asking)
-    late: list[bool] = []
-    unwanted: list[bool] = []
+    working: Deferred[T] = Deferred.fromCoroutine(sending)
+    timed_out: list[bool] = []
+    cancelled: list[bool] = []
 
-    def no_longer() -> None:
-        late.append(True)
+    def time_out() -> None:
+        timed_out.append(True)
         working.cancel()
 
-    def not_wanted(_: object) -> None:
-        unwanted.append(True)
+    def cancel(_: object) -> None:
+        cancelled.append(True)
         working.cancel()
 
-    # What is cancelled may end as if its connection had broken, which it has; only the cause is another.
-    answer: Deferred[T] = Deferred(not_wanted)
+    # A cancelled request may end like one whose connection was lost; these flags keep the cause.
+    answer: Deferred[T] = Deferred(cancel)
     working.chainDeferred(answer)
-    limit = None if clock is None or patience is None else clock.callLater(patience, no_longer)
+    limit = None if clock is None or time_limit is None else clock.callLater(time_limit, time_out)
     try:
         return await answer
     except ConnectionRefusedError:
         raise Unreachable(
-            FAILED, f"nobody listens at {url}; start foreman with foreman serve, or say where it is with --url"
+            FAILED, f"nothing listens at {url}; start foreman with foreman serve, or give its address with --url"
         ) from None
     except DNSLookupError:
-        raise Unreachable(FAILED, f"the name in {url} is not known here") from None
+        raise Unreachable(FAILED, f"the host name in {url} cannot be resolved") from None
     except ResponseTooLarge as problem:
         raise RequestFailed(
-            FAILED, f"{url} answers with more than {problem.limit // 10**6} MB: is it foreman?"
+            FAILED, f"the response of {url} is larger than {problem.limit // 10**6} MB; is it foreman?"
         ) from None
     except (
         CancelledError,
@@ -206,81 +207,67 @@ async def run_request(url: str, asking: Coroutine[Any, Any, T], clock: Any, pati
         ResponseFailed,
         TimeoutError,
     ) as problem:
-        if late:
-            raise Unreachable(FAILED, f"{url} did not answer within {patience:.0f} s") from None
-        if unwanted or isinstance(problem, CancelledError):
+        if timed_out:
+            raise Unreachable(FAILED, f"{url} did not answer within {time_limit:.0f} s") from None
+        if cancelled or isinstance(problem, CancelledError):
             raise CancelledError from None
-        raise Unreachable(FAILED, f"{url} cannot be asked: {_failure_reason(problem, url)}") from None
+        raise Unreachable(FAILED, f"the request to {url} failed: {_failure_reason(problem, url)}") from None
     finally:
         if limit is not None and limit.active():
             limit.cancel()
 
 
-async def answered(
-    reactor: Any,
-    foreman: ForemanClient,
-    question: Callable[[ForemanClient], Coroutine[Any, Any, T]],
-    patience: float | None = REQUEST_TIMEOUT,
-) -> T:
-    """What ``question`` finds out of ``foreman``, within ``patience`` seconds (None: as long as it likes).
-
-    :raises Unanswered: with a sentence, when it cannot be asked; and whatever ``question`` raises.
-    """
-    return await run_request(foreman.url, question(foreman), reactor, patience)
-
-
 def make_agent(reactor: Any) -> IAgent:
-    """The way to a foreman."""
-    connecting: IAgent = Agent(reactor, connectTimeout=REQUEST_TIMEOUT)
-    return connecting
+    """The HTTP agent for requests to foreman."""
+    agent: IAgent = Agent(reactor, connectTimeout=REQUEST_TIMEOUT)
+    return agent
 
 
 def run_client(
     command: str,
     url: str,
-    question: Callable[[ForemanClient], Coroutine[Any, Any, T]],
-    patience: float | None = REQUEST_TIMEOUT,
+    request: Callable[[ForemanClient], Coroutine[Any, Any, T]],
+    time_limit: float | None = REQUEST_TIMEOUT,
     interrupted: Callable[[], str] = str,
 ) -> T:
-    """Run the reactor until ``question`` is answered by the foreman at ``url``; its token is in the environment.
+    """Run the reactor until ``request`` has its result from the foreman at ``url``; the token comes from the environment.
 
-    Where it is not, the reason is told and the process ends with its status; with 128 and its number where a signal ended
-    it.
+    If it fails, print the reason and exit with its status; after a signal, exit with 128 plus the signal's number.
 
-    :param command: whose name stands in front of the reason; :param interrupted: what to say after ctrl-C, if anything.
+    :param command: the name that is printed before the reason; :param interrupted: the message after ctrl-C, if any.
     """
     url = normalize_url(url)
     token = token_from_environment(os.environ)
 
-    async def ask(reactor: Any) -> T:
-        asking: Deferred[T] = Deferred.fromCoroutine(
-            answered(reactor, ForemanClient(url, make_agent(reactor), token, reactor), question, patience)
+    async def run(reactor: Any) -> T:
+        sending: Deferred[T] = Deferred.fromCoroutine(
+            run_request(url, request(ForemanClient(url, make_agent(reactor), token, reactor)), reactor, time_limit)
         )
         stopped: list[bool] = []
 
-        def stopping() -> None:
+        def stop() -> None:
             stopped.append(True)
-            asking.cancel()
+            sending.cancel()
 
-        trigger = reactor.addSystemEventTrigger("before", "shutdown", stopping)
+        trigger = reactor.addSystemEventTrigger("before", "shutdown", stop)
         try:
-            return await asking
+            return await sending
         except RequestFailed as problem:
             echo_stderr(f"foreman {command}: {problem}")
-            raise SystemExit(problem.status) from None
+            raise SystemExit(problem.exit_status) from None
         except CancelledError:
             if not stopped:
                 raise
             if sentence := interrupted():
                 if sys.stderr.isatty():
-                    click.echo(err=True)  # behind the ^C that it shows
+                    click.echo(err=True)  # after the ^C that the terminal shows
                 echo_stderr(f"foreman {command}: {sentence}")
             raise SystemExit(signal_status(reactor)) from None
         finally:
             if not stopped:
                 reactor.removeSystemEventTrigger(trigger)
 
-    return run_with_reactor(ask)
+    return run_with_reactor(run)
 
 
 def _failure_reason(problem: BaseException, url: str) -> str:
@@ -289,5 +276,5 @@ def _failure_reason(problem: BaseException, url: str) -> str:
     if is_tls(cause):
         return f"TLS failed: {tls_problem(cause)}"
     if isinstance(cause, ConnectionDone) and url.startswith("http://"):
-        return "it closed the connection without an answer; if it wants TLS, its address begins with https://"
+        return "it closed the connection without an answer; if it requires TLS, use an https:// address"
     return str(causes[0].getErrorMessage()) or type(cause).__name__

@@ -11,21 +11,21 @@ MAX_REASON = 500
 
 
 class RequestFailed(Exception):
-    """Why there is no answer that is worth anything.
+    """Foreman gave no usable answer; ``str()`` is a sentence for a person.
 
-    :ivar status: what the command ends with.
+    :ivar exit_status: the exit status of the command.
     """
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, exit_status: int, sentence: str) -> None:
         super().__init__(one_line(sentence, MAX_MESSAGE))
-        self.status = status
+        self.exit_status = exit_status
 
 
 class Unreachable(RequestFailed):
-    """There is no answer since there is no connection, or it broke: asking again later could help."""
+    """The connection failed or was lost: a retry may succeed."""
 
 
 def error_detail(body: object) -> str:
-    """The text of an error in any family's shape, or of a problem (RFC 9457), with a colon in front."""
+    """The text of an error in the shape of any family, or of a problem (RFC 9457), after a colon; empty if there is none."""
     error = error_member(body) or (body.get("detail") if isinstance(body, dict) else None)
     return f": {one_line(error, MAX_REASON)}" if isinstance(error, str) else ""

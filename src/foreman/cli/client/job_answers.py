@@ -1,4 +1,4 @@
-"""Fetch what a job has answered, and print it as its reader likes it."""
+"""Fetch the answer of a job and print it: as text for a person, byte for byte for a program."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from foreman.cli.ui.job_text import (
     with_newline,
 )
 
-#: A whole artifact may take so long, in seconds, and be so large, in bytes: SQLite keeps none that is larger.
+#: Limits for fetching one artifact, in seconds and bytes: SQLite stores none that is larger.
 _TIMEOUT, _MAX_ARTIFACT = 600.0, 1_000_000_000
 
 
 async def fetch_artifact(foreman: ForemanClient, id_: str, name: str) -> Response:
-    """One artifact, whole.
+    """Fetch one artifact.
 
-    :raises Unanswered: if the job has none of this name, or foreman does not tell.
+    :raises RequestFailed: if the job has none of this name, or the request fails.
     """
     path = job_path(id_, "artifacts", name)
-    answer = await foreman.fetch("GET", path, headers={"Accept": "*/*"}, patience=_TIMEOUT, limit=_MAX_ARTIFACT)
+    answer = await foreman.fetch("GET", path, headers={"Accept": "*/*"}, time_limit=_TIMEOUT, limit=_MAX_ARTIFACT)
     if answer.status == 200:
         return answer
     if answer.status != 404:
-        raise refusal(foreman, answer, f"{name} of {id_} is not to be had")
-    # Which of both is not there: the artifact, or the job?
+        raise refusal(foreman, answer, f"the artifact {name} of {id_} cannot be fetched")
+    # What is missing: the artifact, or the job?
     found = await foreman.fetch("GET", job_path(id_))
     if found.status != 200 or not isinstance(found.body, dict):
         raise no_such_job(foreman, found, id_)
@@ -52,30 +52,30 @@ async def fetch_artifact(foreman: ForemanClient, id_: str, name: str) -> Respons
 
 
 async def print_answer(foreman: ForemanClient, job: Job) -> None:
-    """Print what a job that succeeded has answered: its words where it has some, otherwise the answer as it is.
+    """Print the answer of a job that succeeded: its text if it has any, otherwise the answer as it is.
 
-    :raises Unanswered: if foreman does not tell.
+    :raises RequestFailed: if it cannot be fetched.
     """
     answer = await fetch_artifact(foreman, str(job["id"]), "response")
     terminal = stdout_is_terminal()
-    words = answer_text(answer.body)
-    if words is not None:
-        print_text(words, terminal=terminal)
+    text = answer_text(answer.body)
+    if text is not None:
+        print_text(text, terminal=terminal)
     elif terminal and (number := embeddings_summary(answer.body)):
         click.echo(f"{number}; print them with: foreman jobs get {short_id(job)} | cat")
     else:
         print_bytes(answer, terminal=terminal)
 
 
-def print_text(words: str, *, terminal: bool) -> None:
-    """Print the words of an answer: in a terminal what it can print, elsewhere all of them, in UTF-8."""
-    click.echo(printable(with_newline(words)) if terminal else encode_utf8(with_newline(words)), nl=False)
+def print_text(text: str, *, terminal: bool) -> None:
+    """Print the text of an answer: in a terminal its printable characters, elsewhere all of it, in UTF-8."""
+    click.echo(printable(with_newline(text)) if terminal else encode_utf8(with_newline(text)), nl=False)
 
 
 def print_bytes(answer: Response, *, terminal: bool) -> None:
     """Print an artifact as it is.
 
-    :raises Unanswered: if it is no text, and a terminal would have to show it.
+    :raises RequestFailed: if it is not text, and standard output is a terminal.
     """
     if not terminal:
         sys.stdout.buffer.write(answer.content)
@@ -87,18 +87,19 @@ def print_bytes(answer: Response, *, terminal: bool) -> None:
         text = "\0"
     if "\0" in text:
         raise RequestFailed(
-            FAILED, f"it is no text ({plain(answer.header('Content-Type'))}); write it to a file: --output"
+            FAILED,
+            f"the artifact is not text ({plain(answer.header('Content-Type'))}); write it to a file with --output",
         )
-    # A person reads JSON best with a line for each field; numbers in their hundreds of a vector do not.
+    # JSON is indented for a person; an embedding would become hundreds of lines.
     if isinstance(answer.body, dict) and not embeddings_summary(answer.body):
         text = json.dumps(answer.body, indent=2, ensure_ascii=False)
     click.echo(printable(text.removesuffix("\n")))
 
 
 async def print_result(foreman: ForemanClient, job: Job) -> None:
-    """Print the answer of a job that succeeded; say of another how it stands.
+    """Print the answer of a job that succeeded, or the state of any other on standard error.
 
-    :raises Unanswered: if the answer is not to be had.
+    :raises RequestFailed: if the answer cannot be fetched.
     """
     if job.get("state") == "succeeded":
         await print_answer(foreman, job)
@@ -107,12 +108,12 @@ async def print_result(foreman: ForemanClient, job: Job) -> None:
 
 
 async def follow_to_answer(foreman: ForemanClient, id_: str) -> Job:
-    """Print the answer of a job as it comes, to the end; the job, ended.
+    """Print the answer of a job as it streams in; return the job once it has ended.
 
-    :raises Unanswered: if there is none, or foreman is away for too long.
+    :raises RequestFailed: if the job does not exist, or foreman is unreachable for too long.
     """
-    words = AnswerPrinter()
-    job = await follow_job(foreman, id_, words)
-    if not (words.written and job.get("state") == "succeeded"):
+    printer = AnswerPrinter()
+    job = await follow_job(foreman, id_, printer)
+    if not (printer.written and job.get("state") == "succeeded"):
         await print_result(foreman, job)
     return job

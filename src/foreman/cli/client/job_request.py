@@ -1,4 +1,4 @@
-"""Make a job of what was typed: the native request that it stands for, in the JSON that foreman takes."""
+"""Build the body of ``POST /jobs`` from the options of ``foreman submit``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from attrs import frozen
 
 @frozen
 class Prompt:
-    """What a chat or embeddings are to be made from.
+    """The content of a chat or of a request for embeddings.
 
-    :ivar texts: the prompt and what goes with it; :ivar images: as their files have them.
+    :ivar texts: the prompt and the text files; :ivar images: the bytes of the image files.
     """
 
     model: str
@@ -26,7 +26,7 @@ class Prompt:
 
 
 def chat_payload(prompt: Prompt) -> bytes:
-    """The payload of ``/api/chat``: what was given in several pieces is one prompt, with a blank line between them."""
+    """The payload of ``/api/chat``: several texts become one prompt, with blank lines between them."""
     message: dict[str, Any] = {"role": "user", "content": "\n\n".join(prompt.texts)}
     if prompt.images:
         message["images"] = [base64.b64encode(image).decode() for image in prompt.images]
@@ -40,7 +40,7 @@ def chat_payload(prompt: Prompt) -> bytes:
 
 
 def embed_payload(prompt: Prompt) -> bytes:
-    """The payload of ``/api/embed``: each piece is an input of its own."""
+    """The payload of ``/api/embed``: each text is an input of its own."""
     payload: dict[str, Any] = {"model": prompt.model}
     payload["input"] = prompt.texts[0] if len(prompt.texts) == 1 else list(prompt.texts)
     if prompt.options:
@@ -49,18 +49,18 @@ def embed_payload(prompt: Prompt) -> bytes:
 
 
 def job_body(endpoint: str, payload: bytes, fields: Mapping[str, Any]) -> bytes:
-    """The body of ``POST /jobs``, with the bytes of ``payload`` in it as they are.
+    """The body of ``POST /jobs``, with the bytes of ``payload`` unchanged.
 
-    :param more: the other fields; None is left out.
+    :param fields: the other fields; those that are None are left out.
     """
     head = {"endpoint": endpoint} | {name: value for name, value in fields.items() if value is not None}
     return _json(head)[:-1] + b', "payload": ' + payload + b"}"
 
 
 def read_payload(payload: bytes) -> bytes:
-    """A payload that was given as it is, without what a file may have around it.
+    """The payload in a file, without a byte order mark and white space around it.
 
-    :raises ValueError: with a phrase, if it is no JSON object.
+    :raises ValueError: with a phrase, if it is not a JSON object.
     """
     payload = payload.removeprefix(b"\xef\xbb\xbf").strip()
     try:
@@ -70,20 +70,20 @@ def read_payload(payload: bytes) -> bytes:
     except (ValueError, RecursionError) as problem:
         raise ValueError(f"is not JSON: {problem}") from None
     if not isinstance(value, dict):
-        raise ValueError("is not a JSON object")  # noqa: TRY004 - what was written is wrong, not its type here
+        raise ValueError("is not a JSON object")  # noqa: TRY004 - it is the input that is wrong, not a type
     return payload
 
 
 def parse_option(text: str) -> tuple[str, Any]:
-    """``KEY=VALUE``, the value as JSON where it is some, otherwise as it stands.
+    """Parse ``KEY=VALUE``; a value that is not JSON is a string.
 
-    :raises ValueError: with a phrase.
+    :raises ValueError: with a phrase, if it is not of this form.
     """
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise ValueError("is not KEY=VALUE")
     try:
-        # What is no JSON, though Python reads it, would not be read at the other end.
+        # Python also reads NaN and Infinity, which are not JSON: Ollama would reject them.
         return name, json.loads(value, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
@@ -98,5 +98,5 @@ def _no_constant(word: str) -> None:
 def _json(value: object) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:  # half a surrogate, from an escape in JSON that was given: it stays an escape
+    except UnicodeEncodeError:  # a lone surrogate, from an escape in the JSON input: it stays an escape
         return json.dumps(value).encode("ascii")

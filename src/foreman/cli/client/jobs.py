@@ -1,4 +1,4 @@
-"""A foreman's jobs as its client asks for them: each answer is what was asked for, or a sentence why it is not."""
+"""Requests about jobs: each returns what was asked for, or raises with a sentence that says why not."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from foreman.cli.ui.filter_options import MAX_PAGE_SIZE
 
 Job = Mapping[str, Any]
 
-#: An id in full: a ULID.
+#: A full id: a ULID.
 _FULL_ID = re.compile(r"[0-9A-Za-z]{26}")
-#: How far back the end of an id is looked for, in pages of 200 jobs.
+#: How many pages of 200 jobs are searched for the end of an id.
 _MAX_PAGES = 5
-#: From so many characters on no second job will have the same end: the search is over with the first.
+#: From so many characters on the end of an id is unique in practice: the search stops at the first match.
 _UNIQUE_LENGTH = 6
 
 
 def job_path(id_: str, *more: str) -> str:
-    """Where a job is, or something of it."""
+    """The path of a job, or of something that belongs to it."""
     return "/".join(["/jobs", quote(id_, safe=""), *(quote(name, safe="") for name in more)])
 
 
 def refusal(foreman: ForemanClient, answer: Response, what: str) -> RequestFailed:
-    """Why ``what`` is not to be had, as far as ``answer`` tells."""
+    """The error for a response that is not what was asked for; ``what`` begins its sentence."""
     if answer.status == 404 and not isinstance(answer.body, dict):
-        return RequestFailed(FAILED, f"{foreman.url} knows nothing of jobs (404); is it an older foreman?")
+        return RequestFailed(FAILED, f"{foreman.url} has no jobs (404); is it an older foreman?")
     status = NOT_FOUND if answer.status == 404 else FAILED
     again = answer.header("Retry-After")
     later = f"; try again in {plain(again)} s" if again.isdigit() else ""
@@ -39,54 +39,53 @@ def refusal(foreman: ForemanClient, answer: Response, what: str) -> RequestFaile
 
 
 def no_such_job(foreman: ForemanClient, answer: Response, id_: str) -> RequestFailed:
-    """Why there is nothing about this job."""
+    """The error for a job that cannot be read."""
     if answer.status == 404 and isinstance(answer.body, dict):
-        return RequestFailed(NOT_FOUND, f"there is no job {plain(id_)}, or it is somebody else's")
-    return refusal(foreman, answer, f"{plain(id_)} cannot be looked at")
+        return RequestFailed(NOT_FOUND, f"there is no job {plain(id_)}, or it belongs to someone else")
+    return refusal(foreman, answer, f"the job {plain(id_)} cannot be read")
 
 
 def job_from(foreman: ForemanClient, answer: Response) -> Job:
-    """The job of an answer.
+    """The job in a response.
 
-    :raises Unanswered: if there is none in it.
+    :raises RequestFailed: if there is none.
     """
     body = answer.body
     if not isinstance(body, dict) or not isinstance(body.get("id"), str) or "state" not in body:
-        raise RequestFailed(
-            FAILED, f"{foreman.url} answers something else than a job ({answer.status}{error_detail(body)})"
-        )
+        raise RequestFailed(FAILED, f"{foreman.url} did not return a job ({answer.status}{error_detail(body)})")
     return body
 
 
 async def fetch_job(foreman: ForemanClient, id_: str, wait: int = 0) -> Job:
-    """One job; after ``wait`` seconds at the latest, and before that only once it has ended.
+    """Fetch one job, as soon as it has ended, after ``wait`` seconds at the latest.
 
-    :raises Unanswered: if there is none, or foreman does not tell.
+    :raises RequestFailed: if it does not exist, or the request fails.
     """
     query = f"?wait={wait}" if wait else ""
-    answer = await foreman.fetch("GET", job_path(id_) + query, patience=wait + REQUEST_TIMEOUT)
+    answer = await foreman.fetch("GET", job_path(id_) + query, time_limit=wait + REQUEST_TIMEOUT)
     if answer.status != 200:
         raise no_such_job(foreman, answer, id_)
     return job_from(foreman, answer)
 
 
 async def fetch_page(foreman: ForemanClient, path: str) -> tuple[list[Job], str | None]:
-    """The jobs of one page, the newest first, and where the next page is.
+    """Fetch one page of jobs, the newest first; return them and the path of the next page.
 
-    :raises Unanswered: if foreman does not tell.
+    :raises RequestFailed: if the request fails.
     """
     answer = await foreman.fetch("GET", path)
     body = answer.body
     if answer.status != 200 or not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
-        raise refusal(foreman, answer, f"{foreman.url} does not list jobs")
+        raise refusal(foreman, answer, f"{foreman.url} did not return a list of jobs")
     next_page = body.get("next")
     return objects(body["jobs"]), next_page if isinstance(next_page, str) and next_page.startswith("/jobs?") else None
 
 
 async def resolve_ids(foreman: ForemanClient, given: Sequence[str]) -> list[str]:
-    """The ids that ``given`` stands for, each in full or as the end of one of the newest, in the same order.
+    """The full ids of jobs, in the same order.
 
-    :raises Unanswered: if one of them stands for none, or for several.
+    :param given: full ids, or the ends of ids of the newest jobs.
+    :raises RequestFailed: if one of them matches no job, or several.
     """
     suffixes = {suffix.upper() for suffix in given if not _FULL_ID.fullmatch(suffix)}
     found: dict[str, list[str]] = {suffix: [] for suffix in suffixes}
@@ -100,7 +99,7 @@ async def resolve_ids(foreman: ForemanClient, given: Sequence[str]) -> list[str]
     for suffix, ids in found.items():
         if not ids:
             raise RequestFailed(
-                NOT_FOUND, f"no job of the newest has an id that ends with {plain(suffix)}; see foreman jobs"
+                NOT_FOUND, f"none of the newest jobs has an id that ends with {plain(suffix)}; see foreman jobs"
             )
         if len(ids) > 1:
             names = ", ".join(map(plain, ids[:5])) + (", …" if len(ids) > 5 else "")
@@ -111,9 +110,9 @@ async def resolve_ids(foreman: ForemanClient, given: Sequence[str]) -> list[str]
 
 
 async def resolve_id(foreman: ForemanClient, given: str) -> str:
-    """The id that ``given`` stands for.
+    """The full id of one job, as ``resolve_ids`` finds it.
 
-    :raises Unanswered: if it stands for none, or for several.
+    :raises RequestFailed: if no job matches, or several do.
     """
     (id_,) = await resolve_ids(foreman, [given])
     return id_

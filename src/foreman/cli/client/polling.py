@@ -1,4 +1,4 @@
-"""Wait for jobs, also while foreman is started anew in between."""
+"""Wait for jobs to end, across restarts of foreman."""
 
 from __future__ import annotations
 
@@ -17,73 +17,73 @@ from foreman.cli.ui.progress import Progress
 
 T = TypeVar("T")
 
-#: How long foreman may be away while somebody waits, in seconds: longer than it takes to start it anew.
+#: How long foreman may be unreachable before waiting ends, in seconds: longer than a restart takes.
 MAX_OUTAGE = 600.0
-#: What a proxy, or a foreman that stops, answers for a while.
+#: The statuses that a proxy, or a foreman that shuts down, sends for a while.
 _TEMPORARY_STATUSES = frozenset({429, 502, 503, 504})
-#: How long foreman may hold one answer back: where somebody looks, and where nobody does.
+#: How long foreman may hold one long poll, in seconds: with a progress display, and without.
 INTERACTIVE_WAIT, UNATTENDED_WAIT = 2, 60
-#: Seconds between two questions.
+#: Seconds before each retry; the last one repeats.
 _RETRY_DELAYS = (0.5, 1.0, 2.0, 5.0)
-#: And after an answer that came at once, though it was to wait.
+#: The pause after a long poll that returned at once, in seconds.
 _MIN_INTERVAL = 1.0
-#: As many are waited for at once.
+#: How many jobs are polled at once.
 _MAX_CONCURRENT = 16
 
 
 @define(eq=False)
 class Retrier:
-    """Asks again for as long as foreman is away, and tells so.
+    """Repeats a request while foreman is unreachable, and shows so in the progress display.
 
-    :param last: when its clock says this, foreman has been asked often enough.
-    :ivar tries: how often it was asked in vain since it went away.
+    :param last: the time of the clock after which a failure is final.
+    :ivar failures: failed requests since foreman last answered.
     """
 
     _foreman: ForemanClient
     _progress: Progress
     _last: float | None = None
     _since: float | None = None
-    tries: int = 0
+    failures: int = 0
 
-    async def fetch(self, path: str, patience: float = REQUEST_TIMEOUT) -> Response:
-        """The answer, as soon as there is one that means something.
+    async def fetch(self, path: str, time_limit: float = REQUEST_TIMEOUT) -> Response:
+        """The first response to a GET that is not a temporary failure.
 
-        :raises Unanswered: when foreman is away for too long.
+        :raises RequestFailed: if foreman is unreachable for too long.
         """
-        return await self.ask(lambda: self._foreman.fetch("GET", path, patience=patience))
+        return await self.run(lambda: self._foreman.fetch("GET", path, time_limit=time_limit))
 
-    async def ask(self, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What ``question`` finds out: an answer, None for a whole one that was taken by lines."""
+    async def run(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of ``request``, repeated until it is not a temporary failure."""
         while True:
             try:
-                found = await question()
+                found = await request()
             except Unreachable as problem:
-                await self._lasted(problem)
+                await self._back_off(problem)
                 continue
             if isinstance(found, Response) and found.status in _TEMPORARY_STATUSES:
-                reason = f"{self._foreman.url} does not tell ({found.status})"
-                await self._lasted(Unreachable(FAILED, reason))
+                reason = f"{self._foreman.url} is temporarily unavailable ({found.status})"
+                await self._back_off(Unreachable(FAILED, reason))
                 continue
-            self._since, self.tries = None, 0
-            self._progress.away = ""
+            self._since, self.failures = None, 0
+            self._progress.outage = ""
             return found
 
     async def pause(self, seconds: float) -> None:
-        """Do nothing for a while."""
+        """Wait for so many seconds."""
         await deferLater(self._foreman.clock, seconds)
 
-    def answered(self) -> None:
-        """Something came: what breaks now is another outage."""
-        self._since, self.tries = None, 0
+    def reset(self) -> None:
+        """Record that foreman answers: the next failure begins another outage."""
+        self._since, self.failures = None, 0
 
-    async def _lasted(self, problem: RequestFailed) -> None:
+    async def _back_off(self, problem: RequestFailed) -> None:
         now = self._foreman.clock.seconds()
         self._since = now if self._since is None else self._since
         if now - self._since > MAX_OUTAGE or (self._last is not None and now >= self._last):
             raise problem
-        self._progress.away = str(problem)
-        pause = _RETRY_DELAYS[min(self.tries, len(_RETRY_DELAYS) - 1)]
-        self.tries += 1
+        self._progress.outage = str(problem)
+        pause = _RETRY_DELAYS[min(self.failures, len(_RETRY_DELAYS) - 1)]
+        self.failures += 1
         await self.pause(pause if self._last is None else min(pause, self._last - now))
 
 
@@ -92,24 +92,24 @@ async def wait_for_job(
     id_: str,
     progress: Progress,
     *,
-    step: int,
-    longest: float | None = None,
-    enough: Callable[[Job], bool] = has_ended,
+    max_hold: int,
+    time_limit: float | None = None,
+    is_done: Callable[[Job], bool] = has_ended,
 ) -> Job:
-    """The job as soon as it is ``enough``, or as it is after ``longest`` seconds.
+    """Poll a job until ``is_done`` is true of it, or ``time_limit`` seconds have passed; return it.
 
-    :param step: how long foreman may hold one answer back, in seconds.
-    :raises Unanswered: if there is no such job (any more), or foreman is away for too long.
+    :param max_hold: how long foreman may hold one long poll, in seconds.
+    :raises RequestFailed: if the job does not exist (any more), or foreman is unreachable for too long.
     """
     clock = foreman.clock
-    last = None if longest is None else clock.seconds() + longest
-    patience = Retrier(foreman, progress, last)
-    wait = 0  # what has ended already, or is missing, is told at once
+    last = None if time_limit is None else clock.seconds() + time_limit
+    retrier = Retrier(foreman, progress, last)
+    wait = 0  # the first poll returns at once
     job: Job | None = None
     while True:
         begun = clock.seconds()
         try:
-            answer = await patience.fetch(job_path(id_) + (f"?wait={wait}" if wait else ""), wait + REQUEST_TIMEOUT)
+            answer = await retrier.fetch(job_path(id_) + (f"?wait={wait}" if wait else ""), wait + REQUEST_TIMEOUT)
         except Unreachable:
             if job is None or last is None or clock.seconds() < last:
                 raise
@@ -118,32 +118,32 @@ async def wait_for_job(
             raise no_such_job(foreman, answer, id_)
         job = job_from(foreman, answer)
         now = clock.seconds()
-        if enough(job) or (last is not None and now >= last):
-            progress.ended(job)
+        if is_done(job) or (last is not None and now >= last):
+            progress.remove(job)
             return job
-        progress.saw(job)
-        # One that answers at once, though it was to wait, is not asked without end.
+        progress.update(job)
+        # A server that ignores ?wait= must not be polled in a tight loop.
         if wait and now - begun < min(wait, _MIN_INTERVAL):
-            await patience.pause(_MIN_INTERVAL if last is None else max(min(_MIN_INTERVAL, last - now), 0.05))
-        left = step if last is None else last - clock.seconds()
-        wait = max(1, min(step, round(left)))
+            await retrier.pause(_MIN_INTERVAL if last is None else max(min(_MIN_INTERVAL, last - now), 0.05))
+        left = max_hold if last is None else last - clock.seconds()
+        wait = max(1, min(max_hold, round(left)))
 
 
 async def wait_for_jobs(
-    foreman: ForemanClient, ids: Sequence[str], progress: Progress, *, step: int, longest: float | None
+    foreman: ForemanClient, ids: Sequence[str], progress: Progress, *, max_hold: int, time_limit: float | None
 ) -> list[Job]:
-    """All of them, as soon as each has ended, or as they are after ``longest`` seconds.
+    """Poll several jobs until each has ended, or ``time_limit`` seconds have passed; return them in the same order.
 
-    :raises Unanswered: as ``wait_for_job`` does, for the first.
+    :raises RequestFailed: as ``wait_for_job`` does, for the first that fails.
     """
-    places = DeferredSemaphore(_MAX_CONCURRENT)
+    slots = DeferredSemaphore(_MAX_CONCURRENT)
     begun = foreman.clock.seconds()
 
     async def one(id_: str) -> Job:
-        left = None if longest is None else max(longest - (foreman.clock.seconds() - begun), 0.0)
-        return await wait_for_job(foreman, id_, progress, step=step, longest=left)
+        left = None if time_limit is None else max(time_limit - (foreman.clock.seconds() - begun), 0.0)
+        return await wait_for_job(foreman, id_, progress, max_hold=max_hold, time_limit=left)
 
-    waits: list[Deferred[Job]] = [places.run(one, id_) for id_ in ids]
+    waits: list[Deferred[Job]] = [slots.run(one, id_) for id_ in ids]
     try:
         return list(await gatherResults(waits, consumeErrors=True))
     except FirstError as first:

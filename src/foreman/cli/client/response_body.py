@@ -1,4 +1,4 @@
-"""Take an answer whole, or line by line as it comes, and give up one that is too large or has gone silent."""
+"""Read the body of a response, whole or line by line, and give up one that is too large or has fallen silent."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from twisted.web.http import PotentialDataLoss
 
 from foreman.protocol.framing import LineFramer
 
-#: Without its newline.
+#: A line without its newline.
 Line: TypeAlias = bytes
 
 
 async def read_lines(response: Any, receive: Callable[[Line], None], clock: Any, silence: float) -> None:
-    """Hand each line of the body of ``response`` to ``receive``.
+    """Pass each line of the body of ``response`` to ``receive``.
 
-    :param silence: so many seconds of ``clock`` without a byte, and the connection counts as lost.
-    :raises ResponseFailed: when it broke; and whatever ``receive`` raises.
+    :param silence: after so many seconds of ``clock`` without a byte the connection counts as lost.
+    :raises ResponseFailed: if the connection is lost; and whatever ``receive`` raises.
     """
     reader = _LineReader(receive, clock, silence)
     response.deliverBody(reader)
@@ -30,9 +30,9 @@ async def read_lines(response: Any, receive: Callable[[Line], None], clock: Any,
 
 
 class ResponseTooLarge(Exception):
-    """An answer has more bytes than it may have.
+    """A response has more than ``limit`` bytes.
 
-    :ivar limit: how many it may have.
+    :ivar limit: in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -41,10 +41,10 @@ class ResponseTooLarge(Exception):
 
 
 async def read_body(response: Any, limit: int) -> bytes:
-    """The body of ``response``.
+    """The whole body of ``response``.
 
-    :raises TooLarge: when it has more than ``limit`` bytes, which are not waited for.
-    :raises ResponseFailed: when it broke.
+    :raises ResponseTooLarge: as soon as it has more than ``limit`` bytes.
+    :raises ResponseFailed: if the connection is lost.
     """
     reader = _BodyCollector(limit)
     response.deliverBody(reader)
@@ -54,7 +54,7 @@ async def read_body(response: Any, limit: int) -> bytes:
 class _BodyCollector(Protocol):
     """Collects one body.
 
-    :ivar done: fires with it; cancelling it closes the connection.
+    :ivar done: fires with the body; cancelling it closes the connection.
     """
 
     def __init__(self, limit: int) -> None:
@@ -85,9 +85,9 @@ class _BodyCollector(Protocol):
 
 
 class _LineReader(Protocol):
-    """Reads one body.
+    """Splits one body into lines.
 
-    :ivar done: fires when it has ended; cancelling it closes the connection.
+    :ivar done: fires when the body has ended; cancelling it closes the connection.
     """
 
     def __init__(self, receive: Callable[[Line], None], clock: Any, silence: float) -> None:
@@ -102,7 +102,7 @@ class _LineReader(Protocol):
         self._deliver(self._framer.feed(data))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # A body without a length ends with its connection, which may be whole or not: what follows finds that out.
+        # A body without a length ends with its connection, so nobody can say whether it is complete: callers check.
         whole = reason.check(ResponseDone, PotentialDataLoss) is not None
         if whole:
             self._deliver([self._framer.rest()])
@@ -114,7 +114,7 @@ class _LineReader(Protocol):
                 return
             try:
                 self._receive(piece.removesuffix(b"\n").removesuffix(b"\r"))
-            except BaseException:  # noqa: BLE001 - told to whoever waits
+            except BaseException:  # noqa: BLE001 - it is raised where ``done`` is awaited
                 self._finish(Failure())
                 self._close()
 

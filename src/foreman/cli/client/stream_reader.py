@@ -1,4 +1,4 @@
-"""Print a job's answer as it comes, and go on where it broke off."""
+"""Print a job's answer as it streams in, and resume after a lost connection."""
 
 from __future__ import annotations
 
@@ -22,69 +22,69 @@ from foreman.cli.ui.progress import Progress, progress
 from foreman.protocol import lenient_json
 from foreman.protocol.endpoints import FOLLOWABLE
 
-#: So long nothing may come before it is tried on a new connection, in seconds; nothing is lost by that.
+#: After so many seconds without a byte the stream is resumed on a new connection; nothing is lost by that.
 SILENCE_TIMEOUT = 90.0
 
 
 @define(eq=False)
 class AnswerPrinter:
-    """Prints the words of an answer as they come.
+    """Prints the text of an answer as it streams in.
 
-    :ivar written: whether any were; :ivar last: where the last line stands, to go on behind it.
+    :ivar written: whether any text was printed; :ivar last_id: the id of the last event, to resume after it.
     """
 
     _terminal: bool = field(factory=stdout_is_terminal)
     written: bool = False
-    last: str = ""
+    last_id: str = ""
     _attempt: str = ""
-    _thinks: bool = False
-    _ends_line: bool = True
+    _in_thinking: bool = False
+    _at_line_start: bool = True
 
-    def take(self, event: str, id_: str, data: str) -> None:
-        """Print one line of the stream."""
+    def receive(self, event: str, id_: str, data: str) -> None:
+        """Print one event of the stream."""
         if id_:
             self._begin(id_.partition("-")[0])
-            self.last = id_
+            self.last_id = id_
         try:
             value = lenient_json.read(data)
         except (ValueError, RecursionError):
             return
         if event == "attempt" and isinstance(value, dict):
             self._begin(str(value.get("attempt")))
-        elif event != "error":  # why it ended is told by the job, too
+        elif event != "error":  # the job itself says why it ended
             self._print(*chunk_text(value))
 
-    def end(self) -> None:
-        """End the line that was begun."""
-        if not self._ends_line:
+    def end_line(self) -> None:
+        """Print a newline if the last line has none."""
+        if not self._at_line_start:
             click.echo()
-            self._ends_line = True
+            self._at_line_start = True
 
     def _begin(self, attempt: str) -> None:
         if self.written and self._attempt not in {"", attempt}:
-            self.end()
-            click.echo(f"-- what came so far is void: try {printable(attempt)} begins", err=True)
+            self.end_line()
+            click.echo(f"-- discard the text above: attempt {printable(attempt)} begins", err=True)
             self.written = False
         self._attempt = attempt
 
-    def _print(self, thinking: str, words: str) -> None:
-        # What a model thinks is no part of its answer, but a person likes to see that something happens.
+    def _print(self, thinking: str, text: str) -> None:
+        # Thinking is not part of the answer, but it shows a person that the model is at work.
         if thinking and self._terminal:
             click.secho(printable(thinking), dim=True, nl=False)
-            self._thinks = True
-        if words:
-            if self._thinks:
+            self._in_thinking = True
+        if text:
+            if self._in_thinking:
                 click.echo("\n")
-                self._thinks = False
-            click.echo(printable(words) if self._terminal else encode_utf8(words), nl=False)
+                self._in_thinking = False
+            click.echo(printable(text) if self._terminal else encode_utf8(text), nl=False)
             self.written = True
-        if thinking or words:
-            self._ends_line = (words or thinking).endswith("\n")
+        if thinking or text:
+            self._at_line_start = (text or thinking).endswith("\n")
             sys.stdout.flush()
 
 
-def event_reader(take: Callable[[str, str, str], None]) -> Callable[[bytes], None]:
-    """What is given the lines of an event stream, and hands over each event's type, id and data."""
+def event_reader(receive: Callable[[str, str, str], None]) -> Callable[[bytes], None]:
+    """A function that takes the lines of an event stream and passes each event's type, id and data to ``receive``."""
     fields = {"event": "", "id": "", "data": ""}
 
     def read(line: bytes) -> None:
@@ -95,69 +95,71 @@ def event_reader(take: Callable[[str, str, str], None]) -> Callable[[bytes], Non
                 fields[name] = f"{fields[name]}\n{value}" if name == "data" and fields[name] else value
             return
         if fields["data"]:
-            take(fields["event"], fields["id"], fields["data"])
+            receive(fields["event"], fields["id"], fields["data"])
         fields.update(event="", id="", data="")
 
     return read
 
 
-async def follow_job(foreman: ForemanClient, id_: str, words: AnswerPrinter) -> Job:
-    """Print what the job answers as it comes; the job once it has ended.
+async def follow_job(foreman: ForemanClient, id_: str, printer: AnswerPrinter) -> Job:
+    """Print the answer of a job as it streams in; return the job once it has ended.
 
-    :raises Unanswered: if there is no such job (any more), or foreman is away for too long.
+    :raises RequestFailed: if the job does not exist (any more), or foreman is unreachable for too long.
     """
     while True:
-        with progress() as shown:
-            job = await wait_for_job(foreman, id_, shown, step=INTERACTIVE_WAIT, enough=lambda _: True)
+        with progress() as display:
+            job = await wait_for_job(foreman, id_, display, max_hold=INTERACTIVE_WAIT, is_done=lambda _: True)
             if job.get("endpoint") not in FOLLOWABLE:
-                return await wait_for_job(foreman, id_, shown, step=UNATTENDED_WAIT)
-            shown.saw(job)
-            # The stream waits for the job to run; where it stands until then is for who looks.
-            watching = Deferred.fromCoroutine(_watch(foreman, id_, shown)) if shown.is_open else succeed(None)
+                return await wait_for_job(foreman, id_, display, max_hold=UNATTENDED_WAIT)
+            display.update(job)
+            # The stream sends nothing until the job runs; until then its position is polled for the progress display.
+            watching = Deferred.fromCoroutine(_watch(foreman, id_, display)) if display.is_visible else succeed(None)
             try:
-                over = await _read(foreman, id_, words, shown)
+                over = await _read(foreman, id_, printer, display)
             finally:
                 watching.cancel()
-            words.end()
-            if over is not None:  # it has no lines (any more): what it answers is found in its response
-                words.written = False
-                return await wait_for_job(foreman, id_, shown, step=INTERACTIVE_WAIT)
-        job = await wait_for_job(foreman, id_, Progress(), step=INTERACTIVE_WAIT, longest=INTERACTIVE_WAIT)
+            printer.end_line()
+            if over is not None:  # the job has no stream (any more): its answer is in its response
+                printer.written = False
+                return await wait_for_job(foreman, id_, display, max_hold=INTERACTIVE_WAIT)
+        job = await wait_for_job(foreman, id_, Progress(), max_hold=INTERACTIVE_WAIT, time_limit=INTERACTIVE_WAIT)
         if has_ended(job):
             return job
 
 
-async def _watch(foreman: ForemanClient, id_: str, shown: Progress) -> None:
-    """Keep what is shown of a job that waits as it is, until that is over."""
+async def _watch(foreman: ForemanClient, id_: str, display: Progress) -> None:
+    """Keep the progress display of a queued job up to date until it is closed."""
     with suppress(CancelledError, RequestFailed):
-        while shown.is_open:
+        while display.is_visible:
             await deferLater(foreman.clock, INTERACTIVE_WAIT)
             answer = await foreman.fetch("GET", job_path(id_))
-            if answer.status == 200 and shown.is_open:
-                shown.saw(job_from(foreman, answer))
+            if answer.status == 200 and display.is_visible:
+                display.update(job_from(foreman, answer))
 
 
-async def _read(foreman: ForemanClient, id_: str, words: AnswerPrinter, shown: Progress) -> Response | None:
-    patience = Retrier(foreman, shown)
+async def _read(foreman: ForemanClient, id_: str, printer: AnswerPrinter, display: Progress) -> Response | None:
+    retrier = Retrier(foreman, display)
 
-    def take(event: str, id_: str, data: str) -> None:
-        patience.answered()
-        shown.close()
-        words.take(event, id_, data)
+    def receive(event: str, id_: str, data: str) -> None:
+        retrier.reset()
+        display.close()
+        printer.receive(event, id_, data)
 
-    async def asking() -> Response | None:
-        after = f"?{urlencode({'after': words.last})}" if words.last else ""
+    async def request_stream() -> Response | None:
+        after = f"?{urlencode({'after': printer.last_id})}" if printer.last_id else ""
         path = job_path(id_, "stream") + after
-        return await foreman.lines(path, event_reader(take), accept="text/event-stream", silence=SILENCE_TIMEOUT)
+        return await foreman.stream_lines(
+            path, event_reader(receive), accept="text/event-stream", silence=SILENCE_TIMEOUT
+        )
 
-    async def told() -> Response | None:
+    async def request_and_report() -> Response | None:
         try:
-            return await asking()
+            return await request_stream()
         except Unreachable as problem:
-            if patience.tries == 1:  # the first try may have found a connection that had only gone silent
-                shown.close()
-                words.end()
-                click.echo(f"-- {problem}; it goes on as soon as that is possible", err=True)
+            if retrier.failures == 1:  # the first failure may only be a connection that had fallen silent
+                display.close()
+                printer.end_line()
+                click.echo(f"-- {problem}; retrying", err=True)
             raise
 
-    return await patience.ask(told)
+    return await retrier.run(request_and_report)

@@ -1,4 +1,4 @@
-"""``foreman backup``: a verified copy of the jobs, made while foreman runs or not."""
+"""``foreman backup``: make a verified copy of the job database; foreman may be running."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from foreman.cli.ui.help import HelpfulCommand
 @click.command(
     "backup",
     cls=HelpfulCommand,
-    short_help="Copy the jobs, while foreman runs or not.",
+    short_help="Back up the jobs; foreman may be running.",
     examples=[
         "foreman backup /backups/foreman-$(date +%F).db",
         "foreman backup jobs.db --db-path /var/lib/foreman/foreman.db",
     ],
     exit_statuses={
-        SUCCESS: "the copy is there, whole and verified",
-        FAILED: "there is no copy; the reason is told",
-        USAGE_ERROR: "the command was written wrongly",
+        SUCCESS: "the backup is complete and verified",
+        FAILED: "no backup was made; the reason is printed",
+        USAGE_ERROR: "wrong usage of the command",
     },
 )
 @click.argument("copy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @db_path_option
 def command(copy: Path, db_path: str | None) -> None:
-    """Copy the jobs and their artifacts to FILE, which must not be there yet; its folder must be.
+    """Copy all jobs and their artifacts to FILE, which must not exist yet; its directory must exist.
 
-    The copy is of one moment, and holds whatever was acknowledged before it. A running foreman goes on meanwhile. FILE
-    appears when every page of it has been looked at. Put it back with foreman restore.
+    The copy is a consistent snapshot with every job that was accepted before. foreman may be running and is not stopped.
+    FILE appears once every page of it has been verified. Restore it with foreman restore.
     """
     from foreman.store.errors import StoreRefused, StoreUnavailable
     from foreman.store.sqlite.backup import back_up

@@ -1,4 +1,4 @@
-"""``foreman cancel``: take a request out of the line, or break it off, at a running foreman."""
+"""``foreman cancel``: cancel a queued or running request."""
 
 from __future__ import annotations
 
@@ -17,55 +17,58 @@ from foreman.cli.ui.help import HelpfulCommand
 if TYPE_CHECKING:
     from foreman.cli.client.client import ForemanClient
 
-#: An id in full: a ULID.
+#: A full id: a ULID.
 _WHOLE = re.compile(r"[0-9A-Za-z]{26}")
 
 
 @click.command(
     "cancel",
     cls=HelpfulCommand,
-    short_help="Cancel a request that waits or runs.",
+    short_help="Cancel a queued or running request.",
     examples=["foreman cancel YPS1XE", "foreman cancel 01M85QHVFK3YAWY26YPS1XES2H"],
-    exit_statuses=CLIENT_STATUSES | {NOT_FOUND: "there is no such request (any more), or it is somebody else's"},
+    exit_statuses=CLIENT_STATUSES | {NOT_FOUND: "there is no such request (any more), or it belongs to someone else"},
 )
 @click.argument("id_", type=IdParam(changes=True), metavar="ID")
 @url_option
 def command(id_: str, url: str) -> None:
-    """Cancel the request ID, whether it waits or runs: its caller gets an error, and the turn passes on.
+    """Cancel the request ID, queued or running: its caller gets an error, and the next request gets the turn.
 
-    ID is what foreman ps shows, or the whole id as in the log. Who has an admin's token may cancel every request, others
-    their own.
+    ID is the id that foreman ps shows, or the full id from the log. With an admin token you can cancel every request, with
+    any other token only your own.
     """
     from foreman.cli.client.client import run_client
 
     click.echo(run_client("cancel", url, lambda foreman: cancel(foreman, id_)))
 
 
-async def cancel(foreman: ForemanClient, wanted: str) -> str:
-    """Cancel the request whose id is ``wanted``, or ends with it; what to say of it.
+async def cancel(foreman: ForemanClient, given: str) -> str:
+    """Cancel one request; return the message about it.
 
-    :raises asking.Unanswered: if it is not cancelled.
+    :param given: its full id, or the end of it.
+    :raises RequestFailed: if it is not cancelled.
     """
     await foreman.health()
-    whole, shown = (wanted.upper(), "") if _WHOLE.fullmatch(wanted) else await _find(foreman, wanted)
-    status, body = await foreman.ask("DELETE", f"/queue/{quote(whole, safe='')}")
+    full_id, shown = (given.upper(), "") if _WHOLE.fullmatch(given) else await _find(foreman, given)
+    status, body = await foreman.request_json("DELETE", f"/queue/{quote(full_id, safe='')}")
     if status == 404:
-        raise RequestFailed(NOT_FOUND, f"{whole} neither waits nor runs (any more), or is somebody else's")
+        raise RequestFailed(
+            NOT_FOUND, f"{full_id} is neither queued nor running (any more), or belongs to someone else"
+        )
     if not 200 <= status < 300:
-        raise RequestFailed(FAILED, f"{whole} is not cancelled ({status}{error_detail(body)})")
-    return f"{whole} is cancelled{shown}"
+        raise RequestFailed(FAILED, f"{full_id} was not cancelled ({status}{error_detail(body)})")
+    return f"{full_id} was cancelled{shown}"
 
 
 async def _find(foreman: ForemanClient, end: str) -> tuple[str, str]:
-    """The whole id, and what is known of the request."""
+    """The full id of the request, and a description of it."""
     queue = await foreman.queue()
     rows = [*objects(queue.get("running")), *objects(queue.get("waiting"))]
     found = [row for row in rows if str(row.get("id")).upper().endswith(end.upper())]
     if not found:
-        raise RequestFailed(NOT_FOUND, f"no request that waits or runs has an id that ends with {end}; see foreman ps")
+        raise RequestFailed(NOT_FOUND, f"no queued or running request has an id that ends with {end}; see foreman ps")
     if len(found) > 1:
         ids = ", ".join(plain(row.get("id")) for row in found)
         raise RequestFailed(NOT_FOUND, f"{len(found)} requests have an id that ends with {end}: {ids}")
     (row,) = found
-    state = row.get("state") or "waiting"
+    state = row.get("state") or "queued"
     return str(row["id"]), plain(f": {row.get('caller')}, {row.get('model')}, {row.get('route')}, {state}")

@@ -1,4 +1,4 @@
-"""``foreman check``: which settings would count, and would a foreman with them work here, now?"""
+"""``foreman check``: show the effective settings, and test whether foreman would work with them here and now."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 _STATE_STYLES = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("FAILS", "bold red")}
 _SETTINGS = (Column("SETTING"), Column("VALUE", wraps=True), Column("FROM", wraps=True))
-_FINDINGS = (Column("CHECK"), Column(""), Column("FOUND", wraps=True))
+_RESULTS = (Column("CHECK"), Column(""), Column("RESULT", wraps=True))
 
 
 @click.command(
     "check",
     cls=HelpfulCommand,
-    short_help="Tell whether foreman would work here.",
+    short_help="Check whether foreman would work here.",
     examples=[
         "foreman check",
         "foreman check --listen 0.0.0.0:8080 --target-url gpu-box",
@@ -41,18 +41,18 @@ _FINDINGS = (Column("CHECK"), Column(""), Column("FOUND", wraps=True))
         """foreman check --json | jq -r '.checks[] | select(.state != "ok") | .text'""",
     ],
     exit_statuses={
-        SUCCESS: "all is well, or worth no more than a note",
-        FAILED: "something would not work",
-        USAGE_ERROR: "a setting is wrong; every one is named",
+        SUCCESS: "every check passed; there may be notes",
+        FAILED: "a check failed",
+        USAGE_ERROR: "a setting is invalid; all of them are listed",
     },
 )
 @setting_options
 @json_option
 def command(*, as_json: bool, **options: str | None) -> None:
-    """Show every setting and where it comes from, the ones you have set first. Then test whether foreman would work here.
+    """Show every setting with its source, yours first, then test whether foreman would work here.
 
-    Does the target answer, with which version and how many models? Is the port free? Who may come in? Is the clock right,
-    and are there descriptors enough? It takes the options of foreman serve. No secret is shown.
+    Does the target answer, with which version and how many models? Is the port free? Who can send requests? Is the clock
+    right, and are there enough file descriptors? The options are those of foreman serve. Secrets are masked.
     """
     settings = effective_settings(os.environ, options)
     try:
@@ -62,42 +62,42 @@ def command(*, as_json: bool, **options: str | None) -> None:
         raise SystemExit(USAGE_ERROR) from None
     from foreman.cli.commands.checks import run_checks
 
-    found = run_with_reactor(lambda reactor: run_checks(reactor, config, time.time))
-    _report(settings, found, (), as_json=as_json)
-    raise SystemExit(FAILED if any(one.state == "bad" for one in found) else SUCCESS)
+    results = run_with_reactor(lambda reactor: run_checks(reactor, config, time.time))
+    _report(settings, results, (), as_json=as_json)
+    raise SystemExit(FAILED if any(item.state == "bad" for item in results) else SUCCESS)
 
 
 def _report(
-    settings: Sequence[EffectiveSetting], found: Sequence[CheckResult], problems: Sequence[str], *, as_json: bool
+    settings: Sequence[EffectiveSetting], results: Sequence[CheckResult], problems: Sequence[str], *, as_json: bool
 ) -> None:
     if as_json:
-        click.echo(json.dumps(as_json_value(settings, found, problems), indent=2))
+        click.echo(json.dumps(as_json_value(settings, results, problems), indent=2))
         return
-    show(settings, found, console())
+    show(settings, results, console())
     for problem in problems:
         click.echo(f"foreman: {problem}", err=True)
 
 
 def as_json_value(
-    settings: Sequence[EffectiveSetting], found: Sequence[CheckResult], problems: Sequence[str]
+    settings: Sequence[EffectiveSetting], results: Sequence[CheckResult], problems: Sequence[str]
 ) -> dict[str, Any]:
-    """All of it, for scripts."""
+    """The settings, problems and results as JSON, for scripts."""
     return {
-        "ok": not problems and all(one.state != "bad" for one in found),
-        "settings": [{"variable": one.variable, "value": one.value, "from": one.source} for one in settings],
+        "ok": not problems and all(item.state != "bad" for item in results),
+        "settings": [{"variable": item.variable, "value": item.value, "from": item.source} for item in settings],
         "problems": list(problems),
-        "checks": [{"name": one.name, "state": one.state, "text": one.text} for one in found],
+        "checks": [{"name": item.name, "state": item.state, "text": item.text} for item in results],
     }
 
 
-def show(settings: Sequence[EffectiveSetting], found: Sequence[CheckResult], console: Console) -> None:
-    """Print it as tables: first what was chosen, then what is default."""
-    ordered = sorted(settings, key=lambda one: one.is_default)
-    chosen = [(one, "dim" if one.is_default else "") for one in ordered]
-    rows = [[Text(plain(text), style) for text in (one.variable, one.value, one.source)] for one, style in chosen]
+def show(settings: Sequence[EffectiveSetting], results: Sequence[CheckResult], console: Console) -> None:
+    """Print the settings, the chosen ones before the defaults, and the results as tables."""
+    ordered = sorted(settings, key=lambda item: item.is_default)
+    styled = [(item, "dim" if item.is_default else "") for item in ordered]
+    rows = [[Text(plain(text), style) for text in (item.variable, item.value, item.source)] for item, style in styled]
     console.print(table(_SETTINGS, rows))
-    if found:
+    if results:
         console.print()
         console.print(
-            table(_FINDINGS, [[one.name, Text(*_STATE_STYLES[one.state]), Text(plain(one.text))] for one in found])
+            table(_RESULTS, [[item.name, Text(*_STATE_STYLES[item.state]), Text(plain(item.text))] for item in results])
         )

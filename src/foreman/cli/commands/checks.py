@@ -1,4 +1,4 @@
-"""What ``foreman check`` looks at: would a foreman with these settings work on this machine, now?"""
+"""The checks of ``foreman check``: would foreman work with these settings on this machine, now?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
-from foreman.cli.client.client import ForemanClient, answered, make_agent
+from foreman.cli.client.client import ForemanClient, make_agent, run_request
 from foreman.cli.client.errors import RequestFailed
 from foreman.config.listen_address import is_private, url_of
 from foreman.config.settings import Config
@@ -36,27 +36,27 @@ from foreman.target.state import ANSWERS_WRONGLY
 from foreman.util.deadline import within
 from foreman.util.file_permissions import database_problems
 
-#: No clock is right that shows a time before this code was written.
+#: When this code was written: a clock that shows an earlier time is wrong.
 _EARLIEST_DATE = datetime(2026, 11, 1, tzinfo=UTC)
-#: By how many seconds two clocks may differ before it is worth a word.
+#: How much two clocks may differ without a note, in seconds.
 _MAX_CLOCK_SKEW = 60.0
-#: How long whoever has the port may take to say that it is foreman, in seconds.
+#: How long a server on the port may take to show that it is foreman, in seconds.
 _HEALTH_TIMEOUT = 1.0
-#: Less room than this is worth a word, in bytes.
+#: Less free space than this gets a note, in bytes.
 _LOW_DISK_SPACE = 1_000_000_000
-#: Endpoints whose sockets come from whoever starts foreman.
+#: Endpoints whose sockets are inherited from the process that starts foreman.
 _INHERITED = {"systemd", "fd", "stdio"}
 
 
-#: ``bad``: it would not work; ``note``: it would, but somebody should know.
+#: ``bad``: foreman would not work; ``note``: it would, but with a limitation.
 State = Literal["ok", "note", "bad"]
 
 
 @frozen
 class CheckResult:
-    """What was found of one thing.
+    """The result of one check.
 
-    :ivar text: for people, in one sentence.
+    :ivar text: one sentence for people.
     """
 
     name: str
@@ -65,7 +65,7 @@ class CheckResult:
 
 
 async def run_checks(reactor: Any, config: Config, wall_clock: Callable[[], float]) -> list[CheckResult]:
-    """Every finding, in the order in which people are shown them.
+    """Run every check; return the results in the order of the output.
 
     :param wall_clock: seconds since the epoch.
     """
@@ -88,7 +88,7 @@ async def run_checks(reactor: Any, config: Config, wall_clock: Callable[[], floa
 
 
 async def check_target(reactor: Any, client: TargetClient, inventory: Inventory) -> CheckResult:
-    """Whether the target answers, with which version, and what it has."""
+    """Check whether the target answers, with which version and models."""
     url = client.address.shown
     await inventory.refresh()
     if inventory.degraded is not None:
@@ -96,36 +96,36 @@ async def check_target(reactor: Any, client: TargetClient, inventory: Inventory)
         refused = status in {401, 403}
         if status in {503, 508}:
             detail += await _loop_hint(client)
-        cure = "; does it want a token? FOREMAN_TARGET_TOKEN is sent to it" if refused else ""
+        hint = "; does it require a token? Set FOREMAN_TARGET_TOKEN" if refused else ""
         if inventory.degraded.reason == "reset" and client.address.scheme == "http":
-            cure = "; if it wants TLS, its address begins with https://"
+            hint = "; if it requires TLS, use an https:// address"
         if inventory.degraded.reason in ANSWERS_WRONGLY:
             if await _foreman_as_target(reactor, client):
-                cure += "; it is a foreman itself: give the address of Ollama"
+                hint += "; it is a foreman itself: use the address of Ollama"
             elif client.address.path and not refused:
                 path = client.address.shown.removeprefix(evolve(client.address, path="").url)
-                cure += f"; Ollama's own address has no path: leave out {path}"
-        return CheckResult("target", "bad", detail + cure)
+                hint += f"; Ollama's own address has no path: remove {path}"
+        return CheckResult("target", "bad", detail + hint)
     try:
         version = await within(Deferred.fromCoroutine(client.version()), POLL_TIMEOUT, reactor)
     except (TargetAway, HTTPError, KeyError, TimeoutError) as problem:
-        return CheckResult("target", "bad", f"{url} lists models, but not its version: {problem}")
+        return CheckResult("target", "bad", f"{url} lists its models, but not its version: {problem}")
     text = (
         f"{url} is Ollama {version} with {_counted(len(inventory.installed), 'model')}, {len(inventory.running)} loaded"
     )
     if await _foreman_as_target(reactor, client):
         return CheckResult(
-            "target", "note", f"{text}; but it is a foreman itself, in front of that Ollama: requests wait twice"
+            "target", "note", f"{text}; but it is a foreman itself, in front of that Ollama: requests would queue twice"
         )
-    missing = "".join(f"; it gives no list at {path}: {why}" for path, why in inventory.missing.items())
+    missing = "".join(f"; there is no list at {path}: {why}" for path, why in inventory.missing.items())
     return CheckResult("target", "ok" if inventory.installed and not missing else "note", text + missing)
 
 
 def _without_page(detail: str) -> str:
-    """What the inventory says of the target, without the page that something else than Ollama answers."""
+    """The detail of the inventory, without the web page that a server other than Ollama returns."""
     begin, _, page = detail.partition(": ")
     if begin.startswith("the target answered ") and page.lstrip().startswith("<"):
-        return f"{begin} with a web page, as Ollama does not; is it something else?"
+        return f"{begin} with a web page; is it Ollama?"
     return detail
 
 
@@ -140,7 +140,7 @@ async def _foreman_as_target(reactor: Any, client: TargetClient) -> bool:
 
 
 async def _loop_hint(client: TargetClient) -> str:
-    """A word on it where what answers as the target sends its requests back to itself."""
+    """A hint if the target forwards its requests back to itself."""
     try:
         await client.version()
     except HTTPError as problem:
@@ -151,37 +151,39 @@ async def _loop_hint(client: TargetClient) -> str:
 
 
 def check_embedder(inventory: Inventory, model: str) -> CheckResult:
-    """Whether the model that is to be kept loaded is there; ``inventory`` has been refreshed."""
+    """Check whether the model to keep loaded is installed; ``inventory`` has been refreshed."""
     try:
-        standing = inventory.find(model)
+        availability = inventory.find(model)
     except ForemanError as problem:
         return CheckResult("embedder", "bad", f"FOREMAN_EMBEDDER_MODEL: {problem}")
-    if standing is Availability.INSTALLED:
+    if availability is Availability.INSTALLED:
         return CheckResult("embedder", "ok", f"{model} is installed")
-    if standing is Availability.UNKNOWN:
-        return CheckResult("embedder", "note", f"whether {model} is installed is not known")
+    if availability is Availability.UNKNOWN:
+        return CheckResult("embedder", "note", f"it is not known whether {model} is installed")
     return CheckResult("embedder", "bad", f"{model} is not installed; get it with: ollama pull {model}")
 
 
 async def check_port(reactor: Any, listen: str) -> CheckResult:
-    """Whether foreman could listen there: it is tried, for a moment."""
+    """Check whether foreman can listen there, by listening for a moment."""
     if listen.partition(":")[0] in _INHERITED:
-        return CheckResult("port", "note", f"{listen} comes from whoever starts foreman, and cannot be tried here")
+        return CheckResult(
+            "port", "note", f"{listen} is inherited from the process that starts foreman and cannot be tested here"
+        )
     try:
         listening = await serverFromString(reactor, listen).listen(_RefusingFactory())
     except CannotListenError as problem:
         url = url_of(listen)
         if url is not None and (health := await _foreman_at(reactor, url)):
-            return CheckResult("port", "note", f"a foreman listens on {listen} already, and says {health}")
+            return CheckResult("port", "note", f"a foreman already listens on {listen}; its status is {health}")
         return CheckResult("port", "bad", why_not(listen, problem))
-    except Exception as problem:  # noqa: BLE001 - plugins and files of keys fail in ways of their own
+    except Exception as problem:  # noqa: BLE001 - plugins and key files raise exceptions of their own
         return CheckResult("port", "bad", why_not(listen, problem))
     await listening.stopListening()
     return CheckResult("port", "ok", f"{listen} is free")
 
 
 class _RefusingFactory(Factory):
-    """Answers nobody: whoever connects in that moment is turned away."""
+    """Refuses every connection."""
 
     noisy = False
 
@@ -190,25 +192,25 @@ class _RefusingFactory(Factory):
 
 
 async def _foreman_at(reactor: Any, url: str) -> str:
-    """What a foreman at ``url`` says of itself, empty if there is none."""
+    """The status of the foreman at ``url``, empty if there is none."""
     try:
-        health = await answered(reactor, ForemanClient(url, make_agent(reactor)), ForemanClient.health, _HEALTH_TIMEOUT)
+        health = await run_request(url, ForemanClient(url, make_agent(reactor)).health(), reactor, _HEALTH_TIMEOUT)
     except RequestFailed:
         return ""
     return f"{health.get('status')}{', degraded' if health.get('degraded') else ''}"
 
 
 def check_access(config: Config) -> CheckResult:
-    """Who may come in."""
+    """Check who can send requests."""
     if config.auth_token or config.admin_token or config.tokens_file:
-        return CheckResult("door", "ok", "a token is asked for")
+        return CheckResult("door", "ok", "a token is required")
     if is_private(config.listen):
-        return CheckResult("door", "ok", "no token is asked for, and only this machine can connect")
-    return CheckResult("door", "note", "no token is asked for: whoever can connect may chat, and remove models")
+        return CheckResult("door", "ok", "no token is required, and only this machine can connect")
+    return CheckResult("door", "note", "no token is required: anyone who can connect can chat and delete models")
 
 
 def check_store(config: Config) -> CheckResult:
-    """Whether jobs can be kept."""
+    """Check whether jobs can be stored."""
     path = config.db_path
     assert path is not None
     try:
@@ -216,66 +218,72 @@ def check_store(config: Config) -> CheckResult:
         return _store_at(path, config.disk_reserve)
     except StoreUnavailable as problem:
         return CheckResult("store", "bad", str(problem))
-    except OSError as problem:  # a folder that may not be entered, or the working directory is gone
+    except OSError as problem:  # a directory without permission, or the working directory was removed
         return CheckResult("store", "bad", f"{path} cannot be used: {problem.strerror or problem}")
 
 
 def _store_at(path: Path, reserve: int) -> CheckResult:
-    there = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
-        text = f"{there} cannot be written to, so that no jobs would be taken; FOREMAN_DB_PATH says where to keep them"
+    folder = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        text = f"{folder} is not writable: no jobs would be accepted; FOREMAN_DB_PATH sets another place"
         return CheckResult("store", "bad", text)
     if path.exists():
         try:
             examine(path)
         except StoreInUse:
-            return CheckResult("store", "note", f"a foreman keeps its jobs in {path} already")
+            return CheckResult("store", "note", f"a running foreman uses {path}")
         except (StoreRefused, StoreUnavailable) as problem:
             return CheckResult("store", "bad", str(problem))
-    free, said = shutil.disk_usage(there).free, list(database_problems(path))
+    free, problems = shutil.disk_usage(folder).free, list(database_problems(path))
     if free < reserve:
-        said.insert(
-            0, f"{path}: the disk has {free} bytes left, less than FOREMAN_DISK_RESERVE: no jobs would be taken"
+        problems.insert(
+            0, f"{path}: the disk has {free} bytes free, less than FOREMAN_DISK_RESERVE: no jobs would be accepted"
         )
     elif free < _LOW_DISK_SPACE:
-        said.insert(0, f"{path}: the disk has only {free // 10**6} MB left for jobs")
-    if said:
-        return CheckResult("store", "bad" if free < reserve else "note", "; and ".join(said))
-    return CheckResult("store", "ok", f"jobs are kept in {path}" if path.exists() else f"jobs will be kept in {path}")
+        problems.insert(0, f"{path}: the disk has only {free // 10**6} MB free")
+    if problems:
+        return CheckResult("store", "bad" if free < reserve else "note", "; and ".join(problems))
+    return CheckResult(
+        "store", "ok", f"jobs are stored in {path}" if path.exists() else f"jobs will be stored in {path}"
+    )
 
 
 def check_clock(now: float, date: str | None) -> CheckResult:
-    """Whether the time of day can be right, and what the target thinks of it.
+    """Check whether the clock can be right, and agrees with the target.
 
-    :param now: seconds since the epoch; :param date: what the target wrote into the ``Date`` header, if anything.
+    :param now: seconds since the epoch; :param date: the ``Date`` header of the target, if any.
     """
-    here = datetime.fromtimestamp(now, UTC)
-    if here < _EARLIEST_DATE:
-        return CheckResult("clock", "bad", f"it is not {here:%Y-%m-%d}: TLS, ids and the log would be wrong")
+    now_utc = datetime.fromtimestamp(now, UTC)
+    if now_utc < _EARLIEST_DATE:
+        return CheckResult(
+            "clock",
+            "bad",
+            f"the clock is wrong: it shows {now_utc:%Y-%m-%d}; TLS, ids and the log would fail or be wrong",
+        )
     try:
-        apart = (here - parsedate_to_datetime(date or "")).total_seconds()
+        skew = (now_utc - parsedate_to_datetime(date or "")).total_seconds()
     except (ValueError, TypeError):
-        return CheckResult("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC")
-    if abs(apart) > _MAX_CLOCK_SKEW:
-        way = "ahead of" if apart > 0 else "behind"
-        text = f"this machine is {abs(apart):.0f} s {way} the target: when models expire will look wrong"
+        return CheckResult("clock", "ok", f"{now_utc:%Y-%m-%d %H:%M:%S} UTC")
+    if abs(skew) > _MAX_CLOCK_SKEW:
+        direction = "ahead of" if skew > 0 else "behind"
+        text = f"this machine is {abs(skew):.0f} s {direction} the target: the times when models expire will be wrong"
         return CheckResult("clock", "note", text)
-    return CheckResult("clock", "ok", f"{here:%Y-%m-%d %H:%M:%S} UTC, as at the target")
+    return CheckResult("clock", "ok", f"{now_utc:%Y-%m-%d %H:%M:%S} UTC, the same as on the target")
 
 
 def check_descriptors(config: Config, limit: int) -> CheckResult:
-    """Whether as many connections are possible as are allowed.
+    """Check whether there are enough descriptors for the allowed connections.
 
-    :param limit: how many files this process may open at most.
+    :param limit: the most files that this process may open.
     """
-    most = fitting(config, limit).max_connections
-    if most < config.max_connections:
+    allowed = fitting(config, limit).max_connections
+    if allowed < config.max_connections:
         text = (
-            f"{limit} files may be open, so there will be {most} connections at most, not {config.max_connections}; "
+            f"{limit} files can be open, so there will be at most {allowed} connections, not {config.max_connections}; "
             "raise the limit (ulimit -n, LimitNOFILE=) or lower FOREMAN_MAX_CONNECTIONS"
         )
         return CheckResult("descriptors", "note", text)
-    return CheckResult("descriptors", "ok", f"{limit} files may be open, enough for {most} connections")
+    return CheckResult("descriptors", "ok", f"{limit} files can be open, enough for {allowed} connections")
 
 
 def _headers(inventory: Inventory) -> Iterable[tuple[bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""Which database a command means that works on the file itself."""
+"""The option of the commands that work on the database file, and how they describe its content."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def db_path_option(function: F) -> F:
-    """Let the command be told where the jobs are kept."""
-    help_ = "Where the jobs are kept.  [FOREMAN_DB_PATH; foreman/foreman.db in the XDG state folder]"
+    """Give a command the option --db-path."""
+    help_ = "The database of the jobs.  [FOREMAN_DB_PATH; foreman/foreman.db in the XDG state folder]"
     return click.option("--db-path", metavar="FILE", help=help_)(function)
 
 
 def database_path(environ: Mapping[str, str], option: str | None) -> Path:
-    """The file that a foreman started here would use; other settings are of no concern."""
-    concerned = {name: value for name, value in environ.items() if not name.startswith("FOREMAN_")}
+    """The database that foreman would use with this environment; all other settings are ignored."""
+    relevant = {name: value for name, value in environ.items() if not name.startswith("FOREMAN_")}
     if environ.get("FOREMAN_DB_PATH"):
-        concerned["FOREMAN_DB_PATH"] = environ["FOREMAN_DB_PATH"]
-    path = configure(concerned, {"db_path": option}).db_path
+        relevant["FOREMAN_DB_PATH"] = environ["FOREMAN_DB_PATH"]
+    path = configure(relevant, {"db_path": option}).db_path
     assert path is not None
     return path
 
 
 def job_count(jobs: int, active: int) -> str:
-    """How many jobs there are, and how many of them have not ended."""
+    """The number of jobs, and of those that have not ended, as text."""
     if not jobs:
         return "no jobs"
-    many = "1 job" if jobs == 1 else f"{jobs} jobs"
-    return f"{many}, {f'{active} of them not ended yet' if active else 'all ended'}"
+    jobs_text = "1 job" if jobs == 1 else f"{jobs} jobs"
+    return f"{jobs_text}, {f'{active} of them not ended yet' if active else 'all ended'}"

@@ -1,4 +1,4 @@
-"""``foreman demo``: foreman in front of the built-in simulator, and what to type to see it work."""
+"""``foreman demo``: foreman in front of the built-in simulator, and the commands with which to try it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _MODEL = "llama3.2:3b"
 @click.command(
     "demo",
     cls=HelpfulCommand,
-    short_help="Try foreman out, in front of the built-in simulator.",
+    short_help="Try foreman with the built-in simulator.",
     examples=["foreman demo", "FOREMAN_TARGET_URL=http://127.0.0.1:11434 foreman demo"],
 )
 @setting_options
 def command(**options: str | None) -> None:
-    """Serve in front of the built-in simulator, or of FOREMAN_TARGET_URL where that is set, and say what to type next.
+    """Run foreman in front of the built-in simulator, or of FOREMAN_TARGET_URL if that is set, and print commands to try.
 
-    The options are those of foreman serve. Ctrl-C stops both.
+    The options are those of foreman serve. Ctrl-C stops foreman and the simulator.
     """
     config = configure(os.environ, options)
     simulated = not (options["target_url"] or os.environ.get("FOREMAN_TARGET_URL", "").strip())
@@ -43,28 +43,28 @@ def command(**options: str | None) -> None:
     if simulated:
         config = evolve(config, target=_simulator(reactor))
         if not (options["db_path"] or os.environ.get("FOREMAN_DB_PATH", "").strip()):
-            # Jobs for models that only the simulator has are nothing for the foreman that is used in earnest.
+            # Jobs for the models of the simulator must not get into the database of the real foreman.
             config = evolve(config, db_path=state_folder(os.environ) / "demo.db")
-    # run() listens before the reactor begins to turn, so that this is not said where listening failed.
+    # run() listens before the reactor starts, so this is not printed if listening failed.
     reactor.callWhenRunning(lambda: try_echo(next_commands(config, simulated=simulated)))
     run(config)
 
 
 def _simulator(reactor: Any) -> TargetAddress:
-    """Where a simulator listens that lives as long as this process."""
+    """Start a simulator that runs as long as this process; return its address."""
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
     from foreman.simulator.engine.settings import FRIENDLY, Settings
     from foreman.simulator.main import listen
 
-    # tap.py does the same, but only after the simulator would have looked at its clock for the first time.
+    # tap.py does the same, but only after the simulator has read its clock for the first time.
     reactor.seconds = time.monotonic
     settings = Settings(rate=30, load_time=2, models=FRIENDLY)
     outcome: list[Any] = []
     listening: Deferred[Any] = Deferred.fromCoroutine(listen(reactor, settings, "tcp:0:interface=127.0.0.1"))
     listening.addBoth(outcome.append)
-    # A TCP port opens at once or not at all.
+    # Listening on TCP succeeds or fails at once.
     if isinstance(outcome[0], Failure):
         sys.exit(f"foreman: the simulator cannot listen: {outcome[0].getErrorMessage()}")
     _, port = outcome[0]
@@ -72,7 +72,7 @@ def _simulator(reactor: Any) -> TargetAddress:
 
 
 def next_commands(config: Config, *, simulated: bool) -> str:
-    """The lines to type next, without any token: they name the variable of the shell that holds it."""
+    """The commands to try next. They contain no token, only the name of the shell variable that holds it."""
     target = f"the built-in simulator ({config.target.shown})" if simulated else config.target.shown
     url = url_of(config.listen)
     if url is None:
@@ -84,7 +84,7 @@ def next_commands(config: Config, *, simulated: bool) -> str:
         from foreman.auth.credentials import is_path_safe
 
         token = f' -H "Authorization: Bearer ${variable}"'
-        first = f"\n  export {variable}=…     # the token that foreman asks for\n"
+        first = f"\n  export {variable}=…     # the token that foreman requires\n"
         prefix = f"/k/${variable}" if secret is None or is_path_safe(secret) else None
     ollama = "" if prefix is None else f"  OLLAMA_HOST={url}{prefix} ollama run {_MODEL}\n"
     chat = f'{{"model": "{_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
@@ -101,7 +101,7 @@ Ctrl-C stops {"both" if simulated else "foreman"}.
 
 
 def _token(config: Config) -> tuple[str, str | None]:
-    """The variable from which whoever asks takes a token, empty where none is needed; and the token, as far as it is known."""
+    """The variable that holds the token for requests, empty if none is required; and the token, if it is known."""
     if config.auth_token:
         return "FOREMAN_AUTH_TOKEN", config.auth_token
     if config.admin_token:

@@ -1,4 +1,4 @@
-"""Which settings would count, and where each comes from."""
+"""The effective settings, and the source of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foreman.config.settings import DATABASE, MASK, SETTINGS, Setting, state_fol
 class EffectiveSetting:
     """One setting.
 
-    :ivar value: as it was written, a secret masked, empty where there is none;
+    :ivar value: as it was written, masked if it is a secret, empty if there is none;
     :ivar source: ``default``, ``environment``, the option, or the file of a secret.
     """
 
@@ -25,14 +25,14 @@ class EffectiveSetting:
 
     @property
     def is_default(self) -> bool:
-        """Whether nobody has chosen it."""
+        """Whether the value is the default."""
         return self.source == "default"
 
 
 def effective_settings(environ: Mapping[str, str], options: Mapping[str, str | None]) -> list[EffectiveSetting]:
-    """Every setting, in the order in which people are shown them; the rules are those of ``config.load``.
+    """Every setting, in the order of the output; the rules are those of ``config.load``.
 
-    :param options: what was given on the command line, by setting name.
+    :param options: the options of the command line, by setting name.
     """
     return [_one(setting, environ, options.get(setting.name) or "") for setting in SETTINGS]
 
@@ -45,7 +45,7 @@ def _one(setting: Setting, environ: Mapping[str, str], option: str) -> Effective
     file = _unquoted(environ.get(f"{setting.variable}_FILE", "")) if setting.secret else ""
     if file:
         return EffectiveSetting(setting.variable, MASK, f"file {file}")
-    if setting.attribute == "db_path":  # its default is another one for each person
+    if setting.attribute == "db_path":  # its default depends on the user
         with suppress(ValueError):
             return EffectiveSetting(setting.variable, str(state_folder(environ) / DATABASE), "default")
     return EffectiveSetting(setting.variable, setting.default, "default")

@@ -1,4 +1,4 @@
-"""``foreman install-service``: let systemd or launchd run this foreman for good."""
+"""``foreman install-service``: install this foreman as a service of systemd or launchd."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from foreman.errors import one_line
 
 @frozen
 class Plan:
-    """What is written where, and what a person types then.
+    """The files to write, and the commands to run afterwards.
 
-    :ivar file: what the supervisor reads; :ivar settings: the file with the environment; :ivar undo_steps: what a person
-        types after the file was removed, so that what runs stops.
+    :ivar file: the unit or property list; :ivar text: its content; :ivar settings: the environment file; :ivar steps: the
+        commands that start the service; :ivar undo_steps: those that stop it after the file was removed.
     """
 
     file: Path
@@ -42,14 +42,14 @@ class Plan:
     undo_steps: tuple[str, ...]
 
 
-#: What stands in every file that this command has written.
+#: A text in every file that this command has written.
 _MARK = "foreman install-service"
 
 
 @click.command(
     "install-service",
     cls=HelpfulCommand,
-    short_help="Let systemd or launchd run foreman.",
+    short_help="Install foreman as a service of systemd or launchd.",
     examples=[
         "foreman install-service",
         "foreman install-service --token-file ~/.config/foreman/token",
@@ -58,21 +58,21 @@ _MARK = "foreman install-service"
         "foreman install-service --remove",
     ],
     exit_statuses={
-        SUCCESS: "the file is written, or was there already; with --remove: it is removed",
-        FAILED: "it cannot be written or removed, or was changed by hand",
-        USAGE_ERROR: "the command was written wrongly",
+        SUCCESS: "the file is written, or up to date; with --remove: it is removed",
+        FAILED: "the file cannot be written or removed, or was changed by hand",
+        USAGE_ERROR: "wrong usage of the command",
     },
 )
-@click.option("--system", is_flag=True, help="For the system, not for you alone; needs root. Linux only.")
-@click.option("--print", "only_print", is_flag=True, help="Print the file, and write nothing.")
+@click.option("--system", is_flag=True, help="Install for the system instead of your user; needs root. Linux only.")
+@click.option("--print", "only_print", is_flag=True, help="Print the file instead of writing it.")
 @click.option(
-    "--force", is_flag=True, help="Overwrite or remove a file that was changed, or that foreman did not write."
+    "--force", is_flag=True, help="Overwrite or remove a file that was changed by hand or not written by foreman."
 )
-@click.option("--remove", is_flag=True, help="Remove the file; settings and jobs stay.")
+@click.option("--remove", is_flag=True, help="Remove the file; settings and jobs are kept.")
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file with a token that every caller must have; where it is not given, the one of the file that is there stays.",
+    help="File with a token that every caller must send; by default the one of the installed file is kept.",
 )
 @click.option(
     "--drain-timeout",
@@ -82,51 +82,49 @@ _MARK = "foreman install-service"
     default="30s",
     show_default=True,
     show_envvar=True,
-    help="How long running answers may take at the end; the supervisor waits 10 s longer.",
+    help="How long running answers may take at shutdown; the supervisor waits 10 s longer.",
 )
 def command(
     *, system: bool, only_print: bool, force: bool, remove: bool, token_file: Path | None, drain_timeout: float
 ) -> None:
-    """Write the file by which systemd (Linux) or launchd (macOS) runs this foreman, and a file for its settings.
+    """Write the file with which systemd (Linux) or launchd (macOS) runs this foreman, and a file for its settings.
 
-    Nothing is started: what to type for that is said at the end. A file that has something else in it is left alone. An
-    option that is not given stays as it was when the file was written; --remove first to begin anew.
+    Nothing is started: the commands for that are printed at the end. A file with other content is not overwritten. Options
+    that are not given keep their values from the installed file; use --remove first to start over.
     """
     if remove and only_print:
-        raise click.UsageError(
-            "--print shows the file that would be written, and --remove writes none: give one of them"
-        )
+        raise click.UsageError("--print and --remove cannot be used together")
     program = foreman_executable()
     if program is None:
         if not remove:
             raise click.ClickException(
-                "the foreman command is not installed: there is no file that a supervisor could run"
+                "the foreman command is not installed: there is no program that a supervisor could run"
             )
-        program = Path("foreman")  # for --remove the text of the file, which names the program, is not used
+        program = Path("foreman")  # --remove does not use the text of the file, which names the program
     token = None if token_file is None else absolute_path(token_file)
     try:
         home = Path("/") if system else absolute_path(Path("~"))
         planned = partial(plan, sys.platform, home, os.environ, program, system=system)
         kept_token, kept_drain = previous_options(planned(drain_timeout, token).file, sys.platform)
-        before = planned(kept_drain or drain_timeout, kept_token).text
+        previous_text = planned(kept_drain or drain_timeout, kept_token).text
         source = click.get_current_context().get_parameter_source("drain_timeout")
         if source == ParameterSource.DEFAULT and kept_drain is not None:
             drain_timeout = kept_drain
         token = token or kept_token
-        made = planned(drain_timeout, token)
+        new_plan = planned(drain_timeout, token)
     except ValueError as problem:
         raise click.UsageError(str(problem)) from None
     if only_print:
-        click.echo(made.text, nl=False)
+        click.echo(new_plan.text, nl=False)
         return
     if remove:
-        _remove(made, force=force)
+        _remove(new_plan, force=force)
         return
-    _write(made, before, force=force)
+    _write(new_plan, previous_text, force=force)
     for warning in warnings(program, token, system=system):
         click.echo(f"note: {warning}", err=True)
     click.echo("\nNext:")
-    for step in made.steps:
+    for step in new_plan.steps:
         click.echo(f"  {step}")
 
 
@@ -140,20 +138,20 @@ def plan(
     *,
     system: bool,
 ) -> Plan:
-    """What to write on ``platform`` (as ``sys.platform`` names it) for a ``program`` that is to run.
+    """The files to write on ``platform`` (a value of ``sys.platform``) for the program ``program``.
 
-    :param drain: seconds that running answers may take at the end; :param token: the file with a token for all, if any.
-    :raises ValueError: with a sentence, where foreman cannot be installed so.
+    :param drain: how long running answers may take at shutdown, in seconds; :param token: the file with the token, if any.
+    :raises ValueError: with a sentence, if foreman cannot be installed this way.
     """
-    # The XDG specification: what is not absolute is to be ignored.
+    # The XDG specification: a relative path is to be ignored.
     chosen = environ.get("XDG_CONFIG_HOME", "")
-    mine = Path(chosen) if chosen.startswith("/") else home / ".config"
-    settings = (Path("/etc") if system else mine) / "foreman" / "foreman.env"
+    user_config = Path(chosen) if chosen.startswith("/") else home / ".config"
+    settings = (Path("/etc") if system else user_config) / "foreman" / "foreman.env"
     for path in (program, settings) if token is None else (program, settings, token):
         _check_path(path)
     service = Service(program, settings, drain, token)
     if platform == "linux":
-        folder = Path("/etc/systemd/system") if system else mine / "systemd" / "user"
+        folder = Path("/etc/systemd/system") if system else user_config / "systemd" / "user"
         control = "systemctl" if system else "systemctl --user"
         return Plan(
             folder / "foreman.service",
@@ -163,9 +161,9 @@ def plan(
             (f"{control} stop foreman", f"{control} daemon-reload"),
         )
     if platform != "darwin":
-        raise ValueError(f"neither systemd nor launchd is known on {platform}")
+        raise ValueError(f"there is neither systemd nor launchd on {platform}")
     if system:
-        raise ValueError("on macOS foreman runs as your agent, where Ollama runs too; leave --system out")
+        raise ValueError("on macOS foreman runs as an agent of your user, like Ollama; omit --system")
     library = home / "Library"
     text = plist(service, library / "Logs" / "foreman.log")
     file = library / "LaunchAgents" / f"{LABEL}.plist"
@@ -174,7 +172,7 @@ def plan(
 
 
 def previous_options(file: Path, platform: str) -> tuple[Path | None, float | None]:
-    """The file with a token and the seconds of drain with which ``file`` was written before; None for what is not known."""
+    """The token file and the drain timeout in seconds with which ``file`` was written before; None for each that is unknown."""
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeError):
@@ -198,7 +196,7 @@ def _systemd_steps(service: Service, *, system: bool) -> tuple[str, ...]:
         f"{service.command} ps",
     ]
     if not system:
-        steps.insert(3, "loginctl enable-linger     # so that it also runs while you are not logged in")
+        steps.insert(3, "loginctl enable-linger     # run it also while you are logged out")
     return tuple(steps)
 
 
@@ -213,89 +211,93 @@ def _launchd_steps(service: Service, file: Path) -> tuple[str, ...]:
 
 
 def _read_text(file: Path) -> str | None:
-    """What is written in ``file``, None where it is not there; bytes that are no UTF-8 are replaced."""
+    """The content of ``file``, None if it does not exist; invalid UTF-8 is replaced."""
     return file.read_text("utf-8", errors="replace") if file.exists() else None
 
 
-def _remove(made: Plan, *, force: bool) -> None:
-    """Remove what the supervisor reads, if it is foreman's; what is a person's own stays."""
+def _remove(new_plan: Plan, *, force: bool) -> None:
+    """Remove the unit or property list if foreman wrote it; settings and jobs are kept."""
     try:
-        text = _read_text(made.file)
-        if text is None and made.file.is_symlink() and not force:
-            leads = f"{made.file} is a link to {made.file.readlink()}, which is not there"
+        text = _read_text(new_plan.file)
+        if text is None and new_plan.file.is_symlink() and not force:
+            leads = f"{new_plan.file} is a link to {new_plan.file.readlink()}, which does not exist"
             raise click.ClickException(f"{leads}; --force removes it")
-        if text is None and not made.file.is_symlink():
-            click.echo(f"{made.file} is not there")
+        if text is None and not new_plan.file.is_symlink():
+            click.echo(f"{new_plan.file} does not exist")
             return
         if text is not None and _MARK not in text and not force:
-            raise click.ClickException(f"{made.file} was not written by foreman install-service; --force removes it")
-        made.file.unlink()
-        # What "systemctl enable" has left: without the file it cannot be disabled any more.
-        for folder in made.file.parent.glob("*.target.wants"):
-            if (link := folder / made.file.name).is_symlink():
+            raise click.ClickException(
+                f"{new_plan.file} was not written by foreman install-service; --force removes it"
+            )
+        new_plan.file.unlink()
+        # The links of "systemctl enable": without the file it cannot be disabled any more.
+        for folder in new_plan.file.parent.glob("*.target.wants"):
+            if (link := folder / new_plan.file.name).is_symlink():
                 link.unlink()
     except OSError as problem:
-        raise click.ClickException(f"{made.file} cannot be removed: {problem.strerror}") from None
-    click.echo(f"removed {made.file}; {made.settings} and the jobs are left as they are")
+        raise click.ClickException(f"{new_plan.file} cannot be removed: {problem.strerror}") from None
+    click.echo(f"removed {new_plan.file}; {new_plan.settings} and the jobs are kept")
     click.echo("\nNext:")
-    for step in made.undo_steps:
+    for step in new_plan.undo_steps:
         click.echo(f"  {step}")
 
 
-def _write(made: Plan, before: str, *, force: bool) -> None:
-    """Write both files; the settings only where there are none yet, since they are the person's own.
+def _write(new_plan: Plan, previous_text: str, *, force: bool) -> None:
+    """Write both files; the settings only if they do not exist yet, since they belong to the user.
 
-    :param before: what the command would write with the options it was given before: such a file nobody has changed.
+    :param previous_text: the content with the previous options: a file with this content was not changed by hand.
     """
-    writing = made.file
+    current_file = new_plan.file
     try:
-        there = _read_text(made.file)
-        if there == made.text:
-            click.echo(f"{made.file} is there already, as it would be written")
-        elif there not in {None, before} and not force:
-            assert there is not None
-            lines = difflib.unified_diff(there.splitlines(), made.text.splitlines(), "there", "would be", "", "", 1, "")
+        current = _read_text(new_plan.file)
+        if current == new_plan.text:
+            click.echo(f"{new_plan.file} is up to date")
+        elif current not in {None, previous_text} and not force:
+            assert current is not None
+            lines = difflib.unified_diff(
+                current.splitlines(), new_plan.text.splitlines(), "installed", "new", "", "", 1, ""
+            )
             click.echo("\n".join(lines))
-            raise click.ClickException(f"{made.file} has something else in it, as shown; --force writes over it")
+            raise click.ClickException(f"{new_plan.file} was changed, as shown above; --force overwrites it")
         else:
-            _write_atomically(made.file, made.text, 0o644)
-            click.echo(f"wrote {made.file}")
-        writing = made.settings
-        if made.settings.exists():
-            click.echo(f"{made.settings} has your settings; it is left as it is")
+            _write_atomically(new_plan.file, new_plan.text, 0o644)
+            click.echo(f"wrote {new_plan.file}")
+        current_file = new_plan.settings
+        if new_plan.settings.exists():
+            click.echo(f"{new_plan.settings} has your settings; it is not changed")
         else:
-            made.settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_atomically(made.settings, as_environment(), 0o600)
-            click.echo(f"wrote {made.settings}, with every setting commented out")
+            new_plan.settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_atomically(new_plan.settings, as_environment(), 0o600)
+            click.echo(f"wrote {new_plan.settings}, with every setting commented out")
     except PermissionError:
-        raise click.ClickException(f"{writing} cannot be written; --system needs root (sudo)") from None
+        raise click.ClickException(f"{current_file} cannot be written; --system needs root (sudo)") from None
     except OSError as problem:
-        raise click.ClickException(f"{writing} cannot be written: {problem.strerror}") from None
+        raise click.ClickException(f"{current_file} cannot be written: {problem.strerror}") from None
 
 
 def _write_atomically(file: Path, text: str, mode: int) -> None:
-    """Write ``text`` beside ``file``, and move it into its place: whoever reads it never sees a part of it."""
+    """Write ``text`` to a temporary file and rename it to ``file``: a reader never sees half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file = Path(os.path.realpath(file))  # a link stays what it is
-    if file.exists() and not file.is_file():  # systemctl mask makes a link to /dev/null
+    file = Path(os.path.realpath(file))  # a symbolic link is kept
+    if file.exists() and not file.is_file():  # "systemctl mask" makes a link to /dev/null
         raise OSError(errno.EINVAL, f"{file} is not a regular file")
-    descriptor, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as new:
             os.fchmod(new.fileno(), mode)
             new.write(text)
             new.flush()
             os.fsync(new.fileno())
-        Path(beside).replace(file)
+        Path(temporary).replace(file)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def _check_path(path: Path) -> None:
-    """Whether a supervisor's file can name ``path``, and foreman read it there.
+    """Check that ``path`` can be written into a unit or property list and is read back unchanged.
 
-    :raises ValueError: with a sentence, when it is not text, would begin another line, or does not mean itself.
+    :raises ValueError: with a sentence, if it cannot.
     """
     text = str(path)
     try:
@@ -303,22 +305,22 @@ def _check_path(path: Path) -> None:
     except ValueError as problem:
         why = str(problem)
     if why:
-        raise ValueError(f"the name of the file {one_line(ascii(text))} {why}; give it another one")
+        raise ValueError(f"the name of the file {one_line(ascii(text))} {why}; rename the file")
 
 
 def warnings(program: Path, token: Path | None, *, system: bool) -> list[str]:
-    """What will keep the service from starting, in sentences."""
-    found = []
+    """Sentences about what will keep the service from starting."""
+    warnings_ = []
     if ".venvs" in program.parts:
-        found.append(
-            f"{program} is in a checkout: if that is removed or changed, so is the program; "
+        warnings_.append(
+            f"{program} is in a source checkout, and changes with it; "
             "docs/running.md says how to install foreman on its own"
         )
     closed = [folder for folder in program.resolve().parents if not folder.stat().st_mode & 0o001] if system else []
     if closed:
-        found.append(
-            f"{closed[-1]} is closed to others, so that the service cannot start {program}: install it in /opt"
+        warnings_.append(
+            f"{closed[-1]} is not accessible to other users, so the service cannot start {program}; install foreman in /opt"
         )
     if token is not None and not token.is_file():
-        found.append(f"{token} is not there yet; foreman does not start without it")
-    return found
+        warnings_.append(f"{token} does not exist yet; foreman does not start without it")
+    return warnings_

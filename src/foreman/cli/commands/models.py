@@ -1,4 +1,4 @@
-"""``foreman models``: which models the target has, and which of them are loaded, as a running foreman knows them."""
+"""``foreman models``: list the models of the target and which of them are loaded, as a running foreman knows them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from foreman.cli.ui.ps_view import warnings
 if TYPE_CHECKING:
     from foreman.cli.client.client import ForemanClient
 
-#: Of a name, in characters.
+#: Longer names of models are wrapped, in characters.
 _LONG_NAME = 30
 _COLUMNS = (
     Column("SIZE", "right"),
@@ -31,7 +31,7 @@ _COLUMNS = (
     Column("LOADED"),
     Column("UNTIL"),
 )
-#: Of the row of a model: where a list is that may be too long for the terminal, and then stands below the model.
+#: The column that goes on a line of its own, below the model, if the terminal is too narrow.
 _CAPABILITIES = 3
 
 
@@ -39,7 +39,7 @@ _CAPABILITIES = 3
 class Models:
     """The models of a target.
 
-    :ivar url: where foreman is; :ivar health: of foreman; :ivar installed: of ``/api/tags``; :ivar loaded: of ``/api/ps``.
+    :ivar url: of foreman; :ivar health: of foreman; :ivar installed: from ``/api/tags``; :ivar loaded: from ``/api/ps``.
     """
 
     url: str
@@ -51,16 +51,16 @@ class Models:
 @click.command(
     "models",
     cls=HelpfulCommand,
-    short_help="List the models, and what is loaded.",
+    short_help="List the models, and which of them are loaded.",
     examples=["foreman models", "foreman models --json | jq -r '.models[] | select(.loaded) | .name'"],
     exit_statuses=CLIENT_STATUSES,
 )
 @url_option
 @json_option
 def command(url: str, *, as_json: bool) -> None:
-    """List the models that the target has: what they take, what they can, and until when they stay loaded.
+    """List the models of the target: their size, their capabilities, and until when they stay loaded.
 
-    CONTEXT is how many tokens a loaded model was given, and how many the others were made for.
+    CONTEXT is the context length in tokens: the one in use for a loaded model, the longest possible for all others.
     """
     from foreman.cli.client.client import run_client
 
@@ -72,21 +72,21 @@ def command(url: str, *, as_json: bool) -> None:
 
 
 async def fetch_models(foreman: ForemanClient) -> Models:
-    """What a foreman knows of its target's models.
+    """Fetch what foreman knows about the models of its target.
 
-    :raises asking.Unanswered: if it says nothing, nothing that foreman would say, or does not know them yet.
+    :raises RequestFailed: if the request fails, or foreman does not know them yet.
     """
     health = await foreman.health()
-    status, tags = await foreman.ask("GET", "/api/tags")
-    _, ps = await foreman.ask("GET", "/api/ps")
+    status, tags = await foreman.request_json("GET", "/api/tags")
+    _, ps = await foreman.request_json("GET", "/api/ps")
     installed, loaded = (body.get("models") if isinstance(body, dict) else None for body in (tags, ps))
     if not isinstance(installed, list) or not isinstance(loaded, list):
-        raise RequestFailed(FAILED, f"{foreman.url} does not list models ({status}{error_detail(tags)})")
+        raise RequestFailed(FAILED, f"{foreman.url} did not return a list of models ({status}{error_detail(tags)})")
     return Models(foreman.url, health, installed, loaded)
 
 
 def as_values(models: Models) -> list[dict[str, Any]]:
-    """The models for scripts, in the target's order: ``loaded`` is null, or what ``/api/ps`` says of it."""
+    """The models as JSON, in the order of the target: ``loaded`` is null, or the model's entry of ``/api/ps``."""
     loaded = {model.get("name"): model for model in objects(models.loaded)}
     return [
         {
@@ -103,15 +103,15 @@ def as_values(models: Models) -> list[dict[str, Any]]:
 def show(models: Models, console: Console, now: datetime) -> None:
     """Print a table: loaded models first, then the others, each by name.
 
-    :param now: against which expiry is told, with a time zone.
+    :param now: the current time, with a time zone.
     """
     for sentence in warnings(models.health, models_known=True):
         console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
     rows = sorted(as_values(models), key=lambda model: (model["loaded"] is None, plain(model["name"])))
     if not rows:
-        console.print(Text("the target has no model; get one with: ollama pull llama3.2:3b", style="yellow"))
+        console.print(Text("the target has no models; get one with: ollama pull llama3.2:3b", style="yellow"))
         return
-    # A name is there to be copied: it is only broken where its length leaves nothing for the rest.
+    # A name is wrapped only if it is long: people copy it.
     name = Column("NAME", wraps=max(len(plain(model["name"])) for model in rows) > _LONG_NAME)
     cells = [_row(model, now) for model in rows]
     below: list[str] = []

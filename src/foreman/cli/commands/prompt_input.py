@@ -1,4 +1,4 @@
-"""Read what ``foreman submit`` was given: its prompt, its files and standard input."""
+"""Read the input of ``foreman submit``: its prompt, its files and standard input."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from attrs import frozen
 from foreman.cli.client.job_request import Prompt, chat_payload, embed_payload, read_payload
 from foreman.config.parsers import path as parse_path
 
-_NEEDS_MODEL = "which model is needed: --model NAME; foreman models lists them"
+_NEEDS_MODEL = "give a model with --model NAME; foreman models lists them"
 
 
 @frozen
 class PromptInput:
-    """What was typed about the request itself; paths may be ``-``, standard input."""
+    """The options that make up the request; a path may be ``-`` for standard input."""
 
     prompt: str | None
     files: Sequence[str]
@@ -34,19 +34,19 @@ class PromptInput:
     def request(self) -> tuple[str, bytes]:
         """The endpoint and the payload.
 
-        :raises click.UsageError: if they cannot be made from this.
+        :raises click.UsageError: if the options contradict each other, or a file cannot be read.
         """
         if self.payload is not None:
             return self._as_it_is(self.payload)
         if self.endpoint is not None:
-            raise click.UsageError("--endpoint goes with --payload FILE")
+            raise click.UsageError("--endpoint needs --payload FILE")
         if not self.model:
             raise click.UsageError(_NEEDS_MODEL)
         if self.embed and (self.system is not None or self.images or self.schema is not None):
-            raise click.UsageError("--system, --image and --schema are for chats, not for --embed")
+            raise click.UsageError("--system, --image and --schema cannot be used with --embed")
         texts = self._texts()
         if not any(text.strip() for text in texts) and not self.images:
-            raise click.UsageError("there is nothing to ask: the prompt is empty")
+            raise click.UsageError("the prompt is empty")
         images = [_read_bytes(path, "--image") for path in self.images]
         prompt = Prompt(self.model, texts, self.system, images, _read_schema(self.schema), dict(self.options))
         return ("/api/embed", embed_payload(prompt)) if self.embed else ("/api/chat", chat_payload(prompt))
@@ -55,10 +55,10 @@ class PromptInput:
         others = (self.prompt, self.model, self.system, self.schema)
         if any(value is not None for value in others) or self.files or self.images or self.options or self.embed:
             raise click.UsageError(
-                "--payload is the whole request: beside it no prompt, no model and nothing else of it"
+                "--payload is the whole request: it cannot be used with a prompt, a model or other parts of one"
             )
         if self.endpoint is None:
-            raise click.UsageError("--payload goes with --endpoint PATH, such as /v1/chat/completions")
+            raise click.UsageError("--payload needs --endpoint PATH, such as /v1/chat/completions")
         try:
             return self.endpoint, read_payload(_read_bytes(path, "--payload"))
         except ValueError as problem:
@@ -70,9 +70,9 @@ class PromptInput:
         if files.count("-") > 1:
             raise click.UsageError("standard input can be read only once")
         if not prompt and not files:
-            # In a terminal it would look as if foreman hung.
+            # Waiting for input from a terminal would look like a hang.
             if sys.stdin.isatty():
-                raise click.UsageError("there is nothing to ask: write a PROMPT, or name it with --file")
+                raise click.UsageError("there is no prompt: give a PROMPT, or a file with --file")
             files = ["-"]
         return prompt + [_read_text(path) for path in files]
 
@@ -92,7 +92,7 @@ def _read_schema(schema: str | None) -> Any:
 
 def _read_text(path: str, option: str = "--file") -> str:
     try:
-        # Without the newline that ends a file, or what echo prints: it is no part of what is asked.
+        # The newline at the end of a file, or of the output of echo, is not part of the prompt.
         return _read_bytes(path, option).decode("utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError:
         raise click.UsageError(f"{option}: {_shown_name(path)} is not text (UTF-8)") from None

@@ -1,4 +1,4 @@
-"""``foreman ps``: ask a running foreman who has the turn, who waits, and what is loaded."""
+"""``foreman ps``: show the running and queued requests, and the loaded models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(
     "ps",
     cls=HelpfulCommand,
-    short_help="Show who has the turn, who waits, and what is loaded.",
+    short_help="Show running and queued requests and loaded models.",
     examples=[
         "foreman ps",
         "watch foreman ps",
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 @url_option
 @json_option
 def command(url: str, *, as_json: bool) -> None:
-    """Show who has the turn, who waits in which order, and which models are loaded.
+    """Show the running requests, the queue in its order, and the loaded models.
 
-    TURN IN is when a turn usually comes, by what each model took lately; it is left out while too little is known. An ID
-    is for foreman cancel, a JOB for foreman jobs.
+    TURN IN is the estimated time until the request gets its turn, from recent requests to each model; it is empty while
+    there are too few of them. Use an ID with foreman cancel, a JOB with foreman jobs.
     """
     from foreman.cli.client.client import run_client
 
@@ -49,12 +49,12 @@ def command(url: str, *, as_json: bool) -> None:
 
 
 async def fetch_snapshot(foreman: ForemanClient) -> Snapshot:
-    """What a foreman says of itself.
+    """Fetch the state of a foreman.
 
-    :raises asking.Unanswered: if it says nothing, or nothing that foreman would say.
+    :raises RequestFailed: if the request fails, or the server is not foreman.
     """
     health = await foreman.health()
     queue = await foreman.queue()
-    _, ps = await foreman.ask("GET", "/api/ps")
+    _, ps = await foreman.request_json("GET", "/api/ps")
     models = ps.get("models") if isinstance(ps, dict) else None
     return Snapshot(foreman.url, health, queue, models if isinstance(models, list) else None)

@@ -1,4 +1,4 @@
-"""``foreman restore``: put a copy of the jobs back, while foreman does not run."""
+"""``foreman restore``: restore the jobs from a backup, while foreman is not running."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from foreman.cli.ui.help import HelpfulCommand
 @click.command(
     "restore",
     cls=HelpfulCommand,
-    short_help="Put a copy of the jobs back.",
+    short_help="Restore the jobs from a backup.",
     examples=["foreman restore /backups/foreman-2026-11-28.db"],
     exit_statuses={
-        SUCCESS: "the jobs are those of the copy",
-        FAILED: "nothing was changed; the reason is told",
-        USAGE_ERROR: "the command was written wrongly",
+        SUCCESS: "the jobs are restored",
+        FAILED: "nothing was changed; the reason is printed",
+        USAGE_ERROR: "wrong usage of the command",
     },
 )
 @click.argument("copy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @db_path_option
 def command(copy: Path, db_path: str | None) -> None:
-    """Put the copy FILE, made by foreman backup, in the place of the jobs. foreman must not be running.
+    """Replace the jobs by those of FILE, a copy made by foreman backup. foreman must not be running.
 
-    The copy is verified first. What was there is kept beside it, under a name that is told. Jobs that had not ended when
-    the copy was made run when foreman starts, those that ran then among them.
+    FILE is verified first. The replaced database is kept beside the new one, under a name that is printed. Jobs that were
+    running or had not started when the copy was made run once foreman starts.
     """
     from foreman.store.errors import StoreRefused, StoreUnavailable
     from foreman.store.sqlite.backup import restore
@@ -43,4 +43,4 @@ def command(copy: Path, db_path: str | None) -> None:
         raise SystemExit(FAILED) from None
     click.echo(f"{path}: {job_count(content.jobs, content.active)}")
     if old is not None:
-        click.echo(f"what was there is in {old} now")
+        click.echo(f"the replaced database is kept as {old}")

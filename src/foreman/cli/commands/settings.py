@@ -1,4 +1,4 @@
-"""``foreman settings``: what can be set, for people, for a ``.env`` file and for ``docs/settings.md``."""
+"""``foreman settings``: list the settings, for people, as a ``.env`` file or as Markdown."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ has all of them in the form of an environment file.
     "settings",
     cls=HelpfulCommand,
     short_help="List the settings.",
-    examples=["foreman settings", "foreman settings --env > foreman.env", "foreman check     # what they are set to"],
+    examples=["foreman settings", "foreman settings --env > foreman.env", "foreman check     # their current values"],
 )
-@click.option("--env", "form", flag_value="env", help="As a .env file with every default, commented out.")
-@click.option("--markdown", "form", flag_value="markdown", help="As a Markdown page: docs/settings.md.")
+@click.option("--env", "form", flag_value="env", help="Print a .env file with every default, commented out.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print a Markdown page: docs/settings.md.")
 def command(form: str | None) -> None:
     """List the settings with their defaults."""
     if form == "env":

@@ -1,4 +1,4 @@
-"""``foreman simulate``: a pretended Ollama, for trying things out without a GPU."""
+"""``foreman simulate``: a simulated Ollama server, for trying and testing without a GPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _version(text: str) -> str:
 @click.command(
     "simulate",
     cls=HelpfulCommand,
-    short_help="Pretend to be an Ollama server.",
+    short_help="Run a simulated Ollama server.",
     context_settings={"show_default": True},
     examples=[
         "foreman simulate",
@@ -44,30 +44,33 @@ def _version(text: str) -> str:
     "--listen",
     type=ParsedParam("ADDRESS", listen_address.endpoint),
     default="127.0.0.1:11434",
-    help="Where: host:port, or a Twisted endpoint description.",
+    help="Where to listen: host:port, or a Twisted endpoint description.",
 )
-@click.option("--rate", type=click.FloatRange(min=0), default=30, help="Tokens per second; 0 is all at once.")
+@click.option("--rate", type=click.FloatRange(min=0), default=30, help="Tokens per second; 0: all at once.")
 @click.option(
-    "--load-time", type=ParsedParam("DURATION", seconds), default="2s", help="Until a model that was not loaded is."
+    "--load-time", type=ParsedParam("DURATION", seconds), default="2s", help="How long loading a model takes."
 )
 @click.option(
     "--prompt-time",
     type=ParsedParam("DURATION", seconds),
     default="0s",
-    help="Between a loaded model and its first token.",
+    help="How long a loaded model takes until its first token.",
 )
 @click.option(
     "--keep-alive", type=ParsedParam("DURATION", seconds), default="5m", help="How long a model stays loaded."
 )
 @click.option("--max-loaded", type=click.IntRange(min=1), default=3, help="How many models stay loaded at once.")
 @click.option(
-    "--models", type=ParsedParam("NAMES", _names), default=",".join(FRIENDLY), help="What is installed, commas between."
+    "--models",
+    type=ParsedParam("NAMES", _names),
+    default=",".join(FRIENDLY),
+    help="The installed models, separated by commas.",
 )
 @click.option(
     "--version",
     type=ParsedParam("VERSION", _version),
     default=Settings().version,
-    help="Which Ollama to be: up to 0.33 it answers as 0.33.0 did, from 0.34 on as 0.34.4.",
+    help="The version of Ollama to simulate: up to 0.33 like 0.33.0, from 0.34 on like 0.34.4.",
 )
 @click.option(
     "--misbehave",
@@ -75,12 +78,11 @@ def _version(text: str) -> str:
     multiple=True,
     envvar="SIMULATOR_MISBEHAVE",
     show_envvar=True,
-    help="What goes wrong with the next answer; may be given several times. JSON is as in the header"
-    " Simulator-Misbehave: an object with what, at_byte, at_line, times (0: always), route, status, text, size, pace,"
-    " or a list.",
+    help="A fault in the next answer; may be repeated. JSON as in the header Simulator-Misbehave: an object with what,"
+    " at_byte, at_line, times (0: always), route, status, text, size, pace, or a list of objects.",
 )
 def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **options: Any) -> None:
-    """Pretend to be an Ollama server until a signal says stop: it knows every route, loads models and takes its time."""
+    """Run a simulated Ollama server in the foreground. It serves every route, and takes time to load models and to answer."""
     settings = Settings(misbehave=tuple(one for some in misbehave for one in some), **options)
     choose_reactor()
     from twisted.internet import reactor
@@ -90,7 +92,5 @@ def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **o
     raise SystemExit(run(settings, reactor, listen, try_echo))
 
 
-# A \b keeps click from breaking the lines below it anew, and the words in them.
-command.help = f"{command.help}\n\n\b\nWhat can go wrong:\n" + fill(
-    ", ".join(get_args(What)), width=76, break_on_hyphens=False
-)
+# A \b keeps click from rewrapping the lines below it.
+command.help = f"{command.help}\n\n\b\nFaults:\n" + fill(", ".join(get_args(What)), width=76, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""``foreman submit``: hand a job over, to find its answer later, or to wait for it."""
+"""``foreman submit``: submit a job, and fetch its answer later or wait for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from foreman.cli.client.client import ForemanClient
     from foreman.cli.client.jobs import Job
 
-#: A body may be large, and the way to foreman slow; in seconds.
+#: A body may be large and the network slow; in seconds.
 _TIMEOUT = 600.0
 _WHEN = ParsedParam("WHEN", lambda text: to_rfc3339(parse_future(text, datetime.now().astimezone())))
 _FILE = click.Path(allow_dash=True)
@@ -35,7 +35,7 @@ _FILE = click.Path(allow_dash=True)
 
 @frozen
 class SubmitMode:
-    """How to go on once the job is handed over."""
+    """What to do once the job is submitted."""
 
     waits: bool
     follows: bool
@@ -44,7 +44,7 @@ class SubmitMode:
 
 @define
 class Submission:
-    """The job that foreman has taken, as soon as it has."""
+    """The job, once foreman has accepted it."""
 
     job: Job | None = None
 
@@ -52,7 +52,7 @@ class Submission:
 @click.command(
     "submit",
     cls=HelpfulCommand,
-    short_help="Hand a job over, to find its answer later.",
+    short_help="Submit a job, and fetch its answer later.",
     examples=[
         'foreman submit "Write a poem about a queue" --model llama3.2:3b',
         "foreman submit --model qwen3:8b --file report.txt --at 22:30 --meta run=1",
@@ -64,8 +64,8 @@ class Submission:
     ],
     exit_statuses={status: meaning for status, meaning in WAIT_STATUSES.items() if status != NOT_ENDED}
     | {
-        SUCCESS: "it was handed over; with --wait or --follow: it succeeded",
-        FAILED: "foreman does not answer, or does not take it",
+        SUCCESS: "the job was accepted; with --wait or --follow: it succeeded",
+        FAILED: "foreman does not answer, or does not accept the job",
         NOT_FOUND: "Ollama does not have the model, or the job was removed",
     },
 )
@@ -76,38 +76,38 @@ class Submission:
     type=_FILE,
     multiple=True,
     metavar="FILE",
-    help="A text to ask about, or - for standard input; "
-    "several times for several, which for --embed are inputs of their own.",
+    help="A text file to add to the prompt, or - for standard input; may be repeated. "
+    "With --embed each file is an input of its own.",
 )
-@click.option("--model", help="Which one; foreman models lists them.")
-@click.option("--system", metavar="TEXT", help="What the model is told beforehand.")
+@click.option("--model", help="The model; foreman models lists them.")
+@click.option("--system", metavar="TEXT", help="The system prompt.")
 @click.option(
     "--image",
     "images",
     type=_FILE,
     multiple=True,
     metavar="FILE",
-    help="A picture to look at; several times for several.",
+    help="An image to add to the prompt; may be repeated.",
 )
-@click.option("--schema", metavar="FILE|JSON", help="The JSON schema that the answer is to have, or json for any JSON.")
+@click.option("--schema", metavar="FILE|JSON", help="The JSON schema of the answer, or json for any JSON.")
 @click.option(
     "--option",
     "options",
     type=ParsedParam("KEY=VALUE", parse_option),
     multiple=True,
     metavar="KEY=VALUE",
-    help="One of Ollama's options, such as temperature=0; several times for several.",
+    help="One of Ollama's options, such as temperature=0; may be repeated.",
 )
-@click.option("--embed", is_flag=True, help="Embeddings instead of a chat.")
+@click.option("--embed", is_flag=True, help="Request embeddings instead of a chat.")
 @click.option("--payload", type=_FILE, metavar="FILE", help="The whole request as JSON, or - for standard input.")
-@click.option("--endpoint", metavar="PATH", help="Where --payload goes, such as /v1/chat/completions.")
+@click.option("--endpoint", metavar="PATH", help="The endpoint for --payload, such as /v1/chat/completions.")
 @click.option(
-    "--priority", type=click.IntRange(0, 9), metavar="0-9", help="0 is most urgent, 9 least; 5 where nothing is said."
+    "--priority", type=click.IntRange(0, 9), metavar="0-9", help="From 0, the most urgent, to 9.  [default: 5]"
 )
-@click.option("--at", "run_at", type=_WHEN, metavar="WHEN", help="Not before this.")
-@click.option("--deadline", type=_WHEN, metavar="WHEN", help="Of no use after this: then it is given up.")
+@click.option("--at", "run_at", type=_WHEN, metavar="WHEN", help="Do not run the job before WHEN.")
+@click.option("--deadline", type=_WHEN, metavar="WHEN", help="Discard the job if it has not succeeded by WHEN.")
 @click.option(
-    "--max-attempts", type=click.IntRange(1, 100), metavar="N", help="So many tries; 5 where nothing is said."
+    "--max-attempts", type=click.IntRange(1, 100), metavar="N", help="How often the job may be tried.  [default: 5]"
 )
 @click.option(
     "--meta",
@@ -115,16 +115,16 @@ class Submission:
     type=ParsedParam("KEY=VALUE", key_value),
     multiple=True,
     metavar="KEY=VALUE",
-    help="Something to find it by; several times for several.",
+    help="Metadata by which jobs can be filtered; may be repeated.",
 )
 @click.option(
     "--key",
     metavar="TEXT",
-    help="Hand it over once only: with the same key again it is the job of the first time. The rest must be the same, "
-    "too; a delay such as 10m is another moment each time.",
+    help="Idempotency key: the same key again returns the first job instead of a new one. All else must be the same, "
+    "too; note that a delay such as 10m means another time on each call.",
 )
-@click.option("--wait", "waits", is_flag=True, help="Wait until it has ended, and print the answer.")
-@click.option("--follow", "follows", is_flag=True, help="Print the answer as it comes.")
+@click.option("--wait", "waits", is_flag=True, help="Wait until the job has ended, and print its answer.")
+@click.option("--follow", "follows", is_flag=True, help="Print the answer as it streams in.")
 @url_option
 @json_option
 def command(
@@ -141,15 +141,15 @@ def command(
     as_json: bool,
     **prompt_options: Any,
 ) -> None:
-    """Hand PROMPT over as a job: it waits for its turn at foreman, which keeps it and its answer on disk.
+    """Submit PROMPT as a job. foreman queues it, and keeps the job and its answer on disk.
 
-    Without a PROMPT or --file it is standard input, unless that is a terminal. Without --wait and --follow the id is
-    printed, and foreman jobs does the rest. Ctrl-C while waiting leaves the job alone.
+    Without PROMPT and --file the prompt is read from standard input, unless that is a terminal. Without --wait and
+    --follow the id of the job is printed, for use with foreman jobs. Ctrl-C while waiting does not cancel the job.
 
-    WHEN is 22:30, 2026-11-28, '2026-11-28 22:30', one of RFC 3339, or from now on: 10m, 2h, 1d.
+    WHEN is a time such as 22:30, 2026-11-28 or '2026-11-28 22:30', one in the format of RFC 3339, or a delay: 10m, 2h, 1d.
     """
     if follows and as_json:
-        raise click.UsageError("--follow prints words as they come, and --json the job: one of them")
+        raise click.UsageError("--follow and --json cannot be used together: one prints the answer, the other the job")
     endpoint, payload = PromptInput(**prompt_options).request()
     fields: dict[str, Any] = {
         "priority": priority,
@@ -166,15 +166,15 @@ def command(
 
     def interrupted() -> str:
         if submission.job is None:
-            return "whether the job was taken is not known; foreman jobs tells"
-        back = "wait" if as_json else "follow"  # the one prints the job, the other its answer
-        return f"the job goes on; come back with: {command_for(back, [str(submission.job['id'])], context)}"
+            return "it is not known whether the job was accepted; see foreman jobs"
+        back = "wait" if as_json else "follow"  # wait prints the job, follow its answer
+        return f"the job continues; to return to it: {command_for(back, [str(submission.job['id'])], context)}"
 
     job = run_client(
         "submit",
         url,
         lambda foreman: submit_job(foreman, body, mode, submission),
-        patience=None,
+        time_limit=None,
         interrupted=interrupted,
     )
     if as_json:
@@ -185,9 +185,9 @@ def command(
 
 
 async def submit_job(foreman: ForemanClient, body: bytes, mode: SubmitMode, submission: Submission) -> Job:
-    """Hand a job over, and go on as it was wished; the job as it then is.
+    """Submit a job, then wait for it or follow it according to ``mode``; return the job in its last known state.
 
-    :raises asking.Unanswered: if foreman does not take it, or no longer knows it.
+    :raises RequestFailed: if foreman does not accept it, or it was removed meanwhile.
     """
     from foreman.cli.client.job_answers import follow_to_answer, print_result
     from foreman.cli.client.polling import INTERACTIVE_WAIT, UNATTENDED_WAIT, wait_for_job
@@ -201,7 +201,7 @@ async def submit_job(foreman: ForemanClient, body: bytes, mode: SubmitMode, subm
     if mode.waits:
         with progress() as shown:
             job = await wait_for_job(
-                foreman, id_, shown, step=INTERACTIVE_WAIT if sys.stderr.isatty() else UNATTENDED_WAIT
+                foreman, id_, shown, max_hold=INTERACTIVE_WAIT if sys.stderr.isatty() else UNATTENDED_WAIT
             )
         if not mode.as_json:
             await print_result(foreman, job)
@@ -212,18 +212,16 @@ async def _post_job(foreman: ForemanClient, body: bytes) -> Job:
     from foreman.cli.client.jobs import job_from, refusal
 
     try:
-        answer = await foreman.fetch("POST", "/jobs", body, patience=_TIMEOUT)
+        answer = await foreman.fetch("POST", "/jobs", body, time_limit=_TIMEOUT)
     except Unreachable as problem:
-        # foreman answered a moment ago: the body may have arrived, and only the answer not.
-        summary = (
-            f"{problem}; whether the job was taken is not known: look with foreman jobs, or repeat it with a --key"
-        )
-        raise Unreachable(problem.status, summary) from None
+        # foreman answered a moment ago: the body may have arrived, and only the response was lost.
+        message = f"{problem}; it is not known whether the job was accepted: see foreman jobs, or submit it again with a --key"
+        raise Unreachable(problem.exit_status, message) from None
     if answer.status not in {200, 201}:
-        raise refusal(foreman, answer, "foreman does not take it")
+        raise refusal(foreman, answer, "foreman does not accept the job")
     job = job_from(foreman, answer)
     if answer.status == 200 or answer.header("Idempotency-Replayed") == "true":
-        click.echo("foreman submit: this key has its job already, which is not handed over again", err=True)
+        click.echo("foreman submit: there is already a job with this key; no new one was submitted", err=True)
     return job
 
 
@@ -233,7 +231,7 @@ def _print_next_steps(job: Mapping[str, Any], context: click.Context) -> None:
         click.echo(id_)
         return
     click.echo(f"{id_}\n{summary(job, datetime.now(UTC))}\n")
-    does = {"wait": "waits for it", "follow": "prints the answer as it comes", "get": "prints the answer"}
+    does = {"wait": "wait for it", "follow": "print the answer as it streams in", "get": "print the answer"}
     lines = {command_for(what, [id_], context): effect for what, effect in does.items()}
     width = max(map(len, lines))
     for line, effect in lines.items():

@@ -1,4 +1,4 @@
-"""``foreman token``: make, list and revoke named tokens in the file that FOREMAN_TOKENS_FILE names."""
+"""``foreman token``: create, list and revoke named tokens in the file that FOREMAN_TOKENS_FILE names."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ _file = click.option(
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
     callback=lambda _context, _parameter, path: absolute_path(path).resolve(),
-    help="The file of tokens.",
+    help="The tokens file.",
 )
 _STATUSES = {
-    SUCCESS: "done",
-    FAILED: "it failed; the reason is printed",
-    USAGE_ERROR: "the command was written wrongly",
+    SUCCESS: "success",
+    FAILED: "failure; the reason is printed",
+    USAGE_ERROR: "wrong usage of the command",
 }
-#: What foreman does by itself, and where it does not see the file change.
+#: When a change of the file takes effect.
 _RELOAD_NOTE = (
-    "A running foreman that reads this file notices the change within a second; one that was given a copy of it "
-    "(systemd's LoadCredential) does after a restart."
+    "A running foreman that reads this file applies the change within a second; one that has a copy of it "
+    "(systemd's LoadCredential) applies it after a restart."
 )
 
 
-@click.group("token", cls=SuggestingGroup, short_help="Make, list and revoke named tokens.")
+@click.group("token", cls=SuggestingGroup, short_help="Create, list and revoke named tokens.")
 def command() -> None:
-    """Named tokens: who has one may come in, and appears by name in logs and queue."""
+    """Manage named tokens. A caller with a token may send requests, and appears by name in the log and the queue."""
 
 
 @command.command(
@@ -60,13 +60,13 @@ def command() -> None:
     exit_statuses=_STATUSES,
 )
 @click.argument("name")
-@click.option("--admin", is_flag=True, help="It may manage models: pull, push, create, copy, delete.")
+@click.option("--admin", is_flag=True, help="Allow it to manage models: pull, push, create, copy, delete.")
 @_file
 def new(name: str, path: Path, *, admin: bool) -> None:
-    """Make a token for NAME and print it, once: only its digest is kept.
+    """Create a token for NAME and print it. It cannot be shown again: only its digest is stored.
 
-    Where NAME has a token already, it is another one: both are valid until one of them is revoked. A foreman that was
-    given a copy of the file (systemd's LoadCredential) knows a new token after a restart.
+    If NAME has a token already, this is an additional one; both are valid until revoked. A foreman that has a copy of the
+    file (systemd's LoadCredential) accepts a new token after a restart.
     """
     try:
         check_name(name)
@@ -76,22 +76,22 @@ def new(name: str, path: Path, *, admin: bool) -> None:
     holder = Holder(name, digest(token), admin, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
     with _locked(path):
         before = _read(path)
-        others = [one for one in _holders(before, path) if one.name == name]
+        others = [holder for holder in _holders(before, path) if holder.name == name]
         _write(path, format_file([holder], before))
     try:
         click.echo(token)
     except OutputLost:
-        # A token that nobody has seen is of no use to anybody.
+        # A token that could not be printed is useless.
         with _locked(path):
             _write(path, without_holder(_read(path), name, holder.id))
         raise
     echo_stderr(
-        f"This is the token of {name} ({holder.id}); it is not shown again. A running foreman knows it within a second."
+        f"This is the token of {name} ({holder.id}); it cannot be shown again. A running foreman accepts it within a second."
     )
-    for one in others:
+    for holder in others:
         echo_stderr(
-            f"{name} has another token, of {_created_day(one) or 'an unknown day'}; when it is no longer used: "
-            f"foreman token revoke {name} --id {one.id}"
+            f"{name} has another token, created on {_created_day(holder) or 'an unknown day'}; to revoke it: "
+            f"foreman token revoke {name} --id {holder.id}"
         )
 
 
@@ -104,7 +104,7 @@ def new(name: str, path: Path, *, admin: bool) -> None:
 @_file
 @json_option
 def list_(path: Path, *, as_json: bool) -> None:
-    """List who has a token, and since when."""
+    """List the tokens: their names, roles, ids and days of creation."""
     holders = _holders(_read(path), path)
     if as_json:
         click.echo(json.dumps({"tokens": [_as_json(holder) for holder in holders]}, indent=2))
@@ -115,7 +115,7 @@ def list_(path: Path, *, as_json: bool) -> None:
         click.echo(f"there are no tokens in {path}", err=True)
         return
     columns = [Column("NAME"), Column("ROLE"), Column("ID"), Column("CREATED")]
-    rows = [[one.name, "admin" if one.admin else "user", one.id, _created_day(one)] for one in holders]
+    rows = [[holder.name, "admin" if holder.admin else "user", holder.id, _created_day(holder)] for holder in holders]
     console().print(table(columns, rows))
 
 
@@ -124,45 +124,47 @@ def list_(path: Path, *, as_json: bool) -> None:
     cls=HelpfulCommand,
     examples=[
         "foreman token revoke alice",
-        "foreman token revoke alice --id 1f3b9c04     # one of several",
-        "foreman token revoke boss --force     # although no admin is left",
+        "foreman token revoke alice --id 1f3b9c04     # one of several tokens",
+        "foreman token revoke boss --force     # even if no admin is left",
     ],
     exit_statuses=_STATUSES,
 )
 @click.argument("name")
-@click.option("--id", "id_", metavar="ID", help="Only this one of NAME's tokens; foreman token list shows it.")
-@click.option("--force", is_flag=True, help="Also where no admin would be left.")
+@click.option("--id", "id_", metavar="ID", help="Revoke only the token with this ID; see foreman token list.")
+@click.option("--force", is_flag=True, help="Revoke it even if no admin is left.")
 @_file
 def revoke(name: str, id_: str | None, path: Path, *, force: bool) -> None:
-    """Take the tokens of NAME away: all of them, or one by its ID.
+    """Revoke the tokens of NAME: all of them, or one by its ID.
 
-    The last token of an admin is taken away with --force only: without an admin everybody with a token manages models.
+    Revoking the last admin token needs --force: without an admin, everyone with a token may manage models.
     """
     with _locked(path):
         text = _read(path)
         holders = _holders(text, path)
-        held = [one for one in holders if one.name == name]
-        gone = [one for one in held if id_ is None or one.id == id_.lower()]
+        held = [holder for holder in holders if holder.name == name]
+        revoked = [holder for holder in held if id_ is None or holder.id == id_.lower()]
         if not held:
             raise click.ClickException(f"{name} has no token in {path}")
-        if not gone:
-            ids = ", ".join(one.id for one in held)
+        if not revoked:
+            ids = ", ".join(holder.id for holder in held)
             raise click.ClickException(f"{name} has no token with the id {id_}; there are: {ids}")
-        is_last = any(one.admin for one in gone) and not any(one.admin for one in holders if one not in gone)
+        is_last = any(holder.admin for holder in revoked) and not any(
+            holder.admin for holder in holders if holder not in revoked
+        )
         if is_last and not force:
             raise click.ClickException(
-                f"{name} is the last admin in {path}: without one, everybody with a token manages models when foreman is "
-                "started again, unless FOREMAN_ADMIN_TOKEN is set; make another admin first (foreman token new NAME "
+                f"{name} is the last admin in {path}: without one, everyone with a token may manage models after "
+                "the next start of foreman, unless FOREMAN_ADMIN_TOKEN is set; create another admin first (foreman token new NAME "
                 "--admin), or use --force. Nothing was changed"
             )
         _write(path, without_holder(text, name, id_.lower() if id_ is not None else None))
-    count = "The token" if len(gone) == 1 else f"{len(gone)} tokens"
-    left = f", {len(held) - len(gone)} left" if len(held) > len(gone) else ""
-    echo_stderr(f"{count} of {name} {'is' if len(gone) == 1 else 'are'} revoked{left}. {_RELOAD_NOTE}")
+    count = "The token" if len(revoked) == 1 else f"{len(revoked)} tokens"
+    rest = f", {len(held) - len(revoked)} left" if len(held) > len(revoked) else ""
+    echo_stderr(f"{count} of {name} {'is' if len(revoked) == 1 else 'are'} revoked{rest}. {_RELOAD_NOTE}")
     if is_last:
         echo_stderr(
-            "There is no admin in the file any more: a foreman that runs lets nobody manage models, and one that is started "
-            "again everybody with a token, unless FOREMAN_ADMIN_TOKEN is set."
+            "The file has no admin any more: a running foreman lets nobody manage models, and after its next start "
+            "everyone with a token, unless FOREMAN_ADMIN_TOKEN is set."
         )
 
 
@@ -181,7 +183,7 @@ def _created_day(holder: Holder) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep another ``foreman token`` from changing the file meanwhile: the change that came first would be lost."""
+    """Lock the file against another ``foreman token``, so that no change is lost."""
     try:
         folder = os.open(path.parent, os.O_RDONLY)
     except OSError as problem:
@@ -208,11 +210,11 @@ def _holders(text: str, path: Path) -> tuple[Holder, ...]:
 
 
 def _write(path: Path, text: str) -> None:
-    # Written beside and moved into place, so that a daemon that reloads never sees half a file.
+    # Written to a temporary file and renamed, so that a daemon that reloads never sees half a file.
     if len(text.encode()) > LARGEST_FILE:
-        raise click.ClickException(f"{path} would be larger than {LARGEST_FILE} bytes, and foreman reads no more")
+        raise click.ClickException(f"{path} would be larger than {LARGEST_FILE} bytes, the most that foreman reads")
     try:
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as problem:
         raise click.ClickException(f"{path} cannot be written: {problem.strerror}") from None
     try:
@@ -221,19 +223,19 @@ def _write(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(beside).replace(path)
+        Path(temporary).replace(path)
     except OSError as problem:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise click.ClickException(f"{path} cannot be written: {problem.strerror}") from None
     except BaseException:  # ctrl-C
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def _keep_access(path: Path, new: int) -> None:
-    """Give the file ``new`` the owner, group and mode of the one at ``path``, if it is there.
+    """Give the file ``new`` the owner, group and mode of the one at ``path``, if that exists.
 
-    A daemon that runs as another user reads it by these: one that could not read it any more would go on with the tokens
+    A daemon that runs as another user needs them to read the file: one that cannot read it any more would keep the tokens
     that it knows, revoked ones among them.
     """
     try:
@@ -247,6 +249,6 @@ def _keep_access(path: Path, new: int) -> None:
         os.fchmod(new, stat.S_IMODE(before.st_mode) & ~stat.S_IWOTH)
     except PermissionError:
         raise click.ClickException(
-            f"{path} belongs to another user or group (uid {before.st_uid}, gid {before.st_gid}), which a new file would "
-            "not, so that foreman might be unable to read it: run this as its owner, or as root. Nothing was changed"
+            f"{path} belongs to another user or group (uid {before.st_uid}, gid {before.st_gid}), and a new file would "
+            "not, so foreman might be unable to read it; run this as its owner or as root. Nothing was changed"
         ) from None

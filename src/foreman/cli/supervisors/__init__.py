@@ -1,1 +1,1 @@
-"""The files with which systemd and launchd run foreman."""
+"""The unit of systemd and the property list of launchd that run foreman."""

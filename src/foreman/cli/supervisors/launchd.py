@@ -1,4 +1,4 @@
-"""The property list with which launchd runs foreman for one person, on macOS."""
+"""The property list with which launchd runs foreman as an agent of one user, on macOS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from foreman.cli.supervisors.service import Service
 
-#: The name by which launchd knows it.
+#: The label of the agent.
 LABEL = "dev.foreman"
 
 _PLIST = Template("""\
@@ -85,9 +85,9 @@ def plist(service: Service, log: Path) -> str:
 
 
 def read_options(text: str) -> tuple[str | None, str | None]:
-    """The file with a token, and the drain timeout, with which a property list was written; None for what it lacks."""
+    """The token file and the drain timeout in a property list; None for each that it lacks."""
     try:
         variables = plistlib.loads(text.encode())["EnvironmentVariables"]
         return variables.get("FOREMAN_AUTH_TOKEN_FILE"), variables.get("FOREMAN_DRAIN_TIMEOUT")
-    except Exception:  # noqa: BLE001 - plistlib fails in as many ways as XML does
+    except Exception:  # noqa: BLE001 - plistlib raises many kinds of exceptions
         return None, None

@@ -1,4 +1,4 @@
-"""What a supervisor has to know to run foreman."""
+"""What the unit of systemd and the property list of launchd are made from."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from attrs import frozen
 
-#: How much longer than foreman drains a supervisor has to wait before it kills, in seconds.
+#: How much longer than the drain timeout a supervisor waits before it kills foreman, in seconds.
 STOP_MARGIN = 10.0
 
 
 @frozen
 class Service:
-    """A foreman that is to be run for good.
+    """A foreman that runs as a service.
 
-    :ivar command: the program; :ivar settings: the file with its environment; :ivar drain: seconds that running answers
-        may take at the end; :ivar token: the file with a token for all callers, None where there is none.
+    :ivar command: the program; :ivar settings: the environment file; :ivar drain: how long running answers may take at
+        shutdown, in seconds; :ivar token: the file with the token of all callers, None for no token.
     """
 
     command: Path
@@ -28,12 +28,12 @@ class Service:
 
     @property
     def stop_timeout(self) -> float:
-        """How long its supervisor waits for its end, in seconds."""
+        """How long the supervisor waits for foreman to stop, in seconds."""
         return self.drain + STOP_MARGIN
 
 
 def foreman_executable() -> Path | None:
-    """The ``foreman`` of this installation, by a path that stays the same when it is upgraded."""
+    """The ``foreman`` executable of this installation, by a path that an upgrade does not change."""
     folders = (Path(sys.executable).parent, Path(sysconfig.get_path("scripts")))
     beside = [folder / "foreman" for folder in folders if (folder / "foreman").is_file()]
     found = beside[0] if beside else shutil.which("foreman")

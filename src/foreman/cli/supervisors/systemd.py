@@ -1,4 +1,4 @@
-"""The unit with which systemd runs foreman, for the system or for one person."""
+"""The unit with which systemd runs foreman, for the system or for one user."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ SystemCallErrorNumber=EPERM
 WantedBy=$wanted_by
 """)
 
-#: A manager of one person may not take these from its services.
+#: Restrictions that only the system manager can apply.
 _ONLY_SYSTEM = """\
 PrivateDevices=yes
 ProtectClock=yes
@@ -82,7 +82,7 @@ After=network-online.target ollama.service
 def unit(service: Service, *, system: bool) -> str:
     """The text of ``foreman.service``.
 
-    :param system: for the system, as root installs it; otherwise for the person who runs it.
+    :param system: for the system, installed by root; otherwise for one user.
     """
     return _UNIT.substitute(
         whose="system" if system else "user",
@@ -101,7 +101,7 @@ def unit(service: Service, *, system: bool) -> str:
 
 
 def read_options(text: str) -> tuple[str | None, str | None]:
-    """The file with a token, and the drain timeout, with which a ``foreman.service`` was written; None for what it lacks."""
+    """The token file and the drain timeout in a ``foreman.service``; None for each that it lacks."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition("=")
@@ -109,7 +109,7 @@ def read_options(text: str) -> tuple[str | None, str | None]:
             found["token"] = value.removeprefix("auth-token:").replace("%%", "%")
         elif key == "Environment":
             name, _, value = _unquoted(value).partition("=")
-            # In a unit of the system the variable has the name of the credential, which LoadCredential explains.
+            # In a system unit the variable names the credential; LoadCredential has the path.
             found.setdefault(
                 {"FOREMAN_AUTH_TOKEN_FILE": "token", "FOREMAN_DRAIN_TIMEOUT": "drain"}.get(name, ""), value
             )
@@ -117,34 +117,34 @@ def read_options(text: str) -> tuple[str | None, str | None]:
 
 
 def _token(service: Service, *, system: bool) -> str:
-    """How the token comes in: a file of root's as a credential, a file of one's own as it is."""
+    """The lines that pass the token: as a credential in a system unit, as a file in a user unit."""
     path = service.token or service.settings.with_name("token")
     if system:
-        said = "# A token that every client must send. Only root needs to be able to read its file."
+        comment = "# A token that every client must send. Only root needs to be able to read its file."
         lines = [
             f"LoadCredential=auth-token:{_escaped(str(path))}",
             "Environment=FOREMAN_AUTH_TOKEN_FILE=%d/auth-token",
         ]
     else:
-        said = "# A token that every client must send."
+        comment = "# A token that every client must send."
         lines = [f"Environment={_quoted(f'FOREMAN_AUTH_TOKEN_FILE={path}')}"]
     off = "" if service.token else "#"
-    return "\n".join([said, *(off + line for line in lines)]) + "\n"
+    return "\n".join([comment, *(off + line for line in lines)]) + "\n"
 
 
 def _escaped(text: str) -> str:
-    """A path where systemd replaces specifiers, and takes the rest of the line as it is."""
+    """A path with its specifiers escaped, for a value that systemd does not split into words."""
     return text.replace("%", "%%")
 
 
 def _quoted(text: str) -> str:
-    """One word of a line that systemd reads as words: quoted where it has to be (systemd.service(5))."""
+    """One word of a value that systemd splits into words, quoted if necessary (systemd.service(5))."""
     escaped = _escaped(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"' if any(character in " \t'\"\\;" for character in text) else escaped
 
 
 def _unquoted(word: str) -> str:
-    """What ``_quoted`` was made from."""
+    """The inverse of ``_quoted``."""
     if word.startswith('"'):
         word = word[1:-1].replace('\\"', '"').replace("\\\\", "\\")
     return word.replace("%%", "%")

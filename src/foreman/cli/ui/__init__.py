@@ -1,1 +1,1 @@
-"""What the commands share at the terminal: options, input, tables, words and exit statuses."""
+"""The terminal side of the commands: options, help, tables, messages and exit statuses."""

@@ -1,4 +1,4 @@
-"""End every command in one way: an exit status, and where something went wrong one sentence on standard error."""
+"""Run a command and end the process: an exit status, and for every error one sentence on standard error."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from foreman.cli.ui.exit_status import FAILED, SUCCESS
 from foreman.cli.ui.standard_streams import MAX_MESSAGE, OutputLost, abandon_output, echo_stderr
 from foreman.errors import one_line
 
-#: How a shell counts what a signal ended: 128 and the number of the signal.
+#: The statuses that a shell reports for a process ended by a signal: 128 plus its number.
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
 def run_and_exit(work: Callable[[], object]) -> NoReturn:
-    """Do ``work``, a command of click outside of its standalone mode, and end the process with its status."""
+    """Run ``work``, a click command outside standalone mode, and exit the process with its status."""
     try:
         status = _status(work)
         _flush()
     except OutputLost as problem:
         status = _output_lost(problem)
     except BaseException:
-        # It ends already, by SystemExit most often: what cannot be written any more does not change how.
+        # The process is ending already, mostly by SystemExit: output that cannot be written does not change the status.
         try:
             _flush()
         except OutputLost:
@@ -47,22 +47,22 @@ def _status(work: Callable[[], object]) -> int:
     except Abort as problem:
         if isinstance(problem.__cause__, KeyboardInterrupt):  # click has ended the line of the ^C
             return INTERRUPTED
-        return _print_error("stopped: there was no answer")
+        return _print_error("stopped: the question was not answered")
     except KeyboardInterrupt:
         return INTERRUPTED
     except (OutputLost, SystemExit):
         raise
     except OSError as problem:
         return _print_error(_os_error_message(problem))
-    except Exception as problem:  # noqa: BLE001 - a person gets a sentence, whatever went wrong
+    except Exception as problem:  # noqa: BLE001 - a person always gets a sentence
         return _print_error(_defect_message(problem))
     # Outside of its standalone mode click returns the status of ctx.exit().
     return status if isinstance(status, int) else SUCCESS
 
 
 def _click_error(problem: ClickException) -> int:
-    """Say what click, or a command, has against how it was called; the exit status."""
-    if isinstance(problem, NoArgsIsHelpError):  # it is the help
+    """Print the error of click or of a command; return the exit status."""
+    if isinstance(problem, NoArgsIsHelpError):  # its message is the help text
         problem.show()
         return problem.exit_code
     if isinstance(problem, UsageError) and problem.ctx is not None:
@@ -73,7 +73,7 @@ def _click_error(problem: ClickException) -> int:
 
 def _output_lost(problem: OutputLost) -> int:
     abandon_output()
-    if problem.errno == errno.EPIPE:  # no failure: foreman jobs | head
+    if problem.errno == errno.EPIPE:  # not a failure: foreman jobs | head
         return BROKEN_PIPE
     if problem.errno == errno.EBADF:
         return _print_error("standard output is closed: nothing can be printed")
@@ -86,7 +86,7 @@ def _os_error_message(problem: OSError) -> str:
 
 
 def _defect_message(problem: Exception) -> str:
-    """What to say of a defect: what it is, and where, so that a report is of use without a traceback."""
+    """The message about a bug in foreman: what and where, so that a report is useful without a traceback."""
     import traceback
 
     if sys.flags.dev_mode:
@@ -96,7 +96,7 @@ def _defect_message(problem: Exception) -> str:
     place = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
     return (
         f"unexpected error: {type(problem).__name__}: {problem}{place}; "
-        "please report it; with PYTHONDEVMODE=1 it has a traceback"
+        "please report it; PYTHONDEVMODE=1 adds a traceback"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the commands share that ask a running foreman, without what it takes to ask: they are imported for each help."""
+"""The options of all commands that talk to a running foreman; importing them for a help text imports no HTTP client."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ url_option = click.option(
     default="http://127.0.0.1:8080",
     show_default=True,
     show_envvar=True,
-    help="Where foreman is. Its token is taken from FOREMAN_TOKEN, or else from FOREMAN_AUTH_TOKEN.",
+    help="URL of foreman. The token is read from FOREMAN_TOKEN, or else from FOREMAN_AUTH_TOKEN.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
-#: The fewest characters of an id that a command which changes something takes: fewer are more likely a mistake.
+#: The shortest end of an id that a command which changes something accepts: a shorter one is more likely a mistake.
 MIN_ID_LENGTH = 4
 
 
 class IdParam(click.ParamType[str]):
-    """An id, whole or its last characters; never empty, which is what a variable of a shell is that was not set.
+    """A full id or the last characters of one; never empty, as an unset shell variable would be.
 
-    :param changes: the command changes something, so that it takes no fewer than ``MIN_ID_LENGTH`` characters.
+    :param changes: the command changes something, so an id needs at least ``MIN_ID_LENGTH`` characters.
     """
 
     name = "id"
@@ -32,10 +32,10 @@ class IdParam(click.ParamType[str]):
         self._changes = changes
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The id without blanks around it; a usage error for one that is too short."""
+        """The id without surrounding blanks; a usage error if it is too short."""
         id_ = str(value).strip()
         if not id_:
             self.fail("the ID is empty", param, ctx)
         if self._changes and len(id_) < MIN_ID_LENGTH:
-            self.fail(f"{id_!r} is too short: give at least the last {MIN_ID_LENGTH} characters of the ID", param, ctx)
+            self.fail(f"{id_!r} is too short; give at least the last {MIN_ID_LENGTH} characters of the ID", param, ctx)
         return id_

@@ -1,4 +1,4 @@
-"""How the commands look: tables without borders, colour where there is a terminal, sizes and times as people say them."""
+"""Output for people: tables without borders, colour in a terminal, readable sizes and times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-#: Narrower than this nothing can be read, and wider than this no terminal is; in columns.
+#: The limits of the width, in columns.
 _MIN_WIDTH, _MAX_WIDTH = 20, 1000
 _FOREVER = 100 * 365 * 86400.0
 _AGES = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
@@ -24,8 +24,8 @@ _AGES = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
 class Column:
     """One column of a table.
 
-    :ivar shrinks: it is cut, with an ellipsis, where the terminal is too narrow; :ivar wraps: it goes on in the next line
-        instead. The others keep their width.
+    :ivar shrinks: cells are truncated with an ellipsis if the terminal is too narrow; :ivar wraps: cells are wrapped
+        instead. All other columns keep their width.
     """
 
     name: str
@@ -35,64 +35,64 @@ class Column:
 
 
 def console() -> Console:
-    """Where people read: colours and the width of the terminal, if it is one (and NO_COLOR is not set)."""
+    """A console on standard output, with colours if it is a terminal (and NO_COLOR is not set)."""
     return Console(width=width_of(sys.stdout), highlight=False)
 
 
 def width_of(stream: TextIO) -> int:
-    """How many columns there are: as COLUMNS says, or as the terminal does."""
+    """The width of the output in columns: from COLUMNS, or else of the terminal."""
     chosen = os.environ.get("COLUMNS", "")
     if chosen.isdecimal() and len(chosen) < 10 and int(chosen):
         return min(max(int(chosen), _MIN_WIDTH), _MAX_WIDTH)
     if stream.isatty():
         return max(shutil.get_terminal_size().columns, _MIN_WIDTH)
-    return 200  # a pipe has no width: nothing needs to be cut to fit it
+    return 200  # a pipe has no width: nothing is truncated
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]]) -> Table:
-    """A table of ``rows``; a column in which no row has anything is left out."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    """A table of ``rows``, without the columns that are empty in every row."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
     kept = [number for number in range(len(columns)) if any(row[number] for row in rows)]
     for column in (columns[number] for number in kept):
         flexible = column.shrinks or column.wraps
         overflow: Literal["fold", "ellipsis"] = "fold" if column.wraps else "ellipsis"
-        made.add_column(column.name, justify=column.justify, no_wrap=not flexible, overflow=overflow)
+        result.add_column(column.name, justify=column.justify, no_wrap=not flexible, overflow=overflow)
     for row in rows:
-        made.add_row(*(row[number] for number in kept))
-    return made
+        result.add_row(*(row[number] for number in kept))
+    return result
 
 
-def print_table(console: Console, made: Table, below: Sequence[str], indent: int) -> None:
+def print_table(console: Console, result: Table, below: Sequence[str], indent: int) -> None:
     """Print a table in which no column wraps, so that each row is one line.
 
-    :param below: for each row what stands in a line of its own below it, after ``indent`` blanks; none for a plain table.
+    :param below: for each row a text to print on a separate line below it, after ``indent`` blanks; empty for none.
     """
     if not below:
-        console.print(made)
+        console.print(result)
         return
-    for line, text in zip(console.render_lines(made, pad=False), ["", *below], strict=True):
+    for line, text in zip(console.render_lines(result, pad=False), ["", *below], strict=True):
         console.print(Text.assemble(*((part.text, part.style or "") for part in line)), no_wrap=True, crop=False)
         if text:
             console.print(Text(f"{'':{indent}}{text}", style="dim"), no_wrap=True, overflow="ellipsis")
 
 
 def plain(value: object) -> str:
-    """Text that a terminal only prints: a caller chooses the name of a model, and could choose escape codes."""
+    """One line of text without control characters: a caller could put escape codes into the name of a model."""
     text = "" if value is None else str(value)
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def objects(value: object) -> list[Mapping[str, Any]]:
-    """The objects of a list that came as JSON, whatever else is in it."""
+    """The objects in a JSON list; all other items are left out."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, Sequence) else []
 
 
-#: What lasts longer is no duration, in seconds.
+#: A longer duration is not printed, in seconds.
 _MAX_DURATION = 1e12
 
 
 def human_size(count: object) -> str:
-    """Bytes as Ollama's own ``ps`` shows them: decimal, from ten on cut to a whole number; nothing for what is no size."""
+    """Bytes as Ollama's own ``ps`` shows them: decimal, from ten on truncated to a whole number; empty if it is not a size."""
     if not isinstance(count, int) or count.bit_length() > 64:
         return ""
     value, unit = float(count), "B"
@@ -104,7 +104,7 @@ def human_size(count: object) -> str:
 
 
 def processor(size: object, in_gpu: object) -> str:
-    """Where a model is, as Ollama's own ``ps`` says it; nothing for what are no sizes."""
+    """Where a model is loaded, in the form of Ollama's own ``ps``; empty if the sizes are not numbers."""
     if not isinstance(size, int) or not isinstance(in_gpu, int):
         return ""
     if in_gpu <= 0:
@@ -116,7 +116,7 @@ def processor(size: object, in_gpu: object) -> str:
 
 
 def duration(seconds: object) -> str:
-    """How long something has lasted: ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``; nothing for what is no number."""
+    """A duration: ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``; empty if it is not a number."""
     if not isinstance(seconds, int | float) or not abs(seconds) < _MAX_DURATION:
         return ""
     if seconds < 10:
@@ -130,7 +130,7 @@ def duration(seconds: object) -> str:
 
 
 def duration_range(low: object, high: object) -> str:
-    """A range of seconds, roughly: ``5-20 s``, ``1-3 min``, ``about 40 s``; nothing for what are no numbers."""
+    """A range of seconds, roughly: ``5-20 s``, ``1-3 min``, ``about 40 s``; empty if they are not numbers."""
     if not isinstance(low, int | float) or not isinstance(high, int | float):
         return ""
     size, unit = (1, "s") if high < 100 else (60, "min") if high < 6000 else (3600, "h")
@@ -139,7 +139,7 @@ def duration_range(low: object, high: object) -> str:
 
 
 def expiry(expires_at: str, now: datetime) -> str:
-    """When a model goes, as Ollama's own ``ps`` says it."""
+    """When a model is unloaded, in the form of Ollama's own ``ps``."""
     try:
         left = (datetime.fromisoformat(expires_at) - now).total_seconds()
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Which jobs a list is to have."""
+"""The options that filter lists of jobs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from foreman.cli.ui.times import parse_past, to_rfc3339
 
 F = TypeVar("F", bound=Callable[..., object])
 
-#: States, and words for several of them.
+#: The states of jobs, and two names for groups of them.
 STATES = ("scheduled", "queued", "running", "succeeded", "failed", "discarded", "cancelled", "active", "ended")
-#: As many jobs as foreman puts into one page at the most.
+#: The largest page that foreman returns, in jobs.
 MAX_PAGE_SIZE = 200
 
 
 @frozen
 class JobFilters:
-    """What was asked for.
+    """The filters of a list; None and empty ones match every job.
 
-    :ivar limit: None for all there are.
+    :ivar limit: the most jobs to list, unless ``all_pages``.
     """
 
     states: tuple[tuple[str, ...], ...] = ()
@@ -36,29 +36,29 @@ class JobFilters:
     since: datetime | None = None
     before: datetime | None = None
     limit: int = 20
-    everything: bool = False
+    all_pages: bool = False
 
     def path(self) -> str:
-        """Where the first page is."""
-        asked: dict[str, str] = {}
+        """The path of the first page."""
+        query: dict[str, str] = {}
         if self.states:
-            asked["state"] = ",".join(dict.fromkeys(state for states in self.states for state in states))
-        named = {
+            query["state"] = ",".join(dict.fromkeys(state for states in self.states for state in states))
+        filters = {
             "model": self.model,
             "owner": self.owner,
             "created_after": to_rfc3339(self.since) if self.since else None,
             "created_before": to_rfc3339(self.before) if self.before else None,
         }
-        asked |= {name: value for name, value in named.items() if value is not None}
-        asked |= {f"metadata.{name}": value for name, value in self.metadata}
-        asked["limit"] = str(MAX_PAGE_SIZE if self.everything else min(self.limit, MAX_PAGE_SIZE))
-        return f"/jobs?{urlencode(asked)}"
+        query |= {name: value for name, value in filters.items() if value is not None}
+        query |= {f"metadata.{name}": value for name, value in self.metadata}
+        query["limit"] = str(MAX_PAGE_SIZE if self.all_pages else min(self.limit, MAX_PAGE_SIZE))
+        return f"/jobs?{urlencode(query)}"
 
 
 def key_value(text: str) -> tuple[str, str]:
-    """``KEY=VALUE``, as a name and what it has.
+    """Parse ``KEY=VALUE``.
 
-    :raises ValueError: with a phrase, as in ``spellings``.
+    :raises ValueError: with a phrase, as the parsers of ``config.parsers``.
     """
     name, equals, value = text.partition("=")
     if not name or not equals:
@@ -67,53 +67,53 @@ def key_value(text: str) -> tuple[str, str]:
 
 
 def filter_options(function: F) -> F:
-    """Give a command the options that choose among jobs, and those of every command that asks."""
+    """Give a command the options that filter jobs, and those of every command that talks to foreman."""
     for option in reversed(_options()):
         function = option(function)
     return function
 
 
 def _options() -> list[Callable[[Any], Any]]:
-    ago = ParsedParam("TIME", lambda text: parse_past(text, datetime.now().astimezone()))
+    past_time = ParsedParam("TIME", lambda text: parse_past(text, datetime.now().astimezone()))
     return [
         click.option(
             "--state",
             "states",
             type=StatesParam(),
             multiple=True,
-            help="Only those in this state, or in several with commas; active is scheduled, queued and running, ended the "
-            "others.",
+            help="Only jobs in this state, or in several, separated by commas. active means scheduled, queued or running; "
+            "ended means all other states.",
         ),
-        click.option("--model", help="Only those of this model."),
-        click.option("--owner", help="Only those of this owner; for admins."),
+        click.option("--model", help="Only jobs for this model."),
+        click.option("--owner", help="Only jobs of this owner; admins only."),
         click.option(
             "--meta",
             "metadata",
             metavar="KEY=VALUE",
             type=ParsedParam("KEY=VALUE", key_value),
             multiple=True,
-            help="Only those with this metadata; several times for several.",
+            help="Only jobs with this metadata; may be repeated.",
         ),
-        click.option("--since", type=ago, help="Only those that were handed over after this TIME."),
-        click.option("--until", "before", type=ago, help="Only those that were handed over before this TIME."),
+        click.option("--since", type=past_time, help="Only jobs that were submitted after TIME."),
+        click.option("--until", "before", type=past_time, help="Only jobs that were submitted before TIME."),
         click.option(
             "--limit",
             type=click.IntRange(1),
             default=20,
             show_default=True,
             metavar="N",
-            help="So many at the most.",
+            help="List at most N jobs.",
         ),
-        click.option("--all", "everything", is_flag=True, help="All there are, however many."),
+        click.option("--all", "all_pages", is_flag=True, help="List all jobs, without a limit."),
         url_option,
         json_option,
     ]
 
 
 class StatesParam(click.ParamType[tuple[str, ...]]):
-    """States with commas between them.
+    """States, separated by commas.
 
-    :ivar known: those that there are to choose from.
+    :ivar known: the valid states.
     """
 
     name = "STATE"
@@ -122,12 +122,12 @@ class StatesParam(click.ParamType[tuple[str, ...]]):
         self.known = known
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if not isinstance(value, str):  # a default that was read before
+        if not isinstance(value, str):  # a default that is parsed already
             return tuple(value)
         found = tuple(word.strip().lower() for word in value.split(","))
         for word in found:
             if word not in self.known:
-                self.fail(f"{word!r} is no state; there are {', '.join(self.known)}", param, ctx)
+                self.fail(f"{word!r} is not a state; the states are {', '.join(self.known)}", param, ctx)
         return found
 
     def shell_complete(

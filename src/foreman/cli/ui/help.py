@@ -1,4 +1,4 @@
-"""Commands whose help has examples, and says what each exit status means."""
+"""Commands whose help text has examples and a list of exit statuses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import click
 
 
 class HelpfulCommand(click.Command):
-    """A command with examples.
+    """A command whose help text has examples and exit statuses.
 
-    :ivar examples: lines as they are typed; :ivar exit_statuses: what each exit status means.
+    :ivar examples: command lines; :ivar exit_statuses: the meaning of each exit status.
     """
 
     def __init__(
@@ -24,9 +24,9 @@ class HelpfulCommand(click.Command):
         self.exit_statuses = dict(exit_statuses or {})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, but bytes that are no text are refused, except in the names of files.
+        """As in click, but arguments that are not UTF-8 are refused, except file names.
 
-        Python keeps such bytes as half surrogates, which JSON and HTTP cannot carry: they would arrive as ``?``.
+        Python keeps such bytes as lone surrogates, which JSON and HTTP cannot carry: they would arrive as ``?``.
         """
         rest = super().parse_args(ctx, args)
         for parameter in self.params:
@@ -38,7 +38,7 @@ class HelpfulCommand(click.Command):
         return rest
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write both below the options."""
+        """Write the examples and the exit statuses below the options."""
         write_examples(formatter, self.examples)
         if self.exit_statuses:
             with formatter.section("Exit status"):
@@ -46,13 +46,13 @@ class HelpfulCommand(click.Command):
 
 
 def _as_utf8(value: Any) -> Any:
-    """A value with the text in it as it was meant.
+    """The value of a parameter with its text decoded from UTF-8.
 
-    :raises UnicodeError: if there is something else than UTF-8 in it.
+    :raises UnicodeError: if it is not UTF-8.
     """
     match value:
         case str():
-            if sys.getfilesystemencoding() == "ascii":  # Python has kept every byte of UTF-8 as half a surrogate
+            if sys.getfilesystemencoding() == "ascii":  # Python has kept every byte above 127 as a lone surrogate
                 return os.fsencode(value).decode("utf-8")
             value.encode("utf-8")
             return value
@@ -64,7 +64,7 @@ def _as_utf8(value: Any) -> Any:
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
-    """Write lines to be copied: as they are, since a line that is broken anew would not work."""
+    """Write command lines unwrapped, so that they can be copied."""
     if examples:
         with formatter.section("Examples"):
             for line in examples:

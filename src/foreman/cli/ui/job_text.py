@@ -1,4 +1,4 @@
-"""What a job says of itself, in a few words, and what its answer says."""
+"""Short texts about a job, and the text of its answer."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ STATE_STYLES = {
     "cancelled": "dim",
 }
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
-#: What joins letters and pictures, and is printed by no terminal.
+#: The characters that join letters and emoji; str.isprintable() is false for them.
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 
 def short_id(job: Mapping[str, Any]) -> str:
-    """The end of its id, which tells it from others."""
+    """The end of the id of ``job``, as lists show it."""
     return plain(job.get("id"))[-SHORT_ID_LENGTH:]
 
 
 def short_duration(seconds: float) -> str:
-    """How long something is, in one unit: ``3.2 s``, ``4 min``, ``2 h``, ``5 d``."""
+    """A duration in one unit: ``3.2 s``, ``4 min``, ``2 h``, ``5 d``."""
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
@@ -40,13 +40,13 @@ def short_duration(seconds: float) -> str:
 
 
 def seconds_since(text: object, now: datetime) -> float | None:
-    """How many seconds ago a moment was, negative where it is to come; None for what is none."""
+    """The seconds since a time in RFC 3339, negative for one in the future; None if ``text`` is not a time."""
     moment = from_rfc3339(text)
     return None if moment is None else (now - moment).total_seconds()
 
 
 def timing(job: Mapping[str, Any], now: datetime) -> str:
-    """How long it has waited, runs, ran, or is still to wait."""
+    """How long a job has waited, has been running or ran, or when it is due."""
     state = job.get("state")
     created, started, finished, planned = (
         seconds_since(job.get(name), now) for name in ("created_at", "started_at", "finished_at", "run_at")
@@ -55,16 +55,16 @@ def timing(job: Mapping[str, Any], now: datetime) -> str:
         return f"in {short_duration(-planned)}"
     if state == "queued":
         waited = planned if planned is not None else created
-        return "" if waited is None else f"waits {short_duration(waited)}"
+        return "" if waited is None else f"for {short_duration(waited)}"
     if started is None or state == "scheduled":
         return ""
     if state == "running":
-        return f"runs {short_duration(started)}"
+        return f"for {short_duration(started)}"
     return "" if finished is None else f"ran {short_duration(started - finished)}"
 
 
 def attempts(job: Mapping[str, Any]) -> str:
-    """Which try of how many, from the second on, or where the first went wrong."""
+    """Which attempt of how many, from the second on, or from the first that failed."""
     attempt = job.get("attempt")
     if not isinstance(attempt, int) or attempt < (1 if job.get("error") else 2):
         return ""
@@ -72,12 +72,12 @@ def attempts(job: Mapping[str, Any]) -> str:
 
 
 def note(job: Mapping[str, Any]) -> str:
-    """What else is to be known: its place, what went wrong, its metadata."""
+    """The position in the queue, the error and the metadata of a job."""
     if "unreadable" in job:
         return plain(job["unreadable"])
     parts = []
     if isinstance(job.get("position"), int):
-        parts.append(f"place {job['position']}")
+        parts.append(f"position {job['position']}")
     if job.get("state") != "succeeded" and (wrong := error_text(job)):
         parts.append(wrong)
     metadata = job.get("metadata")
@@ -87,7 +87,7 @@ def note(job: Mapping[str, Any]) -> str:
 
 
 def error_text(job: Mapping[str, Any]) -> str:
-    """What went wrong, or keeps it waiting."""
+    """The error of a job or of an event; empty if it has none."""
     error = job.get("error")
     if not isinstance(error, Mapping):
         return ""
@@ -95,10 +95,10 @@ def error_text(job: Mapping[str, Any]) -> str:
 
 
 def summary(job: Mapping[str, Any], now: datetime) -> str:
-    """What to say of a job in one line: ``1XES2H succeeded, ran 3.2 s``."""
+    """The state of a job in one line: ``1XES2H succeeded, ran 3.2 s``."""
     parts = [f"{short_id(job)} {_VERBS.get(plain(job.get('state')), '')}{plain(job.get('state'))}", timing(job, now)]
     if isinstance(job.get("position"), int):
-        parts.insert(1, f"place {job['position']}")
+        parts.insert(1, f"position {job['position']}")
     if job.get("state") != "succeeded":
         parts.append(error_text(job))
     return ", ".join(filter(None, parts))
@@ -108,7 +108,7 @@ _VERBS = {"scheduled": "is ", "queued": "is ", "running": "is ", "discarded": "w
 
 
 def answer_text(answer: object) -> str | None:
-    """What an answer says, in any family's shape; None where it says nothing in words."""
+    """The text of an answer in the shape of any family; None if it has no text."""
     if not isinstance(answer, Mapping):
         return None
     message = answer.get("message")
@@ -132,7 +132,7 @@ def answer_text(answer: object) -> str | None:
 
 
 def chunk_text(line: object) -> tuple[str, str]:
-    """What one line of a native stream says: thinking, and words."""
+    """The thinking and the text in one chunk of a stream of Ollama."""
     if not isinstance(line, Mapping):
         return "", ""
     message = line.get("message")
@@ -142,7 +142,7 @@ def chunk_text(line: object) -> tuple[str, str]:
 
 
 def embeddings_summary(answer: object) -> str | None:
-    """How many embeddings an answer has, in words; None where it has none."""
+    """The number of embeddings in an answer, as text; None if it has none."""
     if not isinstance(answer, Mapping):
         return None
     rows: object = answer.get("embeddings")
@@ -157,7 +157,7 @@ def embeddings_summary(answer: object) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Text of several lines that a terminal only prints: a model's words could hold escape codes."""
+    """Text of several lines without control characters: the output of a model could hold escape codes."""
     return "".join(
         character
         if character.isprintable() or character in "\n\t" + _JOINERS or unicodedata.category(character) == "Zs"
@@ -167,18 +167,18 @@ def printable(text: str) -> str:
 
 
 def with_newline(words: str) -> str:
-    """Words as they are printed whole: with a newline at their end, as those that were followed."""
+    """The text with a newline at its end."""
     return words if words.endswith("\n") else f"{words}\n"
 
 
 def encode_utf8(words: str) -> bytes:
-    """Words as they are written into a file; half a surrogate, which JSON can escape, is no character."""
+    """The text in UTF-8; a lone surrogate, which JSON can escape, becomes a replacement character."""
     whole = words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole.encode("utf-8")
 
 
 def stdout_is_terminal() -> bool:
-    """Whether a person reads what is printed."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 

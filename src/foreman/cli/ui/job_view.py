@@ -1,4 +1,4 @@
-"""How jobs look: a list of them, one of them, what has happened to it, what is kept with it."""
+"""Output about jobs: the list, the details of one job, its events, its artifacts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LIST = (
     Column("ENDPOINT", shrinks=True),
     Column("AGE", "right"),
     Column("TIME"),
-    Column("TRIES", "right"),
+    Column("ATTEMPT", "right"),
     Column("OWNER", shrinks=True),
     Column("NOTE", shrinks=True),
 )
@@ -42,36 +42,36 @@ _ARTIFACTS = (
     Column("AGE", "right"),
     Column("SHA-256", shrinks=True),
 )
-#: From so many columns on there is room for whole paths.
+#: From this width on, endpoints are shown as full paths, in columns.
 _WIDE = 100
-#: In a narrower terminal, a longer note stands in a line of its own, in characters.
+#: In a narrower terminal, a longer note goes on a line of its own, in characters.
 _SHORT_NOTE = 12
-#: In this order, and as they are called here.
+#: The fields of a job in the order of ``foreman jobs show``, with their labels.
 _FIELDS = {
     "endpoint": "endpoint",
     "model": "model",
     "owner": "owner",
     "priority": "priority",
     "idempotency_key": "key",
-    "created_at": "handed over",
+    "created_at": "submitted",
     "run_at": "not before",
     "deadline": "deadline",
     "started_at": "started",
     "finished_at": "ended",
 }
 _USAGE = {"prompt_tokens": "tokens in", "completion_tokens": "tokens out"}
-_TIMES = {"load_ms": "loading", "total_ms": "in all"}
+_TIMES = {"load_ms": "loading", "total_ms": "total"}
 
 
 def show_list(jobs: Sequence[Mapping[str, Any]], console: Console, now: datetime) -> None:
     """Print a table of ``jobs``, in their order.
 
-    :param now: against which ages are told, with a time zone.
+    :param now: the time from which ages are counted, with a time zone.
     """
     narrow = console.width < _WIDE
     notes = [note(job) for job in jobs]
-    apart = narrow and any(len(text) > _SHORT_NOTE for text in notes)
-    differ = len({job.get("owner") for job in jobs}) > 1
+    notes_below = narrow and any(len(text) > _SHORT_NOTE for text in notes)
+    several_owners = len({job.get("owner") for job in jobs}) > 1
     rows = []
     for job, text in zip(jobs, notes, strict=True):
         created = seconds_since(job.get("created_at"), now)
@@ -83,30 +83,30 @@ def show_list(jobs: Sequence[Mapping[str, Any]], console: Console, now: datetime
             "" if created is None else short_duration(created),
             timing(job, now),
             attempts(job),
-            _cut(plain(job.get("owner")) if differ else ""),
-            "" if apart else _cut(text),
+            _cut(plain(job.get("owner")) if several_owners else ""),
+            "" if notes_below else _cut(text),
         ]
         rows.append(row)
-    print_table(console, table(_LIST, rows), notes if apart else (), SHORT_ID_LENGTH + 2)
+    print_table(console, table(_LIST, rows), notes if notes_below else (), SHORT_ID_LENGTH + 2)
 
 
 def show_job(job: Mapping[str, Any], console: Console, now: datetime) -> None:
-    """Print all that is known of a job.
+    """Print every field of a job.
 
-    :param now: against which moments are told, with a time zone.
+    :param now: the time from which ages are counted, with a time zone.
     """
-    told = [part for part in (timing(job, now), _place(job)) if part]
-    _line(console, plain(job.get("id")), Text.assemble(state(job.get("state")), *(f", {part}" for part in told)))
-    for name, called in _FIELDS.items():
+    parts = [part for part in (timing(job, now), _place(job)) if part]
+    _line(console, plain(job.get("id")), Text.assemble(state(job.get("state")), *(f", {part}" for part in parts)))
+    for name, label in _FIELDS.items():
         if name == "run_at" and job.get("state") != "scheduled":
             continue
         value = job.get(name)
         if value is not None:
-            _line(console, called, Text(_moment(value, now) if name.endswith(("_at", "deadline")) else plain(value)))
-    _line(console, "tries", Text(f"{plain(job.get('attempt'))} of {plain(job.get('max_attempts'))}"))
-    if wrong := error_text(job):
+            _line(console, label, Text(_moment(value, now) if name.endswith(("_at", "deadline")) else plain(value)))
+    _line(console, "attempts", Text(f"{plain(job.get('attempt'))} of {plain(job.get('max_attempts'))}"))
+    if error := error_text(job):
         attempt = job["error"].get("attempt")
-        _line(console, "error", Text(wrong + (f" (try {plain(attempt)})" if attempt else ""), style="red"))
+        _line(console, "error", Text(error + (f" (attempt {plain(attempt)})" if attempt else ""), style="red"))
     metadata, usage = job.get("metadata"), job.get("usage")
     for name, value in (metadata if isinstance(metadata, Mapping) else {}).items():
         _line(console, "metadata", Text(f"{plain(name)}={plain(value)}"))
@@ -118,7 +118,7 @@ def show_job(job: Mapping[str, Any], console: Console, now: datetime) -> None:
 
 
 def show_artifacts(artifacts: Sequence[Mapping[str, Any]], console: Console, now: datetime) -> None:
-    """Print a table of what is kept with a job."""
+    """Print a table of the artifacts of a job."""
     rows: list[list[str | Text]] = []
     for artifact in artifacts:
         created = seconds_since(artifact.get("created_at"), now)
@@ -130,30 +130,30 @@ def show_artifacts(artifacts: Sequence[Mapping[str, Any]], console: Console, now
 
 
 def event_line(event: Mapping[str, Any]) -> Text:
-    """What has happened to a job, in one line."""
+    """One event of a job, in one line."""
     moment = from_rfc3339(event.get("at"))
     at = plain(event.get("at")) if moment is None else f"{local(moment):%Y-%m-%d %H:%M:%S}"
     kind = plain(event.get("type"))
     line = Text.assemble((at, "dim"), "  ", (f"{kind:9}", STATE_STYLES.get(kind, "")))
     if event.get("attempt"):
-        line.append(f"  try {plain(event['attempt'])}")
-    if wrong := error_text(event):
-        line.append(f"  {wrong}")
+        line.append(f"  attempt {plain(event['attempt'])}")
+    if error := error_text(event):
+        line.append(f"  {error}")
     return line
 
 
 def state(value: object) -> Text:
-    """A state in its colour."""
+    """The name of a state in its colour."""
     return Text(plain(value), style=STATE_STYLES.get(str(value), ""))
 
 
 def _cut(text: str) -> Text:
-    """A cell that stays in its line."""
+    """A cell that is truncated instead of wrapped."""
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _short(path: str) -> str:
-    """A path as it is told from the others: ``chat``, ``v1/chat``, ``embed``."""
+    """A short name of an endpoint: ``chat``, ``v1/chat``, ``embed``."""
     return path.removeprefix("/").removeprefix("api/").replace("chat/completions", "chat")
 
 
@@ -162,7 +162,7 @@ def _line(console: Console, name: str, value: Text) -> None:
 
 
 def _place(job: Mapping[str, Any]) -> str:
-    return f"place {job['position']}" if isinstance(job.get("position"), int) else ""
+    return f"position {job['position']}" if isinstance(job.get("position"), int) else ""
 
 
 def _moment(text: object, now: datetime) -> str:
@@ -170,15 +170,15 @@ def _moment(text: object, now: datetime) -> str:
     if moment is None:
         return plain(text)
     ago = (now - moment).total_seconds()
-    told = f"{short_duration(ago)} ago" if ago >= 0 else f"in {short_duration(-ago)}"
-    return f"{local(moment):%Y-%m-%d %H:%M:%S} ({told})"
+    parts = f"{short_duration(ago)} ago" if ago >= 0 else f"in {short_duration(-ago)}"
+    return f"{local(moment):%Y-%m-%d %H:%M:%S} ({parts})"
 
 
 def _used(usage: Mapping[str, Any]) -> str:
-    parts = [f"{json.dumps(usage[name])} {called}" for name, called in _USAGE.items() if _is_number(usage.get(name))]
-    for name, called in _TIMES.items():
+    parts = [f"{json.dumps(usage[name])} {label}" for name, label in _USAGE.items() if _is_number(usage.get(name))]
+    for name, label in _TIMES.items():
         if _is_number(usage.get(name)):
-            parts.append(f"{short_duration(usage[name] / 1000)} {called}")
+            parts.append(f"{short_duration(usage[name] / 1000)} {label}")
     return ", ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Groups that know the names of their commands before they import them: help and completion stay quick."""
+"""Groups that know the names of their commands without importing them, which keeps help and completion fast."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from click.shell_completion import CompletionItem
 
 
 class SuggestingGroup(click.Group):
-    """A group that answers a wrong name with the names that are like it."""
+    """A group that suggests similar names for an unknown command."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but without importing every command for its suggestions."""
+        """As in click, but the suggestions need no imports."""
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
             ctx.fail(did_you_mean(args[0], known))
@@ -26,9 +26,9 @@ class SuggestingGroup(click.Group):
 class LazyGroup(SuggestingGroup):
     """A group of commands, each imported when it is used.
 
-    :param package: where they are: each is the ``command`` of the module of its name, with underscores for dashes.
-    :param helps: their names, in the order of help, and what each is for.
-    :param modules: the commands whose module has another name, and that name.
+    :param package: their package: each is the ``command`` of the module of its name, with underscores for dashes.
+    :param helps: the names in the order of the help text, each with its short help.
+    :param modules: the module names of commands whose module has another name.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LazyGroup(SuggestingGroup):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
-        """As click does, but without importing every command for its help."""
+        """As in click, but the short helps need no imports."""
         items = [CompletionItem(name, help=help_) for name, help_ in self.helps.items() if name.startswith(incomplete)]
         return items or click.Command.shell_complete(self, ctx, incomplete)
 
@@ -66,10 +66,10 @@ class LazyGroup(SuggestingGroup):
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """What to say of a command that is not there: the names that are like it, or else all that there are."""
+    """The message for an unknown command: similar names, or else all names."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, known)
     return f"there is no command {name!r}; " + (
-        f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+        f"did you mean {' or '.join(close)}?" if close else f"the commands are {', '.join(known)}"
     )

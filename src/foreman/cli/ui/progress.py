@@ -1,4 +1,4 @@
-"""Where jobs stand, for a person who waits for them: on the terminal beside the output, gone when it is over."""
+"""A transient display on standard error of the jobs that a command waits for."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from rich.text import Text
 from foreman.cli.ui.console import width_of
 from foreman.cli.ui.job_text import STATE_STYLES, error_text, short_id, timing
 
-#: As many jobs have a line of their own.
+#: How many jobs are shown, one per line.
 _LINES = 8
 
 
 @define(eq=False)
 class Progress:
-    """What is known of the jobs that are waited for.
+    """The jobs that are waited for, as they are displayed.
 
-    :ivar away: why foreman does not answer just now; empty while it does.
+    :ivar outage: why foreman cannot be reached at the moment; empty while it answers.
     """
 
     jobs: dict[str, Mapping[str, Any]] = field(factory=dict)
-    away: str = ""
+    outage: str = ""
     _spinner: Spinner = field(factory=lambda: Spinner("dots"))
     _live: Live | None = None
 
-    def saw(self, job: Mapping[str, Any]) -> None:
-        """Remember how a job stands; foreman answers, then."""
-        self.away = ""
+    def update(self, job: Mapping[str, Any]) -> None:
+        """Show the current state of a job, and that foreman answers."""
+        self.outage = ""
         self.jobs[str(job.get("id"))] = job
         if self._live is not None:
             self._live.refresh()
 
-    def ended(self, job: Mapping[str, Any]) -> None:
-        """Wait for this one no longer."""
-        self.away = ""
+    def remove(self, job: Mapping[str, Any]) -> None:
+        """Remove a job that is no longer waited for."""
+        self.outage = ""
         self.jobs.pop(str(job.get("id")), None)
 
     @property
-    def is_open(self) -> bool:
-        """Whether somebody still sees it."""
+    def is_visible(self) -> bool:
+        """Whether it is displayed."""
         return self._live is not None
 
     def close(self) -> None:
-        """Clear the terminal for what comes now."""
+        """Clear the display, before other output."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -61,10 +61,10 @@ class Progress:
         lines = [_line(job, now) for job in list(self.jobs.values())[:_LINES]]
         if len(self.jobs) > _LINES:
             lines.append(Text(f"and {len(self.jobs) - _LINES} more", style="dim"))
-        if self.away:
-            lines.append(Text(f"foreman does not answer, and is asked again: {self.away}", style="yellow"))
+        if self.outage:
+            lines.append(Text(f"foreman does not answer, retrying: {self.outage}", style="yellow"))
         for line in lines:
-            # A line that goes on in the next one would be left behind where it is drawn anew.
+            # A wrapped line would leave a rest on the screen when it is redrawn.
             line.truncate(options.max_width - 2, overflow="ellipsis")
         if lines:
             self._spinner.update(text=lines[0])
@@ -74,24 +74,24 @@ class Progress:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Show it while the block runs; nothing where nobody looks."""
-    shown = Progress()
+    """Display the progress while the block runs; nothing is shown if standard error is not a terminal."""
+    display = Progress()
     if not sys.stderr.isatty():
-        yield shown
+        yield display
         return
     with Live(
-        shown,
+        display,
         console=Console(stderr=True, width=width_of(sys.stderr), highlight=False),
         transient=True,
         refresh_per_second=8,
     ) as live:
-        shown._live = live  # noqa: SLF001 - its own
-        yield shown
+        display._live = live  # noqa: SLF001 - its own
+        yield display
 
 
 def _line(job: Mapping[str, Any], now: datetime) -> Text:
     state = str(job.get("state"))
-    parts = [f"place {job['position']}"] if isinstance(job.get("position"), int) else []
+    parts = [f"position {job['position']}"] if isinstance(job.get("position"), int) else []
     parts += filter(None, (timing(job, now), error_text(job)))
     line = Text.assemble(short_id(job), " ", (state if state in STATE_STYLES else "?", STATE_STYLES.get(state, "")))
     line.append("".join(f", {part}" for part in parts))

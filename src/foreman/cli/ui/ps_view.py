@@ -1,4 +1,4 @@
-"""How ``foreman ps`` looks."""
+"""The output of ``foreman ps``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from foreman.cli.ui.console import (
     table,
 )
 
-#: How much of an id is shown, from its end: the beginning is the time, which neighbours share.
+#: How many characters of an id are shown, from its end: ids begin with the time, so neighbours begin alike.
 SHORT_ID_LENGTH = 6
 
 _QUEUE_COLUMNS = (
@@ -38,9 +38,9 @@ _QUEUE_COLUMNS = (
     Column("JOB"),
 )
 _STORE_WARNINGS = {
-    "full": "the disk of the jobs is full: foreman takes none until there is room",
-    "unwritable": "the store of the jobs cannot be written: foreman takes none",
-    "broken": "the store of the jobs is damaged: foreman takes none",
+    "full": "the disk is full: foreman accepts no jobs until there is space",
+    "unwritable": "the job store cannot be written: foreman accepts no jobs",
+    "broken": "the job store is damaged: foreman accepts no jobs",
 }
 _MODEL_COLUMNS = (
     Column("LOADED", shrinks=True),
@@ -53,10 +53,10 @@ _MODEL_COLUMNS = (
 
 @frozen
 class Snapshot:
-    """What a foreman said of itself, as it said it.
+    """The state of a foreman, as it returned it.
 
-    :ivar url: where it is; :ivar health: of ``/healthz``; :ivar queue: of ``/queue``;
-    :ivar models: of ``/api/ps``, None where foreman does not know them yet.
+    :ivar url: of foreman; :ivar health: from ``/healthz``; :ivar queue: from ``/queue``;
+    :ivar models: from ``/api/ps``, None if foreman does not know them yet.
     """
 
     url: str
@@ -66,9 +66,9 @@ class Snapshot:
 
 
 def show(snapshot: Snapshot, console: Console, now: datetime) -> None:
-    """Print what was seen.
+    """Print a snapshot.
 
-    :param now: against which expiry is told, with a time zone.
+    :param now: the current time, with a time zone.
     """
     running, waiting = objects(snapshot.queue.get("running")), objects(snapshot.queue.get("waiting"))
     embedding = snapshot.queue.get("embedding")
@@ -76,7 +76,7 @@ def show(snapshot: Snapshot, console: Console, now: datetime) -> None:
     console.print(
         Text.assemble(
             (plain(snapshot.url), "bold"),
-            f"  {len(running)} of {plain(snapshot.queue.get('turns'))} turns taken, {len(waiting)} waiting, "
+            f"  {len(running)} of {plain(snapshot.queue.get('turns'))} turns in use, {len(waiting)} queued, "
             f"{plain(embedding.get('running'))} of {plain(embedding.get('cap'))} embeddings",
         ),
         soft_wrap=not console.is_terminal,
@@ -92,22 +92,22 @@ def show(snapshot: Snapshot, console: Console, now: datetime) -> None:
 
 
 def warnings(health: Mapping[str, Any], *, models_known: bool) -> list[str]:
-    """What is not well, in sentences; ``models_known``: foreman has reached its target once."""
+    """Sentences about what is wrong; ``models_known``: foreman has reached its target at least once."""
     since = f" since {plain(health['since'])}" if health.get("since") else ""
     reason = f" ({plain(health['reason'])})" if health.get("reason") else ""
     sentences = []
     if health.get("status") != "ok":
-        sentences.append(f"foreman is {plain(health.get('status'))} and takes nothing new")
+        sentences.append(f"foreman is {plain(health.get('status'))} and accepts no new requests")
     if health.get("degraded"):
-        known = "its models are the last that were known" if models_known else "its models are not known yet"
+        known = "the models shown are the last known ones" if models_known else "its models are not known yet"
         sentences.append(f"the target cannot be reached{since}{reason}; {known}")
     elif reason:
-        sentences.append(f"not all is well{since}{reason}")
+        sentences.append(f"there is a problem{since}{reason}")
     return sentences
 
 
 def _show_jobs(jobs: object, console: Console) -> None:
-    """Say how many there are; nothing where there are none, or foreman is one that knows none."""
+    """Print how many jobs there are; nothing if there are none, or foreman has no job store."""
     if not isinstance(jobs, Mapping):
         return
     store = jobs.get("store")
@@ -120,14 +120,14 @@ def _show_jobs(jobs: object, console: Console) -> None:
     if parts:
         console.print(Text(f"jobs: {', '.join(parts)}; see foreman jobs"), soft_wrap=not console.is_terminal)
     if store not in {"ok", "off", None}:
-        sentence = _STORE_WARNINGS.get(str(store), f"the store of the jobs is not well: {plain(store)}")
+        sentence = _STORE_WARNINGS.get(str(store), f"the job store has a problem: {plain(store)}")
         console.print(Text(sentence, style="bold yellow"), soft_wrap=not console.is_terminal)
 
 
 def _running_row(row: Mapping[str, Any]) -> list[str | Text]:
     state = plain(row.get("state"))
     usual = duration(row.get("usual_load"))
-    elapsed = duration(row.get("seconds")) + (f" of usually {usual}" if usual else "")
+    elapsed = duration(row.get("seconds")) + (f" (usually {usual})" if usual else "")
     if row.get("overtime") is True:
         elapsed += ", longer than usual"
     job = plain(row.get("job"))[-SHORT_ID_LENGTH:]
@@ -145,7 +145,7 @@ def _waiting_row(row: Mapping[str, Any]) -> list[str | Text]:
     estimate = row.get("estimate")
     wait = duration_range(estimate.get("low"), estimate.get("high")) if isinstance(estimate, Mapping) else ""
     elapsed = duration(row.get("seconds"))
-    return [plain(row.get("position")), *_request_cells(row), Text("waiting", style="dim"), elapsed, wait, ""]
+    return [plain(row.get("position")), *_request_cells(row), Text("queued", style="dim"), elapsed, wait, ""]
 
 
 def _request_cells(row: Mapping[str, Any]) -> list[Text]:
@@ -155,7 +155,7 @@ def _request_cells(row: Mapping[str, Any]) -> list[Text]:
 
 def _loaded_models(models: Sequence[Any] | None, now: datetime) -> Table | Text:
     if models is None:
-        return Text("what is loaded is not known yet", style="yellow")
+        return Text("the loaded models are not known yet", style="yellow")
     if not models:
         return Text("no model is loaded", style="dim")
     rows: list[list[str | Text]] = [

@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class ParsedParam(click.ParamType[object]):
-    """An option's value that one of the settings' own readers understands.
+    """A parameter type that is defined by a parser.
 
-    :param name: what help calls it; :param parse: raises ``ValueError`` with a phrase, as in ``spellings``.
+    :param name: its name in help; :param parse: raises ``ValueError`` with a phrase, as those of ``config.parsers`` do.
     """
 
     def __init__(self, name: str, parse: Callable[[str], object]) -> None:
@@ -27,22 +27,22 @@ class ParsedParam(click.ParamType[object]):
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
-        """Read the text; a usage error where that is impossible."""
+        """Parse the text; a usage error if it cannot be parsed."""
         try:
             return self._parse(value) if isinstance(value, str) else value
         except ValueError as problem:
             self.fail(f"{one_line(repr(value))} {problem}", param, ctx)
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
-        """A variable holds one value, blanks or not, also for an option that may be given several times."""
+        """A variable holds one value, also one with blanks, even for an option that may be repeated."""
         return [rv]
 
 
 class SettingVariableOption(click.Option):
-    """An option whose variable is read as every setting is: blanks and quotation marks around the value do not count."""
+    """An option whose variable is read like a setting: surrounding blanks and quotation marks are removed."""
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """The text of the variable, None where it says nothing; a usage error where it cannot be read."""
+        """The value of the variable, None if it is empty; a usage error if it is invalid."""
         text = super().resolve_envvar_value(ctx)
         try:
             return None if text is None else unquoted(text) or None
@@ -51,7 +51,7 @@ class SettingVariableOption(click.Option):
 
 
 def setting_options(function: F) -> F:
-    """Give a command one option for each setting that may stand in a command line."""
+    """Give a command one option for each setting that is not a secret."""
     for setting in reversed(SETTINGS):
         if not setting.secret:
             default = f"; {setting.default}" if setting.default else ""
@@ -61,20 +61,20 @@ def setting_options(function: F) -> F:
 
 
 def absolute_path(path: Path) -> Path:
-    """A path that was typed, from the root on; ``~`` is a home directory.
+    """The absolute form of a path; ``~`` is a home directory.
 
-    :raises click.UsageError: if that, or the working directory, is not known.
+    :raises click.UsageError: if the home or the working directory is not known.
     """
     try:
         return path.expanduser().absolute()
     except RuntimeError:
-        raise click.UsageError(f"{path} names a home directory that is not known; write the whole path") from None
+        raise click.UsageError(f"{path} names an unknown home directory; give an absolute path") from None
     except OSError as problem:
         raise click.UsageError(f"{path}: the working directory is not known: {problem.strerror}") from None
 
 
 def configure(environ: Mapping[str, str], options: Mapping[str, str | None]) -> Config:
-    """The settings; where they cannot be used, every problem on its own line and exit status 2."""
+    """Load the settings; if they are invalid, print each problem on its own line and exit with status 2."""
     try:
         return load(environ, options)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Make standard input, output and error usable, whatever the process was started with."""
+"""Make standard input, output and error usable, even if the process was started with some of them closed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MAX_MESSAGE = 2_000
 
 
 class OutputLost(Exception):
-    """Standard output cannot be written: its reader has left, the disk is full, or it was closed from the start.
+    """Standard output cannot be written: its reader has gone, the disk is full, or it was closed from the start.
 
-    It is no OSError, since click and rich catch some of those, and end the process in ways of their own.
+    It is not an OSError, since click and rich catch some of those and end the process in their own ways.
 
-    :ivar errno: what the system says; :ivar reason: the same in words.
+    :ivar errno: of the system; :ivar reason: the same as text.
     """
 
     def __init__(self, errno: int | None, reason: str | None) -> None:
@@ -37,7 +37,7 @@ class OutputLost(Exception):
 
 
 class _Output(io.FileIO):
-    """Standard output: a failure is told apart from that of any other file, and a non-blocking one is waited for."""
+    """Standard output: a failure has an exception of its own, and a non-blocking descriptor is waited for."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -47,7 +47,7 @@ class _Output(io.FileIO):
 
 
 class _Errors(io.FileIO):
-    """Standard error: where it cannot be written there is nobody left to tell, and the exit status says the rest."""
+    """Standard error: if it cannot be written, the message is dropped; the exit status remains."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -59,8 +59,8 @@ class _Errors(io.FileIO):
 def prepare() -> None:
     """Replace the three streams of this process.
 
-    A closed descriptor is opened, so that no socket or file takes its number and receives what is printed; it fails all
-    the same when it is used, as a closed one does. What an encoding does not have is written as an escape.
+    A closed descriptor is opened so that no socket or file gets its number and receives the output; using it still fails,
+    as with a closed one. Characters that the encoding lacks are written as escapes.
     """
     for descriptor, unusable in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
         try:
@@ -77,13 +77,13 @@ def prepare() -> None:
 
 
 def try_echo(text: str) -> None:
-    """Print what is good to know, in a program that goes on where it cannot be printed."""
+    """Print a hint; ignore it if standard output cannot be written."""
     with contextlib.suppress(OutputLost):
         click.echo(text)
 
 
 def echo_stderr(sentence: str) -> None:
-    """Print a sentence on standard error; in a terminal between words that it would break."""
+    """Print a sentence on standard error; in a terminal it is wrapped between words."""
     if sys.stderr.isatty():
         width = min(max(shutil.get_terminal_size().columns, 20), 100)
         sentence = textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
@@ -91,13 +91,13 @@ def echo_stderr(sentence: str) -> None:
 
 
 def abandon_output() -> None:
-    """Let what is left in the buffers go nowhere: the interpreter flushes them once more when it ends."""
+    """Redirect standard output to /dev/null: the interpreter flushes the buffers once more when it exits."""
     with contextlib.suppress(OSError, ValueError):
         raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
         if isinstance(raw, _Output):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.close(nowhere)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, 1)
+            os.close(devnull)
 
 
 def _text(raw: io.FileIO, before: TextIO | None) -> TextIO:
@@ -108,7 +108,7 @@ def _text(raw: io.FileIO, before: TextIO | None) -> TextIO:
 
 
 def _write_some(write: Callable[[ReadableBuffer], int | None], data: ReadableBuffer, descriptor: int) -> int:
-    """Write what fits; where the reader of a non-blocking descriptor is slow, wait for it."""
+    """Write as much as fits; wait while a non-blocking descriptor is full."""
     while True:
         written = write(data)
         if written is not None:

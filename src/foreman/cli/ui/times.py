@@ -1,4 +1,4 @@
-"""Read a moment as people write it: a time of day, a day, RFC 3339, or a delay; what has no zone is local."""
+"""Parse times as people write them: a time of day, a date, RFC 3339, or a delay; without a zone they are local."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ _DELAY = re.compile(r"\+?((?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+)")
 _TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ Tt]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[+-]\d\d:\d\d)?)?")
 
-_NO_SUCH_TIME = "is a day or a time that does not exist"
+_NO_SUCH_TIME = "is a date or a time that does not exist"
 
 
 def parse_future(text: str, now: datetime) -> datetime:
-    """A moment to come: a delay counts from ``now`` on, and a time of day is its next one.
+    """Parse a time in the future: a delay counts from ``now``, a time of day is its next occurrence.
 
     :param now: with a time zone.
-    :raises ValueError: with a phrase, as in ``spellings``.
+    :raises ValueError: with a phrase, as the parsers of ``config.parsers``.
     """
     return _parse_checked(text, now, 1)
 
 
 def parse_past(text: str, now: datetime) -> datetime:
-    """A moment gone by: a delay counts from ``now`` back, and a time of day is its last one.
+    """Parse a time in the past: a delay counts back from ``now``, a time of day is its last occurrence.
 
     :param now: with a time zone.
-    :raises ValueError: with a phrase, as in ``spellings``.
+    :raises ValueError: with a phrase, as the parsers of ``config.parsers``.
     """
     return _parse_checked(text, now, -1)
 
 
 def to_rfc3339(moment: datetime) -> str:
-    """As foreman reads it: RFC 3339, UTC, milliseconds."""
+    """The time in RFC 3339, in UTC with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def from_rfc3339(text: object) -> datetime | None:
-    """A moment as foreman writes it; None for what is none."""
+    """Parse a time that foreman has written; None if it is not one."""
     try:
         moment = datetime.fromisoformat(str(text))
     except ValueError:
@@ -47,7 +47,7 @@ def from_rfc3339(text: object) -> datetime | None:
 
 
 def local(moment: datetime) -> datetime:
-    """``moment`` in the time zone of this machine; where that would lead out of the years that there are, as it is."""
+    """``moment`` in the local time zone; unchanged if that is out of the range of years."""
     try:
         return moment.astimezone()
     except (OverflowError, ValueError):
@@ -57,7 +57,7 @@ def local(moment: datetime) -> datetime:
 def _parse_checked(text: str, now: datetime, direction: int) -> datetime:
     try:
         moment = _parse(text, now, direction)
-        to_rfc3339(moment)  # as foreman reads it: there is no year 0 or 10000 in UTC
+        to_rfc3339(moment)  # the year must be 1 to 9999 in UTC, too
     except OverflowError:
         raise ValueError(_NO_SUCH_TIME) from None
     return moment
@@ -80,4 +80,4 @@ def _parse(text: str, now: datetime, direction: int) -> datetime:
             return moment if moment.tzinfo is not None else moment.astimezone()
         except ValueError:
             raise ValueError(_NO_SUCH_TIME) from None
-    raise ValueError("is not a moment, such as 22:30, '2026-11-28 22:30', 2026-11-28T22:30:00Z or 10m")
+    raise ValueError("is not a time, such as 22:30, '2026-11-28 22:30', 2026-11-28T22:30:00Z or 10m")

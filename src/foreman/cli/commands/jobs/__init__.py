@@ -1,4 +1,4 @@
-"""``foreman jobs``: list jobs, wait for them, fetch their answers, and what else can be done with them."""
+"""``foreman jobs``: list jobs, wait for them, fetch their answers, and change or remove them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from foreman.cli.ui.lazy_group import LazyGroup
 
 #: Each is the ``command`` of the module of the same name here.
 COMMANDS = {
-    "list": "List jobs, the newest first; what foreman jobs alone does.",
-    "show": "Show all that is known of a job.",
+    "list": "List jobs, the newest first (the default command).",
+    "show": "Show the details of a job.",
     "wait": "Wait until jobs have ended.",
-    "follow": "Print a job's answer as it comes.",
-    "logs": "Show what has happened to a job.",
-    "get": "Print a job's answer, or another of its artifacts.",
-    "artifacts": "List what is kept with a job.",
+    "follow": "Print the answer of a job as it streams in.",
+    "logs": "Show the events of a job.",
+    "get": "Print the answer of a job, or another artifact.",
+    "artifacts": "List the artifacts of a job.",
     "cancel": "Cancel jobs.",
-    "retry": "Let jobs that ended without success try again.",
-    "rm": "Remove jobs with all that belongs to them.",
-    "prune": "Remove many jobs that have ended.",
+    "retry": "Retry jobs that ended without success.",
+    "rm": "Remove jobs with their artifacts.",
+    "prune": "Remove all jobs that have ended, by state and age.",
 }
 
 
 class _Jobs(HelpfulCommand, LazyGroup):
-    """The group of what can be done with jobs."""
+    """The group of the commands for jobs."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -39,7 +39,7 @@ class _Jobs(HelpfulCommand, LazyGroup):
         likely = bool(args) and bool(get_close_matches(args[0], self.helps))
         if args and args[0] not in self.helps and not likely and re.fullmatch(r"[0-9A-Za-z]{4,26}", args[0]):
             name = args[0]
-            ctx.fail(f"there is no command {name!r}; of a job with this id tells: foreman jobs show {name}")
+            ctx.fail(f"there is no command {name!r}; to show the job with this id: foreman jobs show {name}")
         return super().resolve_command(ctx, args)
 
 
@@ -52,11 +52,11 @@ class _Jobs(HelpfulCommand, LazyGroup):
     subcommand_metavar="[COMMAND [ARGS]...]",
     short_help="List jobs, wait for them, fetch their answers.",
     examples=[
-        "foreman jobs                              # the newest",
+        "foreman jobs                              # the newest jobs",
         "foreman jobs --state active",
         "foreman jobs --state failed,discarded --since 1d --all",
         "foreman jobs --meta run=nightly --json | jq -r '.jobs[].id'",
-        "foreman jobs wait 1XES2H                  # the end of an id, as shown",
+        "foreman jobs wait 1XES2H                  # the end of an id, as listed",
         "foreman jobs get 1XES2H > answer.txt",
         "foreman jobs retry 1XES2H",
     ],
@@ -65,12 +65,12 @@ class _Jobs(HelpfulCommand, LazyGroup):
 @filter_options
 @click.pass_context
 def command(ctx: click.Context, /, url: str, *, as_json: bool, **filters: Any) -> None:
-    """List jobs, the newest first; with a COMMAND do something else with them.
+    """List jobs, the newest first, or run one of the commands below.
 
-    An ID is what the list shows, or the whole id. A job is handed over with foreman submit. Whoever has an admin's token
-    sees all jobs, others their own.
+    An ID is the id that the list shows, or the full id. Jobs are submitted with foreman submit. With an admin token you
+    see all jobs, with any other token only your own.
 
-    A TIME is 22:30, 2026-11-28, '2026-11-28 22:30', one of RFC 3339, or how long ago: 10m, 2h, 1d.
+    A TIME is a time such as 22:30, 2026-11-28 or '2026-11-28 22:30', one in the format of RFC 3339, or an age: 10m, 2h, 1d.
     """
     if ctx.invoked_subcommand is None:
         from foreman.cli.commands.jobs.list import run
@@ -80,5 +80,5 @@ def command(ctx: click.Context, /, url: str, *, as_json: bool, **filters: Any) -
     typed = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
     if typed:
         raise click.UsageError(
-            f"the options of a command stand behind it: foreman jobs {ctx.invoked_subcommand} …", ctx
+            f"the options of a command go after its name: foreman jobs {ctx.invoked_subcommand} …", ctx
         )

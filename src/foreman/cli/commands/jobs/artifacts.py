@@ -1,4 +1,4 @@
-"""``foreman jobs artifacts``: what is kept with a job."""
+"""``foreman jobs artifacts``: list the artifacts of a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(
     "artifacts",
     cls=HelpfulCommand,
-    short_help="List what is kept with a job.",
+    short_help="List the artifacts of a job.",
     examples=["foreman jobs artifacts 1XES2H", "foreman jobs get 1XES2H error"],
     exit_statuses=JOB_STATUSES,
 )
@@ -29,31 +29,32 @@ if TYPE_CHECKING:
 @url_option
 @json_option
 def command(id_: str, url: str, *, as_json: bool) -> None:
-    """List what is kept with the job ID: its response, the stream, an error, and what others have put there."""
+    """List the artifacts of the job ID: its response, stream and error, and those that clients have added."""
     from foreman.cli.client.client import run_client
     from foreman.cli.ui.job_view import show_artifacts
 
-    found = run_client("jobs artifacts", url, lambda foreman: fetch_artifacts(foreman, id_), patience=None)
+    found = run_client("jobs artifacts", url, lambda foreman: fetch_artifacts(foreman, id_), time_limit=None)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     elif rows := objects(found["artifacts"]):
         show_artifacts(rows, console(), datetime.now(UTC))
     else:
-        console().print(Text("nothing is kept with it yet", style="dim"))
+        console().print(Text("the job has no artifacts yet", style="dim"))
 
 
-async def fetch_artifacts(foreman: ForemanClient, wanted: str) -> dict[str, Any]:
-    """The artifacts of the job that ``wanted`` stands for, as foreman lists them.
+async def fetch_artifacts(foreman: ForemanClient, given: str) -> dict[str, Any]:
+    """Fetch the artifacts of a job, as foreman lists them.
 
-    :raises asking.Unanswered: if there is no such job, or foreman does not tell.
+    :param given: the id of the job, or the end of it.
+    :raises RequestFailed: if there is no such job, or the request fails.
     """
     from foreman.cli.client.jobs import job_path, no_such_job, refusal, resolve_id
 
     await foreman.health()
-    id_ = await resolve_id(foreman, wanted)
+    id_ = await resolve_id(foreman, given)
     answer = await foreman.fetch("GET", job_path(id_, "artifacts"))
     if answer.status != 200:
         raise no_such_job(foreman, answer, id_)
     if not isinstance(answer.body, dict) or not isinstance(answer.body.get("artifacts"), list):
-        raise refusal(foreman, answer, f"{foreman.url} does not list artifacts")
+        raise refusal(foreman, answer, f"{foreman.url} did not return a list of artifacts")
     return answer.body

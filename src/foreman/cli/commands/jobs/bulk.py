@@ -1,4 +1,4 @@
-"""Do something with each of several jobs, and tell of each what became of it."""
+"""Change several jobs, one after the other, and print a message for each."""
 
 from __future__ import annotations
 
@@ -15,52 +15,50 @@ if TYPE_CHECKING:
     from foreman.cli.client.client import ForemanClient
 
 
-def change_jobs(command: str, url: str, wanted: Sequence[str], what: str, done: str) -> int:
-    """Ask the foreman at ``url`` for a change of each job, by ``post_action``; the exit status."""
+def change_jobs(command: str, url: str, ids: Sequence[str], what: str, done: str) -> int:
+    """Change each job at the foreman at ``url`` with ``post_action``; return the exit status."""
     from foreman.cli.client.client import run_client
 
     return run_client(
         command,
         url,
-        lambda foreman: for_each_job(
-            command, foreman, wanted, lambda foreman, id_: post_action(foreman, id_, what, done)
-        ),
-        patience=None,
+        lambda foreman: for_each_job(command, foreman, ids, lambda foreman, id_: post_action(foreman, id_, what, done)),
+        time_limit=None,
     )
 
 
 async def for_each_job(
     command: str,
     foreman: ForemanClient,
-    wanted: Sequence[str],
+    ids: Sequence[str],
     change: Callable[[ForemanClient, str], Coroutine[Any, Any, str]],
 ) -> int:
-    """Do ``change`` with each job, and print what it says; the exit status.
+    """Run ``change`` for each job and print its message; return the exit status.
 
-    One that cannot be changed does not keep the others from it.
+    A job that cannot be changed does not stop the others from being changed.
 
-    :raises asking.Unanswered: if one of them stands for none, or for several: then nothing is changed.
+    :raises RequestFailed: if an id matches no job, or several: then nothing is changed.
     """
     from foreman.cli.client.jobs import resolve_ids
 
     await foreman.health()
     statuses = []
-    for id_ in await resolve_ids(foreman, wanted):
+    for id_ in await resolve_ids(foreman, ids):
         try:
             click.echo(await change(foreman, id_))
         except RequestFailed as problem:
-            if isinstance(problem, Unreachable) or problem.status == NOT_ALLOWED:
+            if isinstance(problem, Unreachable) or problem.exit_status == NOT_ALLOWED:
                 raise
             echo_stderr(f"foreman {command}: {problem}")
-            statuses.append(problem.status)
+            statuses.append(problem.exit_status)
     return highest(statuses)
 
 
 async def post_action(foreman: ForemanClient, id_: str, what: str, done: str) -> str:
-    """Ask for a change; what to say of it.
+    """Change a job with a POST; return the message about it.
 
-    :param what: the change, as its path is called; :param done: what the job then is.
-    :raises asking.Unanswered: if it is refused.
+    :param what: the last segment of the path; :param done: the result, for the message.
+    :raises RequestFailed: if it is refused.
     """
     from foreman.cli.client.jobs import job_path, no_such_job, refusal
 
@@ -68,5 +66,5 @@ async def post_action(foreman: ForemanClient, id_: str, what: str, done: str) ->
     if answer.status == 404:
         raise no_such_job(foreman, answer, id_)
     if answer.status != 200:
-        raise refusal(foreman, answer, f"{id_} is not {done}")
-    return f"{id_} is {done}"
+        raise refusal(foreman, answer, f"{id_} was not {done}")
+    return f"{id_} was {done}"

@@ -17,10 +17,10 @@ from foreman.cli.ui.help import HelpfulCommand
     cls=HelpfulCommand,
     short_help="Cancel jobs.",
     examples=["foreman jobs cancel 1XES2H", "foreman jobs cancel 1XES2H 7D2E8R"],
-    exit_statuses=JOB_STATUSES | {FAILED: "foreman does not answer, or a job's state does not allow it"},
+    exit_statuses=JOB_STATUSES | {FAILED: "foreman does not answer, or the state of a job does not allow it"},
 )
 @click.argument("ids", type=IdParam(changes=True), metavar="ID...", nargs=-1, required=True)
 @url_option
 def command(ids: tuple[str, ...], url: str) -> None:
-    """Cancel each job ID, whether it waits or runs: it does not run any more."""
+    """Cancel each job ID, whether it is scheduled, queued or running."""
     sys.exit(change_jobs("jobs cancel", url, ids, "cancel", "cancelled"))

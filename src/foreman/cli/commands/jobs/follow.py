@@ -1,4 +1,4 @@
-"""``foreman jobs follow``: print a job's answer as it comes."""
+"""``foreman jobs follow``: print the answer of a job as it streams in."""
 
 from __future__ import annotations
 
@@ -20,32 +20,35 @@ if TYPE_CHECKING:
 @click.command(
     "follow",
     cls=HelpfulCommand,
-    short_help="Print a job's answer as it comes.",
+    short_help="Print the answer of a job as it streams in.",
     examples=["foreman jobs follow 1XES2H"],
     exit_statuses=WAIT_STATUSES,
 )
 @click.argument("id_", type=IdParam(), metavar="ID")
 @url_option
 def command(id_: str, url: str) -> None:
-    """Print the words of the job ID as they come, from the first on; where the connection breaks, it goes on behind.
+    """Print the answer of the job ID from its beginning, as it streams in. A lost connection is resumed.
 
-    Where a try fails and another begins, that is said on standard error; a script is better off with foreman jobs wait
-    and get. What does not answer in lines (/v1, embeddings) is printed once it is there.
+    If an attempt fails and another begins, a message on standard error says so; scripts should use foreman jobs wait and
+    get instead. Answers without a stream (/v1, embeddings) are printed once the job has ended.
     """
     from foreman.cli.client.client import run_client
 
-    back = f"the job goes on; come back with: {command_for('follow', [id_])}"
-    job = run_client("jobs follow", url, lambda foreman: follow(foreman, id_), patience=None, interrupted=lambda: back)
+    hint = f"the job continues; to return to it: {command_for('follow', [id_])}"
+    job = run_client(
+        "jobs follow", url, lambda foreman: follow(foreman, id_), time_limit=None, interrupted=lambda: hint
+    )
     sys.exit(status_of_job(job))
 
 
-async def follow(foreman: ForemanClient, wanted: str) -> Job:
-    """Follow the job that ``wanted`` stands for to its end.
+async def follow(foreman: ForemanClient, given: str) -> Job:
+    """Follow a job to its end.
 
-    :raises asking.Unanswered: if there is none.
+    :param given: the id of the job, or the end of it.
+    :raises RequestFailed: if there is no such job.
     """
     from foreman.cli.client.job_answers import follow_to_answer
     from foreman.cli.client.jobs import resolve_id
 
     await foreman.health()
-    return await follow_to_answer(foreman, await resolve_id(foreman, wanted))
+    return await follow_to_answer(foreman, await resolve_id(foreman, given))

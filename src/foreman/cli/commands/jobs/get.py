@@ -1,4 +1,4 @@
-"""``foreman jobs get``: a job's answer, or another of its artifacts."""
+"""``foreman jobs get``: print the answer of a job, or another artifact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command(
     "get",
     cls=HelpfulCommand,
-    short_help="Print a job's answer, or another of its artifacts.",
+    short_help="Print the answer of a job, or another artifact.",
     examples=[
         "foreman jobs get 1XES2H > poem.txt",
         "foreman jobs get 1XES2H --raw | jq .eval_count",
@@ -31,17 +31,23 @@ if TYPE_CHECKING:
 )
 @click.argument("id_", type=IdParam(), metavar="ID")
 @click.argument("name", default="response")
-@click.option("--text/--raw", "as_text", default=None, help="Just the words of an answer, or all of it, byte for byte.")
 @click.option(
-    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write it to FILE."
+    "--text/--raw", "as_text", default=None, help="Print only the text of the answer, or the whole response unchanged."
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write to FILE instead of standard output.",
 )
 @url_option
 def command(id_: str, name: str, url: str, output: Path | None, *, as_text: bool | None) -> None:
-    """Print the artifact NAME of the job ID: response where none is named, otherwise stream, error, partial, or one of
-    yours; foreman jobs artifacts lists them.
+    """Print the artifact NAME of the job ID. NAME is response by default; others are stream, error, partial, and those that
+    you have added. foreman jobs artifacts lists them.
 
-    An answer is printed as its words, as foreman submit --wait prints it; with --raw as it is, byte for byte. What has no
-    words, and every other artifact, is printed as it is.
+    For a response only its text is printed, as by foreman submit --wait; with --raw it is printed unchanged. A response
+    without text and every other artifact are printed unchanged.
     """
     from foreman.cli.client.client import run_client
 
@@ -50,20 +56,20 @@ def command(id_: str, name: str, url: str, output: Path | None, *, as_text: bool
         chosen = False if as_text is None and name != "response" else as_text
         write(await fetch(foreman, id_, name), output, as_text=chosen, to_person=to_person)
 
-    run_client("jobs get", url, get, patience=None)
+    run_client("jobs get", url, get, time_limit=None)
 
 
 def write(answer: Response, output: Path | None, *, as_text: bool | None, to_person: bool) -> None:
     """Write an artifact to a file, or print it.
 
-    :param as_text: None for words only where there are some.
-    :raises asking.Unanswered: if there are no words, or it cannot be written.
+    :param as_text: None for the text if there is any, otherwise the artifact unchanged.
+    :raises RequestFailed: if it has no text although ``as_text`` is true, or it cannot be written.
     """
     from foreman.cli.client.job_answers import print_bytes, print_text
 
     words = None if as_text is False else answer_text(answer.body)
     if words is None and as_text:
-        raise RequestFailed(FAILED, "it has no words to print; print all of it with --raw")
+        raise RequestFailed(FAILED, "it has no text; print it unchanged with --raw")
     if output is not None:
         try:
             output.write_bytes(answer.content if words is None else encode_utf8(with_newline(words)))
@@ -75,13 +81,14 @@ def write(answer: Response, output: Path | None, *, as_text: bool | None, to_per
         print_bytes(answer, terminal=to_person)
 
 
-async def fetch(foreman: ForemanClient, wanted: str, name: str) -> Response:
-    """One artifact of the job that ``wanted`` stands for.
+async def fetch(foreman: ForemanClient, given: str, name: str) -> Response:
+    """Fetch one artifact of a job.
 
-    :raises asking.Unanswered: if there is none.
+    :param given: the id of the job, or the end of it.
+    :raises RequestFailed: if there is no such job or artifact.
     """
     from foreman.cli.client.job_answers import fetch_artifact
     from foreman.cli.client.jobs import resolve_id
 
     await foreman.health()
-    return await fetch_artifact(foreman, await resolve_id(foreman, wanted), name)
+    return await fetch_artifact(foreman, await resolve_id(foreman, given), name)

@@ -1,4 +1,4 @@
-"""``foreman jobs list``, and ``foreman jobs`` alone: the newest jobs, or those that are asked for."""
+"""``foreman jobs list``, which is also ``foreman jobs`` alone: list the newest jobs, or those that match filters."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from foreman.cli.client.client import ForemanClient
     from foreman.cli.client.jobs import Job
 
-#: As many jobs are listed at once: they are all kept in memory until they are printed.
+#: The most jobs that are listed: all are kept in memory until they are printed.
 _MAX_JOBS = 1_000_000
 
 
 @click.command(
     "list",
     cls=HelpfulCommand,
-    short_help="List jobs, the newest first; what foreman jobs alone does.",
+    short_help="List jobs, the newest first (the default command).",
     examples=["foreman jobs list --state queued --model llama3.2:3b", "foreman jobs list --since 1d --all --json"],
     exit_statuses=CLIENT_STATUSES,
 )
@@ -34,38 +34,39 @@ _MAX_JOBS = 1_000_000
 def command(url: str, *, as_json: bool, **filters: Any) -> None:
     """List jobs, the newest first.
 
-    AGE is since it was handed over; TIME how long it has waited, runs, ran, or when it is to run.
+    AGE is the time since a job was submitted. TIME is how long it has been queued or running, how long it ran, or when it
+    is due.
     """
     run(url, JobFilters(**filters), as_json=as_json)
 
 
 def run(url: str, filters: JobFilters, *, as_json: bool) -> None:
-    """Ask, and print."""
+    """Fetch the jobs and print them."""
     from foreman.cli.client.client import run_client
     from foreman.cli.ui.job_view import show_list
 
-    jobs, more = run_client("jobs", url, lambda foreman: fetch_jobs(foreman, filters), patience=None)
+    jobs, more = run_client("jobs", url, lambda foreman: fetch_jobs(foreman, filters), time_limit=None)
     if as_json:
         click.echo(json.dumps({"jobs": jobs, "next": more}, indent=2))
         return
     paper = console()
     if not jobs:
         some = filters != JobFilters()
-        hint = "no job is like that" if some else "there are no jobs; hand one over with: foreman submit"
+        hint = "no job matches" if some else "there are no jobs; submit one with: foreman submit"
         paper.print(Text(hint, style="dim"), soft_wrap=not paper.is_terminal)
         return
     show_list(jobs, paper, datetime.now(UTC))
     if more:
         paper.print(
-            Text(f"the newest {len(jobs)}; there are more: --limit, --all", style="dim"),
+            Text(f"these are the newest {len(jobs)}; for more use --limit or --all", style="dim"),
             soft_wrap=not paper.is_terminal,
         )
 
 
 async def fetch_jobs(foreman: ForemanClient, filters: JobFilters) -> tuple[list[Job], str | None]:
-    """The jobs, and where more of them are.
+    """Fetch the jobs; return them and the path of the next page.
 
-    :raises asking.Unanswered: if foreman does not tell.
+    :raises RequestFailed: if the request fails.
     """
     from foreman.cli.client.jobs import fetch_page
 
@@ -77,15 +78,15 @@ async def fetch_jobs(foreman: ForemanClient, filters: JobFilters) -> tuple[list[
         jobs, path = await fetch_page(foreman, path)
         fresh = {job.get("id") for job in jobs} - seen
         if path is not None and not fresh:
-            raise RequestFailed(FAILED, f"{foreman.url} lists the same jobs again: is it foreman?")
+            raise RequestFailed(FAILED, f"{foreman.url} returned the same page twice; is it foreman?")
         seen |= fresh
         found += jobs
         if len(found) > _MAX_JOBS:
             raise RequestFailed(
-                FAILED, f"there are more than {_MAX_JOBS:,} jobs: choose fewer with --since, --state or --limit"
+                FAILED, f"there are more than {_MAX_JOBS:,} jobs; select fewer with --since, --state or --limit"
             )
-        if not filters.everything and len(found) >= filters.limit:
-            # A page may be larger than what is left; what is cut off is found behind the last one shown.
+        if not filters.all_pages and len(found) >= filters.limit:
+            # The page may be larger than needed: the next page then begins after the last job that is listed.
             path = path if len(found) == filters.limit else f"{filters.path()}&before={found[filters.limit - 1]['id']}"
             return found[: filters.limit], path
     return found, None

@@ -1,4 +1,4 @@
-"""``foreman jobs logs``: what has happened to a job."""
+"""``foreman jobs logs``: show the events of a job."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 @click.command(
     "logs",
     cls=HelpfulCommand,
-    short_help="Show what has happened to a job.",
+    short_help="Show the events of a job.",
     examples=["foreman jobs logs 1XES2H", "foreman jobs logs -f 1XES2H"],
-    exit_statuses=JOB_STATUSES | {130: "ctrl-C"},
+    exit_statuses=JOB_STATUSES | {130: "stopped by ctrl-C"},
 )
 @click.argument("id_", type=IdParam(), metavar="ID")
-@click.option("-f", "--follow", "follows", is_flag=True, help="Go on until it has ended.")
+@click.option("-f", "--follow", "follows", is_flag=True, help="Wait for new events until the job has ended.")
 @url_option
 @json_option
 def command(id_: str, url: str, *, follows: bool, as_json: bool) -> None:
-    """Show what has happened to the job ID, a line for each; with --json as foreman tells it."""
+    """Show the events of the job ID, one per line; with --json one JSON object per line."""
     from foreman.cli.client.client import run_client
     from foreman.cli.ui.job_view import event_line
 
@@ -43,20 +43,21 @@ def command(id_: str, url: str, *, follows: bool, as_json: bool) -> None:
         else:
             paper.print(event_line(event), soft_wrap=True)
 
-    back = f"the job goes on; come back with: {command_for('logs', [id_])} -f" if follows else ""
+    hint = f"the job continues; to return to it: {command_for('logs', [id_])} -f" if follows else ""
     run_client(
         "jobs logs",
         url,
         lambda foreman: read(foreman, id_, show, follows=follows),
-        patience=None,
-        interrupted=lambda: back,
+        time_limit=None,
+        interrupted=lambda: hint,
     )
 
 
-async def read(foreman: ForemanClient, wanted: str, show: Callable[[dict[str, Any]], None], *, follows: bool) -> None:
-    """Show each event of the job that ``wanted`` stands for, once.
+async def read(foreman: ForemanClient, given: str, show: Callable[[dict[str, Any]], None], *, follows: bool) -> None:
+    """Pass each event of a job to ``show``, once.
 
-    :raises asking.Unanswered: if there is no such job (any more), or foreman is away for too long.
+    :param given: the id of the job, or the end of it.
+    :raises RequestFailed: if there is no such job (any more), or foreman is unreachable for too long.
     """
     from foreman.cli.client.client import Response
     from foreman.cli.client.jobs import job_path, no_such_job, resolve_id
@@ -65,25 +66,25 @@ async def read(foreman: ForemanClient, wanted: str, show: Callable[[dict[str, An
     from foreman.cli.ui.progress import Progress
 
     await foreman.health()
-    id_ = await resolve_id(foreman, wanted)
+    id_ = await resolve_id(foreman, given)
     last: list[int] = []
-    patience = Retrier(foreman, Progress())
+    retrier = Retrier(foreman, Progress())
 
-    def take(line: bytes) -> None:
+    def receive(line: bytes) -> None:
         event = _event(line)
         if event is None or (last and event["id"] <= last[-1]):
             return
-        patience.answered()
+        retrier.reset()
         last[:] = [event["id"]]
         show(event)
 
-    async def asking() -> Response | None:
-        asked = {} if follows else {"follow": "0"}
-        query = urlencode(asked | ({"after": str(last[-1])} if last else {}))
+    async def request_events() -> Response | None:
+        parameters = {} if follows else {"follow": "0"}
+        query = urlencode(parameters | ({"after": str(last[-1])} if last else {}))
         path = job_path(id_, "events") + (f"?{query}" if query else "")
-        return await foreman.lines(path, take, accept="application/x-ndjson", silence=SILENCE_TIMEOUT)
+        return await foreman.stream_lines(path, receive, accept="application/x-ndjson", silence=SILENCE_TIMEOUT)
 
-    answer = await patience.ask(asking)
+    answer = await retrier.run(request_events)
     if answer is not None:
         raise no_such_job(foreman, answer, id_)
 

@@ -1,4 +1,4 @@
-"""``foreman jobs prune``: remove many jobs that have ended, by their states and how long ago that was."""
+"""``foreman jobs prune``: remove all jobs that have ended, by state and age."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from foreman.cli.client.client import ForemanClient
 
 _END_STATES = ("succeeded", "failed", "discarded", "cancelled", "ended")
-#: Many take long, a few at a time; in seconds.
+#: Removing many jobs takes long; in seconds.
 _TIMEOUT = 3600.0
 
 
 @click.command(
     "prune",
     cls=HelpfulCommand,
-    short_help="Remove many jobs that have ended.",
+    short_help="Remove all jobs that have ended, by state and age.",
     examples=[
         "foreman jobs prune --older-than 7d",
         "foreman jobs prune --state failed,discarded --yes",
         "foreman jobs prune --older-than 2026-11-28 --yes --json",
     ],
-    exit_statuses=CLIENT_STATUSES | {FAILED: "foreman does not answer, or cannot; or the answer was no"},
+    exit_statuses=CLIENT_STATUSES | {FAILED: "foreman does not answer, or reports an error; or you answered no"},
 )
 @click.option(
     "--state",
@@ -43,21 +43,23 @@ _TIMEOUT = 3600.0
     type=StatesParam(_END_STATES),
     default="ended",
     show_default=True,
-    help="Those that ended so, or in several ways with commas.",
+    help="Only jobs in this state, or in several, separated by commas.",
 )
 @click.option(
     "--older-than",
     "before",
     type=ParsedParam("TIME", lambda text: parse_past(text, datetime.now().astimezone())),
-    help="Only those that ended before this TIME.",
+    help="Only jobs that ended before TIME.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask; needed where no terminal can be asked.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation; required without a terminal.")
 @url_option
 @json_option
 def command(states: tuple[str, ...], before: datetime | None, url: str, *, yes: bool, as_json: bool) -> None:
-    """Remove jobs that have ended, with their answers and all that is kept with them; with an admin's token everybody's.
+    """Remove all jobs that have ended, with their answers and other artifacts. With an admin token this removes the jobs of
+    all owners, otherwise only your own.
 
-    A TIME is 7d, 22:30, 2026-11-28, '2026-11-28 22:30', or one of RFC 3339. Ctrl-C stops it; what is gone by then is gone.
+    A TIME is an age such as 7d, a time such as 22:30, 2026-11-28 or '2026-11-28 22:30', or one in the format of RFC 3339.
+    Ctrl-C stops the removal; jobs that were removed by then stay removed.
     """
     asked = {"state": ",".join(states)} | ({"ended_before": to_rfc3339(before)} if before else {})
     if not yes:
@@ -66,20 +68,18 @@ def command(states: tuple[str, ...], before: datetime | None, url: str, *, yes: 
 
     stopped = "stopped; what was removed by then is gone"
     answer = run_client(
-        "jobs prune", url, lambda foreman: prune(foreman, asked), patience=None, interrupted=lambda: stopped
+        "jobs prune", url, lambda foreman: prune(foreman, asked), time_limit=None, interrupted=lambda: stopped
     )
     if as_json:
         click.echo(json.dumps(answer))
     else:
         count = answer["deleted"]
-        click.echo(f"{count} {'job is' if count == 1 else 'jobs are'} removed")
+        click.echo(f"{count} {'job was' if count == 1 else 'jobs were'} removed")
 
 
 def _confirm(states: tuple[str, ...], before: datetime | None) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError(
-            "there is no terminal to confirm the removal in; add --yes to remove the jobs without a question"
-        )
+        raise click.UsageError("there is no terminal to ask for confirmation; use --yes to remove the jobs without it")
     what = "have ended" if "ended" in states else f"are {' or '.join(states)}"
     when = f" since before {local(before):%Y-%m-%d %H:%M}" if before else ""
     if not click.confirm(f"Remove all jobs that {what}{when}, with their answers?", err=True):
@@ -87,17 +87,17 @@ def _confirm(states: tuple[str, ...], before: datetime | None) -> None:
 
 
 async def prune(foreman: ForemanClient, asked: dict[str, str]) -> dict[str, Any]:
-    """Have them removed; what foreman says of it.
+    """Remove the jobs; return what foreman answers.
 
-    :raises asking.Unanswered: if it does not.
+    :raises RequestFailed: if the request fails.
     """
     from foreman.cli.client.jobs import refusal
 
     await foreman.health()
-    answer = await foreman.fetch("DELETE", f"/jobs?{urlencode(asked)}", patience=_TIMEOUT)
+    answer = await foreman.fetch("DELETE", f"/jobs?{urlencode(asked)}", time_limit=_TIMEOUT)
     body = answer.body
     if answer.status == 200 and isinstance(body, dict) and isinstance(body.get("deleted"), int):
         return body
-    problem = refusal(foreman, answer, "the jobs are not removed")
-    # There is no job that could be missing here.
+    problem = refusal(foreman, answer, "the jobs were not removed")
+    # A 404 cannot mean a missing job here.
     raise RequestFailed(FAILED, str(problem))

@@ -1,4 +1,4 @@
-"""``foreman jobs rm``: remove jobs with all that belongs to them."""
+"""``foreman jobs rm``: remove jobs with their artifacts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 @click.command(
     "rm",
     cls=HelpfulCommand,
-    short_help="Remove jobs with all that belongs to them.",
+    short_help="Remove jobs with their artifacts.",
     examples=["foreman jobs rm 1XES2H", "foreman jobs rm --force 1XES2H 7D2E8R"],
     exit_statuses=JOB_STATUSES | {FAILED: "foreman does not answer, or a job has not ended yet"},
 )
 @click.argument("ids", type=IdParam(changes=True), metavar="ID...", nargs=-1, required=True)
-@click.option("--force", is_flag=True, help="Cancel it first where it has not ended yet.")
+@click.option("--force", is_flag=True, help="Cancel a job first if it has not ended yet.")
 @url_option
 def command(ids: tuple[str, ...], url: str, *, force: bool) -> None:
-    """Remove each job ID that has ended, with its answer and all that is kept with it."""
+    """Remove each job ID that has ended, with its answer and other artifacts."""
     from foreman.cli.client.client import run_client
 
     sys.exit(
@@ -38,21 +38,21 @@ def command(ids: tuple[str, ...], url: str, *, force: bool) -> None:
             lambda foreman: for_each_job(
                 "jobs rm", foreman, ids, lambda foreman, id_: remove(foreman, id_, force=force)
             ),
-            patience=None,
+            time_limit=None,
         )
     )
 
 
 async def remove(foreman: ForemanClient, id_: str, *, force: bool) -> str:
-    """Remove one job; what to say of it.
+    """Remove one job; return the message about it.
 
-    :raises Unanswered: if it is not removed.
+    :raises RequestFailed: if it is not removed.
     """
     from foreman.cli.client.jobs import job_path, no_such_job, refusal
 
     answer = await foreman.fetch("DELETE", job_path(id_))
     if answer.status == 409 and force:
-        # It may end by itself in between, which is as good.
+        # It may have ended meanwhile, so the answer does not matter.
         await foreman.fetch("POST", job_path(id_, "cancel"), body=b"")
         answer = await foreman.fetch("DELETE", job_path(id_))
     if answer.status == 404:
@@ -60,5 +60,5 @@ async def remove(foreman: ForemanClient, id_: str, *, force: bool) -> str:
     if answer.status == 409 and not force:
         raise RequestFailed(FAILED, f"{id_} has not ended yet; --force cancels it first")
     if answer.status != 204:
-        raise refusal(foreman, answer, f"{id_} is not removed")
-    return f"{id_} is removed"
+        raise refusal(foreman, answer, f"{id_} was not removed")
+    return f"{id_} was removed"

@@ -1,4 +1,4 @@
-"""``foreman jobs show``: all that is known of a job."""
+"""``foreman jobs show``: show the details of a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(
     "show",
     cls=HelpfulCommand,
-    short_help="Show all that is known of a job.",
+    short_help="Show the details of a job.",
     examples=["foreman jobs show 1XES2H", "foreman jobs show 1XES2H --json | jq .usage"],
     exit_statuses=JOB_STATUSES,
 )
@@ -29,23 +29,24 @@ if TYPE_CHECKING:
 @url_option
 @json_option
 def command(id_: str, url: str, *, as_json: bool) -> None:
-    """Show all that is known of the job ID: its state, its times, what went wrong, what is kept with it."""
+    """Show the details of the job ID: its state, times, error, usage and artifacts."""
     from foreman.cli.client.client import run_client
     from foreman.cli.ui.job_view import show_job
 
-    job = run_client("jobs show", url, lambda foreman: fetch(foreman, id_), patience=None)
+    job = run_client("jobs show", url, lambda foreman: fetch(foreman, id_), time_limit=None)
     if as_json:
         click.echo(json.dumps(job, indent=2))
     else:
         show_job(job, console(), datetime.now(UTC))
 
 
-async def fetch(foreman: ForemanClient, wanted: str) -> Job:
-    """The job that ``wanted`` stands for.
+async def fetch(foreman: ForemanClient, given: str) -> Job:
+    """Fetch a job.
 
-    :raises asking.Unanswered: if there is none.
+    :param given: the id of the job, or the end of it.
+    :raises RequestFailed: if there is no such job.
     """
     from foreman.cli.client.jobs import fetch_job, resolve_id
 
     await foreman.health()
-    return await fetch_job(foreman, await resolve_id(foreman, wanted))
+    return await fetch_job(foreman, await resolve_id(foreman, given))

@@ -1,4 +1,4 @@
-"""``foreman jobs wait``: wait until jobs have ended, and tell by the exit status how."""
+"""``foreman jobs wait``: wait until jobs have ended; the exit status says how."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
     "--timeout",
     type=ParsedParam("DURATION", seconds),
     metavar="DURATION",
-    help="Not longer than this, such as 30s or 2h.",
+    help="Wait at most this long, such as 30s or 2h.",
 )
 @url_option
 @json_option
 def command(ids: tuple[str, ...], url: str, timeout: float | None, *, as_json: bool) -> None:
-    """Wait until each job ID has ended, and say how; also while foreman is started anew in between.
+    """Wait until each job ID has ended, and print how it ended. Waiting survives restarts of foreman.
 
-    Of several jobs the highest exit status counts. Ctrl-C leaves them alone.
+    With several jobs, the exit status is the highest of all. Ctrl-C does not cancel the jobs.
     """
     from foreman.cli.client.client import run_client
 
-    back = f"no longer waiting; the jobs go on. To wait again: {command_for_many('wait', ids)}"
+    hint = f"no longer waiting; the jobs continue. To wait again: {command_for_many('wait', ids)}"
     jobs = run_client(
-        "jobs wait", url, lambda foreman: wait(foreman, ids, timeout), patience=None, interrupted=lambda: back
+        "jobs wait", url, lambda foreman: wait(foreman, ids, timeout), time_limit=None, interrupted=lambda: hint
     )
     if as_json:
         click.echo(json.dumps({"jobs": jobs}, indent=2))
@@ -60,17 +60,18 @@ def command(ids: tuple[str, ...], url: str, timeout: float | None, *, as_json: b
     sys.exit(highest(map(status_of_job, jobs)))
 
 
-async def wait(foreman: ForemanClient, wanted: tuple[str, ...], longest: float | None) -> list[Job]:
-    """The jobs that are ``wanted``, ended, or as they are after ``longest`` seconds.
+async def wait(foreman: ForemanClient, given: tuple[str, ...], time_limit: float | None) -> list[Job]:
+    """Wait for jobs; return them ended, or in their state after ``time_limit`` seconds.
 
-    :raises asking.Unanswered: if there is none of that id, or foreman is away for too long.
+    :param given: their ids, or the ends of them.
+    :raises RequestFailed: if an id matches no job, or foreman is unreachable for too long.
     """
     from foreman.cli.client.jobs import resolve_ids
     from foreman.cli.client.polling import INTERACTIVE_WAIT, UNATTENDED_WAIT, wait_for_jobs
     from foreman.cli.ui.progress import progress
 
     await foreman.health()
-    ids = await resolve_ids(foreman, wanted)
+    ids = await resolve_ids(foreman, given)
     with progress() as shown:
-        step = INTERACTIVE_WAIT if sys.stderr.isatty() else UNATTENDED_WAIT
-        return await wait_for_jobs(foreman, ids, shown, step=step, longest=longest)
+        max_hold = INTERACTIVE_WAIT if sys.stderr.isatty() else UNATTENDED_WAIT
+        return await wait_for_jobs(foreman, ids, shown, max_hold=max_hold, time_limit=time_limit)
