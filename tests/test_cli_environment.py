@@ -26,7 +26,18 @@ from foreman.cli.ui import command_exit
 from foreman.cli.ui.help import HelpfulCommand
 from foreman.cli.ui.standard_streams import OutputLost
 from support import forked_commands
-from support.fake_foreman import FIRST, Asked, Commands, Pretended, Said, commands, event, job, lines, serving
+from support.fake_foreman import (
+    FIRST,
+    Commands,
+    FakeForeman,
+    FakeResponse,
+    ReceivedRequest,
+    commands,
+    event,
+    job,
+    ndjson,
+    serving,
+)
 from support.processes import SCRIPTS, clean_environment
 
 #: A line for each command; FOLDER is one of the test's own. Those that stay are tried in test_cli.py and below.
@@ -76,35 +87,35 @@ def tree(group: click.Group, *above: str) -> Iterator[tuple[str, click.Command]]
 
 
 @pytest.fixture
-def pretended() -> Iterator[Pretended]:
-    made = Pretended()
+def fake() -> Iterator[FakeForeman]:
+    made = FakeForeman()
     ended = job(FIRST, "succeeded")
-    made.instead |= {
-        "GET /queue": [Said(body={"running": [], "waiting": [], "turns": 1})],
-        "GET /api/ps": [Said(body={"models": []})],
-        "GET /api/tags": [Said(body={"models": [{"name": "m:latest", "size": 1}]})],
-        "POST /jobs": [Said(201, ended)],
-        "DELETE /jobs": [Said(body={"deleted": 1})],
-        f"GET /jobs/{FIRST}": [Said(body=ended)],
+    made.overrides |= {
+        "GET /queue": [FakeResponse(body={"running": [], "waiting": [], "turns": 1})],
+        "GET /api/ps": [FakeResponse(body={"models": []})],
+        "GET /api/tags": [FakeResponse(body={"models": [{"name": "m:latest", "size": 1}]})],
+        "POST /jobs": [FakeResponse(201, ended)],
+        "DELETE /jobs": [FakeResponse(body={"deleted": 1})],
+        f"GET /jobs/{FIRST}": [FakeResponse(body=ended)],
         f"GET /jobs/{FIRST}/stream": [
-            Said(content_type="text/event-stream", pieces=[event({"response": "Hello"}, "1-1")])
+            FakeResponse(content_type="text/event-stream", chunks=[event({"response": "Hello"}, "1-1")])
         ],
-        f"GET /jobs/{FIRST}/events": [Said(pieces=lines({"id": 1, "event": "created"}))],
-        f"POST /jobs/{FIRST}/cancel": [Said(body=ended)],
-        f"POST /jobs/{FIRST}/retry": [Said(body=ended)],
-        f"DELETE /jobs/{FIRST}": [Said(204)],
-        f"GET /jobs/{FIRST}/artifacts/response": [Said(body={"message": {"content": "Hell\u00f6 \u2603"}})],
+        f"GET /jobs/{FIRST}/events": [FakeResponse(chunks=ndjson({"id": 1, "event": "created"}))],
+        f"POST /jobs/{FIRST}/cancel": [FakeResponse(body=ended)],
+        f"POST /jobs/{FIRST}/retry": [FakeResponse(body=ended)],
+        f"DELETE /jobs/{FIRST}": [FakeResponse(204)],
+        f"GET /jobs/{FIRST}/artifacts/response": [FakeResponse(body={"message": {"content": "Hell\u00f6 \u2603"}})],
     }
-    made.has(ended)
+    made.add_jobs(ended)
     with serving(made):
         yield made
 
 
 @pytest.fixture
-def foreman(monkeypatch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
-    made = commands(monkeypatch, pretended)
+def foreman(monkeypatch: pytest.MonkeyPatch, fake: FakeForeman) -> Commands:
+    made = commands(monkeypatch, fake)
     monkeypatch.setattr(check, "run_with_reactor", vars(client)["run_with_reactor"])
-    monkeypatch.setenv("FOREMAN_TARGET_URL", pretended.url)
+    monkeypatch.setenv("FOREMAN_TARGET_URL", fake.url)
     return made
 
 
@@ -234,7 +245,7 @@ def text_parameters(command: click.Command) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", TYPED)
 @ensureDeferred
 async def test_what_is_no_text_is_refused_and_nothing_is_asked(
-    foreman: Commands, pretended: Pretended, name: str, tmp_path: Path
+    foreman: Commands, fake: FakeForeman, name: str, tmp_path: Path
 ) -> None:
     command = dict(tree(cli))[name]
     for words in text_parameters(command):
@@ -242,26 +253,26 @@ async def test_what_is_no_text_is_refused_and_nothing_is_asked(
         result = await foreman(*typed, *words)
         assert result.exit_code in {1, 2}, (words, result.output)
         assert "unexpected error" not in result.output
-    assert [one for one in pretended.asked if one.method != "GET"] == []
+    assert [one for one in fake.requests if one.method != "GET"] == []
 
 
 @ensureDeferred
-async def test_two_keys_that_are_no_text_do_not_become_one_job(foreman: Commands, pretended: Pretended) -> None:
+async def test_two_keys_that_are_no_text_do_not_become_one_job(foreman: Commands, fake: FakeForeman) -> None:
     for key in ("nacht\udce4", "nacht\udcf6"):
         result = await foreman("submit", "--model", "m", "Hello", "--key", key)
         assert result.exit_code == 2
         assert "Invalid value for '--key': is not UTF-8" in result.stderr
-    assert pretended.asked == []
+    assert fake.requests == []
 
 
 @ensureDeferred
-async def test_a_file_may_have_a_name_that_is_no_text(foreman: Commands, pretended: Pretended, tmp_path: Path) -> None:
+async def test_a_file_may_have_a_name_that_is_no_text(foreman: Commands, fake: FakeForeman, tmp_path: Path) -> None:
     path = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.txt")
     with open(path, "w", encoding="utf-8") as file:  # noqa: ASYNC230, PTH123 - pathlib is not for coroutines
         file.write("What is this?")
     result = await foreman("submit", "--model", "m", "--file", path)
     assert result.exit_code == 0, result.output
-    (asked,) = [one for one in pretended.asked if one.method == "POST"]
+    (asked,) = [one for one in fake.requests if one.method == "POST"]
     assert asked.json["payload"]["messages"][0]["content"] == "What is this?"
     missing = await foreman("submit", "--model", "m", "--file", f"{path}.not")
     assert missing.exit_code == 2
@@ -269,9 +280,9 @@ async def test_a_file_may_have_a_name_that_is_no_text(foreman: Commands, pretend
 
 
 @ensureDeferred
-async def test_an_escape_of_half_a_pair_stays_what_it_is(foreman: Commands, pretended: Pretended) -> None:
+async def test_an_escape_of_half_a_pair_stays_what_it_is(foreman: Commands, fake: FakeForeman) -> None:
     await foreman("submit", "--model", "m", "Hello", "--option", '"stop=\\ud800"', "--schema", '{"const": "\\ud800"}')
-    (asked,) = [one for one in pretended.asked if one.method == "POST"]
+    (asked,) = [one for one in fake.requests if one.method == "POST"]
     assert rb'"const": "\ud800"' in asked.body
 
 
@@ -305,7 +316,7 @@ async def test_a_moment_at_the_end_of_the_calendar_is_no_traceback(foreman: Comm
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 
-def results(pretended: Pretended, folder: Path, *how: str, **environ: str) -> list[tuple[str, str, dict[str, Any]]]:
+def results(fake: FakeForeman, folder: Path, *how: str, **environ: str) -> list[tuple[str, str, dict[str, Any]]]:
     """What came of every command that begins so."""
     cases = [
         (name, one)
@@ -314,7 +325,7 @@ def results(pretended: Pretended, folder: Path, *how: str, **environ: str) -> li
         if one == "plain" or THOROUGH or (number + turn) % 3 == 0
     ]
     given = json.dumps([{"words": words_of(name, folder), "how": one} for name, one in cases])
-    environment = clean_environment({"url": pretended.url, "target_url": pretended.url})
+    environment = clean_environment({"url": fake.url, "target_url": fake.url})
     environment |= {"HOME": str(folder), **environ}
     program = [sys.executable, forked_commands.__file__]
     run = subprocess.run(program, input=given.encode(), env=environment, capture_output=True, check=True, timeout=300)
@@ -322,11 +333,9 @@ def results(pretended: Pretended, folder: Path, *how: str, **environ: str) -> li
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_whatever_a_process_begins_with_it_ends_with_a_status_and_a_sentence(
-    pretended: Pretended, tmp_path: Path
-) -> None:
+def test_whatever_a_process_begins_with_it_ends_with_a_status_and_a_sentence(fake: FakeForeman, tmp_path: Path) -> None:
     plain: dict[str, dict[str, Any]] = {}
-    for name, how, result in results(pretended, tmp_path, *forked_commands.HOW):
+    for name, how, result in results(fake, tmp_path, *forked_commands.SETUPS):
         status, said = result["status"], result["err"]
         assert status in STATUSES, (name, how, result)
         for word in ("Traceback", "Exception ignored", "unexpected error"):
@@ -359,23 +368,23 @@ def test_whatever_a_process_begins_with_it_ends_with_a_status_and_a_sentence(
     ids=lambda environ: " ".join(f"{name}={value}" for name, value in environ.items()),
 )
 def test_whatever_the_encoding_of_the_streams_is_there_is_no_traceback(
-    pretended: Pretended, tmp_path: Path, environ: dict[str, str]
+    fake: FakeForeman, tmp_path: Path, environ: dict[str, str]
 ) -> None:
-    for name, _, result in results(pretended, tmp_path, "plain", **environ):
+    for name, _, result in results(fake, tmp_path, "plain", **environ):
         assert result["status"] in STATUSES, (name, result)
         assert "Traceback" not in result["err"], (name, result)
         assert "unexpected error" not in result["err"], (name, result)
 
 
-def test_output_into_a_pipe_that_does_not_block_is_whole(pretended: Pretended) -> None:
-    pretended.instead[f"GET /jobs/{FIRST}/artifacts/response"] = [
-        Said(body=b"x" * 1_000_000, content_type="text/plain")
+def test_output_into_a_pipe_that_does_not_block_is_whole(fake: FakeForeman) -> None:
+    fake.overrides[f"GET /jobs/{FIRST}/artifacts/response"] = [
+        FakeResponse(body=b"x" * 1_000_000, content_type="text/plain")
     ]
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     program = subprocess.Popen(
         [SCRIPTS / "foreman", "jobs", "get", FIRST],
-        env=clean_environment({"url": pretended.url}),
+        env=clean_environment({"url": fake.url}),
         stdout=writer,
     )
     os.close(writer)
@@ -388,20 +397,20 @@ def test_output_into_a_pipe_that_does_not_block_is_whole(pretended: Pretended) -
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, -signal.SIGHUP)]
 )
 def test_a_signal_while_an_answer_is_awaited_ends_a_command_quietly(
-    pretended: Pretended, number: signal.Signals, status: int
+    fake: FakeForeman, number: signal.Signals, status: int
 ) -> None:
-    pretended.health = Said(pieces=[b" "], stays=30)
+    fake.health = FakeResponse(chunks=[b" "], open_for=30)
     program = subprocess.Popen(
         [SCRIPTS / "foreman", "ps"],
-        env=clean_environment({"url": pretended.url}),
+        env=clean_environment({"url": fake.url}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    while not pretended.asked and program.poll() is None:
+    while not fake.requests and program.poll() is None:
         time.sleep(0.01)
     program.send_signal(number)
     out, err = program.communicate(timeout=30)
-    pretended.release()
+    fake.release()
     assert (program.returncode, out, err) == (status, b"", b"")
 
 
@@ -440,7 +449,7 @@ def ended(capsys: pytest.CaptureFixture[str], problem: BaseException) -> tuple[o
         (OutputLost(32, "Broken pipe"), 141, ""),
         (OutputLost(28, "No space left on device"), 1, "foreman: standard output cannot be written: No space left"),
         (KeyboardInterrupt(), 130, ""),
-        (click.Abort(), 1, "foreman: stopped: there was no answer\n"),
+        (click.Abort(), 1, "foreman: stopped: the question was not answered\n"),
         (click.ClickException("no"), 1, "foreman: no\n"),
         (SystemExit(7), 7, ""),
         (click.UsageError("no"), 2, "foreman: no\n"),
@@ -462,17 +471,17 @@ def test_whatever_is_raised_becomes_a_status_and_at_most_one_line(
 
 # -- what answers is odd
 
-ODD_ANSWERS: dict[str, Said] = {
-    "a page": Said(body=b"<html>" + b"<p>Welcome</p>" * 10_000, content_type="text/html"),
-    "a page that fails": Said(502, b"<html>Bad Gateway</html>", "text/html"),
-    "a redirect": Said(302, b"", headers={"Location": "https://sign.in/"}),
-    "nothing": Said(),
-    "null": Said(body=b"null"),
-    "a list": Said(body=b"[[]]"),
-    "deep": Said(body=b"[" * 100_000),
-    "a long number": Said(body=b'{"status": ' + b"9" * 10_000 + b"}"),
-    "a long reason": Said(500, {"error": "\x1b[31m no\n" * 10_000}),
-    "broken off": Said(pieces=[b'{"jobs": ['], cut=True),
+ODD_ANSWERS: dict[str, FakeResponse] = {
+    "a page": FakeResponse(body=b"<html>" + b"<p>Welcome</p>" * 10_000, content_type="text/html"),
+    "a page that fails": FakeResponse(502, b"<html>Bad Gateway</html>", "text/html"),
+    "a redirect": FakeResponse(302, b"", headers={"Location": "https://sign.in/"}),
+    "nothing": FakeResponse(),
+    "null": FakeResponse(body=b"null"),
+    "a list": FakeResponse(body=b"[[]]"),
+    "deep": FakeResponse(body=b"[" * 100_000),
+    "a long number": FakeResponse(body=b'{"status": ' + b"9" * 10_000 + b"}"),
+    "a long reason": FakeResponse(500, {"error": "\x1b[31m no\n" * 10_000}),
+    "broken off": FakeResponse(chunks=[b'{"jobs": ['], truncated=True),
 }
 
 
@@ -480,14 +489,14 @@ ODD_ANSWERS: dict[str, Said] = {
 @pytest.mark.parametrize("what", ODD_ANSWERS)
 @ensureDeferred
 async def test_whatever_answers_a_command_ends_with_one_sentence(
-    foreman: Commands, pretended: Pretended, what: str, healthy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    foreman: Commands, fake: FakeForeman, what: str, healthy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("foreman.cli.client.polling.MAX_OUTAGE", 0.05)
 
-    def answer(_: Pretended, asked: Asked) -> Said:
-        return pretended.health if healthy and asked.path == "/healthz" else ODD_ANSWERS[what]
+    def answer(_: FakeForeman, asked: ReceivedRequest) -> FakeResponse:
+        return fake.health if healthy and asked.path == "/healthz" else ODD_ANSWERS[what]
 
-    monkeypatch.setattr(Pretended, "answer", answer)
+    monkeypatch.setattr(FakeForeman, "answer", answer)
     for name in TYPED:
         if name.startswith(("jobs", "ps", "models", "cancel", "submit")):
             result = await foreman(*words_of(name, tmp_path))
@@ -501,20 +510,20 @@ async def test_whatever_answers_a_command_ends_with_one_sentence(
 
 @ensureDeferred
 async def test_an_answer_without_end_is_given_up(
-    foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+    foreman: Commands, fake: FakeForeman, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("foreman.cli.client.client.MAX_RESPONSE", 1_000_000)
-    pretended.health = Said(pieces=[b"x" * 100_000] * 11, stays=30)
+    fake.health = FakeResponse(chunks=[b"x" * 100_000] * 11, open_for=30)
     result = await foreman("ps")
-    pretended.release()
+    fake.release()
     assert result.exit_code == 1
-    assert "answers with more than 1 MB: is it foreman?" in result.stderr
+    assert "is larger than 1 MB; is it foreman?" in result.stderr
 
 
 @ensureDeferred
-async def test_a_list_of_pages_without_end_is_given_up(foreman: Commands, pretended: Pretended) -> None:
+async def test_a_list_of_pages_without_end_is_given_up(foreman: Commands, fake: FakeForeman) -> None:
     page = {"jobs": [job(FIRST)], "next": "/jobs?limit=200"}
-    pretended.instead["GET /jobs"] = [Said(body=page)]
+    fake.overrides["GET /jobs"] = [FakeResponse(body=page)]
     result = await foreman("jobs", "--all")
     assert result.exit_code == 1
     assert "returned the same page twice" in result.stderr

@@ -46,14 +46,14 @@ from support.fake_foreman import (
     SECOND,
     THIRD,
     Commands,
-    Pretended,
-    Said,
+    FakeForeman,
+    FakeResponse,
+    chat_event,
     commands,
     event,
     job,
-    lines,
+    ndjson,
     problem,
-    said,
     serving,
 )
 
@@ -63,20 +63,20 @@ LONG_MODEL = "hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M"
 
 
 @pytest.fixture
-def pretended() -> Iterator[Pretended]:
-    with serving(Pretended()) as made:
-        made.has(
+def fake() -> Iterator[FakeForeman]:
+    with serving(FakeForeman()) as made:
+        made.add_jobs(
             job(FIRST, "succeeded", artifacts=[{"name": "response", "type": "application/json", "bytes": 812}]),
             job(SECOND, "running", endpoint="/v1/chat/completions", model=LONG_MODEL, metadata={"run": "nightly"}),
             job(THIRD, "scheduled", attempt=2, error=GONE, run_at="2126-11-28T10:00:00.000Z"),
         )
-        made.artifacts[FIRST, "response"] = Said(body=CHAT)
+        made.artifacts[FIRST, "response"] = FakeResponse(body=CHAT)
         yield made
 
 
 @pytest.fixture
-def foreman(monkeypatch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
-    return commands(monkeypatch, pretended)
+def foreman(monkeypatch: pytest.MonkeyPatch, fake: FakeForeman) -> Commands:
+    return commands(monkeypatch, fake)
 
 
 def named(name: str) -> HelpfulCommand:
@@ -142,19 +142,19 @@ ONE = {name: ["jobs", name, FIRST] for name in ALL} | {
 @pytest.mark.parametrize("name", ONE)
 @ensureDeferred
 async def test_something_else_than_foreman_is_not_asked_any_further(
-    foreman: Commands, pretended: Pretended, name: str
+    foreman: Commands, fake: FakeForeman, name: str
 ) -> None:
-    pretended.health = Said(404, b"404 page not found")
+    fake.health = FakeResponse(404, b"404 page not found")
     result = await foreman(*ONE[name])
     assert result.exit_code == NOT_FOREMAN
     assert re.match(r"foreman jobs( \w+)?: the server at .* is not foreman", result.stderr)
-    assert [asked.path for asked in pretended.asked] == ["/healthz"]
+    assert [asked.path for asked in fake.requests] == ["/healthz"]
 
 
 @pytest.mark.parametrize("name", ONE)
 @ensureDeferred
-async def test_a_token_that_is_missing_is_said_to_be(foreman: Commands, pretended: Pretended, name: str) -> None:
-    pretended.now = lambda asked: pretended.instead.update(
+async def test_a_token_that_is_missing_is_said_to_be(foreman: Commands, fake: FakeForeman, name: str) -> None:
+    fake.on_request = lambda asked: fake.overrides.update(
         {f"{asked.method} {asked.path}": [problem(401, "a token is needed")]} if asked.path != "/healthz" else {}
     )
     result = await foreman(*ONE[name])
@@ -165,9 +165,9 @@ async def test_a_token_that_is_missing_is_said_to_be(foreman: Commands, pretende
 @pytest.mark.parametrize("name", ALL)
 @ensureDeferred
 async def test_a_job_that_is_not_there_or_somebody_elses_is_not_found(
-    foreman: Commands, pretended: Pretended, name: str
+    foreman: Commands, fake: FakeForeman, name: str
 ) -> None:
-    pretended.jobs.clear()
+    fake.jobs.clear()
     whole = await foreman("jobs", name, FIRST)
     assert whole.exit_code == NOT_FOUND
     assert f"there is no job {FIRST}, or it belongs to someone else" in whole.stderr
@@ -178,9 +178,9 @@ async def test_a_job_that_is_not_there_or_somebody_elses_is_not_found(
 
 @pytest.mark.parametrize("name", ONE)
 @ensureDeferred
-async def test_a_foreman_without_jobs_is_said_to_be_one(foreman: Commands, pretended: Pretended, name: str) -> None:
-    pretended.now = lambda asked: pretended.instead.update(
-        {f"{asked.method} {asked.path}": [Said(404, b"404 page not found")]} if asked.path != "/healthz" else {}
+async def test_a_foreman_without_jobs_is_said_to_be_one(foreman: Commands, fake: FakeForeman, name: str) -> None:
+    fake.on_request = lambda asked: fake.overrides.update(
+        {f"{asked.method} {asked.path}": [FakeResponse(404, b"404 page not found")]} if asked.path != "/healthz" else {}
     )
     result = await foreman(*ONE[name])
     assert result.exit_code == FAILED
@@ -225,33 +225,33 @@ async def test_in_a_narrow_terminal_a_long_note_stands_below_its_job(foreman: Co
 
 
 @ensureDeferred
-async def test_in_a_narrow_terminal_short_notes_keep_their_column(foreman: Commands, pretended: Pretended) -> None:
-    pretended.jobs = {FIRST: job(FIRST, position=7)}
+async def test_in_a_narrow_terminal_short_notes_keep_their_column(foreman: Commands, fake: FakeForeman) -> None:
+    fake.jobs = {FIRST: job(FIRST, position=7)}
     head, row = (await foreman("jobs", COLUMNS="80")).stdout.splitlines()
     assert head.split()[-1] == "NOTE"
     assert row.rstrip().endswith("position 7")
 
 
 @ensureDeferred
-async def test_an_owner_is_shown_where_there_are_several(foreman: Commands, pretended: Pretended) -> None:
+async def test_an_owner_is_shown_where_there_are_several(foreman: Commands, fake: FakeForeman) -> None:
     assert "OWNER" not in (await foreman("jobs")).stdout
-    pretended.jobs[SECOND]["owner"] = "bob"
+    fake.jobs[SECOND]["owner"] = "bob"
     assert "OWNER" in (await foreman("jobs")).stdout
 
 
 @ensureDeferred
-async def test_a_place_in_the_line_is_noted(foreman: Commands, pretended: Pretended) -> None:
-    pretended.jobs = {FIRST: job(FIRST, position=7)}
+async def test_a_place_in_the_line_is_noted(foreman: Commands, fake: FakeForeman) -> None:
+    fake.jobs = {FIRST: job(FIRST, position=7)}
     text = (await foreman("jobs")).stdout
     assert "position 7" in text
     assert "for " in text
 
 
 @ensureDeferred
-async def test_filters_are_asked_for(foreman: Commands, pretended: Pretended) -> None:
+async def test_filters_are_asked_for(foreman: Commands, fake: FakeForeman) -> None:
     words = "--state failed,active --state queued --model m --owner bob --meta run=a&b --until 2026-11-28T10:00:00Z --since 2h"
     assert (await foreman("jobs", "list", *words.split())).exit_code == 0
-    query = dict(pretended.asked[-1].query)
+    query = dict(fake.requests[-1].query)
     since = datetime.now(UTC) - datetime.fromisoformat(query.pop("created_after"))
     assert timedelta(hours=2) <= since < timedelta(hours=2, minutes=1)
     assert query == {
@@ -269,19 +269,19 @@ async def test_filters_are_asked_for(foreman: Commands, pretended: Pretended) ->
     ["--state waiting", "--limit 0", "--meta x", "--since soon", "--since -1h", "show", "XES2HA", "--json show X"],
 )
 @ensureDeferred
-async def test_a_list_that_is_wished_wrongly_is_refused(foreman: Commands, pretended: Pretended, words: str) -> None:
+async def test_a_list_that_is_wished_wrongly_is_refused(foreman: Commands, fake: FakeForeman, words: str) -> None:
     result = await foreman("jobs", *words.split())
     assert result.exit_code == USAGE_ERROR
-    assert pretended.asked == []
+    assert fake.requests == []
     if words == "XES2HA":
         assert "foreman jobs show XES2HA" in result.stderr
 
 
 @ensureDeferred
 async def test_the_list_says_that_there_is_more_and_goes_through_all_of_it(
-    foreman: Commands, pretended: Pretended
+    foreman: Commands, fake: FakeForeman
 ) -> None:
-    pretended.jobs = {id_: job(id_) for number in range(450) if (id_ := f"01KBTWZ5M0{number:016}")}
+    fake.jobs = {id_: job(id_) for number in range(450) if (id_ := f"01KBTWZ5M0{number:016}")}
     newest = await foreman("jobs")
     assert len(newest.stdout.splitlines()) == 22
     assert "these are the newest 20; for more" in newest.stdout
@@ -294,8 +294,8 @@ async def test_the_list_says_that_there_is_more_and_goes_through_all_of_it(
 
 
 @ensureDeferred
-async def test_no_jobs_is_said_not_drawn(foreman: Commands, pretended: Pretended) -> None:
-    pretended.jobs.clear()
+async def test_no_jobs_is_said_not_drawn(foreman: Commands, fake: FakeForeman) -> None:
+    fake.jobs.clear()
     assert (await foreman("jobs")).stdout == "there are no jobs; submit one with: foreman submit\n"
     assert (await foreman("jobs", "--state", "failed")).stdout == "no job matches\n"
 
@@ -303,12 +303,12 @@ async def test_no_jobs_is_said_not_drawn(foreman: Commands, pretended: Pretended
 @pytest.mark.parametrize("words", [["jobs"], ["jobs", "show", FIRST], ["jobs", "wait", FIRST], ["jobs", "logs", FIRST]])
 @ensureDeferred
 async def test_what_others_have_chosen_cannot_write_to_the_terminal(
-    foreman: Commands, pretended: Pretended, words: list[str]
+    foreman: Commands, fake: FakeForeman, words: list[str]
 ) -> None:
     bad = "\x1b[2J\x07[red]x[/red]\n"
     error = {"class": bad, "message": bad, "attempt": bad}
-    pretended.jobs = {FIRST: job(FIRST, "failed", model=bad, endpoint=bad, owner=bad, metadata={bad: bad}, error=error)}
-    pretended.events = [Said(pieces=lines({"id": 1, "at": bad, "type": bad, "attempt": bad, "error": error}))]
+    fake.jobs = {FIRST: job(FIRST, "failed", model=bad, endpoint=bad, owner=bad, metadata={bad: bad}, error=error)}
+    fake.events = [FakeResponse(chunks=ndjson({"id": 1, "at": bad, "type": bad, "attempt": bad, "error": error}))]
     result = await foreman(*words)
     assert "\x1b" not in result.stdout
     assert "\x07" not in result.stdout
@@ -324,13 +324,11 @@ async def test_colour_is_for_terminals_and_for_those_who_want_it(foreman: Comman
 
 
 @ensureDeferred
-async def test_a_foreman_of_another_version_does_not_end_in_a_traceback(
-    foreman: Commands, pretended: Pretended
-) -> None:
-    pretended.jobs = {FIRST: {"id": FIRST, "state": "resting"}}
+async def test_a_foreman_of_another_version_does_not_end_in_a_traceback(foreman: Commands, fake: FakeForeman) -> None:
+    fake.jobs = {FIRST: {"id": FIRST, "state": "resting"}}
     assert "resting" in (await foreman("jobs")).stdout
     assert "resting" in (await foreman("jobs", "show", FIRST)).stdout
-    pretended.instead["GET /jobs"] = [Said(body={"jobs": "none"})]
+    fake.overrides["GET /jobs"] = [FakeResponse(body={"jobs": "none"})]
     assert (await foreman("jobs")).exit_code == FAILED
 
 
@@ -338,8 +336,8 @@ async def test_a_foreman_of_another_version_does_not_end_in_a_traceback(
 
 
 @ensureDeferred
-async def test_a_job_is_shown_with_all_that_is_known(foreman: Commands, pretended: Pretended) -> None:
-    pretended.jobs[FIRST] |= {
+async def test_a_job_is_shown_with_all_that_is_known(foreman: Commands, fake: FakeForeman) -> None:
+    fake.jobs[FIRST] |= {
         "usage": {"prompt_tokens": 26, "completion_tokens": 298, "load_ms": 1500, "total_ms": 75_000},
         "metadata": {"run": "nightly"},
         "idempotency_key": "k-1",
@@ -349,7 +347,7 @@ async def test_a_job_is_shown_with_all_that_is_known(foreman: Commands, pretende
     wanted = ["run=nightly", "k-1", "26 tokens in, 298 tokens out, 1.5 s loading, 1 min total", "1 of 5"]
     assert all(value in text for value in [*wanted, "response, application/json, 812 B"])
     assert "target_error: llama runner process" in (await foreman("jobs", "show", "XES2HA")).stdout
-    assert json.loads((await foreman("jobs", "show", FIRST, "--json")).stdout) == pretended.jobs[FIRST]
+    assert json.loads((await foreman("jobs", "show", FIRST, "--json")).stdout) == fake.jobs[FIRST]
 
 
 @pytest.mark.parametrize("wanted", [FIRST, FIRST.lower(), "8R4A6C", "r4a6c"])
@@ -359,14 +357,14 @@ async def test_a_job_is_found_by_its_id_or_by_the_end_of_it(foreman: Commands, w
 
 
 @ensureDeferred
-async def test_the_end_of_an_id_must_be_of_one_job_however_far_back(foreman: Commands, pretended: Pretended) -> None:
-    pretended.jobs |= {id_: job(id_) for number in range(500) if (id_ := f"01KBTX9999{number:016}")}
+async def test_the_end_of_an_id_must_be_of_one_job_however_far_back(foreman: Commands, fake: FakeForeman) -> None:
+    fake.jobs |= {id_: job(id_) for number in range(500) if (id_ := f"01KBTX9999{number:016}")}
     assert (await foreman("jobs", "show", "8R4A6C")).stdout.startswith(FIRST)
-    assert [asked.query.get("limit") for asked in pretended.asked if asked.path == "/jobs"] == ["200"] * 3
+    assert [asked.query.get("limit") for asked in fake.requests if asked.path == "/jobs"] == ["200"] * 3
     assert (await foreman("jobs", "rm", "8R4A6C", "nowhere")).exit_code == NOT_FOUND
     ambiguous = await foreman("jobs", "show", "42")
     assert re.search(r"5 jobs have an id that ends with 42: 01KBTX9999\d+, ", ambiguous.stderr)
-    assert pretended.paths("DELETE") == pretended.paths("POST") == []
+    assert fake.paths("DELETE") == fake.paths("POST") == []
 
 
 # -- wait
@@ -377,19 +375,19 @@ async def test_the_end_of_an_id_must_be_of_one_job_however_far_back(foreman: Com
     [("succeeded", 0), ("failed", JOB_FAILED), ("discarded", JOB_DISCARDED), ("cancelled", JOB_CANCELLED)],
 )
 @ensureDeferred
-async def test_waiting_ends_as_the_job_does(foreman: Commands, pretended: Pretended, state: str, status: int) -> None:
-    pretended.becomes[SECOND] = [job(SECOND, "running"), job(SECOND, "queued"), job(SECOND, state)]
+async def test_waiting_ends_as_the_job_does(foreman: Commands, fake: FakeForeman, state: str, status: int) -> None:
+    fake.next_states[SECOND] = [job(SECOND, "running"), job(SECOND, "queued"), job(SECOND, state)]
     result = await foreman("jobs", "wait", "D2E8RZ")
     assert result.exit_code == status
     assert re.match(rf"D2E8RZ (was )?{state}, ran 3.2 s", result.stdout)
-    asked = [asked.query.get("wait") for asked in pretended.asked if asked.path == f"/jobs/{SECOND}"]
+    asked = [asked.query.get("wait") for asked in fake.requests if asked.path == f"/jobs/{SECOND}"]
     assert asked == [None, "60", "60"]
 
 
 @ensureDeferred
-async def test_of_several_jobs_the_highest_status_counts(foreman: Commands, pretended: Pretended) -> None:
-    pretended.becomes[SECOND] = [job(SECOND, "running"), job(SECOND, "discarded")]
-    pretended.jobs[THIRD] = job(THIRD, "failed")
+async def test_of_several_jobs_the_highest_status_counts(foreman: Commands, fake: FakeForeman) -> None:
+    fake.next_states[SECOND] = [job(SECOND, "running"), job(SECOND, "discarded")]
+    fake.jobs[THIRD] = job(THIRD, "failed")
     result = await foreman("jobs", "wait", "D2E8RZ", FIRST, "XES2HA", FIRST, "--json")
     assert result.exit_code == JOB_DISCARDED
     assert [one["id"] for one in json.loads(result.stdout)["jobs"]] == [SECOND, FIRST, THIRD]
@@ -397,35 +395,33 @@ async def test_of_several_jobs_the_highest_status_counts(foreman: Commands, pret
 
 @pytest.mark.parametrize("longest", ["0s", "50ms"])
 @ensureDeferred
-async def test_waiting_may_have_an_end_before_the_job_has(
-    foreman: Commands, pretended: Pretended, longest: str
-) -> None:
+async def test_waiting_may_have_an_end_before_the_job_has(foreman: Commands, fake: FakeForeman, longest: str) -> None:
     result = await foreman("jobs", "wait", FIRST, SECOND, "--timeout", longest)
     assert result.exit_code == NOT_ENDED
     assert "D2E8RZ is running" in result.stdout
 
 
 @ensureDeferred
-async def test_waiting_ends_in_time_also_while_foreman_is_away(foreman: Commands, pretended: Pretended) -> None:
-    pretended.instead[f"GET /jobs/{SECOND}"] = [Said(body=job(SECOND, "running")), problem(503, "stopping")]
+async def test_waiting_ends_in_time_also_while_foreman_is_away(foreman: Commands, fake: FakeForeman) -> None:
+    fake.overrides[f"GET /jobs/{SECOND}"] = [FakeResponse(body=job(SECOND, "running")), problem(503, "stopping")]
     result = await foreman("jobs", "wait", SECOND, "--timeout", "100ms")
     assert result.exit_code == NOT_ENDED
 
 
 @ensureDeferred
 async def test_a_foreman_that_stays_away_is_given_up(
-    foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+    foreman: Commands, fake: FakeForeman, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(polling, "MAX_OUTAGE", 0.05)
-    pretended.instead[f"GET /jobs/{SECOND}"] = [problem(502, "nobody there")]
+    fake.overrides[f"GET /jobs/{SECOND}"] = [problem(502, "nobody there")]
     result = await foreman("jobs", "wait", SECOND, FIRST)
     assert result.exit_code == FAILED
     assert "is temporarily unavailable (502)" in result.stderr
 
 
 @ensureDeferred
-async def test_a_job_that_is_removed_is_waited_for_no_longer(foreman: Commands, pretended: Pretended) -> None:
-    pretended.now = lambda asked: pretended.jobs.pop(SECOND, None) and None if asked.query.get("wait") else None
+async def test_a_job_that_is_removed_is_waited_for_no_longer(foreman: Commands, fake: FakeForeman) -> None:
+    fake.on_request = lambda asked: fake.jobs.pop(SECOND, None) and None if asked.query.get("wait") else None
     result = await foreman("jobs", "wait", SECOND)
     assert result.exit_code == NOT_FOUND
 
@@ -456,44 +452,42 @@ LAST = {"id": 9, "at": "2026-11-28T10:01:09.000Z", "type": "succeeded", "attempt
 
 
 @ensureDeferred
-async def test_the_history_of_a_job_is_told_a_line_for_each_event(foreman: Commands, pretended: Pretended) -> None:
-    pretended.events = [Said(pieces=lines(*HISTORY, LAST))]
+async def test_the_history_of_a_job_is_told_a_line_for_each_event(foreman: Commands, fake: FakeForeman) -> None:
+    fake.events = [FakeResponse(chunks=ndjson(*HISTORY, LAST))]
     told = (await foreman("jobs", "logs", FIRST)).stdout.splitlines()
     assert [line.split()[2] for line in told] == ["queued", "running", "scheduled", "succeeded"]
     assert "attempt 1  target_error: llama runner" in told[2]
 
 
 @ensureDeferred
-async def test_the_history_of_a_job_that_runs_ends_with_what_has_happened(
-    foreman: Commands, pretended: Pretended
-) -> None:
-    pretended.events = [Said(pieces=lines(*HISTORY))]
+async def test_the_history_of_a_job_that_runs_ends_with_what_has_happened(foreman: Commands, fake: FakeForeman) -> None:
+    fake.events = [FakeResponse(chunks=ndjson(*HISTORY))]
     result = await foreman("jobs", "logs", SECOND, "--json")
     assert result.exit_code == 0
     assert [json.loads(line) for line in result.stdout.splitlines()] == HISTORY
-    assert pretended.asked[-1].query == {"follow": "0"}
+    assert fake.requests[-1].query == {"follow": "0"}
 
 
 @ensureDeferred
 async def test_a_history_that_breaks_off_is_told_to_its_end_and_no_further(
-    foreman: Commands, pretended: Pretended
+    foreman: Commands, fake: FakeForeman
 ) -> None:
-    pretended.events = [Said(pieces=lines(*HISTORY[:2]), cut=True), Said(pieces=lines(*HISTORY[2:]))]
+    fake.events = [FakeResponse(chunks=ndjson(*HISTORY[:2]), truncated=True), FakeResponse(chunks=ndjson(*HISTORY[2:]))]
     result = await foreman("jobs", "logs", SECOND, "--json")
     assert [json.loads(line) for line in result.stdout.splitlines()] == HISTORY
-    assert pretended.asked[-1].query == {"follow": "0", "after": "4"}
+    assert fake.requests[-1].query == {"follow": "0", "after": "4"}
 
 
 @ensureDeferred
-async def test_following_the_history_goes_on_where_it_broke_off(foreman: Commands, pretended: Pretended) -> None:
-    pretended.events = [
-        Said(pieces=[*lines(*HISTORY[:2]), b'{"id": 7, "at'], cut=True),
+async def test_following_the_history_goes_on_where_it_broke_off(foreman: Commands, fake: FakeForeman) -> None:
+    fake.events = [
+        FakeResponse(chunks=[*ndjson(*HISTORY[:2]), b'{"id": 7, "at'], truncated=True),
         problem(503, "foreman is stopping"),
-        Said(pieces=[b" ", *lines(*HISTORY[1:]), b" ", *lines(LAST)]),
+        FakeResponse(chunks=[b" ", *ndjson(*HISTORY[1:]), b" ", *ndjson(LAST)]),
     ]
     result = await foreman("jobs", "logs", "-f", SECOND, "--json")
     assert [json.loads(line) for line in result.stdout.splitlines()] == [*HISTORY, LAST]
-    asked = [asked.query.get("after") for asked in pretended.asked if asked.path.endswith("/events")]
+    asked = [asked.query.get("after") for asked in fake.requests if asked.path.endswith("/events")]
     assert asked == [None, "4", "4"]
 
 
@@ -522,10 +516,10 @@ async def test_a_slip_of_the_pen_is_told_from_an_id(foreman: Commands, typed: st
 
 @ensureDeferred
 async def test_an_answer_comes_as_its_words_and_as_it_is_where_that_is_wished(
-    foreman: Commands, pretended: Pretended
+    foreman: Commands, fake: FakeForeman
 ) -> None:
     raw = b'{"message": {"content":"Hell\xc3\xb6"} ,"done":true}\n'
-    pretended.artifacts[FIRST, "response"] = pretended.artifacts[FIRST, "mine"] = Said(body=raw)
+    fake.artifacts[FIRST, "response"] = fake.artifacts[FIRST, "mine"] = FakeResponse(body=raw)
     assert (await foreman("jobs", "get", FIRST)).stdout == "Hellö\n"
     assert (await foreman("jobs", "get", FIRST, "--raw")).stdout_bytes == raw
     assert (await foreman("jobs", "get", FIRST, "mine")).stdout_bytes == raw
@@ -545,12 +539,12 @@ async def test_an_answer_comes_as_its_words_and_as_it_is_where_that_is_wished(
 )
 @ensureDeferred
 async def test_waiting_following_and_fetching_write_the_same_bytes(
-    foreman: Commands, pretended: Pretended, tmp_path: Path, words: str, written: str
+    foreman: Commands, fake: FakeForeman, tmp_path: Path, words: str, written: str
 ) -> None:
-    pretended.artifacts[FIRST, "response"] = Said(body={"message": {"content": words}})
-    pretended.instead["POST /jobs"] = [Said(201, job(FIRST, "succeeded"))]
+    fake.artifacts[FIRST, "response"] = FakeResponse(body={"message": {"content": words}})
+    fake.overrides["POST /jobs"] = [FakeResponse(201, job(FIRST, "succeeded"))]
     pieces = [event({"message": {"content": words}}, "1-1")]
-    pretended.streams = [Said(content_type="text/event-stream", pieces=pieces)] * 2
+    fake.streams = [FakeResponse(content_type="text/event-stream", chunks=pieces)] * 2
     for typed in (
         ["submit", "--model", "m", "--wait", "Hello"],
         ["submit", "--model", "m", "--follow", "Hello"],
@@ -564,8 +558,8 @@ async def test_waiting_following_and_fetching_write_the_same_bytes(
 
 
 @ensureDeferred
-async def test_an_artifact_is_written_to_a_file(foreman: Commands, pretended: Pretended, tmp_path: Path) -> None:
-    pretended.artifacts[FIRST, "a/b ü"] = Said(body=b"\x00\xff", content_type="image/png")
+async def test_an_artifact_is_written_to_a_file(foreman: Commands, fake: FakeForeman, tmp_path: Path) -> None:
+    fake.artifacts[FIRST, "a/b ü"] = FakeResponse(body=b"\x00\xff", content_type="image/png")
     file = tmp_path / "a.png"
     assert (await foreman("jobs", "get", FIRST, "a/b ü", "-o", str(file))).output == ""
     assert file.read_bytes() == b"\x00\xff"
@@ -577,9 +571,9 @@ async def test_an_artifact_is_written_to_a_file(foreman: Commands, pretended: Pr
 
 
 @ensureDeferred
-async def test_what_is_no_text_is_kept_from_a_terminal(foreman: Commands, pretended: Pretended) -> None:
+async def test_what_is_no_text_is_kept_from_a_terminal(foreman: Commands, fake: FakeForeman) -> None:
     foreman.terminals = {"<stdout>"}
-    pretended.artifacts[FIRST, "mine"] = Said(body=b"\x89PNG\x00", content_type="image/png")
+    fake.artifacts[FIRST, "mine"] = FakeResponse(body=b"\x89PNG\x00", content_type="image/png")
     result = await foreman("jobs", "get", FIRST, "mine")
     assert (result.exit_code, result.stdout) == (FAILED, "")
     assert "the artifact is not text (image/png); write it to a file with --output" in result.stderr
@@ -597,9 +591,9 @@ async def test_an_artifact_that_is_not_there_is_told_from_those_that_are(foreman
 
 
 @ensureDeferred
-async def test_artifacts_are_listed(foreman: Commands, pretended: Pretended) -> None:
+async def test_artifacts_are_listed(foreman: Commands, fake: FakeForeman) -> None:
     made = {"sha256": "0123456789abcdef" * 4, "created_at": "2026-11-28T10:00:08.000Z"}
-    pretended.jobs[FIRST]["artifacts"] = [{"name": "response", "type": "application/json", "bytes": 81_234, **made}]
+    fake.jobs[FIRST]["artifacts"] = [{"name": "response", "type": "application/json", "bytes": 81_234, **made}]
     text = (await foreman("jobs", "artifacts", FIRST, COLUMNS="80")).stdout
     assert "81 KB" in text
     assert "0123456789abcdef" in text
@@ -642,11 +636,9 @@ def test_embeddings_are_counted(answer: Any, words: str | None) -> None:
 
 
 @ensureDeferred
-async def test_a_terminal_is_told_of_embeddings_and_not_flooded_with_them(
-    foreman: Commands, pretended: Pretended
-) -> None:
-    pretended.jobs[FIRST]["endpoint"] = "/api/embed"
-    pretended.artifacts[FIRST, "response"] = Said(body={"embeddings": [[0.1] * 4]})
+async def test_a_terminal_is_told_of_embeddings_and_not_flooded_with_them(foreman: Commands, fake: FakeForeman) -> None:
+    fake.jobs[FIRST]["endpoint"] = "/api/embed"
+    fake.artifacts[FIRST, "response"] = FakeResponse(body={"embeddings": [[0.1] * 4]})
     foreman.terminals = {"<stdout>"}
     assert (await foreman("jobs", "follow", FIRST)).stdout.startswith("1 embedding of 4 numbers; print them with")
     assert "0.1" in (await foreman("jobs", "get", FIRST)).stdout
@@ -656,8 +648,10 @@ async def test_a_terminal_is_told_of_embeddings_and_not_flooded_with_them(
 
 
 @ensureDeferred
-async def test_a_job_that_has_ended_is_followed_from_what_is_kept(foreman: Commands, pretended: Pretended) -> None:
-    pretended.streams = [Said(content_type="text/event-stream", pieces=[said("Hel", "1-1"), said("lo!", "1-2")])]
+async def test_a_job_that_has_ended_is_followed_from_what_is_kept(foreman: Commands, fake: FakeForeman) -> None:
+    fake.streams = [
+        FakeResponse(content_type="text/event-stream", chunks=[chat_event("Hel", "1-1"), chat_event("lo!", "1-2")])
+    ]
     result = await foreman("jobs", "follow", FIRST)
     assert (result.exit_code, result.stdout) == (0, "Hello!\n")
 
@@ -665,11 +659,11 @@ async def test_a_job_that_has_ended_is_followed_from_what_is_kept(foreman: Comma
 @pytest.mark.parametrize("bad", [b"\\ud83d", b"\xff", b"\x00"])
 @ensureDeferred
 async def test_a_bad_character_in_a_line_or_an_answer_is_printed_as_a_replacement(
-    foreman: Commands, pretended: Pretended, bad: bytes
+    foreman: Commands, fake: FakeForeman, bad: bytes
 ) -> None:
     line = b'{"message":{"content":"Hel%blo!"}}' % bad
-    pretended.streams = [Said(content_type="text/event-stream", pieces=[b"id: 1-1\ndata: " + line + b"\n\n"])]
-    pretended.artifacts[FIRST, "response"] = Said(body=line)
+    fake.streams = [FakeResponse(content_type="text/event-stream", chunks=[b"id: 1-1\ndata: " + line + b"\n\n"])]
+    fake.artifacts[FIRST, "response"] = FakeResponse(body=line)
     words = "Hel\0lo!\n" if bad == b"\x00" else "Hel\ufffdlo!\n"
     for typed in (("jobs", "follow", FIRST), ("jobs", "get", "--text", FIRST)):
         result = await foreman(*typed)
@@ -678,48 +672,46 @@ async def test_a_bad_character_in_a_line_or_an_answer_is_printed_as_a_replacemen
 
 @ensureDeferred
 async def test_an_answer_that_cannot_be_followed_any_further_is_printed_whole(
-    foreman: Commands, pretended: Pretended
+    foreman: Commands, fake: FakeForeman
 ) -> None:
-    pretended.streams = [Said(content_type="text/event-stream", pieces=[said("Hel", "1-1")], cut=True)]
+    fake.streams = [FakeResponse(content_type="text/event-stream", chunks=[chat_event("Hel", "1-1")], truncated=True)]
     result = await foreman("jobs", "follow", FIRST)
     assert (result.exit_code, result.stdout) == (0, "Hel\nHello!\n")
 
 
 @ensureDeferred
 async def test_a_connection_that_has_gone_silent_is_made_anew(
-    foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+    foreman: Commands, fake: FakeForeman, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_reader, "SILENCE_TIMEOUT", 0.1)
     kind = "text/event-stream"
-    pretended.streams = [
-        Said(content_type=kind, pieces=[said("Hel", "1-1")], stays=5.0),
-        Said(content_type=kind, pieces=[said("lo!", "1-2")]),
-        Said(204),
+    fake.streams = [
+        FakeResponse(content_type=kind, chunks=[chat_event("Hel", "1-1")], open_for=5.0),
+        FakeResponse(content_type=kind, chunks=[chat_event("lo!", "1-2")]),
+        FakeResponse(204),
     ]
     result = await foreman("jobs", "follow", FIRST)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "Hello!\n", "")
-    pretended.release()
+    fake.release()
 
 
 @ensureDeferred
 async def test_a_job_that_waits_is_followed_at_once_and_who_looks_sees_where_it_stands(
-    foreman: Commands, pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+    foreman: Commands, fake: FakeForeman, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_reader, "INTERACTIVE_WAIT", 0.02)
-    pretended.has(job(THIRD, "queued"))
+    fake.add_jobs(job(THIRD, "queued"))
     kind = "text/event-stream"
-    pretended.streams = [
-        Said(content_type=kind, pieces=[b":\n\n"], stays=0.3),
-        Said(content_type=kind, pieces=[said("Hel", "1-1"), said("lo!", "1-2")]),
+    fake.streams = [
+        FakeResponse(content_type=kind, chunks=[b":\n\n"], open_for=0.3),
+        FakeResponse(content_type=kind, chunks=[chat_event("Hel", "1-1"), chat_event("lo!", "1-2")]),
     ]
-    pretended.becomes[THIRD] = [job(THIRD, "queued")] * 3 + [job(THIRD, "succeeded")]
+    fake.next_states[THIRD] = [job(THIRD, "queued")] * 3 + [job(THIRD, "succeeded")]
     foreman.terminals = {"<stderr>"}
     monkeypatch.setattr(stream_reader, "SILENCE_TIMEOUT", 0.1)
     result = await foreman("jobs", "follow", THIRD)
     assert (result.exit_code, result.stdout) == (0, "Hello!\n")
-    asked = [
-        (one.path.rpartition("/")[2], one.query) for one in pretended.asked if one.path.startswith(f"/jobs/{THIRD}")
-    ]
+    asked = [(one.path.rpartition("/")[2], one.query) for one in fake.requests if one.path.startswith(f"/jobs/{THIRD}")]
     assert [path for path, _ in asked][:3] == [THIRD, "stream", THIRD]
     assert all("wait" not in query for path, query in asked[:3])
 
@@ -729,7 +721,7 @@ async def test_a_job_that_waits_is_followed_at_once_and_who_looks_sees_where_it_
 
 @ensureDeferred
 async def test_jobs_are_cancelled_and_one_that_cannot_be_keeps_no_other_from_it(
-    foreman: Commands, pretended: Pretended
+    foreman: Commands, fake: FakeForeman
 ) -> None:
     result = await foreman("jobs", "cancel", "XES2HA", FIRST, SECOND)
     assert result.exit_code == FAILED
@@ -740,66 +732,66 @@ async def test_jobs_are_cancelled_and_one_that_cannot_be_keeps_no_other_from_it(
 @pytest.mark.parametrize("name", ALL)
 @ensureDeferred
 async def test_an_empty_id_is_a_usage_error_and_nothing_is_asked(
-    foreman: Commands, pretended: Pretended, name: str
+    foreman: Commands, fake: FakeForeman, name: str
 ) -> None:
     for empty in ("", "  "):
         result = await foreman("jobs", name, empty)
         assert result.exit_code == USAGE_ERROR
         assert "the ID is empty" in result.stderr
-    assert pretended.asked == []
+    assert fake.requests == []
 
 
 @pytest.mark.parametrize("name", ["jobs cancel", "jobs retry", "jobs rm", "cancel"])
 @ensureDeferred
 async def test_what_changes_something_wants_four_characters_of_an_id(
-    foreman: Commands, pretended: Pretended, name: str
+    foreman: Commands, fake: FakeForeman, name: str
 ) -> None:
     result = await foreman(*name.split(), FIRST[-3:])
     assert result.exit_code == USAGE_ERROR
     assert "give at least the last 4 characters of the ID" in result.stderr
     assert (await foreman(*name.split(), "")).exit_code == USAGE_ERROR
-    assert pretended.asked == []
+    assert fake.requests == []
 
 
 @ensureDeferred
-async def test_a_job_tries_again(foreman: Commands, pretended: Pretended) -> None:
-    pretended.jobs[SECOND]["state"] = "discarded"
+async def test_a_job_tries_again(foreman: Commands, fake: FakeForeman) -> None:
+    fake.jobs[SECOND]["state"] = "discarded"
     result = await foreman("jobs", "retry", SECOND)
     assert (result.exit_code, result.stdout) == (0, f"{SECOND} was queued again\n")
     assert (await foreman("jobs", "retry", FIRST)).exit_code == FAILED
 
 
 @ensureDeferred
-async def test_jobs_are_removed_once_they_have_ended_or_by_force(foreman: Commands, pretended: Pretended) -> None:
+async def test_jobs_are_removed_once_they_have_ended_or_by_force(foreman: Commands, fake: FakeForeman) -> None:
     result = await foreman("jobs", "rm", FIRST, SECOND)
     assert result.exit_code == FAILED
     assert result.stdout == f"{FIRST} was removed\n"
     assert f"{SECOND} has not ended yet; --force cancels it first" in result.stderr
-    assert pretended.paths("POST") == []
+    assert fake.paths("POST") == []
     forced = await foreman("jobs", "rm", "--force", SECOND, THIRD)
     assert (forced.exit_code, forced.stdout) == (0, f"{SECOND} was removed\n{THIRD} was removed\n")
-    assert pretended.jobs == {}
+    assert fake.jobs == {}
 
 
 @ensureDeferred
-async def test_jobs_that_ended_are_pruned_and_how_many_is_said(foreman: Commands, pretended: Pretended) -> None:
-    pretended.instead["DELETE /jobs"] = [Said(body={"deleted": 1}), Said(body={"deleted": 4})]
+async def test_jobs_that_ended_are_pruned_and_how_many_is_said(foreman: Commands, fake: FakeForeman) -> None:
+    fake.overrides["DELETE /jobs"] = [FakeResponse(body={"deleted": 1}), FakeResponse(body={"deleted": 4})]
     one = await foreman("jobs", "prune", "--older-than", "7d", "--yes")
     assert (one.exit_code, one.stdout) == (0, "1 job was removed\n")
-    query = pretended.asked[-1].query
+    query = fake.requests[-1].query
     gone = datetime.now(UTC) - datetime.fromisoformat(query["ended_before"])
     assert query["state"] == "ended"
     assert timedelta(days=7) <= gone < timedelta(days=7, minutes=1)
     many = await foreman("jobs", "prune", "--state", "failed,cancelled", "--yes", "--json")
     assert json.loads(many.stdout) == {"deleted": 4}
-    assert pretended.asked[-1].query == {"state": "failed,cancelled"}
+    assert fake.requests[-1].query == {"state": "failed,cancelled"}
 
 
 @ensureDeferred
 async def test_a_person_is_asked_before_jobs_are_pruned_and_a_script_must_say_that_it_means_it(
-    foreman: Commands, pretended: Pretended
+    foreman: Commands, fake: FakeForeman
 ) -> None:
-    pretended.instead["DELETE /jobs"] = [Said(body={"deleted": 2})]
+    fake.overrides["DELETE /jobs"] = [FakeResponse(body={"deleted": 2})]
     unasked = await foreman("jobs", "prune")
     assert unasked.exit_code == USAGE_ERROR
     assert "use --yes to remove the jobs without it" in unasked.stderr
@@ -807,7 +799,7 @@ async def test_a_person_is_asked_before_jobs_are_pruned_and_a_script_must_say_th
     no = await foreman("jobs", "prune", "--state", "failed", stdin="n\n")
     assert (no.exit_code, no.stdout) == (FAILED, "")
     assert "Remove all jobs that are failed, with their answers? [y/N]" in no.stderr
-    assert pretended.asked == []
+    assert fake.requests == []
     yes = await foreman("jobs", "prune", "--older-than", "2026-11-28T00:00:00Z", stdin="y\n")
     assert (yes.exit_code, yes.stdout) == (0, "2 jobs were removed\n")
     assert "have ended since before 2026-11-28 00:00, with their answers?" in yes.stderr
@@ -815,14 +807,14 @@ async def test_a_person_is_asked_before_jobs_are_pruned_and_a_script_must_say_th
 
 @pytest.mark.parametrize("words", ["--state queued", "--state ended,active", "--older-than soon"])
 @ensureDeferred
-async def test_only_what_has_ended_is_pruned(foreman: Commands, pretended: Pretended, words: str) -> None:
+async def test_only_what_has_ended_is_pruned(foreman: Commands, fake: FakeForeman, words: str) -> None:
     assert (await foreman("jobs", "prune", "--yes", *words.split())).exit_code == USAGE_ERROR
-    assert pretended.asked == []
+    assert fake.requests == []
 
 
 @ensureDeferred
-async def test_a_foreman_that_cannot_write_says_why(foreman: Commands, pretended: Pretended) -> None:
-    pretended.instead[f"DELETE /jobs/{FIRST}"] = [problem(507, "the disk is full")]
+async def test_a_foreman_that_cannot_write_says_why(foreman: Commands, fake: FakeForeman) -> None:
+    fake.overrides[f"DELETE /jobs/{FIRST}"] = [problem(507, "the disk is full")]
     result = await foreman("jobs", "rm", FIRST)
     assert result.exit_code == FAILED
     assert "was not removed (507: the disk is full)" in result.stderr

@@ -25,62 +25,74 @@ from foreman.cli.ui.exit_status import (
     NOT_FOREMAN,
     NOT_FOUND,
 )
-from support.fake_foreman import THIRD, Asked, Commands, Pretended, Said, commands, event, job, problem, said, serving
+from support.fake_foreman import (
+    THIRD,
+    Commands,
+    FakeForeman,
+    FakeResponse,
+    ReceivedRequest,
+    chat_event,
+    commands,
+    event,
+    job,
+    problem,
+    serving,
+)
 from support.processes import SCRIPTS, clean_environment
 
 CHAT = {"model": "llama3.2:3b", "message": {"role": "assistant", "content": "Hello!\nThere."}, "done": True}
-TALKS = Said(body=CHAT)
+TALKS = FakeResponse(body=CHAT)
 
 
 @pytest.fixture
-def pretended() -> Iterator[Pretended]:
-    with serving(Pretended()) as made:
+def fake() -> Iterator[FakeForeman]:
+    with serving(FakeForeman()) as made:
         yield made
 
 
 @pytest.fixture
-def foreman(monkeypatch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
-    return commands(monkeypatch, pretended)
+def foreman(monkeypatch: pytest.MonkeyPatch, fake: FakeForeman) -> Commands:
+    return commands(monkeypatch, fake)
 
 
-def taken(pretended: Pretended) -> Any:
+def taken(fake: FakeForeman) -> Any:
     """The one job that was handed over."""
-    (asked,) = (asked for asked in pretended.asked if asked.method == "POST")
+    (asked,) = (asked for asked in fake.requests if asked.method == "POST")
     assert asked.path == "/jobs"
     assert asked.headers["Content-Type"] == "application/json"
     return asked.json
 
 
-def ends(pretended: Pretended, state: str, **more: Any) -> None:
+def ends(fake: FakeForeman, state: str, **more: Any) -> None:
     """Let the job that is handed over end like this, at the third question."""
-    pretended.becomes[THIRD] = [job(THIRD), job(THIRD, "running"), job(THIRD, state, **more)]
-    pretended.artifacts[THIRD, "response"] = TALKS
+    fake.next_states[THIRD] = [job(THIRD), job(THIRD, "running"), job(THIRD, state, **more)]
+    fake.artifacts[THIRD, "response"] = TALKS
 
 
 # -- what is handed over
 
 
 @ensureDeferred
-async def test_a_prompt_becomes_a_chat_and_a_script_gets_the_bare_id(foreman: Commands, pretended: Pretended) -> None:
+async def test_a_prompt_becomes_a_chat_and_a_script_gets_the_bare_id(foreman: Commands, fake: FakeForeman) -> None:
     result = await foreman("submit", "--model", "llama3.2:3b", "Grüß dich")
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{THIRD}\n", "")
     messages = [{"role": "user", "content": "Grüß dich"}]
-    assert taken(pretended) == {"endpoint": "/api/chat", "payload": {"model": "llama3.2:3b", "messages": messages}}
+    assert taken(fake) == {"endpoint": "/api/chat", "payload": {"model": "llama3.2:3b", "messages": messages}}
 
 
 @ensureDeferred
-async def test_a_person_is_told_how_to_come_back(foreman: Commands, pretended: Pretended) -> None:
+async def test_a_person_is_told_how_to_come_back(foreman: Commands, fake: FakeForeman) -> None:
     foreman.terminals = {"<stdout>"}
     result = await foreman("submit", "--model", "llama3.2:3b", "Hello")
     assert result.stdout.startswith(f"{THIRD}\nXES2HA is queued, position 3")
     assert "foreman jobs wait XES2HA " in result.stdout
-    elsewhere = await foreman("submit", "--model", "m", "Hello", "--url", pretended.url, FOREMAN_URL="http://nowhere")
-    assert f"foreman jobs wait XES2HA --url {pretended.url} " in elsewhere.stdout
+    elsewhere = await foreman("submit", "--model", "m", "Hello", "--url", fake.url, FOREMAN_URL="http://nowhere")
+    assert f"foreman jobs wait XES2HA --url {fake.url} " in elsewhere.stdout
 
 
 @ensureDeferred
 async def test_everything_that_can_be_said_of_a_job_is_handed_over(
-    foreman: Commands, pretended: Pretended, tmp_path: Path
+    foreman: Commands, fake: FakeForeman, tmp_path: Path
 ) -> None:
     (tmp_path / "cat.png").write_bytes(b"\x89PNG")
     words = 'submit Look --model m --system Be --option temperature=0.5 --option stop=["a"] --option mirostat_tau=NaN'
@@ -91,7 +103,7 @@ async def test_everything_that_can_be_said_of_a_job_is_handed_over(
     image = ["--image", str(tmp_path / "cat.png"), "--schema", schema]
     result = await foreman(*words.split(), *more.split(), *image, "--json")
     assert json.loads(result.stdout)["id"] == THIRD
-    assert taken(pretended) == {
+    assert taken(fake) == {
         "endpoint": "/api/chat",
         "priority": 2,
         "max_attempts": 3,
@@ -111,19 +123,19 @@ async def test_everything_that_can_be_said_of_a_job_is_handed_over(
 
 
 @ensureDeferred
-async def test_a_delay_counts_from_now_on(foreman: Commands, pretended: Pretended) -> None:
+async def test_a_delay_counts_from_now_on(foreman: Commands, fake: FakeForeman) -> None:
     before = datetime.now(UTC)
     await foreman("submit", "--model", "m", "--at", "+90m", "Hello")
-    run_at = datetime.fromisoformat(taken(pretended)["run_at"])
+    run_at = datetime.fromisoformat(taken(fake)["run_at"])
     assert timedelta(minutes=89, seconds=59) < run_at - before < timedelta(minutes=91)
 
 
 @ensureDeferred
 async def test_what_comes_by_standard_input_or_files_is_the_prompt(
-    foreman: Commands, pretended: Pretended, tmp_path: Path
+    foreman: Commands, fake: FakeForeman, tmp_path: Path
 ) -> None:
     def prompt() -> str:
-        text = pretended.asked[-1].json["payload"]["messages"][-1]["content"]
+        text = fake.requests[-1].json["payload"]["messages"][-1]["content"]
         assert isinstance(text, str)
         return text
 
@@ -139,35 +151,35 @@ async def test_what_comes_by_standard_input_or_files_is_the_prompt(
 
 @ensureDeferred
 async def test_embeddings_take_a_text_or_a_file_for_each_input(
-    foreman: Commands, pretended: Pretended, tmp_path: Path
+    foreman: Commands, fake: FakeForeman, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_text("one\ntwo\n")
     await foreman("submit", "--model", "m", "--embed", "--file", str(tmp_path / "a"))
-    assert pretended.asked[-1].json == {"endpoint": "/api/embed", "payload": {"model": "m", "input": "one\ntwo"}}
+    assert fake.requests[-1].json == {"endpoint": "/api/embed", "payload": {"model": "m", "input": "one\ntwo"}}
     await foreman("submit", "--model", "m", "--embed", "zero", "--file", str(tmp_path / "a"), "--option", "num_ctx=8")
     wanted = {"model": "m", "input": ["zero", "one\ntwo"], "options": {"num_ctx": 8}}
-    assert pretended.asked[-1].json["payload"] == wanted
+    assert fake.requests[-1].json["payload"] == wanted
 
 
 @pytest.mark.parametrize("schema", ["json", "FILE"])
 @ensureDeferred
 async def test_a_schema_may_stand_in_a_file_or_be_any_json(
-    foreman: Commands, pretended: Pretended, tmp_path: Path, schema: str
+    foreman: Commands, fake: FakeForeman, tmp_path: Path, schema: str
 ) -> None:
     (tmp_path / "schema").write_text('{"type": "array"}')
     await foreman("submit", "--model", "m", "x", "--schema", schema.replace("FILE", str(tmp_path / "schema")))
-    assert taken(pretended)["payload"]["format"] == ("json" if schema == "json" else {"type": "array"})
+    assert taken(fake)["payload"]["format"] == ("json" if schema == "json" else {"type": "array"})
 
 
 @ensureDeferred
-async def test_a_payload_is_handed_over_byte_for_byte(foreman: Commands, pretended: Pretended) -> None:
+async def test_a_payload_is_handed_over_byte_for_byte(foreman: Commands, fake: FakeForeman) -> None:
     payload = '{"model" : "m", "n": 1.0000000000000000001, "a": 1, "a": 2, "input": "\\u00fc ü"}'
     words = ("submit", "--endpoint", "/v1/responses", "--payload", "-", "--priority", "0")
     result = await foreman(*words, stdin=f"\N{ZERO WIDTH NO-BREAK SPACE}{payload}\n")
     assert result.exit_code == 0
-    asked = taken(pretended)
+    asked = taken(fake)
     assert (asked["endpoint"], asked["priority"]) == ("/v1/responses", 0)
-    assert payload.encode() in pretended.asked[-1].body
+    assert payload.encode() in fake.requests[-1].body
 
 
 @pytest.mark.parametrize(
@@ -200,7 +212,7 @@ async def test_a_payload_is_handed_over_byte_for_byte(foreman: Commands, pretend
 @ensureDeferred
 async def test_what_is_written_wrongly_is_said_and_nothing_is_asked(
     foreman: Commands,
-    pretended: Pretended,
+    fake: FakeForeman,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     words: str,
@@ -213,11 +225,11 @@ async def test_what_is_written_wrongly_is_said_and_nothing_is_asked(
     result = await foreman("submit", *words.split())
     assert result.exit_code == 2
     assert sentence in re.sub(r"\s+", " ", result.stderr)
-    assert pretended.asked == []
+    assert fake.requests == []
 
 
 @ensureDeferred
-async def test_a_terminal_is_not_waited_for_in_silence(foreman: Commands, pretended: Pretended) -> None:
+async def test_a_terminal_is_not_waited_for_in_silence(foreman: Commands, fake: FakeForeman) -> None:
     foreman.terminals = {"<stdin>"}
     result = await foreman("submit", "--model", "m")
     assert result.exit_code == 2
@@ -236,15 +248,15 @@ async def test_a_terminal_is_not_waited_for_in_silence(foreman: Commands, preten
         (problem(429, "as many jobs wait as may", Retry_After="7"), FAILED, "as may); try again in 7 s"),
         (problem(507, "the disk is full"), FAILED, "the disk is full"),
         (problem(401, "a token is needed"), NOT_ALLOWED, "set FOREMAN_TOKEN"),
-        (Said(404, b"404 page not found", "text/plain"), FAILED, "is it an older foreman?"),
-        (Said(201, {"ok": True}), FAILED, "did not return a job"),
+        (FakeResponse(404, b"404 page not found", "text/plain"), FAILED, "is it an older foreman?"),
+        (FakeResponse(201, {"ok": True}), FAILED, "did not return a job"),
     ],
 )
 @ensureDeferred
 async def test_a_refusal_is_told_in_its_own_words(
-    foreman: Commands, pretended: Pretended, answer: Said, status: int, sentence: str
+    foreman: Commands, fake: FakeForeman, answer: FakeResponse, status: int, sentence: str
 ) -> None:
-    pretended.instead["POST /jobs"] = [answer]
+    fake.overrides["POST /jobs"] = [answer]
     result = await foreman("submit", "--model", "m", "Hello")
     assert result.exit_code == status
     assert result.stderr.startswith("foreman submit: ")
@@ -253,16 +265,16 @@ async def test_a_refusal_is_told_in_its_own_words(
 
 
 @ensureDeferred
-async def test_something_else_than_foreman_gets_nothing(foreman: Commands, pretended: Pretended) -> None:
-    pretended.health = Said(404, b"404 page not found")
+async def test_something_else_than_foreman_gets_nothing(foreman: Commands, fake: FakeForeman) -> None:
+    fake.health = FakeResponse(404, b"404 page not found")
     assert (await foreman("submit", "--model", "m", "Hello")).exit_code == NOT_FOREMAN
-    assert pretended.paths("POST") == []
+    assert fake.paths("POST") == []
 
 
 @ensureDeferred
-async def test_a_key_that_has_its_job_already_is_said_to(foreman: Commands, pretended: Pretended) -> None:
-    replayed = Said(200, job(THIRD, "running"), headers={"Idempotency-Replayed": "true"})
-    pretended.instead["POST /jobs"] = [replayed]
+async def test_a_key_that_has_its_job_already_is_said_to(foreman: Commands, fake: FakeForeman) -> None:
+    replayed = FakeResponse(200, job(THIRD, "running"), headers={"Idempotency-Replayed": "true"})
+    fake.overrides["POST /jobs"] = [replayed]
     result = await foreman("submit", "--model", "m", "--key", "k", "Hello")
     assert (result.exit_code, result.stdout) == (0, f"{THIRD}\n")
     assert "there is already a job with this key" in result.stderr
@@ -270,33 +282,33 @@ async def test_a_key_that_has_its_job_already_is_said_to(foreman: Commands, pret
 
 @ensureDeferred
 async def test_where_the_answer_is_lost_nobody_claims_to_know_whether_the_job_was_taken(
-    foreman: Commands, pretended: Pretended
+    foreman: Commands, fake: FakeForeman
 ) -> None:
-    pretended.instead["POST /jobs"] = [Said(201, pieces=[b"{"], cut=True)]
+    fake.overrides["POST /jobs"] = [FakeResponse(201, chunks=[b"{"], truncated=True)]
     result = await foreman("submit", "--model", "m", "Hello")
     assert result.exit_code == FAILED
     assert "it is not known whether the job was accepted" in result.stderr
 
 
 @ensureDeferred
-async def test_the_token_is_sent(foreman: Commands, pretended: Pretended) -> None:
+async def test_the_token_is_sent(foreman: Commands, fake: FakeForeman) -> None:
     await foreman("submit", "--model", "m", "Hello", FOREMAN_TOKEN="mine")
-    assert {asked.headers.get("Authorization") for asked in pretended.asked} == {"Bearer mine"}
+    assert {asked.headers.get("Authorization") for asked in fake.requests} == {"Bearer mine"}
 
 
 # -- waiting for it
 
 
 @ensureDeferred
-async def test_who_waits_gets_the_words_of_the_answer(foreman: Commands, pretended: Pretended) -> None:
-    ends(pretended, "succeeded")
+async def test_who_waits_gets_the_words_of_the_answer(foreman: Commands, fake: FakeForeman) -> None:
+    ends(fake, "succeeded")
     result = await foreman("submit", "--model", "m", "--wait", "Hello")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "Hello!\nThere.\n", "")
 
 
 @ensureDeferred
-async def test_who_waits_for_json_gets_the_job_as_it_ended(foreman: Commands, pretended: Pretended) -> None:
-    ends(pretended, "failed")
+async def test_who_waits_for_json_gets_the_job_as_it_ended(foreman: Commands, fake: FakeForeman) -> None:
+    ends(fake, "failed")
     result = await foreman("submit", "--model", "m", "--wait", "--json", "Hello")
     assert result.exit_code == JOB_FAILED
     assert json.loads(result.stdout)["state"] == "failed"
@@ -308,9 +320,9 @@ async def test_who_waits_for_json_gets_the_job_as_it_ended(foreman: Commands, pr
 @pytest.mark.parametrize("how", ["--wait", "--follow"])
 @ensureDeferred
 async def test_how_it_ended_is_told_by_the_exit_status(
-    foreman: Commands, pretended: Pretended, state: str, status: int, how: str
+    foreman: Commands, fake: FakeForeman, state: str, status: int, how: str
 ) -> None:
-    ends(pretended, state, error={"class": "refused", "message": "no such thing", "attempt": 1})
+    ends(fake, state, error={"class": "refused", "message": "no such thing", "attempt": 1})
     result = await foreman("submit", "--model", "m", how, "Hello")
     assert result.exit_code == status
     assert result.stdout == ""
@@ -318,10 +330,10 @@ async def test_how_it_ended_is_told_by_the_exit_status(
 
 
 @ensureDeferred
-async def test_a_terminal_gets_no_escape_codes_from_a_model(foreman: Commands, pretended: Pretended) -> None:
-    ends(pretended, "succeeded")
+async def test_a_terminal_gets_no_escape_codes_from_a_model(foreman: Commands, fake: FakeForeman) -> None:
+    ends(fake, "succeeded")
     foreman.terminals = {"<stdout>"}
-    pretended.artifacts[THIRD, "response"] = Said(
+    fake.artifacts[THIRD, "response"] = FakeResponse(
         body={"message": {"content": "\x1b[2Jno\u202e\tfamily: 👩\u200d💻\u00a0!"}}
     )
     result = await foreman("submit", "--model", "m", "--wait", "Hello")
@@ -329,23 +341,23 @@ async def test_a_terminal_gets_no_escape_codes_from_a_model(foreman: Commands, p
 
 
 @ensureDeferred
-async def test_foreman_may_be_started_anew_while_somebody_waits(foreman: Commands, pretended: Pretended) -> None:
-    ends(pretended, "succeeded")
-    pretended.instead[f"GET /jobs/{THIRD}"] = []
+async def test_foreman_may_be_started_anew_while_somebody_waits(foreman: Commands, fake: FakeForeman) -> None:
+    ends(fake, "succeeded")
+    fake.overrides[f"GET /jobs/{THIRD}"] = []
 
-    def away(asked: Asked) -> None:
-        broken = [problem(503, "foreman is stopping"), Said(pieces=[b"{"], cut=True)]
-        number = pretended.paths("GET").count(f"/jobs/{THIRD}")
-        pretended.instead[f"GET /jobs/{THIRD}"] = [broken[number - 1]] if 1 <= number <= 2 else []
+    def away(asked: ReceivedRequest) -> None:
+        broken = [problem(503, "foreman is stopping"), FakeResponse(chunks=[b"{"], truncated=True)]
+        number = fake.paths("GET").count(f"/jobs/{THIRD}")
+        fake.overrides[f"GET /jobs/{THIRD}"] = [broken[number - 1]] if 1 <= number <= 2 else []
 
-    pretended.now = away
+    fake.on_request = away
     result = await foreman("submit", "--model", "m", "--wait", "Hello")
     assert (result.exit_code, result.stdout) == (0, "Hello!\nThere.\n")
 
 
 @ensureDeferred
-async def test_progress_is_shown_where_somebody_looks(foreman: Commands, pretended: Pretended) -> None:
-    ends(pretended, "succeeded")
+async def test_progress_is_shown_where_somebody_looks(foreman: Commands, fake: FakeForeman) -> None:
+    ends(fake, "succeeded")
     foreman.terminals = {"<stderr>"}
     result = await foreman("submit", "--model", "m", "--wait", "Hello", TERM="xterm")
     assert result.stdout == "Hello!\nThere.\n"
@@ -359,53 +371,59 @@ async def test_progress_is_shown_where_somebody_looks(foreman: Commands, pretend
 
 @ensureDeferred
 async def test_who_follows_reads_the_words_as_they_come_also_across_a_lost_connection(
-    foreman: Commands, pretended: Pretended
+    foreman: Commands, fake: FakeForeman
 ) -> None:
-    ends(pretended, "succeeded")
-    pretended.becomes[THIRD] += [job(THIRD, "succeeded")] * 5
-    pretended.becomes[THIRD][2] = job(THIRD, "running")
+    ends(fake, "succeeded")
+    fake.next_states[THIRD] += [job(THIRD, "succeeded")] * 5
+    fake.next_states[THIRD][2] = job(THIRD, "running")
     kind = "text/event-stream"
-    pretended.streams = [
-        Said(content_type=kind, pieces=[said("He", "1-1"), said("ll", "1-2"), b"id: 1-3\ndata: {"], cut=True),
+    fake.streams = [
+        FakeResponse(
+            content_type=kind,
+            chunks=[chat_event("He", "1-1"), chat_event("ll", "1-2"), b"id: 1-3\ndata: {"],
+            truncated=True,
+        ),
         problem(503, "foreman is stopping"),
-        Said(content_type=kind, pieces=[b": waiting\n\n", said("o", "1-3"), event({**CHAT, "message": {}}, "1-4")]),
+        FakeResponse(
+            content_type=kind, chunks=[b": waiting\n\n", chat_event("o", "1-3"), event({**CHAT, "message": {}}, "1-4")]
+        ),
     ]
     result = await foreman("submit", "--model", "m", "--follow", "Hello")
     assert (result.exit_code, result.stdout) == (0, "Hello\n")
-    asked = [asked for asked in pretended.asked if asked.path.endswith("/stream")]
+    asked = [asked for asked in fake.requests if asked.path.endswith("/stream")]
     assert [one.query.get("after") for one in asked] == [None, "1-2", "1-2"]
     assert {one.headers["Accept"] for one in asked} == {kind}
 
 
 @ensureDeferred
-async def test_a_try_that_failed_is_said_to_be_void(foreman: Commands, pretended: Pretended) -> None:
-    ends(pretended, "succeeded")
-    pieces = [said("Wro", "1-1"), event({"attempt": 2}, kind="attempt"), said("Right", "2-1")]
-    pretended.streams = [Said(content_type="text/event-stream", pieces=pieces)]
+async def test_a_try_that_failed_is_said_to_be_void(foreman: Commands, fake: FakeForeman) -> None:
+    ends(fake, "succeeded")
+    pieces = [chat_event("Wro", "1-1"), event({"attempt": 2}, kind="attempt"), chat_event("Right", "2-1")]
+    fake.streams = [FakeResponse(content_type="text/event-stream", chunks=pieces)]
     result = await foreman("submit", "--model", "m", "--follow", "Hello")
     assert result.stdout == "Wro\nRight\n"
     assert "discard the text above: attempt 2 begins" in result.stderr
 
 
 @ensureDeferred
-async def test_what_has_no_stream_is_printed_once_it_is_there(foreman: Commands, pretended: Pretended) -> None:
-    ends(pretended, "succeeded")
-    for step in pretended.becomes[THIRD]:
+async def test_what_has_no_stream_is_printed_once_it_is_there(foreman: Commands, fake: FakeForeman) -> None:
+    ends(fake, "succeeded")
+    for step in fake.next_states[THIRD]:
         step["endpoint"] = "/v1/chat/completions"
-    pretended.artifacts[THIRD, "response"] = Said(body={"choices": [{"message": {"content": "Hi"}}]})
+    fake.artifacts[THIRD, "response"] = FakeResponse(body={"choices": [{"message": {"content": "Hi"}}]})
     words = ("submit", "--payload", "-", "--endpoint", "/v1/chat/completions", "--follow")
     result = await foreman(*words, stdin='{"model": "m"}')
     assert (result.exit_code, result.stdout) == (0, "Hi\n")
-    assert not any(path.endswith("/stream") for path in pretended.paths("GET"))
+    assert not any(path.endswith("/stream") for path in fake.paths("GET"))
 
 
 @ensureDeferred
-async def test_thinking_is_for_people_only(foreman: Commands, pretended: Pretended) -> None:
+async def test_thinking_is_for_people_only(foreman: Commands, fake: FakeForeman) -> None:
     thought = event({"message": {"thinking": "Hm.", "content": ""}}, "1-1")
     for terminals, printed in (({}, "Hi\n"), ({"<stdout>"}, "Hm.\n\nHi\n")):
         foreman.terminals = terminals
-        ends(pretended, "succeeded")
-        pretended.streams = [Said(content_type="text/event-stream", pieces=[thought, said("Hi", "1-2")])]
+        ends(fake, "succeeded")
+        fake.streams = [FakeResponse(content_type="text/event-stream", chunks=[thought, chat_event("Hi", "1-2")])]
         result = await foreman("submit", "--model", "m", "--follow", "Hello", NO_COLOR="1")
         assert re.sub(r"\x1b\[\d*m", "", result.stdout).endswith(printed)
 
@@ -416,23 +434,23 @@ async def test_thinking_is_for_people_only(foreman: Commands, pretended: Pretend
 @pytest.mark.parametrize(
     ("how", "held"), [("--wait", False), ("--wait", True), ("--follow", False), ("--follow", True)]
 )
-def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(pretended: Pretended, how: str, held: bool) -> None:
-    pretended.becomes[THIRD] = [job(THIRD, "running" if how == "--follow" and held else "queued")] * 1000
-    pretended.streams = [Said(content_type="text/event-stream", pieces=[], stays=60)]
+def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(fake: FakeForeman, how: str, held: bool) -> None:
+    fake.next_states[THIRD] = [job(THIRD, "running" if how == "--follow" and held else "queued")] * 1000
+    fake.streams = [FakeResponse(content_type="text/event-stream", chunks=[], open_for=60)]
     command = [str(SCRIPTS / "foreman"), "submit", "--model", "m", how, "Hello"]
-    environ = clean_environment({}) | {"FOREMAN_URL": pretended.url}
+    environ = clean_environment({}) | {"FOREMAN_URL": fake.url}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
 
-        def leave(asked: Asked) -> None:
+        def leave(asked: ReceivedRequest) -> None:
             if held and asked.query.get("wait"):
-                pretended.instead[f"GET {asked.path}"] = [Said(pieces=[], stays=60)]
+                fake.overrides[f"GET {asked.path}"] = [FakeResponse(chunks=[], open_for=60)]
             if asked.query.get("wait") or asked.path.endswith("/stream"):
                 threading.Timer(0.2, process.send_signal, [signal.SIGINT]).start()
 
-        pretended.now = leave
+        fake.on_request = leave
         out, err = process.communicate(timeout=60)
-    pretended.release()
+    fake.release()
     assert (process.returncode, out) == (130, "")
     assert err.strip() == "foreman submit: the job continues; to return to it: foreman jobs follow XES2HA"
-    assert pretended.paths("DELETE") == []
-    assert [path for path in pretended.paths("POST") if path != "/jobs"] == []
+    assert fake.paths("DELETE") == []
+    assert [path for path in fake.paths("POST") if path != "/jobs"] == []

@@ -37,6 +37,8 @@ FLOORS = (
     {"foreman.web.api", "foreman.web"},
     {"foreman.service"},
     {"foreman.tap"},
+    {"foreman.cli.ui", "foreman.cli.supervisors", "foreman.cli.reactor"},
+    {"foreman.cli.client"},
     {"foreman.cli", "foreman.simulator"},
 )
 #: What is known of the three APIs, and a job as a value: pure functions and values, with these libraries only.

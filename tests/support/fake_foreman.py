@@ -1,4 +1,4 @@
-"""A pretended foreman that has jobs, and the commands in front of it: all in this process, as quick as a function."""
+"""A fake foreman with jobs on a real port, and the commands that talk to it, all in this process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIRST, SECOND, THIRD = "01KBTWZ5M0XJ3Q9V7D2E8R4A6C", "01KBTX00000000000007D2E8RZ
 
 
 def job(id_: str, state: str = "queued", **more: Any) -> dict[str, Any]:
-    """A job as foreman shows it."""
+    """A job in the JSON of foreman."""
     return {
         "id": id_,
         "state": state,
@@ -51,8 +51,8 @@ def job(id_: str, state: str = "queued", **more: Any) -> dict[str, Any]:
 
 
 @frozen
-class Asked:
-    """What a pretended foreman was asked."""
+class ReceivedRequest:
+    """A request that the fake foreman has received."""
 
     method: str
     path: str
@@ -62,130 +62,133 @@ class Asked:
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """The body as JSON."""
         return json.loads(self.body)
 
 
 @frozen
-class Said:
-    """An answer: in chunks where ``pieces`` are given, and broken off behind them where it is ``cut``.
+class FakeResponse:
+    """A response; with ``chunks`` it is chunked, and without its last chunk if it is ``truncated``.
 
-    :ivar stays: so many seconds it goes on without a word, or until it is released.
+    :ivar open_for: how long it stays open and silent after its chunks, in seconds, unless it is released.
     """
 
     status: int = 200
     body: Any = b""
     content_type: str = "application/json"
     headers: dict[str, str] = field(factory=dict)
-    pieces: list[bytes] | None = None
-    cut: bool = False
-    stays: float = 0.0
+    chunks: list[bytes] | None = None
+    truncated: bool = False
+    open_for: float = 0.0
 
 
-def problem(status: int, detail: str, **headers: str) -> Said:
-    """A refusal as RFC 9457 has it."""
+def problem(status: int, detail: str, **headers: str) -> FakeResponse:
+    """A response with a problem (RFC 9457)."""
     body = {"type": "about:blank", "title": "No", "status": status, "detail": detail}
-    return Said(status, body, "application/problem+json", {name.replace("_", "-"): of for name, of in headers.items()})
+    return FakeResponse(
+        status, body, "application/problem+json", {name.replace("_", "-"): of for name, of in headers.items()}
+    )
 
 
 @define(eq=False)
-class Pretended:
-    """A foreman that does what a test says.
+class FakeForeman:
+    """A foreman whose answers a test chooses.
 
-    :ivar becomes: what a job is at each further question; :ivar artifacts: by id and name; :ivar streams: of each further
-        question for a stream; :ivar events: likewise; :ivar instead: what is answered to a method and path instead.
+    :ivar next_states: the job in the response to each further GET, by id; :ivar artifacts: by id and name; :ivar streams: the
+        responses to the next requests for a stream; :ivar events: likewise for events; :ivar overrides: the responses to a
+        method and path instead of the usual ones; :ivar requests: all that it has received.
     """
 
     url: str = ""
     jobs: dict[str, dict[str, Any]] = field(factory=dict)
-    becomes: dict[str, list[dict[str, Any]]] = field(factory=dict)
-    artifacts: dict[tuple[str, str], Said] = field(factory=dict)
-    streams: list[Said] = field(factory=list)
-    events: list[Said] = field(factory=list)
-    instead: dict[str, list[Said]] = field(factory=dict)
-    asked: list[Asked] = field(factory=list)
-    health: Said = field(factory=lambda: Said(body={"status": "ok", "degraded": False}))
-    now: Callable[[Asked], object] = lambda _: None
+    next_states: dict[str, list[dict[str, Any]]] = field(factory=dict)
+    artifacts: dict[tuple[str, str], FakeResponse] = field(factory=dict)
+    streams: list[FakeResponse] = field(factory=list)
+    events: list[FakeResponse] = field(factory=list)
+    overrides: dict[str, list[FakeResponse]] = field(factory=dict)
+    requests: list[ReceivedRequest] = field(factory=list)
+    health: FakeResponse = field(factory=lambda: FakeResponse(body={"status": "ok", "degraded": False}))
+    on_request: Callable[[ReceivedRequest], object] = lambda _: None
     released: threading.Event = field(factory=threading.Event)
 
     def release(self) -> None:
-        """Let every answer end that goes on without a word."""
+        """End every response that is still open."""
         self.released.set()
 
-    def has(self, *jobs: dict[str, Any]) -> None:
-        """Have these jobs from now on."""
-        self.jobs |= {one["id"]: one for one in jobs}
+    def add_jobs(self, *jobs: dict[str, Any]) -> None:
+        """Add or replace jobs."""
+        self.jobs |= {entry["id"]: entry for entry in jobs}
 
     def paths(self, method: str) -> list[str]:
-        """What it was asked by this method."""
-        return [one.path for one in self.asked if one.method == method]
+        """The paths of the requests with this method."""
+        return [entry.path for entry in self.requests if entry.method == method]
 
-    def answer(self, asked: Asked) -> Said:
-        """What docs/jobs.md says."""
-        self.asked.append(asked)
-        self.now(asked)
-        planned = self.instead.get(f"{asked.method} {asked.path}")
-        if planned:
-            return planned.pop(0) if len(planned) > 1 else planned[0]
+    def answer(self, asked: ReceivedRequest) -> FakeResponse:
+        """The response to a request, as docs/jobs.md defines it."""
+        self.requests.append(asked)
+        self.on_request(asked)
+        overridden = self.overrides.get(f"{asked.method} {asked.path}")
+        if overridden:
+            return overridden.pop(0) if len(overridden) > 1 else overridden[0]
         if asked.path == "/healthz":
             return self.health
         words = [unquote(word) for word in asked.path.split("/")[1:]]
         if words == ["jobs"]:
-            return self._hand_over(asked) if asked.method == "POST" else self._list(asked)
+            return self._submit(asked) if asked.method == "POST" else self._list(asked)
         id_ = words[1]
         if id_ not in self.jobs:
             return problem(404, "there is no such job of yours")
         return self._of_job(asked, id_, words[2:])
 
-    def _hand_over(self, asked: Asked) -> Said:
+    def _submit(self, asked: ReceivedRequest) -> FakeResponse:
         new = job(THIRD, **{name: value for name, value in asked.json.items() if name != "payload"})
         new["model"] = asked.json["payload"].get("model")
-        self.has(new)
-        return Said(201, new, headers={"Location": f"/jobs/{THIRD}"})
+        self.add_jobs(new)
+        return FakeResponse(201, new, headers={"Location": f"/jobs/{THIRD}"})
 
-    def _list(self, asked: Asked) -> Said:
+    def _list(self, asked: ReceivedRequest) -> FakeResponse:
         limit = int(asked.query.get("limit", 50))
         before = asked.query.get("before", "~")
         ids = sorted((id_ for id_ in self.jobs if id_ < before), reverse=True)
         following = f"/jobs?limit={limit}&before={ids[limit - 1]}" if len(ids) > limit else None
-        return Said(body={"jobs": [self.jobs[id_] for id_ in ids[:limit]], "next": following})
+        return FakeResponse(body={"jobs": [self.jobs[id_] for id_ in ids[:limit]], "next": following})
 
-    def _of_job(self, asked: Asked, id_: str, more: list[str]) -> Said:
-        one = self.jobs[id_]
+    def _of_job(self, asked: ReceivedRequest, id_: str, more: list[str]) -> FakeResponse:
+        entry = self.jobs[id_]
         match asked.method, more:
             case "GET", []:
-                if self.becomes.get(id_):
-                    self.jobs[id_] = self.becomes[id_].pop(0)
-                return Said(body=self.jobs[id_])
+                if self.next_states.get(id_):
+                    self.jobs[id_] = self.next_states[id_].pop(0)
+                return FakeResponse(body=self.jobs[id_])
             case "DELETE", []:
-                if one["state"] not in ENDED:
-                    return problem(409, f"it is {one['state']}")
+                if entry["state"] not in ENDED:
+                    return problem(409, f"it is {entry['state']}")
                 del self.jobs[id_]
-                return Said(204)
+                return FakeResponse(204)
             case "POST", ["cancel"]:
-                if one["state"] in ENDED - {"cancelled"}:
-                    return problem(409, f"it has ended already: {one['state']}")
-                one["state"] = "cancelled"
-                return Said(body=one)
+                if entry["state"] in ENDED - {"cancelled"}:
+                    return problem(409, f"it has ended already: {entry['state']}")
+                entry["state"] = "cancelled"
+                return FakeResponse(body=entry)
             case "POST", ["retry"]:
-                if one["state"] not in ENDED - {"succeeded"}:
-                    return problem(409, f"it is {one['state']}")
-                one["state"] = "queued"
-                return Said(body=one)
+                if entry["state"] not in ENDED - {"succeeded"}:
+                    return problem(409, f"it is {entry['state']}")
+                entry["state"] = "queued"
+                return FakeResponse(body=entry)
             case "GET", ["stream"]:
                 return self.streams.pop(0) if self.streams else problem(404, "it has no stream")
             case "GET", ["events"]:
                 return self.events.pop(0)
             case "GET", ["artifacts"]:
-                return Said(body={"artifacts": one["artifacts"]})
+                return FakeResponse(body={"artifacts": entry["artifacts"]})
             case "GET", ["artifacts", name]:
                 return self.artifacts.get((id_, name)) or problem(404, "it has no such artifact")
         return problem(405, "no")
 
 
 @contextmanager
-def serving(pretended: Pretended) -> Iterator[Pretended]:
-    """Let it answer on a port of this machine."""
+def serving(fake: FakeForeman) -> Iterator[FakeForeman]:
+    """Serve it on a port of the loopback address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -194,27 +197,31 @@ def serving(pretended: Pretended) -> Iterator[Pretended]:
             split = urlsplit(self.path)
             query = {name: values[-1] for name, values in parse_qs(split.query).items()}
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self._send(pretended.answer(Asked(self.command, split.path, query, dict(self.headers), body)))
+            self._send(fake.answer(ReceivedRequest(self.command, split.path, query, dict(self.headers), body)))
 
-        def _send(self, said: Said) -> None:
-            body = said.body if isinstance(said.body, bytes) else json.dumps(said.body).encode()
+        def _send(self, chat_event: FakeResponse) -> None:
+            body = chat_event.body if isinstance(chat_event.body, bytes) else json.dumps(chat_event.body).encode()
             self.close_connection = True
-            self.send_response(said.status)
-            for name, value in {**said.headers, "Content-Type": said.content_type, "Connection": "close"}.items():
+            self.send_response(chat_event.status)
+            for name, value in {
+                **chat_event.headers,
+                "Content-Type": chat_event.content_type,
+                "Connection": "close",
+            }.items():
                 self.send_header(name, value)
-            if said.pieces is None:
+            if chat_event.chunks is None:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
                 return
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for piece in said.pieces:
+            for piece in chat_event.chunks:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-            if said.stays:
+            if chat_event.open_for:
                 self.wfile.flush()
-                pretended.released.wait(said.stays)
-            elif not said.cut:
+                fake.released.wait(chat_event.open_for)
+            elif not chat_event.truncated:
                 self.wfile.write(b"0\r\n\r\n")
 
         do_GET = do_POST = do_DELETE = answer
@@ -225,25 +232,25 @@ def serving(pretended: Pretended) -> Iterator[Pretended]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
         thread.start()
-        pretended.url = f"http://127.0.0.1:{server.server_port}"
-        yield pretended
+        fake.url = f"http://127.0.0.1:{server.server_port}"
+        yield fake
         server.shutdown()
         thread.join()
 
 
 @define(eq=False)
 class Commands:
-    """Runs commands as they are typed, in the reactor of the tests.
+    """Runs commands of foreman in the reactor of the tests.
 
-    :ivar terminals: which streams are one, such as ``<stdout>``.
+    :ivar terminals: the streams that are terminals, such as ``<stdout>``.
     """
 
-    _pretended: Pretended
+    _fake: FakeForeman
     terminals: Collection[str] = ()
 
     async def __call__(self, *words: str, stdin: str | bytes | None = None, **environ: str) -> Result:
-        """Run one; it has a thread of its own, where it waits for the reactor."""
-        environ = {"FOREMAN_URL": self._pretended.url, "FOREMAN_TOKEN": "", "COLUMNS": "140"} | environ
+        """Run a command in a thread of its own, where it waits for the reactor."""
+        environ = {"FOREMAN_URL": self._fake.url, "FOREMAN_TOKEN": "", "COLUMNS": "140"} | environ
 
         def run() -> Result:
             return CliRunner().invoke(cli, list(words), input=stdin, env=environ, prog_name="foreman")
@@ -251,13 +258,13 @@ class Commands:
         return await deferToThread(run)
 
 
-def commands(patch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
-    """What runs commands in front of ``pretended``."""
+def commands(patch: pytest.MonkeyPatch, fake: FakeForeman) -> Commands:
+    """A runner of commands that talk to ``fake``."""
 
     def with_reactor(work: Callable[[Any], Any]) -> Any:
         return blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(work(reactor)))
 
-    made = Commands(pretended)
+    made = Commands(fake)
     patch.setattr(client, "run_with_reactor", with_reactor)
     patch.setattr(polling, "_RETRY_DELAYS", (0.01,))
     patch.setattr(polling, "_MIN_INTERVAL", 0.01)
@@ -267,8 +274,8 @@ def commands(patch: pytest.MonkeyPatch, pretended: Pretended) -> Commands:
     return made
 
 
-def lines(*events: dict[str, Any]) -> list[bytes]:
-    """NDJSON, a chunk for each line."""
+def ndjson(*events: dict[str, Any]) -> list[bytes]:
+    """NDJSON, one chunk per line."""
     return [json.dumps(event).encode() + b"\n" for event in events]
 
 
@@ -278,6 +285,6 @@ def event(data: dict[str, Any], id_: str = "", kind: str = "") -> bytes:
     return ("\n".join(fields) + "\n\n").encode()
 
 
-def said(text: str, id_: str) -> bytes:
-    """One line of a chat as an event."""
+def chat_event(text: str, id_: str) -> bytes:
+    """One chunk of a chat as an event."""
     return event({"model": "llama3.2:3b", "message": {"role": "assistant", "content": text}, "done": False}, id_)

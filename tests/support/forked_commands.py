@@ -1,6 +1,6 @@
-"""Run commands of foreman in processes that begin in odd ways, many of them quickly: each is a fork of this program.
+"""Run commands of foreman in processes with unusual standard streams. Each is a fork of this program, which is fast.
 
-It reads a JSON array of cases from standard input, and writes an array of what came of each:
+It reads a JSON array of cases from standard input, and writes an array of their results:
 ``{"words": [...], "how": "stdout-closed"}`` becomes ``{"status": 1, "out": "...", "err": "..."}``.
 """
 
@@ -15,13 +15,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-# What the commands import when they run; not the reactor, of which each process needs one of its own.
+# What the commands import, but not the reactor: each process needs its own.
 import treq  # noqa: F401
 
 from foreman.cli.main import main
 
-#: No command takes so long, in seconds.
-PATIENCE = 60
+#: After so long a command is killed, in seconds.
+TIMEOUT = 60
 
 
 def _closed(*descriptors: int) -> Callable[[], None]:
@@ -41,52 +41,52 @@ def _full(*descriptors: int) -> Callable[[], None]:
     return prepare
 
 
-def _left() -> None:
+def _reader_gone() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     os.dup2(writer, 1)
 
 
-def _folder_gone() -> None:
+def _directory_removed() -> None:
     gone = tempfile.mkdtemp()
     os.chdir(gone)
     shutil.rmtree(gone)
 
 
-def _bytes() -> None:
+def _binary_input() -> None:
     reader, writer = os.pipe()
     os.write(writer, b"\xff\xfe\x00")
     os.close(writer)
     os.dup2(reader, 0)
 
 
-#: How a process begins.
-HOW: dict[str, Callable[[], None]] = {
+#: How the streams of a process are prepared.
+SETUPS: dict[str, Callable[[], None]] = {
     "plain": lambda: None,
     "stdin-closed": _closed(0),
-    "stdin-no-text": _bytes,
+    "stdin-no-text": _binary_input,
     "stdout-closed": _closed(1),
     "stderr-closed": _closed(2),
     "all-closed": _closed(0, 1, 2),
     "stdout-full": _full(1),
     "stderr-full": _full(2),
     "both-full": _full(1, 2),
-    "reader-left": _left,
-    "folder-gone": _folder_gone,
+    "reader-left": _reader_gone,
+    "folder-gone": _directory_removed,
 }
 
 
 def run(words: list[str], how: str) -> dict[str, object]:
-    """Run one command, and wait for it."""
+    """Run one command and wait for it."""
     folder = Path(tempfile.mkdtemp())
     child = os.fork()
     if child == 0:
-        signal.alarm(PATIENCE)
+        signal.alarm(TIMEOUT)
         for descriptor, name, flags in ((0, os.devnull, os.O_RDONLY), (1, "out", os.O_WRONLY), (2, "err", os.O_WRONLY)):
             opened = os.open(folder / name, flags | os.O_CREAT if descriptor else flags)
             os.dup2(opened, descriptor)
             os.close(opened)
-        HOW[how]()
+        SETUPS[how]()
         # As the interpreter does for a descriptor that is closed.
         if how in {"stdin-closed", "all-closed"}:
             sys.stdin = None

@@ -27,10 +27,10 @@ from foreman.cli.ui.help import HelpfulCommand
 @click.argument("copy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @db_path_option
 def command(copy: Path, db_path: str | None) -> None:
-    """Replace the jobs by those of FILE, a copy made by foreman backup. foreman must not be running.
+    """Replace the jobs with those of FILE, a copy made by foreman backup. foreman must not be running.
 
-    FILE is verified first. The replaced database is kept beside the new one, under a name that is printed. Jobs that were
-    running or had not started when the copy was made run once foreman starts.
+    FILE is verified first. The replaced database is kept beside the new one, under a name that is printed. Jobs that had
+    not ended when the copy was made, running ones included, run once foreman starts.
     """
     from foreman.store.errors import StoreRefused, StoreUnavailable
     from foreman.store.sqlite.backup import restore
