@@ -445,6 +445,14 @@ async def test_the_log_stays_bounded_and_is_begun_anew_when_a_reader_has_left(
 
 
 @ensureDeferred
+async def test_stopping_leaves_no_log(served: SQLiteStores) -> None:
+    store = served.store()
+    await store.enqueue([new()])
+    await store.stop()
+    assert not served.path.with_name("jobs.sqlite-wal").exists()
+
+
+@ensureDeferred
 async def test_whoever_asks_while_the_store_is_closing_is_refused_and_not_forgotten(
     served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
