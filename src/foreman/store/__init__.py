@@ -1,1 +1,1 @@
-"""The durable record of jobs and artifacts: SQLite, one writer with group commit, readers beside it."""
+"""The durable record of jobs and artifacts: its interface and errors, and the database behind it."""

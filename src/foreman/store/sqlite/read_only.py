@@ -38,7 +38,7 @@ def pool_for(reactor: Any, path: Path) -> ConnectionPool | None:
 
 
 def _addresses(path: Path) -> list[str]:
-    """The URIs to try: with its log, and as immutable where the log is empty, since its files may not be creatable."""
+    """The URIs to try: the database as it is; where its log is empty, as immutable, too, which needs no files beside it."""
     if not path.exists():
         return []
     address = f"{path.absolute().as_uri()}?mode=ro"

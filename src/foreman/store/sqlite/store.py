@@ -175,7 +175,7 @@ class SQLiteJobStore(JobStore):
         await self.database.write(lambda tx: sweep.cap_retry_delays(tx, round(max_delay * 1000)))
 
     async def save_clock(self, wall: int, steady_for: int) -> None:
-        await self.database.write(lambda tx: prune.save_clock(tx, wall, steady_for))
+        await self.database.write(lambda tx: sweep.save_clock(tx, wall, steady_for))
 
     async def load_clock(self) -> tuple[int, int] | None:
         return await self.database.read(queries.load_clock)

@@ -81,8 +81,3 @@ def without_overwriting(tx: Transaction, step: Callable[[Transaction], T]) -> T:
         return step(tx)
     finally:
         tx.cursor.execute("PRAGMA secure_delete = ON").fetchone()
-
-
-def save_clock(tx: Transaction, wall: int, steady_for: int) -> None:
-    """Store the wall clock's time in milliseconds, and for how many seconds it has run without being set."""
-    tx.cursor.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?)", (f"{wall} {steady_for}",))

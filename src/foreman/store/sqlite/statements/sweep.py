@@ -1,4 +1,4 @@
-"""What the clock changes: jobs that are due are queued, and jobs that have expired are discarded."""
+"""What depends on the clock: jobs that are due are queued, jobs that have expired are discarded, and its time is stored."""
 
 from __future__ import annotations
 
@@ -50,3 +50,8 @@ def cap_retry_delays(tx: Transaction, max_delay: int) -> None:
         "AND run_at > ? AND fence > 0)",
         (tx.now, tx.now + max_delay),
     )
+
+
+def save_clock(tx: Transaction, wall: int, steady_for: int) -> None:
+    """Store the wall clock's time in milliseconds, and for how many seconds it has run without being set."""
+    tx.cursor.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?)", (f"{wall} {steady_for}",))
