@@ -1,8 +1,9 @@
-"""What ``JobStore`` promises, on each database: submissions, announcements, attempts, and the end."""
+"""What ``JobStore`` promises, on each database: submissions, claims, reads, the clock, retention and the end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,18 @@ import pytest
 from pytest_twisted import blockon, ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
-from foreman.jobs.artifacts import Artifact
+from foreman.jobs.artifacts import Artifact, ArtifactFile
 from foreman.jobs.queries import Filter
 from foreman.jobs.retry_policy import AttemptError, Transition, next_transition
-from foreman.store.errors import StoreUnavailable
+from foreman.store.errors import (
+    ArtifactGone,
+    ArtifactsTooLarge,
+    KeyReused,
+    StaleClaim,
+    StoreUnavailable,
+    TooManyJobs,
+    WrongState,
+)
 from support.live_foreman import bytes_of
 from support.stores import DATABASES, Stores, new
 
@@ -153,6 +162,215 @@ async def test_a_place_is_told_while_no_more_than_a_thousand_are_before(stores: 
     ids = [one.id for one in await store.enqueue([new() for _ in range(1002)])]
     places = [job and job.position for job in [await store.get(ids[place]) for place in (0, 999, 1000, 1001)]]
     assert places == [1, 1000, 1001, None]
+
+
+# submissions
+
+
+@ensureDeferred
+async def test_a_submission_is_stored_whole_or_not_at_all_and_a_repetition_is_no_new_job(stores: Stores) -> None:
+    store = stores.store(max_jobs=6)
+    (first,) = await store.enqueue([new(idempotency_key="k")])
+    again, other = await store.enqueue([new(idempotency_key="k"), new()])
+    assert (again.id, again.replayed, other.replayed) == (first.id, True, False)
+    problem = await outcome(store.enqueue([new(), new(idempotency_key="k", fingerprint="another")]))
+    assert isinstance(problem, KeyReused)
+    assert problem.index == 1
+    assert isinstance(await outcome(store.enqueue([new(owner="p") for _ in range(6)])), TooManyJobs)
+    assert stores.rows() == 2
+    assert await store.fingerprints("o", ["k", "unknown"]) == {"k": "f"}
+    assert await store.fingerprints("p", ["k"]) == {}
+
+
+@ensureDeferred
+async def test_the_next_job_is_that_of_the_least_key_among_the_models_that_can_run(stores: Stores) -> None:
+    store = stores.store()
+    late, early, hasty, embedding = await store.enqueue(
+        [new(model="a"), new(model="b", priority=4), new(model="c", priority=3), new(model="a", lane="embedding")]
+    )
+    bonus = {"a": 300_000, "b": 0, "c": None}.get
+    for expected in (late, early):
+        peeked = await store.peek("gate", bonus)
+        claim = await store.claim("gate", bonus)
+        assert peeked is not None
+        assert claim is not None
+        assert peeked.id == claim.job.id == expected.id
+    assert await store.claim("gate", bonus) is None
+    assert [job and job.position for job in await store.get_many([hasty.id, late.id, embedding.id, "none"])] == [
+        1, None, 1, None,
+    ]  # fmt: skip
+    assert await store.oldest_run_at("gate") == store.now()
+
+
+# claims
+
+
+@ensureDeferred
+async def test_a_claim_of_an_earlier_start_writes_nothing(stores: Stores) -> None:
+    store = stores.store()
+    (submitted,) = await store.enqueue([new()])
+    stale = await store.claim("gate", lambda _: 0)
+    assert stale is not None
+    await store.append_output(stale, 0, b"a line\n")
+    await store.stop()
+    store = stores.store()
+    rescued = await store.get(submitted.id)
+    assert rescued is not None
+    assert (rescued.state, rescued.rescues, rescued.instance) == ("queued", 1, None)
+    assert await bytes_of(store, submitted.id, "partial") == b"a line\n"
+    fresh = await store.claim("gate", lambda _: 0)
+    assert fresh is not None
+    answer = [Artifact("response", "text/plain", b"stale")]
+    for write in (
+        store.append_output(stale, 1, b"x"),
+        store.succeed(stale, answer, None),
+        store.end_attempt(stale, lambda job, _: Transition("failed", None, True, 0, job.error), answer),
+        store.release(stale),
+    ):
+        assert isinstance(await outcome(write), StaleClaim)
+    await store.succeed(fresh, [Artifact("response", "text/plain", b"fresh")], None)
+    assert await bytes_of(store, submitted.id, "response") == b"fresh"
+    assert await store.get_artifact(submitted.id, "partial") is None
+    types = [event.type for event in await store.events(submitted.id, 0)]
+    assert types == ["queued", "running", "rescued", "running", "succeeded"]
+
+
+@ensureDeferred
+async def test_a_release_does_not_count_and_a_failed_attempt_does(stores: Stores) -> None:
+    store = stores.store()
+    await store.enqueue([new()])
+    claim = await store.claim("gate", lambda _: 0)
+    assert claim is not None
+    released = await store.release(claim)
+    assert (released.state, released.attempt) == ("queued", 0)
+    claim = await store.claim("gate", lambda _: 0)
+    assert claim is not None
+    failure = AttemptError("target_error", "it crashed")
+    ended = await store.end_attempt(claim, lambda job, now: next_transition(job, failure, now, 0.5))
+    assert (ended.state, ended.attempt, ended.error and ended.error.error_class) == ("scheduled", 1, "target_error")
+
+
+# what users do
+
+
+@ensureDeferred
+async def test_only_an_ended_job_is_deleted_and_only_one_without_success_retried(stores: Stores) -> None:
+    store = stores.store()
+    (submitted,) = await store.enqueue([new()])
+    for refused in (store.delete(submitted.id), store.retry(submitted.id), store.cancel("0" * 26)):
+        assert isinstance(await outcome(refused), WrongState)
+    assert (await store.cancel(submitted.id)).state == "cancelled"
+    assert (await store.cancel(submitted.id)).state == "cancelled"
+    assert (await store.retry(submitted.id)).state == "queued"
+    await store.cancel(submitted.id)
+    await store.delete(submitted.id)
+    assert await store.get(submitted.id) is None
+    assert await store.events(submitted.id, 0) == []
+
+
+@ensureDeferred
+async def test_an_artifact_is_read_by_ranges_until_it_is_replaced(stores: Stores) -> None:
+    store = stores.store()
+    (submitted,) = await store.enqueue([new()])
+    _, is_new = await store.put_artifact(submitted.id, Artifact("notes", "text/plain", b"0123456789"))
+    stored = await store.get_artifact(submitted.id, "notes")
+    assert stored is not None
+    assert is_new
+    assert await store.read_artifact(stored, 3, 6, "o") == b"345"
+    file = ArtifactFile("notes", "text/plain", BytesIO(b"abc"))
+    info, is_new = await store.put_artifact(submitted.id, file, max_bytes=10)
+    assert (info.bytes, is_new) == (3, False)
+    assert isinstance(await outcome(store.read_artifact(stored, 0, 1, "o")), ArtifactGone)
+    large = Artifact("more", "text/plain", b"x" * 8)
+    assert isinstance(await outcome(store.put_artifact(submitted.id, large, max_bytes=10)), ArtifactsTooLarge)
+
+
+# lists
+
+
+@ensureDeferred
+async def test_a_list_is_newest_first_and_goes_on_where_it_ended(stores: Stores) -> None:
+    store = stores.store()
+    ids = []
+    for number in range(6):
+        owner, model = ("alice", "bob")[number % 2], ("a", "library/a:latest", "b")[number % 3]
+        ids += [one.id for one in await store.enqueue([new(owner=owner, model=model, metadata={"n": str(number % 2)})])]
+        stores.wall.now += 1
+    await store.cancel(ids[0])
+
+    async def listed(which: Filter) -> list[int]:
+        found: list[int] = []
+        before = None
+        while page := await store.list_jobs(which, before, 2):
+            found += [ids.index(job.id) for job in page]
+            before = page[-1].id
+        return found
+
+    assert await listed(Filter()) == [5, 4, 3, 2, 1, 0]
+    assert await listed(Filter(owner="alice")) == [4, 2, 0]
+    assert await listed(Filter(model="A")) == [4, 3, 1, 0]
+    assert await listed(Filter(states=("queued",), owner="alice")) == [4, 2]
+    assert await listed(Filter(metadata={"n": "1"}, model="b")) == [5]
+    middle = store.now() - 3000
+    assert await listed(Filter(created_after=middle)) == [5, 4, 3]
+    assert await listed(Filter(created_before=middle, states=("queued", "cancelled"))) == [2, 1, 0]
+
+
+# the clock
+
+
+@ensureDeferred
+async def test_what_is_due_is_queued_and_what_has_expired_is_discarded(stores: Stores) -> None:
+    store = stores.store()
+    now = store.now()
+    later, expiring = await store.enqueue([new(run_at=now + 5000), new(deadline=now + 9000)])
+    assert await store.sweep() == now + 5000
+    stores.wall.now += 5
+    assert await store.sweep() == now + 9000
+    stores.wall.now += 5
+    assert await store.sweep() is None
+    states = [job and job.state for job in await store.get_many([later.id, expiring.id])]
+    assert states == ["queued", "discarded"]
+    assert await store.load_clock() is None
+    await store.save_clock(now, 60)
+    assert await store.load_clock() == (now, 60)
+
+
+@ensureDeferred
+async def test_only_retries_are_brought_forward_when_the_clock_was_set_back(stores: Stores) -> None:
+    store = stores.store()
+    (retried,) = await store.enqueue([new()])
+    claim = await store.claim("gate", lambda _: 0)
+    assert claim is not None
+    await store.end_attempt(claim, lambda job, now: Transition("scheduled", now + 900_000, True, 0, job.error))
+    (planned,) = await store.enqueue([new(run_at=store.now() + 900_000)])
+    await store.cap_retry_delays(60.0)
+    await store.sweep()
+    states = [job and job.state for job in await store.get_many([retried.id, planned.id])]
+    assert states == ["queued", "scheduled"]
+
+
+# retention
+
+
+@ensureDeferred
+async def test_ended_jobs_are_deleted_by_state_age_and_owner(stores: Stores) -> None:
+    store = stores.store()
+    ids = [one.id for one in await store.enqueue([new(owner=owner) for owner in ("alice", "bob", "alice", "bob")])]
+    for id_ in ids[:3]:
+        await store.cancel(id_)
+    stores.wall.now += 10
+    before = store.now()
+    assert await store.prune("succeeded", before) == 0
+    assert await store.prune("cancelled", before - 60_000) == 0
+    batch = await store.delete_batch("cancelled", before, "alice", "")
+    assert (batch.count, batch.last) == (2, None)
+    assert await store.prune("cancelled", before) == 1
+    assert [job is not None for job in await store.get_many(ids)] == [False, False, False, True]
+    await store.purge_deleted()
+
+
+# the end
 
 
 @ensureDeferred
