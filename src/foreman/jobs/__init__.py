@@ -1,1 +1,1 @@
-"""A job as a value: its states, and which state may follow which."""
+"""Jobs as values: their states, artifacts and claims, what is asked of the store about them, and the retry policy."""

@@ -139,5 +139,5 @@ def lock_byte(file: int) -> None:
     """
     assert _OPEN_FILE_LOCK is not None
     # struct flock of Linux: type, whence, start, length, process (0 for these locks), and its padding.
-    wanted = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0)
-    fcntl.fcntl(file, _OPEN_FILE_LOCK, wanted)
+    lock = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0)
+    fcntl.fcntl(file, _OPEN_FILE_LOCK, lock)
