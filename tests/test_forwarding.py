@@ -1,4 +1,4 @@
-"""What of a request goes to the target."""
+"""Which bytes of a request go to the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What belongs to a job: kept, downloaded whole and in parts, and at the pace of its reader."""
+"""The artifacts of a job: uploads, and downloads of the whole or a range, at the pace of the reader."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_an_artifact_is_kept_replaced_listed_and_downloaded(tmp_path: Path
 
 
 @pytest_twisted.ensureDeferred
-async def test_names_that_cannot_be_and_data_that_is_too_large_are_refused(tmp_path: Path) -> None:
+async def test_invalid_names_and_data_that_is_too_large_are_refused(tmp_path: Path) -> None:
     async with jobbench(tmp_path, limits=evolve(LIMITS, max_artifact=1000)) as bench:
         id_ = await bench.submit()
         for name, status in (
@@ -159,7 +159,7 @@ async def slow_reader(bench: JobBench, path: str) -> tuple[Any, list[int]]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_slow_reader_is_not_buffered_for_and_gets_all_in_the_end(tmp_path: Path) -> None:
+async def test_a_slow_reader_gets_everything_and_nothing_is_buffered_for_it(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         path = await kept(bench, data=bytes(LARGE))
         client, written = await slow_reader(bench, path)
@@ -172,7 +172,7 @@ async def test_a_slow_reader_is_not_buffered_for_and_gets_all_in_the_end(tmp_pat
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
+async def test_a_reader_that_reads_nothing_is_cut_off(tmp_path: Path) -> None:
     async with jobbench(tmp_path, limits=evolve(LIMITS, stall_timeout=0.2)) as bench:
         path = await kept(bench, data=bytes(LARGE))
         client, _ = await slow_reader(bench, path)

@@ -1,4 +1,4 @@
-"""Stock clients hand jobs over through the real command, and whoever follows goes on after a cut connection."""
+"""Stock clients submit jobs to the real command, and a follower resumes after a cut connection."""
 
 from __future__ import annotations
 

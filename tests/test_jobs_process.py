@@ -1,4 +1,4 @@
-"""Jobs and the real command: across its stops, beside people, and while its target is away."""
+"""Jobs and the real command: across its restarts, beside chats of people, and while its target cannot be reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many jobs that have ended are deleted at once: one's own, by state and age, a few at a time."""
+"""``DELETE /jobs``: ended jobs are deleted by state and age, only one's own, in small batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def deleted(bench: JobBench, query: str, token: str = ALICE) -> Any:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_has_ended_so_goes_and_all_else_stays(tmp_path: Path) -> None:
+async def test_only_jobs_that_ended_in_the_given_states_are_deleted(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         gone = await cancelled(bench, 2)
         done = await bench.submit()
@@ -54,7 +54,7 @@ async def test_what_has_ended_so_goes_and_all_else_stays(tmp_path: Path) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_admin_deletes_everybodys_and_so_does_whoever_asks_where_no_token_is_required(tmp_path: Path) -> None:
+async def test_an_admin_deletes_the_jobs_of_others_and_so_does_everybody_without_tokens(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         await cancelled(bench, 2)
         await cancelled(bench, 1, BOB)
@@ -65,7 +65,7 @@ async def test_an_admin_deletes_everybodys_and_so_does_whoever_asks_where_no_tok
 
 
 @pytest_twisted.ensureDeferred
-async def test_only_what_ended_before_is_meant(tmp_path: Path) -> None:
+async def test_ended_before_limits_what_is_deleted(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         old = await cancelled(bench)
         await deferLater(reactor, 0.01)
@@ -80,7 +80,7 @@ async def test_only_what_ended_before_is_meant(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_go_a_few_at_a_time_also_among_those_of_others(
+async def test_many_jobs_are_deleted_in_batches_also_among_those_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prune, "BATCH", 2)
@@ -95,7 +95,7 @@ async def test_many_go_a_few_at_a_time_also_among_those_of_others(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_disconnects_stops_the_deletion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prune, "BATCH", 1)
     monkeypatch.setattr("foreman.web.jobs.prune.PAUSE", 0.1)
     async with jobbench(tmp_path) as bench:
@@ -113,7 +113,9 @@ async def test_a_client_that_leaves_stops_it(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest_twisted.ensureDeferred
-async def test_while_foreman_stops_it_says_how_far_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deletion_that_is_cut_short_says_how_many_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(prune, "BATCH", 1)
     monkeypatch.setattr("foreman.web.jobs.prune.PAUSE", 5.0)
     async with jobbench(tmp_path) as bench:

@@ -1,4 +1,4 @@
-"""The stream of a job, cut anywhere and resumed any number of times: the lines are those of the whole."""
+"""The stream of a job, cut anywhere and resumed any number of times, has the same lines as the whole."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_no_event_is_lost_or_doubled(
     assert not clock.getDelayedCalls()
 
 
-def test_who_looks_while_a_failed_job_is_queued_again_goes_on() -> None:
+def test_a_reader_goes_on_when_a_failed_job_is_queued_again_meanwhile() -> None:
     clock = Clock()
     memory = Memory(clock, late=True)
     memory.become("running", state="running", fence=1)

@@ -1,4 +1,4 @@
-"""Following a job: live and resumed, as lines and as events, and never a line lost or doubled."""
+"""Following a job: live and resumed, as NDJSON and as SSE, with no line lost and none sent twice."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def heard(client: raw_http.RawClient, data: bytes) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_events_are_told_from_the_first_to_the_last(tmp_path: Path) -> None:
+async def test_events_are_sent_from_the_first_to_the_last(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         client = await follow(bench, f"/jobs/{id_}/events")
@@ -68,7 +68,7 @@ async def test_events_are_told_from_the_first_to_the_last(tmp_path: Path) -> Non
 
 
 @pytest_twisted.ensureDeferred
-async def test_events_as_events_go_on_behind_the_last_that_came(tmp_path: Path) -> None:
+async def test_sse_events_resume_after_the_last_that_was_received(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         await bench.ask("POST", f"/jobs/{id_}/cancel")
@@ -87,7 +87,7 @@ async def test_events_as_events_go_on_behind_the_last_that_came(tmp_path: Path) 
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_has_happened_so_far_is_told_at_once_to_who_does_not_follow(tmp_path: Path) -> None:
+async def test_without_follow_the_events_so_far_are_sent_at_once(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         told = values((await bench.ask("GET", f"/jobs/{id_}/events?follow=0")).body)
@@ -106,7 +106,7 @@ async def test_what_has_happened_so_far_is_told_at_once_to_who_does_not_follow(t
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_events_are_told_in_order(tmp_path: Path) -> None:
+async def test_many_events_are_sent_in_order(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         with pytest.MonkeyPatch.context() as patch:
@@ -121,7 +121,7 @@ async def test_many_events_are_told_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_quick")
 @pytest_twisted.ensureDeferred
-async def test_while_nothing_happens_there_are_signs_of_life(tmp_path: Path) -> None:
+async def test_while_nothing_happens_heartbeats_are_sent(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         clients = [
@@ -146,7 +146,7 @@ async def test_while_nothing_happens_there_are_signs_of_life(tmp_path: Path) -> 
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_follows_and_leaves_is_forgotten(tmp_path: Path) -> None:
+async def test_a_follower_that_disconnects_leaves_nothing_behind(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         _claim, output = await bench.run(id_)
@@ -159,7 +159,7 @@ async def test_who_follows_and_leaves_is_forgotten(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_when_foreman_stops_nobody_takes_what_came_for_whole(tmp_path: Path) -> None:
+async def test_when_foreman_stops_the_answer_is_cut_so_that_nobody_takes_it_for_complete(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         _claim, output = await bench.run(id_)
@@ -178,7 +178,9 @@ async def test_when_foreman_stops_nobody_takes_what_came_for_whole(tmp_path: Pat
 
 @pytest.mark.parametrize("sse", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_when_foreman_stops_an_old_client_is_told_so_behind_what_came(tmp_path: Path, sse: bool) -> None:
+async def test_when_foreman_stops_a_client_of_http_1_0_gets_an_error_as_its_last_line(
+    tmp_path: Path, sse: bool
+) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         client = await raw_http.connect(bench.port)
@@ -225,7 +227,7 @@ async def test_lines_come_one_by_one_while_the_job_runs_and_from_the_store_after
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_second_try_says_that_what_came_is_void(tmp_path: Path) -> None:
+async def test_a_second_attempt_says_that_the_lines_so_far_are_void(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         first, output = await bench.run(id_)
@@ -253,7 +255,7 @@ async def test_a_second_try_says_that_what_came_is_void(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_ends_without_success_says_so_behind_what_came(tmp_path: Path) -> None:
+async def test_the_stream_of_a_job_without_success_ends_with_an_error(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit(max_attempts=1)
         claim, output = await bench.run(id_)
@@ -281,7 +283,7 @@ async def test_what_ends_without_success_says_so_behind_what_came(tmp_path: Path
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_is_sent_back_to_what_an_earlier_try_left(tmp_path: Path) -> None:
+async def test_no_reader_is_sent_back_to_an_earlier_attempt(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         claim, output = await bench.run(id_)
@@ -323,7 +325,7 @@ async def test_a_reader_may_come_back_before_the_first_line(tmp_path: Path) -> N
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_has_no_stream_and_what_is_no_line_is_said(tmp_path: Path) -> None:
+async def test_jobs_without_a_stream_and_invalid_line_ids_are_refused(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         embedding = await bench.submit(endpoint="/v1/embeddings", payload={"model": "m", "input": "x"})
         assert problem(await bench.ask("GET", f"/jobs/{embedding}/stream"))["status"] == 404
@@ -348,7 +350,7 @@ async def test_strange_lines_break_neither_shape(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_reads_slowly_holds_nothing_up_and_gets_all(tmp_path: Path) -> None:
+async def test_a_slow_reader_holds_nothing_up_and_gets_everything(tmp_path: Path) -> None:
     async with jobbench(tmp_path) as bench:
         id_ = await bench.submit()
         claim, output = await bench.run(id_)
@@ -373,7 +375,7 @@ async def test_who_reads_slowly_holds_nothing_up_and_gets_all(tmp_path: Path) ->
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_takes_nothing_is_cut_off(tmp_path: Path) -> None:
+async def test_a_reader_that_reads_nothing_is_cut_off(tmp_path: Path) -> None:
     async with jobbench(tmp_path, limits=evolve(LIMITS, stall_timeout=0.2)) as bench:
         id_ = await bench.submit()
         _claim, output = await bench.run(id_)

@@ -1,4 +1,4 @@
-"""What is handed over as jobs: each field checked, all mistakes named, and the payload left as it is."""
+"""Submitted jobs: each field is checked, all errors are reported, and the payload is kept byte for byte."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def places(**more: Any) -> list[str]:
 # the fields
 
 
-def test_what_is_not_said_is_as_documented() -> None:
+def test_missing_fields_have_the_documented_defaults() -> None:
     job = read()
     assert (job.priority, job.max_attempts, job.run_at, job.deadline) == (5, 5, None, None)
     assert (job.metadata, job.idempotency_key, job.lane, job.family) == ({}, None, "gate", "ollama")
     assert (job.model, job.owner, job.stream, job.content_type) == ("m", "alice", True, "application/json")
 
 
-def test_null_is_as_good_as_nothing() -> None:
+def test_null_means_the_same_as_a_missing_field() -> None:
     assert read(**dict.fromkeys(set(FIELDS) - {"endpoint", "payload"})) == read()
 
 
-def test_what_is_said_is_taken() -> None:
+def test_fields_that_are_given_are_kept() -> None:
     job = read(
         priority=0, max_attempts=100, run_at=TOMORROW, deadline="2026-11-30T00:00:00.5+05:30",
         metadata={"a": "", "b" * 64: "c" * 512}, idempotency_key="k" * 255,
@@ -85,12 +85,12 @@ def test_what_is_said_is_taken() -> None:
         ("payload", [[], "x", 5, {}]),
     ],
 )  # fmt: skip
-def test_what_a_field_cannot_have_is_named(name: str, bad: list[Any]) -> None:
+def test_an_invalid_value_is_reported_with_its_field(name: str, bad: list[Any]) -> None:
     for value in bad:
         assert [place.removesuffix("/model") for place in places(**{name: value})] == [f"/{name}"], value
 
 
-def test_what_is_missing_or_unknown_is_named_and_all_at_once() -> None:
+def test_missing_and_unknown_fields_are_reported_together() -> None:
     assert sorted(pointer for pointer, _ in field_errors({})) == ["/endpoint", "/payload"]
     assert places(prioritty=1, priority=11, max_attempts=0) == ["/max_attempts", "/prioritty", "/priority"]
     (unknown,) = [detail for pointer, detail in field_errors({**JOB, "prioritty": 1}) if pointer == "/prioritty"]
@@ -98,7 +98,7 @@ def test_what_is_missing_or_unknown_is_named_and_all_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["`x", "a`b", "x`", "``"])
-def test_a_name_with_backticks_is_told_as_it_is(name: str) -> None:
+def test_a_field_name_with_backticks_is_reported_unchanged(name: str) -> None:
     """Of a large job too, of whose members not all are looked at."""
     body = json.dumps({"endpoint": "/api/chat", "payload": "x" * 200_000, name: 1}).encode()
     assert set(fields.members_of(body) or ()) == {"endpoint", "payload", name}
@@ -124,11 +124,11 @@ def test_a_deadline_comes_after_the_beginning() -> None:
         ({"model": "m", "x": "y" * 10_000}, "/payload"),
     ],
 )
-def test_a_payload_that_cannot_be_a_job_is_named(payload: dict[str, Any], place: str) -> None:
+def test_a_payload_that_cannot_be_a_job_is_refused_with_its_pointer(payload: dict[str, Any], place: str) -> None:
     assert places(payload=payload) == [place]
 
 
-def test_a_load_is_a_job() -> None:
+def test_a_request_that_only_loads_a_model_is_a_job() -> None:
     assert read(payload={"model": "m", "keep_alive": "5m"}).stream
 
 
@@ -257,7 +257,7 @@ UNKNOWN = f"{{{BESIDE}, " + many('"x#": 1', 1000) + "}"
     ],
     ids=lambda body: f"{body[:2]}{body[-12:]}{len(body)}",
 )
-def test_a_body_with_many_flaws_or_long_ones_is_answered_briefly(body: str) -> None:
+def test_a_body_with_many_or_long_errors_is_answered_briefly(body: str) -> None:
     parser = JobParser("alice", None, NOW, 20_000_000)
     data = body.encode()
     tracemalloc.start()
@@ -276,7 +276,7 @@ def test_a_body_with_many_flaws_or_long_ones_is_answered_briefly(body: str) -> N
         assert ", and " in str(problem)
 
 
-def test_all_flaws_are_counted() -> None:
+def test_all_errors_are_counted() -> None:
     with pytest.raises(Problem) as raised:
         at_once(PARSER.read(UNKNOWN.encode()))
     assert str(raised.value).endswith(", and 999 more")
@@ -334,7 +334,7 @@ def test_no_preference_breaks_its_reader(values: list[bytes]) -> None:
     assert wants_job(head(*((b"prefer", value) for value in values))) in {True, False}
 
 
-def test_headers_for_the_target_are_kept_and_who_asks_is_not() -> None:
+def test_headers_for_the_target_are_kept_and_credentials_are_not() -> None:
     kept = headers_to_store(
         head((b"Anthropic-Version", b"1"), (b"anthropic-beta", b"a"), (b"Authorization", b"Bearer x"), (b"x-api-key", b"k"),
              (b"OpenAI-Beta", b"b"), (b"User-Agent", b"\xe9"), (b"Cookie", b"c"), (b"Prefer", b"respond-async"))
@@ -342,7 +342,7 @@ def test_headers_for_the_target_are_kept_and_who_asks_is_not() -> None:
     assert [name for name, _ in kept] == ["Anthropic-Version", "anthropic-beta", "OpenAI-Beta", "User-Agent"]
 
 
-def test_a_header_that_connection_names_is_between_client_and_foreman_and_not_kept() -> None:
+def test_a_header_that_the_connection_header_names_is_not_kept() -> None:
     kept = headers_to_store(
         head((b"Anthropic-Version", b"1"), (b"connection", b"close, ANTHROPIC-Beta"), (b"anthropic-beta", b"a"),
              (b"Connection", b"User-Agent"), (b"User-Agent", b"x"))
@@ -388,7 +388,7 @@ def test_every_moment_that_a_row_can_hold_is_shown(moment: int) -> None:
     )
 
 
-def test_models_are_looked_for_once_for_all() -> None:
+def test_the_target_is_asked_once_for_all_missing_models() -> None:
     models = PlayedModels()
     jobs = [read(payload={**PAYLOAD, "model": model}) for model in ("m", "x", "cloudy", "y", "x", "z:cloud")]
     placed: Any = []

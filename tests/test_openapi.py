@@ -1,4 +1,4 @@
-"""The document of foreman's own routes says what the code does, and the page what the document says."""
+"""The OpenAPI document matches the code, and docs/api.md matches the document."""
 
 from __future__ import annotations
 
