@@ -220,7 +220,7 @@ def test_nothing_is_made_where_a_link_leads_and_no_device_is_replaced(tmp_path: 
     unit.symlink_to(tmp_path / "pipe")
     made = plan("linux", tmp_path, {}, PROGRAM, 30, None, system=False)
     with pytest.raises(OSError, match="not a regular file"):
-        install_service._write_atomically(made.file, made.text, 0o644)
+        install_service._write_file(made.file, made.text, 0o644)
     assert (tmp_path / "pipe").is_fifo()
     assert sorted(tmp_path.iterdir()) == [tmp_path / ".config", tmp_path / "pipe"]
 

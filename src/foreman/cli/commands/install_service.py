@@ -6,7 +6,6 @@ import difflib
 import errno
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 from attrs import frozen
 from click.core import ParameterSource
 
+from foreman.cli.atomic_file import write_atomically
 from foreman.cli.commands.settings import as_environment
 from foreman.cli.supervisors import launchd, systemd
 from foreman.cli.supervisors.launchd import LABEL, plist
@@ -260,14 +260,14 @@ def _write(new_plan: Plan, previous_text: str, *, force: bool) -> None:
             click.echo("\n".join(lines))
             raise click.ClickException(f"{new_plan.file} was changed, as shown above; --force overwrites it")
         else:
-            _write_atomically(new_plan.file, new_plan.text, 0o644)
+            _write_file(new_plan.file, new_plan.text, 0o644)
             click.echo(f"wrote {new_plan.file}")
         current_file = new_plan.settings
         if new_plan.settings.exists():
             click.echo(f"{new_plan.settings} has your settings; it is not changed")
         else:
             new_plan.settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_atomically(new_plan.settings, as_environment(), 0o600)
+            _write_file(new_plan.settings, as_environment(), 0o600)
             click.echo(f"wrote {new_plan.settings}, with every setting commented out")
     except PermissionError:
         raise click.ClickException(f"{current_file} cannot be written; --system needs root (sudo)") from None
@@ -275,23 +275,13 @@ def _write(new_plan: Plan, previous_text: str, *, force: bool) -> None:
         raise click.ClickException(f"{current_file} cannot be written: {problem.strerror}") from None
 
 
-def _write_atomically(file: Path, text: str, mode: int) -> None:
-    """Write ``text`` to a temporary file and rename it to ``file``: a reader never sees half of it."""
+def _write_file(file: Path, text: str, mode: int) -> None:
+    """Write ``text`` to ``file`` atomically, and make its directory if it does not exist."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file = Path(os.path.realpath(file))  # a symbolic link is kept
     if file.exists() and not file.is_file():  # "systemctl mask" makes a link to /dev/null
         raise OSError(errno.EINVAL, f"{file} is not a regular file")
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as new:
-            os.fchmod(new.fileno(), mode)
-            new.write(text)
-            new.flush()
-            os.fsync(new.fileno())
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(file, text, lambda new: os.fchmod(new, mode))
 
 
 def _check_path(path: Path) -> None:
@@ -310,17 +300,17 @@ def _check_path(path: Path) -> None:
 
 def warnings(program: Path, token: Path | None, *, system: bool) -> list[str]:
     """Sentences about what will keep the service from starting."""
-    warnings_ = []
+    found = []
     if ".venvs" in program.parts:
-        warnings_.append(
+        found.append(
             f"{program} is in a source checkout, and changes with it; "
             "docs/running.md says how to install foreman on its own"
         )
     closed = [folder for folder in program.resolve().parents if not folder.stat().st_mode & 0o001] if system else []
     if closed:
-        warnings_.append(
+        found.append(
             f"{closed[-1]} is not accessible to other users, so the service cannot start {program}; install foreman in /opt"
         )
     if token is not None and not token.is_file():
-        warnings_.append(f"{token} does not exist yet; foreman does not start without it")
-    return warnings_
+        found.append(f"{token} does not exist yet; foreman does not start without it")
+    return found

@@ -40,12 +40,12 @@ def command(url: str, *, as_json: bool) -> None:
     """
     from foreman.cli.client.client import run_client
 
-    seen = run_client("ps", url, fetch_snapshot)
+    snapshot = run_client("ps", url, fetch_snapshot)
     if as_json:
-        value = {"url": seen.url, "health": seen.health, "queue": seen.queue, "models": seen.models}
+        value = {"url": snapshot.url, "health": snapshot.health, "queue": snapshot.queue, "models": snapshot.models}
         click.echo(json.dumps(value, indent=2))
     else:
-        show(seen, console(), datetime.now(UTC))
+        show(snapshot, console(), datetime.now(UTC))
 
 
 async def fetch_snapshot(foreman: ForemanClient) -> Snapshot:

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import click
 
 from foreman.auth.tokens import Holder, check_name, digest, format_file, parse_file, without_holder
+from foreman.cli.atomic_file import write_atomically
 from foreman.cli.ui.common_options import json_option
 from foreman.cli.ui.exit_status import FAILED, SUCCESS, USAGE_ERROR
 from foreman.cli.ui.help import HelpfulCommand
@@ -210,26 +210,12 @@ def _holders(text: str, path: Path) -> tuple[Holder, ...]:
 
 
 def _write(path: Path, text: str) -> None:
-    # Written to a temporary file and renamed, so that a daemon that reloads never sees half a file.
     if len(text.encode()) > LARGEST_FILE:
         raise click.ClickException(f"{path} would be larger than {LARGEST_FILE} bytes, the most that foreman reads")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        write_atomically(path, text, lambda new: _keep_access(path, new))
     except OSError as problem:
         raise click.ClickException(f"{path} cannot be written: {problem.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            _keep_access(path, file.fileno())
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except OSError as problem:
-        Path(temporary).unlink(missing_ok=True)
-        raise click.ClickException(f"{path} cannot be written: {problem.strerror}") from None
-    except BaseException:  # ctrl-C
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _keep_access(path: Path, new: int) -> None:

@@ -77,8 +77,8 @@ def command(ctx: click.Context, /, url: str, *, as_json: bool, **filters: Any) -
 
         run(url, JobFilters(**filters), as_json=as_json)
         return
-    typed = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
-    if typed:
+    misplaced = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+    if misplaced:
         raise click.UsageError(
             f"the options of a command go after its name: foreman jobs {ctx.invoked_subcommand} …", ctx
         )
