@@ -20,17 +20,17 @@ class Crossing:
 
     def __init__(self, places: int = 2, share: int = 2, room: int = 4, patience: float = 30.0) -> None:
         self.clock = Clock()
-        self.passage = ConcurrencyLimit(self.clock, places, share, room, patience)
+        self.limit = ConcurrencyLimit(self.clock, places, share, room, patience)
 
     def enter(self, caller: str = "alice") -> list[Any]:
         """What comes of it: a Pass, or a Failure."""
         results: list[Any] = []
-        self.entering: Deferred[Permit] = self.passage.enter(caller)
+        self.entering: Deferred[Permit] = self.limit.enter(caller)
         self.entering.addBoth(results.append)
         return results
 
     def is_empty(self) -> bool:
-        return (self.passage.inside, self.passage.waiting, self.clock.getDelayedCalls()) == (0, 0, [])
+        return (self.limit.in_use, self.limit.waiting, self.clock.getDelayedCalls()) == (0, 0, [])
 
 
 def test_so_many_are_at_the_target_and_the_next_waits_for_a_place() -> None:
@@ -41,7 +41,7 @@ def test_so_many_are_at_the_target_and_the_next_waits_for_a_place() -> None:
     first[0].release()
     crossing.clock.advance(0)
     assert len(third) == 1
-    assert crossing.passage.inside == 2
+    assert crossing.limit.in_use == 2
     for one in (second, third):
         one[0].release()
     assert crossing.is_empty()
@@ -108,7 +108,7 @@ def test_many_quick_ones_in_a_row_do_not_overflow_the_stack() -> None:
         one.release()
 
     for number in range(3000):
-        crossing.passage.enter(str(number)).addCallback(pass_through)
+        crossing.limit.enter(str(number)).addCallback(pass_through)
     held.release()
     for _ in range(3001):
         crossing.clock.advance(0)
@@ -123,7 +123,7 @@ def test_whatever_happens_nothing_is_lost_and_nobody_exceeds(story: list[tuple[s
     waiting: list[Deferred[Permit]] = []
     for what, number in story:
         if what == "enter":
-            entering = crossing.passage.enter(f"caller {number % 3}")
+            entering = crossing.limit.enter(f"caller {number % 3}")
             waiting.append(entering)
             entering.addCallbacks(inside.append, lambda _: None)
         elif what == "leave" and inside:
@@ -132,8 +132,8 @@ def test_whatever_happens_nothing_is_lost_and_nobody_exceeds(story: list[tuple[s
             waiting.pop(number % len(waiting)).cancel()
         elif what == "wait":
             crossing.clock.advance(number)
-        assert crossing.passage.inside == len(inside) <= 3
-        assert crossing.passage.waiting <= 4
+        assert crossing.limit.in_use == len(inside) <= 3
+        assert crossing.limit.waiting <= 4
         assert all(sum(one.caller == other.caller for one in inside) <= 2 for other in inside)
     crossing.clock.advance(0)
     while inside:
@@ -147,32 +147,32 @@ def test_whatever_happens_nothing_is_lost_and_nobody_exceeds(story: list[tuple[s
 
 def test_long_transfers_keep_no_quick_question_waiting() -> None:
     work = Work()
-    passages = work.inference.passages
-    pulls = [work.ask("/api/pull") for _ in range(passages.transfers.share + 5)]
-    assert len(work.target.calls) == passages.transfers.share
+    limits = work.inference.concurrency
+    pulls = [work.ask("/api/pull") for _ in range(limits.transfers.per_caller + 5)]
+    assert len(work.target.calls) == limits.transfers.per_caller
     work.ask("/api/show")
     assert work.target.calls[-1].head == b"POST /api/show"
     for pull in pulls:
         pull.leave()
-    assert (passages.transfers.inside, passages.transfers.waiting) == (0, 0)
+    assert (limits.transfers.in_use, limits.transfers.waiting) == (0, 0)
 
 
 def test_a_place_is_given_back_when_the_target_has_finished_although_the_reader_takes_its_time() -> None:
     work = Work()
     asking = work.ask("/api/show")
     asking.responder.pause_at = 1
-    assert work.inference.passages.quick.inside == 1
+    assert work.inference.concurrency.quick.in_use == 1
     work.target.calls[0].begin(headers=[]).say(b"x", b"y").end()
     assert asking.results == []
-    assert work.inference.passages.quick.inside == 0
+    assert work.inference.concurrency.quick.in_use == 0
 
 
 @pytest.mark.parametrize("ending", ["answer", "leave", "break"])
 def test_beyond_the_bound_it_is_a_503_and_every_place_comes_back(ending: str) -> None:
     work = Work()
-    quick = work.inference.passages.quick
-    askings = [work.ask("/api/show") for _ in range(quick.share + quick.room // 2)]
-    assert len(work.target.calls) == quick.share
+    quick = work.inference.concurrency.quick
+    askings = [work.ask("/api/show") for _ in range(quick.per_caller + quick.max_waiting // 2)]
+    assert len(work.target.calls) == quick.per_caller
     refused = work.ask("/api/show")
     assert isinstance(refused.problem, errors.QueueFull)
     for _ in range(20):
@@ -189,5 +189,5 @@ def test_beyond_the_bound_it_is_a_503_and_every_place_comes_back(ending: str) ->
                 if not call.heard.called:
                     call.heard.errback(errors.ConnectionError("reset", "gone"))
         work.clock.advance(0)
-    assert (quick.inside, quick.waiting) == (0, 0)
+    assert (quick.in_use, quick.waiting) == (0, 0)
     assert all(asking.results for asking in askings)

@@ -90,7 +90,7 @@ class Waiting:
         settings = HeartbeatPolicy(**{"after": 5.0, "after_unary": 240.0, **notices})
         view = QueueHeartbeat(self.clock, self.clock.seconds, request, RequestBody("m", stream), settings)
         self.client = ClientResponder(request, RequestRecord("id", "someone", path, "gate", 0.0), view)
-        self.client.waits(lambda: self.place)
+        self.client.queued(lambda: self.place)
 
     def pass_time(self, seconds: float) -> None:
         self.clock.pump([0.5] * int(seconds * 2))
@@ -303,7 +303,7 @@ def test_time_that_passed_before_the_request_stood_in_line_counts() -> None:
     waiting = Waiting()
     waiting.client.stop_waiting()
     waiting.clock.advance(4)
-    waiting.client.waits(lambda: waiting.place)
+    waiting.client.queued(lambda: waiting.place)
     waiting.clock.advance(1)
     assert waiting.told.startedWriting
 

@@ -133,8 +133,8 @@ class HeardAsker:
         self.place: Callable[[], QueuePosition] | None = None
         self.pause_at = -1
 
-    def waits(self, place: Callable[[], QueuePosition]) -> None:
-        self.place = place
+    def queued(self, position: Callable[[], QueuePosition]) -> None:
+        self.place = position
 
     def begin(self, status: int, phrase: bytes, headers: Any, kind: str) -> None:
         self.status = status
@@ -319,8 +319,8 @@ def test_embeddings_are_told_where_they_stand() -> None:
 
 def test_who_waits_for_a_place_at_a_cloud_model_is_told_where_it_stands() -> None:
     work = Work()
-    cloud = work.inference.passages.cloud
-    askings = [work.ask(model="x:cloud") for _ in range(cloud.share + 2)]
+    cloud = work.inference.concurrency.cloud
+    askings = [work.ask(model="x:cloud") for _ in range(cloud.per_caller + 2)]
     for asking, number in ((askings[0], 0), (askings[-2], 1), (askings[-1], 2)):
         assert asking.responder.place is not None
         assert asking.responder.place() == QueuePosition(number, None)

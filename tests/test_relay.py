@@ -16,7 +16,7 @@ from twisted.web.http import PotentialDataLoss
 from foreman import errors
 from foreman.protocol.framing import LONGEST_LINE, BodyFraming, framer_for
 from foreman.protocol.usage import answer_end
-from foreman.proxy.relay import KEPT_WHOLE, LastPieces, Limits, Relay
+from foreman.proxy.relay import MAX_KEPT, LastPieces, Limits, Relay
 from foreman.util.byte_budget import ByteBudget
 
 LINE = b'{"done":false,"message":{"content":"word"}}\n'
@@ -95,8 +95,8 @@ def test_each_line_is_one_write_and_the_last_one_ends_the_answer(answering: Answ
     assert answering.reader.pieces == [LINE, LINE, LAST]
     assert answering.reader.transition == "finished"
     assert answering.outcomes == ["complete"]
-    assert answering.relay.tally is not None
-    assert answering.relay.tally.completion_tokens == 2
+    assert answering.relay.end is not None
+    assert answering.relay.end.completion_tokens == 2
     assert answering.clock.getDelayedCalls() == []
     assert answering.reader.producer is None
 
@@ -294,17 +294,17 @@ def test_whole_framing_passes_its_last_line_on_whatever_it_is(answering: Answeri
 )
 def test_who_is_to_blame_for_a_broken_answer(answering: Answering, problem: errors.ForemanError, outcome: str) -> None:
     answering.say(LINE + LINE[:3])
-    answering.relay.give_up(problem)
+    answering.relay.fail(problem)
     assert (answering.reader.transition, answering.outcomes, answering.answered) == (problem, [outcome], [None])
     assert answering.aborted
-    answering.relay.give_up(errors.Draining("again"))
+    answering.relay.fail(errors.Draining("again"))
     assert answering.outcomes == [outcome]
 
 
 def test_pieces_that_were_held_are_not_sent_after_an_answer_was_given_up(answering: Answering) -> None:
     answering.relay.pauseProducing()
     answering.say(LINE * 3)
-    answering.relay.give_up(errors.Draining("foreman is stopping"))
+    answering.relay.fail(errors.Draining("foreman is stopping"))
     assert answering.reader.between_pieces is True  # what was sent are whole lines, so that an error line can follow
     answering.relay.resumeProducing()
     assert answering.reader.pieces == []
@@ -314,11 +314,11 @@ def test_pieces_that_were_held_are_not_sent_after_an_answer_was_given_up(answeri
 
 def test_an_unstreamed_answer_is_kept_to_be_judged_only_while_it_is_small() -> None:
     last = LastPieces(0)
-    for _ in range(KEPT_WHOLE // 1024):
+    for _ in range(MAX_KEPT // 1024):
         last.add(b"x" * 1024)
-    assert (last.lost, len(last.joined())) == (False, KEPT_WHOLE)
+    assert (last.too_large, len(last.joined())) == (False, MAX_KEPT)
     last.add(b"x")
-    assert (last.lost, last.joined()) == (True, b"")
+    assert (last.too_large, last.joined()) == (True, b"")
 
 
 def test_an_answer_without_end_marker_in_whole_framing_passes_as_it_is_and_counts_as_incomplete(
@@ -390,8 +390,8 @@ def test_a_bad_character_in_the_last_piece_does_not_hide_the_end(bad: bytes) -> 
     event.end()
     for answering in (line, event):
         assert answering.outcomes == ["complete"]
-        assert answering.relay.tally is not None
-        assert answering.relay.tally.completion_tokens == 2
+        assert answering.relay.end is not None
+        assert answering.relay.end.completion_tokens == 2
 
 
 def test_the_end_in_a_line_that_is_too_long_to_be_kept_whole_counts() -> None:

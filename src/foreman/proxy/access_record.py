@@ -9,12 +9,12 @@ from attrs import define
 from foreman import errors
 from foreman.util.clock import Monotonic
 
-#: How a request ended, as it stands in the log.
+#: How a request ended, in the words of the access log.
 Outcome = Literal["complete", "incomplete", "client left", "target failed", "cancelled", "stopped", "refused"]
 
 
 def outcome_of(problem: errors.ForemanError) -> Outcome:
-    """How a request ended because of ``problem``."""
+    """The outcome of a request that ``problem`` has ended."""
     if isinstance(problem, errors.ReaderStalled):
         return "client left"
     if isinstance(problem, errors.TargetError):

@@ -1,4 +1,4 @@
-"""One request that runs or waits, as those see it who may stop it."""
+"""A request that waits or runs, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from foreman.proxy.relay import Relay
 
 @define(eq=False)
 class ActiveRequest:
-    """One request that runs, or waits for its turn, so that it can be stopped.
+    """A request that waits for its turn or runs.
 
-    :ivar id: of the request, or of the job; :ivar caller: whose it is; :ivar passed: its place at the target, where it
-        takes no turn.
+    :ivar id: of the request, or of the job; :ivar caller: whose it is; :ivar pending: what it waits for;
+    :ivar relay: its answer, once that has begun; :ivar permit: its place at the target, where it takes no turn;
+    :ivar why_stopped: set where it was stopped.
     """
 
     id: str
     caller: str
     pending: Deferred[Any] | None = None
     relay: Relay | None = None
-    passed: Permit | None = None
+    permit: Permit | None = None
     why_stopped: errors.ForemanError | None = None
 
-    def is_done_at_target(self) -> None:
-        """The target has finished, whatever the reader does: others may have the place."""
-        if self.passed is not None:
-            self.passed.release()
+    def release_permit(self) -> None:
+        """The target has finished, whether or not the reader has: others may have the place."""
+        if self.permit is not None:
+            self.permit.release()
 
     def stop(self, why: errors.ForemanError) -> None:
-        """End it, wherever it is."""
+        """End it, whether it waits or runs, because of ``why``."""
         self.why_stopped = why
         if self.relay is not None:
-            self.relay.give_up(why)
+            self.relay.fail(why)
         elif self.pending is not None:
             self.pending.cancel()

@@ -1,6 +1,6 @@
-"""A load that goes on although its asker has left, because the next in line wants the same model.
+"""A cold load that goes on although its client has left, because another request waits for the same model.
 
-Ollama kills a load whose asker leaves (contract 0.7), and the next one would begin it anew.
+Ollama cancels a load whose client disconnects (contract 0.7), and the next request would begin it again.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from foreman.scheduling.queue_status import QueueStatus
 from foreman.target.connection import TargetResponse
 from foreman.target.inventory import Inventory
 
-#: How often it is looked whether the model is there, in seconds.
-LOOK = 1.0
+#: How often it is checked whether the model is loaded, in seconds.
+RECHECK = 1.0
 
 
 @define(eq=False)
 class ColdLoad:
-    """One request that waits for the head of its answer, perhaps through a load.
+    """A request that waits for the head of its answer, while its model may have to be loaded.
 
-    :ivar heard: the head. Cancelling it closes the connection, unless the load is wanted: then the turn is kept for
-        nobody until the model is listed as running, the first byte is there, or nobody wants it any more.
-    :ivar kept: told when the load goes on for others; :ivar over: told when that has ended; :ivar hopeless: whether the asker
-        was taken away since it has taken too long.
+    :ivar head: fires with the head. Cancelling it closes the connection, unless other requests wait for the model: then
+        the turn is kept until the model is listed as running, the answer begins, or no request waits for it any more.
+    :ivar on_kept: called when the turn is kept; :ivar on_over: called when it no longer is; :ivar is_hopeless: whether the
+        request was stopped because the target took too long, so that others need not wait for the same load.
     """
 
     _clock: IReactorTime
     _inventory: Inventory
     _queue_status: QueueStatus
     _turn: Turn
-    _asking: Deferred[TargetResponse]
-    _kept: Callable[[], None]
-    _over: Callable[[], None]
-    _hopeless: Callable[[], bool] = lambda: False
-    heard: Deferred[TargetResponse] = field(init=False)
-    _look: IDelayedCall | None = field(default=None, init=False)
+    _sending: Deferred[TargetResponse]
+    _on_kept: Callable[[], None]
+    _on_over: Callable[[], None]
+    _is_hopeless: Callable[[], bool] = lambda: False
+    head: Deferred[TargetResponse] = field(init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.heard = Deferred(lambda _: self._leave())
-        self._asking.addCallbacks(self._answered, self._failed)
+        self.head = Deferred(lambda _: self._cancelled())
+        self._sending.addCallbacks(self._answered, self._failed)
 
-    def _leave(self) -> None:
-        if not self._hopeless() and self._queue_status.is_load_wanted(self._turn):
+    def _cancelled(self) -> None:
+        if not self._is_hopeless() and self._queue_status.is_load_wanted(self._turn):
             self._turn.kept = True
-            self._kept()
-            self._look = self._clock.callLater(LOOK, self._ask_again)
+            self._on_kept()
+            self._timer = self._clock.callLater(RECHECK, self._recheck)
         else:
-            self._asking.cancel()
+            self._sending.cancel()
 
     def _answered(self, answer: TargetResponse) -> None:
         if self._turn.kept:
@@ -60,29 +60,29 @@ class ColdLoad:
             self._inventory.target_changed()
             self._end()
         else:
-            self.heard.callback(answer)
+            self.head.callback(answer)
 
     def _failed(self, reason: Failure) -> None:
         if self._turn.kept:
             self._end()
         else:
-            self.heard.errback(reason)
+            self.head.errback(reason)
 
-    def _ask_again(self) -> None:
-        self._look = None
-        self._inventory.refresh().addCallback(self._looked)
+    def _recheck(self) -> None:
+        self._timer = None
+        self._inventory.refresh().addCallback(self._rechecked)
 
-    def _looked(self, _: object) -> None:
+    def _rechecked(self, _: object) -> None:
         if self._turn.ended_at is not None:
             return
         if self._queue_status.is_load_wanted(self._turn):
-            self._look = self._clock.callLater(LOOK, self._ask_again)
+            self._timer = self._clock.callLater(RECHECK, self._recheck)
         else:
-            self._asking.cancel()
+            self._sending.cancel()
 
     def _end(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._turn.release()
-        self._over()
+        self._on_over()

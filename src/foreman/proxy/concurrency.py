@@ -1,4 +1,4 @@
-"""How many requests that take no turn may be at the target at once, in all and for each caller."""
+"""Limits on how many requests that take no turn may be at the target at once, in all and for each caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from foreman.proxy.request import TargetRequest
 from foreman.scheduling.queue_status import QueuePosition
 from foreman.util.deadline import Deadline
 
-#: Requests that move a model, which takes minutes to hours.
+#: Requests that transfer a model, which takes minutes to hours.
 _TRANSFERS = ("/api/pull", "/api/push", "/api/create")
 _BLOBS = "/api/blobs/"
 
@@ -26,86 +26,86 @@ class Permit:
     """A place at the target, until it is released."""
 
     caller: str
-    _passage: ConcurrencyLimit
+    _limit: ConcurrencyLimit
     _released: bool = field(default=False, init=False)
 
     def release(self) -> None:
         """Give the place back; a second call does nothing."""
         if not self._released:
             self._released = True
-            self._passage._leave(self.caller)  # noqa: SLF001 - the two are one thing
+            self._limit._leave(self.caller)  # noqa: SLF001 - the two belong together
 
 
 @define(eq=False)
 class ConcurrencyLimit:
-    """Lets requests through to the target, up to a number.
+    """Gives out permits, up to a number.
 
-    :ivar places: how many may be there at once; :ivar share: how many of one caller; :ivar room: how many may wait, and of
-        one caller half as many; :ivar patience: for how long one waits at most, in seconds.
+    :ivar permits: how many there are; :ivar per_caller: how many of them one caller may have; :ivar max_waiting: how many
+        requests may wait, and half as many of one caller; :ivar max_wait: how long one waits at most, in seconds.
     """
 
     _clock: IReactorTime
-    places: int
-    share: int
-    room: int
-    patience: float
-    _inside: Counter[str] = field(factory=Counter, init=False)
+    permits: int
+    per_caller: int
+    max_waiting: int
+    max_wait: float
+    _used_by: Counter[str] = field(factory=Counter, init=False)
     _waiting: dict[Deferred[Permit], tuple[str, Deadline]] = field(factory=dict, init=False)
     _waiting_of: Counter[str] = field(factory=Counter, init=False)
-    _calls: IDelayedCall | None = field(default=None, init=False)
+    _scheduled: IDelayedCall | None = field(default=None, init=False)
 
     @property
-    def inside(self) -> int:
-        """How many are at the target now."""
-        return self._inside.total()
+    def in_use(self) -> int:
+        """How many permits are given out."""
+        return self._used_by.total()
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many requests wait for one."""
         return len(self._waiting)
 
     def enter(self, caller: str) -> Deferred[Permit]:
-        """Wait for a place. Cancelling ends the waiting.
+        """Wait for a permit; cancelling ends the wait.
 
         :raises errors.QueueFull: as the Deferred's failure, when too many wait, or when it has waited for too long.
         """
         entered: Deferred[Permit] = Deferred(self._forget)
-        if self._has_place(caller) and self._calls is None:
+        if self._has_permit(caller) and self._scheduled is None:
             entered.callback(self._take(caller))
-        elif len(self._waiting) >= self.room or self._waiting_of[caller] >= max(1, self.room // 2):
-            entered.errback(_crowded())
+        elif len(self._waiting) >= self.max_waiting or self._waiting_of[caller] >= max(1, self.max_waiting // 2):
+            entered.errback(_too_many())
         else:
             limit = Deadline(self._clock)
-            limit.set(self.patience, partial(self._give_up, entered))
+            limit.set(self.max_wait, partial(self._give_up, entered))
             self._waiting[entered] = (caller, limit)
             self._waiting_of[caller] += 1
         return entered
 
     def position_of(self, entered: Deferred[Permit]) -> QueuePosition:
-        """Where the one stands to whom ``enter`` gave ``entered``; nobody can say how long it will wait."""
+        """The place in the queue of the request to which ``enter`` returned ``entered``; its wait cannot be estimated."""
         if entered not in self._waiting:
             return QueuePosition(0, None)
         return QueuePosition(1 + list(self._waiting).index(entered), None)
 
-    def _has_place(self, caller: str) -> bool:
-        return self.inside < self.places and self._inside[caller] < self.share
+    def _has_permit(self, caller: str) -> bool:
+        return self.in_use < self.permits and self._used_by[caller] < self.per_caller
 
     def _take(self, caller: str) -> Permit:
-        self._inside[caller] += 1
+        self._used_by[caller] += 1
         return Permit(caller, self)
 
     def _leave(self, caller: str) -> None:
-        _count_down(self._inside, caller)
-        if self._waiting and self._calls is None:
-            # In a fresh turn of the reactor: a chain of quick ones would overflow the stack.
-            self._calls = self._clock.callLater(0, self._call)
+        _count_down(self._used_by, caller)
+        if self._waiting and self._scheduled is None:
+            # In a later turn of the reactor: a chain of quick requests would overflow the stack.
+            self._scheduled = self._clock.callLater(0, self._grant)
 
-    def _call(self) -> None:
-        self._calls = None
+    def _grant(self) -> None:
+        self._scheduled = None
         for entered, (caller, _) in list(self._waiting.items()):
-            if self.inside >= self.places:
+            if self.in_use >= self.permits:
                 break
-            if entered in self._waiting and self._inside[caller] < self.share:
+            if entered in self._waiting and self._used_by[caller] < self.per_caller:
                 self._forget(entered)
                 entered.callback(self._take(caller))
 
@@ -116,7 +116,7 @@ class ConcurrencyLimit:
 
     def _give_up(self, entered: Deferred[Permit]) -> None:
         self._forget(entered)
-        entered.errback(_crowded())
+        entered.errback(_too_many())
 
 
 def _count_down(counter: Counter[str], caller: str) -> None:
@@ -125,16 +125,16 @@ def _count_down(counter: Counter[str], caller: str) -> None:
         del counter[caller]
 
 
-def _crowded() -> errors.QueueFull:
+def _too_many() -> errors.QueueFull:
     return errors.QueueFull("too many requests are at the target already; try again soon")
 
 
 @define(eq=False)
 class ConcurrencyLimits:
-    """The passages of all requests that take no turn. What is long has one of its own, so that what is quick passes it.
+    """The limits for all requests that take no turn. Long ones have limits of their own, so that they do not delay others.
 
-    :ivar quick: lists, details of models, and whatever is not known; :ivar transfers: models on their way to and from the
-        target; :ivar cloud: answers of models elsewhere.
+    :ivar quick: lists, details of models, and unknown routes; :ivar transfers: transfers of models; :ivar cloud: inference
+        by cloud models.
     """
 
     _clock: IReactorTime
@@ -143,20 +143,20 @@ class ConcurrencyLimits:
     cloud: ConcurrencyLimit = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.quick = ConcurrencyLimit(self._clock, places=64, share=32, room=512, patience=30.0)
-        self.transfers = ConcurrencyLimit(self._clock, places=32, share=16, room=128, patience=600.0)
-        self.cloud = ConcurrencyLimit(self._clock, places=64, share=32, room=512, patience=600.0)
+        self.quick = ConcurrencyLimit(self._clock, permits=64, per_caller=32, max_waiting=512, max_wait=30.0)
+        self.transfers = ConcurrencyLimit(self._clock, permits=32, per_caller=16, max_waiting=128, max_wait=600.0)
+        self.cloud = ConcurrencyLimit(self._clock, permits=64, per_caller=32, max_waiting=512, max_wait=600.0)
 
     def of(self, target_request: TargetRequest) -> ConcurrencyLimit:
-        """The one of a request that takes no turn."""
-        path, asked = target_request.route.path, target_request.asked
+        """The limit for a request that takes no turn."""
+        path, body = target_request.route.path, target_request.parsed_body
         if path in _TRANSFERS or (path.startswith(_BLOBS) and target_request.method == b"POST"):
             return self.transfers
         if (
             target_request.route.lane is Lane.GATE
-            and asked is not None
-            and asked.model
-            and asked.intent is not Intent.UNLOAD
+            and body is not None
+            and body.model
+            and body.intent is not Intent.UNLOAD
         ):
             return self.cloud
         return self.quick

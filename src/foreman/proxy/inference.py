@@ -1,4 +1,4 @@
-"""One request to the target, from arrival to last line: its turn, its answer, and what is remembered of it."""
+"""One request at the target, from its place in the queue to the last line of its answer."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from foreman.util.byte_budget import ByteBudget
 from foreman.util.clock import now
 from foreman.util.tracked_set import TrackedSet
 
-#: How often a target that cannot be reached is tried again while FOREMAN_TARGET_WAIT lasts, in seconds.
+#: How long to wait before a target that could not be reached is tried again, while FOREMAN_TARGET_WAIT lasts; seconds.
 RETRY_PAUSE = 1.0
 
 #: After these nothing of the request was sent, and waiting may help: it is sent again. It does not help where TLS failed.
 _RETRIED = errors.NOT_CONNECTED - {"tls"}
 
-#: How many of a stream's last pieces tell how it ended: OpenAI's usage and [DONE] may be two.
+#: How many of a stream's last pieces show how it ended: OpenAI's usage and [DONE] may be two.
 _LAST_PIECES = {"ndjson": 1, "sse": 2, "other": 0}
 
 
@@ -49,36 +49,36 @@ _LAST_PIECES = {"ndjson": 1, "sse": 2, "other": 0}
 class Inference:
     """Runs requests at one target.
 
-    :ivar passages: how many requests that take no turn may be at the target at once.
+    :ivar concurrency: limits on the requests that take no turn.
     """
 
     _clock: IReactorTime
     target: Target
-    _limits: Limits
+    _relay_limits: Limits
     _target_wait: float
     _buffers: ByteBudget
     _active: TrackedSet[ActiveRequest] = field(factory=TrackedSet, init=False)
-    passages: ConcurrencyLimits = field(init=False)
+    concurrency: ConcurrencyLimits = field(init=False)
     _embeddings_status: QueueStatus = field(init=False)
     _eviction_guard: EvictionGuard = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         target = self.target
         self._eviction_guard = EvictionGuard(self._clock, target.inventory.conflicts, target.gate, target.embeddings)
-        self.passages = ConcurrencyLimits(self._clock)
+        self.concurrency = ConcurrencyLimits(self._clock)
         self._embeddings_status = QueueStatus(self._clock, target.embeddings, target.inventory, target.estimates)
 
     async def run(
         self, target_request: TargetRequest, responder: Responder, record: RequestRecord, ticket: Ticket
     ) -> None:
-        """Get the question its turn where it needs one, and relay the answer to ``responder`` until the last byte.
+        """Wait for a turn where the request needs one, and relay the answer to ``responder`` until its last byte.
 
-        Cancelling leaves the line, or closes the connection to the target, at once.
+        Cancelling leaves the queue, or closes the connection to the target, at once.
 
-        :raises ModelMissing: when the target surely does not have the model.
-        :raises errors.QueueFull, errors.Draining: when there is no turn, or no place at the target, to be had.
-        :raises errors.ConnectionError: when the target gave no answer. After the answer has begun, failures are the
-            asker's ``break_off``.
+        :raises ModelMissing: when the target is known not to have the model.
+        :raises errors.QueueFull, errors.Draining: when it may not wait for a turn, or for a place at the target.
+        :raises errors.ConnectionError: when the target gave no answer. Once the answer has begun, failures are reported to
+            ``responder.break_off``.
         """
         work, turn = ActiveRequest(ticket.id, ticket.caller), None
         self._active.add(work)
@@ -87,38 +87,38 @@ class Inference:
                 self._gate_for(target_request)
             )  # which may ask the target for its models
             gate = await work.pending
-            # Prepared before the turn, so that the target does not idle meanwhile.
+            # Prepared before the turn, so that the target is not idle meanwhile.
             head = self._head(target_request)
-            target_request = evolve(target_request, headers=[])  # the head has them, and thousands may wait
+            target_request = evolve(target_request, headers=[])  # they are in the head, and thousands may wait
             if gate is not None:
-                responder.waits(partial(self._place_at, gate, ticket))
+                responder.queued(partial(self._position_at, gate, ticket))
                 work.pending = self.enter(gate, ticket)
                 turn = await work.pending
                 record.turn_at = now(self._clock)
             else:
-                passage = self.passages.of(target_request)
-                work.pending = passage.enter(ticket.caller)
-                if passage is self.passages.cloud:
-                    responder.waits(partial(passage.position_of, work.pending))
-                work.passed = await work.pending
+                limit = self.concurrency.of(target_request)
+                work.pending = limit.enter(ticket.caller)
+                if limit is self.concurrency.cloud:
+                    responder.queued(partial(limit.position_of, work.pending))
+                work.permit = await work.pending
             await self._relay(target_request, head, responder, record, turn, work)
         except CancelledError as left:
             raise work.why_stopped or left from None
         finally:
             if turn is not None and not turn.kept:
                 turn.release()
-            work.is_done_at_target()
+            work.release_permit()
             self._active.discard(work)
 
     def enter(self, gate: Gate, ticket: Ticket) -> Deferred[Turn]:
-        """Wait for a turn at one of the two gates, as ``Gate.enter``; an embedding may have to wait for chats before."""
+        """Wait for a turn at one of the two gates, as ``Gate.enter``; an embedding may be held back before that."""
         return (
             gate.enter(ticket)
             if gate is self.target.gate
             else Deferred.fromCoroutine(self._eviction_guard.turn_for(ticket))
         )
 
-    async def in_turn(
+    async def run_in_turn(
         self,
         target_request: TargetRequest,
         responder: Responder,
@@ -126,10 +126,10 @@ class Inference:
         turn: Turn | None,
         work: ActiveRequest,
     ) -> None:
-        """Relay the answer to a question whose turn has come; who called for the turn releases it.
+        """Relay the answer to a request that has its turn, which the caller releases.
 
-        :param work: what it can be stopped by; :raises errors.ConnectionError: when the target gave no answer; and
-            whatever it was stopped with before that.
+        :param work: to stop it by; :raises errors.ConnectionError: when the target gave no answer; and whatever it was
+            stopped with before the answer began.
         """
         self._active.add(work)
         record.turn_at = now(self._clock)
@@ -141,24 +141,24 @@ class Inference:
             self._active.discard(work)
 
     def close(self) -> None:
-        """Take nothing more; who waits for a turn is sent away, what runs goes on."""
+        """Refuse new requests, and those that wait for a turn; what runs goes on."""
         self.target.gate.close()
         self.target.embeddings.close()
         self._eviction_guard.close()
 
     def when_idle(self) -> Deferred[None]:
-        """Fires when nothing runs."""
+        """Fires when no request waits or runs."""
         return self._active.when_empty()
 
     def stop(self) -> None:
-        """Break off what still runs, visibly."""
+        """Break off what still runs."""
         for work in list(self._active):
             work.stop(errors.Draining("foreman is stopping; try again soon"))
 
     def cancel(self, id: str, may: Callable[[str], bool], why: errors.ForemanError | None = None) -> bool:  # noqa: A002 - the field's name
         """Cancel the request ``id``, waiting or running, if ``may`` says so of its caller.
 
-        :param why: what its client is told; without one, that it was cancelled by hand.
+        :param why: the error for its client; None: that it was cancelled by hand.
         :return: whether there was such a request.
         """
         for work in self._active:
@@ -168,33 +168,34 @@ class Inference:
         return False
 
     def _head(self, target_request: TargetRequest) -> bytes:
-        q = target_request
-        return self.target.client.head(q.method, q.target, q.headers, q.length, chunked=q.chunked, version=q.version)
+        method, target, headers = target_request.method, target_request.target, target_request.headers
+        chunked, version = target_request.chunked, target_request.version
+        return self.target.client.head(method, target, headers, target_request.length, chunked=chunked, version=version)
 
-    def _place_at(self, gate: Gate, ticket: Ticket) -> QueuePosition:
+    def _position_at(self, gate: Gate, ticket: Ticket) -> QueuePosition:
         if gate is self.target.gate:
             return self.target.queue_status.position_of(ticket)
-        # Several pass at once: nobody can say how long it takes.
+        # Several run at once: the wait cannot be estimated.
         return QueuePosition(self._embeddings_status.position_of(ticket).position, None)
 
     async def _gate_for(self, target_request: TargetRequest) -> Gate | None:
-        asked = target_request.asked
+        body = target_request.parsed_body
         if target_request.route.lane is Lane.EMBEDDING:
             return self.target.embeddings
         if target_request.route.lane is not Lane.GATE:
             return None
-        if asked is None or not asked.readable:
+        if body is None or not body.readable:
             return self.target.gate
-        if not asked.model:
+        if not body.model:
             return None  # the target can only refuse it
-        availability = await self.target.inventory.look_for(asked.model)
+        availability = await self.target.inventory.look_for(body.model)
         # A newer Ollama may lack the endpoint, which only it can say.
         is_everywhere = endpoint_of(target_request.route.path).versions != "older"
         if availability is Availability.MISSING and is_everywhere:
-            raise ModelMissing(f"model '{asked.model}' not found")
-        if asked.intent is Intent.UNLOAD:
-            self.target.inventory.conflicts.record_unload(asked.model)
-        if availability is Availability.CLOUD or asked.intent is Intent.UNLOAD:
+            raise ModelMissing(f"model '{body.model}' not found")
+        if body.intent is Intent.UNLOAD:
+            self.target.inventory.conflicts.record_unload(body.model)
+        if availability is Availability.CLOUD or body.intent is Intent.UNLOAD:
             return None
         return self.target.gate
 
@@ -209,12 +210,12 @@ class Inference:
     ) -> None:
         if turn is not None and record.model is not None:
             turn.cold = not self.target.inventory.is_running(record.model)
-        work.pending = self._answer_to(target_request, head, turn, work)
+        work.pending = self._response_to(target_request, head, turn, work)
         answer = await work.pending
         try:
             await self._pass_on(target_request, answer, responder, record, turn, work)
         finally:
-            answer.abort()  # where something failed, the target is not to go on for nobody
+            answer.abort()  # where something failed, the target must not go on
 
     async def _pass_on(
         self,
@@ -238,7 +239,7 @@ class Inference:
             self.target.inventory.verify(answer.code)
         elif answer.code < 500:
             self.target.inventory.target_answered()
-        # What was compressed unasked has no lines that could be told apart, and no place for a line of foreman's.
+        # A compressed answer has no lines to recognize, and foreman can add none.
         kind = framing_of(content_type) if answer.header(b"content-encoding") in (None, b"identity") else "other"
         route = target_request.route
         relay = Relay(
@@ -247,7 +248,7 @@ class Inference:
             responder,
             framer_for(kind),
             lambda last: answer_end(kind, last, route.path),
-            self._limits,
+            self._relay_limits,
             self._buffers,
             LastPieces(_LAST_PIECES[kind]),
             kind != "other" and 200 <= answer.code < 300 and route.lane is Lane.GATE and route.path in MARKED,
@@ -261,52 +262,59 @@ class Inference:
                 self.target.inventory.target_changed()
             if turn is not None:
                 turn.release()
-            work.is_done_at_target()
+            work.release_permit()
             outcome = await relay.sent
         finally:
-            relay.leave()
+            relay.cancel()
             record.first_byte_at = relay.first_byte_at
         if relay.problem is not None:
             record.detail = str(relay.problem)
-        if relay.tally is not None:
-            self._learn(record, relay.tally, turn, outcome)
+        if relay.end is not None:
+            self._record_usage(record, relay.end, turn, outcome)
         record.outcome = outcome
         if relay.problem is None and not (route.lane in (Lane.GATE, Lane.EMBEDDING) and answer.code < 300):
-            # Only of an inference is an end marker expected; an error that was answered whole speaks by its status.
+            # Only the answer to an inference has an end marker; the outcome of all others follows from the status.
             record.outcome = "target failed" if answer.code >= 500 else "complete"
 
-    def _answer_to(
+    def _response_to(
         self, target_request: TargetRequest, head: bytes, turn: Turn | None, work: ActiveRequest
     ) -> Deferred[TargetResponse]:
-        asking = Deferred.fromCoroutine(self._ask(target_request, head))
+        sending = Deferred.fromCoroutine(self._send(target_request, head))
         if turn is None:
-            return asking
-        load = ActiveRequest("", "", pending=asking)
-        kept, over = partial(self._active.add, load), partial(self._active.discard, load)
-        # Whom the target has kept waiting for too long is not followed by others who wait for the same.
-        hopeless = lambda: isinstance(work.why_stopped, errors.TargetError)  # noqa: E731 - two words for one use
+            return sending
+        load = ActiveRequest("", "", pending=sending)
+        on_kept, on_over = partial(self._active.add, load), partial(self._active.discard, load)
+        # When the target took too long, others need not wait for the same load.
+        is_hopeless = lambda: isinstance(work.why_stopped, errors.TargetError)  # noqa: E731 - it is used once
         return ColdLoad(
-            self._clock, self.target.inventory, self.target.queue_status, turn, asking, kept, over, hopeless
-        ).heard
+            self._clock,
+            self.target.inventory,
+            self.target.queue_status,
+            turn,
+            sending,
+            on_kept,
+            on_over,
+            is_hopeless,
+        ).head
 
-    def _learn(self, record: RequestRecord, told: AnswerEnd, turn: Turn | None, outcome: Outcome) -> None:
-        record.tokens_in = told.prompt_tokens
-        record.tokens_out = told.completion_tokens
-        record.eval_seconds = told.eval_seconds
+    def _record_usage(self, record: RequestRecord, end: AnswerEnd, turn: Turn | None, outcome: Outcome) -> None:
+        record.tokens_in = end.prompt_tokens
+        record.tokens_out = end.completion_tokens
+        record.eval_seconds = end.eval_seconds
         if turn is None or turn.ended_at is None or record.model is None or outcome != "complete":
             return
-        self.target.estimates.record(record.model, Timing.of(turn.ended_at - turn.began_at, told))
+        self.target.estimates.record(record.model, Timing.of(turn.ended_at - turn.began_at, end))
 
-    async def _ask(self, target_request: TargetRequest, head: bytes) -> TargetResponse:
-        waited_until = self._clock.seconds() + self._target_wait
+    async def _send(self, target_request: TargetRequest, head: bytes) -> TargetResponse:
+        retry_until = self._clock.seconds() + self._target_wait
         while True:
             try:
                 return await self.target.client.send(target_request.method, head, target_request.body)
             except errors.ConnectionError as problem:
                 if problem.why not in _RETRIED:
-                    self.target.inventory.refresh()  # one broken answer says little; the poll finds out
+                    self.target.inventory.refresh()  # one broken answer says little; the lists will show
                     raise
                 self.target.inventory.target_failed(problem)
-                if self._clock.seconds() >= waited_until:
+                if self._clock.seconds() >= retry_until:
                     raise
             await deferLater(self._clock, RETRY_PAUSE)

@@ -1,4 +1,4 @@
-"""What is asked of the target, and who asks."""
+"""A request to the target, and the protocol of whoever its answer is for."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from foreman.scheduling.queue_status import QueuePosition
 
 @frozen
 class TargetRequest:
-    """What goes to the target.
+    """A request to the target.
 
     :ivar target: raw path and query; :ivar headers: as the client sent them; :ivar length: of the body in bytes, None
-        when no Content-Length is to be sent; :ivar asked: what the body asks for, None where nobody needs to know;
-    :ivar chunked: the body goes in chunks; :ivar version: of HTTP, in which the client asked.
+        when no Content-Length is to be sent; :ivar parsed_body: what the body asks for, None on routes where that does not
+        matter; :ivar chunked: the body is sent in chunks; :ivar version: of HTTP in the client's request.
     """
 
     method: bytes
@@ -32,20 +32,20 @@ class TargetRequest:
     body: bytes | IBodyProducer
     length: int | None
     route: Route
-    asked: RequestBody | None
+    parsed_body: RequestBody | None
     chunked: bool = False
     version: bytes = b"1.1"
 
 
 class Responder(Reader, Protocol):
-    """Who asks: a reader that is also told of its waiting, and of the head of the answer."""
+    """A reader that is also told that its request waits, and the head of the answer."""
 
-    def waits(self, place: Callable[[], QueuePosition]) -> None:
-        """The request was found good, and waits for its turn and its first byte; ``place`` tells where it stands."""
+    def queued(self, position: Callable[[], QueuePosition]) -> None:
+        """The request was accepted, and waits for its turn and its first byte; ``position`` tells its place in the queue."""
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: BodyFraming) -> None:
-        """The target has begun to answer; ``headers`` are those that may cross, ``kind`` as of ``ndjson.kind_for``."""
+        """The target has begun to answer; ``headers`` are for the client, ``kind`` is of ``framing.framing_of``."""
 
 
 class ModelMissing(errors.ForemanError):
-    """The target does not have the model; ``str()`` is Ollama's own text."""
+    """The target does not have the model; ``str()`` is Ollama's own text for that."""

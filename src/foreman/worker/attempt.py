@@ -130,7 +130,7 @@ class Attempt:
         self._watch_cancel()
         self._silence.set(self._bounds.silence, lambda: self._stop(self._too_silent()))
         try:
-            await inference.in_turn(target_request, self, self.record, turn, self.work)
+            await inference.run_in_turn(target_request, self, self.record, turn, self.work)
         except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
             self._stopped = problem
             self.record.outcome, self.record.detail = outcome_of(problem), str(problem)
@@ -255,7 +255,7 @@ class Attempt:
 
     # what is heard
 
-    def waits(self, place: Callable[[], QueuePosition]) -> None:
+    def queued(self, position: Callable[[], QueuePosition]) -> None:
         """A job waits in the store."""
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: BodyFraming) -> None:

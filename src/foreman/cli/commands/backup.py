@@ -36,7 +36,7 @@ def command(copy: Path, db_path: str | None) -> None:
     FILE appears once every page of it has been verified. Restore it with foreman restore.
     """
     from foreman.store.errors import StoreRefused, StoreUnavailable
-    from foreman.store.files import back_up
+    from foreman.store.sqlite.backup import back_up
 
     path = database_path(os.environ, db_path)
     try:

@@ -24,7 +24,7 @@ from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
 from foreman.protocol import lenient_json
 from foreman.store.errors import StoreInUse, StoreRefused, StoreUnavailable
-from foreman.store.files import check_library, examine
+from foreman.store.sqlite.opening import check_library, examine
 from foreman.system.listening import why_not
 from foreman.tap import fitting, raise_descriptor_limit
 from foreman.target.client import TargetClient

@@ -33,7 +33,7 @@ def command(copy: Path, db_path: str | None) -> None:
     not ended when the copy was made, running ones included, run once foreman starts.
     """
     from foreman.store.errors import StoreRefused, StoreUnavailable
-    from foreman.store.files import restore
+    from foreman.store.sqlite.backup import restore
 
     path = database_path(os.environ, db_path)
     try:

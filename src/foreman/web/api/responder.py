@@ -37,10 +37,10 @@ class ClientResponder:
     def _head_is_sent(self) -> bool:
         return self._heartbeat is not None and self._heartbeat.head_is_sent
 
-    def waits(self, place: Callable[[], QueuePosition]) -> None:
-        """The request is valid and queued; ``place`` returns its position."""
+    def queued(self, position: Callable[[], QueuePosition]) -> None:
+        """The request is valid and queued; ``position`` returns its position."""
         if self._heartbeat is not None:
-            self._heartbeat.start(place)
+            self._heartbeat.start(position)
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: str) -> None:
         """Write the head, with the headers that foreman adds; after a heartbeat it has been sent already."""
