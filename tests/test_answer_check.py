@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 
 from foreman import errors
 from foreman.jobs.retry_policy import MAX_UNCOUNTED_TRIES
-from foreman.worker.answer_check import ENOUGH, PAUSE
+from foreman.worker.answer_check import MAX_FOREIGN, PAUSE
 from test_worker import JSON, LAST, VECTOR, Shop, new, shop  # noqa: F401 - a fixture
 
 HTML = [(b"Content-Type", b"text/html")]
@@ -103,7 +103,7 @@ async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_t
     body: bytes,
 ) -> None:
     shop.start()
-    ids = await shop.hand_over(*[new() for _ in range(ENOUGH + 1)])
+    ids = await shop.hand_over(*[new() for _ in range(MAX_FOREIGN + 1)])
     for number, id_ in enumerate(ids, 1):
         (await shop.asked(number)).begin(status, headers).say(body).end()
         assert (await shop.becomes(id_, "failed")).attempt == 1
@@ -114,24 +114,24 @@ async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_t
 async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(shop: Shop) -> None:  # noqa: F811
     shop.start()
     ids = await shop.hand_over(*[new() for _ in range(50)])
-    for number in range(1, ENOUGH + 1):
+    for number in range(1, MAX_FOREIGN + 1):
         (await shop.asked(number)).begin(308, HTML).say(b"moved").end()
     await shop.turn()
     inventory = shop.inference.target.inventory
     assert "308" in (inventory.why_held("gate") or "")
     assert inventory.why_held("embedding") is None
     (embedding,) = await shop.hand_over(new("/api/embed"))
-    (await shop.asked(ENOUGH + 1)).begin(headers=JSON).say(VECTOR).end()
+    (await shop.asked(MAX_FOREIGN + 1)).begin(headers=JSON).say(VECTOR).end()
     await shop.becomes(embedding, "succeeded")
     await shop.wait(PAUSE - 2)
-    assert len(shop.target.calls) == ENOUGH + 1
+    assert len(shop.target.calls) == MAX_FOREIGN + 1
     await shop.wait(5)
-    (await shop.asked(ENOUGH + 2)).begin(308, HTML).say(b"moved").end()
+    (await shop.asked(MAX_FOREIGN + 2)).begin(308, HTML).say(b"moved").end()
     await shop.wait(2 * PAUSE - 5)
-    assert len(shop.target.calls) == ENOUGH + 2
+    assert len(shop.target.calls) == MAX_FOREIGN + 2
     await shop.wait(5)
-    (await shop.asked(ENOUGH + 3)).begin().say(LAST).end()  # one of Ollama's own ends it
-    await shop.asked(ENOUGH + 4)
+    (await shop.asked(MAX_FOREIGN + 3)).begin().say(LAST).end()  # one of Ollama's own ends it
+    await shop.asked(MAX_FOREIGN + 4)
     assert inventory.held == {}
     states = [(await shop.job(id_)).state for id_ in ids]
     assert not {"failed", "discarded"} & set(states)

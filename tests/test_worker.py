@@ -31,7 +31,7 @@ from foreman.util.cooperator import cooperator
 from foreman.worker.answer_check import AnswerCheck
 from foreman.worker.attempt import Attempt, Bounds
 from foreman.worker.due_jobs import DueJobs
-from foreman.worker.worker import MISSED_PAUSE, RECHECK, STORE_PAUSE, Worker
+from foreman.worker.worker import RECHECK, STORE_PAUSE, UNREACHED_PAUSE, Worker
 from support.live_foreman import bytes_of
 from test_inference import Call, Work
 
@@ -609,7 +609,7 @@ async def test_a_target_that_lists_its_models_and_takes_no_job_is_not_stormed(sh
     shop.target.failures = [errors.ConnectionError("refused", "nobody there")] * 1000
     shop.start()
     (id_,) = await shop.hand_over(new())
-    await shop.wait(10 * MISSED_PAUSE, step=MISSED_PAUSE / 2)
+    await shop.wait(10 * UNREACHED_PAUSE, step=UNREACHED_PAUSE / 2)
     assert 1 <= (await shop.job(id_)).fence <= 11
 
 
@@ -796,7 +796,7 @@ async def test_a_mistake_while_an_answer_is_looked_into_leaves_no_job_running(
         raise ZeroDivisionError("a mistake")
 
     shop.start()
-    monkeypatch.setattr(AnswerCheck, "look_into", broken)
+    monkeypatch.setattr(AnswerCheck, "check", broken)
     (id_,) = await shop.hand_over(new(max_attempts=1))
     (await shop.asked()).begin().say(LAST).end()
     job = await shop.becomes(id_, "discarded")

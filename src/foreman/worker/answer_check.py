@@ -1,4 +1,4 @@
-"""Answers to jobs that Ollama does not give: is the target there, what becomes of the job, and when jobs stop."""
+"""Checks whether the answers to jobs are Ollama's own, and holds jobs back while something else answers."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from foreman.util.clock import NEVER, Monotonic
 from foreman.worker.attempt import Attempt
 from foreman.worker.outcome import AttemptResponse
 
-#: So many foreign answers in a row stop a lane, although the target lists its models.
-ENOUGH = 3
-#: How long a lane then stands still before one more job is tried, in seconds: doubled each time, up to the longest.
+#: After so many foreign answers in a row a lane is paused, although the target lists its models.
+MAX_FOREIGN = 3
+#: How long the pause is before one more job is tried, in seconds: doubled each time, up to the longest.
 PAUSE, LONGEST_PAUSE = 30.0, 480.0
-#: How many refusals are remembered that came while the target listed its models.
+#: How many errors are remembered during which the target listed its models.
 _MAX_REMEMBERED = 64
 
-#: What it comes to whatever the answer is.
+#: Errors that do not depend on the answer.
 _NOT_OF_THE_ANSWER = frozenset({"expired", "too_large"})
-#: What is tried again in any case and counts as no attempt, so that nothing has to be overruled. What a gateway says of a
-#: target that it cannot reach or that takes too long is not overruled either, but does count as an attempt: each time may
+#: Errors after which the job is tried again without counting an attempt: they need not be overridden. A gateway's error
+#: about a target that it cannot reach, or that takes too long, is not overridden either, but does count: each attempt may
 #: have cost the target a whole answer.
-_HARMLESS = frozenset({"busy", "unauthorized"})
+_UNCOUNTED = frozenset({"busy", "unauthorized"})
 
 
 @define
 class _Lane:
-    """What was heard in a lane.
+    """The answers to the jobs of a lane.
 
-    :ivar in_a_row: foreign answers since the last of Ollama's; :ivar until: no job is taken before.
+    :ivar in_a_row: foreign answers since the last one of Ollama's; :ivar until: no job is started before.
     """
 
     in_a_row: int = 0
@@ -45,79 +45,81 @@ class _Lane:
 
 @define(eq=False)
 class AnswerCheck:
-    """Looks into each answer before its job is judged by it.
+    """Checks each answer before it decides about its job.
 
-    A gateway can refuse in the very form that Ollama has, so that the target is asked at every refusal by which a job would
-    lose a try. It is not asked again for a second where it lists its models and the same refusal is repeated: that is how
-    a thousand jobs with the same mistake come back.
+    A gateway's errors can look exactly like Ollama's, so that the target's lists are fetched at every error for which an
+    attempt would count. They are not fetched again for a second while the target lists its models and the same error is
+    repeated, as when a thousand jobs have the same mistake.
     """
 
     _clock: IReactorTime
     _inventory: Inventory
     _lanes: dict[JobLane, _Lane] = field(factory=dict, init=False)
-    _believed: dict[bytes, Monotonic] = field(factory=dict, init=False)
+    _confirmed_until: dict[bytes, Monotonic] = field(factory=dict, init=False)
     _log = Logger()
 
     def pause(self, lane: JobLane) -> float:
-        """For how many seconds no job of ``lane`` is to be taken; 0 or less: none."""
-        seen = self._lanes.get(lane)
-        return 0.0 if seen is None else seen.until - self._clock.seconds()
+        """For how many seconds no job of ``lane`` may be started; 0 or less: it may now."""
+        found = self._lanes.get(lane)
+        return 0.0 if found is None else found.until - self._clock.seconds()
 
-    async def look_into(self, attempt: Attempt) -> None:
-        """Overrule what ``attempt`` came to where that was not Ollama's doing; asks the target where that is needed."""
-        lane, heard = attempt.claim.job.lane, attempt.heard
-        if heard.status is None:
+    async def check(self, attempt: Attempt) -> None:
+        """Override the outcome of ``attempt`` where the answer was not Ollama's; fetches the target's lists where needed."""
+        lane, response = attempt.claim.job.lane, attempt.response
+        if response.status is None:
             return
-        origin, outcome = heard.origin(), attempt.outcome()
-        if origin == "ollama" and not _costs_a_try(heard, outcome):
+        origin, outcome = response.origin(), attempt.outcome()
+        if origin == "ollama" and not _costs_an_attempt(response, outcome):
             self._clear(lane)
             return
         if not isinstance(outcome, AttemptError) or outcome.error_class in _NOT_OF_THE_ANSWER:
             return
-        told = f"{heard.status}, {outcome.message.removeprefix(f'{heard.status}: ')}"
-        if not await self._is_there(heard):
+        answer = f"{response.status}, {outcome.message.removeprefix(f'{response.status}: ')}"
+        if not await self._lists_models(response):
             self._clear(lane)
             degraded = self._inventory.degraded
-            if degraded is None:  # foreman stops, and asks nobody any more
+            if degraded is None:  # foreman stops, and the lists are fetched no more
                 attempt.stop(errors.Draining("foreman is stopping"))
             else:
-                attempt.overrule(AttemptError("unreachable", f"{degraded.detail}; the answer to this job was {told}"))
+                attempt.override(AttemptError("unreachable", f"{degraded.detail}; the answer to this job was {answer}"))
             return
         if origin == "ollama":
             self._clear(lane)
         elif origin == "foreign":
-            self._count(lane, heard.status)
-            spared = outcome.error_class in _HARMLESS or heard.status in GATEWAY_STATUSES
-            if attempt.claim.job.uncounted_tries < MAX_UNCOUNTED_TRIES and not spared:
-                text = f"not Ollama's own answer, although Ollama is there: {told}"
-                attempt.overrule(AttemptError("unreachable", text, reached=True))
+            self._count(lane, response.status)
+            is_uncounted = outcome.error_class in _UNCOUNTED or response.status in GATEWAY_STATUSES
+            if attempt.claim.job.uncounted_tries < MAX_UNCOUNTED_TRIES and not is_uncounted:
+                text = f"not Ollama's own answer, although Ollama is there: {answer}"
+                attempt.override(AttemptError("unreachable", text, reached=True))
 
-    async def _is_there(self, heard: AttemptResponse) -> bool:
-        """Whether the target lists its models; asks it, unless it did when the same was heard just now."""
+    async def _lists_models(self, response: AttemptResponse) -> bool:
+        """Whether the target lists its models; not fetched again where it did just now, after the same error."""
         now = self._clock.seconds()
-        mark = sha256(b"%d " % (heard.status or 0) + heard.beginning(MAX_EXAMINED)).digest()
-        if self._inventory.degraded is None and now < self._believed.get(mark, float("-inf")):
+        digest = sha256(b"%d " % (response.status or 0) + response.beginning(MAX_EXAMINED)).digest()
+        if self._inventory.degraded is None and now < self._confirmed_until.get(digest, float("-inf")):
             return True
-        is_there = await self._inventory.refresh()
-        self._believed = {one: until for one, until in self._believed.items() if now < until} if is_there else {}
-        if is_there and len(self._believed) < _MAX_REMEMBERED:
-            self._believed[mark] = Monotonic(now + FRESH_FOR)
-        return is_there
+        lists_models = await self._inventory.refresh()
+        self._confirmed_until = (
+            {error: until for error, until in self._confirmed_until.items() if now < until} if lists_models else {}
+        )
+        if lists_models and len(self._confirmed_until) < _MAX_REMEMBERED:
+            self._confirmed_until[digest] = Monotonic(now + FRESH_FOR)
+        return lists_models
 
     def _count(self, lane: JobLane, status: int) -> None:
-        seen = self._lanes.setdefault(lane, _Lane())
-        seen.in_a_row += 1
-        if seen.in_a_row < ENOUGH:
+        found = self._lanes.setdefault(lane, _Lane())
+        found.in_a_row += 1
+        if found.in_a_row < MAX_FOREIGN:
             return
-        pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(seen.in_a_row - ENOUGH, 10))
-        seen.until = Monotonic(self._clock.seconds() + pause)
-        # What was said may repeat a request: its job has it, the others and the log have not.
+        pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(found.in_a_row - MAX_FOREIGN, 10))
+        found.until = Monotonic(self._clock.seconds() + pause)
+        # The answer may quote a request, which other jobs and the log must not have; its own job has it.
         why = (
-            f"the last {seen.in_a_row} answers to jobs of the lane {lane} were not Ollama's own (the last had status "
+            f"the last {found.in_a_row} answers to jobs of the lane {lane} were not Ollama's own (the last had status "
             f"{status}), although Ollama lists its models: something between foreman and Ollama seems to answer them; "
             "one job is tried from time to time"
         )
-        if seen.in_a_row == ENOUGH:
+        if found.in_a_row == MAX_FOREIGN:
             self._log.warn("jobs wait: {why}", why=why)
         self._inventory.hold(lane, why)
 
@@ -126,8 +128,8 @@ class AnswerCheck:
             self._inventory.hold(lane, None)
 
 
-def _costs_a_try(heard: AttemptResponse, outcome: object) -> bool:
-    """Whether the answer is a refusal that ends the job, or is counted against it."""
-    if heard.status is None or heard.status < 400 or not isinstance(outcome, AttemptError):
+def _costs_an_attempt(response: AttemptResponse, outcome: object) -> bool:
+    """Whether the answer is an error that ends the job, or counts as an attempt."""
+    if response.status is None or response.status < 400 or not isinstance(outcome, AttemptError):
         return False
     return outcome.error_class in {"refused", "target_error"}

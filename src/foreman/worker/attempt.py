@@ -1,4 +1,4 @@
-"""One try of a job at the target: what is asked, and what is heard."""
+"""One attempt of a job: its request to the target, and the answer."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from foreman.util.slices import Slices
 from foreman.worker.live_output import LiveOutput
 from foreman.worker.outcome import AttemptResponse, Success, classify, partial_artifacts
 
-#: How often new lines are kept, in seconds.
-KEEP_EVERY = 2.0
-#: How long after a pause of foreman itself an answer is read that arrived before the job's deadline, in seconds.
-LATE_ANSWER = 1.0
+#: How often new lines of an answer are stored, in seconds.
+STORE_LINES_EVERY = 2.0
+#: How long after a pause of foreman itself an answer is still read that arrived before the deadline, in seconds.
+GRACE_AFTER_PAUSE = 1.0
 
 
 class Expired(errors.ForemanError):
-    """The job's deadline passed while it ran."""
+    """The deadline of the job passed while it ran."""
 
 
 class TooLarge(errors.ForemanError):
@@ -55,9 +55,9 @@ class TooLarge(errors.ForemanError):
 
 @frozen
 class Bounds:
-    """How large an answer may be, in bytes, and how long it may take to begin, in seconds.
+    """How large an answer may be, in bytes, and how long the target may take to begin it, in seconds.
 
-    A person leaves when nothing comes; nobody would leave for a job, which has the turn meanwhile.
+    A client that gets no answer disconnects in the end; a job has no client, but keeps the turn meanwhile.
     """
 
     max_bytes: int
@@ -66,146 +66,149 @@ class Bounds:
 
 @define(eq=False)
 class Attempt:
-    """One try, and the reader of its answer.
+    """One attempt, and the reader of its answer.
 
-    :ivar heard: what the target said; :ivar work: to stop it by; :ivar record: of its request to the target;
-    :ivar output: the lines, for those who follow; None where the answer does not come in lines.
+    :ivar response: the target's answer; :ivar active_request: to stop the attempt by; :ivar record: of its request;
+    :ivar live_output: the lines, for streams that follow the job; None where the answer does not come in lines.
     """
 
     _clock: IReactorTime
     _store: JobStore
     claim: Claim
     _bounds: Bounds
-    heard: AttemptResponse = field(factory=AttemptResponse, init=False)
-    work: ActiveRequest = field(init=False)
-    output: LiveOutput | None = field(default=None, init=False)
+    response: AttemptResponse = field(factory=AttemptResponse, init=False)
+    active_request: ActiveRequest = field(init=False)
+    live_output: LiveOutput | None = field(default=None, init=False)
     _stopped: errors.ForemanError | None = field(default=None, init=False)
-    _failed: AttemptError | None = field(default=None, init=False)
-    _overruled: AttemptError | None = field(default=None, init=False)
-    _judged: Success | AttemptError | None = field(default=None, init=False)
+    _failure: AttemptError | None = field(default=None, init=False)
+    _override: AttemptError | None = field(default=None, init=False)
+    _result: Success | AttemptError | None = field(default=None, init=False)
     _bytes: int = field(default=0, init=False)
-    _kept: int = field(default=0, init=False)
-    _keepings: int = field(default=0, init=False)
-    _keeping: IDelayedCall | None = field(default=None, init=False)
+    _stored_pieces: int = field(default=0, init=False)
+    _store_number: int = field(default=0, init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
     _silence: Deadline = field(init=False)
-    _under_way: Deferred[None] | None = field(default=None, init=False)
-    _bell: Deferred[None] | None = field(default=None, init=False)
+    _storing: Deferred[None] | None = field(default=None, init=False)
+    _changed: Deferred[None] | None = field(default=None, init=False)
     record: RequestRecord = field(init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         job = self.claim.job
-        self.work = ActiveRequest(job.id, job.owner)
+        self.active_request = ActiveRequest(job.id, job.owner)
         self.record = RequestRecord(job.id, job.owner, job.endpoint, job.lane, now(self._clock), job.model)
         if job.endpoint in FOLLOWABLE:
-            self.output = LiveOutput(job.fence)
+            self.live_output = LiveOutput(job.fence)
         self._silence = Deadline(self._clock)
-        self.heard.in_lines, self.heard.endpoint = self.output is not None, job.endpoint
+        self.response.in_lines, self.response.endpoint = self.live_output is not None, job.endpoint
 
     async def run(self, inference: Inference, turn: Turn | None, cooperator: Cooperator) -> None:
-        """Ask the target in ``turn``, and hear it out; what came of it is told by ``outcome``."""
+        """Send the request in ``turn`` and read the whole answer; ``outcome`` then has the result."""
         try:
-            await self._ask(inference, turn, cooperator)
+            await self._send(inference, turn, cooperator)
         finally:
             if turn is not None and not turn.kept:
-                turn.release()  # before anything is judged or written down: the target is not to idle meanwhile
-        if self._failed is None and self._stopped is None:
-            await self._judge(cooperator)
+                turn.release()  # before the outcome is decided and stored: the target must not be idle meanwhile
+        if self._failure is None and self._stopped is None:
+            await self._classify(cooperator)
 
-    async def _ask(self, inference: Inference, turn: Turn | None, cooperator: Cooperator) -> None:
-        preparing = self.work.pending = Deferred.fromCoroutine(
+    async def _send(self, inference: Inference, turn: Turn | None, cooperator: Cooperator) -> None:
+        preparing = self.active_request.pending = Deferred.fromCoroutine(
             run_in_slices(cooperator, self._target_request(), len(self.claim.payload))
         )
         try:
             target_request = await preparing
         except ValueError as problem:
-            self._failed = AttemptError("refused", f"its payload cannot be read: {problem}")
+            self._failure = AttemptError("refused", f"its payload cannot be read: {problem}")
             return
         except CancelledError:
-            if self.work.why_stopped is None:
+            if self.active_request.why_stopped is None:
                 raise
-            self._stopped = self.work.why_stopped
+            self._stopped = self.active_request.why_stopped
             return
         deadline = self._watch_deadline()
         self._watch_cancel()
-        self._silence.set(self._bounds.silence, lambda: self._stop(self._too_silent()))
+        self._silence.set(self._bounds.silence, lambda: self._stop(self._silence_error()))
         try:
-            await inference.run_in_turn(target_request, self, self.record, turn, self.work)
+            await inference.run_in_turn(target_request, self, self.record, turn, self.active_request)
         except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
             self._stopped = problem
             self.record.outcome, self.record.detail = outcome_of(problem), str(problem)
         except errors.ForemanError as problem:
-            self.heard.problem = problem
+            self.response.problem = problem
             self.record.outcome, self.record.detail = outcome_of(problem), str(problem)
-        except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
+        except Exception as problem:  # noqa: BLE001 - no job may be left running for ever
             self.record.outcome, self.record.detail = "refused", "foreman failed to run it"
             self._log.failure("running job {job} failed", job=self.claim.job.id)
             self.fail(problem)
         finally:
             deadline.clear()
-            if self._bell is not None:
-                self._bell.cancel()
+            if self._changed is not None:
+                self._changed.cancel()
             self._silence.clear()
-            if self._keeping is not None:
-                self._keeping.cancel()
-                self._keeping = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
-    async def _judge(self, cooperator: Cooperator) -> None:
+    async def _classify(self, cooperator: Cooperator) -> None:
         try:
-            self._judged = await run_in_slices(cooperator, classify(self.heard), self._bytes)
+            self._result = await run_in_slices(cooperator, classify(self.response), self._bytes)
         except Exception as problem:  # noqa: BLE001 - likewise
-            self._log.failure("judging the answer to job {job} failed", job=self.claim.job.id)
+            self._log.failure("reading the answer to job {job} failed", job=self.claim.job.id)
             self.fail(problem)
 
     def outcome(self) -> Success | AttemptError | errors.Cancelled | errors.Draining:
-        """What it came to."""
-        if self._failed is not None:
-            return self._failed
+        """What came of it."""
+        if self._failure is not None:
+            return self._failure
         if isinstance(self._stopped, errors.Cancelled | errors.Draining):
             return self._stopped
         if isinstance(self._stopped, Expired):
             return AttemptError("expired", str(self._stopped))
         if isinstance(self._stopped, TooLarge):
             return AttemptError("too_large", str(self._stopped))
-        if self._overruled is not None:
-            return self._overruled
-        if isinstance(self.heard.problem, ModelMissing):
-            return AttemptError("model_missing", str(self.heard.problem))
-        assert self._judged is not None
-        return self._judged
+        if self._override is not None:
+            return self._override
+        if isinstance(self.response.problem, ModelMissing):
+            return AttemptError("model_missing", str(self.response.problem))
+        assert self._result is not None
+        return self._result
 
-    def remains(self, mishap: AttemptError) -> Sequence[Artifact]:
-        """What is kept of it when ``mishap`` was what it came to."""
-        return () if mishap is self._failed else partial_artifacts(self.heard, mishap)
+    def artifacts_after(self, error: AttemptError) -> Sequence[Artifact]:
+        """What is stored of the attempt when ``error`` is its outcome."""
+        return () if error is self._failure else partial_artifacts(self.response, error)
 
     def stop(self, why: errors.ForemanError) -> None:
-        """Do not begin it, because of ``why``."""
+        """End it before it begins, because of ``why``."""
         self._stopped = why
 
-    def overrule(self, mishap: AttemptError) -> None:
-        """It came to ``mishap``, whatever was heard."""
-        self._overruled = mishap
+    def override(self, error: AttemptError) -> None:
+        """Make ``error`` the outcome, whatever the answer was."""
+        self._override = error
 
     def fail(self, problem: Exception) -> bool:
-        """foreman itself cannot get on with it; whether that is news."""
-        is_news = self._failed is None
-        self._failed = self._failed or AttemptError(
-            "target_error", f"foreman cannot make anything of its answer: {problem!r}"
-        )
-        return is_news
+        """foreman itself failed.
 
-    def told(self) -> str:
-        """How long it took and what it cost, for the log."""
-        took = self._clock.seconds() - self.record.started_at
+        :return: whether that is the first failure of this attempt.
+        """
+        is_first = self._failure is None
+        self._failure = self._failure or AttemptError(
+            "target_error", f"foreman failed to handle its answer: {problem!r}"
+        )
+        return is_first
+
+    def summary(self) -> str:
+        """How long it took and how many tokens, for the log."""
+        seconds = self._clock.seconds() - self.record.started_at
         tokens = self.record.tokens_out
-        return f"{took:.1f} s" if tokens is None else f"{took:.1f} s, {tokens} tokens"
+        return f"{seconds:.1f} s" if tokens is None else f"{seconds:.1f} s, {tokens} tokens"
 
     def end(self) -> None:
-        """It is written down: whoever follows finds the rest in the store."""
-        if self.output is not None:
-            self.output.end()
+        """The outcome is stored: streams that follow the job find the rest in the store."""
+        if self.live_output is not None:
+            self.live_output.end()
 
-    # what is asked
+    # the request
 
     def _target_request(self) -> Slices[TargetRequest]:
         claim = self.claim
@@ -221,11 +224,11 @@ class Attempt:
         target = claim.job.endpoint.encode("ascii")
         route = routes.classify(b"POST", target)
         assert isinstance(route, Route)
-        asked = RequestBody(claim.job.model, wants_stream)
-        return TargetRequest(b"POST", target, headers, body, len(body), route, asked)
+        parsed_body = RequestBody(claim.job.model, wants_stream)
+        return TargetRequest(b"POST", target, headers, body, len(body), route, parsed_body)
 
     def _watch_deadline(self) -> Deadline:
-        watch = Deadline(self._clock, after_pause=LATE_ANSWER)
+        watch = Deadline(self._clock, after_pause=GRACE_AFTER_PAUSE)
         deadline = self.claim.job.deadline
         if deadline is not None:
             left = max(0.0, (deadline - self._store.now()) / 1000)
@@ -233,58 +236,58 @@ class Attempt:
         return watch
 
     def _stop(self, why: errors.ForemanError) -> None:
-        self.work.stop(why)
+        self.active_request.stop(why)
 
     def _watch_cancel(self) -> None:
-        # Whoever noted in the store that it is to end may have left before the worker was told.
-        self._bell = self._store.notifications.when_changed(self.claim.job.id)
-        self._bell.addCallbacks(lambda _: self._look(), lambda _: None)
+        # The request that cancelled it in the store may have been given up before it reached the worker.
+        self._changed = self._store.notifications.when_changed(self.claim.job.id)
+        self._changed.addCallbacks(lambda _: self._read_job(), lambda _: None)
 
-    def _look(self) -> None:
+    def _read_job(self) -> None:
         self._watch_cancel()
-        looking = Deferred.fromCoroutine(self._store.get(self.claim.job.id))
-        looking.addCallbacks(self._looked, lambda failure: failure.trap(StoreUnavailable) and None)
+        reading = Deferred.fromCoroutine(self._store.get(self.claim.job.id))
+        reading.addCallbacks(self._job_read, lambda failure: failure.trap(StoreUnavailable) and None)
 
-    def _looked(self, job: Job | None) -> None:
+    def _job_read(self, job: Job | None) -> None:
         if job is not None and job.cancel_asked_at is not None:
             self._stop(errors.Cancelled("this job was cancelled by hand"))
 
-    def _too_silent(self) -> errors.ConnectionError:
+    def _silence_error(self) -> errors.ConnectionError:
         text = f"no answer had begun after {self._bounds.silence:g} s (FOREMAN_JOB_SILENCE)"
         return errors.ConnectionError("silence", text)
 
-    # what is heard
+    # the answer: a Responder
 
     def queued(self, position: Callable[[], QueuePosition]) -> None:
-        """A job waits in the store."""
+        """Nothing to do: a job has its turn before."""
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: BodyFraming) -> None:
-        """The target answers."""
+        """The target has begun to answer."""
         self._silence.clear()
-        heard = self.heard
-        heard.status, heard.kind = status, kind
+        response = self.response
+        response.status, response.kind = status, kind
         for name, value in headers:
             if name.lower() == b"content-type":
-                heard.content_type = value.decode("latin-1")
+                response.content_type = value.decode("latin-1")
             elif name.lower() == b"retry-after" and value.isdigit():
-                heard.retry_after = float(value)
-        if self.output is not None and kind == "ndjson":
-            self._keeping = self._clock.callLater(KEEP_EVERY, self._keep)
+                response.retry_after = float(value)
+        if self.live_output is not None and kind == "ndjson":
+            self._timer = self._clock.callLater(STORE_LINES_EVERY, self._store_lines)
 
     def write(self, piece: bytes) -> None:
         """The next piece of the answer."""
         self._bytes += len(piece)
         if self._bytes > self._bounds.max_bytes:
-            # Told in a fresh turn: the relay is in the middle of passing this piece on.
+            # Stopped in a later turn of the reactor: the relay is passing this piece on.
             if self._stopped is None:
                 self._stopped = TooLarge(
                     f"the answer is larger than {self._bounds.max_bytes} bytes (FOREMAN_MAX_ARTIFACT)"
                 )
                 self._clock.callLater(0, self._stop, self._stopped)
             return
-        self.heard.pieces.append(piece)
-        if self.output is not None and self.heard.kind == "ndjson":
-            self.output.add(piece)
+        self.response.pieces.append(piece)
+        if self.live_output is not None and self.response.kind == "ndjson":
+            self.live_output.add(piece)
 
     def finish(self) -> None:
         """The answer has ended as it should."""
@@ -294,28 +297,28 @@ class Attempt:
         if isinstance(problem, errors.Cancelled | errors.Draining | Expired | TooLarge):
             self._stopped = problem
         else:
-            self.heard.problem = problem
+            self.response.problem = problem
 
     def set_producer(self, producer: IPushProducer | None) -> None:
-        """The store is never too slow to take the next piece: what comes is held here, up to its limit."""
+        """Nothing to do: the whole answer is kept here, up to its limit."""
 
-    def _keep(self) -> None:
-        self._keeping = self._clock.callLater(KEEP_EVERY, self._keep)
-        until = len(self.heard.pieces)
-        if self._under_way is not None or until == self._kept:
+    def _store_lines(self) -> None:
+        self._timer = self._clock.callLater(STORE_LINES_EVERY, self._store_lines)
+        until = len(self.response.pieces)
+        if self._storing is not None or until == self._stored_pieces:
             return
-        data = b"".join(self.heard.pieces[self._kept :])
-        self._keepings += 1
-        self._under_way = Deferred.fromCoroutine(self._store.append_output(self.claim, self._keepings, data))
-        self._under_way.addCallbacks(self._was_kept, self._not_kept, callbackArgs=(until,))
+        data = b"".join(self.response.pieces[self._stored_pieces :])
+        self._store_number += 1
+        self._storing = Deferred.fromCoroutine(self._store.append_output(self.claim, self._store_number, data))
+        self._storing.addCallbacks(self._lines_stored, self._storing_failed, callbackArgs=(until,))
 
-    def _was_kept(self, _: None, until: int) -> None:
-        self._kept, self._under_way = until, None
+    def _lines_stored(self, _: None, until: int) -> None:
+        self._stored_pieces, self._storing = until, None
 
-    def _not_kept(self, failure: Failure) -> None:
-        self._under_way = None
+    def _storing_failed(self, failure: Failure) -> None:
+        self._storing = None
         problem = failure.value
         if isinstance(problem, StaleClaim):
             self._stop(errors.Draining(str(problem)))
-        elif not isinstance(problem, StoreUnavailable):  # the store has said so itself
-            self._log.failure("keeping lines of job {job} failed", failure, job=self.claim.job.id)
+        elif not isinstance(problem, StoreUnavailable):  # the store logs that itself
+            self._log.failure("storing lines of job {job} failed", failure, job=self.claim.job.id)

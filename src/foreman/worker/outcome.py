@@ -1,4 +1,4 @@
-"""What a try of a job has come to, judged by what the target said."""
+"""The outcome of an attempt: a success or an error, decided from the target's answer."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from foreman.util.slices import Slices
 
 _STATUS_CLASSES: dict[int, ErrorClass] = {401: "unauthorized", 403: "unauthorized", 429: "busy", 503: "busy"}
 
-#: What is looked at in any case, in bytes.
+#: How much of a body is read at once, in bytes.
 _LARGE = 64 * 1024
-#: How a transcription may come that is not JSON (contract 1.4).
+#: The types of a transcription that is not JSON (contract 1.4).
 _TEXTS = frozenset({"text/plain", "text/vtt", "application/x-subrip"})
 
 
 @define
 class AttemptResponse:
-    """What was heard of one answer.
+    """The target's answer to one attempt, as far as it arrived.
 
     :ivar status: None where no answer began; :ivar retry_after: in seconds; :ivar pieces: the body, of a stream line by
-        line; :ivar problem: why it broke off, None where it came to its end; :ivar in_lines: a stream was asked for;
-        :ivar endpoint: the path that was asked, empty where that is not known.
+        line; :ivar problem: why it broke off, None where it came to its end; :ivar in_lines: a stream was requested;
+        :ivar endpoint: the path of the request, empty where that is not known.
     """
 
     status: int | None = None
@@ -65,7 +65,7 @@ class AttemptResponse:
         return b"".join(found)
 
     def lines(self) -> Iterator[bytes]:
-        """The lines with anything in them. The pieces are lines; of a very long one they are parts."""
+        """The lines that are not blank. Each piece is a line, or a part of a very long one."""
         parts: list[bytes] = []
         for piece in self.pieces:
             parts.append(piece)
@@ -77,7 +77,7 @@ class AttemptResponse:
             yield b"".join(parts)
 
     def origin(self) -> Origin:
-        """Whose answer it is, as far as it shows."""
+        """Whether the answer is Ollama's own, as far as it shows."""
         if self.status is None:
             return "ollama"
         return origin(self.endpoint, self.status, self.content_type, self.beginning(MAX_EXAMINED))
@@ -85,58 +85,58 @@ class AttemptResponse:
 
 @define
 class Success:
-    """An answer, as artifacts, and what it cost."""
+    """A complete answer, as artifacts, and its usage."""
 
     artifacts: Sequence[Artifact]
     usage: Usage
 
 
-def classify(heard: AttemptResponse) -> Slices[Success | AttemptError]:
-    """Whether there is an answer; a success has its whole and its end. A large one is looked at in slices."""
-    if heard.status is None:
-        return _unanswered(heard.problem)
-    if not 200 <= heard.status < 300:
-        return _refused(heard)
-    if isinstance(heard.problem, errors.ConnectionError):
-        silent = heard.problem.why == "silence"
-        return AttemptError("silent" if silent else "truncated", str(heard.problem))
-    if heard.problem is not None:
-        return AttemptError("target_error", str(heard.problem))
-    body = heard.body()
+def classify(response: AttemptResponse) -> Slices[Success | AttemptError]:
+    """The outcome of an attempt with this answer; a success is complete and has its end marker. A large one takes slices."""
+    if response.status is None:
+        return _unanswered(response.problem)
+    if not 200 <= response.status < 300:
+        return _refused(response)
+    if isinstance(response.problem, errors.ConnectionError):
+        silent = response.problem.why == "silence"
+        return AttemptError("silent" if silent else "truncated", str(response.problem))
+    if response.problem is not None:
+        return AttemptError("target_error", str(response.problem))
+    body = response.body()
     if len(body) > _LARGE:
         yield
-    end = yield from _end(heard, body)
-    told = answer_end(heard.kind, end)
-    if told.error:
+    end = yield from _end(response, body)
+    reported = answer_end(response.kind, end)
+    if reported.error:
         return AttemptError("target_error", error_text(end))
-    is_foreign = heard.origin() == "foreign"
-    if is_foreign and told.done:
-        return AttemptError("target_error", f"{heard.status}: this is not an answer of Ollama's: {error_text(body)}")
-    if is_foreign or not (told.done or _is_text(heard)):
+    is_foreign = response.origin() == "foreign"
+    if is_foreign and reported.done:
+        return AttemptError("target_error", f"{response.status}: this is not an answer of Ollama's: {error_text(body)}")
+    if is_foreign or not (reported.done or _is_text(response)):
         return AttemptError("truncated", "the target's answer ended without its end marker")
     try:
-        return Success((yield from _artifacts(heard, body)), _usage(told))
+        return Success((yield from _artifacts(response, body)), _usage(reported))
     except ValueError as problem:
         return AttemptError("target_error", f"the target's stream cannot be read: {problem}")
 
 
-def partial_artifacts(heard: AttemptResponse, mishap: AttemptError) -> list[Artifact]:
-    """What is kept of a try that did not succeed: what the target said of it, and the lines until then."""
+def partial_artifacts(response: AttemptResponse, error: AttemptError) -> list[Artifact]:
+    """What is stored of an attempt that failed with ``error``: the error, and the answer until then."""
     kept = []
-    if heard.status is not None and not 200 <= heard.status < 300:
-        kept.append(Artifact(ERROR, heard.content_type or "application/octet-stream", heard.body()))
+    if response.status is not None and not 200 <= response.status < 300:
+        kept.append(Artifact(ERROR, response.content_type or "application/octet-stream", response.body()))
     else:
-        told = msgspec.json.encode({"class": mishap.error_class, "message": mishap.message})
-        kept.append(Artifact(ERROR, "application/json", told))
-        kept += until_then(heard)
+        text = msgspec.json.encode({"class": error.error_class, "message": error.message})
+        kept.append(Artifact(ERROR, "application/json", text))
+        kept += partial_answer(response)
     return kept
 
 
-def until_then(heard: AttemptResponse) -> list[Artifact]:
-    """What an answer had said when it was broken off."""
-    if heard.status is None or not 200 <= heard.status < 300 or not heard.pieces:
+def partial_answer(response: AttemptResponse) -> list[Artifact]:
+    """The part of an answer that had arrived when it was broken off."""
+    if response.status is None or not 200 <= response.status < 300 or not response.pieces:
         return []
-    return [Artifact(PARTIAL, heard.content_type or "application/octet-stream", heard.body())]
+    return [Artifact(PARTIAL, response.content_type or "application/octet-stream", response.body())]
 
 
 def _unanswered(problem: errors.ForemanError | None) -> AttemptError:
@@ -147,30 +147,30 @@ def _unanswered(problem: errors.ForemanError | None) -> AttemptError:
     return AttemptError("target_error", str(problem))
 
 
-def _refused(heard: AttemptResponse) -> AttemptError:
-    status = heard.status or 0
-    body = heard.beginning(MAX_BYTES)
+def _refused(response: AttemptResponse) -> AttemptError:
+    status = response.status or 0
+    body = response.beginning(MAX_BYTES)
     text = f"{status}: {error_text(body)}"
     if says_model_missing(status, body):
         return AttemptError("model_missing", text)
     by_status = _STATUS_CLASSES.get(status, "target_error" if status >= 500 else "refused")
-    return AttemptError(by_status, text, retry_after=heard.retry_after)
+    return AttemptError(by_status, text, retry_after=response.retry_after)
 
 
-def _artifacts(heard: AttemptResponse, body: bytes) -> Slices[list[Artifact]]:
-    if heard.kind != "ndjson" or not heard.in_lines:
-        return [Artifact(RESPONSE, heard.content_type or "application/octet-stream", body)]
+def _artifacts(response: AttemptResponse, body: bytes) -> Slices[list[Artifact]]:
+    if response.kind != "ndjson" or not response.in_lines:
+        return [Artifact(RESPONSE, response.content_type or "application/octet-stream", body)]
     return [
-        Artifact(RESPONSE, "application/json; charset=utf-8", (yield from aggregate(heard.lines()))),
-        Artifact(STREAM, heard.content_type or NDJSON, body),
+        Artifact(RESPONSE, "application/json; charset=utf-8", (yield from aggregate(response.lines()))),
+        Artifact(STREAM, response.content_type or NDJSON, body),
     ]
 
 
-def _end(heard: AttemptResponse, body: bytes) -> Slices[bytes]:
-    """The part of the body that tells how it ended: of a large one not all of it."""
-    if heard.kind == "sse":
-        return b"".join(_first_and_last(heard.pieces))
-    end = _last_line(heard.pieces) if heard.kind == "ndjson" else body
+def _end(response: AttemptResponse, body: bytes) -> Slices[bytes]:
+    """The part of the body that shows how it ended: of a large body not all of it."""
+    if response.kind == "sse":
+        return b"".join(_first_and_last(response.pieces))
+    end = _last_line(response.pieces) if response.kind == "ndjson" else body
     if len(end) <= _LARGE or (yield from is_quickly_decoded(end, MAX_DECODE_COST)):
         return end
     try:
@@ -179,12 +179,12 @@ def _end(heard: AttemptResponse, body: bytes) -> Slices[bytes]:
         return _behind_last_list(end[-_LARGE:])
     except ValueError:
         return end[-_LARGE:]
-    told = {name: Raw(end[slice(*spans[-1])]) for name, spans in members.items()}
-    return msgspec.json.encode({name: value for name, value in told.items() if len(value) <= _LARGE})
+    values = {name: Raw(end[slice(*spans[-1])]) for name, spans in members.items()}
+    return msgspec.json.encode({name: value for name, value in values.items() if len(value) <= _LARGE})
 
 
 def _behind_last_list(tail: bytes) -> bytes:
-    """The members behind the numbers of an answer that has too many to be read here, as an object."""
+    """The members after the last list of an answer that has too many values to be parsed, as an object."""
     if not tail.rstrip().endswith((b"}", b"]")):
         return tail
     members = b"{" + tail.rpartition(b"]")[2].strip(b" \t\r\n,")
@@ -196,7 +196,7 @@ def _behind_last_list(tail: bytes) -> bytes:
 
 
 def _last_line(pieces: Sequence[bytes]) -> bytes:
-    """The last line with anything in it; of a very long line the pieces are parts."""
+    """The last line that is not blank; the pieces of a very long line are joined."""
     last: list[bytes] = []
     for piece in reversed(pieces):
         if piece.endswith(b"\n") and any(part.strip() for part in last):
@@ -206,7 +206,7 @@ def _last_line(pieces: Sequence[bytes]) -> bytes:
 
 
 def _first_and_last(pieces: Sequence[bytes]) -> Sequence[bytes]:
-    """The events at the beginning, which may tell of the prompt, and those at the end."""
+    """The events at the beginning, which may report the prompt's tokens, and those at the end."""
     first, at = [], 0
     room = _LARGE
     while at < len(pieces) and room > 0:
@@ -222,20 +222,20 @@ def _first_and_last(pieces: Sequence[bytes]) -> Sequence[bytes]:
     return [*first, *reversed(last)]
 
 
-def _is_text(heard: AttemptResponse) -> bool:
-    """Whether the answer is one that has no end of its own, such as a transcription as text."""
-    if heard.kind == "ndjson":  # what Ollama calls a transcription, whatever it is (contract 1.4)
-        return not heard.in_lines and any(piece.strip() for piece in heard.pieces)
-    return heard.kind == "other" and heard.content_type.partition(";")[0].strip().lower() in _TEXTS
+def _is_text(response: AttemptResponse) -> bool:
+    """Whether the answer has no end marker, such as a transcription as text."""
+    if response.kind == "ndjson":  # Ollama's type for every transcription (contract 1.4)
+        return not response.in_lines and any(piece.strip() for piece in response.pieces)
+    return response.kind == "other" and response.content_type.partition(";")[0].strip().lower() in _TEXTS
 
 
-def _usage(told: AnswerEnd) -> Usage:
+def _usage(end: AnswerEnd) -> Usage:
     return Usage(
-        told.prompt_tokens,
-        told.completion_tokens,
-        _ms(told.load_seconds),
-        _ms(told.total_seconds),
-        told.cached_tokens,
+        end.prompt_tokens,
+        end.completion_tokens,
+        _ms(end.load_seconds),
+        _ms(end.total_seconds),
+        end.cached_tokens,
     )
 
 

@@ -1,4 +1,4 @@
-"""Runs jobs: takes one when its turn has come, and writes down what became of it."""
+"""The worker: runs queued jobs one at a time in each lane, and stores their outcomes."""
 
 from __future__ import annotations
 
@@ -31,25 +31,26 @@ from foreman.util.waiters import Waiters, cancelling
 from foreman.worker.answer_check import AnswerCheck
 from foreman.worker.attempt import Attempt, Bounds
 from foreman.worker.live_output import LiveOutput
-from foreman.worker.outcome import Success, until_then
+from foreman.worker.outcome import Success, partial_answer
 
 LANES: tuple[JobLane, ...] = ("gate", "embedding")
-#: How often it is looked whether a job can run that cannot now: its model is missing, or the target away; seconds.
+#: How often jobs are checked that cannot run now, since their model is missing or the target is degraded; seconds.
 RECHECK = 5.0
-#: How long the worker leaves a store alone that could not be used, in seconds.
+#: How long the worker pauses after the store could not be used, in seconds.
 STORE_PAUSE = 5.0
-#: How long nothing is taken when a try has not reached the target, though it lists its models; seconds.
-MISSED_PAUSE = 1.0
-#: By how much jobs of a loaded model go before others: so many times what loading takes, within bounds; seconds.
-BONUS_LOADS, LEAST_BONUS, MAX_BONUS = 6.0, 30.0, 300.0
+#: How long no job is started after an attempt could not reach the target, although it lists its models; seconds.
+UNREACHED_PAUSE = 1.0
+#: By how much jobs of a loaded model go before others: so many load times, within these bounds in seconds.
+BONUS_LOADS, MIN_BONUS, MAX_BONUS = 6.0, 30.0, 300.0
 
 
 @define(eq=False)
 class Worker:
-    """Runs one chat's job at a time, through the gate, and beside it one job of embeddings.
+    """Runs one job of chats at a time, through the gate, and beside it one job of embeddings.
 
-    :ivar random: from 0 to 1, for pauses; :ivar patience: after how many seconds a job counts as overdue;
-    :ivar bounds: of each try.
+    :ivar cooperator: where the reading of large bodies takes turns; :ivar random: from 0 to 1, for pauses;
+    :ivar overdue_after: for how many seconds a job gives way to every request; :ivar bounds: of each attempt;
+    :ivar observer: told of the end of each attempt.
     """
 
     _clock: IReactorTime
@@ -58,14 +59,14 @@ class Worker:
     _inference: Inference
     _cooperator: Cooperator
     _random: Callable[[], float]
-    _patience: float
+    _overdue_after: float
     _bounds: Bounds
     _observer: Observer = field(factory=Observers)
     _running: dict[str, Attempt] = field(factory=dict, init=False)
     _lanes: TrackedSet[JobLane] = field(factory=TrackedSet, init=False)
     _nudges: Waiters[None] = field(factory=Waiters, init=False)
     _waits: dict[JobLane, Deferred[Any]] = field(factory=dict, init=False)
-    _missed_until: Monotonic = field(default=NEVER, init=False)
+    _paused_until: Monotonic = field(default=NEVER, init=False)
     _closed: bool = field(default=False, init=False)
     _answer_check: AnswerCheck = field(init=False)
     _log = Logger()
@@ -90,43 +91,43 @@ class Worker:
         self._nudges.fire(None)
 
     def output_of(self, id_: str) -> LiveOutput | None:
-        """The lines of a job that runs now, if its answer comes in lines."""
+        """The lines of a job that runs now; None where its answer does not come in lines."""
         attempt = self._running.get(id_)
-        return None if attempt is None else attempt.output
+        return None if attempt is None else attempt.live_output
 
     def cancel(self, id_: str) -> None:
-        """Break the job off, if it runs; that it was cancelled stands in the store already."""
+        """Break off the job if it runs; the store has been told already."""
         attempt = self._running.get(id_)
         if attempt is not None:
-            attempt.work.stop(errors.Cancelled("this job was cancelled by hand"))
+            attempt.active_request.stop(errors.Cancelled("this job was cancelled by hand"))
 
     # stopping
 
     def close(self) -> None:
-        """Take no more jobs; what runs goes on."""
+        """Start no more jobs; what runs goes on."""
         self._closed = True
         for wait in list(self._waits.values()):
             wait.cancel()
         self.nudge()
 
     def when_idle(self) -> Deferred[None]:
-        """Fires when everything is written down and nothing runs, once it was closed."""
+        """Fires when no job runs and all outcomes are stored, once it was closed."""
         return self._lanes.when_empty()
 
-    # taking jobs
+    # starting jobs
 
     async def _work(self, lane: JobLane) -> None:
         while not self._closed:
-            with cancelling(self._nudges.wait()) as nudged:  # made before looking, so that no nudge is lost
+            with cancelling(self._nudges.wait()) as nudged:  # before the store is read, so that no nudge is lost
                 pause: float | None = STORE_PAUSE
                 try:
-                    pause = await self._take(lane)
+                    pause = await self._run_next(lane)
                 except CancelledError:
-                    pause = 0.0  # foreman stops, or the job that waited for its turn is not to run any more
+                    pause = 0.0  # foreman stops, or the job that waited for its turn was cancelled
                 except (StoreUnavailable, errors.Draining):
-                    pass  # the store has said so; the gate closes as the worker does
+                    pass  # the store logs that itself; the gate closes when the worker does
                 except Exception:  # noqa: BLE001 - the worker goes on with the next job
-                    self._log.failure("taking a job failed")
+                    self._log.failure("starting a job failed")
                 if pause is None or pause > 0:
                     await self._wait(nudged, pause)
 
@@ -136,15 +137,15 @@ class Worker:
         if not self._closed:
             await nudged
 
-    async def _take(self, lane: JobLane) -> float | None:
-        """Run the next job of ``lane``, when there is one and its turn has come.
+    async def _run_next(self, lane: JobLane) -> float | None:
+        """Run the next job of ``lane``, if there is one, when it gets its turn.
 
-        :return: how long to wait before looking again, in seconds; None until somebody nudges.
+        :return: how long to wait before the next call, in seconds; None: until a nudge.
         """
         inventory = self._target.inventory
-        if (left := max(self._missed_until - self._clock.seconds(), self._answer_check.pause(lane))) > 0:
+        if (left := max(self._paused_until - self._clock.seconds(), self._answer_check.pause(lane))) > 0:
             return left
-        # What is not known yet is asked first too, so that the model that is loaded already goes first.
+        # Also while the lists are unknown, so that jobs of a model that is loaded already go first.
         if inventory.degraded is not None or inventory.tags is None:
             if await self._store.oldest_run_at(lane) is None:
                 return None
@@ -156,11 +157,11 @@ class Worker:
         if head is None:
             if await self._store.oldest_run_at(lane) is not None:
                 return RECHECK
-            inventory.hold(lane, None)  # nobody is held any more
+            inventory.hold(lane, None)  # no job is held back any more
             return None
         turn = await self._turn_for(lane, head)
         try:
-            # While it waited for its turn foreman may have been stopped, or the target have gone away.
+            # While it waited for its turn, foreman may have been stopped, or the target become degraded.
             if not self._closed and inventory.degraded is None:
                 claim = await self._store.claim(lane, self._bonuses(lane), self._installed())
                 if claim is None:
@@ -176,7 +177,7 @@ class Worker:
         if gate is None:
             return None
         entering = self._waits[lane] = self._inference.enter(gate, self._ticket(head))
-        # Cancelled or expired meanwhile, it leaves the room: no load is to go on for it.
+        # If it is cancelled or expires meanwhile, it leaves the queue: no load may go on for it.
         changed = self._store.notifications.when_changed(head.id)
         changed.addCallbacks(lambda _: entering.cancel(), lambda _: None)
         try:
@@ -187,19 +188,19 @@ class Worker:
 
     def _ticket(self, job: Job) -> Ticket:
         waited = (self._store.now() - job.run_at) / 1000
-        overdue_at = Monotonic(self._clock.seconds() + self._patience - waited)
+        overdue_at = Monotonic(self._clock.seconds() + self._overdue_after - waited)
         return Ticket(job.id, job.owner, job.model, job.endpoint, EpochSeconds(job.run_at / 1000), overdue_at)
 
     def _gate_for(self, lane: JobLane, head: Job) -> Gate | None:
         if lane == "gate":
             return self._target.gate
-        with suppress(errors.InvalidName):  # the target will say so
+        with suppress(errors.InvalidName):  # the target will refuse it
             if self._target.inventory.find(head.model) is Availability.CLOUD:
-                return None  # it keeps nobody from the machine here
+                return None  # it does not use the target's own hardware
         return self._target.embeddings
 
     def _bonuses(self, lane: JobLane) -> Callable[[str], int | None]:
-        """How far each model's jobs go before others, as things are now: a function that any thread may call."""
+        """A function, for any thread, from a model to how far its jobs go before others now, in milliseconds."""
         snapshot = self._target.inventory.snapshot()
         loads = self._target.estimates.load_times()
 
@@ -207,18 +208,18 @@ class Worker:
             try:
                 availability = snapshot.find(model)
             except errors.InvalidName:
-                return 0  # the target will say so
+                return 0  # the target will refuse it
             if availability is Availability.MISSING:
                 return None
             if lane != "gate" or not snapshot.is_running(model):
                 return 0
             load = loads.get(model_names.canonical(model), 0.0)
-            return round(1000 * min(max(BONUS_LOADS * load, LEAST_BONUS), MAX_BONUS))
+            return round(1000 * min(max(BONUS_LOADS * load, MIN_BONUS), MAX_BONUS))
 
         return bonus_of
 
     def _installed(self) -> Callable[[], list[str]]:
-        """The canonical names of the models that the target has now, as a function that any thread may call."""
+        """A function, for any thread, that returns the canonical names of the models that the target has now."""
         installed = self._target.inventory.snapshot().installed or {}
         return lambda: [model_names.format_name(key) for key in installed]
 
@@ -227,28 +228,28 @@ class Worker:
     async def _run(self, claim: Claim, turn: Turn | None) -> None:
         job = claim.job
         if turn is not None:
-            turn.ticket = self._ticket(job)  # who waited for it may have been another
+            turn.ticket = self._ticket(job)  # the job that waited for it may have been another one
         attempt = Attempt(self._clock, self._store, claim, self._bounds)
         self._running[job.id] = attempt
-        # Whoever follows the job was told of the claim before there was anything to follow.
+        # Streams that follow the job were told of the claim before there was an attempt to follow.
         self._store.notifications.announce(frozenset((job.id,)))
         try:
             if self._closed:
                 attempt.stop(errors.Draining("foreman is stopping"))
             else:
                 await attempt.run(self._inference, turn, self._cooperator)
-                await self._look_into(attempt)
+                await self._check_answer(attempt)
             state = await self._settle(attempt)
             self._observer.job_ended(job, state, attempt.record)
         finally:
             del self._running[job.id]
             attempt.end()
 
-    async def _look_into(self, attempt: Attempt) -> None:
+    async def _check_answer(self, attempt: Attempt) -> None:
         try:
-            await self._answer_check.look_into(attempt)
-        except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
-            self._log.failure("looking into the answer to job {job} failed", job=attempt.claim.job.id)
+            await self._answer_check.check(attempt)
+        except Exception as problem:  # noqa: BLE001 - no job may be left running for ever
+            self._log.failure("checking the answer to job {job} failed", job=attempt.claim.job.id)
             attempt.fail(problem)
 
     async def _settle(self, attempt: Attempt) -> State | None:
@@ -259,62 +260,62 @@ class Worker:
         lane = attempt.claim.job.lane
         while True:
             try:
-                return await self._write_down(attempt)
+                return await self._store_outcome(attempt)
             except (StaleClaim, WrongState) as problem:
                 self._log.warn("{problem}; its answer is dropped", problem=problem)
             except StoreUnavailable as problem:
                 if self._closed or problem.condition == "broken":
                     self._log.error(
-                        "what became of job {job} cannot be written down ({problem}); it runs again",
+                        "the outcome of job {job} cannot be stored ({problem}); it runs again",
                         job=attempt.claim.job.id,
                         problem=problem,
                     )
                     return None
                 pause = self._waits[lane] = deferLater(self._clock, STORE_PAUSE)
-                with suppress(CancelledError):  # foreman stops: once more
+                with suppress(CancelledError):  # foreman stops: try once more
                     await pause
                 continue
-            except Exception as problem:  # noqa: BLE001 - no job is to be left as running for ever
-                self._log.failure("writing down what became of job {job} failed", job=attempt.claim.job.id)
+            except Exception as problem:  # noqa: BLE001 - no job may be left running for ever
+                self._log.failure("storing the outcome of job {job} failed", job=attempt.claim.job.id)
                 if attempt.fail(problem):
                     continue
             return None
 
-    async def _write_down(self, attempt: Attempt) -> State:
+    async def _store_outcome(self, attempt: Attempt) -> State:
         job, outcome = attempt.claim.job, attempt.outcome()
-        told = attempt.told()
+        summary = attempt.summary()
         if isinstance(outcome, Success):
             await self._store.succeed(attempt.claim, outcome.artifacts, outcome.usage)
-            self._log.info("job {job} succeeded: {told}", job=job.id, told=told)
+            self._log.info("job {job} succeeded: {summary}", job=job.id, summary=summary)
             return "succeeded"
         if isinstance(outcome, AttemptError):
-            decide = partial(_after, mishap=outcome, jitter=self._random())
+            decide = partial(_after, error=outcome, jitter=self._random())
             if outcome.error_class == "unreachable" and not outcome.reached:
-                self._missed_until = Monotonic(self._clock.seconds() + MISSED_PAUSE)
-            ended = await self._store.end_attempt(attempt.claim, decide, attempt.remains(outcome))
+                self._paused_until = Monotonic(self._clock.seconds() + UNREACHED_PAUSE)
+            ended = await self._store.end_attempt(attempt.claim, decide, attempt.artifacts_after(outcome))
             self._log.info(
-                # What the target says of a request may repeat it; the job has it, the log has not.
-                "job {job} is {state} ({error}): {told}",
+                # The target's error may quote the request, which must not be logged; the job has it.
+                "job {job} is {state} ({error}): {summary}",
                 job=job.id,
                 state=ended.state,
                 error=outcome.error_class,
-                told=told,
+                summary=summary,
             )
             return ended.state
         if isinstance(outcome, errors.Cancelled):
-            await self._store.cancel(job.id)  # it may have been cancelled as a request, in the line
+            await self._store.cancel(job.id)  # it may have been cancelled as a request, by DELETE /queue
             ended = await self._store.end_attempt(
-                attempt.claim, lambda now_job, _now: _cancelled(now_job), until_then(attempt.heard)
+                attempt.claim, lambda now_job, _now: _cancelled(now_job), partial_answer(attempt.response)
             )
-            self._log.info("job {job} is cancelled: {told}", job=job.id, told=told)
+            self._log.info("job {job} is cancelled: {summary}", job=job.id, summary=summary)
             return ended.state
         released = await self._store.release(attempt.claim)
-        self._log.info("job {job} is queued again, since foreman stops: {told}", job=job.id, told=told)
+        self._log.info("job {job} is queued again, since foreman stops: {summary}", job=job.id, summary=summary)
         return released.state
 
 
-def _after(job: Job, now: int, *, mishap: AttemptError, jitter: float) -> Transition:
-    return next_transition(job, mishap, now, jitter)
+def _after(job: Job, now: int, *, error: AttemptError, jitter: float) -> Transition:
+    return next_transition(job, error, now, jitter)
 
 
 def _cancelled(job: Job) -> Transition:
