@@ -26,9 +26,9 @@ def said(installed: list[Installed], *running: str, **variables: str) -> list[st
     """What stands in the log of a foreman whose target has ``installed``, and which sees it come back once."""
     banner = Banner(settings(11434, **{"listen": "127.0.0.1:8080", **variables}))
     with capturedLogs() as events:
-        banner.listens()
+        banner.log_address()
         for _ in range(2):
-            banner.target_is_there(installed, [Running(name) for name in running])
+            banner.log_models(installed, [Running(name) for name in running])
     return [str(formatEvent(event)) for event in events]
 
 

@@ -17,7 +17,7 @@ from foreman.jobs.job import JobError
 from foreman.jobs.retry_policy import Transition
 from foreman.store.errors import unavailable
 from foreman.store.notifications import Notifications
-from foreman.worker.due_jobs import AT_LEAST, DueJobs
+from foreman.worker.due_jobs import MAX_WAIT, DueJobs
 from test_worker import Shop, new
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -85,8 +85,8 @@ def test_it_looks_at_once_and_then_when_something_is_due() -> None:
 
 def test_it_looks_now_and_then_though_nothing_is_due() -> None:
     clock, store, made = table(due=HOUR)
-    clock.pump([AT_LEAST] * 3)
-    assert store.sweeps == [0, AT_LEAST, 2 * AT_LEAST, 3 * AT_LEAST]
+    clock.pump([MAX_WAIT] * 3)
+    assert store.sweeps == [0, MAX_WAIT, 2 * MAX_WAIT, 3 * MAX_WAIT]
     stopped(made)
 
 
@@ -96,7 +96,7 @@ def test_an_earlier_one_brings_the_look_forward_and_a_later_one_does_not() -> No
     store.tell(25.0)
     clock.advance(5)
     assert store.sweeps == [0, 5]
-    clock.advance(AT_LEAST)
+    clock.advance(MAX_WAIT)
     store.tell(clock.seconds() - 10)
     clock.advance(0)
     assert store.sweeps == [0, 5, 35, 35]
@@ -107,7 +107,7 @@ def test_one_that_comes_during_a_look_is_looked_for_after_it() -> None:
     slow: Deferred[None] = Deferred()
     clock, store, made = table(slow=slow)
     store.due = 3.0
-    made.look()
+    made.sweep()
     store.notifications.announce(frozenset({"x"}), due=store.now() + 3000)
     assert store.sweeps == [0]
     store.slow = None
@@ -122,8 +122,8 @@ def test_one_that_comes_during_a_look_is_looked_for_after_it() -> None:
 def test_a_look_that_fails_is_not_the_last(problem: Exception, logged_failures: LoggedFailures) -> None:
     clock, store, made = table(problem=problem)
     store.problem = None
-    clock.advance(AT_LEAST)
-    assert store.sweeps == [0, AT_LEAST]
+    clock.advance(MAX_WAIT)
+    assert store.sweeps == [0, MAX_WAIT]
     assert len(logged_failures.take(ZeroDivisionError)) == isinstance(problem, ZeroDivisionError)
     stopped(made)
 
@@ -132,13 +132,13 @@ def test_stopping_leaves_no_timer_and_waits_for_the_look_under_way() -> None:
     clock, store, made = table()
     assert stopped(made).called
     assert clock.getDelayedCalls() == []
-    made.look()
+    made.sweep()
     store.tell(1.0)
     clock.advance(HOUR)
     assert store.sweeps == [0]
     slow: Deferred[None] = Deferred()
     clock, store, made = table(slow=slow)
-    made.look()
+    made.sweep()
     done = stopped(made)
     assert not done.called
     slow.callback(None)
@@ -151,14 +151,14 @@ def test_stopping_leaves_no_timer_and_waits_for_the_look_under_way() -> None:
 def test_only_a_clock_that_is_set_back_far_hastens_anything(step: float) -> None:
     clock, store, made = table()
     store.ahead += step
-    clock.pump([AT_LEAST] * 2)
+    clock.pump([MAX_WAIT] * 2)
     assert store.hastened == []
     store.ahead -= 120.0
-    clock.pump([AT_LEAST] * 2)
-    assert store.hastened == [120.0 - AT_LEAST - 1]
+    clock.pump([MAX_WAIT] * 2)
+    assert store.hastened == [120.0 - MAX_WAIT - 1]
     store.ahead -= DAY
-    clock.pump([AT_LEAST] * 2)
-    assert store.hastened == [120.0 - AT_LEAST - 1, HOUR]
+    clock.pump([MAX_WAIT] * 2)
+    assert store.hastened == [120.0 - MAX_WAIT - 1, HOUR]
     stopped(made)
 
 
@@ -227,14 +227,14 @@ async def test_a_clock_set_back_delays_nothing_that_tries_again_and_leaves_what_
     trying = await tries_again(shop, pause)
     (ordered,) = await shop.hand_over(new(run_at=shop.store.now() + 60_000))
     shop.set_by -= back
-    await shop.wait(min(AT_LEAST, pause), step=AT_LEAST)
-    await shop.wait(AT_LEAST, step=AT_LEAST)
+    await shop.wait(min(MAX_WAIT, pause), step=MAX_WAIT)
+    await shop.wait(MAX_WAIT, step=MAX_WAIT)
     assert (await shop.job(trying)).state == "queued"
-    await shop.wait(120, step=AT_LEAST)
+    await shop.wait(120, step=MAX_WAIT)
     assert (await shop.job(ordered)).state == "scheduled"
     await shop.wait(max(0.0, back - 180), step=60 if back == HOUR else 1800)
     assert (await shop.job(ordered)).state == "scheduled"
-    await shop.wait(120, step=AT_LEAST)
+    await shop.wait(120, step=MAX_WAIT)
     assert (await shop.job(ordered)).state == "queued"
 
 
@@ -247,7 +247,7 @@ async def test_a_clock_set_forward_makes_due_what_is_due_by_it(shop: Shop, ahead
         *[new(run_at=shop.store.now() + round(1000 * (ahead + more))) for more in (-60, 60)]
     )
     shop.set_by += ahead
-    await shop.wait(AT_LEAST, step=AT_LEAST)
+    await shop.wait(MAX_WAIT, step=MAX_WAIT)
     assert [(await shop.job(id_)).state for id_ in (trying, before, after)] == ["queued", "queued", "scheduled"]
-    await shop.wait(AT_LEAST, step=AT_LEAST)
+    await shop.wait(MAX_WAIT, step=MAX_WAIT)
     assert (await shop.job(after)).state == "queued"

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory
 
 from foreman.errors import ConfigError
 from foreman.service import Foreman
-from foreman.system.listening import port_for, refuse_strangers, why_not
+from foreman.system.listening import listen_error, port_for, require_loopback
 from support.live_foreman import settings
 
 reactor: Any = installed_reactor
@@ -48,7 +48,7 @@ def test_a_port_that_others_can_reach_is_closed_whatever_its_description_says(ho
     kind: Any = IPv6Address if ":" in host else IPv4Address
     opened = Opened(kind("TCP", host, 8080))
     with pytest.raises(ConfigError, match=f"is bound to {host}"):
-        refuse_strangers(Service(opened), "tcp:8080:interface=localhost")  # type: ignore[arg-type]
+        require_loopback(Service(opened), "tcp:8080:interface=localhost")  # type: ignore[arg-type]
     assert opened.stopped
 
 
@@ -64,8 +64,8 @@ def test_a_port_that_others_can_reach_is_closed_whatever_its_description_says(ho
 )
 def test_a_port_of_this_machine_stays_open(address: Any) -> None:
     opened = Opened(address)
-    refuse_strangers(Service(opened), "x")  # type: ignore[arg-type]
-    refuse_strangers(Service(object()), "stdio:")  # type: ignore[arg-type]
+    require_loopback(Service(opened), "x")  # type: ignore[arg-type]
+    require_loopback(Service(object()), "stdio:")  # type: ignore[arg-type]
     assert not opened.stopped
 
 
@@ -106,12 +106,12 @@ def refused(number: int) -> CannotListenError:
             refused(errno.EADDRINUSE),
             "127.0.0.1:8080: Address already in use; another program listens there; FOREMAN_LISTEN=127.0.0.1:9090",
         ),
-        ("tcp:80", refused(errno.EACCES), "127.0.0.1:80: Permission denied; a port below 1024"),
+        ("tcp:80", refused(errno.EACCES), "127.0.0.1:80: Permission denied; ports below 1024"),
         ("tcp:80:interface=192.0.2.7", refused(errno.EADDRNOTAVAIL), "this machine has no such address"),
         (
             "unix:/nowhere/foreman.sock",
             FileNotFoundError(2, "No such file or directory", "1234", None, "/nowhere/foreman.sock.lock"),
-            "unix:/nowhere/foreman.sock: the folder of the socket is not there; make it",
+            "unix:/nowhere/foreman.sock: the directory of the socket does not exist; create it",
         ),
         (
             "unix:/run/foreman.sock",
@@ -126,7 +126,7 @@ def refused(number: int) -> CannotListenError:
     ],
 )
 def test_a_port_that_cannot_be_opened_is_told_with_what_to_do(listen: str, problem: Exception, sentence: str) -> None:
-    said = why_not(listen, problem)
+    said = listen_error(listen, problem)
     assert sentence in said
     assert "FOREMAN_LISTEN" in said
     assert "Errno" not in said

@@ -26,7 +26,7 @@ from foreman.store.sqlite import maintenance
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.statements import prune
 from foreman.store.sqlite.store import SQLiteJobStore
-from foreman.worker.retention import AWAY, CALM, COPIES_KEPT, EVERY, NOTE_EVERY, ClockWatch, Retention
+from foreman.worker.retention import COPIES_KEPT, EVERY, MAX_AWAY, STEADY, STORE_TIME_EVERY, ClockWatch, Retention
 from support.live_foreman import settings
 from test_worker import new
 
@@ -60,7 +60,7 @@ class Attic:
 
     async def clean(self, **variables: str) -> None:
         """One round of the housekeeping, with these settings."""
-        retention = Retention(reactor, self.store, retention_times(settings(1, **variables)), patience=0)
+        retention = Retention(reactor, self.store, retention_times(settings(1, **variables)), min_steady=0)
         retention.start()
         while retention._round is None or not retention._round.called:
             await deferLater(reactor, 0.01)
@@ -197,13 +197,13 @@ class Watched:
 async def test_a_step_of_the_wall_clock_forgets_nothing_until_it_has_gone_evenly_for_an_hour(attic: Attic) -> None:
     watched = Watched(attic)
     await watched.begin()
-    await watched.pass_time(2 * CALM)
+    await watched.pass_time(2 * STEADY)
     (answer,) = await attic.keep("succeeded")
     attic.wall[0] += 8 * DAY
-    await watched.pass_time(CALM - 2 * EVERY)
+    await watched.pass_time(STEADY - 2 * EVERY)
     assert await attic.there() == {answer}
     attic.wall[0] += 3600
-    await watched.pass_time(CALM - 2 * EVERY)
+    await watched.pass_time(STEADY - 2 * EVERY)
     assert await attic.there() == {answer}
     await watched.pass_time(3 * EVERY)
     assert await attic.there() == set()
@@ -214,27 +214,27 @@ async def test_a_step_of_the_wall_clock_forgets_nothing_until_it_has_gone_evenly
 async def test_a_step_that_is_taken_back_forgets_nothing(attic: Attic) -> None:
     watched = Watched(attic)
     await watched.begin()
-    await watched.pass_time(CALM)
+    await watched.pass_time(STEADY)
     (answer,) = await attic.keep("succeeded")
     attic.wall[0] += 8 * DAY
-    await watched.pass_time(CALM / 2)
+    await watched.pass_time(STEADY / 2)
     attic.wall[0] -= 8 * DAY
-    await watched.pass_time(2 * CALM)
+    await watched.pass_time(2 * STEADY)
     assert await attic.there() == {answer}
     await watched.retention.stop()
 
 
-@pytest.mark.parametrize("away", [8 * DAY, -DAY, AWAY + 60])
+@pytest.mark.parametrize("away", [8 * DAY, -DAY, MAX_AWAY + 60])
 @pytest_twisted.ensureDeferred
 async def test_a_step_while_foreman_was_away_is_a_step(attic: Attic, away: float) -> None:
     watched = Watched(attic)
     (answer,) = await attic.keep("succeeded")
     await watched.begin()
-    await watched.pass_time(2 * CALM)
+    await watched.pass_time(2 * STEADY)
     await watched.retention.stop()
     attic.wall[0] += away
     again = ClockWatch(Clock(), attic.store)
-    assert await again.calm() == 0
+    assert await again.steady() == 0
     assert await attic.there() == {answer}
 
 
@@ -242,23 +242,23 @@ async def test_a_step_while_foreman_was_away_is_a_step(attic: Attic, away: float
 async def test_a_short_restart_does_not_begin_the_wait_anew(attic: Attic) -> None:
     watched = Watched(attic)
     await watched.begin()
-    await watched.pass_time(2 * CALM)
+    await watched.pass_time(2 * STEADY)
     await watched.retention.stop()
-    attic.wall[0] += AWAY / 2
-    assert await ClockWatch(Clock(), attic.store).calm() >= CALM
+    attic.wall[0] += MAX_AWAY / 2
+    assert await ClockWatch(Clock(), attic.store).steady() >= STEADY
 
 
 @pytest_twisted.ensureDeferred
 async def test_the_time_away_counts_from_the_end_and_not_from_the_last_note(attic: Attic) -> None:
     watched = Watched(attic)
     await watched.begin()
-    await watched.pass_time(2 * CALM + NOTE_EVERY - 2 * EVERY)
+    await watched.pass_time(2 * STEADY + STORE_TIME_EVERY - 2 * EVERY)
     await watched.retention.stop()
     noted = await attic.store.load_clock()
     assert noted is not None
     assert attic.wall[0] - noted[0] / 1000 < 1
-    attic.wall[0] += AWAY - 30
-    assert await ClockWatch(Clock(), attic.store).calm() >= 2 * CALM
+    attic.wall[0] += MAX_AWAY - 30
+    assert await ClockWatch(Clock(), attic.store).steady() >= 2 * STEADY
     # A step since the last look is not hidden by the note at the end.
     await watched.begin()
     await watched.pass_time(2 * EVERY)
@@ -275,7 +275,7 @@ async def test_a_clock_that_was_noted_by_nobody_or_badly_is_not_trusted(attic: A
             lambda tx: tx.cursor.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?)", (text,))  # noqa: B023
         )
         assert await attic.store.load_clock() is None
-    assert await ClockWatch(Clock(), attic.store).calm() == 0
+    assert await ClockWatch(Clock(), attic.store).steady() == 0
 
 
 @pytest_twisted.ensureDeferred

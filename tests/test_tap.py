@@ -18,7 +18,7 @@ from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredica
 from twisted.python.reflect import namedAny
 from twisted.python.usage import Options as Runner
 
-from foreman.tap import Options, forget_own_pid
+from foreman.tap import Options, remove_stale_pid_file
 from support.processes import SCRIPTS, clean_environment, free_port
 
 TAC = Path(__file__).parents[1] / "foreman.tac"
@@ -160,7 +160,7 @@ def test_a_pid_file_that_is_empty_or_of_a_killed_process_with_the_same_number_is
 ) -> None:
     file = tmp_path / "twistd.pid"
     file.write_text(content)
-    forget_own_pid(str(file))
+    remove_stale_pid_file(str(file))
     assert not file.exists()
 
 
@@ -168,7 +168,7 @@ def test_a_pid_file_that_is_empty_or_of_a_killed_process_with_the_same_number_is
 def test_a_pid_file_of_another_process_is_left_to_twistd(tmp_path: Path, content: str) -> None:
     file = tmp_path / "twistd.pid"
     file.write_text(content)
-    forget_own_pid(str(file))
+    remove_stale_pid_file(str(file))
     assert file.read_text() == content
     for nothing in (None, "", str(tmp_path), str(tmp_path / "none")):
-        forget_own_pid(nothing)
+        remove_stale_pid_file(nothing)

@@ -31,7 +31,7 @@ from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
 from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.system.banner import Banner
-from foreman.system.listening import port_for, refuse_strangers
+from foreman.system.listening import port_for, require_loopback
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory
@@ -229,7 +229,7 @@ class Foreman(Service):
         """
         self._port.privilegedStartService()
         if not (self._auth.tokens.required or self._config.allow_open):
-            refuse_strangers(self._port, self._config.listen)
+            require_loopback(self._port, self._config.listen)
 
     def startService(self) -> None:
         """Start everything, and accept connections."""
@@ -243,12 +243,12 @@ class Foreman(Service):
         self._port.startService()
         listening: Any = self._port._waitingForPort  # noqa: SLF001 - strports offers no other way
         listening.addCallback(self.connections.accept_limiter.add_port)
-        self._banner.listens()
+        self._banner.log_address()
 
     def _target_recovered(self) -> None:
         inventory = self.target.inventory
         if inventory.tags is not None:
-            self._banner.target_is_there(inventory.installed.values(), inventory.running)
+            self._banner.log_models(inventory.installed.values(), inventory.running)
         self._warmer.warm()
         self.worker.nudge()
 

@@ -1,4 +1,4 @@
-"""How foreman is started: the options of ``twistd foreman``, its service, and the only place that knows the reactor."""
+"""The start of foreman: the options of ``twistd foreman``, its service, and the only import of the reactor."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Options(usage.Options):
     config: Config
 
     def postOptions(self) -> None:
-        """Read the settings; those that cannot be used end the process with their list, and status 2 as ``foreman serve``.
+        """Read the settings; invalid ones are listed and end the process with status 2, as in ``foreman serve``.
 
-        A ``usage.UsageError`` would be followed, or preceded, by more than a hundred lines of options.
+        A ``usage.UsageError`` would also print more than a hundred lines of options.
         """
         try:
             self.config = load(os.environ, {name: value for name, value in self.items() if value is not None})
@@ -53,26 +53,26 @@ class Options(usage.Options):
             raise SystemExit(2) from None
         runner: Any = getattr(self, "parent", None)
         if runner is not None:
-            choose_log(runner, self.config.log_format, self.config.log_level)
-            forget_own_pid(runner.get("pidfile"))
+            set_log_observer(runner, self.config.log_format, self.config.log_level)
+            remove_stale_pid_file(runner.get("pidfile"))
 
 
 def makeService(options: Options) -> IService:
-    """The service for ``twistd foreman`` and ``twist foreman``; a store that is not to be used ends the process."""
-    return _Started(_or_exit(options.config), options.config.listen)
+    """The service for ``twistd foreman`` and ``twist foreman``; a store that cannot be used ends the process."""
+    return _DaemonService(_build_or_exit(options.config), options.config.listen)
 
 
 def service_from_environment() -> IService:
-    """The service for ``foreman.tac``; settings that cannot be used end the process with their list."""
+    """The service for ``foreman.tac``; invalid settings are listed and end the process."""
     try:
         config = load(os.environ)
     except ConfigError as problem:
         sys.exit(str(problem))
-    return _Started(_or_exit(config), config.listen)
+    return _DaemonService(_build_or_exit(config), config.listen)
 
 
-def choose_log(runner: Any, log_format: str, level: str) -> None:
-    """Let ``twistd`` or ``twist`` write the log as FOREMAN_LOG_FORMAT and FOREMAN_LOG_LEVEL say, unless its own options choose.
+def set_log_observer(runner: Any, log_format: str, level: str) -> None:
+    """Let ``twistd`` or ``twist`` log as FOREMAN_LOG_FORMAT and FOREMAN_LOG_LEVEL say, unless its own options say otherwise.
 
     :param runner: their options, which are changed.
     """
@@ -80,10 +80,10 @@ def choose_log(runner: Any, log_format: str, level: str) -> None:
 
     from foreman.system import logs
 
-    if "fileLogObserverFactory" in runner:  # twist, which does not tell an option that was given from its default
+    if "fileLogObserverFactory" in runner:  # twist, which does not distinguish a given option from its default
         given = list(takewhile(lambda word: word != runner.subCommand, sys.argv[1:]))
         if not any(word.startswith("--log-format") for word in given):
-            # twist itself leaves out what is below its level.
+            # twist itself filters by its level.
             runner["fileLogObserverFactory"] = lambda stream: logs.observer(log_format, stream, "debug")
         if not any(word.startswith("--log-level") for word in given):
             runner["logLevel"] = LogLevel.levelWithName(level)
@@ -91,11 +91,11 @@ def choose_log(runner: Any, log_format: str, level: str) -> None:
         runner["logger"] = logs.for_twistd(runner, log_format, level)
 
 
-def forget_own_pid(pidfile: str | None) -> None:
-    """Remove a pid file that is empty, or has the number of this process: it is left from one that was killed.
+def remove_stale_pid_file(pidfile: str | None) -> None:
+    """Remove a pid file that is empty, or has the pid of this process: a process that was killed has left it.
 
-    The first process of a container always has the same number, so that ``twistd`` would take itself for another one
-    that runs already, and never start again. An empty one is what a full disk or a loss of power leaves.
+    The first process of a container always has the same pid, so that ``twistd`` would take itself for another process
+    that is already running, and never start again. A full disk or a loss of power leaves an empty file.
     """
     with contextlib.suppress(OSError, ValueError, TypeError):
         path = Path(pidfile or "")
@@ -105,29 +105,29 @@ def forget_own_pid(pidfile: str | None) -> None:
 
 
 class CannotListen(SystemExit, Exception):
-    """The port cannot be opened: ends the process with a sentence.
+    """The port cannot be opened: ends the process with one line on standard error.
 
     ``twistd`` removes its pid file, and tells the process that started it, only after an ``Exception``.
     """
 
 
-class _Started(MultiService):
-    """The daemon as ``twistd`` and ``twist`` start it: a port that cannot be opened ends the process with a sentence."""
+class _DaemonService(MultiService):
+    """The daemon as ``twistd`` and ``twist`` start it: a port that cannot be opened ends the process with one line."""
 
     def __init__(self, foreman: Foreman, listen: str) -> None:
         super().__init__()
         self._listen = listen
-        self._listens = False
+        self._is_listening = False
         foreman.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         with _listening(self._listen):
             super().privilegedStartService()
-        self._listens = True
+        self._is_listening = True
 
     def startService(self) -> None:
-        # twist starts only this: the port comes first there, too, before threads begin that would outlive a failure.
-        if not self._listens:
+        # twist calls only this: the port is opened first there, too, before threads start that would outlive a failure.
+        if not self._is_listening:
             self.privilegedStartService()
         super().startService()
 
@@ -136,33 +136,33 @@ class _Started(MultiService):
 def _listening(listen: str) -> Iterator[None]:
     try:
         yield
-    except ConfigError as problem:  # the port was open, and strangers could have come in
+    except ConfigError as problem:  # the port was bound to more than loopback
         raise CannotListen(f"foreman: {problem}") from None
-    except Exception as problem:  # noqa: BLE001 - whatever keeps the port from opening is told in one line
-        from foreman.system.listening import why_not
+    except Exception as problem:  # noqa: BLE001 - every reason is reported in one line
+        from foreman.system.listening import listen_error
 
-        raise CannotListen(f"foreman cannot listen on {why_not(listen, problem)}") from None
+        raise CannotListen(f"foreman cannot listen on {listen_error(listen, problem)}") from None
 
 
 def service_from(config: Config) -> Foreman:
-    """The whole daemon on the installed reactor; its signals are foreman's own from the moment the reactor runs.
+    """The whole daemon on the installed reactor; it handles signals itself as soon as the reactor runs.
 
-    :raises StoreRefused: when the database of the jobs is not to be used.
+    :raises StoreRefused: when the database of jobs cannot be used.
     """
     from twisted.internet import reactor
 
-    # klein installs a reactor when it is imported, so that nothing which needs it may be imported before this.
+    # Importing klein installs a reactor, so that nothing that imports klein may be imported before this.
     from foreman.service import Foreman
 
     running: Any = reactor
-    # The wall clock steps; timers must not.
+    # Timers must not depend on the wall clock, which may be set.
     running.seconds = time.monotonic
-    config = fitting(config, raise_descriptor_limit())
+    config = within_descriptor_limit(config, raise_descriptor_limit())
     from ulid import ULID
 
     foreman = Foreman(config, running, time.time, ULID, random.random)
     foreman.open_store()
-    running.callWhenRunning(_take_signals, running, foreman)
+    running.callWhenRunning(_handle_signals, running, foreman)
     running.callWhenRunning(sd_notify.ready, os.environ)
     running.addSystemEventTrigger("before", "shutdown", sd_notify.stopping, os.environ)
     return foreman
@@ -179,7 +179,7 @@ def run(config: Config) -> None:
         [observer(config.log_format, sys.stdout, config.log_level)], redirectStandardIO=False
     )
     running: Any = reactor
-    foreman = _or_exit(config)
+    foreman = _build_or_exit(config)
     with _listening(config.listen):
         foreman.privilegedStartService()
     foreman.startService()
@@ -191,8 +191,8 @@ def run(config: Config) -> None:
         os.kill(os.getpid(), exit_signal)
 
 
-def _or_exit(config: Config) -> Foreman:
-    """The daemon; a store that is not to be used ends the process with the reason."""
+def _build_or_exit(config: Config) -> Foreman:
+    """The daemon; a store that cannot be used ends the process with the reason."""
     from foreman.store.errors import StoreRefused
 
     try:
@@ -201,8 +201,8 @@ def _or_exit(config: Config) -> Foreman:
         sys.exit(f"foreman: {problem}")
 
 
-def _take_signals(reactor: Any, foreman: Foreman) -> None:
-    """SIGTERM and SIGINT drain, a second one stops now; SIGHUP reads the tokens again."""
+def _handle_signals(reactor: Any, foreman: Foreman) -> None:
+    """SIGTERM and SIGINT drain, a second one stops at once; SIGHUP reads the tokens again."""
     stopping = False
 
     def stop(by_reactor: Callable[[int], None], number: int) -> None:
@@ -213,30 +213,30 @@ def _take_signals(reactor: Any, foreman: Foreman) -> None:
             stopping = True
             by_reactor(number)
 
-    # Set now, not before: the reactor sets its own when it begins to run.
+    # Installed only now: the reactor installs its own handlers when it begins to run.
     signal.signal(signal.SIGTERM, lambda number, _frame: reactor.callFromThread(stop, reactor.sigTerm, number))
     signal.signal(signal.SIGINT, lambda number, _frame: reactor.callFromThread(stop, reactor.sigInt, number))
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda _number, _frame: reactor.callFromThread(foreman.reload))
 
 
-def fitting(config: Config, descriptors: int) -> Config:
-    """Settings that the process can keep.
+def within_descriptor_limit(config: Config, descriptors: int) -> Config:
+    """``config`` with no more connections than this process has descriptors for.
 
-    Connections beyond the limit that are still to be refused, and request bodies in files, take up to an eighth of the
-    limit each; a quarter of the descriptors is left for connections to the target and for the job store.
+    Connections beyond the maximum, which are still to be refused, and request bodies in files take up to an eighth of the
+    maximum each; a quarter of the descriptors is left for connections to the target and for the job store.
     """
-    most = max(16, descriptors * 3 // 5)
-    if config.max_connections <= most:
+    possible = max(16, descriptors * 3 // 5)
+    if config.max_connections <= possible:
         return config
     from twisted.logger import Logger
 
     Logger(namespace="foreman.tap").warn(
-        "FOREMAN_MAX_CONNECTIONS is {most} here, since this process may open {descriptors} files",
-        most=most,
+        "FOREMAN_MAX_CONNECTIONS is {possible} here, since this process may open {descriptors} files",
+        possible=possible,
         descriptors=descriptors,
     )
-    return evolve(config, max_connections=most)
+    return evolve(config, max_connections=possible)
 
 
 def raise_descriptor_limit() -> int:
@@ -247,6 +247,6 @@ def raise_descriptor_limit() -> int:
         return sys.maxsize
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(ValueError, OSError):  # macOS names a hard limit that it does not grant
+        with contextlib.suppress(ValueError, OSError):  # macOS reports a hard limit that it does not grant
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

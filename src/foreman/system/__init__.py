@@ -1,1 +1,1 @@
-"""What foreman shares with the system it runs on: log lines, systemd's notifications, the listening port, the banner."""
+"""The interface to the operating system and its users: log lines, systemd's notifications, the port, the banner."""

@@ -1,4 +1,4 @@
-"""What foreman says at its start: where it is and in front of what, which models are there, and a line to try it with."""
+"""The lines that foreman logs at its start: its address, its target, the models, and a command to try it with."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from foreman.config.listen_address import url_of
 from foreman.config.settings import Config, warnings
 from foreman.target.listings import Installed, Running
 
-#: How many models are named; who has more has seen enough.
+#: How many models are named.
 MAX_NAMES = 20
 
 
 @define(eq=False)
 class Banner:
-    """A few lines in the log, once in a life: what comes back later has been introduced."""
+    """Logs each of its lines once in the life of the process; the models are not listed again after a recovery."""
 
     _config: Config
-    _introduced: bool = field(default=False, init=False)
+    _models_logged: bool = field(default=False, init=False)
     _log = Logger()
 
-    def listens(self) -> None:
-        """The door is open."""
+    def log_address(self) -> None:
+        """foreman listens now."""
         self._log.info(
             "foreman {version} listens on {listen}, in front of {target}",
             version=version(DISTRIBUTION),
@@ -37,11 +37,11 @@ class Banner:
         for warning in warnings(self._config):
             self._log.warn("{warning}", warning=warning)
 
-    def target_is_there(self, installed: Collection[Installed], running: Collection[Running]) -> None:
-        """The target has told what it has."""
-        if self._introduced:
+    def log_models(self, installed: Collection[Installed], running: Collection[Running]) -> None:
+        """The target has listed its models."""
+        if self._models_logged:
             return
-        self._introduced = True
+        self._models_logged = True
         names = sorted(model.name for model in installed)
         if not names:
             self._log.info("no model is installed at the target yet")
@@ -58,19 +58,19 @@ class Banner:
     def _command(self, url: str, model: str) -> str:
         token = ""
         if self._config.auth_token or self._config.admin_token or self._config.tokens_file is not None:
-            # As the shell would fill it in: the log knows no tokens.
+            # As a variable of the shell: tokens are never logged.
             token = f' -H "Authorization: Bearer ${"FOREMAN_AUTH_TOKEN" if self._config.auth_token else "TOKEN"}"'
         chat = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
         return f"curl {url}/api/chat{token} -d '{chat}'"
 
 
 def model_to_try(installed: Collection[Installed], running: Collection[Running]) -> str | None:
-    """A model that can chat, rather one that is loaded; None where there is none."""
-    able = sorted(model.name for model in installed if can_chat(model))
+    """A model that can chat, preferably a loaded one; None where there is none."""
+    capable = sorted(model.name for model in installed if can_chat(model))
     loaded = {model.name for model in running}
-    return next((name for name in able if name in loaded), able[0] if able else None)
+    return next((name for name in capable if name in loaded), capable[0] if capable else None)
 
 
 def can_chat(model: Installed) -> bool:
-    """Whether it says so; of an Ollama that does not list what its models can, every one might."""
+    """Whether it has the capability; from an Ollama that lists no capabilities, every model counts."""
     return not isinstance(model.capabilities, list) or "completion" in model.capabilities

@@ -1,4 +1,4 @@
-"""The port that foreman listens on: made from its description, and bound where no stranger can connect unless that is meant."""
+"""The port that foreman listens on: built from its endpoint description, and on loopback only, unless more is allowed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from foreman.config.listen_address import url_of, with_backlog
 from foreman.config.target_address import is_loopback
 from foreman.errors import ConfigError
 
-#: How many may come at once. With Twisted's 50, the system lets the next ones wait a second before it tries again.
+#: How many connections may wait to be accepted. With Twisted's 50, more clients at once wait for a second, and try again.
 BACKLOG = 1024
 
 
 def port_for(listen: str, factory: IProtocolFactory, reactor: Any) -> StreamServerEndpointService:
-    """What listens at an endpoint description.
+    """A service that listens at an endpoint description.
 
-    :raises ConfigError: when Twisted, a plugin or a file of keys refuses it.
+    :raises ConfigError: when Twisted, a plugin or a key file rejects it.
     """
     try:
         return strports.service(with_backlog(listen, BACKLOG), factory, reactor=reactor)
@@ -30,8 +30,8 @@ def port_for(listen: str, factory: IProtocolFactory, reactor: Any) -> StreamServ
         raise ConfigError([f"FOREMAN_LISTEN: {listen!r} cannot be used: {reason}"]) from problem
 
 
-def why_not(listen: str, problem: Exception) -> str:
-    """What to say where nobody can listen at ``listen``, an endpoint description: where, why, and what to do.
+def listen_error(listen: str, problem: Exception) -> str:
+    """The error text when foreman cannot listen at ``listen``, an endpoint description: where, why, and what to do.
 
     :param problem: what Twisted raised.
     """
@@ -40,31 +40,34 @@ def why_not(listen: str, problem: Exception) -> str:
     cause: object = problem.socketError if isinstance(problem, CannotListenError) else problem
     number = getattr(cause, "errno", None)
     reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    cure = "FOREMAN_LISTEN chooses another place"
+    remedy = "FOREMAN_LISTEN selects another address"
     if number == errno.EADDRINUSE:
-        cure = "another program listens there; FOREMAN_LISTEN=127.0.0.1:9090, for example, chooses another port"
+        remedy = "another program listens there; FOREMAN_LISTEN=127.0.0.1:9090, for example, selects another port"
     elif number == errno.EADDRNOTAVAIL:
-        cure = "this machine has no such address; FOREMAN_LISTEN=127.0.0.1:8080 is one for this machine alone"
+        remedy = "this machine has no such address; FOREMAN_LISTEN=127.0.0.1:8080 listens for this machine only"
     elif number == errno.ENOENT and listen.startswith("unix:"):
-        reason, cure = "the folder of the socket is not there", "make it, or choose another with FOREMAN_LISTEN"
+        reason, remedy = (
+            "the directory of the socket does not exist",
+            "create it, or select another with FOREMAN_LISTEN",
+        )
     elif number == errno.EACCES and url is not None:
-        cure = "a port below 1024 needs a right of its own; FOREMAN_LISTEN chooses another"
+        remedy = "ports below 1024 require a privilege; FOREMAN_LISTEN selects another"
     elif listen.startswith("unix:") and "lock" in reason.lower():
-        reason, cure = "the socket is in use", "another program listens there; FOREMAN_LISTEN chooses another"
-    return f"{where}: {' '.join(reason.split())}; {cure}"
+        reason, remedy = "the socket is in use", "another program listens there; FOREMAN_LISTEN selects another"
+    return f"{where}: {' '.join(reason.split())}; {remedy}"
 
 
-def refuse_strangers(port: StreamServerEndpointService, listen: str) -> None:
-    """See that a port that was just opened is bound to loopback, and close it if not.
+def require_loopback(port: StreamServerEndpointService, listen: str) -> None:
+    """Close a port that was just opened unless it is bound to loopback.
 
-    The description alone does not tell: a name such as ``localhost`` stands for whatever the system makes of it.
+    The description does not tell: a name such as ``localhost`` resolves to whatever the system says.
 
     :param listen: its description, for the error; :raises ConfigError: when other machines can connect.
     """
     opened = port._waitingForPort  # noqa: SLF001 - it offers no other way
     listening: Any = getattr(opened, "result", None)
     if not hasattr(listening, "getHost"):
-        return  # standard input, or nothing that came at once
+        return  # standard input, or an endpoint that is not ready at once
     host = getattr(listening.getHost(), "host", None)  # a Unix socket has none
     if host is not None and not is_loopback(host):
         listening.stopListening()

@@ -1,4 +1,4 @@
-"""How log lines look: text for people, or one JSON object a line for machines."""
+"""The formats of the log: text, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _PLAIN = (str, int, float, bool, type(None))
 def observer(log_format: str, stream: TextIO, level: str = "info") -> ILogObserver:
     """The observer for ``FOREMAN_LOG_FORMAT`` (``text`` or ``json``) that writes to ``stream``.
 
-    :param level: the least that is written, as of ``FOREMAN_LOG_LEVEL``.
+    :param level: the lowest level that is written, as of ``FOREMAN_LOG_LEVEL``.
     """
-    writes: ILogObserver = JSONObserver(stream) if log_format == "json" else textFileLogObserver(stream)
-    least = LogLevelFilterPredicate(LogLevel.levelWithName(level))
-    return FilteringLogObserver(writes, [least])
+    all_levels: ILogObserver = JSONObserver(stream) if log_format == "json" else textFileLogObserver(stream)
+    predicate = LogLevelFilterPredicate(LogLevel.levelWithName(level))
+    return FilteringLogObserver(all_levels, [predicate])
 
 
-#: The options of the ``twistd`` that this process is, the format and the level: it makes its observer by a name, and passes
-#: nothing to it.
+#: The options of this process's ``twistd``, the format and the level: ``twistd`` finds the factory of its observer by name,
+#: and passes it no arguments.
 _twistd: tuple[Mapping[str, Any], str, str] = ({}, "text", "info")
 
 
 def for_twistd(options: Mapping[str, Any], log_format: str, level: str) -> str:
-    """Choose how ``twistd`` writes its log.
+    """Set how ``twistd`` writes its log.
 
-    :param options: its own, read when it begins to log; :param log_format, level: as for ``observer``.
-    :return: the name by which it finds what makes its observer.
+    :param options: those of ``twistd``, read when it begins to log; :param log_format, level: as for ``observer``.
+    :return: the name of the factory of its observer.
     """
     global _twistd  # noqa: PLW0603 - there is one log in a process
     _twistd = (options, log_format, level)
@@ -52,20 +52,20 @@ def for_twistd(options: Mapping[str, Any], log_format: str, level: str) -> str:
 
 
 def twistd_observer() -> ILogObserver:
-    """The observer that writes where ``twistd`` writes its log; SIGUSR1 begins a new file, as there."""
+    """The factory of ``twistd``'s observer, which writes to the log file of ``twistd``; SIGUSR1 begins a new file."""
     options, log_format, level = _twistd
     name = options.get("logfile") or ("-" if options.get("nodaemon") else "twistd.log")
     if name == "-":
         return observer(log_format, sys.stdout, level)
     file: Any = LogFile.fromFullPath(name)
-    if not signal.getsignal(signal.SIGUSR1):  # nobody has asked for it
+    if not signal.getsignal(signal.SIGUSR1):  # no handler is installed
         signal.signal(signal.SIGUSR1, lambda _number, _frame: file.rotate())
     return observer(log_format, file, level)
 
 
 @implementer(ILogObserver)
 class JSONObserver:
-    """Writes each event as one line: time, level, system, message, and the plain ones of its fields."""
+    """Writes each event as one line: time, level, system, message, and those of its fields that are plain values."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,1 +1,1 @@
-"""Runs jobs: takes them, tries them at the target, and deletes what has been kept long enough."""
+"""Runs jobs: their attempts at the target, their outcomes, due jobs and retention."""

@@ -1,4 +1,4 @@
-"""What happens to jobs by the clock: what is due is queued, and what has expired is discarded."""
+"""Queues scheduled jobs when they are due, and discards jobs whose deadline has passed."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from foreman.jobs.retry_policy import MAX_RETRY_DELAY
 from foreman.store.errors import StoreUnavailable
 from foreman.store.job_store import JobStore
 
-#: How often it is looked at least, in seconds: the wall clock, by which jobs are due, may have been set.
-AT_LEAST = 30.0
-#: How far the wall clock may go back against the other before it counts as set back, in seconds.
+#: The longest time between two sweeps, in seconds: the wall clock, by which jobs are due, may be set at any time.
+MAX_WAIT = 30.0
+#: By how much the wall clock may fall behind the monotonic clock before it counts as set back, in seconds.
 SET_BACK = 60.0
 
 
 @define(eq=False)
 class DueJobs:
-    """Wakes for the next job that is due or expires, and now and then in any case."""
+    """Sweeps the store when the next job is due or expires, and at least every ``MAX_WAIT`` seconds."""
 
     _clock: IReactorTime
     _store: JobStore
     _timer: IDelayedCall | None = field(default=None, init=False)
     _sweeping: Deferred[None] | None = field(default=None, init=False)
-    _offset: float = field(default=0.0, init=False)
-    _looked_at: float = field(default=0.0, init=False)
+    _wall_offset: float = field(default=0.0, init=False)
+    _swept_at: float = field(default=0.0, init=False)
     _stopped: bool = field(default=False, init=False)
     _again: bool = field(default=False, init=False)
     _log = Logger()
 
     def start(self) -> None:
-        """Look now, and from now on when there is something to do."""
-        self._offset, self._looked_at = self._wall_against_clock(), self._clock.seconds()
+        """Sweep now, and from now on when there is something to do."""
+        self._wall_offset, self._swept_at = self._current_offset(), self._clock.seconds()
         self._store.notifications.on_due = self._due
-        self.look()
+        self.sweep()
 
-    def look(self) -> None:
-        """See what is due."""
+    def sweep(self) -> None:
+        """Queue what is due, and discard what has expired."""
         if self._stopped:
             return
         if self._sweeping is not None:
@@ -48,11 +48,11 @@ class DueJobs:
             self._timer.cancel()
             self._timer = None
         self._sweeping = Deferred.fromCoroutine(self._sweep())
-        self._sweeping.addErrback(lambda failure: self._log.failure("looking for what is due failed", failure))
-        self._sweeping.addBoth(self._swept)
+        self._sweeping.addErrback(lambda failure: self._log.failure("queueing the jobs that are due failed", failure))
+        self._sweeping.addBoth(self._sweep_ended)
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Sweep no more."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -61,32 +61,32 @@ class DueJobs:
             await self._sweeping
 
     async def _sweep(self) -> None:
-        wait = AT_LEAST
+        wait = MAX_WAIT
         try:
-            await self._mind_the_clock()
+            await self._check_wall_clock()
             moment = await self._store.sweep()
-            self._looked_at = self._clock.seconds()
+            self._swept_at = self._clock.seconds()
             if moment is not None:
-                wait = min(max(0.0, (moment - self._store.now()) / 1000), AT_LEAST)
+                wait = min(max(0.0, (moment - self._store.now()) / 1000), MAX_WAIT)
         except StoreUnavailable:
-            pass  # the store has said so
+            pass  # the store logs that itself
         finally:
             if not self._stopped:
                 self._timer = self._clock.callLater(wait, self._wake)
 
-    async def _mind_the_clock(self) -> None:
-        offset = self._wall_against_clock()
-        back = (self._offset - offset) / 1000
+    async def _check_wall_clock(self) -> None:
+        offset = self._current_offset()
+        back = (self._wall_offset - offset) / 1000
         if back > SET_BACK:
-            # What was to be tried again after the last look is now at least so far away.
-            since = self._clock.seconds() - self._looked_at
+            # What was to be tried again after the last sweep is now at least so far away.
+            since = self._clock.seconds() - self._swept_at
             await self._store.cap_retry_delays(min(MAX_RETRY_DELAY, max(0.0, back - since - 1.0)))
-        self._offset = offset
+        self._wall_offset = offset
 
     def _due(self, moment: int) -> None:
-        """A job was written that is due, or expires, at ``moment``."""
+        """A job was stored that is due, or expires, at ``moment``, in milliseconds since the epoch."""
         if self._timer is None:
-            self._again = True  # the look that is under way may not have seen it
+            self._again = True  # the sweep that is under way may have missed it
             return
         wait = max(0.0, (moment - self._store.now()) / 1000)
         if self._clock.seconds() + wait < self._timer.getTime():
@@ -94,14 +94,14 @@ class DueJobs:
 
     def _wake(self) -> None:
         self._timer = None
-        self.look()
+        self.sweep()
 
-    def _swept(self, _: object) -> None:
+    def _sweep_ended(self, _: object) -> None:
         self._sweeping = None
         if self._again:
             self._again = False
-            self.look()
+            self.sweep()
 
-    def _wall_against_clock(self) -> float:
-        """How far the wall clock is ahead of the clock that is never set, in milliseconds."""
+    def _current_offset(self) -> float:
+        """How far the wall clock is ahead of the monotonic clock, in milliseconds."""
         return self._store.now() - self._clock.seconds() * 1000

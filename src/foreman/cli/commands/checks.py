@@ -25,8 +25,8 @@ from foreman.errors import ForemanError, HTTPError
 from foreman.protocol import lenient_json
 from foreman.store.errors import StoreInUse, StoreRefused, StoreUnavailable
 from foreman.store.sqlite.opening import check_library, examine
-from foreman.system.listening import why_not
-from foreman.tap import fitting, raise_descriptor_limit
+from foreman.system.listening import listen_error
+from foreman.tap import raise_descriptor_limit, within_descriptor_limit
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
 from foreman.target.inventory import Inventory
@@ -175,9 +175,9 @@ async def check_port(reactor: Any, listen: str) -> CheckResult:
         url = url_of(listen)
         if url is not None and (health := await _foreman_at(reactor, url)):
             return CheckResult("port", "note", f"a foreman already listens on {listen}; its status is {health}")
-        return CheckResult("port", "bad", why_not(listen, problem))
+        return CheckResult("port", "bad", listen_error(listen, problem))
     except Exception as problem:  # noqa: BLE001 - plugins and key files raise exceptions of their own
-        return CheckResult("port", "bad", why_not(listen, problem))
+        return CheckResult("port", "bad", listen_error(listen, problem))
     await listening.stopListening()
     return CheckResult("port", "ok", f"{listen} is free")
 
@@ -276,7 +276,7 @@ def check_descriptors(config: Config, limit: int) -> CheckResult:
 
     :param limit: the most files that this process may open.
     """
-    allowed = fitting(config, limit).max_connections
+    allowed = within_descriptor_limit(config, limit).max_connections
     if allowed < config.max_connections:
         text = (
             f"{limit} files can be open, so there will be at most {allowed} connections, not {config.max_connections}; "
