@@ -49,7 +49,7 @@ APART = "foreman.simulator"
 
 #: Longer than 300 lines, each with its reason.
 LONG: dict[str, str] = {
-    "foreman.worker.attempt": "one try of a job, from its request to what came of it",
+    "foreman.worker.attempt": "one attempt of a job, from its request to its outcome",
     "foreman.cli.commands.install_service": "one command, and the two files that it writes and removes",
     "foreman.config.settings": "the table of all settings, and what contradicts what",
     "foreman.store.sqlite.database": "one file from opening to closing, and all its conditions",

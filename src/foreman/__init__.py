@@ -1,8 +1,8 @@
-"""foreman stands in front of one Ollama server and lets its callers take turns.
+"""foreman: a daemon in front of one Ollama server, where chats take turns.
 
-Begin reading at ``tap.py`` (how it is started), then ``service.py`` (what runs), then ``web/api.py`` (every URL) and
-``inference.py`` (one chat, from arrival to last line).
+Begin with ``tap.py`` (the start), then ``service.py`` (what the daemon is built of), ``web/api/routes.py`` (the routes to
+the target) and ``proxy/inference.py`` (one request, from its place in the queue to the last line of its answer).
 """
 
-#: The name under which it is installed. On PyPI ``foreman`` is somebody else's.
+#: The name of the distribution. On PyPI ``foreman`` is another project.
 DISTRIBUTION = "ollama-foreman"

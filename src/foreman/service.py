@@ -89,7 +89,7 @@ def build_store(
     new_id: Callable[[], ULID],
     observer: Observer,
 ) -> JobStore:
-    """The store of jobs, which ``Foreman.open_store`` opens; ``observer`` is told of each commit."""
+    """The store of jobs, which ``Foreman.open_store`` opens; ``observer`` is notified of each commit."""
     assert config.db_path is not None  # ``config.load`` finds one where none was named
     notifications = Notifications(on_committed=observer.committed)
     database = Database(reactor, config.db_path, str(new_id()), wall_clock, notifications, config.disk_reserve)
@@ -159,14 +159,14 @@ class Foreman(Service):
         """Build everything, and start nothing.
 
         :param reactor: ``tap.py`` alone takes it from Twisted; :param wall_clock: seconds since the epoch;
-        :param new_id: makes ids; :param random: from 0 to 1; :param observers: are told what has finished.
+        :param new_id: makes ids; :param random: from 0 to 1; :param observers: are notified of finished work.
         """
         self._config = config
         self._clock = reactor
         self._banner = Banner(config)
         self._access_log = AccessLog(reactor)
         observer = Observers((self._access_log, *observers))
-        mark = f"foreman-{new_id()}".encode("ascii")  # nobody else's, so that a request that comes back is known
+        mark = f"foreman-{new_id()}".encode("ascii")  # unique, so that foreman recognizes its own requests
         self.target = build_target(config, reactor, mark)
         self.target.inventory.on_recovery = self._target_recovered
         self._warmer = Warmer(self.target.client, config.embedder_model, self.target.inventory.verify)
@@ -266,9 +266,7 @@ class Foreman(Service):
         self._auth.replace(tokens)
         tokens = self._auth.tokens
         if tokens.only_admins_manage and not tokens.has_admin:
-            self._log.warn(
-                "there is no admin any more: nobody manages models until there is one, or foreman is restarted"
-            )
+            self._log.warn("no admin is left: models cannot be managed until there is one, or foreman is restarted")
         ended = end_revoked(self.connections.open, tokens, self._stop_request, self.connections.observer)
         self._log.info(
             "{count} tokens are known now{ended}",

@@ -156,7 +156,7 @@ class Inference:
             work.stop(errors.Draining("foreman is stopping; try again soon"))
 
     def cancel(self, id: str, may: Callable[[str], bool], why: errors.ForemanError | None = None) -> bool:  # noqa: A002 - the field's name
-        """Cancel the request ``id``, waiting or running, if ``may`` says so of its caller.
+        """Cancel the request ``id``, waiting or running, if ``may`` allows that for its caller.
 
         :param why: the error for its client; None: that it was cancelled by hand.
         :return: whether there was such a request.
@@ -312,7 +312,7 @@ class Inference:
                 return await self.target.client.send(target_request.method, head, target_request.body)
             except errors.ConnectionError as problem:
                 if problem.why not in _RETRIED:
-                    self.target.inventory.refresh()  # one broken answer says little; the lists will show
+                    self.target.inventory.refresh()  # one broken answer proves little; the lists show more
                     raise
                 self.target.inventory.target_failed(problem)
                 if self._clock.seconds() >= retry_until:

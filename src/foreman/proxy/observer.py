@@ -1,4 +1,4 @@
-"""What foreman reports about finished work: to the access log, to metrics, to a ledger."""
+"""Observers of finished work, such as an access log, metrics or a ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from foreman.proxy.access_record import RequestRecord
 
 
 class Observer(Protocol):
-    """Somebody who is told when something has finished.
+    """Receives notifications about finished work.
 
     Each method is called in the reactor's thread, must return at once, and must not change what it is given.
     """
@@ -34,26 +34,26 @@ class Observer(Protocol):
 
 @frozen
 class Observers:
-    """Several observers as one: each is told, in order; what one of them raises is logged, and nothing more."""
+    """Several observers as one: each is called, in order; what one of them raises is logged."""
 
     _observers: Sequence[Observer] = ()
     _log = Logger()
 
     def request_finished(self, record: RequestRecord) -> None:
-        """Pass it on."""
-        self._tell(lambda observer: observer.request_finished(record))
+        """Call each observer."""
+        self._notify(lambda observer: observer.request_finished(record))
 
     def job_ended(self, job: Job, state: State | None, record: RequestRecord) -> None:
-        """Pass it on."""
-        self._tell(lambda observer: observer.job_ended(job, state, record))
+        """Call each observer."""
+        self._notify(lambda observer: observer.job_ended(job, state, record))
 
     def committed(self, changed: frozenset[str]) -> None:
-        """Pass it on."""
-        self._tell(lambda observer: observer.committed(changed))
+        """Call each observer."""
+        self._notify(lambda observer: observer.committed(changed))
 
-    def _tell(self, call: Callable[[Observer], None]) -> None:
+    def _notify(self, call: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             try:
                 call(observer)
-            except Exception:  # noqa: BLE001 - what an observer cannot do is no reason to fail a request
+            except Exception:  # noqa: BLE001 - no request may fail because an observer does
                 self._log.failure("an observer failed")

@@ -279,7 +279,7 @@ class Relay(Protocol):
     # limits
 
     def _silent(self) -> None:
-        self.fail(errors.ConnectionError("silence", f"the target said nothing for {self._limits.silence:g} s"))
+        self.fail(errors.ConnectionError("silence", f"the target sent nothing for {self._limits.silence:g} s"))
 
     def _watch_reader(self) -> None:
         if not self._stall.is_set:

@@ -1,4 +1,4 @@
-"""A request to the target, and the protocol of whoever its answer is for."""
+"""A request to the target, and the protocol of the reader of its answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TargetRequest:
 
 
 class Responder(Reader, Protocol):
-    """A reader that is also told that its request waits, and the head of the answer."""
+    """A reader that is also notified when its request waits, and when its answer begins."""
 
     def queued(self, position: Callable[[], QueuePosition]) -> None:
         """The request was accepted, and waits for its turn and its first byte; ``position`` tells its place in the queue."""

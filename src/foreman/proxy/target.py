@@ -1,4 +1,4 @@
-"""One Ollama server behind foreman, with everything that is kept for it."""
+"""One Ollama server behind foreman, with its gates and estimates."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Turn:
 class Gate:
     """Grants turns at the target, and keeps the queue of the tickets that wait for one.
 
-    The lock limits how many turns there are at once; who is next is decided here and not by the lock's own queue, so that
+    The lock limits how many turns there are at once; which is next is decided here and not by the lock's own queue, so that
     leaving costs nothing. The next turn is always granted in a later turn of the reactor: a DeferredLock runs its next
     holder inside ``release``, and overflows the stack at about 110 quick holders (Twisted #9304).
 
@@ -108,7 +108,7 @@ class Gate:
         """Whether the queue has a place for one more request of ``caller``."""
         waiting = len(self._requests) + len(self.held)
         free = self.max_queue - waiting
-        if is_fair(waiting, free, self.max_queue):  # whoever it is for
+        if is_fair(waiting, free, self.max_queue):  # for every caller
             return True
         return is_fair(sum(ticket.caller == caller for ticket in self.waiting), free, self.max_queue)
 

@@ -1,4 +1,4 @@
-"""What clients are told of the queue: positions, usual waits, and what each turn does."""
+"""The status of a queue: positions, usual waits, and what each turn does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The target: how foreman asks an Ollama server, and what it knows of it.
+"""The target: the HTTP client of one Ollama server, its models, and whether it answers.
 
-Begin with ``client.py`` (asking), then ``inventory.py`` (what the target has, and whether it answers).
+Begin with ``client.py`` (requests), then ``inventory.py`` (models, and whether the target answers).
 """

@@ -1,4 +1,4 @@
-"""One list of the target's models: fetched, read, and kept as it came."""
+"""One list of the target's models: fetched, read, and kept unchanged."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _READERS: dict[str, tuple[Callable[[bytes], Listed[Any]], float]] = {
 
 @frozen
 class ModelList:
-    """One answer of the target, as it came.
+    """One list, unchanged.
 
-    :ivar at: when it came; :ivar headers: raw; :ivar body: raw; :ivar read: what foreman read of it.
+    :ivar at: when it arrived; :ivar headers: raw; :ivar body: raw; :ivar read: the models in it.
     """
 
     at: Monotonic

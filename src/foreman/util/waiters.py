@@ -1,4 +1,4 @@
-"""Those who wait for one event: a Deferred for each of them, fired together."""
+"""The Deferreds that wait for one event, fired together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 class Waiters(Generic[Value]):
     """The Deferreds that fire at the next event, in the order in which they were made.
 
-    A cancelled Deferred is removed at once, so that what is kept never grows with those who have left. A Deferred that
+    A cancelled Deferred is removed at once, so that abandoned ones do not accumulate. A Deferred that
     is made while others fire waits for the event after this one.
 
     :ivar on_empty: called when the last of them was cancelled, not when they fire.

@@ -158,7 +158,7 @@ class Attempt:
             self.fail(problem)
 
     def outcome(self) -> Success | AttemptError | errors.Cancelled | errors.Draining:
-        """What came of it."""
+        """The outcome of the attempt."""
         if self._failure is not None:
             return self._failure
         if isinstance(self._stopped, errors.Cancelled | errors.Draining):

@@ -50,7 +50,7 @@ class Worker:
 
     :ivar cooperator: where the reading of large bodies takes turns; :ivar random: from 0 to 1, for pauses;
     :ivar overdue_after: for how many seconds a job gives way to every request; :ivar bounds: of each attempt;
-    :ivar observer: told of the end of each attempt.
+    :ivar observer: notified of the end of each attempt.
     """
 
     _clock: IReactorTime
@@ -96,7 +96,7 @@ class Worker:
         return None if attempt is None else attempt.live_output
 
     def cancel(self, id_: str) -> None:
-        """Break off the job if it runs; the store has been told already."""
+        """Break off the job if it runs; the store has recorded it already."""
         attempt = self._running.get(id_)
         if attempt is not None:
             attempt.active_request.stop(errors.Cancelled("this job was cancelled by hand"))
@@ -231,7 +231,7 @@ class Worker:
             turn.ticket = self._ticket(job)  # the job that waited for it may have been another one
         attempt = Attempt(self._clock, self._store, claim, self._bounds)
         self._running[job.id] = attempt
-        # Streams that follow the job were told of the claim before there was an attempt to follow.
+        # Streams that follow the job were notified of the claim before there was an attempt to follow.
         self._store.notifications.announce(frozenset((job.id,)))
         try:
             if self._closed:
