@@ -197,7 +197,7 @@ async def test_a_page_of_something_else_is_told_in_one_bounded_line(simulator: A
 @ensureDeferred
 async def test_a_path_in_the_address_of_the_target_is_said_to_be_too_much(simulator: Any) -> None:
     _, port = simulator
-    config = evolve(settings(port), target=target_address.target(f"http://127.0.0.1:{port}/v1"))
+    config = evolve(settings(port), target=target_address.parse_target(f"http://127.0.0.1:{port}/v1"))
     found = (await looked(config))["target"]
     assert found.state == "bad"
     assert found.text.endswith("Ollama's own address has no path: remove /v1")

@@ -211,7 +211,7 @@ def test_a_listener_for_others_needs_a_token_or_leave_to_be_open_and_both_cures_
     ],
 )
 def test_host_and_port_become_an_endpoint_description_and_a_description_stays(text: str, description: str) -> None:
-    assert listen_address.endpoint(text) == description
+    assert listen_address.endpoint_description(text) == description
 
 
 TWICE = ["tcp:8080:interface=127.0.0.1:interface=0.0.0.0", "tcp:8080:127.0.0.1:interface=0.0.0.0", "tcp:8080:port=9090"]
@@ -236,7 +236,7 @@ def test_a_field_that_stands_twice_is_refused_since_twisted_takes_the_last(text:
 )  # fmt: skip
 def test_an_endpoint_is_read_as_twisted_reads_it(kind: str, parts: list[str]) -> None:
     try:
-        description = listen_address.endpoint(":".join([kind, *parts]))
+        description = listen_address.endpoint_description(":".join([kind, *parts]))
     except ValueError:
         return
     first, *args = twisted_endpoints._parse(description)[0]
@@ -288,7 +288,7 @@ def test_a_mistake_in_an_address_is_not_taken_for_a_port_that_others_reach(text:
     ],
 )
 def test_where_a_client_on_this_machine_finds_foreman(listen: str, url: str | None) -> None:
-    assert listen_address.url_of(listen_address.endpoint(listen)) == url
+    assert listen_address.url_of(listen_address.endpoint_description(listen)) == url
 
 
 @pytest.mark.parametrize(
@@ -345,11 +345,11 @@ def test_foreman_is_started_in_front_of_somebody_else(listen: str, target: str) 
 
 def test_an_address_of_this_machine_is_known_where_foreman_listens_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen_address, "_is_of_this_machine", lambda address: str(address) == "192.0.2.7")
-    target = target_address.target("http://192.0.2.7:8080")
+    target = target_address.parse_target("http://192.0.2.7:8080")
     assert listen_address.would_loop("tcp:8080", target)
     assert listen_address.would_loop("tcp6:8080:interface=\\:\\:", target)
     assert not listen_address.would_loop("tcp:8080:interface=127.0.0.1", target)
-    assert not listen_address.would_loop("tcp:8080", target_address.target("http://192.0.2.8:8080"))
+    assert not listen_address.would_loop("tcp:8080", target_address.parse_target("http://192.0.2.8:8080"))
 
 
 # -- secrets
@@ -403,7 +403,7 @@ def test_a_path_that_leads_nowhere_is_a_problem_of_its_setting(
     monkeypatch.chdir(gone)
     gone.rmdir()
     (problem,) = problems({variable: "x"})
-    assert "is a relative path, and the working directory is gone" in problem
+    assert "is a relative path, and the working directory no longer exists" in problem
 
 
 def test_one_token_cannot_be_the_users_and_the_admins() -> None:
@@ -498,7 +498,7 @@ def test_a_file_that_never_ends_is_not_read_to_its_end(tmp_path: Path) -> None:
     assert "regular file" in problem
     (tmp_path / "binary").write_bytes(b"\xff")
     (problem,) = problems({"FOREMAN_TOKENS_FILE": str(tmp_path / "binary")})
-    assert "not text" in problem
+    assert "not UTF-8 text" in problem
 
 
 @pytest.mark.parametrize("name", ["FOREMAN_AUTH_TOKEN", "FOREMAN_ADMIN_TOKEN"])
@@ -604,25 +604,25 @@ def test_a_target_that_cannot_be_asked_is_refused(text: str) -> None:
 )
 def test_a_target_written_out_reads_back_as_itself(scheme: str, host: str, port: int, path: str) -> None:
     address = TargetAddress(scheme, host, port, path)
-    assert target_address.target(address.url) == address
-    assert target_address.target(address.url + "/") == address
+    assert target_address.parse_target(address.url) == address
+    assert target_address.parse_target(address.url + "/") == address
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_target_or_a_problem_in_words(text: str) -> None:
     try:
-        address = target_address.target(text)
+        address = target_address.parse_target(text)
     except ValueError as problem:
         assert str(problem)  # noqa: PT017 - either outcome is right
         return
     assert re.fullmatch(rb"[A-Za-z0-9._-]+(:\d+)?|\[[0-9a-f:.]+\](:\d+)?", address.authority)
-    assert target_address.target(address.url) == address
+    assert target_address.parse_target(address.url) == address
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_somewhere_to_listen_or_a_problem_in_words(text: str) -> None:
     try:
-        description = listen_address.endpoint(text)
+        description = listen_address.endpoint_description(text)
     except ValueError:
         return
     assert listen_address.is_private(description) in {True, False}
@@ -634,7 +634,7 @@ def test_a_listener_is_private_when_its_address_is_loopback(
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
 ) -> None:
     written = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
-    assert listen_address.is_private(listen_address.endpoint(written)) == ip.is_loopback
+    assert listen_address.is_private(listen_address.endpoint_description(written)) == ip.is_loopback
 
 
 def test_a_credential_in_the_path_of_a_target_is_not_shown() -> None:

@@ -151,7 +151,7 @@ def test_a_look_that_fails_is_not_the_last(watched: Watched, logged_failures: An
             raise failing.pop()
         watched.taken.append(tokens)
 
-    watched.file._take = take
+    watched.file._on_tokens = take
     replaced(watched.path, format_file([BOB]))
     watched.clock.advance(1)
     assert len(logged_failures.take(RuntimeError)) == 1

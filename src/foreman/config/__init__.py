@@ -1,1 +1,1 @@
-"""The settings of foreman: read, checked, and kept as one value."""
+"""The settings: how they are read and checked, and the value that holds them."""

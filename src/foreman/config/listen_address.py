@@ -1,4 +1,4 @@
-"""Where foreman listens: descriptions of Twisted's endpoints, and what they mean."""
+"""The address that foreman listens on: Twisted's endpoint descriptions, and who can reach them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from foreman.config.target_address import HOST_NAME, LAST_PORT, TargetAddress, is_ip, is_loopback
 
 _LISTEN = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*):(?P<port>[0-9]+)")
-#: The fields of Twisted's endpoints, in the order in which they may stand without their names.
+#: The fields of Twisted's endpoints, in the order in which they may be given without names.
 _FIELDS = {
     "tcp": ("port", "interface", "backlog"),
     "tcp6": ("port", "backlog", "interface"),
@@ -27,17 +27,17 @@ _FIELDS = {
     "unix": ("address", "mode", "backlog", "lockfile"),
     "stdio": (),
 }
-#: How the kind of an endpoint looks that a plugin of Twisted makes: a word, and no address.
+#: The kind of an endpoint that a plugin of Twisted adds: a word, not an address.
 _KIND = re.compile(r"[a-z][a-z0-9_+-]*")
-#: Kinds whose fields are not known here, but which come with Twisted.
-_OTHERS = frozenset({"haproxy", "systemd"})
+#: Kinds that come with Twisted, but whose fields are not examined here.
+_OTHER_KINDS = frozenset({"haproxy", "systemd"})
 _WITH_INTERFACE = frozenset({"tcp", "tcp6", "ssl", "tls"})
 
 
-def endpoint(text: str) -> str:
-    """Where to listen, as a Twisted endpoint description; ``host:port`` becomes one, anything else stays as it is.
+def endpoint_description(text: str) -> str:
+    """The address to listen on as a Twisted endpoint description; ``host:port`` is converted, anything else is kept.
 
-    No host is every IPv4 address of the machine.
+    Without a host it is every IPv4 address of the machine.
 
     :raises ValueError: with a phrase that says what is wrong.
     """
@@ -58,12 +58,12 @@ def endpoint(text: str) -> str:
     if host == "localhost":
         host = "127.0.0.1"
     if not HOST_NAME.fullmatch(host):
-        raise ValueError(f"has {host!r}, which is not an address of this machine")
+        raise ValueError(f"has {host!r}, which is neither an IP address nor a host name")
     return f"tcp:{port}:interface={host}"
 
 
 def url_of(description: str) -> str | None:
-    """Where a client on this machine finds an HTTP endpoint; None where that is no URL, or not known before."""
+    """The URL by which a client on this machine reaches an HTTP endpoint; None where there is none, or the port is not fixed."""
     kind, fields = _read(description)
     port, interface = fields.get("port", ""), fields.get("interface", "::" if kind == "tcp6" else "")
     if kind not in {"tcp", "tcp6"} or not _is_port(port) or int(port) == 0:
@@ -77,8 +77,8 @@ def url_of(description: str) -> str | None:
 def is_private(description: str) -> bool:
     """Whether only this machine can connect to the endpoint: loopback, a Unix socket, or standard input.
 
-    It is read as Twisted reads it. What cannot be told (a name of a host, an inherited descriptor, a plugin's endpoint) is
-    not.
+    It is read as Twisted reads it. Where that cannot be told (a host name, an inherited descriptor, a plugin's endpoint),
+    the endpoint is not private.
     """
     kind, fields = _read(description)
     if kind == "haproxy":
@@ -89,14 +89,14 @@ def is_private(description: str) -> bool:
 
 
 def is_known(description: str) -> bool:
-    """Whether the endpoint is of a kind that comes with Twisted; others need a plugin."""
-    return _read(description)[0] in _FIELDS.keys() | _OTHERS
+    """Whether the kind of the endpoint comes with Twisted; others need a plugin."""
+    return _read(description)[0] in _FIELDS.keys() | _OTHER_KINDS
 
 
 def with_backlog(description: str, backlog: int) -> str:
-    """The endpoint description with room for ``backlog`` connections that come at once, unless it says how many.
+    """The endpoint description with a backlog of ``backlog`` connections, unless it already has one.
 
-    :raises ValueError: for what Twisted could not read.
+    :raises ValueError: for a description that Twisted could not read.
     """
     kind, fields = _read(description)
     if kind == "haproxy":
@@ -106,11 +106,11 @@ def with_backlog(description: str, backlog: int) -> str:
 
 
 def would_loop(description: str, target: TargetAddress) -> bool:
-    """Whether a request to ``target`` would arrive where foreman listens.
+    """Whether a request to ``target`` would arrive at foreman itself.
 
-    Names are looked up, and addresses held against those of this machine, only where the ports are the same.
+    Names are resolved, and addresses compared with those of this machine, only where the ports are equal.
 
-    :param description: of the endpoint on which foreman listens; what is not TCP, or not known before, is not the target.
+    :param description: of the endpoint that foreman listens on; one that is not TCP, or has no fixed port, is not the target.
     """
     if description.startswith("haproxy:"):
         return would_loop(description.partition(":")[2], target)
@@ -121,7 +121,7 @@ def would_loop(description: str, target: TargetAddress) -> bool:
     listening = _look_up(interface) if interface else {ipaddress.IPv4Address(0)}
     everywhere = {address.version for address in listening if address.is_unspecified}
     if 6 in everywhere:
-        everywhere.add(4)  # such a socket takes IPv4 too
+        everywhere.add(4)  # such a socket accepts IPv4, too
     for address in _look_up(target.host):
         reached = _LOOPBACK[address.version] if address.is_unspecified else address
         if reached in listening or (reached.version in everywhere and _is_of_this_machine(reached)):
@@ -130,22 +130,22 @@ def would_loop(description: str, target: TargetAddress) -> bool:
 
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-#: Where a connection to "every address" goes.
+#: Where a connection to the unspecified address goes.
 _LOOPBACK: dict[int, _Address] = {4: ipaddress.IPv4Address("127.0.0.1"), 6: ipaddress.IPv6Address("::1")}
 
 
 def _look_up(host: str) -> set[_Address]:
-    """The addresses of a name or of an address; none where they cannot be found."""
+    """The addresses of a host name or an IP address; none where it cannot be resolved."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return set()
-    addresses = {ipaddress.ip_address(str(one[4][0]).partition("%")[0]) for one in found}
+    addresses = {ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found}
     return {getattr(address, "ipv4_mapped", None) or address for address in addresses}
 
 
 def _is_of_this_machine(address: _Address) -> bool:
-    """Whether the address belongs to an interface of this machine: only such a one can be bound."""
+    """Whether the address belongs to an interface of this machine: only then can a socket be bound to it."""
     if address.is_loopback:
         return True
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
@@ -158,7 +158,7 @@ def _is_of_this_machine(address: _Address) -> bool:
 
 
 def _checked(description: str) -> str:
-    """An endpoint description in which nothing is doubtful; its kind in lower case, as Twisted wants it.
+    """The endpoint description if it is valid, with its kind in lower case, as Twisted expects it.
 
     :raises ValueError: with a phrase that says what is wrong.
     """
@@ -170,7 +170,7 @@ def _checked(description: str) -> str:
     if not re.fullmatch(r"[0-9]{1,9}", fields.get("backlog", "50")):
         raise ValueError("has a backlog that is not a whole number")
     if kind == "unix" and not fields.get("address"):
-        raise ValueError("has no path of a socket")
+        raise ValueError("has no path for the socket")
     if kind == "unix" and not re.fullmatch(r"0?[0-7]{3}", fields.get("mode", "666")):
         raise ValueError("has a mode that is not three octal digits, such as 660")
     if kind == "haproxy":
@@ -183,10 +183,10 @@ def _is_port(text: str) -> bool:
 
 
 def _read(description: str) -> tuple[str, dict[str, str]]:
-    """Kind and fields of an endpoint description, read as ``twisted.internet.endpoints`` does; of kinds that are not known
-    here, the fields with names.
+    """Kind and fields of an endpoint description, read as ``twisted.internet.endpoints`` does; of other kinds, only the
+    fields that are given with names.
 
-    :raises ValueError: for what Twisted could not read, or where a field stands twice: Twisted would take the last.
+    :raises ValueError: for a description that Twisted could not read, or with a field twice: Twisted would take the last.
     """
     first, *parts = _split_description(description)
     kind = first[0].lower()
@@ -202,9 +202,9 @@ def _read(description: str) -> tuple[str, dict[str, str]]:
         elif number < len(names) and all(len(before) == 1 for before in parts[:number]):
             name, value = names[number], part[0]
         else:
-            raise ValueError(f"has {part[0]!r} which needs the name of a field in front of it")
+            raise ValueError(f"has {part[0]!r}, which needs the name of a field and = in front of it")
         if names is not None and name not in names:
-            raise ValueError(f"has a field {name!r}, which an endpoint {kind}: does not have")
+            raise ValueError(f"has a field {name!r}, which endpoints of the kind {kind} do not have")
         if name in fields:
             raise ValueError(f"has {name} twice")
         fields[name] = value
@@ -212,9 +212,7 @@ def _read(description: str) -> tuple[str, dict[str, str]]:
 
 
 def _split_description(description: str) -> list[list[str]]:
-    """The parts between colons, each as its value, or as its name and its value; a backslash takes the meaning away from
-    what follows it.
-    """
+    """The parts between colons, each as its value, or as its name and value; a backslash escapes the next character."""
     parts: list[list[str]] = [[]]
     text: list[str] = []
 

@@ -1,7 +1,7 @@
-"""Read what people write in a setting: durations, sizes, counts, choices, lists and tokens.
+"""Parsers for the values of settings: durations, sizes, counts, choices, lists and tokens.
 
-Every function takes the text (never empty, unless it says so) and returns the value, or raises ``ValueError`` with a
-phrase that says what is expected, such as "is not a duration, such as 30s, 10m or 1h30m".
+Each takes the text of a setting (never empty, unless its docstring says so) and returns the value, or raises ``ValueError``
+with a phrase that says what is expected, such as "is not a duration, such as 30s, 10m or 1h30m".
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 
 class Unreadable(ValueError):
-    """A file cannot be read for a reason that lies outside its text, and that may pass."""
+    """A file cannot be read for a reason other than its content, which may be temporary."""
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 _BARE_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-#: Longer than anybody waits, short enough for every timer.
+#: The longest duration, in seconds: longer than anybody waits, and short enough for every timer.
 _LONGEST = 366 * 86400.0
 _SHORTEST = 0.001
 
@@ -45,7 +45,7 @@ _OTHER_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
 
 _QUOTES = "\"'"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-#: The most that is read of a file that a setting names, in bytes.
+#: The largest file that a setting may name, in bytes.
 LARGEST_FILE = 1024 * 1024
 
 _FLAGS = {
@@ -54,13 +54,12 @@ _FLAGS = {
 
 
 def unquoted(text: str) -> str:
-    """What is meant by the text of a setting, before anything else is read in it; it may be empty, before and after.
+    """The text of a setting without surrounding white space and one pair of quotation marks around it; both may be empty.
 
-    Blanks around it do not count, nor does one pair of quotation marks around all of it: a shell takes these off, but
-    ``docker --env-file`` and other readers of files do not.
+    A shell removes quotation marks, but ``docker --env-file`` and other readers of files do not.
 
-    :raises ValueError: for a quotation mark at either end that belongs to no pair, for control characters, and for bytes
-        that are not UTF-8.
+    :raises ValueError: for an unmatched quotation mark at either end, for control characters, and for bytes that are not
+        UTF-8.
     """
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError("is not UTF-8")  # Python keeps the bytes of such a variable as lone surrogates
@@ -68,21 +67,21 @@ def unquoted(text: str) -> str:
     if len(text) > 1 and text[0] in _QUOTES and text[0] == text[-1]:
         text = text[1:-1].strip()
     if text and (text[0] in _QUOTES or text[-1] in _QUOTES):
-        raise ValueError("begins or ends with a quotation mark that belongs to no pair")
+        raise ValueError("begins or ends with an unmatched quotation mark")
     if _CONTROL.search(text):
-        raise ValueError("has a line break or another control character in it")
+        raise ValueError("contains a line break or another control character")
     return text
 
 
 def read_text(file: Path, *, again: bool = False) -> str:
     """The text of a file that a setting names.
 
-    :param again: it will be read again later, so that a pipe will not do.
-    :raises ValueError: with a phrase that says why it cannot be read; Unreadable where that may pass.
+    :param again: the file will be read again later, so that it must not be a pipe.
+    :raises ValueError: with a phrase that says why it cannot be read; ``Unreadable`` where that may be temporary.
     """
     try:
         if again and not stat.S_ISREG(file.stat().st_mode):
-            raise ValueError("cannot be read again when it changes: it is not a regular file")
+            raise ValueError("cannot be read again when it changes, because it is not a regular file")
         with file.open("rb") as stream:
             content = stream.read(LARGEST_FILE + 1)
     except OSError as problem:
@@ -92,7 +91,7 @@ def read_text(file: Path, *, again: bool = False) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError("cannot be read: it is not text in UTF-8") from None
+        raise ValueError("cannot be read: it is not UTF-8 text") from None
 
 
 def seconds(text: str) -> float:
@@ -109,7 +108,7 @@ def seconds(text: str) -> float:
 
 
 def positive_seconds(text: str) -> float:
-    """A duration in seconds, of a millisecond at least: what waits for less would never rest."""
+    """A duration in seconds, at least a millisecond: a shorter timer would keep the reactor busy."""
     value = seconds(text)
     if value < _SHORTEST:
         raise ValueError("must be at least 1ms")
@@ -117,18 +116,18 @@ def positive_seconds(text: str) -> float:
 
 
 def size(text: str) -> int:
-    """A size in bytes, more than zero: ``8MiB`` and ``8m`` count by 1,024, ``8MB`` by 1,000; a bare number is bytes."""
+    """A size in bytes, at least 1: ``8MiB`` and ``8m`` are multiples of 1,024, ``8MB`` of 1,000; a bare number is bytes."""
     match = _SIZE.fullmatch(text.lower()) if text.isascii() else None
     if match is None or match[2] not in _FACTORS:
         raise ValueError("is not a size, such as 8MiB, 512k or 65536")
     value = float(match[1]) * _FACTORS[match[2]]
     if not 1 <= value <= _LARGEST:
-        raise ValueError("must be between one byte and 1024 TiB")
+        raise ValueError("must be between 1 byte and 1024 TiB")
     return int(value)
 
 
 def count(text: str) -> int:
-    """A whole number from one on."""
+    """A whole number, at least 1."""
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ValueError("is not a whole number")
     if (value := int(text)) < 1:
@@ -141,25 +140,25 @@ def flag(text: str) -> bool:
     try:
         return _FLAGS[text.lower()]
     except KeyError:
-        raise ValueError("is neither 1 nor 0") from None
+        raise ValueError("must be 1 or 0") from None
 
 
 def log_format(text: str) -> str:
-    """One of the words ``text`` and ``json``."""
+    """``text`` or ``json``."""
     if text not in {"text", "json"}:
-        raise ValueError("is neither text nor json")
+        raise ValueError("must be text or json")
     return text
 
 
 def log_level(text: str) -> str:
-    """One of the words ``info`` and ``debug``."""
+    """``info`` or ``debug``."""
     if text not in {"info", "debug"}:
-        raise ValueError("is neither info nor debug")
+        raise ValueError("must be info or debug")
     return text
 
 
 def heartbeat_filler(text: str) -> str:
-    """One of the fillers."""
+    """``space`` or ``object``."""
     if text not in {"space", "object"}:
         raise ValueError("must be space or object")
     return text
@@ -170,12 +169,12 @@ def model(text: str) -> str:
     try:
         model_names.parse(text)
     except InvalidName:
-        raise ValueError("is not the name of a model, such as nomic-embed-text or embeddinggemma:300m") from None
+        raise ValueError("is not a model name, such as nomic-embed-text or embeddinggemma:300m") from None
     return text
 
 
 def path(text: str) -> Path:
-    """The path of a file, which need not be there; ``~`` is a home directory."""
+    """The path of a file, which need not exist; ``~`` is a home directory."""
     try:
         file = Path(text).expanduser()
     except RuntimeError:
@@ -183,28 +182,30 @@ def path(text: str) -> Path:
     try:
         file.absolute()
     except OSError:
-        raise ValueError("is a relative path, and the working directory is gone; write the whole path") from None
+        raise ValueError(
+            "is a relative path, and the working directory no longer exists; write the whole path"
+        ) from None
     return file
 
 
 def token(text: str) -> str:
-    """A secret that fits into a header: visible ASCII characters only (RFC 9110 section 5.5 allows no more safely)."""
+    """A token: visible ASCII characters only, so that any header can carry it (RFC 9110 section 5.5)."""
     if not re.fullmatch(r"[!-~]+", text):
-        raise ValueError("may only have visible ASCII characters, no spaces and no line breaks")
+        raise ValueError("may only contain visible ASCII characters, no spaces and no line breaks")
     return text
 
 
 def tokens_file(text: str) -> Path:
-    """The path of a file of named tokens that can be read now, and again later."""
+    """The path of a token file that can be read now, and again later."""
     file = path(text)
     read_tokens(file)
     return file
 
 
 def read_tokens(file: Path) -> tuple[Holder, ...]:
-    """The holders that a file of tokens names; it must be such that only its owner decides who they are.
+    """The holders in a token file.
 
-    :raises ValueError: when it cannot be read, or everybody could write it and become an admin.
+    :raises ValueError: when it cannot be read, or other users could write it: they could make themselves admins.
     """
     if (why := why_writable_by_others(file)) is not None:
         raise ValueError(f"cannot be trusted: {why}")
@@ -212,21 +213,21 @@ def read_tokens(file: Path) -> tuple[Holder, ...]:
 
 
 def host_names(text: str) -> tuple[str, ...]:
-    """Names with commas between them, in lower case; nothing is no names.
+    """Host names separated by commas, in lower case; empty text is an empty list.
 
-    :raises ValueError: for anything that no ``Host`` header can name.
+    :raises ValueError: for a name that no ``Host`` header can have.
     """
     hosts = tuple(_items(text))
     for host in hosts:
         if not re.fullmatch(r"[A-Za-z0-9._:\[\]*-]+", host) or host.count("*") > 1:
-            raise ValueError(f"has {host!r}, which is not the name of a host")
+            raise ValueError(f"has {host!r}, which is not a host name")
     return tuple(host.lower() for host in hosts)
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """Origins with commas between them, each with at most one ``*`` (contract 3); nothing is no origins.
+    """Origins separated by commas, each with at most one ``*`` (contract 3); empty text is an empty list.
 
-    :raises ValueError: for one that Ollama would refuse in ``OLLAMA_ORIGINS``, or that no browser sends: with a path.
+    :raises ValueError: for an origin that Ollama would refuse in ``OLLAMA_ORIGINS``, or that no browser sends (with a path).
     """
     found = tuple(_items(text))
     for origin in found:
@@ -237,7 +238,7 @@ def origins(text: str) -> tuple[str, ...]:
 
 
 def optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
-    """Like ``parse``, but empty text is None."""
+    """Like ``parse``, but None for empty text."""
     return lambda text: parse(text) if text else None
 
 

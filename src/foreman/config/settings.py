@@ -11,9 +11,9 @@ from typing import TypeVar
 from attrs import Attribute, evolve, field, fields, frozen
 
 from foreman.config import parsers
-from foreman.config.listen_address import endpoint, is_known, is_private, would_loop
+from foreman.config.listen_address import endpoint_description, is_known, is_private, would_loop
 from foreman.config.target_address import TargetAddress as TargetAddress  # noqa: PLC0414 - the type of a field is part of this module's face
-from foreman.config.target_address import target
+from foreman.config.target_address import parse_target
 from foreman.errors import ConfigError, shortened
 from foreman.util.file_permissions import why_writable_by_others
 
@@ -88,11 +88,13 @@ class Config:
     """
 
     listen: str = _setting(
-        "tcp:8080:interface=127.0.0.1", endpoint, "address to listen on: host:port, or a Twisted endpoint description"
+        "tcp:8080:interface=127.0.0.1",
+        endpoint_description,
+        "address to listen on: host:port, or a Twisted endpoint description",
     )
     target: TargetAddress = _setting(
         "http://127.0.0.1:11434",
-        target,
+        parse_target,
         "address of the Ollama server, in any form that OLLAMA_HOST allows",
         name="target_url",
     )

@@ -1,4 +1,4 @@
-"""Where the target is, read as Ollama reads ``OLLAMA_HOST``."""
+"""The address of the target, parsed as Ollama parses ``OLLAMA_HOST``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OLLAMA_PORT = 11434
 LAST_PORT = 65535
 HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")
-#: What is shown of a credential in the path of a target that is itself a foreman.
+#: A credential in the path of a target that is itself a foreman; it is masked.
 _CREDENTIAL = re.compile(r"/k/[^/]+")
 
 
 @frozen
 class TargetAddress:
-    """Where the target is.
+    """The address of the target.
 
     :ivar scheme: ``http`` or ``https``; :ivar host: a name or an IP address, without brackets; :ivar port: its port;
-    :ivar path: what goes in front of every path, without a slash at its end; most often empty.
+    :ivar path: the prefix of every path, without a slash at its end; most often empty.
     """
 
     scheme: str
@@ -32,7 +32,7 @@ class TargetAddress:
     def authority(self) -> bytes:
         """The value of the ``Host`` header.
 
-        Without the scheme's own port (RFC 9110 section 4.2.3), as browsers and httpx send it; Go's client would keep it.
+        Without the default port of the scheme (RFC 9110 section 4.2.3), as browsers and httpx send it; Go's client keeps it.
         """
         host = f"[{self.host}]" if ":" in self.host else self.host
         return (host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}").encode("ascii")
@@ -44,38 +44,38 @@ class TargetAddress:
 
     @property
     def shown(self) -> str:
-        """The address for logs and people: a credential in its path is masked. User names are refused from the start."""
+        """The address for logs and people: a credential in its path is masked. An address with a user name is refused."""
         return f"{self.scheme}://{self.authority.decode('ascii')}{_CREDENTIAL.sub('/k/***', self.path, count=1)}"
 
 
-def target(text: str) -> TargetAddress:
-    """Read an address as Ollama reads ``OLLAMA_HOST`` (contract 5).
+def parse_target(text: str) -> TargetAddress:
+    """Parse an address as Ollama parses ``OLLAMA_HOST`` (contract 5).
 
-    A port that cannot be read becomes the default one, as there. What there becomes a broken host is refused here.
+    An invalid port becomes the default one, as in Ollama. What Ollama would turn into a broken host is refused.
 
     :raises ValueError: with a phrase that says what is wrong.
     """
     text = text.strip().strip("\"'").strip()
     if "@" in text:
-        # Not shown by whoever reports it, since a password may be in it; behind a slash, too, where one was not escaped.
+        # The caller does not show such an address. An @ behind a slash counts, too: the slash may belong to the password.
         raise ValueError("has a user name or a password in it; give the target's token in FOREMAN_TARGET_TOKEN")
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = ("https", "ollama.com:443") if text == "ollama.com" else ("http", text)
     scheme = scheme.lower()
     if scheme not in _DEFAULT_PORTS:
-        raise ValueError("is neither an http:// nor an https:// address")
+        raise ValueError("must be an http:// or https:// address")
     default_port = _DEFAULT_PORTS[scheme] if separator else _OLLAMA_PORT
     host_and_port, _, path = rest.partition("/")
     if not re.fullmatch(r"[!-~]*", path) or "?" in rest or "#" in rest:
-        raise ValueError("may only have a scheme, a host, a port and a path")
+        raise ValueError("may only have a scheme, a host, a port and a path, without spaces, query or fragment")
     host, port = _split(host_and_port)
     base = f"/{path}".rstrip("/")
     return TargetAddress(scheme, _host(host), _port(port, default_port), base)
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Host and port; an IPv6 address may stand without brackets where it has no port."""
+    """Host and port; an IPv6 address without a port needs no brackets."""
     bare = text.strip("[]")
     if is_ip(bare):
         return bare, ""
@@ -92,7 +92,7 @@ def _host(text: str) -> str:
     if is_ip(text):
         return str(ipaddress.ip_address(text))
     if not HOST_NAME.fullmatch(text):
-        raise ValueError(f"has {text!r}, which is not the name of a host")
+        raise ValueError(f"has {text!r}, which is not a host name")
     return text
 
 
@@ -103,7 +103,7 @@ def _port(text: str, default: int) -> int:
 
 
 def is_ip(text: str) -> bool:
-    """Whether it is an IP address without a zone."""
+    """Whether ``text`` is an IP address without a zone."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -112,7 +112,7 @@ def is_ip(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as an address or as ``localhost``, is this machine by its loopback interface."""
+    """Whether a host is a loopback address or ``localhost``."""
     if not is_ip(host):
         return host == "localhost"
     address = ipaddress.ip_address(host)

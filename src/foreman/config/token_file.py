@@ -1,4 +1,4 @@
-"""The tokens that the settings name, and a look each second at whether the file of named ones has changed."""
+"""The tokens of the settings, and the token file, which is checked for changes every second."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from foreman.auth.tokens import Holder, Tokens, digest
 from foreman.config.parsers import Unreadable, read_tokens
 from foreman.config.settings import Config
 
-#: Between two looks, in seconds. A token that was revoked is accepted for so long at most; for twice as long where the
-#: file was edited in place (see ``TokenFile.look``).
+#: Between two checks of the file, in seconds. A revoked token is accepted for no longer than that; for twice as long where
+#: the file was edited in place (see ``TokenFile.check``).
 CHECK_INTERVAL = 1.0
 
 
 @frozen
-class Mark:
-    """What tells one state of a file from another.
+class FileState:
+    """Identifies one state of a file.
 
-    :ivar file: device and inode, which change when another file is moved into its place;
-    :ivar times: of its last change, and of that of its inode, in nanoseconds; :ivar size: in bytes.
+    :ivar file: device and inode, which change when another file replaces it;
+    :ivar times: when its content and its inode changed last, in nanoseconds; :ivar size: in bytes.
     """
 
     file: tuple[int, int]
@@ -34,9 +34,9 @@ class Mark:
 
 
 def tokens_of(config: Config) -> Tokens:
-    """The tokens that the settings name.
+    """The tokens of the settings and of the token file.
 
-    :raises ValueError: when the file of tokens cannot be read.
+    :raises ValueError: when the file cannot be read.
     """
     holders: list[Holder] = []
     if config.tokens_file is not None:
@@ -50,77 +50,79 @@ def tokens_of(config: Config) -> Tokens:
 
 @define(eq=False)
 class TokenFile:
-    """Looks at the file while foreman runs, so that ``foreman token revoke`` counts within a second.
+    """Checks the token file while foreman runs, so that ``foreman token revoke`` takes effect within a second.
 
-    :ivar take: is given the tokens when the file was read.
+    :ivar on_tokens: called with the tokens after the file was read.
     """
 
     _clock: IReactorTime
     _config: Config
-    _take: Callable[[Tokens], None]
-    _mark: Mark | None = field(default=None, init=False)
-    _seen: Mark | None = field(default=None, init=False)
+    _on_tokens: Callable[[Tokens], None]
+    _read_state: FileState | None = field(default=None, init=False)
+    _last_state: FileState | None = field(default=None, init=False)
     _problem: str = field(default="", init=False)
     _loop: LoopingCall = field(init=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._mark = self._looked()
-        self._loop = LoopingCall(self.look)
+        self._read_state = self._state()
+        self._loop = LoopingCall(self.check)
         self._loop.clock = self._clock
 
     def start(self) -> None:
-        """Look each second from now on."""
+        """Begin to check the file."""
         if self._config.tokens_file is not None:
             self._loop.start(CHECK_INTERVAL, now=False)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking the file."""
         if self._loop.running:
             self._loop.stop()
 
-    def look(self) -> None:
-        """Read the file if it is another than at the last time, or could not be opened then."""
+    def check(self) -> None:
+        """Read the file if it has changed since it was read, or could not be opened then."""
         if self._config.tokens_file is None:
             return
-        now, before = self._looked(), self._seen
-        self._seen = now
-        if now is not None and now == self._mark:
+        now, before = self._state(), self._last_state
+        self._last_state = now
+        if now is not None and now == self._read_state:
             return
-        # One that is written in place is empty for a moment, which would end what everybody does: it must have stayed as it
-        # is from one look to the next. One that was moved into its place, as foreman token does, counts at once.
-        moved = now is not None and now.size > 0 and self._mark is not None and now.file != self._mark.file
+        # A file that is edited in place is empty for a moment, which would end all requests: it must be unchanged between
+        # two checks. A file that was moved into its place, as by foreman token, is read at once.
+        replaced = (
+            now is not None and now.size > 0 and self._read_state is not None and now.file != self._read_state.file
+        )
         try:
-            if now is None or moved or now == before:
-                self._read(said=self._problem)
-        except Exception:  # noqa: BLE001 - one look that failed must not be the last one
-            self._log.failure("looking at FOREMAN_TOKENS_FILE failed")
+            if now is None or replaced or now == before:
+                self._read(logged=self._problem)
+        except Exception:  # noqa: BLE001 - after a check that failed there must be another one
+            self._log.failure("checking FOREMAN_TOKENS_FILE failed")
 
     def read(self) -> None:
-        """Read the file; what cannot be read leaves the tokens as they are."""
+        """Read the file; if it cannot be read, the tokens stay as they are."""
         if self._config.tokens_file is not None:
-            self._read(said="")
+            self._read(logged="")
 
-    def _read(self, said: str) -> None:
-        """Read the file; a problem that was ``error_text`` is not said again."""
-        # Before the file is read: what is written meanwhile is seen at the next look.
-        mark = self._looked()
+    def _read(self, logged: str) -> None:
+        """Read the file; the problem ``logged`` is not logged again."""
+        # Before the file is read: a change in the meantime is found by the next check.
+        state = self._state()
         try:
             tokens = tokens_of(self._config)
         except ValueError as problem:
-            self._mark, self._problem = None if isinstance(problem, Unreadable) else mark, str(problem)
-            if self._problem != said:
+            self._read_state, self._problem = None if isinstance(problem, Unreadable) else state, str(problem)
+            if self._problem != logged:
                 self._log.error("FOREMAN_TOKENS_FILE: {problem}; the tokens stay as they were", problem=self._problem)
             return
-        self._mark, self._problem = mark, ""
-        self._take(tokens)
+        self._read_state, self._problem = state, ""
+        self._on_tokens(tokens)
 
-    def _looked(self) -> Mark | None:
+    def _state(self) -> FileState | None:
         path: Path | None = self._config.tokens_file
         try:
-            found = os.stat(path) if path is not None else None  # noqa: PTH116 - the same in fewer steps, each second
+            found = os.stat(path) if path is not None else None  # noqa: PTH116 - cheaper than Path.stat, every second
         except OSError:
             found = None
         if found is None:
             return None
-        return Mark((found.st_dev, found.st_ino), (found.st_mtime_ns, found.st_ctime_ns), found.st_size)
+        return FileState((found.st_dev, found.st_ino), (found.st_mtime_ns, found.st_ctime_ns), found.st_size)

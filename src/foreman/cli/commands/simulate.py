@@ -42,7 +42,7 @@ def _version(text: str) -> str:
 )
 @click.option(
     "--listen",
-    type=ParsedParam("ADDRESS", listen_address.endpoint),
+    type=ParsedParam("ADDRESS", listen_address.endpoint_description),
     default="127.0.0.1:11434",
     help="Where to listen: host:port, or a Twisted endpoint description.",
 )
