@@ -19,33 +19,33 @@ INFERENCES = (
     ("status", "content_type", "body", "whose"),
     [
         (404, TEXT, b"404 page not found\n", "foreign"),  # Traefik
-        (404, "text/plain", b"404 page not found", "perhaps"),  # an Ollama that does not have the route yet
-        (405, "text/plain", b"405 method not allowed", "perhaps"),
+        (404, "text/plain", b"404 page not found", "unclear"),  # an Ollama that does not have the route yet
+        (405, "text/plain", b"405 method not allowed", "unclear"),
         (405, HTML, b"<html><h1>405 Not Allowed</h1><center>nginx</center></html>", "foreign"),
-        (413, HTML, b"<html><h1>413 Request Entity Too Large</h1></html>", "perhaps"),
+        (413, HTML, b"<html><h1>413 Request Entity Too Large</h1></html>", "unclear"),
         (301, HTML, b"", "foreign"),
         (307, "", b"", "foreign"),
         (308, HTML, b"moved", "foreign"),
         (400, HTML, b"<html>The plain HTTP request was sent to HTTPS port</html>", "foreign"),
         (401, HTML, b"<html>sign in</html>", "foreign"),
         (403, HTML, b"<html>Cloudflare</html>", "foreign"),
-        (403, "", b"", "perhaps"),  # Ollama does not know the Host
-        (500, "", b"", "perhaps"),  # a handler of Ollama's has panicked
+        (403, "", b"", "unclear"),  # Ollama does not know the Host
+        (500, "", b"", "unclear"),  # a handler of Ollama's has panicked
         (500, HTML, b"<html>", "foreign"),
         (502, HTML, b"<html>Bad Gateway</html>", "foreign"),
-        (502, JSON, b'{"error":"dial tcp: lookup ollama.com: no such host"}', "perhaps"),
+        (502, JSON, b'{"error":"dial tcp: lookup ollama.com: no such host"}', "unclear"),
         (503, TEXT, b"no available server\n", "foreign"),
-        (504, JSON, b'{"error":"timeout"}', "perhaps"),
+        (504, JSON, b'{"error":"timeout"}', "unclear"),
         (521, HTML, b"", "foreign"),
         (530, TEXT, b"error code: 1033", "foreign"),
         (404, JSON, b'{"message":"no Route matched with those values"}', "foreign"),  # Kong
         (404, JSON, b'{"detail":"Not Found"}', "foreign"),
-        (404, JSON, b'{"error":"not found"}', "perhaps"),
+        (404, JSON, b'{"error":"not found"}', "unclear"),
         (404, JSON, b'{"error":"model \'x\' not found"}', "ollama"),
         (400, JSON, b'{"error":"invalid model name"}', "ollama"),
         (400, JSON, b'{"error":{"message":"no","type":"invalid_request_error"}}', "ollama"),
         (500, JSON, b'{"error":"\\ud83d"}', "ollama"),
-        (418, JSON, b'{"error":"teapot"}', "perhaps"),
+        (418, JSON, b'{"error":"teapot"}', "unclear"),
         (500, JSON, b'{"error":{"code":5}}', "foreign"),
         (500, JSON, b"[" * 100_000, "foreign"),
         (200, HTML, b"<html>sign in</html>", "foreign"),

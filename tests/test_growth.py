@@ -205,7 +205,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
         (b'{"model":"m","keep_alive":', b"}"), (b'{"model":"m","messages":[', b"]}"), (b'{"model":"m","messages":[', b"x]}"),
         (b'{"model":"m","x":"', b""), (b'{"model":"m","', b'":1}'), (b'{"model":"m","x":1', b"}"), (b'{"a":1}', b""))),
     "a duration of Go's": (of_text(go_duration.nanoseconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
-    "a compressed body": (lambda body: at_once(body_values.unpack_in_slices(body, ByteBudget(1 << 30))), ((b"\x28\xb5\x2f\xfd", b""),)),
+    "a compressed body": (lambda body: at_once(body_values.decompress_in_slices(body, ByteBudget(1 << 30))), ((b"\x28\xb5\x2f\xfd", b""),)),
     "a body, with care": (lambda body: go_json.members(body, ("model", "stream")), (
         (b'{"model":"', b'"}'), (b'{"x":[', b"]}"), (b'{"x":1', b"}"), (b'{"x":1.', b"x}"), (b'{"', b'":1}'), (b'{"a":1,', b"x"))),
     "a body whose stream is set": (lambda body: at_once(stream_flag.with_stream(body, stream=True)), ((b'{"a":"', b'"}'), (b"{", b"}"))),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from foreman.errors import BadBody
 from foreman.protocol import body_values, go_json
-from foreman.protocol.body_values import MAX_UNPACKED
+from foreman.protocol.body_values import MAX_DECOMPRESSED
 from foreman.protocol.request_body import Intent, RequestBody, read, read_in_slices
 from foreman.util.byte_budget import ByteBudget
 from support import recordings
@@ -488,8 +488,8 @@ def test_a_compressed_body_is_unpacked_where_ollama_does(path: str) -> None:
 
 
 def test_a_compressed_body_is_unpacked_within_bounds() -> None:
-    body = b'{"model":"m","x":"' + b"A" * (MAX_UNPACKED - 20) + b'"}'
-    assert len(body) == MAX_UNPACKED
+    body = b'{"model":"m","x":"' + b"A" * (MAX_DECOMPRESSED - 20) + b'"}'
+    assert len(body) == MAX_DECOMPRESSED
     assert read(V1[0], zstandard.compress(body), b"zstd").model == "m"
     assert not read(V1[0], zstandard.compress(body + b" "), b"zstd").readable
     bomb = zstandard.ZstdCompressor().compressobj()
@@ -601,7 +601,7 @@ def test_a_body_of_many_values_is_not_decoded_at_once(monkeypatch: pytest.Monkey
 
 
 def test_what_is_packed_is_unpacked_in_slices() -> None:
-    packed = zstandard.compress(b'{"model":"m","input":"' + b"a" * (MAX_UNPACKED - 100) + b'"}')
+    packed = zstandard.compress(b'{"model":"m","input":"' + b"a" * (MAX_DECOMPRESSED - 100) + b'"}')
     slices = read_in_slices("/v1/responses", packed, b"zstd")
     assert sum(1 for _ in slices) >= 20
 
@@ -614,7 +614,7 @@ def test_a_duration_that_nobody_writes_is_left_to_ollama() -> None:
 def test_what_all_packed_bodies_become_is_bounded_and_given_back() -> None:
     bomb = zstandard.compress(b'{"model":"m","input":"' + b"a" * 4_000_000 + b'"}')
     room = ByteBudget(10_000_000)
-    readings = [read_in_slices("/v1/responses", bomb, b"zstd", room=room) for _ in range(20)]
+    readings = [read_in_slices("/v1/responses", bomb, b"zstd", budget=room) for _ in range(20)]
     found: list[RequestBody] = []
     while readings:
         for reading in list(readings):
@@ -626,7 +626,7 @@ def test_what_all_packed_bodies_become_is_bounded_and_given_back() -> None:
         assert room.used <= 10_000_000 + 20 * 1024 * 1024
     assert room.used == 0
     assert 1 <= sum(asked.readable for asked in found) < 20
-    left = read_in_slices("/v1/responses", bomb, b"zstd", room=room)
+    left = read_in_slices("/v1/responses", bomb, b"zstd", budget=room)
     next(left)
     left.close()
     assert room.used == 0

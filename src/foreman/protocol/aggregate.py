@@ -1,6 +1,6 @@
-"""What a native endpoint would have answered unstreamed, made of the lines that it streamed (contract 2.3).
+"""Put the lines of a native stream together into the answer that the endpoint gives without streaming (contract 2.3).
 
-The last line has every member in its place; what came in parts is put together into it. Everything else keeps its bytes.
+The last line has every member in its place; members that came in parts are joined into it. All else keeps its bytes.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _text_decoder = msgspec.json.Decoder(str | None)
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _items_decoder = msgspec.json.Decoder(list[Raw] | None)
 
-#: How much is done at once, in bytes; and what a value costs beside its own, in the same unit.
+#: The work of one slice, in bytes; and the overhead of each value, in the same unit.
 _SLICE, _VALUE_COST = 512 * 1024, 400
-#: How much is written anew at once, in bytes; where nothing of it is UTF-8, that takes some milliseconds.
-_WRITTEN = 32 * 1024
+#: How much of the result is rewritten at once, in bytes; where none of it is UTF-8, that takes some milliseconds.
+_REWRITTEN = 32 * 1024
 _ITEMS_AT_ONCE = 1000
 #: The longest line, in bytes; Ollama's own client takes 8 MB.
 LONGEST_LINE = 16 * 1024 * 1024
 
-#: Which members come in parts: texts, and lists.
+#: The members that come in parts: texts, and lists.
 _TEXTS = ("response", "content", "thinking")
 _LISTS = ("tool_calls", "logprobs")
-#: Where Ollama writes a member that only earlier lines had: behind the first of these that is there.
+#: Where Ollama writes a member that only earlier lines had: behind the first of these that is present.
 _BEHIND = {
     "thinking": ("response", "content"),
     "tool_calls": ("thinking", "response", "content"),
@@ -45,12 +45,12 @@ def aggregate(lines: Iterable[bytes]) -> Slices[bytes]:
     """The answer of ``/api/chat`` or ``/api/generate`` in one piece.
 
     :param lines: all lines of a whole stream, the last with ``"done":true``.
-    :raises ValueError: when a line is no JSON object, or longer than ``LONGEST_LINE``.
+    :raises ValueError: when a line is not a JSON object, or longer than ``LONGEST_LINE``.
     """
     try:
         objects = yield from _decoded(_decoder, lines)
         whole = yield from _joined(objects)
-        messages = yield from _decoded(_decoder, (one.get("message") for one in objects))
+        messages = yield from _decoded(_decoder, (line.get("message") for line in objects))
         if messages:
             whole["message"] = Raw(msgspec.json.encode((yield from _joined(messages))))
     except (IndexError, RecursionError) as problem:
@@ -59,7 +59,7 @@ def aggregate(lines: Iterable[bytes]) -> Slices[bytes]:
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], values: Iterable[bytes | Raw | None]) -> Slices[list[T]]:
-    """What ``decoder`` makes of ``values``; None is passed over."""
+    """The decoded ``values``, without those that are None."""
     found, done = [], 0
     for value in values:
         done += _VALUE_COST
@@ -83,8 +83,8 @@ def _joined(parts: Sequence[_Members]) -> Slices[_Members]:
     for name in _LISTS:
         lists = yield from _decoded(_items_decoder, (part.get(name) for part in parts))
         items: list[bytes] = []
-        for some in lists:
-            items += map(bytes, some or ())
+        for members in lists:
+            items += map(bytes, members or ())
             if len(items) % _ITEMS_AT_ONCE == 0:
                 yield
         if items:
@@ -93,7 +93,7 @@ def _joined(parts: Sequence[_Members]) -> Slices[_Members]:
 
 
 def _encoded(texts: Sequence[str | None]) -> Slices[bytes]:
-    """The JSON string of all ``texts``, one behind the other."""
+    """``texts`` joined into one JSON string."""
     pieces = [b'"']
     waiting: list[str] = []
     size = 0
@@ -111,24 +111,24 @@ def _encoded(texts: Sequence[str | None]) -> Slices[bytes]:
 def _with(members: _Members, name: str, value: Raw) -> _Members:
     if name in members:
         return {**members, name: value}
-    before = next((other for other in _BEHIND.get(name, ()) if other in members), None)
+    before = next((candidate for candidate in _BEHIND.get(name, ()) if candidate in members), None)
     if before is None:
         return {**members, name: value}
-    made: _Members = {}
-    for other, kept in members.items():
-        made[other] = kept
-        if other == before:
-            made[name] = value
-    return made
+    ordered: _Members = {}
+    for member, kept in members.items():
+        ordered[member] = kept
+        if member == before:
+            ordered[name] = value
+    return ordered
 
 
 def _written(text: bytes) -> Slices[bytes]:
-    """``text`` as Go writes it, and in UTF-8."""
+    """``text`` with the escapes of Go's encoder, and in UTF-8."""
     pieces, start = [], 0
     while start < len(text):
-        end = start + _WRITTEN
-        while end < len(text) and end < start + _WRITTEN + 3 and text[end] & 0xC0 == 0x80:
-            end += 1  # within a character
+        end = start + _REWRITTEN
+        while end < len(text) and end < start + _REWRITTEN + 3 and text[end] & 0xC0 == 0x80:
+            end += 1  # inside a character
         pieces.append(go_json.escape(_as_utf8(text[start:end])))
         start = end
         yield
@@ -136,7 +136,7 @@ def _written(text: bytes) -> Slices[bytes]:
 
 
 def _as_utf8(text: bytes) -> bytes:
-    """``text``, whose members were kept as they came, with U+FFFD for each byte that is no UTF-8."""
+    """``text`` with U+FFFD for each byte that is not UTF-8: its members were kept as they came."""
     try:
         text.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""Whether an answer to an inference is one that Ollama gives, or comes from something in front of it.
+"""Tell an answer of Ollama to an inference from one of a proxy in front of it.
 
-A reverse proxy answers for an Ollama that is stopped: with a page, a redirect, a status of its own. What Ollama gives is in
-contract 1.3 to 1.5: JSON with an error, or JSON of the route.
+When Ollama is stopped, a reverse proxy answers in its place: with a page, a redirect, a status of its own. Ollama's own
+answers are described in contract 1.3 to 1.5: JSON with an error, or the JSON of the route.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from typing import Any, Literal
 from foreman.protocol.endpoints import endpoint_of
 from foreman.protocol.error_text import error_member
 
-#: ``ollama``: it has Ollama's shape. ``perhaps``: Ollama, or the HTTP server that it is built on, may answer so, and so
-#: may a proxy. ``foreign``: Ollama never answers so.
-Origin = Literal["ollama", "perhaps", "foreign"]
+#: ``ollama``: it has the shape of Ollama's answers. ``unclear``: it may come from Ollama (or the HTTP server that it is
+#: built on) or from a proxy. ``foreign``: Ollama never answers like this.
+Origin = Literal["ollama", "unclear", "foreign"]
 
-#: Statuses by which gateways say that they cannot reach what is behind them.
+#: Statuses with which gateways report that they cannot reach the server behind them.
 GATEWAY_STATUSES = frozenset({502, 504, *range(520, 600)})
-#: Statuses with which Ollama refuses an inference, and whoever runs its cloud models (contract 1.5).
-_OF_OLLAMA = frozenset({400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 499, 500, 501, 503})
-#: Refusals that tell of the size of the request, whoever gives them.
-_OF_SIZE = frozenset({413, 414, 431})
-#: Pages and JSON of proxies are small; of a larger answer only the beginning is looked at, in bytes.
+#: Statuses with which Ollama, or the host of its cloud models, refuses an inference (contract 1.5).
+_OLLAMA_STATUSES = frozenset({400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 499, 500, 501, 503})
+#: Refusals because of the size of the request, from Ollama or a proxy.
+_SIZE_STATUSES = frozenset({413, 414, 431})
+#: Pages and JSON of proxies are small; of a larger answer only the beginning is examined, in bytes.
 MAX_EXAMINED = 64 * 1024
 
 
 def needs_target_check(status: int, content_type: bytes) -> bool:
-    """Whether the head of an answer is a reason to ask the target whether it is there."""
+    """Whether the head of an answer is a reason to check that Ollama is running."""
     media = content_type.partition(b";")[0].strip().lower()
     if 200 <= status < 300:
         return media == b"text/html"
-    if status == 508:  # a foreman has found a loop, and a question of foreman's would go round it, too
+    if status == 508:  # a foreman has found a loop, and a check would go round it, too
         return False
-    return status not in _OF_OLLAMA or not _is_json(media.decode("latin-1"))
+    return status not in _OLLAMA_STATUSES or not _is_json(media.decode("latin-1"))
 
 
 def origin(endpoint: str, status: int, content_type: str, body: bytes) -> Origin:
-    """Whose answer this is, as far as it shows.
+    """Who gave the answer, as far as that can be told.
 
-    :param endpoint: the path that was asked; of one that is not known any JSON object is accepted;
-    :param body: of one that is longer than ``MAX_EXAMINED`` only a beginning that is longer, too.
+    :param endpoint: the path of the request; for an unknown one, any JSON object is accepted.
+    :param body: of one that is longer than ``MAX_EXAMINED``, a beginning that is longer, too, is enough.
     """
     media = content_type.partition(";")[0].strip().lower()
     return _of_success(endpoint, media, body) if 200 <= status < 300 else _of_refusal(status, media, body)
 
 
 def says_model_missing(status: int, body: bytes) -> bool:
-    """Whether a refusal says in Ollama's words that it does not have the model."""
+    """Whether a refusal says, in Ollama's words, that the model is not installed."""
     if status != 404:
         return False
     error = _error(body)
@@ -56,7 +56,7 @@ def says_model_missing(status: int, body: bytes) -> bool:
 
 def _of_success(endpoint: str, media: str, body: bytes) -> Origin:
     if media in {"application/x-ndjson", "text/event-stream"}:
-        return "ollama"  # whether it is whole, its end tells
+        return "ollama"  # whether it is complete is judged by its end
     if media == "text/html":
         return "foreign"
     if media.startswith("text/") or media == "application/x-subrip":
@@ -65,7 +65,7 @@ def _of_success(endpoint: str, media: str, body: bytes) -> Origin:
         return "foreign"
     members = endpoint_of(endpoint).answer_members
     value = _object(body) if members else None
-    # What is long, or cut short, is no reason to doubt.
+    # A body that is long, or cut short, cannot be parsed here and is taken for Ollama's.
     return "foreign" if value is not None and members.isdisjoint(value) else "ollama"
 
 
@@ -73,15 +73,15 @@ def _of_refusal(status: int, media: str, body: bytes) -> Origin:
     if status < 400:
         return "foreign"
     if _is_json(media) and _error(body) is not None:
-        sure = status in _OF_OLLAMA and (status != 404 or says_model_missing(status, body))
-        return "ollama" if sure else "perhaps"
-    if status in _OF_SIZE or _is_of_go(status, media, body):
-        return "perhaps"
+        is_ollama = status in _OLLAMA_STATUSES and (status != 404 or says_model_missing(status, body))
+        return "ollama" if is_ollama else "unclear"
+    if status in _SIZE_STATUSES or _is_from_go(status, media, body):
+        return "unclear"
     return "foreign"
 
 
-def _is_of_go(status: int, media: str, body: bytes) -> bool:
-    """Whether it is what Ollama's router and HTTP server say without Ollama: contract 1.3."""
+def _is_from_go(status: int, media: str, body: bytes) -> bool:
+    """Whether it is an answer of Ollama's router or HTTP server themselves (contract 1.3)."""
     if status in {403, 500}:
         return not body
     texts = {404: b"404 page not found", 405: b"405 method not allowed", 400: b"400 Bad Request"}
@@ -93,13 +93,13 @@ def _is_json(media: str) -> bool:
 
 
 def _error(body: bytes) -> str | None:
-    """The error in a body of one of Ollama's shapes; None where there is none."""
+    """The text of the error in a body of one of Ollama's shapes; None where there is none."""
     error = error_member(_object(body))
     return error if isinstance(error, str) else None
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
-    # Python's own reader: half a pair of UTF-16 makes an answer no less Ollama's.
+    # Python's own reader accepts a lone surrogate, as Ollama's answers may have.
     try:
         value = (
             json.loads(body.decode("utf-8", "replace"), parse_int=lambda _: 0) if len(body) <= MAX_EXAMINED else None

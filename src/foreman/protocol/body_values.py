@@ -1,7 +1,7 @@
-"""The values of the members of a request body that matter: by a quick reader, or by a careful one (ADR-0008).
+"""The values of those members of a request body that foreman needs: by a fast reader, or by a careful one (ADR-0008).
 
-An ordinary body is read by ``msgspec``, which takes the last of duplicates as Go does. Whatever it does not know, a key
-in another spelling among them, is left to ``gojson``.
+An ordinary body is read by ``msgspec``, which takes the last of duplicate members, as Go does. A body with anything
+unusual, such as a key in another spelling, is left to ``go_json``.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from foreman.protocol.go_json import Body, Members
 from foreman.util.byte_budget import ByteBudget
 from foreman.util.slices import Slices
 
-#: What Ollama unpacks of a compressed body, in bytes (contract 1.5).
-MAX_UNPACKED = 20 * 1024 * 1024
-#: What all bodies may have together that are unpacked to be read, in bytes; a small one can become 20 MiB.
-UNPACK_BUDGET = 64 * 1024 * 1024
-#: The largest window of compressed data that Ollama's decoder takes.
+#: How much of a compressed body Ollama decompresses, in bytes (contract 1.5).
+MAX_DECOMPRESSED = 20 * 1024 * 1024
+#: How much all bodies together may have that are decompressed to be read, in bytes; a small one can become 20 MiB.
+DECOMPRESSED_TOTAL = 64 * 1024 * 1024
+#: The largest window that Ollama's decoder accepts, in bytes.
 _LARGEST_WINDOW = 8 * 1024 * 1024
-#: How much of a body is unpacked, or looked at, at once, in bytes. What is no larger is always decoded at once: 3 ms.
+#: How much of a body is decompressed or examined in one slice, in bytes. A body of this size is decoded at once: 3 ms.
 _PIECE = 1024 * 1024
-#: What decoding costs, in nanoseconds: each byte, escape and value; and how much of it may be done at once.
+#: What decoding costs, in nanoseconds: each byte, escape and value; and how much of that is allowed in one slice.
 _BYTE_COST, _ESCAPE_COST, _VALUE_COST = 0.25, 2, 8
 _QUICK_COST = 10_000_000
-#: The same for what is decoded as a whole or not at all: the JSON of jobs, and the answers to them.
+#: The same for JSON that is decoded as a whole or not at all: that of jobs, and of their answers.
 MAX_DECODE_COST = 20_000_000
-#: A name has at most some 600 bytes (contract 2.8); what is far longer need not be repeated in errors and logs.
+#: A model name has at most some 600 bytes (contract 2.8); much longer values are not kept for errors and logs.
 LONGEST = 8_000
-NEEDED = ("model", "name", "stream", "keep_alive", "messages", "prompt")
-#: What clients send besides, so that it does not surprise: contract 2.1, 2.2, 2.5, 2.9.
-_USUAL = (
+MEMBERS = ("model", "name", "stream", "keep_alive", "messages", "prompt")
+#: Other members that clients send, which the fast reader knows: contract 2.1, 2.2, 2.5, 2.9.
+_OTHER_MEMBERS = (
     "format options tools think truncate shift logprobs top_logprobs suffix system template context raw images "
     "input dimensions encoding_format insecure username password files adapters parameters quantize source destination "
     "verbose stream_options temperature top_p top_k max_tokens max_completion_tokens max_output_tokens stop "
@@ -48,68 +48,68 @@ _USUAL = (
 ).split()
 _ABSENT = Raw()
 _Ordinary = msgspec.defstruct(
-    "_Ordinary", [(name, Raw, _ABSENT) for name in (*NEEDED, *_USUAL)], forbid_unknown_fields=True
+    "_Ordinary", [(name, Raw, _ABSENT) for name in (*MEMBERS, *_OTHER_MEMBERS)], forbid_unknown_fields=True
 )
 _decode_ordinary: Callable[[Body], Any] = msgspec.json.Decoder(_Ordinary).decode
 
-#: White space of JSON; and how many bytes of it are looked through where there is hardly ever any.
+#: White space of JSON; and how many bytes of it are searched where there is hardly ever any.
 _BLANK, _NEAR = b" \t\r\n", 1000
 _NULL = b"null"
-#: Where null unsets what an earlier duplicate said (a pointer or a slice in Go), and not where it changes nothing.
-_UNSET_BY_NULL = frozenset({"keep_alive", "messages"})
-#: The values of the needed members, duplicates in their order, each as far as LONGEST bytes.
-Found = dict[str, list[bytes]]
+#: Members where null resets the value of an earlier duplicate (a pointer or a slice in Go); elsewhere it changes nothing.
+_RESET_BY_NULL = frozenset({"keep_alive", "messages"})
+#: The values of each member, duplicates in their order, each up to LONGEST bytes.
+MemberValues = dict[str, list[bytes]]
 
 
 @frozen
 class Values:
-    """What was found.
+    """What a body has of the members that foreman needs.
 
-    :ivar found: the values by folded name; :ivar length: of the JSON object, in bytes; :ivar is_plain: ``model``, where it
-        is there, has exactly this spelling, and nothing but white space stands behind the object.
+    :ivar by_name: the values by folded name; :ivar length: of the JSON object, in bytes; :ivar is_plain: ``model``, if it
+        is present, has exactly this spelling, and only white space follows the object.
     """
 
-    found: Found
+    by_name: MemberValues
     length: int
     is_plain: bool
 
 
 def values_in_slices(body: Body) -> Slices[Values]:
-    """The needed values of the object with which a body begins.
+    """The values of the object with which a body begins.
 
-    :raises gojson.Empty, gojson.Truncated, gojson.Unreadable: as ``gojson.members`` does.
+    :raises go_json.Empty, go_json.Truncated, go_json.Unreadable: as ``go_json.members`` does.
     """
     found = yield from _ordinary(body)
     length = yield from _length_without_blanks(body)
     if found is not None:
         return Values(found, length, is_plain=True)
-    members = yield from go_json.members_in_slices(body, NEEDED)
+    members = yield from go_json.members_in_slices(body, MEMBERS)
     is_plain = length == members.end and _names_model_plainly(body, members)
     return Values(_values(body, members), members.end, is_plain)
 
 
-def unpack_in_slices(body: Body, room: ByteBudget) -> Slices[bytes]:
-    """A body without its zstd compression, as far as Ollama unpacks.
+def decompress_in_slices(body: Body, budget: ByteBudget) -> Slices[bytes]:
+    """Decompress a zstd body, up to the size that Ollama allows.
 
-    :param room: for all bodies that are unpacked; what is returned is counted, for the caller to give back.
-    :raises gojson.Unreadable: when it cannot be unpacked, is larger than that, or there is no room.
+    :param budget: for all decompressed bodies; what is returned is counted in it, for the caller to give back.
+    :raises go_json.Unreadable: when it cannot be decompressed, is too large, or exceeds the budget.
     """
     taken = 0
     try:
         pieces = []
-        for piece in _unpacked(body):
+        for piece in _decompressed(body):
             taken += len(piece)
-            if not room.take(len(piece)) or taken > MAX_UNPACKED:
+            if not budget.take(len(piece)) or taken > MAX_DECOMPRESSED:
                 raise go_json.Unreadable  # noqa: TRY301 - what was taken is given back below
             pieces.append(piece)
             yield
         return b"".join(pieces)
     except BaseException:
-        room.give(taken)
+        budget.give(taken)
         raise
 
 
-def _unpacked(body: Body) -> Iterator[bytes]:
+def _decompressed(body: Body) -> Iterator[bytes]:
     reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(
         memoryview(body), read_across_frames=True
     )
@@ -120,27 +120,27 @@ def _unpacked(body: Body) -> Iterator[bytes]:
         raise go_json.Unreadable from None
 
 
-def _ordinary(body: Body) -> Slices[Found | None]:
-    """The needed values, or None where this reader cannot be sure of them, or would take too long at once."""
+def _ordinary(body: Body) -> Slices[MemberValues | None]:
+    """The values by the fast reader; None where it could be wrong, or would take too long at once."""
     if len(body) > _PIECE and not (yield from is_quickly_decoded(body)):
         return None
     try:
         values = _decode_ordinary(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    found: Found = {}
-    for name in NEEDED:
+    found: MemberValues = {}
+    for name in MEMBERS:
         raw = getattr(values, name)
         if raw is not _ABSENT:
             value = bytes(raw) if len(raw) <= LONGEST else bytes(memoryview(raw)[:LONGEST])
-            if value == _NULL and name not in _UNSET_BY_NULL:
+            if value == _NULL and name not in _RESET_BY_NULL:
                 return None  # an earlier duplicate would count
             found[name] = [value]
     return found
 
 
 def is_quickly_decoded(body: Body, limit: int = _QUICK_COST) -> Slices[bool]:
-    """Whether ``msgspec`` reads a body in some ``limit`` nanoseconds, judged by what its work is made of."""
+    """Whether ``msgspec`` decodes a body in about ``limit`` nanoseconds, estimated from its bytes, escapes and values."""
     cost = len(body) * _BYTE_COST
     for start in range(0, len(body), _PIECE):
         if cost > limit:
@@ -159,7 +159,7 @@ def _names_model_plainly(body: Body, members: Members) -> bool:
     return bool(keys) and all(key.endswith(b":") and key[:-1].rstrip(_BLANK).endswith(b'"model"') for key in keys)
 
 
-def _values(body: Body, members: Members) -> Found:
+def _values(body: Body, members: Members) -> MemberValues:
     return {
         name: [bytes(body[start : min(end, start + LONGEST)]) for start, end in spans]
         for name, spans in members.spans.items()

@@ -1,8 +1,8 @@
-"""Which paths of the target nobody may reach through foreman, whoever asks and however the path is written.
+"""The paths of the target that nobody may reach through foreman, in whatever spelling.
 
-Ollama serves ``/api/codex`` to callers on its own machine only, and looks at nothing but the address of the TCP peer
-(contract 1.2). foreman is such a peer for all of its clients. What is sent there is repeated by Ollama to itself under
-any method and path, or goes out to the servers of OpenAI.
+Ollama serves ``/api/codex`` only to clients on its own machine, and judges that by the address of the TCP peer alone
+(contract 1.2), which for all of foreman's clients is foreman. Ollama repeats a request to this path to itself under any
+method and path, or sends it to the servers of OpenAI.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from foreman.protocol.request_path import unescape
 #: How often a path is unescaped: Ollama does it once, a proxy in front of it perhaps once more.
 _PASSES = 4
 _WORD = b"codex"
-#: A path with this word and more segments than any route has is not worth reading.
+#: A path with this word and more segments than any route has is closed without examining it.
 _MAX_SEGMENTS = 100
-#: Where some servers end a segment: parameters, and what an escape may have hidden.
+#: Characters at which some servers end a segment: they begin parameters, or were hidden by an escape.
 _SEGMENT_END = re.compile(rb"[;?#]")
 
 

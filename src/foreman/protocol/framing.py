@@ -1,6 +1,6 @@
-"""Whole lines out of arriving bytes, and whole events out of an event stream.
+"""Split a stream of bytes into whole lines of NDJSON, or whole events of an event stream.
 
-Only a newline ends a line: ``splitlines`` would also cut at U+2028 and others, which JSON allows inside a string.
+Only a newline ends a line: ``splitlines`` would also split at U+2028 and others, which JSON allows in a string.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from typing import Literal, Protocol
 
 BodyFraming = Literal["ndjson", "sse", "other"]
 
-#: The longest line that Ollama's own client reads; a longer one passes as the bytes come.
+#: The longest line that Ollama's own client reads, in bytes; a longer one is passed on as it arrives.
 LONGEST_LINE = 8_000_000
 
 
 class Framer(Protocol):
-    """Cuts what arrives into the pieces that leave.
+    """Splits a body into the pieces that are passed on.
 
-    :ivar whole: nothing of an unfinished piece has been let out.
+    :ivar whole: no part of an unfinished piece has been passed on.
     """
 
     whole: bool
 
     def feed(self, data: bytes) -> list[bytes]:
-        """What may leave now that ``data`` has come."""
+        """Take ``data``, and return the pieces that can be passed on now."""
 
     def rest(self) -> bytes:
-        """What was held back, now that nothing more comes."""
+        """The bytes that were held back, at the end of the body."""
 
 
 class LineFramer:
-    """One piece for each line, its newline included."""
+    """Each line with its newline is a piece."""
 
     def __init__(self) -> None:
         self.whole = True
@@ -37,9 +37,9 @@ class LineFramer:
         self._tail_bytes = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that ``data`` finishes."""
+        """The lines that ``data`` completes."""
         if not self._tail_bytes and self.whole and data.find(b"\n") == len(data) - 1 >= 0:
-            return [data]  # the ordinary case: exactly one line has come
+            return [data]  # the ordinary case: exactly one line has arrived
         lines: list[bytes] = []
         start = 0
         end = data.find(b"\n")
@@ -55,7 +55,7 @@ class LineFramer:
         return lines
 
     def rest(self) -> bytes:
-        """A last line without newline."""
+        """The last line, if it has no newline."""
         tail = b"".join(self._tail)
         self._tail.clear()
         self._tail_bytes = 0
@@ -70,20 +70,20 @@ class LineFramer:
         self._tail_bytes += len(data)
 
 
-#: How many bytes of a blank line may have come before its end.
+#: How many bytes of a blank line may have arrived before its end.
 _SEAM = 2
 
 
 class EventFramer:
-    """Everything up to the last blank line in one piece: whole events of ``text/event-stream``."""
+    """All events of ``text/event-stream`` up to the last blank line are one piece."""
 
     def __init__(self) -> None:
         self.whole = True
         self._tail = bytearray()
-        self._left = 0  # bytes of the tail that have left already, kept because a blank line may have begun in them
+        self._passed = 0  # bytes of the tail that were passed on, kept because a blank line may begin in them
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The events that ``data`` finishes."""
+        """The events that ``data`` completes."""
         tail = self._tail
         if not tail and data.endswith(b"\n\n"):
             return [data]
@@ -91,24 +91,24 @@ class EventFramer:
         tail += data
         end = max(_behind(tail, b"\n\n", searched), _behind(tail, b"\n\r\n", searched))
         if end:
-            piece = bytes(tail[self._left : end])
+            piece = bytes(tail[self._passed : end])
             del tail[:end]
-            self._left = 0
+            self._passed = 0
             self.whole = True
             return [piece]
         if self.whole and len(tail) <= LONGEST_LINE:
             return []
-        piece = bytes(tail[self._left :])
+        piece = bytes(tail[self._passed :])
         del tail[:-_SEAM]
-        self._left = len(tail)
+        self._passed = len(tail)
         self.whole = False
         return [piece] if piece else []
 
     def rest(self) -> bytes:
-        """An event that was not finished."""
-        rest = bytes(self._tail[self._left :])
+        """The last event, if it is incomplete."""
+        rest = bytes(self._tail[self._passed :])
         self._tail.clear()
-        self._left = 0
+        self._passed = 0
         return rest
 
 
@@ -118,21 +118,21 @@ def _behind(data: bytearray, blank_line: bytes, start: int) -> int:
 
 
 class Passthrough:
-    """Everything as it comes; such a body has no pieces, so it is never between two."""
+    """Each chunk is passed on as it arrives. Such a body has no pieces, so that it is never between two."""
 
     whole = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """What came."""
+        """``data`` itself."""
         return [data]
 
     def rest(self) -> bytes:
-        """Nothing is held back."""
+        """Nothing: no bytes are held back."""
         return b""
 
 
 def framing_of(content_type: bytes) -> BodyFraming:
-    """What a Content-Type says about how a body comes: in lines, in events, or as it is."""
+    """The framing of a body with this Content-Type: lines, events, or none."""
     media = content_type.partition(b";")[0].strip().lower()
     if media == b"application/x-ndjson":
         return "ndjson"
@@ -140,7 +140,7 @@ def framing_of(content_type: bytes) -> BodyFraming:
 
 
 def framer_for(kind: BodyFraming) -> Framer:
-    """A fresh cutter for a body of ``kind``."""
+    """A new framer for a body of ``kind``."""
     if kind == "ndjson":
         return LineFramer()
     return EventFramer() if kind == "sse" else Passthrough()

@@ -1,4 +1,4 @@
-"""Durations as Go's ``time.ParseDuration`` reads them: ``1h30m``, ``-1.5s``, ``0``."""
+"""Parse durations as Go's ``time.ParseDuration`` does: ``1h30m``, ``-1.5s``, ``0``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10
 _STEP = r"(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(ns|us|µs|μs|ms|s|m|h)"
 _DURATION = re.compile(rf"[-+]?(?:0|(?:{_STEP})+)")
 _DURATION_STEP = re.compile(_STEP)
-#: What Go's durations hold, in nanoseconds; and how long a number of people's may be.
+#: The largest duration in Go, in nanoseconds; and how many digits a number may have.
 _LONGEST = 2**63 - 1
 _MAX_DIGITS = 1000
 
@@ -16,7 +16,7 @@ _MAX_DIGITS = 1000
 def nanoseconds(duration: str) -> int:
     """The size of ``duration``, without its sign.
 
-    :raises ValueError: where Go reads none, or nobody means such a number.
+    :raises ValueError: where Go refuses it, or it has too many digits.
     """
     if _DURATION.fullmatch(duration) is None:
         raise ValueError(duration)

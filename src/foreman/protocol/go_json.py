@@ -23,27 +23,27 @@ from foreman.util.slices import Slices, at_once
 
 Body = bytes | memoryview | mmap.mmap
 
-#: How many values are looked at before giving up: 1.5 s of work in all, in slices.
+#: How many values are read before giving up: 1.5 s of work in all, in slices.
 MAX_STEPS = 1_000_000
-#: How often a wanted member may stand in an object.
+#: How many duplicates of a requested member an object may have.
 MAX_DUPLICATES = 64
 #: The work of one slice, in bytes of a string without escapes: 1 to 4 ms.
 SLICE = 256 * 1024
-#: What one step costs, in the same unit.
+#: The cost of one step, in the same unit.
 _STEP_WORK = 256
-#: How deep Go reads, less the object itself.
+#: The depth that Go allows, without the object itself.
 _MAX_DEPTH = 9_999
-#: No wanted key is longer in any spelling: ten letters, each written ``\uXXXX``, and two quotes.
+#: The longest spelling of a requested key, in bytes: ten letters, each written ``\uXXXX``, and two quotes.
 _LONGEST_KEY = 62
 
 _SPACE = rb"[ \t\r\n]{0,64}"
 _UNESCAPED = rb'[^"\\\x00-\x1f]'
-# Longer numbers than that are valid, and nobody sends them.
+# Longer numbers are valid, but nobody sends them.
 _INTEGER = rb"-?(?:0|[1-9][0-9]{0,999})"
 _NUMBER = _INTEGER + rb"(?:\.[0-9]{1,1000})?(?:[eE][+-]?[0-9]{1,1000})?(?![0-9.eE+-])"
 
 _BLANKS = re.compile(rb"[ \t\r\n]{0,65536}")
-#: A value: groups are an opening brace or bracket, or the quote that begins a string, and the one that ends it if it is near.
+#: A value. Groups: an opening brace, an opening bracket, the quote that begins a string, and its final quote if it is near.
 _VALUE = re.compile(
     _SPACE + rb"(?:([{])|([\[])|(\")" + _UNESCAPED + rb"{0,1024}(\"?)|" + _NUMBER + rb"|true|false|null)"
 )
@@ -56,13 +56,13 @@ _NEXT_ITEM = re.compile(_SPACE + rb"(?:(])|,)")
 
 _LETTERS = re.compile(_UNESCAPED + rb"{1,65536}")
 _ESCAPES = re.compile(rb"(?:\\(?:[\"\\/bfnrt]|u[0-9A-Fa-f]{4})" + _UNESCAPED + rb"{0,16}){1,1024}")
-#: What may stand at the very end of a body that was cut short.
+#: What a body that was cut short may end with.
 _PART_OF_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?")
 _PART_OF_VALUE = re.compile(
     _SPACE + rb"(?:-|" + _INTEGER + rb"(?:\.|(?:\.[0-9]{1,1000})?[eE][+-]?)|t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?)"
 )
 
-#: Go folds ASCII letters and the two others whose simple case folding is one.
+#: Go folds ASCII letters, and the two other characters whose simple case folding is an ASCII letter.
 _FOLD = str.maketrans(
     {**{letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}, "\u017f": "s", "\u212a": "k"}
 )
@@ -75,45 +75,44 @@ Span = tuple[int, int]
 
 
 class Empty(ValueError):
-    """There is nothing but white space."""
+    """The body is empty, or white space only."""
 
 
 class Truncated(ValueError):
-    """What there is could be the beginning of JSON."""
+    """The body is the beginning of JSON."""
 
 
 class Unreadable(ValueError):
-    """Not JSON, or no object, or too intricate to be read here."""
+    """The body is not JSON, or not an object, or too complex to be read here."""
 
 
-class TooIntricate(Unreadable):
-    """There is too much in it to be read here: too many values, too deep, or one member too often."""
+class TooComplex(Unreadable):
+    """The body has too many values, is nested too deeply, or repeats one member too often."""
 
 
 @frozen
 class Members:
-    """What was found of an object.
+    """Where the requested members of an object are.
 
-    :ivar spans: where the values of the wanted members are, duplicates in their order, by folded name;
-    :ivar end: where the object ends.
+    :ivar spans: the positions of their values, duplicates in their order, by folded name;
+    :ivar end: the position behind the object.
     """
 
     spans: dict[str, list[Span]]
     end: int
 
 
-def members(body: Body, wanted: Collection[str]) -> Members:
-    """The wanted members of the object with which ``body`` begins; see ``members_in_slices``."""
-    return at_once(members_in_slices(body, wanted))
+def members(body: Body, names: Collection[str]) -> Members:
+    """Find the members ``names`` of the object with which ``body`` begins; see ``members_in_slices``."""
+    return at_once(members_in_slices(body, names))
 
 
-def members_in_slices(body: Body, wanted: Collection[str]) -> Slices[Members]:
-    """The wanted members of the object with which ``body`` begins.
+def members_in_slices(body: Body, names: Collection[str]) -> Slices[Members]:
+    """Find the members ``names`` of the object with which ``body`` begins.
 
-    ``null`` has no members. Keys are folded; ``wanted`` are ASCII letters in lower case and underscores.
+    ``null`` has no members. Keys are folded; ``names`` consist of ASCII letters in lower case and underscores.
 
-    :raises Empty: where there is nothing; :raises Truncated: where more could make it one; :raises Unreadable: where it
-        is no object, or too much.
+    :raises Empty, Truncated, Unreadable: see these classes.
     """
     scanner = _Scanner(body)
     at = yield from scanner.skip_blanks(0)
@@ -132,17 +131,17 @@ def members_in_slices(body: Body, wanted: Collection[str]) -> Slices[Members]:
         name, at = yield from scanner.key(separator.end())
         start = yield from scanner.skip_blanks(at)
         at = yield from scanner.skip_value(start)
-        if name in wanted:
+        if name in names:
             spans = found.setdefault(name, [])
             spans.append((start, at))
             if len(spans) > MAX_DUPLICATES:
-                raise TooIntricate
+                raise TooComplex
         due = _NEXT_KEY
     return Members(found, separator.end())
 
 
 def text(raw: bytes) -> str:
-    """The text of a JSON string, quotes included, that ``members`` found; whatever is no text reads as U+FFFD."""
+    """The text of a JSON string (with its quotes) that ``members`` found; bad characters are read as U+FFFD."""
     quoted = raw.decode("utf-8", "surrogateescape")  # one for each byte that is no UTF-8, as in Go
     value: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
     return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
@@ -162,14 +161,17 @@ def escape(json_text: bytes) -> bytes:
 
 @define(eq=False)
 class _Scanner:
-    """Walks over a body, and pauses when a slice of work is done."""
+    """Scans a body, and pauses after each slice of work."""
 
     body: Body
     _steps: int = field(default=0, init=False)
     _slice_began_at: int = field(default=0, init=False)
 
     def match(self, due: re.Pattern[bytes], at: int) -> Slices[re.Match[bytes]]:
-        """What is due at ``at``."""
+        """Match ``due`` at ``at``, after white space.
+
+        :raises Truncated, Unreadable: when it does not match.
+        """
         found = due.match(self.body, at)
         if found is None:
             at = yield from self.skip_blanks(at)
@@ -181,7 +183,7 @@ class _Scanner:
         raise Unreadable
 
     def skip_blanks(self, at: int) -> Slices[int]:
-        """Where the white space at ``at`` ends."""
+        """The position behind the white space at ``at``."""
         while (end := _end(_BLANKS, self.body, at)) > at:
             at = end
             if self._is_slice_done(at):
@@ -189,7 +191,7 @@ class _Scanner:
         return at
 
     def key(self, at: int) -> Slices[tuple[str, int]]:
-        """The folded name of the key at ``at``, empty where it is too long to be wanted, and where its value may begin."""
+        """The folded name of the key at ``at`` (empty where it is longer than any requested one), and the position of its value."""
         opening = yield from self.match(_KEY, at)
         start, end = opening.start(1), opening.end()
         if not opening[2]:
@@ -201,15 +203,15 @@ class _Scanner:
         return name, colon.end()
 
     def skip_value(self, at: int) -> Slices[int]:
-        """Where the value at ``at`` ends."""
-        in_object: list[bool] = []  # for each bracket that is open
+        """The position behind the value at ``at``."""
+        in_object: list[bool] = []  # one entry for each open bracket
         while True:
             self._steps += 1
             if self._is_slice_done(at):
                 yield
             value = yield from self.match(_VALUE, at)
             if self._steps > MAX_STEPS or (len(in_object) == _MAX_DEPTH and (value[1] or value[2])):
-                raise TooIntricate
+                raise TooComplex
             at = value.end()
             if value[1] is not None:
                 key = yield from self.match(_FIRST_KEY, at)
@@ -238,7 +240,7 @@ class _Scanner:
                 return at
 
     def _string_end(self, at: int) -> Slices[int]:
-        """Where the string ends, behind its quote, of which ``at`` is within."""
+        """The position behind the string that contains ``at``."""
         body = self.body
         while at < len(body):
             letter = body[at : at + 1]

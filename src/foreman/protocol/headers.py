@@ -1,13 +1,13 @@
-"""Which headers cross, and in which direction (RFC 9110 section 7.6.1)."""
+"""Which headers are forwarded, in each direction (RFC 9110 section 7.6.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-#: Names and values in the order, case and repetition of the wire.
+#: Names and values in the order and case in which they were sent, with duplicates.
 RawHeaders = list[tuple[bytes, bytes]]
 
-#: Meant for the next hop only, whether or not ``Connection`` names them.
+#: Meant for one connection only, whether or not ``Connection`` names them.
 _HOP_BY_HOP = frozenset({
     b"connection",
     b"keep-alive",
@@ -17,9 +17,9 @@ _HOP_BY_HOP = frozenset({
     b"upgrade",
     b"http2-settings",
 })  # fmt: skip
-#: What foreman says itself, what is foreman's own business, and credentials that a cloud model would carry on to
-#: ollama.com. Ollama would judge ``Origin`` by its own address and put ``X-Forwarded-Prefix`` into redirects; for its log,
-#: and for a proxy that trusts foreman's address, all of ``X-Forwarded-`` would be foreman's word for what a client made up.
+#: Headers that foreman sets itself or that are meant for foreman, and credentials, which Ollama would send on to ollama.com
+#: for a cloud model. Ollama would check ``Origin`` against its own address and put ``X-Forwarded-Prefix`` into redirects.
+#: ``X-Forwarded-*`` of a client would be believed by Ollama's log, and by a proxy that trusts foreman's address.
 _NOT_FOR_THE_TARGET = _HOP_BY_HOP | {
     b"host",
     b"content-length",
@@ -33,9 +33,9 @@ _NOT_FOR_THE_TARGET = _HOP_BY_HOP | {
     b"forwarded",
     b"x-real-ip",
 }
-_NOT_FOR_THE_TARGET_BEGINNINGS = (b"proxy-", b"x-forwarded-")
-#: Naming these in ``Connection`` would take away what tells where a body ends, or what it is.
-_STAYING = frozenset({b"content-length", b"content-type", b"content-encoding"})
+_NOT_FOR_THE_TARGET_PREFIXES = (b"proxy-", b"x-forwarded-")
+#: Forwarded even if ``Connection`` names them: they say where a body ends, or what it is.
+_ALWAYS_FORWARDED = frozenset({b"content-length", b"content-type", b"content-encoding"})
 
 
 def to_target(
@@ -46,30 +46,30 @@ def to_target(
     length: int | None,
     via: bytes = b"1.1 foreman",
 ) -> RawHeaders:
-    """The headers of a request on its way to the target.
+    """The headers of a request as they are sent to the target.
 
-    :param host: the target's own name; on loopback Ollama refuses others (contract 3).
+    :param host: the address of the target; on loopback Ollama refuses other hosts (contract 3).
     :param token: a bearer token for the target, or None.
     :param length: of the body in bytes; None sends no Content-Length.
-    :param via: what foreman adds to ``Via`` (RFC 9110 section 7.6.3), behind what the client's proxies have said there.
+    :param via: what foreman appends to ``Via`` (RFC 9110 section 7.6.3), behind the entries of the client's proxies.
     """
-    said: list[bytes] = []
-    crossing = [
+    via_values: list[bytes] = []
+    forwarded = [
         (b"Host", host),
-        *_crossing(raw, _NOT_FOR_THE_TARGET, _NOT_FOR_THE_TARGET_BEGINNINGS, said),
-        (b"Via", b", ".join((*filter(None, said), via))),
+        *_forwarded(raw, _NOT_FOR_THE_TARGET, _NOT_FOR_THE_TARGET_PREFIXES, via_values),
+        (b"Via", b", ".join((*filter(None, via_values), via))),
         (b"Accept-Encoding", b"identity"),
     ]
     if token is not None:
-        crossing.append((b"Authorization", b"Bearer " + token.encode("utf-8")))
+        forwarded.append((b"Authorization", b"Bearer " + token.encode("utf-8")))
     if length is not None:
-        crossing.append((b"Content-Length", b"%d" % length))
-    return crossing
+        forwarded.append((b"Content-Length", b"%d" % length))
+    return forwarded
 
 
 def to_client(raw: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
-    """The headers of an answer on their way to the client; CORS is foreman's own, so the target's is dropped."""
-    return _crossing(raw, _HOP_BY_HOP, (b"proxy-", b"access-control-"))
+    """The headers of an answer as they are sent to the client; foreman does CORS itself, so that the target's is dropped."""
+    return _forwarded(raw, _HOP_BY_HOP, (b"proxy-", b"access-control-"))
 
 
 def has_passed_through(via: Iterable[bytes], mark: bytes) -> bool:
@@ -77,30 +77,30 @@ def has_passed_through(via: Iterable[bytes], mark: bytes) -> bool:
     return any(mark in value and mark in value.replace(b",", b" ").split() for value in via)
 
 
-def _crossing(
+def _forwarded(
     raw: Sequence[tuple[bytes, bytes]],
     dropped: frozenset[bytes],
-    beginnings: tuple[bytes, ...],
+    prefixes: tuple[bytes, ...],
     via: list[bytes] | None = None,
 ) -> RawHeaders:
-    """Those of ``raw`` that go on; the values of ``Via`` go into ``via`` instead, where that is given."""
+    """The headers of ``raw`` that are forwarded; the values of ``Via`` are appended to ``via`` instead, where that is given."""
     names = [name.lower() for name, _ in raw]
     if b"connection" in names:
         dropped |= _named_by_connection(zip(names, raw, strict=True))
-    crossing: RawHeaders = []
+    forwarded: RawHeaders = []
     for name, pair in zip(names, raw, strict=True):
-        if name in dropped or name.startswith(beginnings) or not _is_one_line(pair[1]):
+        if name in dropped or name.startswith(prefixes) or not _is_one_line(pair[1]):
             continue
         if via is not None and name == b"via":
             via.append(pair[1])
         else:
-            crossing.append(pair)
-    return crossing
+            forwarded.append(pair)
+    return forwarded
 
 
 def _named_by_connection(named: Iterable[tuple[bytes, tuple[bytes, bytes]]]) -> frozenset[bytes]:
     values = b",".join(value for name, (_, value) in named if name == b"connection")
-    return frozenset(option.strip(b" \t").lower() for option in values.split(b",")) - _STAYING
+    return frozenset(option.strip(b" \t").lower() for option in values.split(b",")) - _ALWAYS_FORWARDED
 
 
 def _is_one_line(value: bytes) -> bool:

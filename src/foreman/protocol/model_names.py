@@ -1,4 +1,4 @@
-"""Model names, read as Ollama reads them (contract 2.8)."""
+"""Parse model names as Ollama does (contract 2.8)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attrs import frozen
 
 from foreman.errors import InvalidName
 
-#: Where a name points, as its suffix says: nowhere in particular, to this machine's models, or to ollama.com.
+#: Where a model runs, as the suffix of its name says: unspecified, on this machine, or at ollama.com.
 Source = Literal["", "local", "cloud"]
 
 #: Host, namespace, model and tag in lower case: two names with the same key are one model.
@@ -23,7 +23,7 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
-#: What Go's ``strings.TrimSpace`` takes away; ``str.strip`` would also take U+001C to U+001F.
+#: What Go's ``strings.TrimSpace`` removes; ``str.strip`` would also remove U+001C to U+001F.
 _SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
@@ -32,9 +32,9 @@ _SPACE = (
 
 @frozen
 class ModelName:
-    """The parts of a name, defaults filled in, in the spelling that was typed.
+    """The parts of a name as it was typed, with defaults filled in.
 
-    :ivar source: what the suffix ``:local``, ``:cloud`` or ``-cloud`` said; it is no part of the tag.
+    :ivar source: from the suffix ``:local``, ``:cloud`` or ``-cloud``, which is not part of the tag.
     """
 
     host: str
@@ -45,20 +45,20 @@ class ModelName:
 
     @property
     def key(self) -> Key:
-        """What identifies the model: Ollama compares part by part without regard to case."""
+        """Identifies the model: Ollama compares each part without regard to case."""
         return self.host.lower(), self.namespace.lower(), self.model.lower(), self.tag.lower()
 
     @property
     def is_cloud(self) -> bool:
-        """Whether the name itself asks for a model that runs elsewhere, installed or not."""
+        """Whether the name asks for a model that runs at ollama.com, installed or not."""
         return self.source == "cloud"
 
 
 @lru_cache(maxsize=1024)
 def parse(typed: str) -> ModelName:
-    """Read a name as a person or a program typed it.
+    """Parse a name as a user or a program wrote it.
 
-    :raises InvalidName: where Ollama would refuse it, with its text.
+    :raises InvalidName: where Ollama would refuse it, with Ollama's text.
     """
     text = typed.strip(_SPACE)
     if not text:
@@ -104,7 +104,7 @@ def _split(text: str, source: Source) -> ModelName:
 
 
 def format_name(key: Key, source: Source = "") -> str:
-    """The one spelling of the model ``key``: ``[[host/]namespace/]model:tag``, then ``:cloud`` or ``:local`` if said."""
+    """The canonical name of the model ``key``: ``[[host/]namespace/]model:tag``, then ``:cloud`` or ``:local`` for a source."""
     host, namespace, model, tag = key
     before = ""
     if host != _DEFAULT_HOST:
@@ -115,7 +115,7 @@ def format_name(key: Key, source: Source = "") -> str:
 
 
 def canonical(typed: str) -> str:
-    """One spelling for all names that mean the same model; a name that cannot be read stands behind a ``?``."""
+    """The canonical name of a model; a name that is invalid is returned behind a ``?``."""
     try:
         name = parse(typed)
     except InvalidName:
@@ -123,9 +123,9 @@ def canonical(typed: str) -> str:
     return format_name(name.key, name.source)
 
 
-def same_model(one: str, other: str) -> bool:
-    """Whether two names, as typed, name one model; a name that cannot be read names none."""
+def same_model(first: str, second: str) -> bool:
+    """Whether two names, as typed, mean the same model; an invalid name means none."""
     try:
-        return parse(one).key == parse(other).key
+        return parse(first).key == parse(second).key
     except InvalidName:
         return False

@@ -1,6 +1,6 @@
-"""One field of a ``multipart/form-data`` body (RFC 7578), without reading the files that are in it.
+"""Read one field of a ``multipart/form-data`` body (RFC 7578), without reading the files in it.
 
-Only what every client writes is understood; about anything else foreman says that it does not know.
+Only the syntax that clients use is understood; anything else counts as unreadable.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import re
 from foreman.protocol.go_json import Body
 from foreman.util.slices import Slices
 
-#: Parts that are looked at, and bytes that a value may have.
+#: How many parts are examined, and how many bytes a value may have.
 MAX_PARTS = 64
 MAX_BYTES = 4096
 #: How much of a file that stands before the field is searched at once, in bytes: some 3 ms.
 _WINDOW = 1024 * 1024
 #: RFC 2046 section 5.1.1 allows 70 bytes.
 _LONGEST_BOUNDARY = 200
-#: Blanks that may stand behind a boundary.
+#: How many blanks may follow a boundary.
 _MAX_BLANKS = 100
 
-# Each run of bytes is possessive, and no two runs side by side share a byte: whatever does not match costs one pass.
+# Each run of bytes is possessive, and adjacent runs share no byte: text that does not match costs one pass.
 _PARAMETERS = rb'(?:[ \t]*+;[ \t]*+[A-Za-z]++=(?:"[^"\\\r\n]*+"|[^"\\;\s]++))*'
 _CONTENT_TYPE = re.compile(rb"[ \t]*+multipart/form-data(" + _PARAMETERS + rb")[ \t;]*+", re.IGNORECASE)
 _HEAD = re.compile(rb"((?:[^\r\n]{1,1000}+\r\n){0,16})\r\n")
@@ -29,7 +29,7 @@ _PARAMETER = re.compile(rb';[ \t]*+([A-Za-z]++)=(?:"([^"]*+)"|([^";\s]++))')
 
 
 def field(name: str, body: Body, content_type: bytes) -> Slices[str | None]:
-    """The text of the first field called ``name``; None where there is none, or the form cannot be read."""
+    """The value of the first field ``name``; None where there is none, or the form cannot be read."""
     described = _CONTENT_TYPE.fullmatch(content_type)
     boundary = described and _parameters(described[1]).get(b"boundary")
     if not boundary or len(boundary) > _LONGEST_BOUNDARY:
@@ -52,8 +52,8 @@ def field(name: str, body: Body, content_type: bytes) -> Slices[str | None]:
 
 
 def _search(border: re.Pattern[bytes], body: Body, at: int, length: int) -> Slices[re.Match[bytes] | None]:
-    """The first border from ``at`` on, of a boundary of ``length`` bytes."""
-    overlap = length + _MAX_BLANKS + 10  # one may begin in one window and end in the next
+    """The first match of ``border`` from ``at`` on; its boundary has ``length`` bytes."""
+    overlap = length + _MAX_BLANKS + 10  # a border may begin in one window and end in the next
     while (found := border.search(body, at, at + _WINDOW + overlap)) is None:
         at += _WINDOW
         if at >= len(body):

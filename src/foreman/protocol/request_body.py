@@ -1,4 +1,4 @@
-"""What a request body asks for, read as Go reads it (contract 2.0, 2.6, 2.7)."""
+"""Find out what a request body asks for: model, stream and intent, read as Go reads them (contract 2.0, 2.6, 2.7)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from attrs import evolve, field, frozen
 
 from foreman.errors import BadBody
 from foreman.protocol import go_duration, go_json, multipart
-from foreman.protocol.body_values import LONGEST, MAX_UNPACKED, Found, Values, unpack_in_slices, values_in_slices
+from foreman.protocol.body_values import (
+    LONGEST,
+    MAX_DECOMPRESSED,
+    MemberValues,
+    Values,
+    decompress_in_slices,
+    values_in_slices,
+)
 from foreman.protocol.endpoints import BodyFormat, Endpoint, Streaming, endpoint_of
 from foreman.protocol.go_json import Body
 from foreman.util.byte_budget import ByteBudget
@@ -18,7 +25,7 @@ from foreman.util.slices import Slices, at_once
 
 
 class Intent(Enum):
-    """What there is to do for the target."""
+    """What a request asks the target to do."""
 
     RUN = "run"
     LOAD = "load"
@@ -27,11 +34,11 @@ class Intent(Enum):
 
 @frozen
 class RequestBody:
-    """What foreman needs to know of a body.
+    """What foreman needs to know of a request body.
 
-    :ivar model: as typed; None where none was named, or only white space.
-    :ivar stream: whether the answer comes in pieces, the route's default applied.
-    :ivar readable: False where foreman could not read the body; the rest then means nothing.
+    :ivar model: as typed; None where it is missing or blank.
+    :ivar stream: whether the answer is a stream, with the endpoint's default applied.
+    :ivar readable: False where foreman could not read the body; then the other attributes have no meaning.
     :ivar length: of the part of the body that Ollama reads, in bytes, on native inference routes; None: all of it.
     """
 
@@ -54,13 +61,13 @@ _LONGEST_DURATION = 1000
 
 
 class _Mismatch(ValueError):
-    """A value that Ollama refuses, or too long a one."""
+    """Ollama refuses the value of a member, or it is too long."""
 
 
 def read(
     path: str, body: Body, encoding: bytes | None = None, content_type: bytes | None = None, query: bytes = b""
 ) -> RequestBody:
-    """What a body asks for, without a pause; see ``read_in_slices``."""
+    """Read a body without a pause; see ``read_in_slices``."""
     return at_once(read_in_slices(path, body, encoding, content_type, query))
 
 
@@ -70,14 +77,14 @@ def read_in_slices(
     encoding: bytes | None = None,
     content_type: bytes | None = None,
     query: bytes = b"",
-    room: ByteBudget | None = None,
+    budget: ByteBudget | None = None,
 ) -> Slices[RequestBody]:
-    """Find out what a body asks for.
+    """Read a body in slices.
 
     :param path: as in ``routes.Route``; :param encoding: the ``Content-Encoding``; :param query: of the request, raw;
-    :param room: for all compressed bodies that are read, which are unpacked meanwhile.
-    :raises BadBody: where there is no JSON or only the beginning of some, with Ollama's text. Other bodies that cannot
-        be read are Ollama's to refuse, and are not ``readable``.
+    :param budget: for all compressed bodies that are read, which are decompressed meanwhile.
+    :raises BadBody: where the body is empty or cut short, with Ollama's text. Other invalid bodies are Ollama's to refuse;
+        they are returned as not ``readable``.
     """
     endpoint = endpoint_of(path)
     if endpoint.body is BodyFormat.FORM:
@@ -86,7 +93,7 @@ def read_in_slices(
         return RequestBody(model, stream=False) if model else _unreadable(endpoint)
     try:
         if encoding == b"zstd" and path.startswith("/v1/"):
-            values = yield from _packed_values(body, ByteBudget(MAX_UNPACKED) if room is None else room)
+            values = yield from _compressed_values(body, ByteBudget(MAX_DECOMPRESSED) if budget is None else budget)
         else:
             values = yield from values_in_slices(body)
         if endpoint.body is BodyFormat.STRICT and not values.is_plain:
@@ -94,7 +101,7 @@ def read_in_slices(
         return _interpret(endpoint, values)
     except go_json.Empty:
         if _refuses_itself(endpoint):
-            return RequestBody(None, stream=False)  # without a model it takes no turn to be refused
+            return RequestBody(None, stream=False)  # without a model, Ollama refuses it without taking a turn
         raise BadBody("EOF" if path.startswith("/v1/") else "missing request body") from None
     except go_json.Truncated:
         if _refuses_itself(endpoint):
@@ -104,12 +111,12 @@ def read_in_slices(
         return _unreadable(endpoint)
 
 
-def _packed_values(body: Body, room: ByteBudget) -> Slices[Values]:
-    unpacked = yield from unpack_in_slices(body, room)
+def _compressed_values(body: Body, budget: ByteBudget) -> Slices[Values]:
+    plain = yield from decompress_in_slices(body, budget)
     try:
-        return (yield from values_in_slices(unpacked))
+        return (yield from values_in_slices(plain))
     finally:
-        room.give(len(unpacked))
+        budget.give(len(plain))
 
 
 def _refuses_itself(endpoint: Endpoint) -> bool:
@@ -124,13 +131,13 @@ def _unreadable(endpoint: Endpoint) -> RequestBody:
 def _interpret(endpoint: Endpoint, values: Values) -> RequestBody:
     length = values.length if endpoint.body is BodyFormat.FIRST_VALUE else None
     try:
-        body = _from_members(endpoint, values.found)
+        body = _from_members(endpoint, values.by_name)
     except _Mismatch:
         body = _unreadable(endpoint)
     return evolve(body, length=length)
 
 
-def _from_members(endpoint: Endpoint, found: Found) -> RequestBody:
+def _from_members(endpoint: Endpoint, found: MemberValues) -> RequestBody:
     model = _text(found.get("model"))
     name = _text(found.get("name")) if endpoint.takes_name else ""
     model = model or name
@@ -140,7 +147,7 @@ def _from_members(endpoint: Endpoint, found: Found) -> RequestBody:
     )
 
 
-def _intent(endpoint: Endpoint, found: Found) -> Intent:
+def _intent(endpoint: Endpoint, found: MemberValues) -> Intent:
     if endpoint.content is None:
         return Intent.RUN
     content = found.get(endpoint.content)

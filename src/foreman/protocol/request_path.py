@@ -1,4 +1,4 @@
-"""The path of a request as Go's and Ollama's routers read it, and the credential that may stand in front of it."""
+"""The path of a request: decoding, cleaning and escaping as in Go's and Ollama's routers, and the credential before it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from urllib.parse import quote_from_bytes
 
 _CREDENTIAL = re.compile(rb"/k/(?!\.\.?(?:[/?]|\Z))([^/?#\x00-\x20\x7f]++)(?=[/?]|\Z)")
 _ABSOLUTE = re.compile(rb"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])?(?::[0-9]*+)?(?=[/?]|\Z)", re.IGNORECASE)
-#: How often a credential may be percent-encoded and still be found.
+#: How often a credential may be percent-encoded to be found.
 _MAX_ESCAPED = 3
 _LONGEST_ESCAPED = 4096
-#: Without these a path leads where its first segment says.
-_ROUNDABOUT = re.compile(rb"[%\\]|/[./]")
+#: A path without these cannot lead anywhere but below its first segment.
+_INDIRECT = re.compile(rb"[%\\]|/[./]")
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BYTES = {
     (high + low).encode("ascii"): bytes.fromhex(high + low) for high, low in product("0123456789abcdefABCDEF", repeat=2)
 }
-#: Bytes that Go's ``url.EscapedPath`` leaves as they were sent, and those that it writes plainly itself.
+#: Paths that Go's ``url.EscapedPath`` leaves as they were sent, and the characters that it does not escape itself.
 AS_SENT = re.compile(rb"[A-Za-z0-9\-._~$&+,/:;=@%!'()*\[\]]*")
 _PLAIN = "$&+,/:;=@"
-#: Other bytes than ASCII, in the spelling of Go's ``http.Redirect``.
+#: Bytes outside of ASCII, escaped as by Go's ``http.Redirect``.
 _ESCAPES = {byte: f"%{byte:02x}" for byte in range(0x80, 0x100)}
 
 
 def origin_form(target: bytes) -> bytes:
-    """A request-target without the ``http://host`` that one in absolute form begins with (RFC 9112 section 3.2)."""
+    """A request-target in origin form: without ``http://host`` if it is in absolute form (RFC 9112 section 3.2)."""
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
         return target
@@ -35,9 +35,9 @@ def origin_form(target: bytes) -> bytes:
 
 
 def take_prefix(target: bytes) -> tuple[bytes | None, bytes]:
-    """Take the credential ``/k/<token>`` off a request-target in origin form.
+    """Split the credential ``/k/<token>`` off a request-target in origin form.
 
-    :return: the token or None, and the target without it.
+    :return: the token or None, and the rest of the request-target.
     """
     match = _CREDENTIAL.match(target)
     if match is None:
@@ -55,14 +55,14 @@ def unescape(text: bytes) -> bytes:
 
 
 def hides_credential(decoded: bytes) -> bool:
-    """Whether a path is ``/k/<token>`` in a spelling that ``take_prefix`` does not take, or behind another credential.
+    """Whether a path contains ``/k/<token>`` in a spelling that ``take_prefix`` does not accept, or behind another credential.
 
     Such a token would reach the target and the log. Ollama has no route below ``/k/``.
     """
-    if decoded.startswith((b"/api/", b"/v1/")) and not _ROUNDABOUT.search(decoded):
+    if decoded.startswith((b"/api/", b"/v1/")) and not _INDIRECT.search(decoded):
         return False
     if b"%" in decoded and len(decoded) > _LONGEST_ESCAPED:
-        return True  # no route is like that, and to look for a credential would take long
+        return True  # no route is like this, and the search would take long
     for _ in range(_MAX_ESCAPED):
         once_more = unescape(decoded)
         if once_more == decoded:
@@ -73,7 +73,7 @@ def hides_credential(decoded: bytes) -> bool:
 
 
 def clean(path: bytes) -> bytes:
-    """A rooted path without empty segments and dot segments; a slash at its end stays (Go's ``http.cleanPath``)."""
+    """An absolute path without empty segments and dot segments; a slash at its end is kept (Go's ``http.cleanPath``)."""
     if b"//" not in path and b"/." not in path:
         return path
     kept: list[bytes] = []

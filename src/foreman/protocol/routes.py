@@ -1,8 +1,8 @@
-"""Which way a request goes, and whose errors it speaks: decided on the path as Ollama reads it (contract 1.2, 1.3).
+"""Classify a request by its method and path: its lane and family, a redirect, or a refusal (contract 1.2, 1.3).
 
-Ollama is Go's ServeMux, which sends whoever asks for an unclean path to the clean one, in front of the gin router,
-which matches the path after decoding it once. foreman forwards the path as it was sent, so whatever could mean one
-thing here and another there is refused or redirected here.
+In Ollama, Go's ServeMux redirects an unclean path to the clean one; behind it, the gin router matches the path after
+decoding it once. foreman forwards the path as it was sent. Therefore it redirects or refuses every path that could mean
+one thing to foreman and another to Ollama.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from foreman.protocol.request_path import AS_SENT, BAD_ESCAPE, clean, escape, hi
 
 @frozen
 class Route:
-    """The way of one request.
+    """Where a request goes.
 
-    :ivar family: whose error shape it speaks; :ivar path: percent-decoded once, without query.
+    :ivar family: the shape of its errors; :ivar path: percent-decoded once, without query.
     """
 
     lane: Lane
@@ -30,7 +30,7 @@ class Route:
 
 @frozen
 class Redirect:
-    """What Ollama's routers answer to a path that is nearly right.
+    """The answer of Ollama's routers to a path that is not clean, or has one slash too many.
 
     :ivar location: path and query.
     """
@@ -41,7 +41,7 @@ class Redirect:
 
 @frozen
 class Refusal:
-    """What nobody may ask; ``text`` as Ollama has it where it would answer the same."""
+    """The request is refused; ``text`` is Ollama's where Ollama would refuse it, too."""
 
     status: int
     text: str
@@ -50,14 +50,14 @@ class Refusal:
 _READ = ("HEAD", "GET")
 _POST = ("POST",)
 
-#: The routes whose last segment is free.
+#: Routes whose last segment is variable, and their methods.
 _FREE_ROUTES: dict[str, tuple[str, ...]] = {
     "/queue/": ("DELETE",),
     "/api/blobs/": ("HEAD", "POST"),
     "/api/user/keys/": ("DELETE",),
     "/v1/models/": ("GET",),
 }
-#: Those of jobs, by what follows the first segment.
+#: The routes of jobs, by the rest of the path.
 _JOB_ROUTES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r""), ("HEAD", "GET", "POST", "DELETE")),
     (re.compile(r"/[^/]+"), ("HEAD", "GET", "DELETE")),
@@ -67,11 +67,11 @@ _JOB_ROUTES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
 )
 _JOBS = "/jobs"
 _OWN = frozenset({"/healthz", "/queue", "/openapi.json"})
-#: These, and everything below, are management, whatever the method: what a newer Ollama adds there may need permission too.
+#: These paths, and all below them, are management under any method: what a newer Ollama adds there may need permission, too.
 _MANAGED = ("/api/blobs", "/api/user", "/api/experimental", "/api/usage", "/api/config", "/metrics")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-#: What may not stand in a request line's target (RFC 9112 section 3.2): blanks, control bytes, a fragment.
-_FOREIGN = re.compile(rb"[\x00-\x20\x7f#]")
+#: What a request-target must not contain (RFC 9112 section 3.2): spaces, control characters, a fragment.
+_FORBIDDEN = re.compile(rb"[\x00-\x20\x7f#]")
 _NOT_FOUND = Refusal(404, "404 page not found")
 _BAD_REQUEST = Refusal(400, "400 Bad Request")
 #: The first half is Ollama's text.
@@ -79,15 +79,15 @@ CLOSED = Refusal(
     403, "Codex proxy only accepts loopback requests; foreman passes none of them on: ask Ollama on its own machine"
 )
 _TOO_LONG = Refusal(414, "414 URI Too Long")
-#: A redirect repeats the target twice, and escapes it; no route of Ollama's is nearly as long. In bytes.
+#: The longest request-target that is redirected, in bytes: a redirect contains it twice, escaped. No route is nearly as long.
 _LONGEST_REDIRECTED = 4096
 
 
 def classify(method: bytes, target: bytes, base: bytes = b"") -> Route | Redirect | Refusal:
-    """Decide on a request.
+    """Classify a request.
 
-    :param target: the request-target as sent, in origin form, after ``paths.take_prefix``; :param base: what goes in front of
-        it on the way to the target.
+    :param target: the request-target as sent, in origin form, after ``request_path.take_prefix``; :param base: what precedes
+        it in the request to the target.
     """
     if is_closed(base + target):
         return CLOSED
@@ -95,7 +95,7 @@ def classify(method: bytes, target: bytes, base: bytes = b"") -> Route | Redirec
         return _NOT_FOUND
     if target == b"*" and method == b"OPTIONS":
         return Route(Lane.METADATA, "ollama", "*")
-    if _FOREIGN.search(target) or not target.startswith(b"/"):
+    if _FORBIDDEN.search(target) or not target.startswith(b"/"):
         return _BAD_REQUEST
     raw, separator, query = target.partition(b"?")
     if BAD_ESCAPE.search(raw):
@@ -112,24 +112,24 @@ def classify(method: bytes, target: bytes, base: bytes = b"") -> Route | Redirec
 
 
 def classify_behind_prefix(method: bytes, target: bytes, base: bytes = b"") -> tuple[Route | Redirect | Refusal, bytes]:
-    """Decide on a request whose credential stood in front of its path.
+    """Classify a request that had a credential in front of its path.
 
-    Where Ollama's routers would redirect, the request goes where they point. A client could not follow: a Location without
-    the credential leads to a refusal, and one with it would put a secret where programs between write it down. Relative
-    references are no way out, since Python's ``urljoin`` resolves them wrongly behind an empty segment.
+    Where Ollama's routers would redirect, the request goes directly to the new path. A client could not follow the redirect:
+    a Location without the credential leads to a refusal, and one with it would put a secret where proxies log it. Relative
+    references would not help, since Python's ``urljoin`` resolves them wrongly behind an empty segment.
 
     :param target, base: as for ``classify``.
-    :return: the decision, which is never a redirect, and the target that it is about.
+    :return: the decision, which is never a redirect, and the request-target that it is about.
     """
     found = classify(method, target, base)
-    while isinstance(found, Redirect):  # twice at most: to the clean path, and to the one without a slash at its end
+    while isinstance(found, Redirect):  # at most twice: to the clean path, and to the one without a slash at its end
         target = found.location
         found = classify(method, target, base)
     return found, target
 
 
 def allowed_methods(path: str) -> tuple[str, ...]:
-    """The methods that a path of ``Route`` is known for, in the order of Ollama's ``Allow``; none where it is unknown."""
+    """The methods of a path, in the order of Ollama's ``Allow``; none where the path is unknown."""
     if path in ENDPOINTS:
         return ENDPOINTS[path].methods
     if is_of_jobs(path):
@@ -140,12 +140,12 @@ def allowed_methods(path: str) -> tuple[str, ...]:
 
 
 def is_own(path: str) -> bool:
-    """Whether a path of ``Route`` is foreman's alone, so that no request for it goes on to the target."""
+    """Whether a path is foreman's own, so that no request for it is forwarded to the target."""
     return path in _OWN or path.startswith("/queue/") or is_of_jobs(path)
 
 
 def is_known_path(path: str) -> bool:
-    """Whether a path of ``Route`` is a known one without a free part."""
+    """Whether a path is a known one without a variable segment."""
     return path in ENDPOINTS
 
 
@@ -157,7 +157,7 @@ def _route(method: str, decoded: bytes, query: bytes) -> Route | Redirect | Refu
     if _CONTROL.search(path):
         return _BAD_REQUEST
     if clean(decoded) != decoded:
-        # Escaped dot segments or slashes: Ollama has no such route, something between may think otherwise.
+        # Escaped dot segments or slashes: Ollama has no such route, but a proxy in between may resolve them.
         return _NOT_FOUND
     if path.endswith("/") and path != "/" and not is_of_jobs(path) and _is_one_slash_off(method, path[:-1]):
         if len(decoded) + len(query) > _LONGEST_REDIRECTED:

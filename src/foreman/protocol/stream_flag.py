@@ -1,4 +1,4 @@
-"""Ask for a stream, or for none, in a body that asks otherwise; its other bytes stay as they are."""
+"""Set the member ``stream`` of a request body; all other bytes stay as they are."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _CLOSING = re.compile(rb"[ \t\r\n]*+\}")
 
 
 def with_stream(body: bytes, *, stream: bool) -> Slices[bytes]:
-    """A JSON object whose member ``stream`` is ``stream``, read as Go reads it.
+    """``body`` with its member ``stream`` set to ``stream``, as Go would read it.
 
-    Every member of that name is changed, since in Go the last of them counts. A new one stands in front.
+    Every member of that name is changed, in any spelling, since in Go the last one counts. A new one is put first.
 
-    :raises ValueError: when ``body`` is no object.
+    :raises ValueError: when ``body`` is not a JSON object.
     """
     value = b"true" if stream else b"false"
     opening = _OPENING.match(body)
     if opening is None:
-        raise ValueError("it is no object")
+        raise ValueError("it is not a JSON object")
     try:
         spans = (yield from go_json.members_in_slices(body, (_MEMBER,))).spans.get(_MEMBER, [])
     except (go_json.Empty, go_json.Truncated):
-        raise ValueError("it stops too early") from None
+        raise ValueError("it is cut short") from None
     except go_json.Unreadable:
         return _appended(body, value)
     if not spans:
@@ -44,7 +44,7 @@ def with_stream(body: bytes, *, stream: bool) -> Slices[bytes]:
 
 
 def _appended(body: bytes, value: bytes) -> bytes:
-    """For a body that is too intricate for the careful reader: the member once more, at the end, where it counts."""
+    """Append the member to a body that is too complex for ``go_json``: the last one counts."""
     try:
         msgspec.json.decode(body, type=dict[str, Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:

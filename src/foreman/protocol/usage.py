@@ -1,6 +1,6 @@
-"""What the end of an answer tells: whether it is an end, whether it failed, and what it cost.
+"""Read the end of an answer: whether it is complete, whether it failed, and what it cost.
 
-Nothing is trusted: whatever cannot be read tells nothing. Shapes: contract 2.3, 2.4 and 2.9.
+Values that cannot be read are ignored. Shapes: contract 2.3, 2.4 and 2.9.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _END_EVENTS_BY_PATH = {
 }
 _END_EVENTS = tuple(chain.from_iterable(_END_EVENTS_BY_PATH.values()))
 _LINE_END = re.compile(rb"\r?\n")
-#: Stands in no string of JSON, where quotes are escaped.
+#: Cannot match inside a JSON string, where quotes are escaped.
 _DONE_MEMBER = re.compile(rb'"done"[ \t]*+:[ \t]*+true')
 _ABSENT = Raw()
 
 
 @frozen
 class AnswerEnd:
-    """What was found out; None where nothing was said.
+    """What the end of an answer says; None where it says nothing.
 
-    :ivar done: the end marker was seen that answers of this kind have; an error counts as an end.
-    :ivar error: the target reported one within the answer.
-    :ivar prompt_tokens: of the whole prompt; :ivar cached_tokens: how many of those the engine had in its cache.
+    :ivar done: the end marker of the endpoint was found; an error counts as an end.
+    :ivar error: the target reported an error within the answer.
+    :ivar prompt_tokens: of the whole prompt; :ivar cached_tokens: how many of those came from the engine's cache.
     """
 
     done: bool = False
@@ -56,7 +56,7 @@ class AnswerEnd:
 
 
 class _Details(msgspec.Struct):
-    """Of what OpenAI's prompt, or the input of Responses, is made up."""
+    """What the prompt tokens of OpenAI, or the input tokens of Responses, consist of."""
 
     cached_tokens: Any = None
 
@@ -64,7 +64,7 @@ class _Details(msgspec.Struct):
 class _Usage(msgspec.Struct):
     """OpenAI counts prompt and completion; Responses and Messages count input and output.
 
-    The input of Messages is without what came from the cache, all others include it (contract 2.9).
+    The input of Messages excludes cached tokens, all others include them (contract 2.9).
     """
 
     prompt_tokens: Any = None
@@ -77,7 +77,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Value(msgspec.Struct):
-    """The fields that matter of every JSON value that may stand at the end of an answer."""
+    """The members that matter, of every JSON value that may end an answer."""
 
     done: Any = None
     done_reason: Any = None
@@ -96,7 +96,7 @@ class _Value(msgspec.Struct):
     total_duration: Any = None
 
 
-#: The names of those fields.
+#: The names of those members.
 MEMBERS = _Value.__struct_fields__
 
 _value_decoder = msgspec.json.Decoder(_Value)
@@ -106,30 +106,30 @@ _whole_decoder = msgspec.json.Decoder(Raw)
 
 
 def answer_end(kind: BodyFraming, last: bytes, path: str | None = None) -> AnswerEnd:
-    """Judge the end of an answer.
+    """Read the end of an answer.
 
-    :param last: of NDJSON the last line, of a stream of events the last of them, else the whole body.
-    :param path: of the route, as in ``routes.Route``; None where the end marker of any route counts.
+    :param last: of NDJSON the last line, of an event stream the last events, else the whole body.
+    :param path: of the endpoint, as in ``routes.Route``; None where the end marker of any endpoint counts.
     """
     if kind == "sse":
         return _of_events(last, path)
     value = _decode(_value_decoder, last)
     if value is None:
-        return AnswerEnd(done=_looks_whole(kind, last))
+        return AnswerEnd(done=_looks_complete(kind, last))
     if kind == "ndjson":
         # Transcriptions are one line of another shape (contract 1.4).
-        return _of_value(value, done=value.status == "success" or _says_something(value.text))
-    # A chat that was broken off by itself says "done":false in a whole answer (contract 2.3).
+        return _of_value(value, done=value.status == "success" or _is_present(value.text))
+    # A chat that Ollama itself broke off has "done":false in an unstreamed answer (contract 2.3).
     return _of_value(value, done=value.done is None)
 
 
-def _looks_whole(kind: BodyFraming, last: bytes) -> bool:
-    """Of what is no readable object: whether it is the whole of an answer all the same."""
+def _looks_complete(kind: BodyFraming, last: bytes) -> bool:
+    """Whether something that is not a readable object is a complete answer nevertheless."""
     if kind == "other":
         if len(last) > lenient_json.MAX_REPAIRED and last.rstrip().endswith((b"}", b"]")):
-            return True  # it may hold a bad character, and is too large to be repaired
+            return True  # it may have a bad character, and is too large to be repaired
         return _decode(_whole_decoder, last) is not None
-    # The end of a line that was too long to be kept whole, or one that is too large to be repaired.
+    # The end of a line that was too long to be kept, or a line that is too large to be repaired.
     is_part = len(last) > lenient_json.MAX_REPAIRED or not last.lstrip().startswith(b"{")
     return is_part and _DONE_MEMBER.search(last) is not None
 
@@ -141,13 +141,15 @@ def _of_events(last: bytes, path: str | None) -> AnswerEnd:
         if data == b"[DONE]":
             found = evolve(found, done=found.done or path not in _END_EVENTS_BY_PATH)
         elif (value := _decode(_value_decoder, data)) is not None:
-            said = _of_value(value, done=value.type in end_events)
+            event = _of_value(value, done=value.type in end_events)
             found = AnswerEnd(
-                done=found.done or said.done,
-                error=found.error or said.error,
-                prompt_tokens=found.prompt_tokens if said.prompt_tokens is None else said.prompt_tokens,
-                completion_tokens=found.completion_tokens if said.completion_tokens is None else said.completion_tokens,
-                cached_tokens=found.cached_tokens if said.cached_tokens is None else said.cached_tokens,
+                done=found.done or event.done,
+                error=found.error or event.error,
+                prompt_tokens=found.prompt_tokens if event.prompt_tokens is None else event.prompt_tokens,
+                completion_tokens=found.completion_tokens
+                if event.completion_tokens is None
+                else event.completion_tokens,
+                cached_tokens=found.cached_tokens if event.cached_tokens is None else event.cached_tokens,
             )
     return found
 
@@ -161,7 +163,7 @@ def _data_lines(events: bytes) -> Iterator[bytes]:
 
 def _of_value(value: _Value, *, done: bool) -> AnswerEnd:
     nested = _decode(_value_decoder, value.response) if value.type in _END_EVENTS else None
-    error = _says_something(value.error) or (nested is not None and _says_something(nested.error))
+    error = _is_present(value.error) or (nested is not None and _is_present(nested.error))
     usage = _decode(_usage_decoder, value.usage if nested is None else nested.usage) or _Usage()
     return AnswerEnd(
         done=done or value.done is True or error,
@@ -193,7 +195,7 @@ def _cached(details: Raw) -> Any:
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
-    if not len(data):  # a member that is not there; nothing of it could be repaired
+    if not len(data):  # a missing member, which cannot be repaired
         return None
     try:
         return lenient_json.decode(decoder, data)
@@ -201,12 +203,12 @@ def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T | None:
         return None
 
 
-def _says_something(raw: Raw) -> bool:
+def _is_present(raw: Raw) -> bool:
     return bytes(raw) not in {b"", b"null", b'""'}
 
 
 def _count(*values: Any) -> int | None:
-    """The first that is a number of tokens, as Go can hold it."""
+    """The first value that is a number of tokens within Go's range."""
     return next((value for value in values if type(value) is int and 0 <= value < 2**63), None)
 
 

@@ -16,7 +16,7 @@ from foreman.jobs.artifacts import Artifact
 from foreman.jobs.job import Claim, Job
 from foreman.jobs.retry_policy import AttemptError
 from foreman.protocol import routes
-from foreman.protocol.body_values import MAX_UNPACKED, unpack_in_slices
+from foreman.protocol.body_values import MAX_DECOMPRESSED, decompress_in_slices
 from foreman.protocol.endpoints import FOLLOWABLE
 from foreman.protocol.framing import BodyFraming
 from foreman.protocol.headers import RawHeaders
@@ -215,7 +215,9 @@ class Attempt:
         body, encoding = claim.payload, claim.content_encoding
         wants_stream = claim.job.endpoint in FOLLOWABLE
         if claim.stream != wants_stream:
-            plain = (yield from unpack_in_slices(body, ByteBudget(MAX_UNPACKED))) if encoding == "zstd" else body
+            plain = (
+                (yield from decompress_in_slices(body, ByteBudget(MAX_DECOMPRESSED))) if encoding == "zstd" else body
+            )
             body, encoding = (yield from with_stream(plain, stream=wants_stream)), None
         headers = [(b"Content-Type", claim.content_type.encode("latin-1"))]
         if encoding is not None:

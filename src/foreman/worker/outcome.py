@@ -175,7 +175,7 @@ def _end(response: AttemptResponse, body: bytes) -> Slices[bytes]:
         return end
     try:
         members = (yield from go_json.members_in_slices(end, MEMBERS)).spans
-    except go_json.TooIntricate:
+    except go_json.TooComplex:
         return _behind_last_list(end[-_LARGE:])
     except ValueError:
         return end[-_LARGE:]

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from foreman import errors
-from foreman.protocol.body_values import UNPACK_BUDGET
+from foreman.protocol.body_values import DECOMPRESSED_TOTAL
 from foreman.protocol.endpoints import Lane
 from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Intent, RequestBody
@@ -67,7 +67,7 @@ class Api:
     _store: JobStore | None = None
     draining: bool = False
     _queue_view: QueueView = field(init=False)
-    _body_budget: ByteBudget = field(factory=lambda: ByteBudget(UNPACK_BUDGET), init=False)
+    _body_budget: ByteBudget = field(factory=lambda: ByteBudget(DECOMPRESSED_TOTAL), init=False)
     app = Klein()
     _log = Logger()
 
