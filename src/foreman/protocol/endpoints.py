@@ -1,7 +1,8 @@
-"""The table of the routes: all that foreman knows of one endpoint of Ollama's, or of its own, in one row.
+"""The table of endpoints: all that foreman knows of one endpoint of Ollama, or of its own, is in one row.
 
-Whatever depends on the endpoint looks it up here: lanes, bodies, streams and their ends, jobs, the OpenAPI document, the
-command line. A new endpoint is a row here, and a line in ``web/api/routes.py`` where foreman itself answers it.
+Everything that depends on the endpoint is derived from its row: lane, reading of bodies, streams and their end markers,
+jobs, the OpenAPI document, the command line. A new endpoint is a row here, and a route in ``web/api/routes.py`` if it takes
+a turn, is an embedding, or is answered by foreman itself.
 """
 
 from __future__ import annotations
@@ -75,18 +76,18 @@ class Endpoint:
     #: The member without which a request only loads its model, or unloads it (contract 2.6).
     content: Literal["messages", "prompt"] | None = None
     streaming: Streaming = Streaming.NEVER
-    #: ``"stream": null`` takes back what an earlier duplicate said (in Go a pointer).
+    #: ``"stream": null`` resets the value of an earlier duplicate (in Go a pointer).
     null_resets_stream: bool = False
-    #: What ends a whole stream: ``DONE_MEMBER``, ``DONE_EVENT`` or the types of the last event; empty: nothing does.
+    #: What ends a complete stream: ``DONE_MEMBER``, ``DONE_EVENT`` or the types of the last event; empty: it has no marker.
     end_marker: tuple[str, ...] = ()
     #: The members of an NDJSON line that adds nothing to the answer, for a heartbeat.
     empty_line: Mapping[str, Any] = field(factory=dict)
     job: JobSource = JobSource.NONE
     #: A job is run as a stream, whose lines can be followed; its answer is put together from them.
     is_followable: bool = False
-    #: A query that clients add and that means nothing to Ollama, so that a job may drop it.
+    #: A query that clients add and Ollama ignores, so that a job may drop it.
     ignored_query: bytes | None = None
-    #: One of these stands in each JSON answer of Ollama's; empty: not known.
+    #: Each JSON answer of Ollama has one of these; empty: they are not known.
     answer_members: frozenset[str] = frozenset()
     #: An answer may be text instead of JSON.
     answers_text: bool = False
@@ -191,7 +192,7 @@ def _embedding(path: str, body: BodyFormat) -> Endpoint:
 
 
 def _transfer(path: str) -> Endpoint:
-    """A model is moved or made, with its progress as a stream."""
+    """A model is downloaded, uploaded or created, and its progress is streamed."""
     return Endpoint(
         path, _POST, Lane.MANAGEMENT, takes_name=True, streaming=Streaming.BY_DEFAULT, null_resets_stream=True
     )
@@ -206,7 +207,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         Endpoint("/queue", _READ, Lane.FOREMAN),
         Endpoint("/openapi.json", _READ, Lane.FOREMAN),
         Endpoint("/api/version", _READ, Lane.METADATA),
-        # What an Ollama of some version tells of its settings and of its use (contract 0.20).
+        # Settings and statistics, which some versions of Ollama have (contract 0.20).
         Endpoint("/metrics", _READ, Lane.MANAGEMENT),
         Endpoint("/api/usage", _GET, Lane.MANAGEMENT),
         Endpoint("/api/config", _GET, Lane.MANAGEMENT),
@@ -245,7 +246,7 @@ _JOBS = "/jobs"
 
 
 def endpoint_of(path: str) -> Endpoint:
-    """The row of a path; of one that is not in the table, a row that says nothing."""
+    """The row of a path; for a path that is not in the table, a row with nothing but defaults."""
     return ENDPOINTS.get(path, _UNKNOWN)
 
 
@@ -271,7 +272,7 @@ def is_of_jobs(path: str) -> bool:
 #: What ``POST /jobs`` takes as ``endpoint``, and what a job may have there.
 SUBMITTABLE = paths(lambda endpoint: endpoint.job is JobSource.PAYLOAD)
 OF_JOBS = (*SUBMITTABLE, *paths(lambda endpoint: endpoint.job is JobSource.REQUEST))
-#: Jobs that are run as a stream, whose lines can be followed.
+#: Endpoints whose jobs run as a stream, whose lines can be followed.
 FOLLOWABLE = frozenset(paths(lambda endpoint: endpoint.is_followable))
-#: Streams with an end marker: one that stops without it is not whole.
+#: Endpoints whose streams have an end marker: without it, a stream is incomplete.
 MARKED = frozenset(paths(lambda endpoint: bool(endpoint.end_marker)))

@@ -142,7 +142,7 @@ def members_in_slices(body: Body, names: Collection[str]) -> Slices[Members]:
 
 def text(raw: bytes) -> str:
     """The text of a JSON string (with its quotes) that ``members`` found; bad characters are read as U+FFFD."""
-    quoted = raw.decode("utf-8", "surrogateescape")  # one for each byte that is no UTF-8, as in Go
+    quoted = raw.decode("utf-8", "surrogateescape")  # one for each byte that is not UTF-8, as in Go
     value: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
     return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
 
