@@ -481,7 +481,7 @@ def test_an_odd_value_has_a_meaning_or_is_refused_in_one_sentence_that_tells_no_
             value = getattr(config, setting.attribute)
             assert not isinstance(value, float) or (math.isfinite(value) and value >= 0)
             if setting.attribute == "target":
-                assert "hunter" not in config.target.shown
+                assert "hunter" not in config.target.masked_url
 
 
 def test_what_waits_for_nothing_is_refused() -> None:
@@ -639,7 +639,7 @@ def test_a_listener_is_private_when_its_address_is_loopback(
 
 def test_a_credential_in_the_path_of_a_target_is_not_shown() -> None:
     address = load({"FOREMAN_TARGET_URL": "http://box:1/k/correct-horse-battery/x"}).target
-    assert (address.path, address.shown) == ("/k/correct-horse-battery/x", "http://box:1/k/***/x")
+    assert (address.path, address.masked_url) == ("/k/correct-horse-battery/x", "http://box:1/k/***/x")
 
 
 # -- durations and sizes

@@ -66,7 +66,7 @@ class Setting:
         """The name of its option, without the dashes in front; a secret has none."""
         return "" if self.secret else self.name.replace("_", "-")
 
-    def shown(self, text: str) -> str:
+    def masked(self, text: str) -> str:
         """The value for people to see: a secret, and an address that may have a password in it, is masked."""
         is_secret = self.secret or (self.attribute == "target" and _MAY_HAVE_PASSWORD.search(text))
         return MASK if is_secret and text else text
@@ -214,8 +214,8 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
                 value = _from_environment(setting, environ)
             values[setting.attribute] = setting.parse(value or setting.default)
         except ValueError as problem:
-            shown = setting.shown(text)
-            quoted = "" if shown in {MASK, ""} else f"{shortened(repr(shown), _LONGEST_SHOWN)} "
+            quotable = setting.masked(text)
+            quoted = "" if quotable in {MASK, ""} else f"{shortened(repr(quotable), _LONGEST_SHOWN)} "
             problems.append(f"{source}: {quoted}{shortened(str(problem), _LONGEST_PROBLEM)}")
     # The types were checked by each setting's own parser.
     config = evolve(Config(), **values)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ class TargetAddress:
         return f"{self.scheme}://{self.authority.decode('ascii')}{self.path}"
 
     @property
-    def shown(self) -> str:
+    def masked_url(self) -> str:
         """The address for logs and people: a credential in its path is masked. An address with a user name is refused."""
         return f"{self.scheme}://{self.authority.decode('ascii')}{_CREDENTIAL.sub('/k/***', self.path, count=1)}"
 

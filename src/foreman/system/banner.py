@@ -32,7 +32,7 @@ class Banner:
             "foreman {version} listens on {listen}, in front of {target}",
             version=version(DISTRIBUTION),
             listen=self._config.listen,
-            target=self._config.target.shown,
+            target=self._config.target.masked_url,
         )
         for warning in warnings(self._config):
             self._log.warn("{warning}", warning=warning)

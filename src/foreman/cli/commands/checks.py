@@ -89,7 +89,7 @@ async def run_checks(reactor: Any, config: Config, wall_clock: Callable[[], floa
 
 async def check_target(reactor: Any, client: TargetClient, inventory: Inventory) -> CheckResult:
     """Check whether the target answers, with which version and models."""
-    url = client.address.shown
+    url = client.address.masked_url
     await inventory.refresh()
     if inventory.degraded is not None:
         detail, status = f"{url}: {_without_page(inventory.degraded.detail)}", inventory.degraded.status
@@ -103,7 +103,7 @@ async def check_target(reactor: Any, client: TargetClient, inventory: Inventory)
             if await _foreman_as_target(reactor, client):
                 hint += "; it is a foreman itself: use the address of Ollama"
             elif client.address.path and not refused:
-                path = client.address.shown.removeprefix(evolve(client.address, path="").url)
+                path = client.address.masked_url.removeprefix(evolve(client.address, path="").url)
                 hint += f"; Ollama's own address has no path: remove {path}"
         return CheckResult("target", "bad", detail + hint)
     try:

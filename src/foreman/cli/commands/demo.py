@@ -73,7 +73,7 @@ def _simulator(reactor: Any) -> TargetAddress:
 
 def next_commands(config: Config, *, simulated: bool) -> str:
     """The commands to try next. They contain no token, only the name of the shell variable that holds it."""
-    target = f"the built-in simulator ({config.target.shown})" if simulated else config.target.shown
+    target = f"the built-in simulator ({config.target.masked_url})" if simulated else config.target.masked_url
     url = url_of(config.listen)
     if url is None:
         return f"\nforeman listens on {config.listen}, in front of {target}. Ctrl-C stops it.\n"

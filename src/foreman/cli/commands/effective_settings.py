@@ -39,9 +39,9 @@ def effective_settings(environ: Mapping[str, str], options: Mapping[str, str | N
 
 def _one(setting: Setting, environ: Mapping[str, str], option: str) -> EffectiveSetting:
     if text := _unquoted(option):
-        return EffectiveSetting(setting.variable, setting.shown(text), f"--{setting.option}")
+        return EffectiveSetting(setting.variable, setting.masked(text), f"--{setting.option}")
     if text := _unquoted(environ.get(setting.variable, "")):
-        return EffectiveSetting(setting.variable, setting.shown(text), "environment")
+        return EffectiveSetting(setting.variable, setting.masked(text), "environment")
     file = _unquoted(environ.get(f"{setting.variable}_FILE", "")) if setting.secret else ""
     if file:
         return EffectiveSetting(setting.variable, MASK, f"file {file}")
