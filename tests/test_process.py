@@ -343,7 +343,7 @@ def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) 
             (first,) = [row for row in rows if "answering" in row]
             (second,) = [row for row in rows if "/v1/messages" in row]
             assert {ENDLESS, "/api/chat"} <= set(first)
-            assert {"llama3.2:3b", "waiting"} <= set(second)
+            assert {"llama3.2:3b", "queued"} <= set(second)
             value = json.loads(ps("--json").stdout)
             assert value["health"] == WELL
             assert [each["state"] for each in value["queue"]["running"]] == ["answering"]

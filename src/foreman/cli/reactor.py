@@ -20,26 +20,26 @@ def run_with_reactor(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     from twisted.internet.task import react
     from twisted.logger import globalLogBeginner
 
-    found: list[T] = []
-    failed: list[BaseException] = []
+    results: list[T] = []
+    failures: list[BaseException] = []
     reactors: list[Any] = []
 
-    async def do(reactor: Any) -> None:
+    async def run(reactor: Any) -> None:
         reactors.append(reactor)
         try:
-            found.append(await work(reactor))
+            results.append(await work(reactor))
         except BaseException as problem:  # noqa: BLE001 - raised again after the reactor has stopped
-            failed.append(problem)
+            failures.append(problem)
 
     # A command prints its errors itself. Without an observer Twisted would log to standard error, with tracebacks.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=not sys.flags.dev_mode)
     with suppress(SystemExit):  # react always ends the process
-        react(lambda reactor: Deferred.fromCoroutine(do(reactor)))
-    if failed:
-        raise failed[0]
-    if not found:
+        react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
+    if failures:
+        raise failures[0]
+    if not results:
         raise SystemExit(signal_status(reactors[0]))
-    return found[0]
+    return results[0]
 
 
 def signal_status(reactor: Any) -> int:

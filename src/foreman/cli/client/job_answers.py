@@ -41,10 +41,10 @@ async def fetch_artifact(foreman: ForemanClient, id_: str, name: str) -> Respons
     if answer.status != 404:
         raise refusal(foreman, answer, f"the artifact {name} of {id_} cannot be fetched")
     # What is missing: the artifact, or the job?
-    found = await foreman.fetch("GET", job_path(id_))
-    if found.status != 200 or not isinstance(found.body, dict):
-        raise no_such_job(foreman, found, id_)
-    job = found.body
+    job_response = await foreman.fetch("GET", job_path(id_))
+    if job_response.status != 200 or not isinstance(job_response.body, dict):
+        raise no_such_job(foreman, job_response, id_)
+    job = job_response.body
     names = ", ".join(plain(row.get("name")) for row in objects(job.get("artifacts"))) or "none yet"
     raise RequestFailed(
         NOT_FOUND, f"{summary(job, datetime.now(UTC))}; it has no artifact {plain(name)}; there are: {names}"

@@ -56,17 +56,17 @@ class Retrier:
         """The result of ``request``, repeated until it is not a temporary failure."""
         while True:
             try:
-                found = await request()
+                result = await request()
             except Unreachable as problem:
                 await self._back_off(problem)
                 continue
-            if isinstance(found, Response) and found.status in _TEMPORARY_STATUSES:
-                reason = f"{self._foreman.url} is temporarily unavailable ({found.status})"
+            if isinstance(result, Response) and result.status in _TEMPORARY_STATUSES:
+                reason = f"{self._foreman.url} is temporarily unavailable ({result.status})"
                 await self._back_off(Unreachable(FAILED, reason))
                 continue
             self._since, self.failures = None, 0
             self._progress.outage = ""
-            return found
+            return result
 
     async def pause(self, seconds: float) -> None:
         """Wait for so many seconds."""
@@ -107,7 +107,7 @@ async def wait_for_job(
     wait = 0  # the first poll returns at once
     job: Job | None = None
     while True:
-        begun = clock.seconds()
+        started = clock.seconds()
         try:
             answer = await retrier.fetch(job_path(id_) + (f"?wait={wait}" if wait else ""), wait + REQUEST_TIMEOUT)
         except Unreachable:
@@ -123,10 +123,10 @@ async def wait_for_job(
             return job
         progress.update(job)
         # A server that ignores ?wait= must not be polled in a tight loop.
-        if wait and now - begun < min(wait, _MIN_INTERVAL):
+        if wait and now - started < min(wait, _MIN_INTERVAL):
             await retrier.pause(_MIN_INTERVAL if last is None else max(min(_MIN_INTERVAL, last - now), 0.05))
-        left = max_hold if last is None else last - clock.seconds()
-        wait = max(1, min(max_hold, round(left)))
+        remaining = max_hold if last is None else last - clock.seconds()
+        wait = max(1, min(max_hold, round(remaining)))
 
 
 async def wait_for_jobs(
@@ -137,11 +137,11 @@ async def wait_for_jobs(
     :raises RequestFailed: as ``wait_for_job`` does, for the first that fails.
     """
     slots = DeferredSemaphore(_MAX_CONCURRENT)
-    begun = foreman.clock.seconds()
+    started = foreman.clock.seconds()
 
     async def one(id_: str) -> Job:
-        left = None if time_limit is None else max(time_limit - (foreman.clock.seconds() - begun), 0.0)
-        return await wait_for_job(foreman, id_, progress, max_hold=max_hold, time_limit=left)
+        remaining = None if time_limit is None else max(time_limit - (foreman.clock.seconds() - started), 0.0)
+        return await wait_for_job(foreman, id_, progress, max_hold=max_hold, time_limit=remaining)
 
     waits: list[Deferred[Job]] = [slots.run(one, id_) for id_ in ids]
     try:

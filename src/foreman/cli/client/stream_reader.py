@@ -115,11 +115,11 @@ async def follow_job(foreman: ForemanClient, id_: str, printer: AnswerPrinter) -
             # The stream sends nothing until the job runs; until then its position is polled for the progress display.
             watching = Deferred.fromCoroutine(_watch(foreman, id_, display)) if display.is_visible else succeed(None)
             try:
-                over = await _read(foreman, id_, printer, display)
+                refusal = await _read(foreman, id_, printer, display)
             finally:
                 watching.cancel()
             printer.end_line()
-            if over is not None:  # the job has no stream (any more): its answer is in its response
+            if refusal is not None:  # the job has no stream (any more): its answer is in its response
                 printer.written = False
                 return await wait_for_job(foreman, id_, display, max_hold=INTERACTIVE_WAIT)
         job = await wait_for_job(foreman, id_, Progress(), max_hold=INTERACTIVE_WAIT, time_limit=INTERACTIVE_WAIT)

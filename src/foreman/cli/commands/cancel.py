@@ -48,7 +48,7 @@ async def cancel(foreman: ForemanClient, given: str) -> str:
     :raises RequestFailed: if it is not cancelled.
     """
     await foreman.health()
-    full_id, shown = (given.upper(), "") if _WHOLE.fullmatch(given) else await _find(foreman, given)
+    full_id, description = (given.upper(), "") if _WHOLE.fullmatch(given) else await _find(foreman, given)
     status, body = await foreman.request_json("DELETE", f"/queue/{quote(full_id, safe='')}")
     if status == 404:
         raise RequestFailed(
@@ -56,19 +56,21 @@ async def cancel(foreman: ForemanClient, given: str) -> str:
         )
     if not 200 <= status < 300:
         raise RequestFailed(FAILED, f"{full_id} was not cancelled ({status}{error_detail(body)})")
-    return f"{full_id} was cancelled{shown}"
+    return f"{full_id} was cancelled{description}"
 
 
-async def _find(foreman: ForemanClient, end: str) -> tuple[str, str]:
+async def _find(foreman: ForemanClient, suffix: str) -> tuple[str, str]:
     """The full id of the request, and a description of it."""
     queue = await foreman.queue()
     rows = [*objects(queue.get("running")), *objects(queue.get("waiting"))]
-    found = [row for row in rows if str(row.get("id")).upper().endswith(end.upper())]
-    if not found:
-        raise RequestFailed(NOT_FOUND, f"no queued or running request has an id that ends with {end}; see foreman ps")
-    if len(found) > 1:
-        ids = ", ".join(plain(row.get("id")) for row in found)
-        raise RequestFailed(NOT_FOUND, f"{len(found)} requests have an id that ends with {end}: {ids}")
-    (row,) = found
+    matches = [row for row in rows if str(row.get("id")).upper().endswith(suffix.upper())]
+    if not matches:
+        raise RequestFailed(
+            NOT_FOUND, f"no queued or running request has an id that ends with {suffix}; see foreman ps"
+        )
+    if len(matches) > 1:
+        ids = ", ".join(plain(row.get("id")) for row in matches)
+        raise RequestFailed(NOT_FOUND, f"{len(matches)} requests have an id that ends with {suffix}: {ids}")
+    (row,) = matches
     state = row.get("state") or "queued"
     return str(row["id"]), plain(f": {row.get('caller')}, {row.get('model')}, {row.get('route')}, {state}")

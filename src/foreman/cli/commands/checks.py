@@ -73,12 +73,12 @@ async def run_checks(reactor: Any, config: Config, wall_clock: Callable[[], floa
         reactor, endpoint_for(reactor, config.target, config.connect_timeout), config.target, config.target_token
     )
     inventory = Inventory(reactor, client, config.poll_interval)
-    found = [await check_target(reactor, client, inventory)]
+    results = [await check_target(reactor, client, inventory)]
     if config.embedder_model is not None:
-        found.append(check_embedder(inventory, config.embedder_model))
+        results.append(check_embedder(inventory, config.embedder_model))
     date = next((value for name, value in _headers(inventory) if name.lower() == b"date"), None)
     return [
-        *found,
+        *results,
         await check_port(reactor, config.listen),
         check_store(config),
         check_access(config),

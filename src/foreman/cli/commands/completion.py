@@ -32,10 +32,10 @@ INSTALL = {
 @click.argument("shell", type=click.Choice(list(INSTALL)))
 def command(shell: str) -> None:
     """Print a script with which SHELL completes the commands and options of foreman. Its last lines say how to install it."""
-    made = get_completion_class(shell)
-    assert made is not None, "click knows all three"
+    completion = get_completion_class(shell)
+    assert completion is not None, "click knows all three"
     root = click.get_current_context().find_root()
-    click.echo(made(root.command, {}, "foreman", "_FOREMAN_COMPLETE").source().rstrip())
+    click.echo(completion(root.command, {}, "foreman", "_FOREMAN_COMPLETE").source().rstrip())
     # After the script: there a person sees them, and zsh needs its #compdef in the first line.
     click.echo("\n# To install it for every new shell, run:")
     for line in INSTALL[shell]:

@@ -64,11 +64,11 @@ def command(url: str, *, as_json: bool) -> None:
     """
     from foreman.cli.client.client import run_client
 
-    found = run_client("models", url, fetch_models)
+    models = run_client("models", url, fetch_models)
     if as_json:
-        click.echo(json.dumps({"url": found.url, "health": found.health, "models": as_values(found)}, indent=2))
+        click.echo(json.dumps({"url": models.url, "health": models.health, "models": as_values(models)}, indent=2))
     else:
-        show(found, console(), datetime.now(UTC))
+        show(models, console(), datetime.now(UTC))
 
 
 async def fetch_models(foreman: ForemanClient) -> Models:

@@ -83,7 +83,7 @@ def _version(text: str) -> str:
 )
 def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **options: Any) -> None:
     """Run a simulated Ollama server in the foreground. It serves every route, and takes time to load models and to answer."""
-    settings = Settings(misbehave=tuple(one for some in misbehave for one in some), **options)
+    settings = Settings(misbehave=tuple(fault for faults in misbehave for fault in faults), **options)
     choose_reactor()
     from twisted.internet import reactor
 

@@ -35,6 +35,6 @@ class Service:
 def foreman_executable() -> Path | None:
     """The ``foreman`` executable of this installation, by a path that an upgrade does not change."""
     folders = (Path(sys.executable).parent, Path(sysconfig.get_path("scripts")))
-    beside = [folder / "foreman" for folder in folders if (folder / "foreman").is_file()]
-    found = beside[0] if beside else shutil.which("foreman")
-    return None if found is None else Path(found).absolute()
+    candidates = [folder / "foreman" for folder in folders if (folder / "foreman").is_file()]
+    executable = candidates[0] if candidates else shutil.which("foreman")
+    return None if executable is None else Path(executable).absolute()

@@ -102,18 +102,18 @@ def unit(service: Service, *, system: bool) -> str:
 
 def read_options(text: str) -> tuple[str | None, str | None]:
     """The token file and the drain timeout in a ``foreman.service``; None for each that it lacks."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition("=")
         if key == "LoadCredential" and value.startswith("auth-token:"):
-            found["token"] = value.removeprefix("auth-token:").replace("%%", "%")
+            values["token"] = value.removeprefix("auth-token:").replace("%%", "%")
         elif key == "Environment":
             name, _, value = _unquoted(value).partition("=")
             # In a system unit the variable names the credential; LoadCredential has the path.
-            found.setdefault(
+            values.setdefault(
                 {"FOREMAN_AUTH_TOKEN_FILE": "token", "FOREMAN_DRAIN_TIMEOUT": "drain"}.get(name, ""), value
             )
-    return found.get("token"), found.get("drain")
+    return values.get("token"), values.get("drain")
 
 
 def _token(service: Service, *, system: bool) -> str:

@@ -141,13 +141,13 @@ def duration_range(low: object, high: object) -> str:
 def expiry(expires_at: str, now: datetime) -> str:
     """When a model is unloaded, in the form of Ollama's own ``ps``."""
     try:
-        left = (datetime.fromisoformat(expires_at) - now).total_seconds()
+        remaining = (datetime.fromisoformat(expires_at) - now).total_seconds()
     except (ValueError, TypeError):
         return ""
-    if left > _FOREVER:
+    if remaining > _FOREVER:
         return "forever"
-    if left <= 0:
+    if remaining <= 0:
         return "stopping"
-    size, name = next(((size, name) for size, name in _AGES if left >= size), (1.0, "second"))
-    number = max(round(left / size), 1)
+    size, name = next(((size, name) for size, name in _AGES if remaining >= size), (1.0, "second"))
+    number = max(round(remaining / size), 1)
     return f"in {number} {name}{'' if number == 1 else 's'}"

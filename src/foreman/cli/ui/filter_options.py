@@ -124,11 +124,11 @@ class StatesParam(click.ParamType[tuple[str, ...]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         if not isinstance(value, str):  # a default that is parsed already
             return tuple(value)
-        found = tuple(word.strip().lower() for word in value.split(","))
-        for word in found:
+        states = tuple(word.strip().lower() for word in value.split(","))
+        for word in states:
             if word not in self.known:
                 self.fail(f"{word!r} is not a state; the states are {', '.join(self.known)}", param, ctx)
-        return found
+        return states
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

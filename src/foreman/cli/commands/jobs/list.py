@@ -45,21 +45,21 @@ def run(url: str, filters: JobFilters, *, as_json: bool) -> None:
     from foreman.cli.client.client import run_client
     from foreman.cli.ui.job_view import show_list
 
-    jobs, more = run_client("jobs", url, lambda foreman: fetch_jobs(foreman, filters), time_limit=None)
+    jobs, next_page = run_client("jobs", url, lambda foreman: fetch_jobs(foreman, filters), time_limit=None)
     if as_json:
-        click.echo(json.dumps({"jobs": jobs, "next": more}, indent=2))
+        click.echo(json.dumps({"jobs": jobs, "next": next_page}, indent=2))
         return
-    paper = console()
+    output = console()
     if not jobs:
-        some = filters != JobFilters()
-        hint = "no job matches" if some else "there are no jobs; submit one with: foreman submit"
-        paper.print(Text(hint, style="dim"), soft_wrap=not paper.is_terminal)
+        filtered = filters != JobFilters()
+        hint = "no job matches" if filtered else "there are no jobs; submit one with: foreman submit"
+        output.print(Text(hint, style="dim"), soft_wrap=not output.is_terminal)
         return
-    show_list(jobs, paper, datetime.now(UTC))
-    if more:
-        paper.print(
+    show_list(jobs, output, datetime.now(UTC))
+    if next_page:
+        output.print(
             Text(f"these are the newest {len(jobs)}; for more use --limit or --all", style="dim"),
-            soft_wrap=not paper.is_terminal,
+            soft_wrap=not output.is_terminal,
         )
 
 
@@ -71,22 +71,24 @@ async def fetch_jobs(foreman: ForemanClient, filters: JobFilters) -> tuple[list[
     from foreman.cli.client.jobs import fetch_page
 
     await foreman.health()
-    found: list[Job] = []
+    listed: list[Job] = []
     path: str | None = filters.path()
-    seen: set[object] = set()
+    seen_ids: set[object] = set()
     while path is not None:
         jobs, path = await fetch_page(foreman, path)
-        fresh = {job.get("id") for job in jobs} - seen
-        if path is not None and not fresh:
+        new_ids = {job.get("id") for job in jobs} - seen_ids
+        if path is not None and not new_ids:
             raise RequestFailed(FAILED, f"{foreman.url} returned the same page twice; is it foreman?")
-        seen |= fresh
-        found += jobs
-        if len(found) > _MAX_JOBS:
+        seen_ids |= new_ids
+        listed += jobs
+        if len(listed) > _MAX_JOBS:
             raise RequestFailed(
                 FAILED, f"there are more than {_MAX_JOBS:,} jobs; select fewer with --since, --state or --limit"
             )
-        if not filters.all_pages and len(found) >= filters.limit:
+        if not filters.all_pages and len(listed) >= filters.limit:
             # The page may be larger than needed: the next page then begins after the last job that is listed.
-            path = path if len(found) == filters.limit else f"{filters.path()}&before={found[filters.limit - 1]['id']}"
-            return found[: filters.limit], path
-    return found, None
+            path = (
+                path if len(listed) == filters.limit else f"{filters.path()}&before={listed[filters.limit - 1]['id']}"
+            )
+            return listed[: filters.limit], path
+    return listed, None

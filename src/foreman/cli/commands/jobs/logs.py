@@ -35,13 +35,13 @@ def command(id_: str, url: str, *, follows: bool, as_json: bool) -> None:
     from foreman.cli.client.client import run_client
     from foreman.cli.ui.job_view import event_line
 
-    paper = console()
+    output = console()
 
     def show(event: dict[str, Any]) -> None:
         if as_json:
             click.echo(json.dumps(event))
         else:
-            paper.print(event_line(event), soft_wrap=True)
+            output.print(event_line(event), soft_wrap=True)
 
     hint = f"the job continues; to return to it: {command_for('logs', [id_])} -f" if follows else ""
     run_client(
