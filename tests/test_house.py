@@ -70,8 +70,8 @@ SECRETS = {
     "treq": ("foreman.target", "foreman.cli"),
     "sqlite3": ("foreman.store.sqlite",),
     "twisted.enterprise": ("foreman.store.sqlite",),
-    # Everybody else has ``JobStore`` and ``store.files``: a second database is a matter of the service alone.
-    "foreman.store.sqlite": ("foreman.store.sqlite", "foreman.store.files", "foreman.service"),
+    # Everybody else has ``JobStore`` and ``cli.database_files``: a second database is a matter of these two.
+    "foreman.store.sqlite": ("foreman.store.sqlite", "foreman.cli.database_files", "foreman.service"),
     "twisted.internet.reactor": ("foreman.tap", "foreman.cli", APART),
 }
 

@@ -35,8 +35,8 @@ def command(copy: Path, db_path: str | None) -> None:
     The copy is a consistent snapshot with every job that was accepted before. foreman may be running and is not stopped.
     FILE appears once every page of it has been verified. Restore it with foreman restore.
     """
+    from foreman.cli.database_files import back_up
     from foreman.store.errors import StoreRefused, StoreUnavailable
-    from foreman.store.sqlite.backup import back_up
 
     path = database_path(os.environ, db_path)
     try:

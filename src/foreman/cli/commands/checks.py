@@ -18,13 +18,13 @@ from twisted.internet.protocol import Factory
 
 from foreman.cli.client.client import ForemanClient, make_agent, run_request
 from foreman.cli.client.errors import RequestFailed
+from foreman.cli.database_files import check_library, examine
 from foreman.config.listen_address import is_private, url_of
 from foreman.config.settings import Config
 from foreman.errors import ConnectionError as TargetAway
 from foreman.errors import ForemanError, HTTPError
 from foreman.protocol import lenient_json
 from foreman.store.errors import StoreInUse, StoreRefused, StoreUnavailable
-from foreman.store.sqlite.opening import check_library, examine
 from foreman.system.listening import listen_error
 from foreman.tap import raise_descriptor_limit, within_descriptor_limit
 from foreman.target.client import TargetClient

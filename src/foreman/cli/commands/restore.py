@@ -32,8 +32,8 @@ def command(copy: Path, db_path: str | None) -> None:
     FILE is verified first. The replaced database is kept beside the new one, under a name that is printed. Jobs that had
     not ended when the copy was made, running ones included, run once foreman starts.
     """
+    from foreman.cli.database_files import restore
     from foreman.store.errors import StoreRefused, StoreUnavailable
-    from foreman.store.sqlite.backup import restore
 
     path = database_path(os.environ, db_path)
     try:
