@@ -54,11 +54,11 @@ LONG: dict[str, str] = {
     "foreman.config.settings": "the table of all settings, and what contradicts what",
     "foreman.store.sqlite.database": "one file from opening to closing, and all its conditions",
     "foreman.proxy.inference": "one request from its turn to its last line",
-    "foreman.web.jobs.streaming": "all that follows a job: its events and its lines",
+    "foreman.web.jobs.streaming": "following a job: its events, and the lines of its answer",
     "foreman.web.server.connection": "the phases of one connection",
     "foreman.web.server.connections": "the places of all connections, and which of them makes room",
     "foreman.web.server.request": "one request and its answer",
-    "foreman.web.jobs.routes": "every route of jobs",
+    "foreman.web.jobs.routes": "all routes of jobs",
     "foreman.service": "how the daemon is built, started and stopped, on one page",
     "foreman.worker.worker": "one loop, and what it does with each job",
 }

@@ -50,9 +50,9 @@ SLOW_LOAD = 15 * 60.0
 class Api:
     """The Klein app of everything but ``/jobs``.
 
-    :ivar wall_clock: seconds since the epoch; :ivar poll_interval: in seconds, the ``Retry-After`` while the target
-        cannot be reached; :ivar jobs: makes jobs of requests with ``Prefer: respond-async``; :ivar draining: foreman is
-        stopping.
+    :ivar wall_clock: seconds since the epoch; :ivar cooperator: runs the parsing of large bodies in slices;
+    :ivar poll_interval: in seconds, the ``Retry-After`` while the target cannot be reached;
+    :ivar jobs: makes jobs of requests with ``Prefer: respond-async``; :ivar draining: foreman is stopping.
     """
 
     _clock: IReactorTime

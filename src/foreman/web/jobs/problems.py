@@ -1,4 +1,4 @@
-"""Errors of jobs as problems (RFC 9457): their statuses in one table, and replies in the shape of each API family."""
+"""Errors of jobs as problems (RFC 9457), and the replies that report them, in the shape of each API family."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ from foreman.web.server.statuses import status_of
 INTERNAL_ERROR = "internal error in foreman; the log has the details"
 #: ``Retry-After``, in seconds: the store is checked every few seconds; a queue of jobs becomes shorter slowly.
 RETRY_SOON, RETRY_LATER = 5, 30
+_RETRY_AFTER: dict[type[errors.ForemanError], int] = {
+    StoreUnavailable: RETRY_SOON,
+    errors.Draining: RETRY_SOON,
+    TooManyJobs: RETRY_LATER,
+}
 #: How many errors of a body are listed, and the longest pointer and text of each, in characters.
 MAX_LISTED = 20
 MAX_POINTER, MAX_DETAIL = 200, 500
@@ -105,7 +110,7 @@ def invalid_fields(field_errors: Iterable[FieldError]) -> Problem:
 
 
 def no_such_job(id_: str) -> Problem:
-    """The same for a job that does not exist and for somebody else's, so that ids cannot be probed."""
+    """The problem for a job that does not exist or is somebody else's: the same, so that ids cannot be probed."""
     return Problem(404, f"you have no job {errors.excerpt(id_)}")
 
 
@@ -118,13 +123,6 @@ def problem_of(failure: errors.ForemanError) -> Problem:
     may_retry = seconds and status != 507  # a full disk does not become empty by itself
     headers = [(b"Retry-After", b"%d" % seconds)] if may_retry else []
     return Problem(status, str(failure), headers=headers)
-
-
-_RETRY_AFTER: dict[type[errors.ForemanError], int] = {
-    StoreUnavailable: RETRY_SOON,
-    errors.Draining: RETRY_SOON,
-    TooManyJobs: RETRY_LATER,
-}
 
 
 def problem_reply(problem: Problem) -> Reply:

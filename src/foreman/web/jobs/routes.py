@@ -46,7 +46,7 @@ MAX_WAIT, CANCEL_WAIT = 300.0, 5.0
 class JobsApi:
     """The Klein app of ``/jobs``.
 
-    :ivar models: the inventory; :ivar auth: every caller sees all jobs where it requires no token;
+    :ivar models: the inventory; :ivar auth: whether a token is required; if not, every caller sees all jobs;
     :ivar cooperator: runs the parsing of large bodies in slices, interleaved with all other work of that kind.
     """
 
