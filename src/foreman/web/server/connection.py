@@ -27,7 +27,7 @@ from foreman.web.server.http_syntax import (
 )
 from foreman.web.server.interfaces import Server
 from foreman.web.server.linger import Linger
-from foreman.web.server.phases import HASTE, LIMITS, Expiry, Phase, Place
+from foreman.web.server.phases import DROPPING, ENDING, HASTE, LIMITS, Expiry, Phase, Place
 from foreman.web.server.request import TOO_MANY_CONNECTIONS, ClientRequest
 from foreman.web.server.request_head import Refused
 
@@ -78,13 +78,13 @@ class ClientConnection(HTTPChannel):
         """Data arrived."""
         if self._linger is not None:
             self._linger.drop(data)
-        if self._is_ending:
+        if self.phase in ENDING:
             return
         nested = self._busyReceiving
         LineReceiver.dataReceived(self, data)
         if not nested:
             self._count_held()
-        if nested or self._is_ending or not self._buffer:
+        if nested or self.phase in ENDING or not self._buffer:
             return
         if self.paused:
             if len(self._buffer) > MAX_PIPELINED:
@@ -97,7 +97,7 @@ class ClientConnection(HTTPChannel):
 
     def lineReceived(self, line: bytes) -> None:
         """A line of a head."""
-        if self._is_dropping:
+        if self.phase in DROPPING:
             return
         self._begin_head()
         if problem := line_problem(line, is_first=not self.requests):
@@ -151,7 +151,7 @@ class ClientConnection(HTTPChannel):
 
     def rawDataReceived(self, data: bytes) -> None:
         """A part of a body, or of what a client sends before its request has been answered."""
-        if self._is_dropping:
+        if self.phase in DROPPING:
             return
         if self._handlingRequest:
             # Unlike Twisted's own, this reads on, to notice when the client leaves.
@@ -166,7 +166,7 @@ class ClientConnection(HTTPChannel):
 
     def allContentReceived(self) -> None:
         """The body is whole."""
-        if not self._is_dropping:
+        if self.phase not in DROPPING:
             if self.phase is Phase.BODY:
                 self._enter(Phase.RESPONDING)
             self._pipelined = 0
@@ -185,7 +185,7 @@ class ClientConnection(HTTPChannel):
         if self.phase is Phase.BODY:
             # The answer ended before the body: what still arrives of the body must not be read as a request.
             self._enter(Phase.REFUSING)
-        if self.persistent and not self._is_ending:
+        if self.persistent and self.phase not in ENDING:
             self._head_size = self._pipelined = 0
             self._enter(Phase.IDLE)
             if self._dataBuffer and self._buffer:
@@ -213,7 +213,7 @@ class ClientConnection(HTTPChannel):
 
     def loseConnection(self) -> None:
         """Close when everything is sent; or linger, where an answer was written before its request was whole."""
-        if self._is_dropping and self.place is not Place.EVICTED:
+        if self.phase in DROPPING and self.place is not Place.EVICTED:
             if self.phase is Phase.REFUSING:
                 self._linger = Linger(self.factory.clock, self.transport, self._deadline)
                 self._enter(Phase.LINGERING)
@@ -250,7 +250,7 @@ class ClientConnection(HTTPChannel):
 
     def refuse(self, status: int, message: str, *, log: bool = True) -> None:
         """Answer what cannot be read as a request, or not to its end, and close."""
-        if self._is_dropping:
+        if self.phase in DROPPING:
             return
         if not self.requests:
             self.requests.append(ClientRequest(self))
@@ -275,16 +275,6 @@ class ClientConnection(HTTPChannel):
             self.requests[-1].chunk_announced(decoder.length)
 
     # phases
-
-    @property
-    def _is_dropping(self) -> bool:
-        """Whether what arrives is read and dropped."""
-        return self.phase is Phase.REFUSING or self.phase is Phase.LINGERING
-
-    @property
-    def _is_ending(self) -> bool:
-        """Whether no further request is read."""
-        return self.phase is Phase.CLOSING or self._is_dropping
 
     def _enter(self, phase: Phase) -> None:
         self.factory.connections.move(self, phase)

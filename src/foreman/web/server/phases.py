@@ -19,6 +19,8 @@ HASTE = 2.0
 class Phase(Enum):
     """What a connection is doing."""
 
+    __hash__ = object.__hash__  # that of Enum is no C function, and each request looks phases up a dozen times
+
     NEW = "nothing of a request has arrived since the connection was accepted"
     IDLE = "a request was answered; nothing of the next one has arrived"
     HEAD = "the head of a request is arriving"
@@ -29,8 +31,15 @@ class Phase(Enum):
     CLOSING = "no more is read; the rest of the last answer is being sent"
 
 
+#: Phases in which what arrives is read and dropped, and those in which no further request is read.
+DROPPING = frozenset({Phase.REFUSING, Phase.LINGERING})
+ENDING = DROPPING | {Phase.CLOSING}
+
+
 class Place(Enum):
     """Whether a connection counts towards ``FOREMAN_MAX_CONNECTIONS``."""
+
+    __hash__ = object.__hash__  # as of ``Phase``
 
     COUNTED = "counted"
     STANDBY = "beyond the limit"
