@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 from pytest_twisted import ensureDeferred
 
 from foreman import errors
 from foreman.jobs.retry_policy import MAX_UNCOUNTED_TRIES
 from foreman.worker.answer_check import MAX_FOREIGN, PAUSE
-from test_worker import JSON, LAST, VECTOR, Shop, new, shop  # noqa: F401 - a fixture
+from support.fake_target import LAST
+from support.new_jobs import job_for
+from support.worker_harness import JSON, VECTOR, WorkerHarness
 
 HTML = [(b"Content-Type", b"text/html")]
 TEXT = [(b"Content-Type", b"text/plain; charset=utf-8")]
@@ -35,57 +40,64 @@ PAGES: list[tuple[int, Any, bytes]] = [
 ]
 
 
+@pytest_twisted.async_yield_fixture
+async def harness(tmp_path: Path) -> AsyncIterator[WorkerHarness]:
+    made = WorkerHarness(tmp_path / "jobs.db")
+    yield made
+    await made.end()
+
+
 @pytest.mark.parametrize(("status", "headers", "body"), PAGES)
 @pytest.mark.parametrize("endpoint", ["/api/chat", "/v1/chat/completions", "/api/embed"])
 @ensureDeferred
 async def test_an_answer_for_a_target_that_is_away_is_an_outage(
-    shop: Shop,  # noqa: F811
+    harness: WorkerHarness,  # noqa: F811
     endpoint: str,
     status: int,
     headers: Any,
     body: bytes,
 ) -> None:
-    shop.start()
-    first, second = await shop.hand_over(new(endpoint, max_attempts=1), new(endpoint))
-    call = await shop.asked()
-    shop.target.problem = errors.HTTPError(status, "the page")
+    harness.start()
+    first, second = await harness.hand_over(job_for(endpoint, max_attempts=1), job_for(endpoint))
+    call = await harness.asked()
+    harness.target.problem = errors.HTTPError(status, "the page")
     call.begin(status, headers).say(body).end()
-    job = await shop.becomes(first, "queued")
+    job = await harness.becomes(first, "queued")
     assert (job.attempt, job.uncounted_tries) == (0, 0)
     assert job.error is not None
     assert job.error.error_class == "unreachable"
-    await shop.wait(60, step=5)
-    assert len(shop.target.calls) == 1
-    assert (await shop.job(second)).fence == 0
-    assert shop.inference.target.inventory.why_held("gate") is not None
-    shop.target.problem = None
-    await shop.inference.target.inventory.refresh()
-    assert shop.inference.target.inventory.why_held("gate") is None
+    await harness.wait(60, step=5)
+    assert len(harness.target.calls) == 1
+    assert (await harness.job(second)).fence == 0
+    assert harness.inference.target.inventory.why_held("gate") is not None
+    harness.target.problem = None
+    await harness.inference.target.inventory.refresh()
+    assert harness.inference.target.inventory.why_held("gate") is None
     told: Any = JSON
     answer = VECTOR if endpoint == "/api/embed" else b'{"object":"x","choices":[]}'
     if endpoint == "/api/chat":
         answer, told = LAST, None
     for number, id_ in enumerate((first, second), 2):
-        (await shop.asked(number)).begin(headers=told).say(answer).end()
-        assert (await shop.becomes(id_, "succeeded")).attempt == 1
+        (await harness.asked(number)).begin(headers=told).say(answer).end()
+        assert (await harness.becomes(id_, "succeeded")).attempt == 1
 
 
 @ensureDeferred
 async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_the_target_is_there(
-    shop: Shop,  # noqa: F811
+    harness: WorkerHarness,  # noqa: F811
 ) -> None:
     """Ollama may have come back in between."""
-    shop.start()
-    (id_,) = await shop.hand_over(new())
+    harness.start()
+    (id_,) = await harness.hand_over(job_for())
     for number in range(1, MAX_UNCOUNTED_TRIES + 1):
-        (await shop.asked(number)).begin(404, TEXT).say(b"404 page not found\n").end()
-        job = await shop.becomes(id_, "scheduled")
+        (await harness.asked(number)).begin(404, TEXT).say(b"404 page not found\n").end()
+        job = await harness.becomes(id_, "scheduled")
         assert (job.attempt, job.uncounted_tries) == (0, number)
         assert job.error is not None
         assert "Ollama is there" in job.error.message
-        await shop.wait(600, step=60)
-    (await shop.asked(MAX_UNCOUNTED_TRIES + 1)).begin(404, TEXT).say(b"404 page not found\n").end()
-    assert (await shop.becomes(id_, "failed")).error.error_class == "refused"  # type: ignore[union-attr]
+        await harness.wait(600, step=60)
+    (await harness.asked(MAX_UNCOUNTED_TRIES + 1)).begin(404, TEXT).say(b"404 page not found\n").end()
+    assert (await harness.becomes(id_, "failed")).error.error_class == "refused"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -97,118 +109,118 @@ async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_
 )
 @ensureDeferred
 async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_there(
-    shop: Shop,  # noqa: F811
+    harness: WorkerHarness,  # noqa: F811
     status: int,
     headers: Any,
     body: bytes,
 ) -> None:
-    shop.start()
-    ids = await shop.hand_over(*[new() for _ in range(MAX_FOREIGN + 1)])
+    harness.start()
+    ids = await harness.hand_over(*[job_for() for _ in range(MAX_FOREIGN + 1)])
     for number, id_ in enumerate(ids, 1):
-        (await shop.asked(number)).begin(status, headers).say(body).end()
-        assert (await shop.becomes(id_, "failed")).attempt == 1
-    assert shop.inference.target.inventory.held == {}
+        (await harness.asked(number)).begin(status, headers).say(body).end()
+        assert (await harness.becomes(id_, "failed")).attempt == 1
+    assert harness.inference.target.inventory.held == {}
 
 
 @ensureDeferred
-async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(shop: Shop) -> None:  # noqa: F811
-    shop.start()
-    ids = await shop.hand_over(*[new() for _ in range(50)])
+async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(harness: WorkerHarness) -> None:  # noqa: F811
+    harness.start()
+    ids = await harness.hand_over(*[job_for() for _ in range(50)])
     for number in range(1, MAX_FOREIGN + 1):
-        (await shop.asked(number)).begin(308, HTML).say(b"moved").end()
-    await shop.turn()
-    inventory = shop.inference.target.inventory
+        (await harness.asked(number)).begin(308, HTML).say(b"moved").end()
+    await harness.turn()
+    inventory = harness.inference.target.inventory
     assert "308" in (inventory.why_held("gate") or "")
     assert inventory.why_held("embedding") is None
-    (embedding,) = await shop.hand_over(new("/api/embed"))
-    (await shop.asked(MAX_FOREIGN + 1)).begin(headers=JSON).say(VECTOR).end()
-    await shop.becomes(embedding, "succeeded")
-    await shop.wait(PAUSE - 2)
-    assert len(shop.target.calls) == MAX_FOREIGN + 1
-    await shop.wait(5)
-    (await shop.asked(MAX_FOREIGN + 2)).begin(308, HTML).say(b"moved").end()
-    await shop.wait(2 * PAUSE - 5)
-    assert len(shop.target.calls) == MAX_FOREIGN + 2
-    await shop.wait(5)
-    (await shop.asked(MAX_FOREIGN + 3)).begin().say(LAST).end()  # one of Ollama's own ends it
-    await shop.asked(MAX_FOREIGN + 4)
+    (embedding,) = await harness.hand_over(job_for("/api/embed"))
+    (await harness.asked(MAX_FOREIGN + 1)).begin(headers=JSON).say(VECTOR).end()
+    await harness.becomes(embedding, "succeeded")
+    await harness.wait(PAUSE - 2)
+    assert len(harness.target.calls) == MAX_FOREIGN + 1
+    await harness.wait(5)
+    (await harness.asked(MAX_FOREIGN + 2)).begin(308, HTML).say(b"moved").end()
+    await harness.wait(2 * PAUSE - 5)
+    assert len(harness.target.calls) == MAX_FOREIGN + 2
+    await harness.wait(5)
+    (await harness.asked(MAX_FOREIGN + 3)).begin().say(LAST).end()  # one of Ollama's own ends it
+    await harness.asked(MAX_FOREIGN + 4)
     assert inventory.held == {}
-    states = [(await shop.job(id_)).state for id_ in ids]
+    states = [(await harness.job(id_)).state for id_ in ids]
     assert not {"failed", "discarded"} & set(states)
-    shop.target.calls[-1].begin().say(LAST).end()
+    harness.target.calls[-1].begin().say(LAST).end()
 
 
 @ensureDeferred
-async def test_foreman_stops_while_it_asks_whether_the_target_is_there(shop: Shop) -> None:  # noqa: F811
-    shop.start()
-    (id_,) = await shop.hand_over(new(max_attempts=1))
-    call = await shop.asked()
-    shop.target.slow = True
+async def test_foreman_stops_while_it_asks_whether_the_target_is_there(harness: WorkerHarness) -> None:  # noqa: F811
+    harness.start()
+    (id_,) = await harness.hand_over(job_for(max_attempts=1))
+    call = await harness.asked()
+    harness.target.slow = True
     call.begin(404, TEXT).say(b"404 page not found\n").end()
-    await shop.until(lambda: shop.target.waiting)
-    shop.worker.close()
-    await shop.inference.target.inventory.stop()
-    job = await shop.becomes(id_, "queued")
+    await harness.until(lambda: harness.target.waiting)
+    harness.worker.close()
+    await harness.inference.target.inventory.stop()
+    job = await harness.becomes(id_, "queued")
     assert job.attempt == 0
 
 
 @ensureDeferred
 async def test_a_chat_that_gets_a_page_makes_the_inventory_ask_but_not_each_of_a_thousand(
-    shop: Shop,  # noqa: F811
+    harness: WorkerHarness,  # noqa: F811
 ) -> None:
-    asked = shop.target.questions
+    asked = harness.target.questions
     for _ in range(20):
-        person = shop.work.ask()
-        shop.target.calls[-1].begin(404, HTML).say(b"<html>").end()
-        await shop.turn()
+        person = harness.work.ask()
+        harness.target.calls[-1].begin(404, HTML).say(b"<html>").end()
+        await harness.turn()
         assert person.responder.status == 404
         assert person.responder.pieces == [b"<html>"]  # what came is passed on as it is
-    assert shop.target.questions == asked + 1
-    shop.target.problem = errors.HTTPError(404, "404 page not found")
-    shop.clock.advance(2)
-    shop.work.ask()
-    shop.target.calls[-1].begin(404, HTML).say(b"<html>").end()
-    assert shop.inference.target.inventory.degraded is not None
+    assert harness.target.questions == asked + 1
+    harness.target.problem = errors.HTTPError(404, "404 page not found")
+    harness.clock.advance(2)
+    harness.work.ask()
+    harness.target.calls[-1].begin(404, HTML).say(b"<html>").end()
+    assert harness.inference.target.inventory.degraded is not None
 
 
 @ensureDeferred
 async def test_a_mistake_of_a_job_fails_it_at_once_and_many_of_the_same_ask_the_target_once_a_second(
-    shop: Shop,  # noqa: F811
+    harness: WorkerHarness,  # noqa: F811
 ) -> None:
-    shop.start()
-    ids = await shop.hand_over(*[new() for _ in range(20)], new("/api/embed"))
-    await shop.asked(2)
-    asked = shop.target.questions
-    left = {call.head: call for call in shop.target.calls}
+    harness.start()
+    ids = await harness.hand_over(*[job_for() for _ in range(20)], job_for("/api/embed"))
+    await harness.asked(2)
+    asked = harness.target.questions
+    left = {call.head: call for call in harness.target.calls}
     left[b"POST /api/embed"].begin(400, JSON).say(b'{"error":"invalid option"}').end()
-    assert (await shop.becomes(ids[20], "failed")).attempt == 1
+    assert (await harness.becomes(ids[20], "failed")).attempt == 1
     call = left[b"POST /api/chat"]
     for number, id_ in enumerate(ids[:20], 3):
         call.begin(400, JSON).say(b'{"error":"invalid option"}').end()
-        job = await shop.becomes(id_, "failed")
+        job = await harness.becomes(id_, "failed")
         assert job.error is not None
         assert (job.attempt, job.error.message) == (1, "400: invalid option")
         if number < 22:
-            call = await shop.asked(number)
-    assert shop.target.questions == asked + 1
-    assert shop.inference.target.inventory.held == {}
+            call = await harness.asked(number)
+    assert harness.target.questions == asked + 1
+    assert harness.inference.target.inventory.held == {}
 
 
 @ensureDeferred
 async def test_another_refusal_than_before_makes_foreman_ask_however_young_the_lists_are(
-    shop: Shop,  # noqa: F811
+    harness: WorkerHarness,  # noqa: F811
 ) -> None:
-    shop.start()
-    first, second = await shop.hand_over(new(), new())
-    (await shop.asked()).begin(400, JSON).say(b'{"error":"invalid option"}').end()
-    await shop.becomes(first, "failed")
-    call = await shop.asked(2)
-    shop.target.problem = errors.HTTPError(400, "bad gateway upstream")
+    harness.start()
+    first, second = await harness.hand_over(job_for(), job_for())
+    (await harness.asked()).begin(400, JSON).say(b'{"error":"invalid option"}').end()
+    await harness.becomes(first, "failed")
+    call = await harness.asked(2)
+    harness.target.problem = errors.HTTPError(400, "bad gateway upstream")
     call.begin(400, JSON).say(b'{"error":"bad gateway upstream"}').end()
-    job = await shop.becomes(second, "queued")
+    job = await harness.becomes(second, "queued")
     assert (job.attempt, job.uncounted_tries) == (0, 0)
-    shop.target.problem = None
-    await shop.wait(2)
-    await shop.inference.target.inventory.refresh()
-    (await shop.asked(3)).begin().say(LAST).end()
-    await shop.becomes(second, "succeeded")
+    harness.target.problem = None
+    await harness.wait(2)
+    await harness.inference.target.inventory.refresh()
+    (await harness.asked(3)).begin().say(LAST).end()
+    await harness.becomes(second, "succeeded")

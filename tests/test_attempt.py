@@ -18,11 +18,11 @@ from twisted.internet.task import deferLater
 from foreman.jobs.artifacts import ERROR, PARTIAL, RESPONSE, STREAM
 from foreman.jobs.job import Job, NewJob
 from foreman.simulator import Settings, Simulator
-from foreman.simulator.engine.faults import What
+from foreman.simulator.engine.faults import FaultKind
 from foreman.store.job_store import JobStore
 from support.live_foreman import RunningForeman, bytes_of, listen, port_of, reactor, start_foreman
+from support.new_jobs import job_for
 from support.raw_http import Response, ask, request
-from test_worker import new
 
 CHAT_MODEL = "llama3.2:3b"
 CHAT = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Say <something> & more"}]}
@@ -136,7 +136,7 @@ async def test_the_response_is_what_the_endpoint_answers_unstreamed(
 ) -> None:
     streams = payload.get("stream", endpoint in {"/api/chat", "/api/generate"})
     (id_,) = await place.hand_over(
-        new(endpoint, payload["model"], payload=json.dumps(payload).encode(), stream=streams)
+        job_for(endpoint, payload["model"], payload=json.dumps(payload).encode(), stream=streams)
     )
     job = await place.tried(id_)
     assert (job.state, job.error) == ("succeeded", None)
@@ -162,17 +162,17 @@ async def test_a_form_and_a_compressed_body_go_as_they_came(place: Place) -> Non
     path, kind = "/v1/audio/transcriptions", "multipart/form-data; boundary=x"
     packed = zstandard.compress(json.dumps({**CHAT, "stream": True}).encode())
     form, whole, streamed = await place.hand_over(
-        new(path, CHAT_MODEL, payload=FORM, content_type=kind),
-        new("/v1/chat/completions", CHAT_MODEL, payload=packed, content_encoding="zstd", stream=False),
-        new("/v1/chat/completions", CHAT_MODEL, payload=packed, content_encoding="zstd", stream=True),
+        job_for(path, CHAT_MODEL, payload=FORM, content_type=kind),
+        job_for("/v1/chat/completions", CHAT_MODEL, payload=packed, content_encoding="zstd", stream=False),
+        job_for("/v1/chat/completions", CHAT_MODEL, payload=packed, content_encoding="zstd", stream=True),
     )
     job = await place.tried(form)
     direct = await place.ask(path, FORM, ("Content-Type", kind))
     assert (job.state, direct.status) == ("failed", 400)  # the simulator's models hear nothing
     assert await place.artifact(form, ERROR) == direct.body
-    assert place.target.asked(path)[0].body == FORM
+    assert place.target.requests_for(path)[0].body == FORM
     await place.tried(streamed)
-    seen = place.target.asked("/v1/chat/completions")
+    seen = place.target.requests_for("/v1/chat/completions")
     assert (seen[0].body, seen[0].header("content-encoding")) == (packed, "zstd")
     assert (json.loads(seen[1].body)["stream"], seen[1].header("content-encoding")) == (False, None)
     assert json.loads(await place.artifact(streamed, RESPONSE))["object"] == "chat.completion"
@@ -190,7 +190,7 @@ async def test_of_a_jobs_body_what_follows_the_object_is_not_sent(
         response = await place.ask(path, (body + behind).encode(), ("Prefer", "respond-async"))
         assert response.status == 202, response.body
         await place.succeeded(json.loads(response.body)["id"])
-        sent = place.target.asked(path)[-1]
+        sent = place.target.requests_for(path)[-1]
         assert sent.body.endswith(b"}")
         assert {**json.loads(sent.body), "stream": None} == {**payload, "stream": None}
         assert sent.header("Content-Length") == str(len(sent.body))
@@ -200,10 +200,10 @@ async def test_of_a_jobs_body_what_follows_the_object_is_not_sent(
 async def test_the_headers_that_matter_go_along(place: Place) -> None:
     headers = (("anthropic-version", "2023-06-01"), ("User-Agent", "mine/1"))
     (id_,) = await place.hand_over(
-        new("/v1/messages", CHAT_MODEL, payload=json.dumps({**CHAT, "max_tokens": 3}).encode(), headers=headers)
+        job_for("/v1/messages", CHAT_MODEL, payload=json.dumps({**CHAT, "max_tokens": 3}).encode(), headers=headers)
     )
     await place.tried(id_)
-    (seen,) = place.target.asked("/v1/messages")
+    (seen,) = place.target.requests_for("/v1/messages")
     sent = {name.lower(): value for name, value in seen.headers}
     assert (sent["anthropic-version"], sent["user-agent"]) == ("2023-06-01", "mine/1")
     assert sent["content-type"] == "application/json"
@@ -240,8 +240,8 @@ async def test_whatever_goes_wrong_with_an_answer_is_told_by_its_class(
     tmp_path: Path, what: str, more: dict[str, Any], error_class: str | None, attempt: int
 ) -> None:
     async with placed(tmp_path, silence_timeout="1s") as place:
-        place.target.misbehave(cast("What", what), route="/api/chat", **more)
-        (id_,) = await place.hand_over(new(model="llama3.2:3b", payload=json.dumps(CHAT).encode()))
+        place.target.misbehave(cast("FaultKind", what), route="/api/chat", **more)
+        (id_,) = await place.hand_over(job_for(model="llama3.2:3b", payload=json.dumps(CHAT).encode()))
         job = await place.tried(id_)
         found = None if job.error is None else job.error.error_class
         assert (found, job.attempt) == (error_class, attempt), job.error
@@ -252,7 +252,7 @@ async def test_whatever_goes_wrong_with_an_answer_is_told_by_its_class(
         elif "at_line" in more:
             assert names == [ERROR, PARTIAL]
             assert (await place.artifact(id_, PARTIAL)).count(b"\n") == 2
-        (seen,) = place.target.asked("/api/chat")
+        (seen,) = place.target.requests_for("/api/chat")
         await deferLater(reactor, 0.02)
         assert seen.outcome != "open"
 
@@ -265,14 +265,14 @@ async def test_jobs_that_came_while_nobody_listened_all_run_at_their_first_try(t
     await maybeDeferred(listening.stopListening)
     foreman = await start_foreman(port, db_path=str(tmp_path / "jobs.db"), poll_interval="200ms")
     place = Place(foreman, simulator)
-    ids = await place.hand_over(*[new(model="llama3.2:3b", payload=json.dumps(CHAT).encode()) for _ in range(20)])
+    ids = await place.hand_over(*[job_for(model="llama3.2:3b", payload=json.dumps(CHAT).encode()) for _ in range(20)])
     await deferLater(reactor, 0.5)
     listening = reactor.listenTCP(port, simulator, interface="127.0.0.1")
     try:
         for id_ in ids:
             job = await place.tried(id_)
             assert (job.state, job.attempt, job.error) == ("succeeded", 1, None)
-        assert simulator.most_running == 1
+        assert simulator.max_running == 1
     finally:
         await foreman.stop()
         await maybeDeferred(listening.stopListening)
@@ -283,12 +283,12 @@ async def test_stopping_ends_what_runs_and_the_next_start_runs_it_again(tmp_path
     payload = json.dumps({**CHAT, "model": "tiny-slow", "options": {"num_predict": 1000}}).encode()
     async with placed(tmp_path, target={"rate": 20}) as place:
         running, waiting = await place.hand_over(
-            new(model="tiny-slow", payload=payload), new(model="llama3.2:3b", payload=json.dumps(CHAT).encode())
+            job_for(model="tiny-slow", payload=payload), job_for(model="llama3.2:3b", payload=json.dumps(CHAT).encode())
         )
-        while not place.target.asked("/api/chat"):
+        while not place.target.requests_for("/api/chat"):
             await deferLater(reactor, 0.01)
         await deferLater(reactor, 0.2)
-    (seen,) = place.target.asked("/api/chat")
+    (seen,) = place.target.requests_for("/api/chat")
     assert seen.outcome == "left"
     async with placed(tmp_path) as place:
         for id_ in (running, waiting):
@@ -300,9 +300,9 @@ async def test_stopping_ends_what_runs_and_the_next_start_runs_it_again(tmp_path
 async def test_stopping_lets_what_runs_finish_within_the_drain_time(tmp_path: Path) -> None:
     async with placed(tmp_path, target={"rate": 30}, drain_timeout="20s") as place:
         running, waiting = await place.hand_over(
-            *[new(model="llama3.2:3b", payload=json.dumps(CHAT).encode()) for _ in range(2)]
+            *[job_for(model="llama3.2:3b", payload=json.dumps(CHAT).encode()) for _ in range(2)]
         )
-        while not place.target.asked("/api/chat"):
+        while not place.target.requests_for("/api/chat"):
             await deferLater(reactor, 0.01)
     async with placed(tmp_path, target={"models": ("other",)}) as place:
         first, second = await place.store.get(running), await place.store.get(waiting)

@@ -337,7 +337,7 @@ async def test_a_thousand_requests_go_over_one_connection() -> None:
             while not client.received.endswith(b'"}'):
                 await deferLater(reactor, 0)
             assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert len(house.target.asked("/api/version")) == 1000
+        assert len(house.target.requests_for("/api/version")) == 1000
         client.leave()
         await client.gone
 
@@ -377,7 +377,7 @@ async def test_a_pull_takes_no_turn_shows_how_far_it_is_and_ends_when_its_asker_
         assert house.target.running == 1
         pull.leave()
         await pull.gone
-        await until(lambda: house.target.asked("/api/pull")[0].outcome == "left")
+        await until(lambda: house.target.requests_for("/api/pull")[0].outcome == "left")
         assert house.target.running == 1
         busy.leave()
         await busy.gone

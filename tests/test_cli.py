@@ -24,7 +24,7 @@ from foreman.cli.main import COMMANDS, cli
 from foreman.cli.ui.exit_status import CLIENT_STATUSES
 from foreman.cli.ui.help import HelpfulCommand
 from foreman.config.settings import load
-from foreman.simulator.engine.faults import What
+from foreman.simulator.engine.faults import FaultKind
 from support.processes import free_port
 
 
@@ -193,7 +193,7 @@ def test_simulate_is_told_by_the_environment_what_goes_wrong() -> None:
 
 
 def test_the_help_of_simulate_has_every_word_for_what_can_go_wrong() -> None:
-    assert set(get_args(What)) <= set(re.split(r"[,\s]+", help_of("simulate")))
+    assert set(get_args(FaultKind)) <= set(re.split(r"[,\s]+", help_of("simulate")))
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from twisted.internet.task import deferLater
 
 from foreman import errors
 from foreman.config.target_address import TargetAddress
-from foreman.simulator import Misbehaviour, Settings, Simulator
+from foreman.simulator import Fault, Settings, Simulator
 from foreman.target import client as client_module
 from foreman.target.client import TargetClient
 from foreman.target.connector import endpoint_for
-from support.live_foreman import listen, port_of
+from support.live_foreman import listen, port_of, target_client
 
 reactor: Any = installed_reactor
 
@@ -76,13 +76,6 @@ class _Saying(Protocol):
         self._script.open -= 1
 
 
-def client_of(port: int, url: str = "http://127.0.0.1", token: str | None = None) -> TargetClient:
-    scheme, _, rest = url.partition("://")
-    host, _, path = rest.partition("/")
-    address = TargetAddress(scheme, host, port, f"/{path}" if path else "")
-    return TargetClient(reactor, endpoint_for(reactor, address, 2), address, token)
-
-
 @pytest_twisted.async_yield_fixture
 async def simulator() -> AsyncIterator[Simulator]:
     simulator = Simulator(reactor, Settings(keep_alive=-1))
@@ -94,14 +87,14 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 def ollama(simulator: Any) -> TargetClient:
-    return client_of(simulator.port)
+    return target_client(simulator.port)
 
 
 async def ask_scripted(script: Scripted, path: str = "/api/show", **choices: Any) -> dict[str, Any]:
     """Ask a scripted target one question."""
     listening: Any = listen(script)
     try:
-        return await client_of(port_of(listening), **choices)._json(b"POST", path, {"model": "m"})
+        return await target_client(port_of(listening), **choices)._json(b"POST", path, {"model": "m"})
     finally:
         while script.open:
             await deferLater(reactor, 0.001)
@@ -207,7 +200,7 @@ def test_foremans_own_questions_keep_the_meaning_and_the_order_of_every_field(pa
 
 @pytest_twisted.ensureDeferred
 async def test_the_targets_token_goes_along_and_the_clients_credentials_do_not(simulator: Any) -> None:
-    client = client_of(simulator.port, token="of-the-target")
+    client = target_client(simulator.port, token="of-the-target")
     client_says = [(b"Authorization", b"Bearer of-the-client"), (b"X-API-Key", b"k"), (b"Cookie", b"a=b")]
     (await client.send(b"GET", client.head(b"GET", b"/api/version", client_says, None))).abort()
     await client.version()
@@ -299,14 +292,14 @@ def nobody() -> Iterator[int]:
 @pytest_twisted.ensureDeferred
 async def test_nobody_there_is_refused() -> None:
     with nobody() as port, pytest.raises(errors.ConnectionError) as caught:
-        await client_of(port).version()
+        await target_client(port).version()
     assert caught.value.why == "refused"
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_name_that_nobody_has_is_dns() -> None:
     with pytest.raises(errors.ConnectionError) as caught:
-        await client_of(11434, "http://nowhere.invalid").version()
+        await target_client(11434, "http://nowhere.invalid").version()
     assert caught.value.why == "dns"
 
 
@@ -336,7 +329,7 @@ async def test_tls_with_a_target_that_has_none_is_tls() -> None:
 
     listening: Any = listen(Plain())
     with pytest.raises(errors.ConnectionError) as caught:
-        await client_of(port_of(listening), "https://127.0.0.1").version()
+        await target_client(port_of(listening), "https://127.0.0.1").version()
     assert caught.value.why == "tls"
     await listening.stopListening()
 
@@ -427,7 +420,7 @@ LINE, LAST = b'{"done":false}\n', b'{"done":true}\n'
 async def stream_scripted(script: Scripted, on_line: Any) -> None:
     listening: Any = listen(script)
     try:
-        await client_of(port_of(listening)).stream("/api/chat", CHAT, on_line)
+        await target_client(port_of(listening)).stream("/api/chat", CHAT, on_line)
     finally:
         while script.open:
             await deferLater(reactor, 0.001)
@@ -483,12 +476,10 @@ async def test_what_the_reader_of_lines_throws_ends_the_stream() -> None:
 # leaving
 
 
-@pytest.mark.parametrize(
-    "plan", [Misbehaviour("no-headers"), Misbehaviour("stall", at_line=2)], ids=lambda plan: plan.what
-)
+@pytest.mark.parametrize("plan", [Fault("no-headers"), Fault("stall", at_line=2)], ids=lambda plan: plan.what)
 @pytest_twisted.ensureDeferred
 async def test_whoever_cancels_a_question_closes_its_connection(
-    simulator: Any, ollama: TargetClient, plan: Misbehaviour
+    simulator: Any, ollama: TargetClient, plan: Fault
 ) -> None:
     for ask in (ollama.chat(CHAT), ollama.stream("/api/chat", CHAT, lambda _: None)):
         simulator.misbehave(plan)

@@ -9,7 +9,7 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 import anthropic
 import httpx
@@ -17,11 +17,12 @@ import ollama
 import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
+from langchain_ollama import OllamaEmbeddings, OllamaLLM
 
+from support.client_libraries import LIBRARIES, MODEL, ClientLibrary, LangChain, user_message
 from support.processes import ENDLESS, PATIENCE, Foreman, InThread, Target, endless, foreman, target, until
 
-MODEL, THINKER, SEER, EMBEDDER = "llama3.2:3b", "qwen3:8b", "llava:7b", "nomic-embed-text"
+THINKING_MODEL, VISION_MODEL, EMBEDDING_MODEL = "qwen3:8b", "llava:7b", "nomic-embed-text"
 TOKEN = "correct-horse-battery-staple"
 #: More tokens than any test waits for.
 MANY = 10_000_000
@@ -67,7 +68,9 @@ def locked(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def guessed_at(kind: type[Peer], simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreman]:
+def guessed_at(
+    kind: type[ClientLibrary], simulator: Target, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Foreman]:
     """Likewise, one for each library: of one address only some unknown tokens are answered with 401."""
     with foreman(tmp_path_factory.mktemp("guessed"), simulator.url, auth_token=TOKEN) as daemon:
         yield daemon
@@ -76,193 +79,15 @@ def guessed_at(kind: type[Peer], simulator: Target, tmp_path_factory: pytest.Tem
 # -- the clients, each asked in the ways that all of them have
 
 
-class Peer(Protocol):
-    """One client library in front of foreman."""
-
-    def __init__(self, url: str, token: str | None = None) -> None: ...
-
-    def whole(self, model: str, text: str, tokens: int = 100) -> str:
-        """What the model says, in one piece."""
-
-    def stream(self, model: str, text: str, tokens: int = 100) -> Iterator[str]:
-        """What the model says, piece by piece."""
-
-    async def whole_later(self, model: str, text: str, tokens: int = 100) -> str:
-        """As ``whole``, with the asynchronous client of the library."""
-
-    def stream_later(self, model: str, text: str, tokens: int = 100) -> AsyncIterator[str]:
-        """As ``stream``, with the asynchronous client of the library."""
-
-    def close(self) -> None:
-        """Close its connections."""
-
-
-def said(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
-
-
-def bearer(token: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-class Ollama:
-    def __init__(self, url: str, token: str | None = None) -> None:
-        self.how: Any = {"host": url, "headers": bearer(token)}
-        self.client = ollama.Client(**self.how)
-
-    def whole(self, model: str, text: str, tokens: int = 100) -> str:
-        return self.client.chat(model, said(text), options={"num_predict": tokens}).message.content or ""
-
-    def stream(self, model: str, text: str, tokens: int = 100) -> Iterator[str]:
-        for part in self.client.chat(model, said(text), stream=True, options={"num_predict": tokens}):
-            yield part.message.content or ""
-
-    async def whole_later(self, model: str, text: str, tokens: int = 100) -> str:
-        async with ollama.AsyncClient(**self.how) as client:
-            return (await client.chat(model, said(text), options={"num_predict": tokens})).message.content or ""
-
-    async def stream_later(self, model: str, text: str, tokens: int = 100) -> AsyncIterator[str]:
-        async with ollama.AsyncClient(**self.how) as client:
-            async for part in await client.chat(model, said(text), stream=True, options={"num_predict": tokens}):
-                yield part.message.content or ""
-
-    def close(self) -> None:
-        self.client.close()
-
-
-class OpenAI:
-    def __init__(self, url: str, token: str | None = None) -> None:
-        self.how: Any = {"base_url": f"{url}/v1", "api_key": token or "ollama", "max_retries": 0, "timeout": PATIENCE}
-        self.client: Any = openai.OpenAI(**self.how)
-
-    def whole(self, model: str, text: str, tokens: int = 100) -> str:
-        answer = self.client.chat.completions.create(model=model, messages=said(text), max_tokens=tokens)
-        return str(answer.choices[0].message.content)
-
-    def stream(self, model: str, text: str, tokens: int = 100) -> Iterator[str]:
-        with self.client.chat.completions.create(
-            model=model, messages=said(text), max_tokens=tokens, stream=True
-        ) as stream:
-            for part in stream:
-                yield part.choices[0].delta.content or ""
-
-    async def whole_later(self, model: str, text: str, tokens: int = 100) -> str:
-        async with openai.AsyncOpenAI(**self.how) as client:
-            messages: Any = said(text)
-            answer = await client.chat.completions.create(model=model, messages=messages, max_tokens=tokens)
-            return answer.choices[0].message.content or ""
-
-    async def stream_later(self, model: str, text: str, tokens: int = 100) -> AsyncIterator[str]:
-        async with openai.AsyncOpenAI(**self.how) as client:
-            messages: Any = said(text)
-            async for part in await client.chat.completions.create(
-                model=model, messages=messages, max_tokens=tokens, stream=True
-            ):
-                yield part.choices[0].delta.content or ""
-
-    def close(self) -> None:
-        self.client.close()
-
-
-class OpenAIResponses(OpenAI):
-    def whole(self, model: str, text: str, tokens: int = 100) -> str:
-        return str(self.client.responses.create(model=model, input=text, max_output_tokens=tokens).output_text)
-
-    def stream(self, model: str, text: str, tokens: int = 100) -> Iterator[str]:
-        with self.client.responses.create(model=model, input=text, max_output_tokens=tokens, stream=True) as stream:
-            for event in stream:
-                if event.type == "response.output_text.delta":
-                    yield event.delta
-
-    async def whole_later(self, model: str, text: str, tokens: int = 100) -> str:
-        async with openai.AsyncOpenAI(**self.how) as client:
-            return (await client.responses.create(model=model, input=text, max_output_tokens=tokens)).output_text
-
-    async def stream_later(self, model: str, text: str, tokens: int = 100) -> AsyncIterator[str]:
-        async with openai.AsyncOpenAI(**self.how) as client:
-            async for event in await client.responses.create(
-                model=model, input=text, max_output_tokens=tokens, stream=True
-            ):
-                if event.type == "response.output_text.delta":
-                    yield event.delta
-
-
-class Anthropic:
-    def __init__(self, url: str, token: str | None = None) -> None:
-        self.how: Any = {"base_url": url, "api_key": token or "ollama", "max_retries": 0, "timeout": PATIENCE}
-        self.client: Any = anthropic.Anthropic(**self.how)
-
-    def whole(self, model: str, text: str, tokens: int = 100) -> str:
-        answer = self.client.messages.create(model=model, messages=said(text), max_tokens=tokens)
-        return "".join(block.text for block in answer.content if block.type == "text")
-
-    def stream(self, model: str, text: str, tokens: int = 100) -> Iterator[str]:
-        with self.client.messages.stream(model=model, messages=said(text), max_tokens=tokens) as stream:
-            yield from stream.text_stream
-
-    async def whole_later(self, model: str, text: str, tokens: int = 100) -> str:
-        async with anthropic.AsyncAnthropic(**self.how) as client:
-            messages: Any = said(text)
-            answer = await client.messages.create(model=model, messages=messages, max_tokens=tokens)
-            return "".join(block.text for block in answer.content if block.type == "text")
-
-    async def stream_later(self, model: str, text: str, tokens: int = 100) -> AsyncIterator[str]:
-        async with anthropic.AsyncAnthropic(**self.how) as client:
-            messages: Any = said(text)
-            async with client.messages.stream(model=model, messages=messages, max_tokens=tokens) as stream:
-                async for part in stream.text_stream:
-                    yield part
-
-    def close(self) -> None:
-        self.client.close()
-
-
-class LangChain:
-    def __init__(self, url: str, token: str | None = None) -> None:
-        self.how: Any = {"base_url": url, "client_kwargs": {"headers": bearer(token)}}
-        self._made: list[ChatOllama] = []
-
-    def model(self, model: str, tokens: int = 100, **more: Any) -> ChatOllama:
-        self._made.append(ChatOllama(model=model, num_predict=tokens, **self.how, **more))
-        return self._made[-1]
-
-    def whole(self, model: str, text: str, tokens: int = 100) -> str:
-        return self.model(model, tokens).invoke(text).text
-
-    def stream(self, model: str, text: str, tokens: int = 100) -> Iterator[str]:
-        for part in self.model(model, tokens).stream(text):
-            yield part.text
-
-    async def whole_later(self, model: str, text: str, tokens: int = 100) -> str:
-        return (await self.model(model, tokens).ainvoke(text)).text
-
-    async def stream_later(self, model: str, text: str, tokens: int = 100) -> AsyncIterator[str]:
-        async for part in self.model(model, tokens).astream(text):
-            yield part.text
-
-    def close(self) -> None:
-        for made in self._made:
-            made._client.close()
-
-
-PEERS: dict[str, type[Peer]] = {
-    "ollama": Ollama,
-    "openai": OpenAI,
-    "openai-responses": OpenAIResponses,
-    "anthropic": Anthropic,
-    "langchain": LangChain,
-}
-
-
-@pytest.fixture(scope="module", params=PEERS.values(), ids=list(PEERS))
-def kind(request: pytest.FixtureRequest) -> type[Peer]:
+@pytest.fixture(scope="module", params=LIBRARIES.values(), ids=list(LIBRARIES))
+def kind(request: pytest.FixtureRequest) -> type[ClientLibrary]:
     """Each of the libraries in turn."""
-    kind: type[Peer] = request.param
+    kind: type[ClientLibrary] = request.param
     return kind
 
 
 @contextmanager
-def at(kind: type[Peer], url: str, token: str | None = None) -> Iterator[Peer]:
+def at(kind: type[ClientLibrary], url: str, token: str | None = None) -> Iterator[ClientLibrary]:
     peer = kind(url, token)
     try:
         yield peer
@@ -271,7 +96,7 @@ def at(kind: type[Peer], url: str, token: str | None = None) -> Iterator[Peer]:
 
 
 @pytest.fixture(scope="module")
-def peer(kind: type[Peer], daemon: Foreman) -> Iterator[Peer]:
+def peer(kind: type[ClientLibrary], daemon: Foreman) -> Iterator[ClientLibrary]:
     """Each of the libraries in turn, in front of foreman."""
     with at(kind, daemon.url) as peer:
         yield peer
@@ -280,7 +105,9 @@ def peer(kind: type[Peer], daemon: Foreman) -> Iterator[Peer]:
 # -- what every library can do
 
 
-def test_a_chat_says_the_same_as_without_foreman(kind: type[Peer], peer: Peer, simulator: Target) -> None:
+def test_a_chat_says_the_same_as_without_foreman(
+    kind: type[ClientLibrary], peer: ClientLibrary, simulator: Target
+) -> None:
     with at(kind, simulator.url) as direct:
         told = direct.whole(MODEL, "hello there")
         assert "hello there" in told
@@ -288,7 +115,7 @@ def test_a_chat_says_the_same_as_without_foreman(kind: type[Peer], peer: Peer, s
 
 
 def test_a_streamed_chat_comes_in_the_same_pieces_as_without_foreman(
-    kind: type[Peer], peer: Peer, simulator: Target
+    kind: type[ClientLibrary], peer: ClientLibrary, simulator: Target
 ) -> None:
     with at(kind, simulator.url) as direct:
         told = list(direct.stream(MODEL, "hello there"))
@@ -309,22 +136,22 @@ TYPES: dict[int, tuple[type[Exception], ...]] = {
 
 
 @pytest.fixture(params=["whole", "stream"])
-def ask(request: pytest.FixtureRequest) -> Callable[[Peer, str, str], str]:
+def ask(request: pytest.FixtureRequest) -> Callable[[ClientLibrary, str, str], str]:
     """A chat, in one piece or in many; what was said."""
 
-    def whole(peer: Peer, model: str, text: str) -> str:
+    def whole(peer: ClientLibrary, model: str, text: str) -> str:
         return InThread(lambda: peer.whole(model, text)).result()
 
-    def stream(peer: Peer, model: str, text: str) -> str:
+    def stream(peer: ClientLibrary, model: str, text: str) -> str:
         return InThread(lambda: "".join(peer.stream(model, text))).result()
 
     return whole if request.param == "whole" else stream
 
 
-Ask = Callable[[Peer, str, str], str]
+Ask = Callable[[ClientLibrary, str, str], str]
 
 
-def test_a_missing_model_is_the_librarys_own_exception_with_ollamas_text(peer: Peer, ask: Ask) -> None:
+def test_a_missing_model_is_the_librarys_own_exception_with_ollamas_text(peer: ClientLibrary, ask: Ask) -> None:
     with pytest.raises(TYPES[404], match="model 'nobody-has-it' not found") as caught:
         ask(peer, "nobody-has-it", "hello")
     assert status_of(caught.value) == 404
@@ -332,7 +159,7 @@ def test_a_missing_model_is_the_librarys_own_exception_with_ollamas_text(peer: P
 
 @pytest.mark.parametrize("token", [None, "not-the-right-token"])
 def test_without_the_right_token_there_is_the_librarys_own_exception(
-    kind: type[Peer], guessed_at: Foreman, simulator: Target, ask: Ask, token: str | None
+    kind: type[ClientLibrary], guessed_at: Foreman, simulator: Target, ask: Ask, token: str | None
 ) -> None:
     with at(kind, guessed_at.url, token) as peer, pytest.raises(TYPES[401], match="token") as caught:
         ask(peer, MODEL, "a stranger asks")
@@ -341,7 +168,7 @@ def test_without_the_right_token_there_is_the_librarys_own_exception(
 
 
 def test_the_right_token_opens_and_does_not_reach_the_target(
-    kind: type[Peer], locked: Foreman, simulator: Target, ask: Ask
+    kind: type[ClientLibrary], locked: Foreman, simulator: Target, ask: Ask
 ) -> None:
     with at(kind, locked.url, TOKEN) as peer:
         assert "a friend asks" in ask(peer, MODEL, "a friend asks")
@@ -365,7 +192,7 @@ def killed(simulator: Target, daemon: Foreman) -> Iterator[None]:
 
 
 def test_a_target_that_is_down_is_told_clearly_and_at_once(
-    peer: Peer, ask: Ask, simulator: Target, daemon: Foreman
+    peer: ClientLibrary, ask: Ask, simulator: Target, daemon: Foreman
 ) -> None:
     with killed(simulator, daemon):
         with pytest.raises(TYPES[502], match="refuses connections") as caught:
@@ -383,7 +210,9 @@ BROKEN_OFF = (ollama.ResponseError, openai.APIError, anthropic.APIError)
 
 
 @pytest.mark.parametrize("how", ["reset", "close", "cut-framing"])
-def test_a_target_that_breaks_off_in_mid_stream_is_an_exception(peer: Peer, simulator: Target, how: str) -> None:
+def test_a_target_that_breaks_off_in_mid_stream_is_an_exception(
+    peer: ClientLibrary, simulator: Target, how: str
+) -> None:
     simulator.misbehave(how, at_line=8)
     pieces: list[str] = []
     with pytest.raises(BROKEN_OFF, match="broke off"):
@@ -391,7 +220,9 @@ def test_a_target_that_breaks_off_in_mid_stream_is_an_exception(peer: Peer, simu
     assert pieces
 
 
-def test_a_target_that_is_killed_in_mid_stream_is_an_exception(peer: Peer, simulator: Target, daemon: Foreman) -> None:
+def test_a_target_that_is_killed_in_mid_stream_is_an_exception(
+    peer: ClientLibrary, simulator: Target, daemon: Foreman
+) -> None:
     pieces: list[str] = []
     reading = InThread(lambda: collect(peer.stream(ENDLESS, "until you die", MANY), pieces))
     until(lambda: len(pieces) > 3, "the answer begins")
@@ -404,14 +235,16 @@ TORN = (httpx.TransportError, openai.APIConnectionError, anthropic.APIConnection
 
 
 def test_a_target_that_breaks_off_in_the_middle_of_a_whole_answer_is_an_exception(
-    peer: Peer, simulator: Target
+    peer: ClientLibrary, simulator: Target
 ) -> None:
     simulator.misbehave("reset")
     with pytest.raises(TORN):
         InThread(lambda: peer.whole(MODEL, "half of it")).result()
 
 
-def test_a_target_that_breaks_off_before_its_answer_is_an_exception(peer: Peer, ask: Ask, simulator: Target) -> None:
+def test_a_target_that_breaks_off_before_its_answer_is_an_exception(
+    peer: ClientLibrary, ask: Ask, simulator: Target
+) -> None:
     simulator.misbehave("reset", at_byte=0)
     with pytest.raises(TYPES[502], match="the target") as caught:
         ask(peer, MODEL, "nothing of it")
@@ -441,7 +274,7 @@ async def drain(stream: AsyncIterator[str], pieces: list[str]) -> None:
 
 
 def test_who_leaves_the_line_is_forgotten_and_the_target_never_hears_of_it(
-    peer: Peer, simulator: Target, daemon: Foreman
+    peer: ClientLibrary, simulator: Target, daemon: Foreman
 ) -> None:
     with daemon.call("/api/chat", endless("in front")) as in_front:
         in_front.read_until(b'"content"')
@@ -455,7 +288,7 @@ def test_who_leaves_the_line_is_forgotten_and_the_target_never_hears_of_it(
 
 
 def test_who_leaves_before_the_targets_headers_ends_its_work_at_once(
-    peer: Peer, simulator: Target, daemon: Foreman
+    peer: ClientLibrary, simulator: Target, daemon: Foreman
 ) -> None:
     simulator.misbehave("no-headers")
     text = f"left before headers {time.monotonic_ns()}"
@@ -469,7 +302,7 @@ def test_who_leaves_before_the_targets_headers_ends_its_work_at_once(
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
 
 
-def test_who_leaves_in_mid_stream_ends_the_targets_work_at_once(peer: Peer, simulator: Target) -> None:
+def test_who_leaves_in_mid_stream_ends_the_targets_work_at_once(peer: ClientLibrary, simulator: Target) -> None:
     text = f"left in mid-stream {time.monotonic_ns()}"
     pieces: list[str] = []
     left = asyncio.run(leave(drain(peer.stream_later(ENDLESS, text, MANY), pieces), lambda: len(pieces) > 3))
@@ -477,7 +310,7 @@ def test_who_leaves_in_mid_stream_ends_the_targets_work_at_once(peer: Peer, simu
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
 
 
-def test_who_stops_reading_a_stream_ends_the_targets_work_at_once(peer: Peer, simulator: Target) -> None:
+def test_who_stops_reading_a_stream_ends_the_targets_work_at_once(peer: ClientLibrary, simulator: Target) -> None:
     text = f"read no further {time.monotonic_ns()}"
 
     def read_a_little() -> float:
@@ -490,7 +323,7 @@ def test_who_stops_reading_a_stream_ends_the_targets_work_at_once(peer: Peer, si
     assert simulator.left(text).over - left < 1
 
 
-def test_who_leaves_an_unstreamed_chat_ends_the_targets_work_at_once(peer: Peer, simulator: Target) -> None:
+def test_who_leaves_an_unstreamed_chat_ends_the_targets_work_at_once(peer: ClientLibrary, simulator: Target) -> None:
     text = f"left unstreamed {time.monotonic_ns()}"
     left = asyncio.run(
         leave(peer.whole_later(ENDLESS, text, MANY), lambda: simulator.asked(text) and simulator.running())
@@ -505,7 +338,7 @@ def test_who_leaves_an_embedding_ends_the_targets_work_at_once(daemon: Foreman, 
 
     async def embed() -> None:
         async with ollama.AsyncClient(daemon.url) as client:
-            await client.embed(EMBEDDER, text)
+            await client.embed(EMBEDDING_MODEL, text)
 
     left = asyncio.run(leave(embed(), lambda: bool(simulator.asked(text))))
     assert simulator.left(text).over - left < 1
@@ -523,7 +356,7 @@ def native(daemon: Foreman) -> Iterator[ollama.Client]:
 
 def test_ollama_lists_and_shows_models_and_tells_which_are_loaded(native: ollama.Client) -> None:
     models = {model.model: model for model in native.list().models}
-    assert {MODEL, THINKER, SEER, f"{EMBEDDER}:latest"} <= models.keys()
+    assert {MODEL, THINKING_MODEL, VISION_MODEL, f"{EMBEDDING_MODEL}:latest"} <= models.keys()
     listed = models[MODEL]
     assert listed.details is not None
     assert (listed.size or 0) > 1e9
@@ -542,11 +375,11 @@ def test_ollama_lists_and_shows_models_and_tells_which_are_loaded(native: ollama
 def test_ollama_copies_and_deletes_models_and_the_list_shows_it_at_once(native: ollama.Client) -> None:
     assert native.copy(MODEL, "mine").status == "success"
     assert "mine:latest" in {model.model for model in native.list().models}
-    assert "hello" in (native.chat("mine", said("hello")).message.content or "")
+    assert "hello" in (native.chat("mine", user_message("hello")).message.content or "")
     assert native.delete("mine").status == "success"
     assert "mine:latest" not in {model.model for model in native.list().models}
     with pytest.raises(ollama.ResponseError, match="not found"):
-        native.chat("mine", said("hello"))
+        native.chat("mine", user_message("hello"))
 
 
 def test_ollama_generates_whole_and_streamed_with_the_same_counts(native: ollama.Client) -> None:
@@ -569,7 +402,7 @@ def test_ollama_calls_tools_and_answers_with_their_results(native: ollama.Client
         """
         return f"sunny in {city}"
 
-    messages: list[Any] = said("what is the weather?")
+    messages: list[Any] = user_message("what is the weather?")
     message = native.chat(MODEL, messages, tools=[get_weather]).message
     assert message.tool_calls is not None
     (call,) = message.tool_calls
@@ -582,22 +415,22 @@ def test_ollama_calls_tools_and_answers_with_their_results(native: ollama.Client
 
 
 def test_ollama_shows_thinking_apart_whole_and_streamed(native: ollama.Client) -> None:
-    whole = native.chat(THINKER, said("hm"), think=True).message
+    whole = native.chat(THINKING_MODEL, user_message("hm"), think=True).message
     assert whole.thinking
     assert whole.content
-    parts = [part.message for part in native.chat(THINKER, said("hm"), think=True, stream=True)]
+    parts = [part.message for part in native.chat(THINKING_MODEL, user_message("hm"), think=True, stream=True)]
     assert "".join(part.thinking or "" for part in parts) == whole.thinking
     assert "".join(part.content or "" for part in parts) == whole.content
-    assert not native.chat(THINKER, said("hm"), think=False).message.thinking
+    assert not native.chat(THINKING_MODEL, user_message("hm"), think=False).message.thinking
     with pytest.raises(ollama.ResponseError, match="does not support thinking"):
-        native.chat(MODEL, said("hm"), think=True)
+        native.chat(MODEL, user_message("hm"), think=True)
 
 
 def test_ollama_looks_at_images_small_and_large(native: ollama.Client, simulator: Target) -> None:
     for image in (PNG, PNG + os.urandom(3_000_000)):
         text = f"what is in {len(image)} bytes?"
         message = {"role": "user", "content": text, "images": [image]}
-        assert "what is in" in (native.chat(SEER, [message]).message.content or "")
+        assert "what is in" in (native.chat(VISION_MODEL, [message]).message.content or "")
         assert int(simulator.asked(text)[-1].headers["Content-Length"]) > len(image) * 4 / 3
         with pytest.raises(ollama.ResponseError, match="does not support multimodal") as caught:
             native.chat(MODEL, [message])
@@ -605,17 +438,17 @@ def test_ollama_looks_at_images_small_and_large(native: ollama.Client, simulator
 
 
 def test_ollama_answers_in_the_form_that_was_asked_for(native: ollama.Client) -> None:
-    answer = json.loads(native.chat(MODEL, said("who?"), format=PERSON).message.content or "")
+    answer = json.loads(native.chat(MODEL, user_message("who?"), format=PERSON).message.content or "")
     assert answer.keys() == {"name", "age"}
 
 
 def test_ollama_embeds_one_and_many_by_the_new_route_and_the_old(native: ollama.Client) -> None:
-    one = native.embed(EMBEDDER, "a text").embeddings
-    many = native.embed(EMBEDDER, ["a text", "another"]).embeddings
+    one = native.embed(EMBEDDING_MODEL, "a text").embeddings
+    many = native.embed(EMBEDDING_MODEL, ["a text", "another"]).embeddings
     assert [len(vector) for vector in many] == [768, 768]
     assert many[0] == one[0]
     assert many[1] != one[0]
-    assert len(native.embeddings(EMBEDDER, "a text").embedding) == 768
+    assert len(native.embeddings(EMBEDDING_MODEL, "a text").embedding) == 768
     with pytest.raises(ollama.ResponseError, match="not found"):
         native.embed("nobody-has-it", "a text")
 
@@ -623,7 +456,7 @@ def test_ollama_embeds_one_and_many_by_the_new_route_and_the_old(native: ollama.
 def test_ollama_with_the_token_in_its_address_is_let_in(locked: Foreman, simulator: Target) -> None:
     with ollama.Client(f"{locked.url}/k/{TOKEN}", timeout=PATIENCE) as client:
         assert client.list().models
-        assert "by the path" in (client.chat(MODEL, said("by the path")).message.content or "")
+        assert "by the path" in (client.chat(MODEL, user_message("by the path")).message.content or "")
     (asked,) = simulator.asked("by the path")
     assert asked.path == "/api/chat"
 
@@ -645,7 +478,7 @@ def test_openai_lists_models(openai_client: Any) -> None:
 
 
 def test_openai_streams_with_usage_at_the_end(openai_client: Any) -> None:
-    ask = {"model": MODEL, "messages": said("count")}
+    ask = {"model": MODEL, "messages": user_message("count")}
     whole = openai_client.chat.completions.create(**ask)
     parts = list(openai_client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
     usage = parts[-1].usage
@@ -657,7 +490,7 @@ def test_openai_streams_with_usage_at_the_end(openai_client: Any) -> None:
 
 def test_openai_calls_tools_whole_and_streamed(openai_client: Any) -> None:
     tools = [{"type": "function", "function": WEATHER}]
-    ask = {"model": MODEL, "messages": said("what is the weather?"), "tools": tools}
+    ask = {"model": MODEL, "messages": user_message("what is the weather?"), "tools": tools}
     (choice,) = openai_client.chat.completions.create(**ask).choices
     assert choice.finish_reason == "tool_calls"
     (call,) = choice.message.tool_calls
@@ -667,23 +500,24 @@ def test_openai_calls_tools_whole_and_streamed(openai_client: Any) -> None:
     assert [call.function.name for call in calls] == ["get_weather"]
     result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
     answer = openai_client.chat.completions.create(
-        **ask | {"messages": [*said("what is the weather?"), choice.message, result]}
+        **ask | {"messages": [*user_message("what is the weather?"), choice.message, result]}
     )
     assert "sunny" in answer.choices[0].message.content
 
 
 def test_openai_thinks_sees_and_answers_in_a_form(openai_client: Any) -> None:
     create = openai_client.chat.completions.create
-    thought = create(model=THINKER, messages=said("hm"), reasoning_effort="high").choices[0].message
+    thought = create(model=THINKING_MODEL, messages=user_message("hm"), reasoning_effort="high").choices[0].message
     assert thought.reasoning
     assert thought.content
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode(PNG).decode()}"}}
     content = [{"type": "text", "text": "what is it?"}, image]
     assert (
-        "what is it?" in create(model=SEER, messages=[{"role": "user", "content": content}]).choices[0].message.content
+        "what is it?"
+        in create(model=VISION_MODEL, messages=[{"role": "user", "content": content}]).choices[0].message.content
     )
     form = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
-    answer = create(model=MODEL, messages=said("who?"), response_format=form).choices[0].message.content
+    answer = create(model=MODEL, messages=user_message("who?"), response_format=form).choices[0].message.content
     assert json.loads(answer).keys() == {"name", "age"}
 
 
@@ -710,8 +544,8 @@ def test_openai_responses_come_whole_and_as_events(openai_client: Any) -> None:
 
 def test_openai_embeds_as_numbers_and_as_base64(openai_client: Any) -> None:
     texts = ["a text", "another"]
-    plain = openai_client.embeddings.create(model=EMBEDDER, input=texts, encoding_format="float")
-    packed = openai_client.embeddings.create(model=EMBEDDER, input=texts)
+    plain = openai_client.embeddings.create(model=EMBEDDING_MODEL, input=texts, encoding_format="float")
+    packed = openai_client.embeddings.create(model=EMBEDDING_MODEL, input=texts)
     assert [len(item.embedding) for item in plain.data] == [768, 768]
     assert packed.data[1].embedding == pytest.approx(plain.data[1].embedding, abs=1e-6)
 
@@ -726,7 +560,7 @@ def anthropic_client(daemon: Foreman) -> Iterator[Any]:
 
 
 def test_anthropic_messages_come_whole_and_as_events(anthropic_client: Any) -> None:
-    ask = {"model": MODEL, "messages": said("hello"), "max_tokens": 100, "system": "be brief"}
+    ask = {"model": MODEL, "messages": user_message("hello"), "max_tokens": 100, "system": "be brief"}
     whole = anthropic_client.messages.create(**ask)
     assert whole.stop_reason == "end_turn"
     with anthropic_client.messages.stream(**ask) as stream:
@@ -741,17 +575,17 @@ def test_anthropic_messages_come_whole_and_as_events(anthropic_client: Any) -> N
 def test_anthropic_calls_tools_thinks_and_sees(anthropic_client: Any) -> None:
     create = anthropic_client.messages.create
     tool = {"name": "get_weather", "description": "The weather.", "input_schema": WEATHER["parameters"]}
-    called = create(model=MODEL, messages=said("what is the weather?"), max_tokens=100, tools=[tool])
+    called = create(model=MODEL, messages=user_message("what is the weather?"), max_tokens=100, tools=[tool])
     assert called.stop_reason == "tool_use"
     assert [(block.name, block.input.keys()) for block in called.content if block.type == "tool_use"] == [
         ("get_weather", {"city"})
     ]
     thinking = {"type": "enabled", "budget_tokens": 1024}
-    thought = create(model=THINKER, messages=said("hm"), max_tokens=2000, thinking=thinking)
+    thought = create(model=THINKING_MODEL, messages=user_message("hm"), max_tokens=2000, thinking=thinking)
     assert [block.type for block in thought.content] == ["thinking", "text"]
     source = {"type": "base64", "media_type": "image/png", "data": b64encode(PNG).decode()}
     content = [{"type": "image", "source": source}, {"type": "text", "text": "what is it?"}]
-    seen = create(model=SEER, messages=[{"role": "user", "content": content}], max_tokens=100)
+    seen = create(model=VISION_MODEL, messages=[{"role": "user", "content": content}], max_tokens=100)
     assert "what is it?" in seen.content[0].text
 
 
@@ -772,7 +606,7 @@ def test_langchain_calls_tools_and_shows_how_it_thinks(daemon: Foreman) -> None:
         called = peer.model(MODEL).bind_tools([{"type": "function", "function": WEATHER}]).invoke("weather?")
         assert isinstance(called, AIMessage)
         assert [call["name"] for call in called.tool_calls] == ["get_weather"]
-        thought = peer.model(THINKER, reasoning=True).invoke([HumanMessage("hm")])
+        thought = peer.model(THINKING_MODEL, reasoning=True).invoke([HumanMessage("hm")])
         assert thought.additional_kwargs["reasoning_content"]
         assert thought.text
 
@@ -781,7 +615,7 @@ def test_langchain_completes_and_embeds(daemon: Foreman) -> None:
     language = OllamaLLM(model=MODEL, base_url=daemon.url, num_predict=100)
     assert "once upon a time" in language.invoke("once upon a time")
     assert "once upon a time" in "".join(language.stream("once upon a time"))
-    embeddings = OllamaEmbeddings(model=EMBEDDER, base_url=daemon.url)
+    embeddings = OllamaEmbeddings(model=EMBEDDING_MODEL, base_url=daemon.url)
     vectors = embeddings.embed_documents(["a text", "another"])
     assert [len(vector) for vector in vectors] == [768, 768]
     assert embeddings.embed_query("a text") == vectors[0]

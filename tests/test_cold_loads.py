@@ -36,7 +36,7 @@ class Loading:
         return client
 
     def outcomes(self) -> list[str]:
-        return [seen.outcome for seen in self.target.asked("/api/chat")]
+        return [seen.outcome for seen in self.target.requests_for("/api/chat")]
 
 
 @pytest_twisted.async_yield_fixture
@@ -63,7 +63,7 @@ async def test_a_load_goes_on_for_the_next_in_line_when_its_asker_leaves(loading
     assert (answer.status, json.loads(answer.body)["done"]) == (200, True)
     assert loading.outcomes() == ["left", "answered"]
     assert json.loads(answer.body)["load_duration"] < 1_000_000_000
-    assert loading.target.most_running == 1
+    assert loading.target.max_running == 1
     next_one.leave()
     await next_one.gone
 

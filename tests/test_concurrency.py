@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from foreman import errors
 from foreman.proxy.concurrency import ConcurrencyLimit, Permit
-from test_inference import Work
+from support.inference_harness import InferenceHarness
 
 
 class Crossing:
@@ -146,7 +146,7 @@ def test_whatever_happens_nothing_is_lost_and_nobody_exceeds(story: list[tuple[s
 
 
 def test_long_transfers_keep_no_quick_question_waiting() -> None:
-    work = Work()
+    work = InferenceHarness()
     limits = work.inference.concurrency
     pulls = [work.ask("/api/pull") for _ in range(limits.transfers.per_caller + 5)]
     assert len(work.target.calls) == limits.transfers.per_caller
@@ -158,7 +158,7 @@ def test_long_transfers_keep_no_quick_question_waiting() -> None:
 
 
 def test_a_place_is_given_back_when_the_target_has_finished_although_the_reader_takes_its_time() -> None:
-    work = Work()
+    work = InferenceHarness()
     asking = work.ask("/api/show")
     asking.responder.pause_at = 1
     assert work.inference.concurrency.quick.in_use == 1
@@ -169,7 +169,7 @@ def test_a_place_is_given_back_when_the_target_has_finished_although_the_reader_
 
 @pytest.mark.parametrize("ending", ["answer", "leave", "break"])
 def test_beyond_the_bound_it_is_a_503_and_every_place_comes_back(ending: str) -> None:
-    work = Work()
+    work = InferenceHarness()
     quick = work.inference.concurrency.quick
     askings = [work.ask("/api/show") for _ in range(quick.per_caller + quick.max_waiting // 2)]
     assert len(work.target.calls) == quick.per_caller

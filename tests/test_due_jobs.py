@@ -18,7 +18,8 @@ from foreman.jobs.retry_policy import Transition
 from foreman.store.errors import unavailable
 from foreman.store.notifications import Notifications
 from foreman.worker.due_jobs import MAX_WAIT, DueJobs
-from test_worker import Shop, new
+from support.new_jobs import job_for
+from support.worker_harness import WorkerHarness
 
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -166,52 +167,54 @@ def test_only_a_clock_that_is_set_back_far_hastens_anything(step: float) -> None
 
 
 @pytest_twisted.async_yield_fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    made = Shop(tmp_path / "jobs.db")
+async def harness(tmp_path: Path) -> AsyncIterator[WorkerHarness]:
+    made = WorkerHarness(tmp_path / "jobs.db")
     yield made
     await made.end()
 
 
-def again(shop: Shop, seconds: float) -> Callable[..., Transition]:
+def again(harness: WorkerHarness, seconds: float) -> Callable[..., Transition]:
     error = JobError("target_error", "crashed", 1)
     return lambda _job, now: Transition(
         "scheduled", now + round(1000 * seconds), counts=True, uncounted_tries=0, error=error
     )
 
 
-async def tries_again(shop: Shop, seconds: float) -> str:
+async def tries_again(harness: WorkerHarness, seconds: float) -> str:
     """A job that has failed once, and tries again in so many seconds."""
-    (id_,) = await shop.hand_over(new())
-    claim = await shop.store.claim("gate", lambda _: 0)
+    (id_,) = await harness.hand_over(job_for())
+    claim = await harness.store.claim("gate", lambda _: 0)
     assert claim is not None
-    await shop.store.end_attempt(claim, again(shop, seconds))
+    await harness.store.end_attempt(claim, again(harness, seconds))
     return id_
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_scheduled_job_is_queued_when_it_is_due_and_not_before(shop: Shop) -> None:
-    shop.due_jobs.start()
-    later, soon = await shop.hand_over(*[new(run_at=shop.store.now() + seconds * 1000) for seconds in (20, 5)])
-    await shop.wait(4.9, step=4.9)
-    assert (await shop.job(soon)).state == "scheduled"
-    await shop.wait(0.1)
-    assert ((await shop.job(soon)).state, (await shop.job(later)).state) == ("queued", "scheduled")
-    await shop.wait(15, step=15)
-    assert (await shop.job(later)).state == "queued"
+async def test_a_scheduled_job_is_queued_when_it_is_due_and_not_before(harness: WorkerHarness) -> None:
+    harness.due_jobs.start()
+    later, soon = await harness.hand_over(
+        *[job_for(run_at=harness.store.now() + seconds * 1000) for seconds in (20, 5)]
+    )
+    await harness.wait(4.9, step=4.9)
+    assert (await harness.job(soon)).state == "scheduled"
+    await harness.wait(0.1)
+    assert ((await harness.job(soon)).state, (await harness.job(later)).state) == ("queued", "scheduled")
+    await harness.wait(15, step=15)
+    assert (await harness.job(later)).state == "queued"
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_job_past_its_deadline_is_discarded_wherever_it_waits(shop: Shop) -> None:
-    shop.due_jobs.start()
-    deadline = shop.store.now() + 10_000
-    queued, scheduled = await shop.hand_over(
-        new(deadline=deadline), new(run_at=shop.store.now() + 9_000, deadline=deadline)
+async def test_a_job_past_its_deadline_is_discarded_wherever_it_waits(harness: WorkerHarness) -> None:
+    harness.due_jobs.start()
+    deadline = harness.store.now() + 10_000
+    queued, scheduled = await harness.hand_over(
+        job_for(deadline=deadline), job_for(run_at=harness.store.now() + 9_000, deadline=deadline)
     )
-    await shop.wait(9.5, step=9.5)
-    assert ((await shop.job(queued)).state, (await shop.job(scheduled)).state) == ("queued", "queued")
-    await shop.wait(0.5)
+    await harness.wait(9.5, step=9.5)
+    assert ((await harness.job(queued)).state, (await harness.job(scheduled)).state) == ("queued", "queued")
+    await harness.wait(0.5)
     for id_ in (queued, scheduled):
-        job = await shop.job(id_)
+        job = await harness.job(id_)
         assert job.error is not None
         assert (job.state, job.error.error_class) == ("discarded", "expired")
 
@@ -220,34 +223,34 @@ async def test_a_job_past_its_deadline_is_discarded_wherever_it_waits(shop: Shop
 @pytest.mark.parametrize("back", [HOUR, DAY])
 @pytest_twisted.ensureDeferred
 async def test_a_clock_set_back_delays_nothing_that_tries_again_and_leaves_what_was_ordered(
-    shop: Shop, back: float, pause: float
+    harness: WorkerHarness, back: float, pause: float
 ) -> None:
-    shop.due_jobs.start()
-    await shop.turn()
-    trying = await tries_again(shop, pause)
-    (ordered,) = await shop.hand_over(new(run_at=shop.store.now() + 60_000))
-    shop.set_by -= back
-    await shop.wait(min(MAX_WAIT, pause), step=MAX_WAIT)
-    await shop.wait(MAX_WAIT, step=MAX_WAIT)
-    assert (await shop.job(trying)).state == "queued"
-    await shop.wait(120, step=MAX_WAIT)
-    assert (await shop.job(ordered)).state == "scheduled"
-    await shop.wait(max(0.0, back - 180), step=60 if back == HOUR else 1800)
-    assert (await shop.job(ordered)).state == "scheduled"
-    await shop.wait(120, step=MAX_WAIT)
-    assert (await shop.job(ordered)).state == "queued"
+    harness.due_jobs.start()
+    await harness.turn()
+    trying = await tries_again(harness, pause)
+    (ordered,) = await harness.hand_over(job_for(run_at=harness.store.now() + 60_000))
+    harness.set_by -= back
+    await harness.wait(min(MAX_WAIT, pause), step=MAX_WAIT)
+    await harness.wait(MAX_WAIT, step=MAX_WAIT)
+    assert (await harness.job(trying)).state == "queued"
+    await harness.wait(120, step=MAX_WAIT)
+    assert (await harness.job(ordered)).state == "scheduled"
+    await harness.wait(max(0.0, back - 180), step=60 if back == HOUR else 1800)
+    assert (await harness.job(ordered)).state == "scheduled"
+    await harness.wait(120, step=MAX_WAIT)
+    assert (await harness.job(ordered)).state == "queued"
 
 
 @pytest.mark.parametrize("ahead", [HOUR, DAY])
 @pytest_twisted.ensureDeferred
-async def test_a_clock_set_forward_makes_due_what_is_due_by_it(shop: Shop, ahead: float) -> None:
-    shop.due_jobs.start()
-    trying = await tries_again(shop, 270)
-    before, after = await shop.hand_over(
-        *[new(run_at=shop.store.now() + round(1000 * (ahead + more))) for more in (-60, 60)]
+async def test_a_clock_set_forward_makes_due_what_is_due_by_it(harness: WorkerHarness, ahead: float) -> None:
+    harness.due_jobs.start()
+    trying = await tries_again(harness, 270)
+    before, after = await harness.hand_over(
+        *[job_for(run_at=harness.store.now() + round(1000 * (ahead + more))) for more in (-60, 60)]
     )
-    shop.set_by += ahead
-    await shop.wait(MAX_WAIT, step=MAX_WAIT)
-    assert [(await shop.job(id_)).state for id_ in (trying, before, after)] == ["queued", "queued", "scheduled"]
-    await shop.wait(MAX_WAIT, step=MAX_WAIT)
-    assert (await shop.job(after)).state == "queued"
+    harness.set_by += ahead
+    await harness.wait(MAX_WAIT, step=MAX_WAIT)
+    assert [(await harness.job(id_)).state for id_ in (trying, before, after)] == ["queued", "queued", "scheduled"]
+    await harness.wait(MAX_WAIT, step=MAX_WAIT)
+    assert (await harness.job(after)).state == "queued"

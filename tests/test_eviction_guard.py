@@ -20,9 +20,9 @@ from foreman.simulator.engine.scheduler import Scheduler
 from foreman.target.listings import Running
 from foreman.target.model_conflicts import LOAD_TIME, REMEMBERED, ModelConflicts
 from foreman.util.clock import EpochSeconds
-from support.live_foreman import listen, port_of, start_foreman
-from test_client import client_of
-from test_inference import LAST, Asking, Work
+from support.fake_target import LAST
+from support.inference_harness import InferenceHarness, RunningRequest
+from support.live_foreman import listen, port_of, start_foreman, target_client
 
 reactor: Any = installed_reactor
 
@@ -167,9 +167,9 @@ def test_what_is_kept_of_many_pairs_is_bounded() -> None:
 
 
 @pytest.fixture
-def work() -> Work:
+def work() -> InferenceHarness:
     """A target that was seen to hold either ``llama3`` or ``embed``."""
-    made = Work()
+    made = InferenceHarness()
     conflicts = made.inference.target.inventory.conflicts
     date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
     conflicts.record_list([Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0)
@@ -177,20 +177,20 @@ def work() -> Work:
     return made
 
 
-def embedding(work: Work) -> Asking:
+def embedding(work: InferenceHarness) -> RunningRequest:
     return work.ask("/api/embed", model="embed")
 
 
-def paths(work: Work) -> list[bytes]:
+def paths(work: InferenceHarness) -> list[bytes]:
     return [call.head for call in work.target.calls]
 
 
-def wait(work: Work, seconds: float) -> None:
+def wait(work: InferenceHarness, seconds: float) -> None:
     for _ in range(round(seconds / RECHECK)):
         work.clock.advance(RECHECK)
 
 
-def test_embeddings_wait_while_a_chat_runs_and_go_together_when_it_is_over(work: Work) -> None:
+def test_embeddings_wait_while_a_chat_runs_and_go_together_when_it_is_over(work: InferenceHarness) -> None:
     work.ask()
     askings = [embedding(work) for _ in range(4)]
     assert paths(work) == [b"POST /api/chat"]
@@ -204,7 +204,7 @@ def test_embeddings_wait_while_a_chat_runs_and_go_together_when_it_is_over(work:
     assert len(work.inference.target.embeddings.running) == 0
 
 
-def test_no_embedding_waits_longer_than_the_bound_however_many_chats_there_are(work: Work) -> None:
+def test_no_embedding_waits_longer_than_the_bound_however_many_chats_there_are(work: InferenceHarness) -> None:
     chats = [work.ask() for _ in range(20)]
     first = embedding(work)
     wait(work, MAX_HOLD - 1)
@@ -227,7 +227,7 @@ def test_no_embedding_waits_longer_than_the_bound_however_many_chats_there_are(w
         chat.leave()
 
 
-def test_those_that_go_together_keep_the_way_open_for_a_bounded_time(work: Work) -> None:
+def test_those_that_go_together_keep_the_way_open_for_a_bounded_time(work: InferenceHarness) -> None:
     work.ask()
     embedding(work)
     wait(work, MAX_HOLD + 1)
@@ -238,7 +238,7 @@ def test_those_that_go_together_keep_the_way_open_for_a_bounded_time(work: Work)
 
 
 @pytest.mark.parametrize("model", ["other", "embed"])
-def test_where_both_fit_nobody_waits(work: Work, model: str) -> None:
+def test_where_both_fit_nobody_waits(work: InferenceHarness, model: str) -> None:
     if model == "embed":
         work.inference.target.inventory.conflicts.record_list([Running("embed"), Running("llama3")], [], 0.0, 0.0)
     work.ask()
@@ -246,13 +246,13 @@ def test_where_both_fit_nobody_waits(work: Work, model: str) -> None:
     assert paths(work) == [b"POST /api/chat", b"POST /api/embed"]
 
 
-def test_without_a_chat_nobody_waits(work: Work) -> None:
+def test_without_a_chat_nobody_waits(work: InferenceHarness) -> None:
     embedding(work)
     assert paths(work) == [b"POST /api/embed"]
     assert not [call for call in work.clock.getDelayedCalls() if call.getTime() <= RECHECK]
 
 
-def test_who_leaves_while_it_waits_is_never_asked_for(work: Work) -> None:
+def test_who_leaves_while_it_waits_is_never_asked_for(work: InferenceHarness) -> None:
     work.ask()
     asking = embedding(work)
     asking.leave()
@@ -262,7 +262,7 @@ def test_who_leaves_while_it_waits_is_never_asked_for(work: Work) -> None:
 
 
 def test_how_many_wait_is_bounded() -> None:
-    made = Work(max_queue=3)
+    made = InferenceHarness(max_queue=3)
     date = [(b"Date", b"Sat, 28 Nov 2026 00:00:00 GMT")]
     made.inference.target.inventory.conflicts.record_list(
         [Running("llama3", expires_at="2026-11-28T00:05:00Z")], date, 0.0, 0.0
@@ -275,7 +275,7 @@ def test_how_many_wait_is_bounded() -> None:
     assert all(isinstance(asking.problem, errors.Draining) for asking in askings[:3])
 
 
-def held(made: Work, caller: str, model: str = "embed") -> list[Any]:
+def held(made: InferenceHarness, caller: str, model: str = "embed") -> list[Any]:
     """What comes of an embedding of ``caller``: a turn, or a failure."""
     results: list[Any] = []
     ticket = Ticket("an id", caller, model, "/api/embed", EpochSeconds(0.0))
@@ -283,7 +283,7 @@ def held(made: Work, caller: str, model: str = "embed") -> list[Any]:
     return results
 
 
-def test_of_those_that_wait_for_chats_one_caller_has_a_share(work: Work) -> None:
+def test_of_those_that_wait_for_chats_one_caller_has_a_share(work: InferenceHarness) -> None:
     work.inference.target.embeddings.max_queue = 16
     work.ask()
     greedy = [held(work, "greedy") for _ in range(30)]
@@ -293,7 +293,7 @@ def test_of_those_that_wait_for_chats_one_caller_has_a_share(work: Work) -> None
     assert held(work, "other") == []
 
 
-def test_those_that_wait_for_chats_and_those_that_wait_for_a_turn_share_one_bound(work: Work) -> None:
+def test_those_that_wait_for_chats_and_those_that_wait_for_a_turn_share_one_bound(work: InferenceHarness) -> None:
     embeddings = work.inference.target.embeddings
     embeddings.max_queue = 16
     work.ask()
@@ -314,7 +314,7 @@ def test_those_that_wait_for_chats_and_those_that_wait_for_a_turn_share_one_boun
     assert [len(one) for one in waiting] == [1] * 8
 
 
-def test_an_embedding_that_waits_for_chats_is_told_where_it_stands(work: Work) -> None:
+def test_an_embedding_that_waits_for_chats_is_told_where_it_stands(work: InferenceHarness) -> None:
     work.ask()
     askings = [embedding(work) for _ in range(3)]
     for number, asking in enumerate(askings, 1):
@@ -330,7 +330,7 @@ def test_an_embedding_that_waits_for_chats_is_told_where_it_stands(work: Work) -
     assert work.inference.target.embeddings.held == {}
 
 
-def test_a_model_that_was_loaded_for_a_request_makes_foreman_look_what_had_to_go(work: Work) -> None:
+def test_a_model_that_was_loaded_for_a_request_makes_foreman_look_what_had_to_go(work: InferenceHarness) -> None:
     asked = work.target.questions
     work.ask("/api/embed", model="third")
     work.target.calls[-1].begin(headers=JSON)
@@ -353,7 +353,7 @@ async def test_chats_and_embeddings_at_once_do_not_load_for_each_request(monkeyp
     simulator = Simulator(reactor, Settings(max_loaded=1, rate=100))
     listening = listen(simulator)
     foreman = await start_foreman(port_of(listening))
-    client = client_of(foreman.port)
+    client = target_client(foreman.port)
 
     async def chat() -> None:
         for _ in range(8):

@@ -22,7 +22,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from foreman.simulator import Misbehaviour, Settings, Simulator
+from foreman.simulator import Fault, Settings, Simulator
 from support.live_foreman import RunningForeman, port_of, start_foreman
 from support.raw_http import Response, parse, request
 
@@ -48,7 +48,7 @@ class Shape:
     family: str
     mark: bytes
 
-    def request(self, plan: Misbehaviour | None = None) -> bytes:
+    def request(self, plan: Fault | None = None) -> bytes:
         """The bytes of a request, which asks the simulator for its own misfortune."""
         headers = [("Content-Type", "application/json")]
         if plan is not None:
@@ -138,7 +138,7 @@ class Listener(Protocol):
         self.lost.callback(None)
 
 
-async def hear(port: int, shape: Shape, plan: Misbehaviour | None, patience: int) -> Heard:
+async def hear(port: int, shape: Shape, plan: Fault | None, patience: int) -> Heard:
     """Ask, and listen until the answer is whole, or the connection closed, or nothing new has come in ``patience`` looks."""
     client = Listener()
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), client)
@@ -274,7 +274,7 @@ def check_refused(shape: Shape, behind: Heard) -> None:
     assert is_error(shape, response.body)
 
 
-def check(shape: Shape, plan: Misbehaviour, direct: Heard, behind: Heard) -> None:
+def check(shape: Shape, plan: Fault, direct: Heard, behind: Heard) -> None:
     """Hold what came through foreman against what came directly."""
     reset = plan.what == "reset"  # may take with it what was not yet read
     truth, response = direct.head, behind.head
@@ -316,12 +316,12 @@ def check(shape: Shape, plan: Misbehaviour, direct: Heard, behind: Heard) -> Non
 # the misfortunes
 
 
-def plans(what: str, **choices: Any) -> list[Misbehaviour]:
+def plans(what: str, **choices: Any) -> list[Fault]:
     """One plan for each value of the one choice; without a choice one plan."""
     if not choices:
-        return [Misbehaviour(what)]  # type: ignore[arg-type]
+        return [Fault(what)]  # type: ignore[arg-type]
     ((name, values),) = choices.items()
-    return [Misbehaviour(what, **{name: value}) for value in values]  # type: ignore[arg-type]
+    return [Fault(what, **{name: value}) for value in values]  # type: ignore[arg-type]
 
 
 #: Within the status line, the headers, the first piece, the second, and beyond the end.
@@ -343,7 +343,7 @@ PLANS = {
         *plans("redirect", text=("http://127.0.0.1:1/elsewhere",)),
     ],
     "gzip-unasked": plans("gzip-unasked"),
-    "slow-headers": [Misbehaviour("slow-headers", pace=0.0005)],
+    "slow-headers": [Fault("slow-headers", pace=0.0005)],
     "no-headers": plans("no-headers"),
     "early-hints": plans("early-hints", size=(3, 1000)),
     "long-line": plans("long-line", size=(1_000_000,)),
@@ -351,19 +351,19 @@ PLANS = {
 NO_HTTP = {
     "bad-status": plans("bad-status", status=(0, 99, 600, 999, 1000)),
     "two-lengths": plans("two-lengths"),
-    "endless-headers": [Misbehaviour("endless-headers", pace=0.001)],
+    "endless-headers": [Fault("endless-headers", pace=0.001)],
     "early-hints": plans("early-hints", size=(10_000,)),
 }
 
 
-def is_content(shape: Shape, plan: Misbehaviour) -> bool:
+def is_content(shape: Shape, plan: Fault) -> bool:
     """Whether it would stand within a Content-Length, where nobody can tell it from an answer."""
     if shape.kind != "whole" or plan.what not in ("error-line", "garbage"):
         return False
     return plan.what == "error-line" or plan.at_line is not None or (plan.at_byte or 0) >= 300
 
 
-async def at_once(port: int, cases: list[tuple[Shape, Misbehaviour]], patience: int) -> list[Heard]:
+async def at_once(port: int, cases: list[tuple[Shape, Fault]], patience: int) -> list[Heard]:
     """What is heard when everything happens at the same time."""
     hearing = [Deferred.fromCoroutine(hear(port, shape, plan, patience)) for shape, plan in cases]
     heard: list[Heard] = await gatherResults(hearing, consumeErrors=True)
@@ -383,7 +383,7 @@ async def test_an_answer_is_never_better_than_the_target_gave_it(faulty: Faulty,
         except AssertionError as problem:
             problems.append(f"{shape.name} {plan}: {problem}\n{truth}\n{heard}")
     assert not problems, "\n\n".join(problems)
-    assert faulty.simulator.asked("/api/elsewhere") == []
+    assert faulty.simulator.requests_for("/api/elsewhere") == []
     await faulty.settled()
 
 

@@ -13,48 +13,11 @@ from twisted.internet.defer import maybeDeferred
 
 from foreman.web.server.origins import EXTRA_REQUEST_HEADERS
 from support import recordings
+from support.differences import ADDED_HEADERS, DIFFERENT_ANSWERS, UNMARKED
 from support.live_foreman import RunningForeman, listen, port_of, start_foreman
 from support.raw_http import Response, ask
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
-#: What foreman adds to answers of the target on purpose (docs/differences.md).
-ADDED = {"server-timing", "x-accel-buffering", "cache-control", "access-control-expose-headers"}
-
-UNMARKED = "a stream without its end marker ends with an error line or event"
-#: Exchanges where foreman answers something else on purpose (docs/differences.md): the status that it gives. Of all
-#: versions, where none stands in front.
-DIFFERENT = {
-    "host-foreign": (403, "the answer says which setting allows the name"),
-    "host-foreign-post": (403, "the answer says which setting allows the name"),
-    "host-public-ip": (403, "the answer says which setting allows the name"),
-    "host-missing": (400, "the refusal is JSON"),
-    "slash-forwarded-prefix": (301, "X-Forwarded-Prefix of strangers is not believed"),
-    "wire-bad-version": (400, "the refusal is JSON"),
-    "wire-big-header": (431, "a head may have 64 KiB, not 1 MiB, and the refusal is JSON"),
-    "wire-connect-path": (404, "nobody gets a tunnel, and the refusal is JSON"),
-    "options-no-origin-foreign-host": (403, "the answer says which setting allows the name"),
-    "chat-think-number-missing-model": (404, "that the model is missing is said first"),
-    "v1-chat-reasoning-effort-bogus-missing-model": (404, "that the model is missing is said first"),
-    # All but what is refused by its Origin, in the same way.
-    **dict.fromkeys(
-        (name for name in recordings.names() if name.startswith("codex-") and name != "codex-foreign-origin"),
-        (403, "nobody may go there through foreman"),
-    ),
-    "wire-length-and-chunked": (400, "ambiguous framing is refused (RFC 9112 section 6.3)"),
-    "wire-two-content-lengths": (400, "the refusal is JSON"),
-    "stop-midstream-chat": (200, "a torn NDJSON stream ends with an error line"),
-    "disconnect-midstream": (200, "the recording ends where the client left, so the target seems to have died"),
-    "v0.33.0-rc2/chat-stream-repetition": (200, UNMARKED),
-    "v0.33.0-rc2/generate-stream-repetition": (200, UNMARKED),
-    "v1-chat-stream-repetition-long": (200, UNMARKED),
-    "v1-completions-stream-repetition-long": (200, UNMARKED),
-    "v1-responses-stream-repetition-long": (200, UNMARKED),
-    "messages-stream-repetition-long": (200, UNMARKED),
-    "crash-midstream-v1-chat": (200, UNMARKED),
-    "crash-midstream-v1-completions": (200, UNMARKED),
-    "crash-midstream-v1-responses": (200, UNMARKED),
-    "crash-midstream-messages": (200, UNMARKED),
-}
 
 
 class Recorded:
@@ -84,7 +47,7 @@ async def recorded() -> AsyncIterator[Recorded]:
 
 def end_to_end(headers: list[tuple[str, str]], *, own: bool) -> list[tuple[str, str]]:
     # An answer of foreman's own has the date of today, and an id of its own in Anthropic's shape.
-    left_out = HOP_BY_HOP | ADDED | ({"date"} if own else set())
+    left_out = HOP_BY_HOP | ADDED_HEADERS | ({"date"} if own else set())
     more = "," + b",".join(EXTRA_REQUEST_HEADERS).decode()  # what foreman allows a page to send besides
     return sorted((name.lower(), value.removesuffix(more)) for name, value in headers if name.lower() not in left_out)
 
@@ -99,7 +62,7 @@ LEFT = [name for name in recordings.everything() if recordings.load(name)["respo
 
 def different(name: str) -> tuple[int, str] | None:
     """What foreman answers on purpose instead of ``version/name``, and why; None where it is the same."""
-    return DIFFERENT.get(name) or DIFFERENT.get(name.partition("/")[2])
+    return DIFFERENT_ANSWERS.get(name) or DIFFERENT_ANSWERS.get(name.partition("/")[2])
 
 
 @pytest.mark.parametrize("name", [name for name in recordings.everything() if not different(name) and name not in LEFT])
@@ -182,4 +145,4 @@ def test_an_older_version_has_each_exchange_once(older: str) -> None:
 
 
 def test_nothing_is_different_from_a_recording_that_is_not_there() -> None:
-    assert {*recordings.names(), *recordings.everything()} >= DIFFERENT.keys()
+    assert {*recordings.names(), *recordings.everything()} >= DIFFERENT_ANSWERS.keys()

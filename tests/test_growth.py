@@ -240,7 +240,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "the simulator: a body": (simulated_json.loads, ((b'{"a":"', b'"}'), (b"[", b"]"), (b'{"a":1', b"}"), (b'{"a":"', b""))),
     "the simulator: a duration": (of_text(simulated_fields.duration), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
     "the simulator: an image": (of_text(simulated_fields.check_base64), ()),
-    "the simulator: a model": (of_text(simulated_names.read), ((b"", b":cloud"),)),
+    "the simulator: a model": (of_text(simulated_names.parse_reference), ((b"", b":cloud"),)),
     "the simulator: a path": (of_text(router._cleaned), ((b"/", b""),)),
     "the simulator: Origin": (of_text(router._origin_allowed), ((b"http://localhost:", b""),)),
     "the simulator: Host": (of_text(lambda text: router._address_allowed(router._host_name(text))), ((b"[", b"]"),)),

@@ -7,7 +7,6 @@ minute after which impatient clients give up.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,12 +17,10 @@ import ollama
 import openai
 import pytest
 
+from support.client_libraries import LIBRARIES, MODEL, WAITING_SECONDS, ClientLibrary
 from support.processes import Call, Foreman, InThread, Target, endless, foreman, target
-from test_clients import MODEL, PEERS, Peer
 
-WAITING = float(os.environ.get("WAITING_SECONDS", "4"))
-
-WAYS: dict[str, Callable[[Peer], str]] = {
+WAYS: dict[str, Callable[[ClientLibrary], str]] = {
     "whole": lambda peer: peer.whole(MODEL, "hello there"),
     "streamed": lambda peer: "".join(peer.stream(MODEL, "hello there")),
 }
@@ -42,7 +39,7 @@ def daemon(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield daemon
 
 
-def in_one_way(make: Callable[[str], Peer], url: str, ask: Callable[[Peer], str]) -> str:
+def in_one_way(make: Callable[[str], ClientLibrary], url: str, ask: Callable[[ClientLibrary], str]) -> str:
     peer = make(url)
     try:
         return ask(peer)
@@ -54,7 +51,7 @@ def all_ways(url: str) -> list[tuple[str, Callable[[], str]]]:
     """Every client in every way that it has."""
     return [
         (f"{name}, {way}", partial(in_one_way, make, url, ask))
-        for name, make in PEERS.items()
+        for name, make in LIBRARIES.items()
         for way, ask in WAYS.items()
     ]
 
@@ -67,7 +64,7 @@ def behind_another(
     running.read_until(b"\n")
     waiting = {name: InThread(call) for name, call in calls}
     daemon.waiting(len(waiting))
-    time.sleep(WAITING)
+    time.sleep(WAITING_SECONDS)
     return running, waiting
 
 

@@ -12,235 +12,31 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import define, field
+from attrs import define
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.task import Clock, deferLater
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone, ResponseFailed
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.web.client import ResponseFailed
 
 from foreman import errors
-from foreman.protocol import request_body
-from foreman.protocol.routes import Route, classify
-from foreman.proxy.access_record import RequestRecord
-from foreman.proxy.inference import RETRY_PAUSE, Inference
-from foreman.proxy.relay import Limits
-from foreman.proxy.request import ModelMissing, TargetRequest
-from foreman.proxy.target import Target
-from foreman.scheduling.estimates import Estimates
-from foreman.scheduling.gate import Gate
-from foreman.scheduling.policy import Ticket
-from foreman.scheduling.queue_status import QueuePosition, QueueStatus
+from foreman.proxy.inference import RETRY_PAUSE
+from foreman.proxy.request import ModelMissing
+from foreman.scheduling.queue_status import QueuePosition
 from foreman.simulator import Settings, Simulator
 from foreman.target.inventory import Inventory
-from foreman.util.byte_budget import ByteBudget
-from foreman.util.clock import EpochSeconds
 from support import raw_http, recordings
+from support.fake_target import LAST, LINE, NDJSON
+from support.inference_harness import InferenceHarness, RecordingResponder
 from support.live_foreman import RunningForeman, listen, port_of, start_foreman
-from test_inventory import FakeTarget as ListingTarget
 
 reactor: Any = installed_reactor
-
-LINE = b'{"done":false,"message":{"content":"word"}}\n'
-LAST = b'{"done":true,"prompt_eval_count":3,"eval_count":2,"eval_duration":500000000}\n'
-NDJSON = [(b"Content-Type", b"application/x-ndjson")]
-
-
-@define(eq=False)
-class Call:
-    """One request at the target, and its answer as the connection hands it on."""
-
-    head: bytes
-    body: Any
-    code: int = 200
-    phrase: bytes = b"OK"
-    raw_headers: list[tuple[bytes, bytes]] = field(factory=lambda: list(NDJSON))
-    left: bool = False
-    aborted: bool = False
-    ended: bool = False
-    reader: Any = None
-    transport: StringTransport = field(factory=StringTransport)
-    heard: Deferred[Any] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.heard = Deferred(lambda _: setattr(self, "left", True))
-
-    @property
-    def is_over(self) -> bool:
-        return self.left or self.aborted or self.ended
-
-    def header(self, name: bytes) -> bytes | None:
-        return {key.lower(): value for key, value in self.raw_headers}.get(name)
-
-    def deliverBody(self, reader: Any) -> None:
-        self.reader = reader
-        reader.makeConnection(self.transport)
-
-    def abort(self) -> None:
-        self.aborted = not self.ended
-
-    def begin(self, code: int = 200, headers: Any = None) -> Call:
-        self.code, self.raw_headers = code, NDJSON if headers is None else headers
-        self.heard.callback(self)
-        return self
-
-    def say(self, *pieces: bytes) -> Call:
-        for piece in pieces:
-            self.reader.dataReceived(piece)
-        return self
-
-    def end(self, reason: Exception | None = None) -> Call:
-        self.ended = True
-        self.reader.connectionLost(Failure(reason or ResponseDone()))
-        return self
-
-
-@define
-class FakeTarget(ListingTarget):
-    """Answers when it is told to; ``failures`` are those of the next requests."""
-
-    calls: list[Call] = field(factory=list)
-    failures: list[Exception] = field(factory=list)
-
-    def head(
-        self,
-        method: bytes,
-        target: bytes,
-        headers: Any,
-        length: int | None,
-        *,
-        chunked: bool = False,
-        version: bytes = b"1.1",
-    ) -> bytes:
-        return b"%b %b" % (method, target)
-
-    async def send(self, method: bytes, head: bytes, body: Any = b"") -> Any:
-        if self.failures:
-            raise self.failures.pop(0)
-        self.calls.append(Call(head, body))
-        return await self.calls[-1].heard
-
-
-class HeardAsker:
-    """Whoever asks, and what it is told."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.pieces: list[bytes] = []
-        self.transition: Any = None
-        self.producer: Any = None
-        self.place: Callable[[], QueuePosition] | None = None
-        self.pause_at = -1
-
-    def queued(self, position: Callable[[], QueuePosition]) -> None:
-        self.place = position
-
-    def begin(self, status: int, phrase: bytes, headers: Any, kind: str) -> None:
-        self.status = status
-
-    def write(self, piece: bytes) -> None:
-        self.pieces.append(piece)
-        if len(self.pieces) == self.pause_at:
-            self.producer.pauseProducing()
-
-    def finish(self) -> None:
-        self.transition = "finished"
-
-    def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
-        self.transition = problem
-
-    def set_producer(self, producer: Any) -> None:
-        self.producer = producer
-
-
-class Asking:
-    """One request, and how it went."""
-
-    def __init__(self, work: Work, path: str, body: bytes, responder: HeardAsker) -> None:
-        self.responder = responder
-        found = classify(b"POST", path.encode())
-        assert isinstance(found, Route)
-        wanted = request_body.read(path, body, None, b"application/json", b"")
-        target_request = TargetRequest(b"POST", path.encode(), [], body, len(body), found, wanted)
-        id_ = str(len(work.askings))
-        self.record = RequestRecord(id_, "someone", path, found.lane.value, work.clock.seconds(), wanted.model)
-        self.ticket = Ticket(id_, "someone", wanted.model, path, EpochSeconds(0.0))
-        self.results: list[Any] = []
-        self.running = Deferred.fromCoroutine(work.inference.run(target_request, responder, self.record, self.ticket))
-        self.running.addBoth(self.results.append)
-
-    def leave(self) -> None:
-        self.running.cancel()
-        assert isinstance(self.problem, CancelledError)
-
-    @property
-    def problem(self) -> Any:
-        return self.results[0].value
-
-
-class Work:
-    """The whole work on a clock, in front of a pretended target which has ``llama3`` loaded."""
-
-    def __init__(self, turns: int = 1, target_wait: float = 0.0, max_queue: int = 10_000) -> None:
-        self.clock = Clock()
-        self.target = FakeTarget()
-        inventory = Inventory(self.clock, self.target, 30)  # type: ignore[arg-type]
-        inventory.refresh()
-        self.buffers = ByteBudget(1_000_000)
-        gate, estimates = Gate(self.clock, turns, max_queue), Estimates()
-        target = Target(
-            self.target,  # type: ignore[arg-type]
-            inventory,
-            gate,
-            Gate(self.clock, 8, max_queue),
-            estimates,
-            QueueStatus(self.clock, gate, inventory, estimates),
-        )
-        self.inference = Inference(
-            self.clock,
-            target,
-            Limits(1000, silence=600, stall=60),
-            target_wait,
-            self.buffers,
-        )
-        self.askings: list[Asking] = []
-
-    def ask(
-        self, path: str = "/api/chat", responder: HeardAsker | None = None, body: bytes | None = None, **more: Any
-    ) -> Asking:
-        value = {
-            "model": "llama3",
-            "messages": [{"role": "user", "content": "hi"}],
-            "input": "hi",
-            "prompt": "hi",
-            **more,
-        }
-        text = json.dumps(value).encode() if body is None else body
-        self.askings.append(Asking(self, path, text, responder or HeardAsker()))
-        return self.askings[-1]
-
-    def turn(self) -> None:
-        """Let the reactor turn."""
-        self.clock.advance(0)
-
-    def check_nothing_is_left(self) -> None:
-        inference = self.inference
-        assert (inference.target.gate.running, inference.target.gate.waiting, inference.target.embeddings.running) == (
-            [],
-            [],
-            [],
-        )
-        assert inference.when_idle().called
-        assert self.buffers.used == 0
-        assert self.clock.getDelayedCalls() == []
 
 
 # turns
 
 
 def test_a_chat_gets_its_answer_and_the_next_its_turn() -> None:
-    work = Work()
+    work = InferenceHarness()
     first, second = work.ask(), work.ask("/v1/chat/completions")
     (call,) = work.target.calls
     assert call.head == b"POST /api/chat"
@@ -266,7 +62,7 @@ def test_a_chat_gets_its_answer_and_the_next_its_turn() -> None:
 
 
 def test_the_turn_passes_on_when_the_target_has_finished_though_the_reader_has_not() -> None:
-    work = Work()
+    work = InferenceHarness()
     slow, _ = work.ask(), work.ask()
     slow.responder.pause_at = 1
     work.target.calls[0].begin().say(LINE, LINE, LAST).end()
@@ -280,7 +76,7 @@ def test_the_turn_passes_on_when_the_target_has_finished_though_the_reader_has_n
 
 
 def test_several_turns_let_as_many_chats_run() -> None:
-    work = Work(turns=2)
+    work = InferenceHarness(turns=2)
     for _ in range(5):
         work.ask()
     assert len(work.target.calls) == 2
@@ -293,7 +89,7 @@ def test_several_turns_let_as_many_chats_run() -> None:
 
 
 def test_embeddings_pass_beside_a_chat_and_have_a_cap_of_their_own() -> None:
-    work = Work()
+    work = InferenceHarness()
     work.ask()
     routes = ["/api/embed", "/api/embeddings", "/v1/embeddings"]
     embeddings = [work.ask(routes[number % 3]) for number in range(10)]
@@ -308,7 +104,7 @@ def test_embeddings_pass_beside_a_chat_and_have_a_cap_of_their_own() -> None:
 
 
 def test_embeddings_are_told_where_they_stand() -> None:
-    work = Work()
+    work = InferenceHarness()
     for _ in range(8):
         work.ask("/api/embed")
     waiting = [work.ask("/v1/embeddings"), work.ask("/api/embeddings")]
@@ -318,7 +114,7 @@ def test_embeddings_are_told_where_they_stand() -> None:
 
 
 def test_who_waits_for_a_place_at_a_cloud_model_is_told_where_it_stands() -> None:
-    work = Work()
+    work = InferenceHarness()
     cloud = work.inference.concurrency.cloud
     askings = [work.ask(model="x:cloud") for _ in range(cloud.per_caller + 2)]
     for asking, number in ((askings[0], 0), (askings[-2], 1), (askings[-1], 2)):
@@ -332,7 +128,7 @@ def test_who_waits_for_a_place_at_a_cloud_model_is_told_where_it_stands() -> Non
 
 
 def test_a_thousand_quick_chats_pass_in_order_without_deep_recursion() -> None:
-    work = Work()
+    work = InferenceHarness()
     askings = [work.ask(messages=[{"role": "user", "content": str(number)}]) for number in range(1000)]
     for number in range(1000):
         (call,) = work.target.calls
@@ -345,7 +141,7 @@ def test_a_thousand_quick_chats_pass_in_order_without_deep_recursion() -> None:
 
 
 def test_a_thousand_chats_that_fail_at_once_pass_in_order_without_deep_recursion() -> None:
-    work = Work()
+    work = InferenceHarness()
     work.target.failures = [errors.ConnectionError("reset", "gone") for _ in range(1001)]
     askings = [work.ask() for _ in range(1000)]
     for _ in range(1000):
@@ -355,7 +151,7 @@ def test_a_thousand_chats_that_fail_at_once_pass_in_order_without_deep_recursion
 
 
 def test_a_full_room_refuses_and_touches_nothing() -> None:
-    work = Work(max_queue=1)
+    work = InferenceHarness(max_queue=1)
     work.ask()
     work.ask()
     assert isinstance(work.ask().problem, errors.QueueFull)
@@ -380,7 +176,7 @@ def test_a_full_room_refuses_and_touches_nothing() -> None:
     ],
 )
 def test_what_needs_no_turn_never_waits(path: str, more: dict[str, Any]) -> None:
-    work = Work()
+    work = InferenceHarness()
     work.ask()
     passing = work.ask(path, **more)
     assert len(work.target.calls) == 2
@@ -404,7 +200,7 @@ def test_what_needs_no_turn_never_waits(path: str, more: dict[str, Any]) -> None
     ],
 )
 def test_a_load_and_what_cannot_be_read_take_a_turn(path: str, body: bytes) -> None:
-    work = Work()
+    work = InferenceHarness()
     work.ask()
     with suppress(errors.BadBody):
         waiting = work.ask(path, body=body)
@@ -417,7 +213,7 @@ def test_a_load_and_what_cannot_be_read_take_a_turn(path: str, body: bytes) -> N
 
 
 def test_a_model_that_is_missing_is_looked_for_once_and_takes_no_turn() -> None:
-    work = Work()
+    work = InferenceHarness()
     missing = work.ask(model="nope")
     assert isinstance(missing.problem, ModelMissing)
     assert str(missing.problem) == "model 'nope' not found"
@@ -426,14 +222,14 @@ def test_a_model_that_is_missing_is_looked_for_once_and_takes_no_turn() -> None:
 
 
 def test_a_model_that_has_come_since_the_last_poll_is_found() -> None:
-    work = Work()
+    work = InferenceHarness()
     work.target.tags = {"models": [{"name": "new:latest"}]}
     work.ask(model="NEW")
     assert len(work.target.calls) == 1
 
 
 def test_a_missing_model_is_tried_while_the_target_cannot_be_asked() -> None:
-    work = Work()
+    work = InferenceHarness()
     work.target.problem = errors.ConnectionError("refused", "nobody there")
     work.ask(model="nope")
     assert len(work.target.calls) == 1
@@ -443,7 +239,7 @@ def test_a_missing_model_is_tried_while_the_target_cannot_be_asked() -> None:
 
 
 def test_whoever_leaves_the_line_is_never_heard_of_by_the_target() -> None:
-    work = Work()
+    work = InferenceHarness()
     work.ask()
     leaver = work.ask()
     work.ask(model="far-behind:cloud")
@@ -456,7 +252,7 @@ def test_whoever_leaves_the_line_is_never_heard_of_by_the_target() -> None:
 
 
 def test_whoever_leaves_while_its_model_is_looked_for_takes_no_turn() -> None:
-    work = Work()
+    work = InferenceHarness()
     work.target.slow = True
     work.ask(model="nope").leave()
     assert work.target.calls == []
@@ -466,7 +262,7 @@ def test_whoever_leaves_while_its_model_is_looked_for_takes_no_turn() -> None:
 
 
 def test_whoever_leaves_before_the_head_closes_the_connection_and_the_turn_passes_on() -> None:
-    work = Work()
+    work = InferenceHarness()
     leaver, _ = work.ask(), work.ask()
     leaver.leave()
     assert work.target.calls[0].left
@@ -480,7 +276,7 @@ def test_whoever_leaves_before_the_head_closes_the_connection_and_the_turn_passe
 def test_whoever_leaves_during_the_answer_closes_the_connection_and_the_turn_passes_on(
     said: tuple[bytes, ...], headers: Any
 ) -> None:
-    work = Work()
+    work = InferenceHarness()
     leaver, _ = work.ask(), work.ask()
     work.target.calls[0].begin(headers=headers).say(*said)
     leaver.leave()
@@ -493,7 +289,7 @@ def test_whoever_leaves_during_the_answer_closes_the_connection_and_the_turn_pas
 
 
 def test_a_slow_reader_who_leaves_after_the_targets_end_has_no_turn_to_lose() -> None:
-    work = Work()
+    work = InferenceHarness()
     slow, _, third = work.ask(), work.ask(), work.ask()
     slow.responder.pause_at = 1
     work.target.calls[0].begin().say(LINE, LINE, LAST).end()
@@ -506,7 +302,7 @@ def test_a_slow_reader_who_leaves_after_the_targets_end_has_no_turn_to_lose() ->
 
 
 def test_whoever_leaves_while_foreman_waits_for_the_target_gives_its_turn_away() -> None:
-    work = Work(target_wait=60)
+    work = InferenceHarness(target_wait=60)
     work.target.failures = [errors.ConnectionError("refused", "nobody there")]
     leaver, _ = work.ask(), work.ask()
     assert work.target.calls == []
@@ -516,7 +312,7 @@ def test_whoever_leaves_while_foreman_waits_for_the_target_gives_its_turn_away()
 
 
 def test_an_embedding_that_leaves_frees_its_place() -> None:
-    work = Work()
+    work = InferenceHarness()
     leaver = work.ask("/api/embed")
     leaver.leave()
     assert work.target.calls[0].left
@@ -528,7 +324,7 @@ def test_an_embedding_that_leaves_frees_its_place() -> None:
 
 @pytest.mark.parametrize("why", ["refused", "timeout", "dns"])
 def test_a_target_that_cannot_be_reached_is_tried_again_while_it_may_be_waited_for(why: Any) -> None:
-    work = Work(target_wait=3)
+    work = InferenceHarness(target_wait=3)
     work.target.failures = [errors.ConnectionError(why, "it is away") for _ in range(3)]
     asking = work.ask()
     for _ in range(3):
@@ -542,7 +338,7 @@ def test_a_target_that_cannot_be_reached_is_tried_again_while_it_may_be_waited_f
 
 
 def test_a_target_that_stays_away_is_given_up() -> None:
-    work = Work(target_wait=2)
+    work = InferenceHarness(target_wait=2)
     work.target.failures = [errors.ConnectionError("refused", "it is away") for _ in range(10)]
     asking = work.ask()
     work.clock.pump([RETRY_PAUSE] * 2)
@@ -553,7 +349,7 @@ def test_a_target_that_stays_away_is_given_up() -> None:
 
 @pytest.mark.parametrize("why", ["reset", "garbage", "tls"])
 def test_what_the_target_may_have_heard_is_never_sent_again(why: Any) -> None:
-    work = Work(target_wait=60)
+    work = InferenceHarness(target_wait=60)
     work.target.failures = [errors.ConnectionError(why, "it broke")]
     asking = work.ask()
     assert asking.problem.why == why
@@ -563,7 +359,7 @@ def test_what_the_target_may_have_heard_is_never_sent_again(why: Any) -> None:
 
 
 def test_an_answer_that_breaks_off_is_broken_off_and_passes_the_turn_on() -> None:
-    work = Work()
+    work = InferenceHarness()
     asking, _ = work.ask(), work.ask()
     work.target.calls[0].begin().say(LINE, LINE[:4]).end(ResponseFailed([]))
     assert asking.results == [None]
@@ -575,7 +371,7 @@ def test_an_answer_that_breaks_off_is_broken_off_and_passes_the_turn_on() -> Non
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
 def test_a_stream_without_its_end_marker_is_broken_off(path: str) -> None:
-    work = Work()
+    work = InferenceHarness()
     asking = work.ask(path)
     work.target.calls[0].begin().say(LINE).end()
     assert (asking.responder.pieces, str(asking.responder.transition)) == (
@@ -598,7 +394,7 @@ def test_a_stream_without_its_end_marker_is_broken_off(path: str) -> None:
     ],
 )
 def test_no_end_marker_is_expected_of_what_has_none(path: str, status: int, headers: Any) -> None:
-    work = Work()
+    work = InferenceHarness()
     asking = work.ask(path)
     work.target.calls[0].begin(status, headers).say(LINE).end()
     assert (asking.responder.pieces, asking.responder.transition) == ([LINE], "finished")
@@ -606,7 +402,7 @@ def test_no_end_marker_is_expected_of_what_has_none(path: str, status: int, head
 
 @pytest.mark.parametrize(("status", "outcome"), [(400, "complete"), (404, "complete"), (500, "target failed")])
 def test_a_refusal_of_the_target_is_passed_on_whole(status: int, outcome: str) -> None:
-    work = Work()
+    work = InferenceHarness()
     asking = work.ask()
     work.target.calls[0].begin(status, [(b"Content-Type", b"application/json")]).say(b'{"error":"no"}').end()
     assert (asking.responder.status, asking.responder.pieces, asking.responder.transition) == (
@@ -618,7 +414,7 @@ def test_a_refusal_of_the_target_is_passed_on_whole(status: int, outcome: str) -
 
 
 def test_an_error_of_a_proxy_in_between_does_not_mean_that_the_target_is_back() -> None:
-    work = Work()
+    work = InferenceHarness()
     work.inference.target.inventory.target_failed(errors.ConnectionError("refused", "nobody there"))
     work.ask()
     work.ask("/api/show")
@@ -629,11 +425,11 @@ def test_an_error_of_a_proxy_in_between_does_not_mean_that_the_target_is_back() 
 
 
 def test_an_asker_that_cannot_take_the_head_does_not_leave_the_target_running() -> None:
-    class Failing(HeardAsker):
+    class Failing(RecordingResponder):
         def begin(self, status: int, phrase: bytes, headers: Any, kind: str) -> None:
             raise ZeroDivisionError
 
-    work = Work()
+    work = InferenceHarness()
     asking, _ = work.ask(responder=Failing()), work.ask()
     work.target.calls[0].begin()
     assert isinstance(asking.problem, ZeroDivisionError)
@@ -649,7 +445,7 @@ def test_whatever_fails_between_an_answer_and_its_reader_does_not_leave_the_targ
         raise ZeroDivisionError
 
     monkeypatch.setattr(Inventory, "target_answered", fail)
-    work = Work()
+    work = InferenceHarness()
     asking, _ = work.ask(), work.ask()
     work.target.calls[0].begin()
     assert isinstance(asking.problem, ZeroDivisionError)
@@ -659,7 +455,7 @@ def test_whatever_fails_between_an_answer_and_its_reader_does_not_leave_the_targ
 
 
 def test_after_any_answer_the_lists_are_asked_for_anew() -> None:
-    work = Work()
+    work = InferenceHarness()
     work.ask()
     work.target.calls[0].begin().say(LAST).end()
     Deferred.fromCoroutine(work.inference.target.inventory.until_fresh())
@@ -670,7 +466,7 @@ def test_after_any_answer_the_lists_are_asked_for_anew() -> None:
 
 
 def test_the_oldest_turn_without_a_first_byte_is_overdue_after_a_while() -> None:
-    work = Work(turns=3)
+    work = InferenceHarness(turns=3)
     work.clock.advance(5)
     work.ask()
     work.clock.advance(10)
@@ -685,7 +481,7 @@ def test_the_oldest_turn_without_a_first_byte_is_overdue_after_a_while() -> None
 
 
 def test_a_closed_gate_sends_the_waiting_away_and_lets_the_running_finish() -> None:
-    work = Work()
+    work = InferenceHarness()
     running, waiting, embedding = work.ask(), work.ask(), work.ask("/api/embed")
     work.inference.close()
     assert isinstance(waiting.problem, errors.Draining)
@@ -699,7 +495,7 @@ def test_a_closed_gate_sends_the_waiting_away_and_lets_the_running_finish() -> N
 
 
 def test_stopping_breaks_off_what_runs_in_whatever_phase_it_is() -> None:
-    work = Work(turns=5, target_wait=60)
+    work = InferenceHarness(turns=5, target_wait=60)
     work.target.failures = [errors.ConnectionError("refused", "nobody there")]
     away = work.ask()
     connecting, streaming, slow = work.ask(), work.ask(), work.ask()
@@ -719,7 +515,7 @@ def test_stopping_breaks_off_what_runs_in_whatever_phase_it_is() -> None:
 
 
 def test_a_request_can_be_cancelled_by_its_id_by_whoever_may() -> None:
-    work = Work()
+    work = InferenceHarness()
     running, waiting = work.ask(), work.ask()
     assert not work.inference.cancel("1", lambda caller: caller == "somebody else")
     assert work.inference.cancel("1", lambda caller: caller == "someone")
@@ -732,7 +528,7 @@ def test_a_request_can_be_cancelled_by_its_id_by_whoever_may() -> None:
 
 
 def test_a_request_that_is_cancelled_or_stopped_while_its_model_is_looked_for_takes_no_turn() -> None:
-    work = Work()
+    work = InferenceHarness()
     work.target.slow = True
     cancelled, stopped = work.ask(model="nope"), work.ask(model="gone")
     assert work.inference.cancel("0", lambda _: True)
@@ -830,7 +626,7 @@ async def test_a_client_that_leaves_is_noticed_by_the_target_and_the_next_chat_r
     if trouble:
         real.simulator.misbehave(trouble)
     leaver = await real.begin(stream=stream, options={"num_predict": 100_000})
-    await until(lambda: real.simulator.asked("/api/chat"))
+    await until(lambda: real.simulator.requests_for("/api/chat"))
     following = await real.begin()
     await until(lambda: len(real.foreman.service.target.gate.waiting) == 1)
     if trouble == "stall" and stream:
@@ -838,8 +634,8 @@ async def test_a_client_that_leaves_is_noticed_by_the_target_and_the_next_chat_r
     leaver.leave()
     response = await following.done
     assert (response.status, response.torn) == (200, False)
-    assert [seen.outcome for seen in real.simulator.asked("/api/chat")] == ["left", "answered"]
-    assert real.simulator.most_running <= 1
+    assert [seen.outcome for seen in real.simulator.requests_for("/api/chat")] == ["left", "answered"]
+    assert real.simulator.max_running <= 1
     following.leave()
     await following.gone
 

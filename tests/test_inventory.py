@@ -7,7 +7,6 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,61 +16,10 @@ from twisted.python.failure import Failure
 from conftest import LoggedFailures
 from foreman import errors
 from foreman.target.client import MAX_COLLECTED
-from foreman.target.connection import TargetResponse
 from foreman.target.inventory import RECHECK_TIMEOUT, Inventory
 from foreman.target.model_list import POLL_TIMEOUT, PS_TIMEOUT
 from foreman.target.models import Availability
-
-MODELS = (
-    {"name": "llama3:latest", "model": "llama3:latest", "size": 7, "unheard_of": [1]},
-    {"name": "hf.co/user/repo:Q4_K_M"},
-    {"name": "host:5000/ns/m:t"},
-    {"name": "Mixed/Case:TAG"},
-    {"name": "far:latest", "remote_host": "https://ollama.com", "remote_model": "far"},
-    {"name": "stub:cloud", "remote_host": "https://ollama.com", "remote_model": "stub"},
-    {"name": "big:7b-cloud", "remote_host": "https://ollama.com", "remote_model": "big:7b"},
-    {"name": "big:7b"},
-)
-
-
-@define
-class FakeTarget:
-    """Lists its models: at once, or when it is told to; or fails.
-
-    :ivar asked: the paths of the questions so far; :ivar waiting: those that are to be answered.
-    """
-
-    slow: bool = False
-    problem: BaseException | None = None
-    tags: Any = field(factory=lambda: {"models": list(MODELS)})
-    ps: Any = field(factory=lambda: {"models": [{"name": "llama3:latest"}]})
-    asked: list[str] = field(factory=list)
-    waiting: list[Deferred[None]] = field(factory=list)
-
-    async def fetch(self, method: bytes, path: str, payload: Any = None) -> tuple[TargetResponse, bytes]:
-        assert (method, payload) == (b"GET", None)
-        self.asked.append(path)
-        if self.slow:
-            self.waiting.append(Deferred())
-            await self.waiting[-1]
-        if self.problem is not None:
-            raise self.problem
-        value = self.tags if path == "/api/tags" else self.ps
-        if isinstance(value, BaseException):
-            raise value
-        body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        return TargetResponse(200, b"OK", [(b"X-List", path.encode())], None), body  # type: ignore[arg-type]
-
-    def answer(self) -> None:
-        """Answer what was asked, both lists."""
-        for _ in range(2):
-            waiting, self.waiting = self.waiting, []
-            for target_request in waiting:
-                target_request.callback(None)
-
-    @property
-    def questions(self) -> int:
-        return self.asked.count("/api/tags")
+from support.fake_target import ListingTarget
 
 
 class Poller:
@@ -79,7 +27,7 @@ class Poller:
 
     def __init__(self, interval: float = 30.0, **target: Any) -> None:
         self.clock = Clock()
-        self.target = FakeTarget(**target)
+        self.target = ListingTarget(**target)
         self.inventory = Inventory(self.clock, self.target, interval)  # type: ignore[arg-type]
         self.recoveries = 0
         self.inventory.on_recovery = self.recover

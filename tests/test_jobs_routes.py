@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,57 +21,47 @@ from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.web.jobs import serialization
 from foreman.web.jobs.serialization import job_value
 from support import raw_http
-from support.jobs_api import ADMIN, BOB, CHAT, LIMITS, JobBench, jobbench, pointers, problem, until
+from support.jobs_api import (
+    ADMIN,
+    BOB,
+    CHAT,
+    JOB_MEMBERS,
+    LIMITS,
+    JobBench,
+    jobbench,
+    json_of,
+    pointers,
+    problem,
+    until,
+    with_jobs_api,
+)
 from support.live_foreman import reactor
-
-Story = Callable[[JobBench], Awaitable[None]]
-MEMBERS = (
-    "id state endpoint model owner priority metadata run_at deadline attempt max_attempts idempotency_key created_at "
-    "started_at finished_at position error usage artifacts"
-).split()
-
-
-def told(story: Story) -> Callable[[Path], Any]:
-    """A test that is told with a bench."""
-
-    async def test(tmp_path: Path) -> None:
-        async with jobbench(tmp_path) as bench:
-            await story(bench)
-
-    test.__name__ = getattr(story, "__name__", "")
-    wrapped: Callable[[Path], Any] = pytest_twisted.ensureDeferred(test)
-    return wrapped
 
 
 def in_hours(hours: float) -> str:
     return (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
 
 
-def value(answer: raw_http.Response) -> Any:
-    assert answer.header("Content-Type") == "application/json; charset=utf-8", answer
-    return json.loads(answer.body)
-
-
 # handing over
 
 
-@told
+@with_jobs_api
 async def test_a_job_is_answered_with_all_its_fields_in_order(bench: JobBench) -> None:
     answer = await bench.ask(
         "POST", "/jobs", {**CHAT, "priority": 2, "metadata": {"night": "17"}, "idempotency_key": "k"}
     )
-    job = value(answer)
+    job = json_of(answer)
     assert (answer.status, answer.header("Location")) == (201, f"/jobs/{job['id']}")
-    assert list(job) == MEMBERS
+    assert list(job) == JOB_MEMBERS
     assert (job["state"], job["position"], job["owner"], job["model"]) == ("queued", 1, "alice", "m")
     assert (job["priority"], job["metadata"], job["idempotency_key"]) == (2, {"night": "17"}, "k")
     assert (job["attempt"], job["max_attempts"], job["deadline"], job["error"]) == (0, 5, None, None)
     assert job["run_at"] == job["created_at"]
     assert job["created_at"].endswith("Z")
-    assert value(await bench.ask("GET", answer.header("Location") or "")) == job
+    assert json_of(await bench.ask("GET", answer.header("Location") or "")) == job
 
 
-@told
+@with_jobs_api
 async def test_the_payload_goes_into_the_store_byte_for_byte(bench: JobBench) -> None:
     payload = b'{ "model":"m",\n "messages" :[{"role":"user"}], "options":{"seed":1e0, "x":"\\u00e9"} }'
     answer = await bench.ask("POST", "/jobs", b'{"payload": %b, "endpoint":"/api/chat"}' % payload)
@@ -83,24 +71,24 @@ async def test_the_payload_goes_into_the_store_byte_for_byte(bench: JobBench) ->
     assert (claim.payload, claim.content_type, claim.stream) == (payload, "application/json", True)
 
 
-@told
+@with_jobs_api
 async def test_a_job_for_later_is_scheduled(bench: JobBench) -> None:
     answer = await bench.ask("POST", "/jobs", {**CHAT, "run_at": in_hours(1), "deadline": in_hours(2)})
-    job = value(answer)
+    job = json_of(answer)
     assert (job["state"], job["position"]) == ("scheduled", None)
     assert job["deadline"] > job["run_at"] > job["created_at"]
 
 
-@told
+@with_jobs_api
 async def test_an_array_is_taken_whole_and_in_order(bench: JobBench) -> None:
     answer = await bench.ask("POST", "/jobs", [{**CHAT, "priority": number} for number in range(5)])
-    jobs = value(answer)["jobs"]
+    jobs = json_of(answer)["jobs"]
     assert answer.status == 201
     assert [job["priority"] for job in jobs] == [0, 1, 2, 3, 4]
     assert [job["id"] for job in jobs] == sorted(job["id"] for job in jobs)
 
 
-@told
+@with_jobs_api
 async def test_jobs_that_were_taken_are_acknowledged_although_the_look_at_them_takes_too_long(bench: JobBench) -> None:
     async def slow(*_: Any) -> Any:
         raise ReadTimedOut(5.0)
@@ -110,13 +98,13 @@ async def test_jobs_that_were_taken_are_acknowledged_although_the_look_at_them_t
         one = await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "k"})
         again = await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "k"})
     assert (array.status, one.status, again.status) == (201, 201, 200)
-    assert value(one)["id"] == value(again)["id"]
-    for job in (*value(array)["jobs"], value(one)):
-        assert (list(job), job["position"]) == (MEMBERS, None)
-        assert value(await bench.ask("GET", f"/jobs/{job['id']}")) | {"position": None} == job
+    assert json_of(one)["id"] == json_of(again)["id"]
+    for job in (*json_of(array)["jobs"], json_of(one)):
+        assert (list(job), job["position"]) == (JOB_MEMBERS, None)
+        assert json_of(await bench.ask("GET", f"/jobs/{job['id']}")) | {"position": None} == job
 
 
-@told
+@with_jobs_api
 async def test_a_list_that_takes_too_long_says_so(bench: JobBench) -> None:
     async def slow(*_: Any, **__: Any) -> Any:
         raise ReadTimedOut(5.0)
@@ -127,16 +115,16 @@ async def test_a_list_that_takes_too_long_says_so(bench: JobBench) -> None:
     assert "took longer" in problem(answer)["detail"]
 
 
-@told
+@with_jobs_api
 async def test_the_jobs_of_a_model_are_listed_in_any_spelling_of_its_name(bench: JobBench) -> None:
     typed = ["m", " m\n", "library/m:latest"]
     payload = CHAT["payload"]
     ids = [await bench.submit(payload={**payload, "model": model}) for model in typed]
-    listed = value(await bench.ask("GET", "/jobs?model=registry.ollama.ai/library/m"))["jobs"]
+    listed = json_of(await bench.ask("GET", "/jobs?model=registry.ollama.ai/library/m"))["jobs"]
     assert [(job["id"], job["model"]) for job in listed] == list(zip(ids, typed, strict=True))[::-1]
 
 
-@told
+@with_jobs_api
 async def test_an_array_with_mistakes_is_refused_whole_and_all_are_named(bench: JobBench) -> None:
     bad = [
         CHAT,
@@ -150,10 +138,10 @@ async def test_an_array_with_mistakes_is_refused_whole_and_all_are_named(bench: 
     assert sorted(pointers(answer)) == [
         "/1/priority", "/1/run_at", "/2", "/3/a~1b", "/3/endpoint", "/4/deadline",
     ]  # fmt: skip
-    assert value(await bench.ask("GET", "/jobs"))["jobs"] == []
+    assert json_of(await bench.ask("GET", "/jobs"))["jobs"] == []
 
 
-@told
+@with_jobs_api
 async def test_a_model_that_is_not_there_is_named_and_one_look_serves_all(bench: JobBench) -> None:
     strange = {"endpoint": "/api/chat", "payload": {"model": "nowhere", "messages": [{"role": "user"}]}}
     single = await bench.ask("POST", "/jobs", strange)
@@ -164,35 +152,35 @@ async def test_a_model_that_is_not_there_is_named_and_one_look_serves_all(bench:
     assert bench.models.looks == 2
 
 
-@told
+@with_jobs_api
 async def test_a_job_that_is_held_says_why(bench: JobBench) -> None:
     id_ = await bench.submit()
     bench.models.held["gate"] = "jobs wait until Ollama can be reached: nobody there"
-    job = value(await bench.ask("GET", f"/jobs/{id_}"))
+    job = json_of(await bench.ask("GET", f"/jobs/{id_}"))
     assert job["error"] == {"class": "unreachable", "message": bench.models.held["gate"], "attempt": 0}
-    (listed,) = value(await bench.ask("GET", "/jobs"))["jobs"]
+    (listed,) = json_of(await bench.ask("GET", "/jobs"))["jobs"]
     assert listed["error"] == job["error"]
     bench.models.held.clear()
-    assert value(await bench.ask("GET", f"/jobs/{id_}"))["error"] is None
+    assert json_of(await bench.ask("GET", f"/jobs/{id_}"))["error"] is None
 
 
-@told
+@with_jobs_api
 async def test_while_the_target_is_away_every_model_is_taken_and_shown_as_missing(bench: JobBench) -> None:
     bench.models.away = True
     id_ = await bench.submit(payload={"model": "new", "messages": [{"role": "user"}]})
-    job = value(await bench.ask("GET", f"/jobs/{id_}"))
+    job = json_of(await bench.ask("GET", f"/jobs/{id_}"))
     assert job["error"] == {"class": "model_missing", "message": "model 'new' not found", "attempt": 0}
     bench.models.installed.add("new")
-    assert value(await bench.ask("GET", f"/jobs/{id_}"))["error"] is None
+    assert json_of(await bench.ask("GET", f"/jobs/{id_}"))["error"] is None
 
 
-@told
+@with_jobs_api
 async def test_embeddings_and_the_cloud_take_the_lane_beside_the_gate(bench: JobBench) -> None:
     await bench.submit(endpoint="/v1/embeddings", payload={"model": "m", "input": "x"})
     await bench.submit(payload={"model": "cloudy", "messages": [{"role": "user"}]})
     await bench.submit()
     for lane, count in (("embedding", 2), ("gate", 1)):
-        assert len(value(await bench.ask("GET", f"/jobs?lane={lane}"))["jobs"]) == count
+        assert len(json_of(await bench.ask("GET", f"/jobs?lane={lane}"))["jobs"]) == count
 
 
 @pytest_twisted.ensureDeferred
@@ -219,7 +207,7 @@ async def test_more_jobs_than_may_wait_are_a_429(tmp_path: Path) -> None:
 # once and only once
 
 
-@told
+@with_jobs_api
 async def test_a_repetition_is_answered_with_the_first_job(bench: JobBench) -> None:
     key = ("Idempotency-Key", "night-17")
     first = await bench.ask("POST", "/jobs", CHAT, key)
@@ -229,11 +217,11 @@ async def test_a_repetition_is_answered_with_the_first_job(bench: JobBench) -> N
     assert first.header("Idempotency-Replayed") is None
     for answer in (again, in_body):
         assert answer.header("Idempotency-Replayed") == "true"
-        assert value(answer) == value(first)
+        assert json_of(answer) == json_of(first)
         assert answer.header("Location") == first.header("Location")
 
 
-@told
+@with_jobs_api
 async def test_a_key_for_another_body_is_a_422_and_another_callers_key_is_another(bench: JobBench) -> None:
     await bench.submit(idempotency_key="k")
     answer = await bench.ask("POST", "/jobs", {**CHAT, "priority": 1, "idempotency_key": "k"})
@@ -243,7 +231,7 @@ async def test_a_key_for_another_body_is_a_422_and_another_callers_key_is_anothe
     assert (await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "k"}, token=BOB)).status == 201
 
 
-@told
+@with_jobs_api
 async def test_two_keys_that_differ_and_a_key_for_an_array_are_refused(bench: JobBench) -> None:
     header = ("Idempotency-Key", "one")
     answer = await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "other"}, header)
@@ -253,7 +241,7 @@ async def test_two_keys_that_differ_and_a_key_for_an_array_are_refused(bench: Jo
         assert (await bench.ask("POST", "/jobs", CHAT, ("Idempotency-Key", bad))).status == 400
 
 
-@told
+@with_jobs_api
 async def test_what_has_changed_since_is_not_held_against_a_repetition(bench: JobBench) -> None:
     body = {**CHAT, "deadline": in_hours(0.4 / 3600), "idempotency_key": "k"}
     first = await bench.ask("POST", "/jobs", body)
@@ -261,7 +249,7 @@ async def test_what_has_changed_since_is_not_held_against_a_repetition(bench: Jo
     bench.models.installed.clear()
     await deferLater(reactor, 0.5)
     again = await bench.ask("POST", "/jobs", [body])
-    assert (again.status, value(again)["jobs"][0]["id"]) == (200, value(first)["id"])
+    assert (again.status, json_of(again)["jobs"][0]["id"]) == (200, json_of(first)["id"])
     other = await bench.ask("POST", "/jobs", [body, {**body, "idempotency_key": "l"}])
     assert (other.status, pointers(other)) == (400, ["/1/deadline", "/1/payload/model"])
 
@@ -269,20 +257,20 @@ async def test_what_has_changed_since_is_not_held_against_a_repetition(bench: Jo
 # looking
 
 
-@told
+@with_jobs_api
 async def test_the_list_is_newest_first_in_pages_that_keep_what_was_asked(bench: JobBench) -> None:
     ids = [await bench.submit(metadata={"batch": "a b&c"}) for _ in range(5)]
     await bench.submit()
     path, found = "/jobs?limit=2&metadata.batch=a%20b%26c&state=active", []
     while path:
-        page = value(await bench.ask("GET", path))
+        page = json_of(await bench.ask("GET", path))
         found += [job["id"] for job in page["jobs"]]
         path = page["next"]
         assert len(found) <= 5
     assert found == ids[::-1]
 
 
-@told
+@with_jobs_api
 async def test_the_list_is_filtered(bench: JobBench) -> None:
     before = in_hours(0)
     old = await bench.submit()
@@ -302,10 +290,10 @@ async def test_the_list_is_filtered(bench: JobBench) -> None:
         (f"before={new.lower()}", [old]),
     ):
         answer = await bench.ask("GET", f"/jobs?{query}")
-        assert [job["id"] for job in value(answer)["jobs"]] == expected, query
+        assert [job["id"] for job in json_of(answer)["jobs"]] == expected, query
 
 
-@told
+@with_jobs_api
 async def test_what_cannot_be_asked_of_the_list_is_said(bench: JobBench) -> None:
     for query, status in (
         ("stat=queued", 400), ("state=done", 400), ("state=queued&state=running", 400), ("limit=0", 400),
@@ -316,7 +304,7 @@ async def test_what_cannot_be_asked_of_the_list_is_said(bench: JobBench) -> None
         assert (answer.status, bool(problem(answer)["detail"])) == (status, True), query
 
 
-@told
+@with_jobs_api
 async def test_a_job_is_its_callers_and_an_admins(bench: JobBench) -> None:
     id_ = await bench.submit()
     for method, path in (
@@ -325,10 +313,10 @@ async def test_a_job_is_its_callers_and_an_admins(bench: JobBench) -> None:
     ):  # fmt: skip
         answer = await bench.ask(method, f"/jobs/{id_}{path}", token=BOB)
         assert (answer.status, problem(answer)["detail"]) == (404, f"you have no job '{id_}'")
-    assert value(await bench.ask("GET", "/jobs", token=BOB))["jobs"] == []
+    assert json_of(await bench.ask("GET", "/jobs", token=BOB))["jobs"] == []
     assert (await bench.ask("GET", f"/jobs/{id_}", token=ADMIN)).status == 200
-    assert len(value(await bench.ask("GET", "/jobs", token=ADMIN))["jobs"]) == 1
-    assert value(await bench.ask("GET", "/jobs?owner=bob", token=ADMIN))["jobs"] == []
+    assert len(json_of(await bench.ask("GET", "/jobs", token=ADMIN))["jobs"]) == 1
+    assert json_of(await bench.ask("GET", "/jobs?owner=bob", token=ADMIN))["jobs"] == []
 
 
 @pytest_twisted.ensureDeferred
@@ -336,21 +324,21 @@ async def test_where_no_token_is_required_everybody_sees_all(tmp_path: Path) -> 
     async with jobbench(tmp_path, is_open=True) as bench:
         id_ = await bench.submit()
         assert (await bench.ask("GET", f"/jobs/{id_}")).status == 200
-        assert value(await bench.ask("GET", "/jobs?owner=127.0.0.1"))["jobs"][0]["owner"] == "127.0.0.1"
+        assert json_of(await bench.ask("GET", "/jobs?owner=127.0.0.1"))["jobs"][0]["owner"] == "127.0.0.1"
 
 
-@told
+@with_jobs_api
 async def test_waiting_ends_with_the_job_or_with_the_time(bench: JobBench) -> None:
     id_ = await bench.submit()
-    assert value(await bench.ask("GET", f"/jobs/{id_}?wait=0.05"))["state"] == "queued"
+    assert json_of(await bench.ask("GET", f"/jobs/{id_}?wait=0.05"))["state"] == "queued"
     waiting = Deferred.fromCoroutine(bench.ask("GET", f"/jobs/{id_}?wait=300"))
     claim, output = await bench.run(id_)
     await deferLater(reactor, 0.05)
     assert not waiting.called
     await bench.succeed(claim, output)
-    job = value(await waiting)
+    job = json_of(await waiting)
     assert (job["state"], [one["name"] for one in job["artifacts"]]) == ("succeeded", ["response", "stream"])
-    assert value(await bench.ask("GET", f"/jobs/{id_}?wait=300"))["state"] == "succeeded"
+    assert json_of(await bench.ask("GET", f"/jobs/{id_}?wait=300"))["state"] == "succeeded"
     for good in ("0.0123456789012345", "5e-05", "2.2250738585e-313", "1e999"):
         assert (await bench.ask("GET", f"/jobs/{id_}?wait={good}")).status == 200
     for bad in ("x", "-1", "", "1e", "e3", "inf", "nan", "%D9%A1"):
@@ -358,7 +346,7 @@ async def test_waiting_ends_with_the_job_or_with_the_time(bench: JobBench) -> No
     assert (await bench.ask("GET", f"/jobs/{id_}?weight=1")).status == 400
 
 
-@told
+@with_jobs_api
 async def test_who_waits_and_leaves_is_forgotten(bench: JobBench) -> None:
     id_ = await bench.submit()
     client = await raw_http.connect(bench.port)
@@ -372,16 +360,16 @@ async def test_who_waits_and_leaves_is_forgotten(bench: JobBench) -> None:
 # changing
 
 
-@told
+@with_jobs_api
 async def test_a_job_that_waits_is_cancelled_once_and_for_all(bench: JobBench) -> None:
     id_ = await bench.submit()
     for _ in range(2):
         answer = await bench.ask("POST", f"/jobs/{id_}/cancel")
-        assert (answer.status, value(answer)["state"]) == (200, "cancelled")
+        assert (answer.status, json_of(answer)["state"]) == (200, "cancelled")
     assert bench.worker.cancelled == []
 
 
-@told
+@with_jobs_api
 async def test_a_job_that_runs_is_cancelled_when_its_worker_has_stopped(bench: JobBench) -> None:
     id_ = await bench.submit()
     claim, output = await bench.run(id_)
@@ -392,20 +380,20 @@ async def test_a_job_that_runs_is_cancelled_when_its_worker_has_stopped(bench: J
 
     bench.worker.on_cancel = stop
     answer = await bench.ask("POST", f"/jobs/{id_}/cancel")
-    assert (answer.status, value(answer)["state"], bench.worker.cancelled) == (200, "cancelled", [id_])
+    assert (answer.status, json_of(answer)["state"], bench.worker.cancelled) == (200, "cancelled", [id_])
 
 
-@told
+@with_jobs_api
 async def test_a_worker_that_does_not_stop_is_not_waited_for_for_ever(bench: JobBench) -> None:
     id_ = await bench.submit()
     await bench.run(id_)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("foreman.web.jobs.routes.CANCEL_WAIT", 0.05)
         answer = await bench.ask("POST", f"/jobs/{id_}/cancel")
-    assert (answer.status, value(answer)["state"]) == (202, "running")
+    assert (answer.status, json_of(answer)["state"]) == (202, "running")
 
 
-@told
+@with_jobs_api
 async def test_what_has_ended_cannot_be_cancelled_and_success_not_repeated(bench: JobBench) -> None:
     id_ = await bench.submit()
     await bench.succeed(*await bench.run(id_))
@@ -414,18 +402,18 @@ async def test_what_has_ended_cannot_be_cancelled_and_success_not_repeated(bench
         assert (answer.status, "succeeded" in problem(answer)["detail"]) == (409, True)
 
 
-@told
+@with_jobs_api
 async def test_what_failed_is_queued_again_by_hand(bench: JobBench) -> None:
     id_ = await bench.submit()
     await bench.fail(*await bench.run(id_), AttemptError("refused", "no such thing"))
-    failed = value(await bench.ask("GET", f"/jobs/{id_}"))
+    failed = json_of(await bench.ask("GET", f"/jobs/{id_}"))
     assert failed["error"] == {"class": "refused", "message": "no such thing", "attempt": 1}
     answer = await bench.ask("POST", f"/jobs/{id_}/retry")
-    job = value(answer)
+    job = json_of(answer)
     assert (answer.status, job["state"], job["attempt"], job["position"]) == (200, "queued", 0, 1)
 
 
-@told
+@with_jobs_api
 async def test_a_job_is_deleted_when_it_has_ended(bench: JobBench) -> None:
     id_ = await bench.submit()
     assert problem(await bench.ask("DELETE", f"/jobs/{id_}"))["status"] == 409
@@ -439,7 +427,7 @@ async def test_a_job_is_deleted_when_it_has_ended(bench: JobBench) -> None:
 # nothing but problems
 
 
-@told
+@with_jobs_api
 async def test_there_is_never_anything_but_a_problem(bench: JobBench) -> None:
     id_ = await bench.submit()
     for method, path, status, allow in (
@@ -473,7 +461,7 @@ async def test_there_is_never_anything_but_a_problem(bench: JobBench) -> None:
         assert (answer.status, answer.body) == (200, b"")
 
 
-@told
+@with_jobs_api
 async def test_the_door_speaks_of_problems_too(bench: JobBench) -> None:
     unknown = await bench.ask("GET", "/jobs", token="wrong")
     assert (unknown.status, problem(unknown)["title"]) == (401, "Unauthorized")
@@ -484,7 +472,7 @@ async def test_the_door_speaks_of_problems_too(bench: JobBench) -> None:
     assert problem(many)["status"] == 431
 
 
-@told
+@with_jobs_api
 async def test_bodies_that_are_no_jobs_are_refused(bench: JobBench) -> None:
     for body in (
         b"",
@@ -504,7 +492,7 @@ async def test_bodies_that_are_no_jobs_are_refused(bench: JobBench) -> None:
     assert problem(compressed)["status"] == 415
 
 
-@told
+@with_jobs_api
 async def test_a_store_that_fails_is_a_503_and_a_full_disk_a_507(bench: JobBench) -> None:
     from foreman.store.errors import unavailable
 
@@ -520,7 +508,7 @@ async def test_a_store_that_fails_is_a_503_and_a_full_disk_a_507(bench: JobBench
         problem(answer)
 
 
-@told
+@with_jobs_api
 async def test_while_foreman_stops_no_job_is_taken(bench: JobBench) -> None:
     bench.api.close()
     answer = await bench.ask("POST", "/jobs", CHAT)
@@ -528,17 +516,17 @@ async def test_while_foreman_stops_no_job_is_taken(bench: JobBench) -> None:
     assert "stopping" in problem(answer)["detail"]
 
 
-@told
+@with_jobs_api
 async def test_a_position_behind_others_counts_from_one(bench: JobBench) -> None:
     ids = [await bench.submit() for _ in range(3)]
-    jobs = value(await bench.ask("GET", "/jobs"))["jobs"]
+    jobs = json_of(await bench.ask("GET", "/jobs"))["jobs"]
     assert {job["id"]: job["position"] for job in jobs} == {id_: number for number, id_ in enumerate(ids, 1)}
     claim = await bench.store.claim("gate", lambda _: 0)
     assert claim is not None
     await bench.store.end_attempt(
         claim, lambda job, now: Transition("discarded", None, True, 0, None), [Artifact("error", "text/plain", b"x")]
     )
-    job = value(await bench.ask("GET", f"/jobs/{ids[0]}"))
+    job = json_of(await bench.ask("GET", f"/jobs/{ids[0]}"))
     assert (job["state"], job["position"]) == ("discarded", None)
     assert job["artifacts"] == [{"name": "error", "type": "text/plain", "bytes": 1}]
 
@@ -580,7 +568,7 @@ async def test_one_caller_cannot_fill_the_disk(tmp_path: Path) -> None:
             assert (await bench.ask("POST", "/jobs", {**CHAT, "payload": payload})).status == 201
 
 
-@told
+@with_jobs_api
 async def test_others_get_their_turn_while_many_jobs_are_put_into_words(bench: JobBench) -> None:
     at_once: list[int] = []
 
@@ -597,7 +585,7 @@ async def test_others_get_their_turn_while_many_jobs_are_put_into_words(bench: J
     looking = True
     beat()
     with patch.object(serialization, "job_value", counted):
-        listed = value(await bench.ask("GET", "/jobs?limit=80"))["jobs"]
+        listed = json_of(await bench.ask("GET", "/jobs?limit=80"))["jobs"]
     looking = False
     assert (len(listed), sum(at_once)) == (80, 80)
     assert max(at_once) <= serialization.BATCH_SIZE

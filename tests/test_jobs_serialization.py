@@ -11,27 +11,26 @@ import pytest_twisted
 
 from foreman.util import timestamps
 from foreman.web.jobs.serialization import job_value
-from support.jobs_api import CHAT, JobBench, jobbench, pointers
+from support.jobs_api import CHAT, JobBench, jobbench, json_of, pointers, with_jobs_api
 from support.stores import new
-from test_jobs_routes import told, value
 
 
-@told
+@with_jobs_api
 async def test_a_moment_that_could_not_be_shown_is_refused(bench: JobBench) -> None:
     for name in ("run_at", "deadline"):
         for moment in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
             answer = await bench.ask("POST", "/jobs", {**CHAT, name: moment})
             assert (answer.status, pointers(answer)) == (400, [f"/{name}"])
-    assert value(await bench.ask("POST", "/jobs", {**CHAT, "run_at": "9999-12-31T23:59:59Z"}))["state"] == "scheduled"
-    assert len(value(await bench.ask("GET", "/jobs"))["jobs"]) == 1
+    assert json_of(await bench.ask("POST", "/jobs", {**CHAT, "run_at": "9999-12-31T23:59:59Z"}))["state"] == "scheduled"
+    assert len(json_of(await bench.ask("GET", "/jobs"))["jobs"]) == 1
     assert (await bench.ask("GET", "/jobs?created_before=9999-12-31T23:59:59-14:00")).status == 400
 
 
-@told
+@with_jobs_api
 async def test_what_an_older_foreman_took_and_could_not_show_is_shown(bench: JobBench) -> None:
     (one,) = await bench.store.enqueue([new(owner="alice", run_at=timestamps.LATEST + 1)])
-    assert value(await bench.ask("GET", f"/jobs/{one.id}"))["run_at"] == "9999-12-31T23:59:59.999Z"
-    assert [job["id"] for job in value(await bench.ask("GET", "/jobs"))["jobs"]] == [one.id]
+    assert json_of(await bench.ask("GET", f"/jobs/{one.id}"))["run_at"] == "9999-12-31T23:59:59.999Z"
+    assert [job["id"] for job in json_of(await bench.ask("GET", "/jobs"))["jobs"]] == [one.id]
 
 
 @pytest_twisted.ensureDeferred
@@ -52,12 +51,12 @@ async def none_takes_another_with_it(bench: JobBench) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("foreman.web.jobs.serialization.job_value", fails_for_one)
         for _ in range(3):
-            jobs = value(await bench.ask("GET", "/jobs"))["jobs"]
+            jobs = json_of(await bench.ask("GET", "/jobs"))["jobs"]
             assert [job["id"] for job in jobs] == [bad, good]
             assert set(jobs[0]) == {"id", "state", "unreadable"}
 
 
-@told
+@with_jobs_api
 async def test_bytes_of_a_damaged_row_keep_no_job_from_being_shown_or_run(bench: JobBench) -> None:
     await bench.submit()
     damaged = await bench.submit(metadata={"a": "b"})
@@ -68,11 +67,11 @@ async def test_bytes_of_a_damaged_row_keep_no_job_from_being_shown_or_run(bench:
         tx.cursor.execute("UPDATE payloads SET headers = '[' WHERE job_id = ?", (damaged,))
 
     await bench.store.database.write(damage)
-    jobs = value(await bench.ask("GET", "/jobs"))["jobs"]
+    jobs = json_of(await bench.ask("GET", "/jobs"))["jobs"]
     assert (len(jobs), jobs[0]["usage"], jobs[0]["metadata"]) == (2, None, {"a": "\ufffd("})
     claims = [await bench.store.claim("gate", lambda _: 0) for _ in range(2)]
     assert [claim is not None for claim in claims] == [True, False]
-    assert value(await bench.ask("GET", f"/jobs/{damaged}"))["state"] == "failed"
+    assert json_of(await bench.ask("GET", f"/jobs/{damaged}"))["state"] == "failed"
 
 
 ODD_TEXTS = (
@@ -88,7 +87,7 @@ ODD_TEXTS = (
 )
 
 
-@told
+@with_jobs_api
 async def test_whatever_is_taken_can_be_shown_and_found(bench: JobBench) -> None:
     taken = []
     for text in ODD_TEXTS:
@@ -97,16 +96,16 @@ async def test_whatever_is_taken_can_be_shown_and_found(bench: JobBench) -> None
         assert answer.status == (400 if "\0" in text else 201)
         if answer.status == 201:
             assert (await bench.ask("POST", "/jobs", odd)).header("Idempotency-Replayed") == "true"
-            taken.append(value(answer)["id"])
+            taken.append(json_of(answer)["id"])
             query = urlencode({f"metadata.{text[:64]}": text})
-            assert [job["id"] for job in value(await bench.ask("GET", f"/jobs?{query}"))["jobs"]] == taken[-1:]
+            assert [job["id"] for job in json_of(await bench.ask("GET", f"/jobs?{query}"))["jobs"]] == taken[-1:]
     for number in ("1e400", "NaN", "-0.0", "1" * 5000, "99999999999999999999", "[" * 2000):
         body = b'{"endpoint":"/api/chat","payload":{"model":"m","messages":[{}]},"priority":%b}' % number.encode()
         assert (await bench.ask("POST", "/jobs", body)).status == 400, number
-    assert [job["id"] for job in value(await bench.ask("GET", "/jobs"))["jobs"]] == taken[::-1]
+    assert [job["id"] for job in json_of(await bench.ask("GET", "/jobs"))["jobs"]] == taken[::-1]
 
 
-@told
+@with_jobs_api
 async def test_odd_parameters_of_a_list_are_answered(bench: JobBench) -> None:
     assert (await bench.ask("GET", f"/jobs?limit={'0' * 5000}50")).status == 200
     for query in (
@@ -123,7 +122,7 @@ async def test_odd_parameters_of_a_list_are_answered(bench: JobBench) -> None:
 LONG = "%C3%BF" * 5000
 
 
-@told
+@with_jobs_api
 async def test_an_error_repeats_little_of_what_was_asked(bench: JobBench) -> None:
     id_ = await bench.submit()
     for method, path in (

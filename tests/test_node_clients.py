@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from support.client_libraries import MODEL, WAITING_SECONDS
 from support.processes import Foreman, InThread, Target, clean_environment, endless, foreman, target
-from test_clients import MODEL
-from test_heartbeat_clients import WAITING
 
 NODE = Path(__file__).parent / "node"
 TEXT = "hello there"
@@ -88,7 +87,7 @@ def ask(packages: Path, url: str) -> dict[str, dict[str, str]]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=WAITING + 60,
+        timeout=WAITING_SECONDS + 60,
     )
     assert done.returncode == 0, done.stderr
     outcomes: dict[str, dict[str, str]] = json.loads(done.stdout)
@@ -112,7 +111,7 @@ def test_every_client_for_node_gets_its_whole_answer_after_waiting_with_notices(
 ) -> None:
     direct = ask(packages, simulator.url)
     assert all(outcome.get("text") for outcome in direct.values()), direct
-    with waiting(daemon, packages, WAITING) as asked:
+    with waiting(daemon, packages, WAITING_SECONDS) as asked:
         pass
     assert asked.result(patience=30) == direct
 

@@ -15,7 +15,7 @@ from foreman.proxy.access_record import RequestRecord
 from foreman.proxy.observer import Observers
 from foreman.simulator import Settings, Simulator
 from support.live_foreman import listen, port_of, reactor, start_foreman
-from test_worker import new
+from support.new_jobs import job_for
 
 
 @define
@@ -65,9 +65,9 @@ async def test_an_observer_of_the_service_hears_of_the_end_of_each_job_and_of_co
     try:
         simulator.misbehave("5xx", route="/api/chat", status=500)
         store = foreman.service.store
-        (failed,) = await store.enqueue([new(model="llama3.2:3b", max_attempts=1)])
+        (failed,) = await store.enqueue([job_for(model="llama3.2:3b", max_attempts=1)])
         await wait_for_end(notes, 1)
-        (answered,) = await store.enqueue([new(model="llama3.2:3b")])
+        (answered,) = await store.enqueue([job_for(model="llama3.2:3b")])
         await wait_for_end(notes, 2)
     finally:
         await foreman.stop()

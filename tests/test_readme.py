@@ -38,7 +38,7 @@ from foreman.errors import FailureReason
 from foreman.protocol.endpoints import Lane
 from foreman.proxy.access_record import Outcome
 from foreman.tap import Options
-from test_golden import ADDED, DIFFERENT
+from support.differences import ADDED_HEADERS, DIFFERENT_ANSWERS
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "foreman"
@@ -477,8 +477,8 @@ def test_the_picture_of_foreman_ps_is_what_it_prints() -> None:
 
 def test_what_is_different_names_every_header_and_status_that_is() -> None:
     page = (DOCS / "differences.md").read_text("utf-8").lower()
-    assert all(name in page for name in {*ADDED, "x-foreman-position", "x-foreman-wait"})
-    assert all(str(status) in page for status, _ in DIFFERENT.values() if status >= 400)
+    assert all(name in page for name in {*ADDED_HEADERS, "x-foreman-position", "x-foreman-wait"})
+    assert all(str(status) in page for status, _ in DIFFERENT_ANSWERS.values() if status >= 400)
 
 
 # -- decisions

@@ -28,7 +28,7 @@ from foreman.store.sqlite.statements import prune
 from foreman.store.sqlite.store import SQLiteJobStore
 from foreman.worker.retention import COPIES_KEPT, EVERY, MAX_AWAY, STEADY, STORE_TIME_EVERY, ClockWatch, Retention
 from support.live_foreman import settings
-from test_worker import new
+from support.new_jobs import job_for
 
 reactor: Any = installed_reactor
 DAY = 86_400
@@ -43,7 +43,7 @@ class Attic:
 
     async def keep(self, state: State, count: int = 1, size: int = 10) -> list[str]:
         """Jobs that have just ended in ``state``, each with an answer of ``size`` bytes."""
-        ids = [one.id for one in await self.store.enqueue([new()] * count)]
+        ids = [one.id for one in await self.store.enqueue([job_for()] * count)]
         for _ in ids:
             claim = await self.store.claim("gate", lambda _: 0)
             assert claim is not None
@@ -103,7 +103,7 @@ async def test_a_job_is_forgotten_when_it_ended_longer_ago_than_its_kind_is_kept
 @pytest_twisted.ensureDeferred
 async def test_nothing_is_the_word_for_keeping_for_good_and_what_has_not_ended_is_never_forgotten(attic: Attic) -> None:
     (kept,) = await attic.keep("succeeded")
-    (waits,) = await attic.store.enqueue([new()])
+    (waits,) = await attic.store.enqueue([job_for()])
     attic.wall[0] += 300 * DAY
     await attic.clean(keep_succeeded="0", keep_failed="1s", keep_cancelled="1s")
     assert await attic.there() == {kept, waits.id}
@@ -114,7 +114,7 @@ async def test_many_are_forgotten_in_small_steps_between_which_others_write(atti
     await attic.keep("succeeded", 250)
     attic.wall[0] += 8 * DAY
     cleaning = Deferred.fromCoroutine(attic.clean(keep_succeeded="7d"))
-    (taken,) = await attic.store.enqueue([new()])
+    (taken,) = await attic.store.enqueue([job_for()])
     assert taken.id in await attic.there()
     await cleaning
     assert await attic.there() == {taken.id}
@@ -122,13 +122,13 @@ async def test_many_are_forgotten_in_small_steps_between_which_others_write(atti
 
 @pytest_twisted.ensureDeferred
 async def test_a_key_is_free_again_when_its_job_is_forgotten(attic: Attic) -> None:
-    await attic.store.enqueue([new(idempotency_key="night")])
+    await attic.store.enqueue([job_for(idempotency_key="night")])
     claim = await attic.store.claim("gate", lambda _: 0)
     assert claim is not None
     await attic.store.succeed(claim, [], None)
     attic.wall[0] += 8 * DAY
     await attic.clean()
-    (again,) = await attic.store.enqueue([new(idempotency_key="night")])
+    (again,) = await attic.store.enqueue([job_for(idempotency_key="night")])
     assert not again.replayed
 
 
@@ -304,7 +304,7 @@ def holds(store: SQLiteJobStore) -> set[str]:
 
 async def hand_over_secrets(attic: Attic, count: int = 3) -> list[str]:
     """Jobs that have ended, whose payloads and answers take pages of their own."""
-    ids = [one.id for one in await attic.store.enqueue([new(payload=SECRET * 2000)] * count)]
+    ids = [one.id for one in await attic.store.enqueue([job_for(payload=SECRET * 2000)] * count)]
     for _ in ids:
         claim = await attic.store.claim("gate", lambda _: 0)
         assert claim is not None

@@ -127,8 +127,8 @@ async def test_after_the_start_the_port_is_open_and_the_target_was_asked(house: 
 @pytest_twisted.ensureDeferred
 async def test_the_embedder_is_loaded_at_the_start(house: Builder) -> None:
     one = await house(embedder_model="tiny-embed")
-    await until(lambda: one.simulator.asked("/api/embed"))
-    (seen,) = one.simulator.asked("/api/embed")
+    await until(lambda: one.simulator.requests_for("/api/embed"))
+    (seen,) = one.simulator.requests_for("/api/embed")
     await until(lambda: json.loads(seen.body) == {"model": "tiny-embed", "keep_alive": -1})
 
 
@@ -230,7 +230,7 @@ async def test_a_running_answer_is_finished_within_the_patience(house: Builder) 
     assert not response.torn
     await stopping
     await client.gone
-    assert one.simulator.asked("/api/chat")[0].outcome == "answered"
+    assert one.simulator.requests_for("/api/chat")[0].outcome == "answered"
 
 
 @pytest_twisted.ensureDeferred
@@ -264,7 +264,7 @@ async def test_who_waits_is_sent_away_at_once_in_the_shape_of_the_route(house: B
     assert (error if path == "/api/chat" else error["message"]) == "foreman is stopping; try again soon"
     assert (await running.done).torn is False
     await stopping
-    assert len(one.simulator.asked(path)) == (1 if path == "/api/chat" else 0)
+    assert len(one.simulator.requests_for(path)) == (1 if path == "/api/chat" else 0)
 
 
 @pytest_twisted.ensureDeferred

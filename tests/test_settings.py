@@ -116,7 +116,7 @@ async def running(*, target: Mapping[str, Any] | None = None, **variables: Any) 
 async def target_token() -> None:
     async with running(target_token=TOKEN) as both:
         await both.post("/api/chat", CHAT, ("Authorization", "Bearer of-the-client"))
-        (seen,) = both.target.asked("/api/chat")
+        (seen,) = both.target.requests_for("/api/chat")
         assert [value for name, value in seen.headers if name.lower() == "authorization"] == [f"Bearer {TOKEN}"]
 
 
@@ -162,19 +162,19 @@ async def origins() -> None:
 async def poll_interval() -> None:
     async with running(poll_interval="200ms") as both:
         await deferLater(reactor, 0.7)
-        assert len(both.target.asked("/api/tags")) >= 3
+        assert len(both.target.requests_for("/api/tags")) >= 3
 
 
 async def embedder_model() -> None:
     async with running(embedder_model="nomic-embed-text") as both:
         await deferLater(reactor, 0.2)
-        (seen,) = both.target.asked("/api/embed")
+        (seen,) = both.target.requests_for("/api/embed")
         assert json.loads(seen.body) == {"model": "nomic-embed-text", "keep_alive": -1}
 
 
 async def at_once(both: Running, path: str, payload: object, count: int) -> int:
     clients = [await both.open(request("POST", path, json.dumps(payload).encode())) for _ in range(count)]
-    most = len([seen for seen in both.target.asked(path) if seen.outcome == "open"])
+    most = len([seen for seen in both.target.requests_for(path) if seen.outcome == "open"])
     for client in clients:
         client.leave()
         await client.gone
@@ -248,7 +248,7 @@ async def connect_timeout() -> None:
 async def max_body() -> None:
     async with running(max_body="1KiB") as both:
         assert (await both.post("/api/chat", {**CHAT, "more": "x" * 2000})).status == 413
-        assert both.target.asked("/api/chat") == []
+        assert both.target.requests_for("/api/chat") == []
 
 
 async def body_budget() -> None:

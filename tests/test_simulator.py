@@ -7,74 +7,12 @@ import math
 from typing import Any
 
 import pytest
-from attrs import define, field
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 
-from foreman.simulator import Settings, Simulator
-
-CHAT: dict[str, Any] = {"model": "tiny-slow", "messages": [{"role": "user", "content": "hello"}]}
-
-
-@define(eq=False)
-class Client:
-    """A connection in memory."""
-
-    simulator: Simulator
-    transport: StringTransport = field(factory=StringTransport)
-    protocol: Any = None
-
-    def __attrs_post_init__(self) -> None:
-        self.protocol = self.simulator.buildProtocol(None)
-        self.protocol.makeConnection(self.transport)
-
-    def ask(self, path: str, body: Any = None, method: str = "POST", headers: str = "") -> Client:
-        data = b"" if body is None else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {len(data)}\r\n\r\n"
-        self.protocol.dataReceived(head.encode() + data)
-        return self
-
-    def leave(self) -> None:
-        self.protocol.connectionLost(Failure(ConnectionDone()))
-
-    @property
-    def heard(self) -> bytes:
-        return bytes(self.transport.value())
-
-    @property
-    def lines(self) -> list[Any]:
-        """The JSON objects that have come, each on a line of its own."""
-        return [json.loads(line) for line in self.heard.split(b"\n") if line.startswith(b"{")]
-
-    @property
-    def status(self) -> int:
-        return int(self.heard.split()[1]) if self.heard else 0
-
-
-class World:
-    """A simulator, its clock, and its clients."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.clock = Clock()
-        self.simulator = Simulator(self.clock, Settings(**settings))
-
-    def ask(self, path: str, body: Any = None, method: str = "POST", headers: str = "") -> Client:
-        return Client(self.simulator).ask(path, body, method, headers)
-
-    def answer(self, path: str, body: Any = None, method: str = "POST") -> Any:
-        """What is answered at once, as JSON."""
-        client = self.ask(path, body, method)
-        self.clock.pump([0.0] * 5)
-        return client.lines[0]
-
-    def chat(self, words: int = 3, **more: Any) -> Client:
-        return self.ask("/api/chat", {**CHAT, "options": {"num_predict": words}, **more})
+from support.in_memory_simulator import CHAT, InMemorySimulator
 
 
 def test_tokens_come_at_their_pace() -> None:
-    state = World(rate=10, prompt_time=1)
+    state = InMemorySimulator(rate=10, prompt_time=1)
     client = state.chat(5)
     state.clock.advance(0.99)
     assert client.heard == b""
@@ -87,7 +25,7 @@ def test_tokens_come_at_their_pace() -> None:
 
 
 def test_each_line_is_one_chunk() -> None:
-    client = World().chat(2)
+    client = InMemorySimulator().chat(2)
     chunks = client.heard.partition(b"\r\n\r\n")[2].split(b"\r\n")
     assert [len(chunk) for chunk in chunks[1::2]] == [int(size, 16) for size in chunks[0:-1:2]]
     assert all(chunk.endswith(b"}\n") for chunk in chunks[1:6:2])
@@ -95,7 +33,7 @@ def test_each_line_is_one_chunk() -> None:
 
 
 def test_a_model_answers_one_after_the_other_in_the_order_they_came() -> None:
-    state = World(rate=10)
+    state = InMemorySimulator(rate=10)
     clients = [state.chat() for _ in range(3)]
     state.clock.advance(0.05)
     assert [client.status for client in clients] == [200, 0, 0]
@@ -103,18 +41,18 @@ def test_a_model_answers_one_after_the_other_in_the_order_they_came() -> None:
     assert [client.status for client in clients] == [200, 200, 0]
     state.clock.pump([0.1] * 10)
     assert [seen.outcome for seen in state.simulator.requests] == ["answered"] * 3
-    assert (state.simulator.running, state.simulator.most_running) == (0, 1)
+    assert (state.simulator.running, state.simulator.max_running) == (0, 1)
 
 
 def test_two_answer_at_once_where_that_is_allowed() -> None:
-    state = World(rate=10, parallel=2)
+    state = InMemorySimulator(rate=10, parallel=2)
     clients = [state.chat() for _ in range(3)]
     assert [client.status for client in clients] == [200, 200, 0]
-    assert state.simulator.most_running == 2
+    assert state.simulator.max_running == 2
 
 
 def test_who_leaves_the_line_of_a_loaded_model_is_forgotten() -> None:
-    state = World(rate=10)
+    state = InMemorySimulator(rate=10)
     first, second, third = (state.chat() for _ in range(3))
     second.leave()
     state.clock.pump([0.1] * 4)
@@ -123,18 +61,18 @@ def test_who_leaves_the_line_of_a_loaded_model_is_forgotten() -> None:
 
 
 def test_who_leaves_in_the_middle_stops_the_model_at_once() -> None:
-    state = World(rate=10)
+    state = InMemorySimulator(rate=10)
     first, second = state.chat(100), state.chat(1)
     state.clock.advance(0.5)
     first.leave()
     assert second.status == 200
     assert state.simulator.running == 1
     lost = state.simulator.lost_connections[0]
-    assert (lost.at, lost.seen) == (0.5, state.simulator.requests[0])
+    assert (lost.lost_at, lost.request) == (0.5, state.simulator.requests[0])
 
 
 def test_who_leaves_while_the_model_thinks_about_the_prompt_stops_it_too() -> None:
-    state = World(prompt_time=10)
+    state = InMemorySimulator(prompt_time=10)
     first, second = state.chat(), state.chat()
     state.clock.advance(5)
     first.leave()
@@ -143,7 +81,7 @@ def test_who_leaves_while_the_model_thinks_about_the_prompt_stops_it_too() -> No
 
 
 def test_leaving_gives_a_load_up() -> None:
-    state = World(load_time=5)
+    state = InMemorySimulator(load_time=5)
     first = state.chat()
     state.clock.advance(4)
     first.leave()
@@ -157,7 +95,7 @@ def test_leaving_gives_a_load_up() -> None:
 
 
 def test_a_load_takes_its_time_and_is_seen_only_when_done() -> None:
-    state = World(load_time=2)
+    state = InMemorySimulator(load_time=2)
     client = state.chat(1)
     assert state.answer("/api/ps", method="GET") == {"models": []}
     state.clock.advance(2)
@@ -166,7 +104,7 @@ def test_a_load_takes_its_time_and_is_seen_only_when_done() -> None:
 
 
 def test_a_model_nobody_uses_goes_after_its_time() -> None:
-    state = World(keep_alive=60)
+    state = InMemorySimulator(keep_alive=60)
     state.chat(1)
     state.clock.advance(59)
     assert state.simulator.loaded == ["tiny-slow:latest"]
@@ -181,7 +119,7 @@ def test_a_model_nobody_uses_goes_after_its_time() -> None:
     ("keep_alive", "stays"), [("1h", 3600), (90, 90), (1.5, 1.5), ("-1m", math.inf), (-1, math.inf), (0, 0)]
 )
 def test_the_last_word_about_keep_alive_counts(keep_alive: Any, stays: float) -> None:
-    state = World()
+    state = InMemorySimulator()
     state.chat(1, keep_alive=keep_alive)
     state.chat(1) if stays else None
     state.clock.advance(min(stays, 1e9) - 0.01 if stays else 0)
@@ -191,7 +129,7 @@ def test_the_last_word_about_keep_alive_counts(keep_alive: Any, stays: float) ->
 
 
 def test_unloading_needs_no_turn_and_disturbs_nobody() -> None:
-    state = World(rate=10)
+    state = InMemorySimulator(rate=10)
     client = state.chat(5)
     assert state.answer("/api/generate", {"model": "tiny-slow", "keep_alive": 0})["done_reason"] == "unload"
     assert state.simulator.loaded == ["tiny-slow:latest"]
@@ -201,14 +139,14 @@ def test_unloading_needs_no_turn_and_disturbs_nobody() -> None:
 
 
 def test_copies_share_what_is_loaded() -> None:
-    state = World()
+    state = InMemorySimulator()
     assert state.answer("/api/generate", {"model": "tiny-chat"})["done_reason"] == "load"
     state.ask("/api/chat", {**CHAT, "model": "tiny-chat2"})
     assert state.simulator.loaded == ["tiny-chat:latest"]
 
 
 def test_another_context_size_loads_anew() -> None:
-    state = World(load_time=1)
+    state = InMemorySimulator(load_time=1)
     state.chat(1)
     state.clock.advance(1)
     client = state.ask("/api/chat", {**CHAT, "options": {"num_predict": 1, "num_ctx": 8192}})
@@ -219,7 +157,7 @@ def test_another_context_size_loads_anew() -> None:
 
 
 def test_an_idle_model_makes_room_and_a_busy_one_is_waited_for() -> None:
-    state = World(rate=10, max_loaded=1)
+    state = InMemorySimulator(rate=10, max_loaded=1)
     busy = state.chat(5)
     waiting = state.ask("/api/chat", {**CHAT, "model": "tiny-other"})
     state.clock.advance(0.1)
@@ -231,7 +169,7 @@ def test_an_idle_model_makes_room_and_a_busy_one_is_waited_for() -> None:
 
 
 def test_only_waiting_for_a_load_has_an_end_and_who_left_still_counts() -> None:
-    state = World(rate=10, max_loaded=1, max_queue=1)
+    state = InMemorySimulator(rate=10, max_loaded=1, max_queue=1)
     state.chat(100)
     waiting = [state.ask("/api/chat", {**CHAT, "model": model}) for model in ("tiny-chat", "tiny-other")]
     for client in waiting:
@@ -241,11 +179,11 @@ def test_only_waiting_for_a_load_has_an_end_and_who_left_still_counts() -> None:
 
 
 def test_many_quick_waiters_do_not_pile_up_on_the_stack() -> None:
-    state = World(load_time=1, models=("tiny-chat",))
+    state = InMemorySimulator(load_time=1, models=("tiny-chat",))
     clients = [state.ask("/api/chat", {**CHAT, "model": "tiny-chat", "stream": False}) for _ in range(400)]
     state.clock.advance(1)
     assert {client.status for client in clients} == {200}
-    state = World(rate=10)
+    state = InMemorySimulator(rate=10)
     first = state.chat(2)
     later = [
         state.ask("/api/generate", {"model": "tiny-slow", "prompt": "x", "options": {"num_predict": 0}})
@@ -257,7 +195,7 @@ def test_many_quick_waiters_do_not_pile_up_on_the_stack() -> None:
 
 
 def test_a_slow_reader_slows_the_model() -> None:
-    state = World(rate=10)
+    state = InMemorySimulator(rate=10)
     client = state.chat(100)
     state.clock.advance(0.25)
     client.transport.producer.pauseProducing()  # type: ignore[union-attr]
@@ -270,7 +208,7 @@ def test_a_slow_reader_slows_the_model() -> None:
 
 
 def test_a_crash_ends_every_answer_of_the_model() -> None:
-    state = World(rate=10)
+    state = InMemorySimulator(rate=10)
     running, waiting = state.chat(100), state.chat(1)
     state.clock.advance(0.1)
     state.simulator.crash_models()
@@ -281,7 +219,7 @@ def test_a_crash_ends_every_answer_of_the_model() -> None:
 
 
 def test_a_server_that_is_down_takes_nobody() -> None:
-    state = World(rate=10)
+    state = InMemorySimulator(rate=10)
     client = state.chat(100)
     state.simulator.go_down()
     assert client.transport.disconnecting
@@ -291,7 +229,7 @@ def test_a_server_that_is_down_takes_nobody() -> None:
 
 
 def test_models_come_and_go_by_order() -> None:
-    state = World(models=())
+    state = InMemorySimulator(models=())
     state.simulator.install("some/thing:1b", "nomic-embed-text")
     assert state.simulator.installed == ["some/thing:1b", "nomic-embed-text:latest"]
     assert state.ask("/api/chat", {**CHAT, "model": "SOME/Thing:1B"}).status == 200
@@ -301,7 +239,9 @@ def test_models_come_and_go_by_order() -> None:
 
 def test_equal_questions_get_equal_answers_and_others_do_not() -> None:
     def said(**options: Any) -> str:
-        answer = World().answer("/api/chat", {**CHAT, "stream": False, "options": {"num_predict": 8, **options}})
+        answer = InMemorySimulator().answer(
+            "/api/chat", {**CHAT, "stream": False, "options": {"num_predict": 8, **options}}
+        )
         return str(answer["message"]["content"])
 
     assert said() == said()
@@ -309,7 +249,7 @@ def test_equal_questions_get_equal_answers_and_others_do_not() -> None:
 
 
 def test_the_friendly_model_says_what_it_was_asked() -> None:
-    answer = World().answer("/api/chat", {**CHAT, "model": "llama3.2:3b", "stream": False})
+    answer = InMemorySimulator().answer("/api/chat", {**CHAT, "model": "llama3.2:3b", "stream": False})
     assert "hello" in answer["message"]["content"]
     assert answer["done_reason"] == "stop"
 
@@ -323,10 +263,10 @@ def test_the_friendly_model_uses_the_tool_it_is_given_and_then_answers() -> None
     parameters = {"type": "object", "properties": properties}
     tools = [{"type": "function", "function": {"name": "measure", "parameters": parameters}}]
     target_request = {**CHAT, "model": "llama3.2:3b", "stream": False, "tools": tools}
-    call = World().answer("/api/chat", target_request)["message"]["tool_calls"][0]["function"]
+    call = InMemorySimulator().answer("/api/chat", target_request)["message"]["tool_calls"][0]["function"]
     assert (call["name"], call["arguments"]) == ("measure", {"n": 1, "unit": "c", "tags": ["Paris"]})
     told = [*CHAT["messages"], {"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "21"}]
-    message = World().answer("/api/chat", {**target_request, "messages": told})["message"]
+    message = InMemorySimulator().answer("/api/chat", {**target_request, "messages": told})["message"]
     assert "tool_calls" not in message
     assert message["content"]
 
@@ -334,20 +274,24 @@ def test_the_friendly_model_uses_the_tool_it_is_given_and_then_answers() -> None
 def test_a_schema_is_followed() -> None:
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}, "why": {"anyOf": [{"type": "null"}]}}}
     for form, wanted in (("json", {"answer": "a simulated answer"}), (schema, {"ok": True, "why": None})):
-        answer = World().answer("/api/chat", {**CHAT, "model": "llama3.2:3b", "stream": False, "format": form})
+        answer = InMemorySimulator().answer(
+            "/api/chat", {**CHAT, "model": "llama3.2:3b", "stream": False, "format": form}
+        )
         assert json.loads(answer["message"]["content"]) == wanted
 
 
 def test_an_image_is_taken_by_a_model_that_sees() -> None:
     messages = [{"role": "user", "content": "what?", "images": ["aGVsbG8="]}]
-    assert World().ask("/api/chat", {"model": "llava:7b", "messages": messages}).status == 200
-    assert World().ask("/api/chat", {"model": "llama3.2:3b", "messages": messages}).status == 400
+    assert InMemorySimulator().ask("/api/chat", {"model": "llava:7b", "messages": messages}).status == 200
+    assert InMemorySimulator().ask("/api/chat", {"model": "llama3.2:3b", "messages": messages}).status == 400
 
 
 def test_vectors_have_length_one_and_follow_the_words() -> None:
     texts = ["a red house", "a red boat", "cheese"]
-    house, boat, cheese = World().answer("/api/embed", {"model": "nomic-embed-text", "input": texts})["embeddings"]
-    again = World().answer("/api/embed", {"model": "nomic-embed-text", "input": texts[0]})["embeddings"]
+    house, boat, cheese = InMemorySimulator().answer("/api/embed", {"model": "nomic-embed-text", "input": texts})[
+        "embeddings"
+    ]
+    again = InMemorySimulator().answer("/api/embed", {"model": "nomic-embed-text", "input": texts[0]})["embeddings"]
 
     def product(a: list[float], b: list[float]) -> float:
         return sum(x * y for x, y in zip(a, b, strict=True))
@@ -359,18 +303,18 @@ def test_vectors_have_length_one_and_follow_the_words() -> None:
 
 
 def test_requests_are_remembered_as_they_came() -> None:
-    state = World()
+    state = InMemorySimulator()
     body = {**CHAT, "options": {"num_predict": 1}}
     state.ask("/api/%63hat?x=%20y", body, headers="X-Odd: Case \r\nx-odd: again\r\n")
     seen = state.simulator.requests[0]
     assert (seen.method, seen.path, seen.status, seen.outcome) == ("POST", "/api/%63hat?x=%20y", 200, "answered")
     assert seen.headers[:3] == [("Host", "localhost"), ("X-Odd", "Case"), ("x-odd", "again")]
     assert json.loads(seen.body) == body
-    assert state.simulator.asked("/api/chat") == []
+    assert state.simulator.requests_for("/api/chat") == []
 
 
 def test_pulling_shows_progress_installs_and_stops_when_nobody_waits() -> None:
-    state = World(models=(), load_time=10)
+    state = InMemorySimulator(models=(), load_time=10)
     client = state.ask("/api/pull", {"model": "new:1b"})
     state.clock.pump([0.5] * 25)
     assert [line["status"] for line in client.lines[:2]] == [

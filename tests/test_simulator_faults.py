@@ -17,29 +17,29 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from foreman.simulator import Misbehaviour, Settings, main
+from foreman.simulator import Fault, Settings, main
 from foreman.simulator.engine.faults import parse
-from test_simulator import CHAT, Client, World
+from support.in_memory_simulator import CHAT, InMemorySimulator, SimulatorClient
 
 reactor: Any = installed_reactor
 
 V1 = {"model": "tiny-slow", "messages": CHAT["messages"], "max_tokens": 3, "stream": True}
 
 
-def spoilt(what: str, path: str = "/api/chat", body: Any = None, **more: Any) -> Client:
+def spoilt(what: str, path: str = "/api/chat", body: Any = None, **more: Any) -> SimulatorClient:
     """A chat of three words to which something happens, up to where nothing more is sent."""
-    state = World()
-    state.simulator.misbehave(Misbehaviour(what, **more))  # type: ignore[arg-type]
+    state = InMemorySimulator()
+    state.simulator.misbehave(Fault(what, **more))  # type: ignore[arg-type]
     client = state.ask(path, {**CHAT, "options": {"num_predict": 3}} if body is None else body)
     state.clock.pump([0.02] * 100)
     return client
 
 
-def head_of(client: Client) -> bytes:
+def head_of(client: SimulatorClient) -> bytes:
     return client.heard.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
-WHOLE = World().chat(3).heard
+WHOLE = InMemorySimulator().chat(3).heard
 UNARY = {**CHAT, "stream": False, "options": {"num_predict": 3}}
 
 
@@ -62,7 +62,7 @@ def test_an_answer_breaks_off_at_a_byte(what: str, byte: int) -> None:
 
 
 def test_an_answer_that_is_sent_at_once_breaks_off_in_its_middle() -> None:
-    whole = World().ask("/api/chat", UNARY).heard
+    whole = InMemorySimulator().ask("/api/chat", UNARY).heard
     for what in ("reset", "close", "stall", "cut-framing"):
         heard = spoilt(what, body=UNARY).heard
         assert whole.startswith(heard)
@@ -70,7 +70,7 @@ def test_an_answer_that_is_sent_at_once_breaks_off_in_its_middle() -> None:
 
 
 def test_a_stalled_answer_keeps_the_model_until_the_reader_leaves() -> None:
-    state = World(rate=10)
+    state = InMemorySimulator(rate=10)
     state.simulator.misbehave("stall", at_line=2)
     stalled, waiting = state.chat(5), state.chat(1)
     state.clock.pump([1] * 60)
@@ -120,7 +120,7 @@ def test_garbage_comes_instead_of_an_answer() -> None:
 
 
 def test_a_head_may_come_byte_by_byte() -> None:
-    state = World()
+    state = InMemorySimulator()
     state.simulator.misbehave("slow-headers", pace=1)
     client = state.chat(3)
     for count in range(1, 5):
@@ -203,16 +203,16 @@ def test_an_error_or_another_place_may_be_the_answer() -> None:
 
 
 def test_it_happens_as_often_as_it_should_and_to_whom_it_should() -> None:
-    state = World()
+    state = InMemorySimulator()
     state.simulator.misbehave("5xx", times=2)
     assert state.ask("/api/tags", method="GET").status == 200
     assert [state.chat(1).status for _ in range(3)] == [500, 500, 200]
     state.simulator.misbehave("5xx", route="/api/tags", times=0)
     assert [state.ask("/api/tags", method="GET").status for _ in range(3)] == [500] * 3
     assert state.chat(1).status == 200
-    state.simulator.behave()
+    state.simulator.clear_faults()
     assert state.ask("/api/tags", method="GET").status == 200
-    assert [seen.misbehaviour is not None for seen in state.simulator.requests] == [
+    assert [seen.fault is not None for seen in state.simulator.requests] == [
         False,
         True,
         True,
@@ -223,7 +223,7 @@ def test_it_happens_as_often_as_it_should_and_to_whom_it_should() -> None:
 
 
 def test_a_request_may_ask_for_its_own_misfortune() -> None:
-    state = World()
+    state = InMemorySimulator()
     assert state.ask("/api/chat", UNARY, headers="Simulator-Misbehave: 5xx\r\n").status == 500
     wish = '{"what": "5xx", "status": 503}'
     assert state.ask("/api/version", None, "GET", f"Simulator-Misbehave: {wish}\r\n").status == 503
@@ -231,7 +231,7 @@ def test_a_request_may_ask_for_its_own_misfortune() -> None:
 
 
 def test_misfortune_can_be_ordered_over_http() -> None:
-    state = World()
+    state = InMemorySimulator()
     planned = state.answer("/simulator/misbehave", [{"what": "5xx", "status": 501}, "no-headers"])["planned"]
     assert [plan["what"] for plan in planned] == ["5xx", "no-headers"]
     assert state.chat(1).status == 501
@@ -243,7 +243,7 @@ def test_misfortune_can_be_ordered_over_http() -> None:
 
 
 def test_misfortune_can_be_there_from_the_beginning() -> None:
-    state = World(misbehave=parse('["5xx", {"what": "5xx", "status": 503}]'))
+    state = InMemorySimulator(misbehave=parse('["5xx", {"what": "5xx", "status": 503}]'))
     assert [state.chat(1).status for _ in range(3)] == [500, 503, 200]
 
 
@@ -286,7 +286,7 @@ class Reader(Protocol):
 @pytest_twisted.ensureDeferred
 async def test_on_a_socket_a_reset_is_told_from_a_close(what: str, reason: type[Exception]) -> None:
     simulator, port = await main.listen(reactor, Settings(), "tcp:0:interface=127.0.0.1")
-    simulator.misbehave(Misbehaviour(what, at_line=2))  # type: ignore[arg-type]
+    simulator.misbehave(Fault(what, at_line=2))  # type: ignore[arg-type]
     body = json.dumps(CHAT).encode()
     ask = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     number = port.getHost().port  # type: ignore[attr-defined]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from foreman.simulator.engine.errors import Malformed, Refused
 from foreman.simulator.engine.fields import duration
-from foreman.simulator.engine.go_json import dumps, loads, mistake
-from foreman.simulator.engine.model_names import read, split
-from test_simulator import CHAT, World
+from foreman.simulator.engine.go_json import describe_error, dumps, loads
+from foreman.simulator.engine.model_names import parse_reference, split_name
+from support.in_memory_simulator import CHAT, InMemorySimulator
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -49,7 +49,7 @@ def test_what_is_written_is_json_without_what_html_minds(value: Any) -> None:
 def test_what_is_not_json_is_refused_in_words(body: bytes) -> None:
     with contextlib.suppress(Malformed):
         loads(body)
-    assert mistake(body)
+    assert describe_error(body)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_what_is_no_duration_is_refused_in_gos_words(text: str, words: str) -> N
     ],
 )
 def test_many_spellings_mean_one_model(typed: str) -> None:
-    asked = read(typed)
-    assert (asked.name.key, asked.cloud) == (read("llama3").name.key, False)
+    asked = parse_reference(typed)
+    assert (asked.name.key, asked.cloud) == (parse_reference("llama3").name.key, False)
 
 
 @pytest.mark.parametrize(
@@ -136,17 +136,17 @@ def test_many_spellings_mean_one_model(typed: str) -> None:
     ],
 )
 def test_the_parts_of_a_name(typed: str, full: str) -> None:
-    assert read(typed).name.full == full
+    assert parse_reference(typed).name.full == full
 
 
 @pytest.mark.parametrize("typed", ["x:cloud", "x:7b-cloud", "gpt-oss:20b-CLOUD", "a/b:cloud"])
 def test_a_name_may_mean_the_cloud(typed: str) -> None:
-    assert read(typed).cloud
+    assert parse_reference(typed).cloud
 
 
 @pytest.mark.parametrize("typed", ["my-cloud-model", "my-cloud"])
 def test_a_name_may_only_look_like_the_cloud(typed: str) -> None:
-    assert not read(typed).cloud
+    assert not parse_reference(typed).cloud
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_a_name_may_only_look_like_the_cloud(typed: str) -> None:
 )
 def test_a_bad_name_is_refused_in_words(typed: str, text: str) -> None:
     with pytest.raises(Refused) as refused:
-        read(typed)
+        parse_reference(typed)
     assert (refused.value.status, refused.value.text) == (400, text)
 
 
 def test_a_short_name_is_as_short_as_it_goes() -> None:
-    names = [split(text) for text in ("m", "ns/m:t", "host/ns/m")]
+    names = [split_name(text) for text in ("m", "ns/m:t", "host/ns/m")]
     assert [name.short if name else None for name in names] == ["m:latest", "ns/m:t", "host/ns/m:latest"]
 
 
@@ -194,7 +194,7 @@ def test_a_short_name_is_as_short_as_it_goes() -> None:
     ],
 )
 def test_fields_that_take_many_forms_do_not_take_any(path: str, body: Any, status: int, text: str) -> None:
-    client = World().ask(path, body)
+    client = InMemorySimulator().ask(path, body)
     assert client.status == status
     error = client.lines[0]["error"]
     assert text in (error if isinstance(error, str) else error["message"])

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from foreman.simulator import RECORDED, Settings, Simulator
-from foreman.simulator.engine.models import named
+from foreman.simulator.engine.models import parse_name
 from support import recordings
 
 USER = [{"role": "user", "content": "hello"}]
@@ -219,9 +219,9 @@ def _named_oddly(simulator: Simulator, clock: Clock) -> None:
 
 def _slow_with_tools(simulator: Simulator, clock: Clock) -> None:
     del clock
-    slow = simulator.state.inventory.find(named("tiny-slow"))
+    slow = simulator.state.inventory.find(parse_name("tiny-slow"))
     assert slow is not None
-    simulator.state.inventory.copy(slow, named("golden-slow"), capabilities=("completion", "tools"))
+    simulator.state.inventory.copy(slow, parse_name("golden-slow"), capabilities=("completion", "tools"))
 
 
 #: What has to be there before a question is asked, by the beginning of the recording's name.

@@ -12,25 +12,25 @@ import zstandard
 
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.server.exchange import reason
-from test_simulator import CHAT, Client, World
+from support.in_memory_simulator import CHAT, InMemorySimulator, SimulatorClient
 
 GET = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def heads(client: Client) -> list[bytes]:
+def heads(client: SimulatorClient) -> list[bytes]:
     """The status lines of all answers."""
     return re.findall(rb"HTTP/1\.[01] [^\r]+", client.heard)
 
 
 def test_a_thousand_requests_in_one_packet_are_answered_in_order() -> None:
-    client = Client(World().simulator)
+    client = SimulatorClient(InMemorySimulator().simulator)
     client.protocol.dataReceived((GET + GET.replace(b"version", b"nope")) * 500)
     assert [line.split()[1] for line in heads(client)] == [b"200", b"404"] * 500
 
 
 def test_the_second_of_two_requests_waits_for_the_first() -> None:
-    state = World(rate=10)
-    client = Client(state.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
+    state = InMemorySimulator(rate=10)
+    client = SimulatorClient(state.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
     client.protocol.dataReceived(GET)
     assert len(heads(client)) == 1
     assert len(state.simulator.requests) == 1
@@ -41,8 +41,8 @@ def test_the_second_of_two_requests_waits_for_the_first() -> None:
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_behind_a_head_with_upgrade_is_read_and_what_follows_too(size: int, chunked: bool) -> None:
-    state = World()
-    client = Client(state.simulator)
+    state = InMemorySimulator()
+    client = SimulatorClient(state.simulator)
     body = json.dumps({**CHAT, "options": {"num_predict": 1}}).encode()
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n%b\r\n\r\n"
@@ -56,8 +56,8 @@ def test_a_body_behind_a_head_with_upgrade_is_read_and_what_follows_too(size: in
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_a_request_may_come_in_pieces(size: int) -> None:
-    state = World()
-    client = Client(state.simulator)
+    state = InMemorySimulator()
+    client = SimulatorClient(state.simulator)
     body = json.dumps({**CHAT, "options": {"num_predict": 1}}).encode()
     chunks = b"%x\r\n%b\r\n5;ext=1\r\n     \r\n0\r\nX-Trailer: no\r\n\r\n" % (len(body), body)
     data = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + GET
@@ -80,8 +80,8 @@ def test_a_request_may_come_in_pieces(size: int) -> None:
     ],
 )
 def test_what_is_not_http_ends_the_connection(data: bytes, status: bytes) -> None:
-    state = World()
-    client = Client(state.simulator)
+    state = InMemorySimulator()
+    client = SimulatorClient(state.simulator)
     client.protocol.dataReceived(data)
     assert heads(client)[0].split()[1] == status
     assert b"\r\nConnection: close\r\n" in client.heard
@@ -90,8 +90,8 @@ def test_what_is_not_http_ends_the_connection(data: bytes, status: bytes) -> Non
 
 
 def test_garbage_behind_a_request_does_not_spoil_its_answer() -> None:
-    state = World(rate=10)
-    client = Client(state.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
+    state = InMemorySimulator(rate=10)
+    client = SimulatorClient(state.simulator).ask("/api/chat", {**CHAT, "options": {"num_predict": 2}})
     client.protocol.dataReceived(b"garbage\r\n\r\n")
     state.clock.pump([0.1] * 3)
     assert len(heads(client)) == 1
@@ -100,13 +100,13 @@ def test_garbage_behind_a_request_does_not_spoil_its_answer() -> None:
 
 
 def test_an_upgrade_is_not_noticed() -> None:
-    client = Client(World().simulator)
+    client = SimulatorClient(InMemorySimulator().simulator)
     client.protocol.dataReceived(GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n") + GET)
     assert [line.split()[1] for line in heads(client)] == [b"200", b"200"]
 
 
 def test_an_old_client_may_keep_its_connection() -> None:
-    client = Client(World().simulator)
+    client = SimulatorClient(InMemorySimulator().simulator)
     old = GET.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n")
     client.protocol.dataReceived(old * 2)
     assert heads(client) == [b"HTTP/1.0 200 OK"] * 2
@@ -115,14 +115,14 @@ def test_an_old_client_may_keep_its_connection() -> None:
     assert client.transport.disconnecting
 
 
-def upload(client: Client, digest: str, length: int, *, expect: bool = False) -> None:
+def upload(client: SimulatorClient, digest: str, length: int, *, expect: bool = False) -> None:
     head = f"POST /api/blobs/sha256:{digest} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
     client.protocol.dataReceived((head + "Expect: 100-continue\r\n" * expect + "\r\n").encode())
 
 
 def test_an_upload_leaves_only_its_digest_and_size() -> None:
-    state = World()
-    client = Client(state.simulator)
+    state = InMemorySimulator()
+    client = SimulatorClient(state.simulator)
     block, blocks = b"GGUF" + bytes((1 << 20) - 4), 20
     digest = hashlib.sha256(block * blocks).hexdigest()
     upload(client, digest, len(block) * blocks, expect=True)
@@ -139,12 +139,12 @@ def test_an_upload_leaves_only_its_digest_and_size() -> None:
 
 @pytest.mark.parametrize("expect", [True, False])
 def test_what_is_there_already_is_not_read_again(expect: bool) -> None:
-    state = World()
-    small = Client(state.simulator)
+    state = InMemorySimulator()
+    small = SimulatorClient(state.simulator)
     digest = hashlib.sha256(b"x").hexdigest()
     upload(small, digest, 1)
     small.protocol.dataReceived(b"x")
-    client = Client(state.simulator)
+    client = SimulatorClient(state.simulator)
     upload(client, digest, 2 << 30, expect=expect)
     assert client.heard.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nConnection: close\r\n" in client.heard
@@ -154,7 +154,7 @@ def test_what_is_there_already_is_not_read_again(expect: bool) -> None:
 
 
 def test_a_small_body_that_nobody_wants_is_read_and_the_connection_goes_on() -> None:
-    client = Client(World().simulator)
+    client = SimulatorClient(InMemorySimulator().simulator)
     client.protocol.dataReceived(b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345")
     assert client.heard == b""
     client.protocol.dataReceived(b"67890" + GET)
@@ -162,7 +162,7 @@ def test_a_small_body_that_nobody_wants_is_read_and_the_connection_goes_on() -> 
 
 
 def test_bytes_are_poured_as_fast_as_they_are_read() -> None:
-    state = World()
+    state = InMemorySimulator()
     client = state.ask("/simulator/bytes/1000000", method="GET")
     client.transport.producer.pauseProducing()  # type: ignore[union-attr]
     state.clock.pump([0.0] * 100)
@@ -175,7 +175,7 @@ def test_bytes_are_poured_as_fast_as_they_are_read() -> None:
 
 def test_only_v1_undoes_zstd_and_only_so_much_of_it() -> None:
     def asked(path: str, data: bytes) -> bytes:
-        client = Client(World().simulator)
+        client = SimulatorClient(InMemorySimulator().simulator)
         head = (
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: zstd\r\nContent-Length: {len(data)}\r\n\r\n"
         )
@@ -203,7 +203,7 @@ def test_only_v1_undoes_zstd_and_only_so_much_of_it() -> None:
     ],
 )
 def test_only_some_origins_may_ask(origin: str, status: int) -> None:
-    client = World().ask("/api/version", method="GET", headers=f"Origin: {origin}\r\n")
+    client = InMemorySimulator().ask("/api/version", method="GET", headers=f"Origin: {origin}\r\n")
     assert client.status == status
     assert (f"Access-Control-Allow-Origin: {origin}".encode() in client.heard) == (status == 200)
 
@@ -213,7 +213,7 @@ def test_only_some_origins_may_ask(origin: str, status: int) -> None:
 )
 def test_only_some_hosts_may_be_asked(host: str, status: int) -> None:
     for check, expected in ((True, status), (False, 200)):
-        client = Client(World(check_hosts=check).simulator)
+        client = SimulatorClient(InMemorySimulator(check_hosts=check).simulator)
         client.protocol.dataReceived(GET.replace(b"localhost", host.encode()))
         assert client.status == expected
 
@@ -223,14 +223,14 @@ def test_a_status_that_nobody_knows_has_a_reason_too() -> None:
 
 
 def test_a_handler_that_fails_is_logged_and_answers_500(logged_failures: Any) -> None:
-    state = World()
+    state = InMemorySimulator()
     state.simulator.state.settings = Settings(version=object())  # type: ignore[arg-type]
     assert state.ask("/api/version", method="GET").status == 500
     assert logged_failures.take(TypeError)
 
 
 def test_time_of_day_follows_the_clock() -> None:
-    state = World()
+    state = InMemorySimulator()
     state.clock.advance(3661.5)
     client = state.chat(1)
     assert b"Date: Thu, 01 Jan 2026 01:01:01 GMT" in client.heard

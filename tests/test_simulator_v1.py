@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from foreman.simulator import Settings, main
-from test_simulator import CHAT, World
+from support.in_memory_simulator import CHAT, InMemorySimulator
 
 PNG = "data:image/png;base64,aGVsbG8="
 TOOL = {"name": "measure", "parameters": {"type": "object", "properties": {"n": {"type": "number"}}}}
@@ -19,12 +19,12 @@ ANTHROPIC_TOOL = {"name": "measure", "input_schema": TOOL["parameters"]}
 def chat(path: str = "/v1/chat/completions", **body: Any) -> Any:
     """The answer to a chat that is sent at once."""
     messages = [{"role": "user", "content": "hello"}]
-    return World().answer(path, {"model": "llama3.2:3b", "messages": messages, "max_tokens": 100, **body})
+    return InMemorySimulator().answer(path, {"model": "llama3.2:3b", "messages": messages, "max_tokens": 100, **body})
 
 
 def events(path: str, body: Any) -> list[Any]:
     """The JSON of all events of a stream."""
-    state = World()
+    state = InMemorySimulator()
     client = state.ask(path, {"model": "llama3.2:3b", "stream": True, **body})
     state.clock.pump([0.0] * 5)
     return [json.loads(line[6:]) for line in client.heard.split(b"\n") if line.startswith(b"data: {")]
@@ -88,13 +88,13 @@ def test_thinking_can_be_chosen() -> None:
 def test_a_bad_reasoning_or_embedding_request_is_refused() -> None:
     assert "invalid reasoning value" in chat(reasoning={"effort": "huge"})["error"]["message"]
     for body in ({"encoding_format": "hex"}, {"input": [1]}, {"model": ""}, {"model": "llama3.2:3b"}):
-        answer = World().answer("/v1/embeddings", {"model": "tiny-embed", "input": "x", **body})
+        answer = InMemorySimulator().answer("/v1/embeddings", {"model": "tiny-embed", "input": "x", **body})
         assert answer["error"]["message"]
 
 
 def test_a_suffix_needs_a_model_that_inserts() -> None:
     for path in ("/v1/completions", "/api/generate"):
-        answer = World().answer(path, {"model": "tiny-chat", "prompt": "a", "suffix": "b"})
+        answer = InMemorySimulator().answer(path, {"model": "tiny-chat", "prompt": "a", "suffix": "b"})
         assert "does not support insert" in json.dumps(answer)
 
 
@@ -105,20 +105,23 @@ def test_responses_take_a_list_of_items_and_instructions() -> None:
         {"type": "function_call_output", "output": "21"},
     ]
     tools = [{"type": "function", **TOOL}]
-    answer = World().answer(
+    answer = InMemorySimulator().answer(
         "/v1/responses", {"model": "llama3.2:3b", "input": items, "instructions": "be brief", "tools": tools}
     )
     assert [item["type"] for item in answer["output"]] == ["message"]
     assert answer["instructions"] == "be brief"
-    answer = World().answer("/v1/responses", {"model": "llama3.2:3b", "input": "hello", "tools": tools})
+    answer = InMemorySimulator().answer("/v1/responses", {"model": "llama3.2:3b", "input": "hello", "tools": tools})
     assert [(item["type"], item["arguments"]) for item in answer["output"]] == [("function_call", '{"n":1.5}')]
-    answer = World().answer("/v1/responses", {"model": "qwen3:8b", "input": "hello"})
+    answer = InMemorySimulator().answer("/v1/responses", {"model": "qwen3:8b", "input": "hello"})
     assert [item["type"] for item in answer["output"]] == ["reasoning", "message"]
 
 
 @pytest.mark.parametrize("value", [5, [5], None])
 def test_responses_refuse_what_is_no_input(value: Any) -> None:
-    assert "input" in World().answer("/v1/responses", {"model": "llama3.2:3b", "input": value})["error"]["message"]
+    assert (
+        "input"
+        in InMemorySimulator().answer("/v1/responses", {"model": "llama3.2:3b", "input": value})["error"]["message"]
+    )
 
 
 def test_messages_take_blocks_system_tools_and_their_results() -> None:
@@ -145,11 +148,11 @@ def test_nothing_said_is_a_whole_answer_too() -> None:
 
 
 def test_a_form_without_its_parts_is_refused() -> None:
-    state = World()
+    state = InMemorySimulator()
     assert "isn't multipart" in state.answer("/v1/audio/transcriptions", {})["error"]["message"]
     for parts, missing in (({"file": "x"}, "model"), ({"model": "tiny-chat"}, "file")):
         body = "".join(f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in parts.items())
-        client = World().ask("/", None, "GET")
+        client = InMemorySimulator().ask("/", None, "GET")
         client.transport.clear()
         head = (
             "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b"
@@ -165,7 +168,7 @@ COMPACTED = {
 
 
 def test_a_conversation_is_compacted_and_goes_on_from_there() -> None:
-    state = World()
+    state = InMemorySimulator()
     answer = state.answer("/v1/responses/compact", COMPACTED)
     assert answer["object"] == "response.compaction"
     (item,) = answer["output"]
@@ -175,7 +178,7 @@ def test_a_conversation_is_compacted_and_goes_on_from_there() -> None:
 
 
 def test_a_compaction_says_nothing_before_it_is_done() -> None:
-    state = World(rate=2.0)
+    state = InMemorySimulator(rate=2.0)
     body = {**COMPACTED, "input": [*COMPACTED["input"], {"type": "compaction_trigger"}], "stream": True}
     client = state.ask("/v1/responses", body)
     state.clock.pump([0.5] * 3)
@@ -187,7 +190,7 @@ def test_a_compaction_says_nothing_before_it_is_done() -> None:
 
 @pytest.mark.parametrize("version", ["0.33.0", "0.33.0-rc2", "0.24.0", "0.9"])
 def test_an_older_version_knows_nothing_of_what_came_later(version: str) -> None:
-    state = World(version=version)
+    state = InMemorySimulator(version=version)
     assert b"404 page not found" in state.ask("/v1/responses/compact", COMPACTED).heard
     assert state.answer("/v1/responses", {"MODEL": "llama3.2:3b", "input": "hello"})["status"] == "completed"
     usage = state.answer(
@@ -199,7 +202,7 @@ def test_an_older_version_knows_nothing_of_what_came_later(version: str) -> None
 
 @pytest.mark.parametrize("version", ["0.34.0", "0.34.4", "0.100.1", "1.0"])
 def test_a_newer_version_is_as_the_newest_that_was_recorded(version: str) -> None:
-    state = World(version=version)
+    state = InMemorySimulator(version=version)
     asked = {"model": "llama3.2:3b", "messages": [{"role": "user", "content": "the same again"}], "max_tokens": 3}
     first, second = (state.answer("/v1/messages", asked)["usage"] for _ in range(2))
     assert first["cache_read_input_tokens"] == 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest_twisted
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -230,3 +231,30 @@ def events(body: bytes) -> list[tuple[str, str, Any]]:
         if "data" in fields:
             found.append((fields.get("event", "message"), fields.get("id", ""), json.loads(fields["data"])))
     return found
+
+
+JobsApiTest = Callable[[JobBench], Awaitable[None]]
+
+
+JOB_MEMBERS = (
+    "id state endpoint model owner priority metadata run_at deadline attempt max_attempts idempotency_key created_at "
+    "started_at finished_at position error usage artifacts"
+).split()
+
+
+def with_jobs_api(body: JobsApiTest) -> Callable[[Path], Any]:
+    """A test that gets a ``JobBench``, for whose end is cared."""
+
+    async def test(tmp_path: Path) -> None:
+        async with jobbench(tmp_path) as bench:
+            await body(bench)
+
+    test.__name__ = getattr(body, "__name__", "")
+    wrapped: Callable[[Path], Any] = pytest_twisted.ensureDeferred(test)
+    return wrapped
+
+
+def json_of(answer: raw_http.Response) -> Any:
+    """The JSON body of an answer."""
+    assert answer.header("Content-Type") == "application/json; charset=utf-8", answer
+    return json.loads(answer.body)

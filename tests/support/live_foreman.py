@@ -12,9 +12,12 @@ from twisted.internet.interfaces import IListeningPort
 from ulid import ULID
 
 from foreman.config.settings import Config, load
+from foreman.config.target_address import TargetAddress
 from foreman.proxy.observer import Observer
 from foreman.service import Foreman
 from foreman.store.job_store import JobStore
+from foreman.target.client import TargetClient
+from foreman.target.connector import endpoint_for
 
 reactor: Any = installed_reactor
 
@@ -71,3 +74,10 @@ async def start_foreman(target_port: int, observers: Sequence[Observer] = (), /,
     foreman.startService()
     await foreman.target.inventory.refresh()
     return RunningForeman(foreman, foreman.port)
+
+
+def target_client(port: int, url: str = "http://127.0.0.1", token: str | None = None) -> TargetClient:
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    address = TargetAddress(scheme, host, port, f"/{path}" if path else "")
+    return TargetClient(reactor, endpoint_for(reactor, address, 2), address, token)

@@ -478,27 +478,27 @@ def _be_a_target(port: int, journal: Path, settings: Mapping[str, Any]) -> None:
             with journal.open("a") as file:
                 file.write(json.dumps(event) + "\n")
 
-        def opened(self, connection: Any, exchange: Any) -> Any:
-            taker = super().opened(connection, exchange)
+        def request_started(self, connection: Any, exchange: Any) -> Any:
+            receiver = super().request_started(connection, exchange)
             number = self.numbers[exchange] = self.count = self.count + 1
             self.write("asked", number, path=exchange.target, headers=dict(exchange.headers))
-            on_end = exchange.on_end
+            on_finish = exchange.on_finish
 
             def ended(status: int) -> None:
                 self.write("answered", number)
-                on_end(status)
+                on_finish(status)
 
-            exchange.on_end = ended
-            return taker
+            exchange.on_finish = ended
+            return receiver
 
         def run(self, exchange: Any, route: Any) -> None:
             self.write("body", self.numbers[exchange], body=exchange.body[:2000].decode("utf-8", "replace"))
             super().run(exchange, route)
 
-        def lost(self, connection: Any, exchange: Any) -> None:
+        def connection_lost(self, connection: Any, exchange: Any) -> None:
             if exchange is not None:
                 self.write("left", self.numbers[exchange])
-            super().lost(connection, exchange)
+            super().connection_lost(connection, exchange)
 
     for _ in sys.stdin:
         if os.fork() == 0:

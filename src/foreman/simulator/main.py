@@ -1,4 +1,4 @@
-"""The simulator as a program of its own."""
+"""The simulator as a program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from foreman.simulator.engine.settings import Settings
 from foreman.simulator.simulator import Simulator
 
-#: A program that runs for days does not keep what it was asked.
+#: How many requests a program that runs for days remembers.
 _REMEMBER = 100
 
 
@@ -25,24 +25,24 @@ async def listen(reactor: Any, settings: Settings, where: str) -> tuple[Simulato
     return simulator, await serverFromString(reactor, where).listen(simulator)
 
 
-def run(settings: Settings, reactor: Any, where: str, say: Callable[[str], object] = print) -> int:
-    """Listen at ``where`` until the reactor is stopped, by a signal for example; what a process should exit with.
+def run(settings: Settings, reactor: Any, where: str, report: Callable[[str], object] = print) -> int:
+    """Listen at ``where`` until the reactor is stopped, by a signal for example; returns the exit status.
 
-    :param say: is told one line for people, when the simulator listens or cannot.
+    :param report: called with one line for people, when the simulator listens or cannot.
     """
     outcome = 0
 
     def listens(result: tuple[Simulator, IListeningPort]) -> None:
         simulator, port = result
-        say(f"the simulator listens on {_shown(port.getHost())} with {', '.join(simulator.installed)}")
+        report(f"the simulator listens on {_format_address(port.getHost())} with {', '.join(simulator.installed)}")
 
     def failed(failure: Failure) -> None:
         nonlocal outcome
         outcome = 1
-        # Twisted's own sentence repeats the place, and has the number of the error.
+        # Twisted's own message repeats the address and contains the errno.
         cause = getattr(failure.value, "socketError", failure.value)
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-        say(f"the simulator cannot listen at {where}: {reason}; --listen chooses another place")
+        report(f"the simulator cannot listen at {where}: {reason}; --listen chooses another place")
         reactor.stop()
 
     def begin() -> None:
@@ -54,8 +54,8 @@ def run(settings: Settings, reactor: Any, where: str, say: Callable[[str], objec
     return outcome
 
 
-def _shown(address: Any) -> str:
-    """An address of Twisted's as people write it."""
+def _format_address(address: Any) -> str:
+    """A Twisted address as people write it."""
     host = getattr(address, "host", None)
     if host is None:
         return str(getattr(address, "name", address))

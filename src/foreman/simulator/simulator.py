@@ -1,4 +1,4 @@
-"""The simulator as a whole: what listens, what tests look at, and what they command."""
+"""The simulator as a whole: the factory to listen with, what tests inspect, and what they control."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from foreman.simulator.api import blobs
+from foreman.simulator.api.error_shapes import refuse
 from foreman.simulator.api.routes import ROUTES
-from foreman.simulator.engine.catalogue import choose
+from foreman.simulator.engine.catalogue import models_named
 from foreman.simulator.engine.errors import Refused
-from foreman.simulator.engine.faults import HEADER, Misbehaviour, What, parse
+from foreman.simulator.engine.faults import HEADER, Fault, FaultKind, parse
 from foreman.simulator.engine.go_json import encode
-from foreman.simulator.engine.models import Inventory, named
+from foreman.simulator.engine.models import Inventory, parse_name
 from foreman.simulator.engine.scheduler import Scheduler
 from foreman.simulator.engine.settings import Settings
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.server.bodies import Whole, inflated
 from foreman.simulator.server.connection import Connection
-from foreman.simulator.server.error_shapes import JSON, refuse
+from foreman.simulator.server.content_types import JSON
 from foreman.simulator.server.exchange import Exchange
-from foreman.simulator.server.fault_injection import spoil
-from foreman.simulator.server.interfaces import Client, Taker
-from foreman.simulator.server.request_log import LostConnection, Outcome, RequestLog
+from foreman.simulator.server.fault_injection import inject
+from foreman.simulator.server.interfaces import BodyReceiver, ClientConnection
+from foreman.simulator.server.request_body import BodyBuffer, decompressed
+from foreman.simulator.server.request_log import LoggedRequest, LostConnection, Outcome
 from foreman.simulator.server.router import Plain, Route, find
 
-#: 2026-01-01, the time of day of a simulator that is given none.
+#: 2026-01-01, the time of day of a simulator that is not given one.
 NEW_YEAR = 1_767_225_600.0
 
 
 class Simulator(Factory):
-    """A pretended Ollama. Listen with it, as with any factory.
+    """A simulated Ollama server. Listen with it, as with any factory.
 
-    :ivar requests: what was asked, in order; :ivar lost_connections: the connections that have gone, in order.
+    :ivar requests: the last requests, in order; :ivar lost_connections: the last closed connections, in order.
     """
 
     noisy = False
@@ -52,7 +53,7 @@ class Simulator(Factory):
         self.clock = clock
         self.settings = settings = settings or Settings()
         inventory = Inventory()
-        inventory.add(choose(settings.models))
+        inventory.add(models_named(settings.models))
         self.state = SimulatorState(
             clock,
             settings,
@@ -63,47 +64,47 @@ class Simulator(Factory):
             self.report,
             list(settings.misbehave),
         )
-        self.requests: deque[RequestLog] = deque(maxlen=settings.remember)
+        self.requests: deque[LoggedRequest] = deque(maxlen=settings.remember)
         self.lost_connections: deque[LostConnection] = deque(maxlen=settings.remember)
-        self._connections: dict[int, Client] = {}
+        self._connections: dict[int, ClientConnection] = {}
         self._count = 0
         self._down = False
-        self._seen: dict[Exchange, RequestLog] = {}
-        self._routes: dict[Exchange, Route | Plain] = {}
-        self._known = tuple(route for route in ROUTES if settings.newer or not route.newer)
-        self._instead: dict[Exchange, Callable[[], None]] = {}
+        self._open_requests: dict[Exchange, LoggedRequest] = {}
+        self._chosen_routes: dict[Exchange, Route | Plain] = {}
+        self._routes = tuple(route for route in ROUTES if settings.newer or not route.newer)
+        self._replacements: dict[Exchange, Callable[[], None]] = {}
 
-    # What Twisted and the connections ask.
+    # Called by Twisted and by the connections.
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        """A connection for somebody, or ``None`` while the server is down."""
+        """A new connection, or ``None`` while the server is down."""
         return None if self._down else Connection(self)
 
     def stopFactory(self) -> None:
-        """Nobody listens with it any more: leave no timer behind."""
+        """The port is closed: leave no timer behind."""
         self.state.scheduler.stop()
 
-    def connected(self, connection: Client) -> None:
-        """Somebody has connected."""
+    def connection_made(self, connection: ClientConnection) -> None:
+        """A client has connected."""
         self._count += 1
         connection.number = self._count
         self._connections[connection.number] = connection
 
-    def lost(self, connection: Client, exchange: Exchange | None) -> None:
+    def connection_lost(self, connection: ClientConnection, exchange: Exchange | None) -> None:
         """A connection is gone."""
         self._connections.pop(connection.number, None)
-        seen = self._seen.get(exchange) if exchange is not None else None
-        self.lost_connections.append(LostConnection(connection.number, self.clock.seconds(), seen))
+        request = self._open_requests.get(exchange) if exchange is not None else None
+        self.lost_connections.append(LostConnection(connection.number, self.clock.seconds(), request))
         if exchange is not None:
-            self._over(exchange, "left")
+            self._request_ended(exchange, "left")
 
     def date(self) -> str:
-        """The time for the ``Date`` header."""
+        """The value of the ``Date`` header."""
         return self.state.date()
 
-    def opened(self, connection: Client, exchange: Exchange) -> Taker | None:
-        """A request's head has come: remember it, and find its route."""
-        seen = RequestLog(
+    def request_started(self, connection: ClientConnection, exchange: Exchange) -> BodyReceiver | None:
+        """The head of a request has arrived: record it, and find its route."""
+        request = LoggedRequest(
             exchange.method,
             exchange.target,
             exchange.version,
@@ -111,94 +112,96 @@ class Simulator(Factory):
             self.clock.seconds(),
             connection.number,
         )
-        self.requests.append(seen)
-        self._seen[exchange] = seen
-        exchange.on_end = lambda status: self._over(exchange, "answered", status)
-        route = find(self._known, exchange, check_hosts=self.settings.check_hosts)
-        self._routes[exchange] = route
+        self.requests.append(request)
+        self._open_requests[exchange] = request
+        exchange.on_finish = lambda status: self._request_ended(exchange, "answered", status)
+        route = find(self._routes, exchange, check_hosts=self.settings.check_hosts)
+        self._chosen_routes[exchange] = route
         try:
-            seen.misbehaviour = plan = self._plan(exchange, route)
-            instead = spoil(connection, exchange, plan) if plan is not None else None
+            request.fault = fault = self._fault_for(exchange, route)
+            instead = inject(connection, exchange, fault) if fault is not None else None
         except ValueError as error:
             instead = partial(exchange.respond, 400, JSON, encode({"error": str(error)}))
         if instead is not None:
-            self._instead[exchange] = instead
+            self._replacements[exchange] = instead
         if isinstance(route, Plain) or route.body == "none":
             return None
         if route.body == "stream":
-            return blobs.receive(self.state, exchange)
-        return Whole(exchange, partial(self.run, exchange, route))
+            return blobs.open_upload(self.state, exchange)
+        return BodyBuffer(exchange, partial(self.run, exchange, route))
 
-    def _plan(self, exchange: Exchange, route: Route | Plain) -> Misbehaviour | None:
-        """What is to go wrong with this request."""
+    def _fault_for(self, exchange: Exchange, route: Route | Plain) -> Fault | None:
+        """The fault for this request: its own, from the header, or the first planned one that applies."""
         if (own := exchange.header(HEADER)) is not None:
             return next(iter(parse(own)), None)
         asks = isinstance(route, Route) and route.asks_a_model
-        plan = next((plan for plan in self.state.plans if plan.concerns(exchange.path, asks_a_model=asks)), None)
-        if plan is not None and plan.times:
-            at = self.state.plans.index(plan)
-            self.state.plans[at : at + 1] = [evolve(plan, times=plan.times - 1)] if plan.times > 1 else []
-        return plan
+        fault = next((fault for fault in self.state.faults if fault.concerns(exchange.path, asks_a_model=asks)), None)
+        if fault is not None and fault.times:
+            received_at = self.state.faults.index(fault)
+            self.state.faults[received_at : received_at + 1] = (
+                [evolve(fault, times=fault.times - 1)] if fault.times > 1 else []
+            )
+        return fault
 
     def answer(self, exchange: Exchange) -> None:
-        """Answer a request whose body nobody wants."""
-        route = self._routes[exchange]
-        if exchange in self._instead:
-            self._instead.pop(exchange)()
+        """Respond to a request whose body is not needed."""
+        route = self._chosen_routes[exchange]
+        if exchange in self._replacements:
+            self._replacements.pop(exchange)()
         elif isinstance(route, Plain):
             exchange.respond(route.status, route.headers, route.body)
         else:
             self.run(exchange, route)
 
-    def _over(self, exchange: Exchange, outcome: Outcome, status: int = 0) -> None:
-        self._routes.pop(exchange, None)
-        self._instead.pop(exchange, None)
-        seen = self._seen.pop(exchange, None)
-        if seen is not None:
-            seen.outcome, seen.over, seen.status = outcome, self.clock.seconds(), status or exchange.status
+    def _request_ended(self, exchange: Exchange, outcome: Outcome, status: int = 0) -> None:
+        self._chosen_routes.pop(exchange, None)
+        self._replacements.pop(exchange, None)
+        request = self._open_requests.pop(exchange, None)
+        if request is not None:
+            request.outcome, request.ended_at, request.status = outcome, self.clock.seconds(), status or exchange.status
 
     def run(self, exchange: Exchange, route: Route) -> None:
-        """Let a route answer, until it has or the reader leaves."""
-        if (seen := self._seen.get(exchange)) is not None:
-            seen.body = exchange.body
-        if exchange in self._instead:
-            self._instead.pop(exchange)()
+        """Run the handler of a route until it has responded or the client disconnects."""
+        if (request := self._open_requests.get(exchange)) is not None:
+            request.body = exchange.body
+        if exchange in self._replacements:
+            self._replacements.pop(exchange)()
             return
         answering = Deferred.fromCoroutine(self._run(exchange, route))
-        exchange.on_gone = answering.cancel
+        exchange.on_disconnect = answering.cancel
         answering.addErrback(self._failed, exchange)
 
     async def _run(self, exchange: Exchange, route: Route) -> None:
         try:
-            exchange.body = inflated(exchange, exchange.body)
+            exchange.body = decompressed(exchange, exchange.body)
             await route.handler(self.state, exchange)
         except Refused as refused:
             refuse(self.state, exchange, route.family, refused, exchange.extra_on_error)
 
     def _failed(self, failure: Failure, exchange: Exchange) -> None:
-        """A handler that fails is like one of Go's that panics: 500 without a body."""
+        """Respond as Go does when a handler panics: 500 without a body."""
         if isinstance(failure.value, CancelledError):
             return
         self._log.failure("the simulator failed at {target}", failure, target=exchange.target)
-        if not exchange.begun:
+        if not exchange.started:
             exchange.respond(500)
 
-    # What tests look at.
+    # For tests to inspect.
 
     @property
-    def connections(self) -> list[Client]:
+    def connections(self) -> list[ClientConnection]:
         """The open connections, the oldest first."""
         return list(self._connections.values())
 
     @property
     def running(self) -> int:
-        """How many inferences run now."""
+        """How many inferences are running."""
         return self.state.running
 
     @property
-    def most_running(self) -> int:
-        """How many inferences ran at once at most."""
-        return self.state.most
+    def max_running(self) -> int:
+        """The largest number of inferences that ran at the same time."""
+        return self.state.max_running
 
     @property
     def loaded(self) -> list[str]:
@@ -210,54 +213,54 @@ class Simulator(Factory):
         """The names of the installed models."""
         return [model.name.short for model in self.state.inventory.newest_first()]
 
-    def asked(self, path: str) -> list[RequestLog]:
-        """The requests for a path, without their queries."""
-        return [seen for seen in self.requests if seen.path.partition("?")[0] == path]
+    def requests_for(self, path: str) -> list[LoggedRequest]:
+        """The recorded requests for a path, whatever their query."""
+        return [request for request in self.requests if request.path.partition("?")[0] == path]
 
     def report(self) -> dict[str, Any]:
-        """What runs, for the simulator's own route."""
+        """The state of the simulator, for ``GET /simulator``."""
         return {
             "requests": len(self.requests),
             "running": self.running,
-            "most_running": self.most_running,
+            "most_running": self.max_running,
             "loaded": self.loaded,
             "connections": len(self._connections),
         }
 
-    # What tests command.
+    # For tests to control.
 
-    def misbehave(self, what: What | Misbehaviour, **more: Any) -> None:
-        """Let something go wrong with what is asked next; ``more`` are the fields of ``Misbehaviour``."""
-        self.state.plans.append(what if isinstance(what, Misbehaviour) else Misbehaviour(what, **more))
+    def misbehave(self, what: FaultKind | Fault, **more: Any) -> None:
+        """Inject a fault into the next responses; ``more`` are fields of ``Fault``."""
+        self.state.faults.append(what if isinstance(what, Fault) else Fault(what, **more))
 
-    def behave(self) -> None:
-        """Forget what was to go wrong."""
-        self.state.plans.clear()
+    def clear_faults(self) -> None:
+        """Drop the faults that have not happened yet."""
+        self.state.faults.clear()
 
     def install(self, *names: str) -> None:
-        """Add models."""
-        self.state.inventory.add(choose(names))
+        """Install models."""
+        self.state.inventory.add(models_named(names))
 
     def uninstall(self, *names: str) -> None:
-        """Take models away."""
+        """Remove models."""
         for name in names:
-            self.state.inventory.remove(named(name))
+            self.state.inventory.remove(parse_name(name))
 
     def crash_models(self) -> None:
         """Kill the processes of all loaded models, as running out of memory does."""
         self.state.scheduler.crash()
 
     def go_down(self) -> None:
-        """Cut every connection and take no new ones, as a stopped server does; what is loaded is forgotten.
+        """Reset every connection and accept no new ones, as a stopped server does; all models are unloaded.
 
-        On a real port the kernel still accepts, and the client sees its connection closed: only a port that stops
-        listening refuses.
+        On a real port the kernel still accepts connections, which are then closed: only a port that stops listening
+        refuses them.
         """
         self._down = True
         for connection in self.connections:
-            connection.cut()
+            connection.abort()
         self.state.scheduler.stop()
 
     def come_back(self) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         self._down = False

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from textwrap import fill
-from typing import Any, get_args
+from typing import Any
 
 import click
 
@@ -14,7 +13,7 @@ from foreman.cli.ui.setting_options import ParsedParam
 from foreman.cli.ui.standard_streams import try_echo
 from foreman.config import listen_address
 from foreman.config.parsers import seconds
-from foreman.simulator.engine.faults import Misbehaviour, What, parse
+from foreman.simulator.engine.faults import DESCRIPTIONS, Fault, parse
 from foreman.simulator.engine.settings import FRIENDLY, Settings
 
 
@@ -81,7 +80,7 @@ def _version(text: str) -> str:
     help="A fault in the next answer; may be repeated. JSON as in the header Simulator-Misbehave: an object with what,"
     " at_byte, at_line, times (0: always), route, status, text, size, pace, or a list of objects.",
 )
-def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **options: Any) -> None:
+def command(*, listen: str, misbehave: tuple[tuple[Fault, ...], ...], **options: Any) -> None:
     """Run a simulated Ollama server in the foreground. It serves every route, and takes time to load models and to answer."""
     settings = Settings(misbehave=tuple(fault for faults in misbehave for fault in faults), **options)
     choose_reactor()
@@ -93,4 +92,6 @@ def command(*, listen: str, misbehave: tuple[tuple[Misbehaviour, ...], ...], **o
 
 
 # A \b keeps click from rewrapping the lines below it.
-command.help = f"{command.help}\n\n\b\nFaults:\n" + fill(", ".join(get_args(What)), width=76, break_on_hyphens=False)
+command.help = f"{command.help}\n\n\b\nFaults:\n" + "\n".join(
+    f"  {kind:<16} {text}" for kind, text in DESCRIPTIONS.items()
+)

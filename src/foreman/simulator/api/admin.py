@@ -1,8 +1,8 @@
-"""The simulator's own routes, for those who cannot reach into its process.
+"""The simulator's own routes, which control it from another process.
 
-``POST /simulator/misbehave`` with what ``misbehave.parse`` understands lets something go wrong with what is asked next;
-``DELETE`` forgets what has not happened yet, ``GET`` shows it. ``POST /simulator/crash`` kills the loaded models.
-``GET /simulator`` tells what runs, ``GET /simulator/bytes/N`` answers with so many bytes, as fast as they are read.
+``POST /simulator/misbehave`` injects faults into the next responses; its body is what ``faults.parse`` reads. ``DELETE``
+drops the faults that have not happened yet, ``GET`` lists them. ``POST /simulator/crash`` kills the loaded models.
+``GET /simulator`` shows the state, ``GET /simulator/bytes/N`` sends N bytes as fast as they are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from foreman.simulator.engine.errors import Refused
 from foreman.simulator.engine.faults import parse
 from foreman.simulator.engine.go_json import encode
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.server.error_shapes import JSON
+from foreman.simulator.server.content_types import JSON
 from foreman.simulator.server.exchange import Exchange
 
 _BLOCK = 1 << 16
@@ -26,24 +26,24 @@ async def show_state(state: SimulatorState, exchange: Exchange) -> None:
     exchange.respond(200, JSON, encode(state.report()))
 
 
-async def planned(state: SimulatorState, exchange: Exchange) -> None:
+async def show_faults(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /simulator/misbehave``."""
-    exchange.respond(200, JSON, encode({"planned": [asdict(plan) for plan in state.plans]}))
+    exchange.respond(200, JSON, encode({"planned": [asdict(fault) for fault in state.faults]}))
 
 
-async def plan(state: SimulatorState, exchange: Exchange) -> None:
+async def add_fault(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /simulator/misbehave``."""
     try:
-        state.plans += parse(exchange.body.decode("utf-8", "replace"))
+        state.faults += parse(exchange.body.decode("utf-8", "replace"))
     except ValueError as error:
         raise Refused(400, str(error)) from None
-    await planned(state, exchange)
+    await show_faults(state, exchange)
 
 
-async def forget(state: SimulatorState, exchange: Exchange) -> None:
+async def clear_faults(state: SimulatorState, exchange: Exchange) -> None:
     """``DELETE /simulator/misbehave``."""
-    state.plans.clear()
-    await planned(state, exchange)
+    state.faults.clear()
+    await show_faults(state, exchange)
 
 
 async def crash(state: SimulatorState, exchange: Exchange) -> None:
@@ -53,46 +53,46 @@ async def crash(state: SimulatorState, exchange: Exchange) -> None:
 
 
 @define(eq=False)
-class _Pouring:
-    """Writes blocks while they are taken."""
+class _ByteStream:
+    """Sends blocks as fast as the client reads them."""
 
     _clock: IReactorTime
     _exchange: Exchange
-    _left: int
+    _remaining: int
     done: Deferred[None] = field(factory=Deferred)
     _paused: bool = False
 
-    def on(self) -> None:
-        """Write the next block, if there is one and it is wanted."""
+    def send_next(self) -> None:
+        """Send the next block, unless paused or done."""
         if self._paused or self.done.called:
             return
-        size = min(self._left, _BLOCK)
+        size = min(self._remaining, _BLOCK)
         if size == 0:
             self.done.callback(None)
             return
-        self._left -= size
+        self._remaining -= size
         self._exchange.write(b"x" * size)
-        self._clock.callLater(0, self.on)
+        self._clock.callLater(0, self.send_next)
 
     def pause(self) -> None:
-        """The reader is slow."""
+        """The client reads slowly."""
         self._paused = True
 
     def resume(self) -> None:
-        """The reader goes on."""
+        """The client reads again."""
         if self._paused:
             self._paused = False
-            self._clock.callLater(0, self.on)
+            self._clock.callLater(0, self.send_next)
 
 
-async def some_bytes(state: SimulatorState, exchange: Exchange) -> None:
+async def send_bytes(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /simulator/bytes/:size``."""
     size = exchange.path.rpartition("/")[2]
     if not size.isdecimal():
         raise Refused(400, "that is no number of bytes")
-    pouring = _Pouring(state.clock, exchange, int(size))
-    exchange.pace = pouring
+    stream = _ByteStream(state.clock, exchange, int(size))
+    exchange.producer = stream
     exchange.start(200, [("Content-Type", "application/octet-stream")])
-    pouring.on()
-    await pouring.done
+    stream.send_next()
+    await stream.done
     exchange.finish()

@@ -6,10 +6,10 @@ from email import message_from_bytes
 from email.message import Message
 
 from foreman.simulator.api.inference import infer
-from foreman.simulator.api.inference_request import Terms, check_capable, inquiry, installed
-from foreman.simulator.api.openai import OpenAIVoice
+from foreman.simulator.api.model_request import Parameters, check_capable, find_model, make_request
+from foreman.simulator.api.openai import OpenAIEncoder
 from foreman.simulator.engine.errors import Malformed
-from foreman.simulator.engine.prompts import rendered
+from foreman.simulator.engine.prompts import render_prompt
 from foreman.simulator.engine.state import SimulatorState
 from foreman.simulator.server.exchange import Exchange
 
@@ -27,14 +27,14 @@ def _form(exchange: Exchange) -> dict[str, bytes]:
 async def transcriptions(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/audio/transcriptions``."""
     form = _form(exchange)
-    typed = form.get("model", b"").decode("utf-8", "replace")
-    if not typed:
+    model_name = form.get("model", b"").decode("utf-8", "replace")
+    if not model_name:
         raise Malformed("model is required")
     if "file" not in form:
         raise Malformed("file is required")
-    model = installed(state, typed)
-    check_capable(model, typed, "chat")
+    model = find_model(state, model_name)
+    check_capable(model, model_name, "chat")
     messages = [{"role": "user", "content": form.get("prompt", b"").decode("utf-8", "replace")}]
-    terms = Terms(images=1)
-    question = inquiry(state, model, typed, terms, rendered(model, messages), messages[-1])
-    await infer(state, exchange, question, OpenAIVoice(state, exchange, "text", typed, stream=False))
+    parameters = Parameters(images=1)
+    model_request = make_request(state, model, model_name, parameters, render_prompt(model, messages), messages[-1])
+    await infer(state, exchange, model_request, OpenAIEncoder(state, exchange, "text", model_name, stream=False))

@@ -1,4 +1,4 @@
-"""``/api/blobs``: uploads are checked as they come, and nothing of them is kept but digest, size and kind."""
+"""``/api/blobs``: uploads are hashed as they arrive, and only digest, size and first bytes are kept."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from foreman.simulator.api.error_shapes import refuse
 from foreman.simulator.engine.errors import Refused
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.server.error_shapes import refuse
 from foreman.simulator.server.exchange import Exchange
-from foreman.simulator.server.interfaces import Taker
+from foreman.simulator.server.interfaces import BodyReceiver
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})\Z")
 
 
 @frozen
 class Blob:
-    """What is remembered of an upload; ``start`` are its first four bytes."""
+    """What is kept of an upload; ``start`` are its first four bytes."""
 
     size: int
     start: bytes
 
 
 def digest_in(text: str) -> str:
-    """The 64 digits of a digest.
+    """The 64 hexadecimal digits of a digest.
 
-    :raises Refused: for a text that is none.
+    :raises Refused: if the text is not a digest.
     """
     match = _DIGEST.match(text)
     if match is None:
@@ -36,13 +36,13 @@ def digest_in(text: str) -> str:
     return match[1].lower()
 
 
-def _asked(exchange: Exchange) -> str:
+def _digest_in_path(exchange: Exchange) -> str:
     return exchange.path.rpartition("/")[2]
 
 
 @define(eq=False)
 class _Upload:
-    """A blob that is arriving."""
+    """An upload in progress."""
 
     _state: SimulatorState
     _exchange: Exchange
@@ -51,15 +51,15 @@ class _Upload:
     _size: int = 0
     _start: bytes = b""
 
-    def take(self, data: bytes) -> None:
-        """A part of it."""
+    def receive(self, data: bytes) -> None:
+        """Hash a part of the upload."""
         self._hash.update(data)
         self._size += len(data)
         if len(self._start) < 4:
             self._start += data[:4]
 
-    def taken(self) -> None:
-        """All of it: it is what it was said to be, or not."""
+    def complete(self) -> None:
+        """Compare the digest, and respond."""
         got = self._hash.hexdigest()
         if got == self._digest:
             self._state.blobs[got] = Blob(self._size, self._start[:4])
@@ -69,24 +69,24 @@ class _Upload:
             refuse(self._state, self._exchange, "ollama", Refused(400, text), [])
 
 
-def receive(state: SimulatorState, exchange: Exchange) -> Taker | None:
-    """Whoever takes an upload; ``None`` for one that is not wanted, since it is there already or has no proper digest."""
+def open_upload(state: SimulatorState, exchange: Exchange) -> BodyReceiver | None:
+    """The receiver of an upload; ``None`` if the blob exists already or the digest is not valid."""
     try:
-        digest = digest_in(_asked(exchange))
+        digest = digest_in(_digest_in_path(exchange))
     except Refused:
         return None
     return None if digest in state.blobs else _Upload(state, exchange, digest)
 
 
 async def upload(_: SimulatorState, exchange: Exchange) -> None:
-    """``POST /api/blobs/:digest`` for one that is not wanted."""
-    digest_in(_asked(exchange))
+    """``POST /api/blobs/:digest`` for a blob that exists already."""
+    digest_in(_digest_in_path(exchange))
     exchange.respond(200)
 
 
 async def exists(state: SimulatorState, exchange: Exchange) -> None:
     """``HEAD /api/blobs/:digest``."""
-    asked = _asked(exchange)
-    if digest_in(asked) not in state.blobs:
-        raise Refused(404, f'blob "{asked}" not found')
+    digest = _digest_in_path(exchange)
+    if digest_in(digest) not in state.blobs:
+        raise Refused(404, f'blob "{digest}" not found')
     exchange.respond(200)

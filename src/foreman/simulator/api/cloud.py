@@ -7,7 +7,7 @@ from typing import Any
 from foreman.simulator.engine.errors import Refused
 from foreman.simulator.engine.go_json import encode
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.server.error_shapes import JSON
+from foreman.simulator.server.content_types import JSON
 from foreman.simulator.server.exchange import Exchange
 
 

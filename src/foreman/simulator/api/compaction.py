@@ -1,4 +1,4 @@
-"""What v0.34 put in front of ``/v1/responses``: a strict look at the body, and compaction (contract 1.2 and 2.0)."""
+"""The layer of v0.34 in front of ``/v1/responses``: strict checks of the body, and compaction (contract 1.2, 2.0)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from attrs import define
 
 from foreman.simulator.api import responses
-from foreman.simulator.api.inference import Counts, infer
-from foreman.simulator.api.inference_request import Terms, check_capable, inquiry, installed
+from foreman.simulator.api.inference import AnswerStats, infer
+from foreman.simulator.api.model_request import Parameters, check_capable, find_model, make_request
 from foreman.simulator.api.responses_items import Struct, messages
 from foreman.simulator.engine.errors import Malformed, Refused
 from foreman.simulator.engine.fields import kind
 from foreman.simulator.engine.go_json import dumps, encode, loads_whole
-from foreman.simulator.engine.prompts import rendered
+from foreman.simulator.engine.prompts import render_prompt
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.engine.text_generator import Call, Piece
-from foreman.simulator.server.error_shapes import JSON, SSE, STREAMING
+from foreman.simulator.engine.text_generator import Token, ToolCall
+from foreman.simulator.server.content_types import JSON, SSE, STREAMING
 from foreman.simulator.server.exchange import Exchange
 
 _CODE = "invalid_request_error"
@@ -33,7 +33,7 @@ _TOOL = {
         "parameters": {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]},
     },
 }
-#: An answer that nobody flushes leaves Go in pieces of so many bytes.
+#: Go sends a response that is not flushed in pieces of this size; bytes.
 _PIECE = 2048
 
 
@@ -42,7 +42,7 @@ def _wrong(text: str) -> Malformed:
 
 
 def _read(body: bytes) -> dict[str, Any]:
-    """The members of a body, each in exactly its own spelling, and nothing behind them."""
+    """The members of a body, whose names are compared exactly, and which nothing may follow."""
     try:
         value = loads_whole(body)
     except Malformed as problem:
@@ -66,54 +66,61 @@ def _is(item: Any, type_: str) -> bool:
 
 
 def _expanded(item: Any) -> Any:
-    """An item of the input; what was compacted before becomes a message again."""
+    """An item of the input; the result of an earlier compaction becomes a message again."""
     if not _is(item, "compaction"):
         return item
     try:
-        kept = json.loads(item.get("encrypted_content"))
-        return {"role": "user", "content": str(kept["summary"])}
+        truncated_length = json.loads(item.get("encrypted_content"))
+        return {"role": "user", "content": str(truncated_length["summary"])}
     except (TypeError, ValueError, KeyError):
         text = "unsupported compaction item: encrypted_content is not an Ollama payload"
         raise _wrong(text) from None
 
 
 @define(eq=False)
-class _Summary:
-    """Hears what the model makes of a conversation, and says nothing meanwhile."""
+class _SummaryCollector:
+    """Collects the summary that the model makes of a conversation; sends nothing."""
 
-    call: Call | None = None
-    counts: Counts | None = None
+    call: ToolCall | None = None
+    stats: AnswerStats | None = None
 
-    def say(self, piece: Piece) -> None:
-        """The next token."""
-        self.call = piece.call or self.call
+    def add_token(self, token: Token) -> None:
+        """Keep the tool call."""
+        self.call = token.call or self.call
 
-    def end(self, counts: Counts) -> None:
-        """That was all."""
-        self.counts = counts
+    def end(self, stats: AnswerStats) -> None:
+        """Keep the statistics."""
+        self.stats = stats
 
-    def broken(self, text: str) -> None:
-        """Nothing has been said yet, so that this is never called."""
+    def error(self, text: str) -> None:
+        """Never called, since nothing has been sent yet."""
 
 
 async def _compacted(state: SimulatorState, exchange: Exchange, value: Mapping[str, Any]) -> tuple[Struct, Any]:
-    """The item that takes the place of a conversation, and what it cost.
+    """The item that replaces a conversation, and the usage.
 
-    :raises Refused: where the model makes no summary.
+    :raises Refused: if the model makes no summary.
     """
-    typed, given = value["model"], value["input"]
-    turns, _ = messages([_expanded(item) for item in given] if isinstance(given, list) else given)
+    model_name, input_items = value["model"], value["input"]
+    turns, _ = messages([_expanded(item) for item in input_items] if isinstance(input_items, list) else input_items)
     if not turns:
         raise _wrong("compaction input is empty")
-    model = installed(state, typed)
-    check_capable(model, typed, "chat", [_TOOL])
-    question = inquiry(state, model, typed, Terms(tools=[_TOOL]), rendered(model, turns, [_TOOL]), turns[-1])
-    heard = _Summary()
-    await infer(state, exchange, question, heard)
-    if heard.call is None or heard.call.name != "create_summary" or heard.counts is None:
+    model = find_model(state, model_name)
+    check_capable(model, model_name, "chat", [_TOOL])
+    model_request = make_request(
+        state, model, model_name, Parameters(tools=[_TOOL]), render_prompt(model, turns, [_TOOL]), turns[-1]
+    )
+    collector = _SummaryCollector()
+    await infer(state, exchange, model_request, collector)
+    if collector.call is None or collector.call.name != "create_summary" or collector.stats is None:
         raise Refused(500, _FAILED, code="compaction_failed")
-    summary = {"type": "ollama_compaction", "version": 1, "summary": heard.call.arguments["summary"], "retained": []}
-    return Struct(type="compaction", encrypted_content=dumps(summary)), responses.usage_of(heard.counts)
+    summary = {
+        "type": "ollama_compaction",
+        "version": 1,
+        "summary": collector.call.arguments["summary"],
+        "retained": [],
+    }
+    return Struct(type="compaction", encrypted_content=dumps(summary)), responses.usage_of(collector.stats)
 
 
 def _id(state: SimulatorState) -> str:
@@ -121,7 +128,7 @@ def _id(state: SimulatorState) -> str:
 
 
 async def compact(state: SimulatorState, exchange: Exchange) -> None:
-    """``POST /v1/responses/compact``; a stream is never given."""
+    """``POST /v1/responses/compact``; never a stream."""
     value = _read(exchange.body)
     if isinstance(value["input"], list) and any(_is(item, "compaction_trigger") for item in value["input"]):
         raise _wrong("compaction_trigger is only valid on POST /v1/responses")
@@ -136,34 +143,37 @@ async def respond(state: SimulatorState, exchange: Exchange) -> None:
         await responses.respond(state, exchange)
         return
     value = _read(exchange.body)
-    given = value["input"]
-    if isinstance(given, list) and given and _is(given[-1], "compaction_trigger"):
+    input_items = value["input"]
+    if isinstance(input_items, list) and input_items and _is(input_items[-1], "compaction_trigger"):
         if value.get("stream") is not True:
             raise _wrong("compaction_trigger requires stream=true")
-        await _trigger(state, exchange, {**value, "input": given[:-1]})
+        await _trigger(state, exchange, {**value, "input": input_items[:-1]})
         return
-    if isinstance(given, list):
-        exchange.body = encode({**value, "input": [_expanded(item) for item in given]})
+    if isinstance(input_items, list):
+        exchange.body = encode({**value, "input": [_expanded(item) for item in input_items]})
     await responses.respond(state, exchange)
 
 
 async def _trigger(state: SimulatorState, exchange: Exchange, value: Mapping[str, Any]) -> None:
-    """A compaction whose answer looks like a stream, and comes at once."""
+    """Compact, and send the result as a stream, all at once."""
     item, usage = await _compacted(state, exchange, value)
-    voice = responses.ResponsesVoice(state, exchange, value["model"], stream=True, request={"tools": []})
-    voice.id = _id(state)
-    begun, done = voice.response(whole=False), voice.response(whole=True, usage=usage) | {"output": [item]}
-    said = b"".join(
-        voice.event(name, **rest)
+    encoder = responses.ResponsesEncoder(state, exchange, value["model"], stream=True, request={"tools": []})
+    encoder.id = _id(state)
+    started, done = (
+        encoder.response(completed=False),
+        encoder.response(completed=True, usage=usage) | {"output": [item]},
+    )
+    events = b"".join(
+        encoder.event(name, **rest)
         for name, rest in (
-            ("response.created", {"response": begun}),
-            ("response.in_progress", {"response": begun}),
+            ("response.created", {"response": started}),
+            ("response.in_progress", {"response": started}),
             ("response.output_item.added", {"item": item, "output_index": 0}),
             ("response.output_item.done", {"item": item, "output_index": 0}),
             ("response.completed", {"response": done}),
         )
     )
     exchange.start(200, SSE + STREAMING)
-    for at in range(0, len(said), _PIECE):
-        exchange.write(said[at : at + _PIECE])
+    for at in range(0, len(events), _PIECE):
+        exchange.write(events[at : at + _PIECE])
     exchange.finish()

@@ -1,23 +1,23 @@
-"""What can be asked about the server and its models without using them (contract 2.5)."""
+"""Information on the server and its models (contract 2.5)."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-from foreman.simulator.api.inference_request import installed
+from foreman.simulator.api.model_request import find_model
 from foreman.simulator.engine.errors import Refused
 from foreman.simulator.engine.fields import FOREVER, Fields
 from foreman.simulator.engine.go_json import encode
-from foreman.simulator.engine.model_names import read
+from foreman.simulator.engine.model_names import parse_reference
 from foreman.simulator.engine.models import STORE, Model
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.server.error_shapes import JSON, PLAIN_JSON
+from foreman.simulator.server.content_types import JSON, PLAIN_JSON
 from foreman.simulator.server.exchange import Exchange
 
 _NO_DETAILS = "ollama cloud is disabled: remote model details are unavailable"
-#: The longest duration that Go knows, about 292 years.
 _LONG = 1024
+#: The longest duration in Go, about 292 years; seconds.
 _LONGEST = (2**63 - 1) / 1e9
 
 
@@ -41,16 +41,16 @@ async def tags(state: SimulatorState, exchange: Exchange) -> None:
     exchange.respond(
         200,
         JSON,
-        encode({"models": [model.listed(newer=state.settings.newer) for model in state.inventory.newest_first()]}),
+        encode({"models": [model.tags_entry(newer=state.settings.newer) for model in state.inventory.newest_first()]}),
     )
 
 
 async def ps(state: SimulatorState, exchange: Exchange) -> None:
-    """``GET /api/ps``: what is loaded, the longest-lived first."""
+    """``GET /api/ps``: the loaded models, the one that expires last first."""
     loaded = []
     for runner in sorted(state.scheduler.runners, key=lambda runner: runner.expires)[::-1]:
         model = runner.model
-        expires = state.now() + _LONGEST if runner.expires == FOREVER else state.zero + runner.expires
+        expires = state.now() + _LONGEST if runner.expires == FOREVER else state.clock_offset + runner.expires
         loaded.append(
             {
                 "name": model.name.short,
@@ -86,14 +86,14 @@ def _modelfile(model: Model) -> str:
 
 
 def _list(model: Model, item: object, *, verbose: bool, newer: bool) -> list[object] | None:
-    """A list with something for each word that the model knows: left out unless asked for, since v0.34 only a long one."""
+    """A list with an item for each word of the vocabulary: only if verbose; v0.34 omits only long ones."""
     if verbose or (newer and model.vocab_size <= _LONG):
         return [item] * model.vocab_size
     return [] if newer else None
 
 
 def _info(model: Model, *, verbose: bool, newer: bool) -> dict[str, Any]:
-    """The facts of the model file, by name."""
+    """The metadata of the model file, sorted by name."""
     arch, lists = model.family, {"scores": -1000, "token_type": 3, "tokens": "[unused]"}
     info: dict[str, Any] = {
         "general.architecture": arch,
@@ -114,14 +114,14 @@ def _info(model: Model, *, verbose: bool, newer: bool) -> dict[str, Any]:
 async def show(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/show``."""
     fields = Fields.read("ShowRequest", exchange.body)
-    typed = fields.text("model") or fields.text("name")
-    verbose = bool(fields.truth("verbose"))
-    asked = read(typed)
-    if asked.cloud:
+    model_name = fields.string("model") or fields.string("name")
+    verbose = bool(fields.boolean("verbose"))
+    reference = parse_reference(model_name)
+    if reference.cloud:
         raise Refused(403, _NO_DETAILS)
-    model = state.inventory.find(asked.name)
+    model = state.inventory.find(reference.name)
     if model is None:
-        raise Refused(404, f"model '{asked.name.short}' not found")
+        raise Refused(404, f"model '{reference.name.short}' not found")
     answer: dict[str, Any] = {"modelfile": _modelfile(model)}
     if model.parameters:
         answer["parameters"] = _parameters(model)
@@ -131,7 +131,7 @@ async def show(state: SimulatorState, exchange: Exchange) -> None:
     newer = state.settings.newer
     info = _info(model, verbose=verbose, newer=newer)
     if (exchange.header("user-agent") or "").startswith("GitHubCopilotChat/"):
-        info = dict(sorted({**info, "general.basename": typed}.items()))
+        info = dict(sorted({**info, "general.basename": model_name}.items()))
     answer |= {
         "details": model.details(loaded=True, newer=newer, file=True),
         "model_info": info,
@@ -155,8 +155,8 @@ async def openai_models(state: SimulatorState, exchange: Exchange) -> None:
 
 async def openai_model(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /v1/models/:model``."""
-    typed = exchange.path.rpartition("/")[2]
-    asked = read(typed)
-    if state.inventory.find(asked.name) is None:
-        raise Refused(404, f"model '{asked.name.short}' not found")
-    exchange.respond(200, PLAIN_JSON, encode(_card(installed(state, typed), typed)) + b"\n")
+    model_name = exchange.path.rpartition("/")[2]
+    reference = parse_reference(model_name)
+    if state.inventory.find(reference.name) is None:
+        raise Refused(404, f"model '{reference.name.short}' not found")
+    exchange.respond(200, PLAIN_JSON, encode(_card(find_model(state, model_name), model_name)) + b"\n")

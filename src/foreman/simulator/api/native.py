@@ -7,71 +7,71 @@ from typing import Any, Literal
 
 from attrs import Factory, define
 
-from foreman.simulator.api.inference import Counts, Inquiry, infer
-from foreman.simulator.api.inference_request import (
-    Terms,
+from foreman.simulator.api.inference import AnswerStats, ModelRequest, infer
+from foreman.simulator.api.model_request import (
+    Parameters,
     check_capable,
     check_logprobs,
     check_tools,
-    inquiry,
-    installed,
+    find_model,
+    make_request,
     messages_of,
-    thinks,
+    uses_thinking,
 )
 from foreman.simulator.engine.errors import Refused
 from foreman.simulator.engine.fields import Fields, check_options
 from foreman.simulator.engine.go_json import dumps, encode
-from foreman.simulator.engine.prompts import rendered
+from foreman.simulator.engine.prompts import render_prompt
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.engine.text_generator import Piece
-from foreman.simulator.server.error_shapes import JSON, NDJSON
+from foreman.simulator.engine.text_generator import Token
+from foreman.simulator.server.content_types import JSON, NDJSON
 from foreman.simulator.server.exchange import Exchange
 
 Route = Literal["chat", "generate"]
 
 
 def logprob(text: str, top: int) -> dict[str, Any]:
-    """What a token's probability looks like, with ``top`` alternatives."""
-    one: dict[str, Any] = {"token": text, "logprob": -1.6095019578933716, "bytes": list(text.encode())}
-    return one | {"top_logprobs": [dict(one) for _ in range(top)]} if top else one
+    """The log probability of a token, with ``top`` alternatives."""
+    entry: dict[str, Any] = {"token": text, "logprob": -1.6095019578933716, "bytes": list(text.encode())}
+    return entry | {"top_logprobs": [dict(entry) for _ in range(top)]} if top else entry
 
 
 @lru_cache(maxsize=4096)
 def _line(route: Route, text: str) -> bytes:
-    """What stands behind the time in the line of a token."""
-    said = {"message": {"role": "assistant", "content": text}} if route == "chat" else {"response": text}
-    return b'",' + encode({**said, "done": False})[1:] + b"\n"
+    """The rest of a token's line after the timestamp."""
+    payload = {"message": {"role": "assistant", "content": text}} if route == "chat" else {"response": text}
+    return b'",' + encode({**payload, "done": False})[1:] + b"\n"
 
 
 @define(eq=False)
-class NativeVoice:
-    """An answer of ``/api/chat`` or ``/api/generate``.
+class NativeEncoder:
+    """Encodes a response of ``/api/chat`` or ``/api/generate``.
 
-    :ivar typed: the model's name as the client wrote it; :ivar top: alternatives to each token, or ``None``.
-    :ivar context: the tokens that ``/api/generate`` gives back, ``None`` where it does not.
+    :ivar model_name: as the client wrote it; :ivar top: alternatives to each token, or ``None``.
+    :ivar context: the prompt tokens that ``/api/generate`` returns, or ``None``.
     """
 
     state: SimulatorState
     exchange: Exchange
     route: Route
-    typed: str
+    model_name: str
     stream: bool
     top: int | None = None
     context: list[int] | None = None
-    _said: list[Piece] = Factory(list)
+    _tokens: list[Token] = Factory(list)
     _head: bytes = b""
 
     def _object(self, message: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
-        said = {"message": {"role": "assistant"} | message} if self.route == "chat" else message
-        return {"model": self.typed, "created_at": self.state.stamp(), **said, **rest}
+        payload = {"message": {"role": "assistant"} | message} if self.route == "chat" else message
+        return {"model": self.model_name, "created_at": self.state.timestamp(), **payload, **rest}
 
-    def _words(self, pieces: list[Piece]) -> dict[str, Any]:
-        content = "".join(piece.text for piece in pieces if piece.kind == "content")
-        thinking = "".join(piece.text for piece in pieces if piece.kind == "thinking")
+    def _message(self, tokens: list[Token]) -> dict[str, Any]:
+        content = "".join(token.text for token in tokens if token.kind == "content")
+        thinking = "".join(token.text for token in tokens if token.kind == "thinking")
         message: dict[str, Any] = {"content" if self.route == "chat" else "response": content}
         if thinking:
             message["thinking"] = thinking
-        calls = [piece.call for piece in pieces if piece.call is not None]
+        calls = [token.call for token in tokens if token.call is not None]
         if calls:
             message["tool_calls"] = [
                 {"id": self.state.call_id(), "function": {"index": i, "name": call.name, "arguments": call.arguments}}
@@ -79,151 +79,157 @@ class NativeVoice:
             ]
         return message
 
-    def _probabilities(self, pieces: list[Piece]) -> dict[str, Any]:
+    def _probabilities(self, tokens: list[Token]) -> dict[str, Any]:
         if self.top is None:
             return {}
-        return {"logprobs": [logprob(piece.text, self.top) for piece in pieces]}
+        return {"logprobs": [logprob(token.text, self.top) for token in tokens]}
 
-    def only(self, reason: Literal["load", "unload"]) -> None:
-        """It is loaded or not, and nothing is said: one object, also where a stream was asked for (contract 2.7)."""
-        value = self._object(self._words([]), {"done": True, "done_reason": reason})
+    def load_result(self, reason: Literal["load", "unload"]) -> None:
+        """Report that the model was loaded or unloaded: one object, even if a stream was asked for (contract 2.7)."""
+        value = self._object(self._message([]), {"done": True, "done_reason": reason})
         self.exchange.respond(200, JSON, encode(value))
 
-    def say(self, piece: Piece) -> None:
-        """The next token; most lines differ only in their time and word, so the rest is made once."""
+    def add_token(self, token: Token) -> None:
+        """Send or keep the next token; lines mostly differ in time and text only, so the rest is encoded once."""
         if not self.stream or self.context is not None:
-            self._said.append(piece)
+            self._tokens.append(token)
         if not self.stream:
             return
-        if piece.kind == "silent" and self.route == "chat":
+        if token.kind == "silent" and self.route == "chat":
             return
-        if not self.exchange.begun:
+        if not self.exchange.started:
             self.exchange.start(200, NDJSON)
-            self._head = b'{"model":%b,"created_at":"' % encode(self.typed)
-        if piece.kind != "content" or self.top is not None:
-            value = self._object(self._words([piece]), {"done": False, **self._probabilities([piece])})
+            self._head = b'{"model":%b,"created_at":"' % encode(self.model_name)
+        if token.kind != "content" or self.top is not None:
+            value = self._object(self._message([token]), {"done": False, **self._probabilities([token])})
             self.exchange.write(encode(value) + b"\n")
             return
-        self.exchange.write(self._head + self.state.stamp().encode() + _line(self.route, piece.text))
+        self.exchange.write(self._head + self.state.timestamp().encode() + _line(self.route, token.text))
 
-    def end(self, counts: Counts) -> None:
-        """The last object; there is none, or one that is not done, after too many equal tokens (contract 2.3)."""
-        rest: dict[str, Any] = {"done": counts.reason is not None}
-        if counts.reason is not None:
-            rest["done_reason"] = counts.reason
+    def end(self, stats: AnswerStats) -> None:
+        """Send the last object; after too many equal tokens there is none, or one that is not done (contract 2.3)."""
+        rest: dict[str, Any] = {"done": stats.reason is not None}
+        if stats.reason is not None:
+            rest["done_reason"] = stats.reason
         if not self.stream:
-            rest |= self._probabilities(self._said)
-        if counts.reason is not None:
+            rest |= self._probabilities(self._tokens)
+        if stats.reason is not None:
             if self.context is not None:
-                text = "".join(piece.text for piece in self._said)
+                text = "".join(token.text for token in self._tokens)
                 rest["context"] = self.context + [ord(c) for c in text]
             rest |= {
-                "total_duration": counts.total,
-                "load_duration": counts.load,
-                "prompt_eval_count": counts.prompt_tokens,
-                **({} if counts.cached is None else {"prompt_eval_cached_count": counts.cached}),
-                "prompt_eval_duration": counts.prompt,
-                "eval_count": counts.tokens,
-                "eval_duration": counts.answer,
+                "total_duration": stats.total,
+                "load_duration": stats.load,
+                "prompt_eval_count": stats.prompt_tokens,
+                **({} if stats.cached is None else {"prompt_eval_cached_count": stats.cached}),
+                "prompt_eval_duration": stats.prompt,
+                "eval_count": stats.tokens,
+                "eval_duration": stats.answer,
             }
         if not self.stream:
-            self.exchange.respond(200, JSON, encode(self._object(self._words(self._said), rest)))
+            self.exchange.respond(200, JSON, encode(self._object(self._message(self._tokens), rest)))
             return
-        if not self.exchange.begun:
+        if not self.exchange.started:
             self.exchange.start(200, NDJSON)
-        if counts.reason is not None:
-            self.exchange.write(encode(self._object(self._words([]), rest)) + b"\n")
+        if stats.reason is not None:
+            self.exchange.write(encode(self._object(self._message([]), rest)) + b"\n")
         self.exchange.finish()
 
-    def broken(self, text: str) -> None:
-        """An error after the first line is the last one."""
+    def error(self, text: str) -> None:
+        """Send the error as the last line."""
         self.exchange.write(encode({"error": text}) + b"\n")
         self.exchange.finish()
 
 
-def _named(state: SimulatorState, struct: str) -> str:
-    """What Go's error texts call the object of a request: in v0.34 it stands within another one."""
+def _struct_name(state: SimulatorState, struct: str) -> str:
+    """The name of the request's struct in Go's error texts: in v0.34 it is embedded in another one."""
     return f".{struct}" if state.settings.newer else struct
 
 
-def _terms(state: SimulatorState, fields: Fields, images: int) -> Terms:
-    return Terms(
-        options=fields.table("options"),
-        stay=fields.keep_alive(),
+def _terms(state: SimulatorState, fields: Fields, images: int) -> Parameters:
+    return Parameters(
+        options=fields.object("options"),
+        keep_alive=fields.keep_alive(),
         think=fields.level() if state.settings.newer else fields.think(),
         tools=check_tools(fields) if fields.struct.endswith("ChatRequest") else (),
-        form=fields.raw("format"),
-        truncate=fields.truth("truncate") is not False,
+        output_format=fields.raw("format"),
+        truncate=fields.boolean("truncate") is not False,
         images=images,
     )
 
 
-async def _load_or_unload(state: SimulatorState, exchange: Exchange, voice: NativeVoice, inquiry: Inquiry) -> None:
-    if inquiry.stay == 0:
-        state.scheduler.expire(inquiry.model)
-        voice.only("unload")
+async def _load_or_unload(
+    state: SimulatorState, exchange: Exchange, encoder: NativeEncoder, model_request: ModelRequest
+) -> None:
+    if model_request.keep_alive == 0:
+        state.scheduler.expire(model_request.model)
+        encoder.load_result("unload")
     else:
-        await infer(state, exchange, inquiry, voice)
-        voice.only("load")
+        await infer(state, exchange, model_request, encoder)
+        encoder.load_result("load")
 
 
 async def chat(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/chat``."""
-    fields = Fields.read(_named(state, "ChatRequest"), exchange.body)
-    typed = fields.text("model")
-    stream = fields.truth("stream") is not False
+    fields = Fields.read(_struct_name(state, "ChatRequest"), exchange.body)
+    model_name = fields.string("model")
+    stream = fields.boolean("stream") is not False
     messages = messages_of(fields)
-    terms = _terms(state, fields, sum(message["images"] for message in messages))
+    parameters = _terms(state, fields, sum(message["images"] for message in messages))
     top = check_logprobs(fields)
-    model = installed(state, typed)
-    voice = NativeVoice(state, exchange, "chat", typed, stream, top)
-    if not messages and terms.stay == 0:
-        await _load_or_unload(state, exchange, voice, Inquiry(model, {}, 0.0, None))
+    model = find_model(state, model_name)
+    encoder = NativeEncoder(state, exchange, "chat", model_name, stream, top)
+    if not messages and parameters.keep_alive == 0:
+        await _load_or_unload(state, exchange, encoder, ModelRequest(model, {}, 0.0, None))
         return
-    check_capable(model, typed, "chat", terms.tools)
+    check_capable(model, model_name, "chat", parameters.tools)
     if not messages:
-        thinks(model, typed, terms)
-        check_options(terms.options, newer=state.settings.newer)
-        await _load_or_unload(state, exchange, voice, Inquiry(model, terms.options, terms.stay, None))
+        uses_thinking(model, model_name, parameters)
+        check_options(parameters.options, newer=state.settings.newer)
+        await _load_or_unload(
+            state, exchange, encoder, ModelRequest(model, parameters.options, parameters.keep_alive, None)
+        )
         return
-    text = rendered(model, messages, terms.tools)
-    await infer(state, exchange, inquiry(state, model, typed, terms, text, messages[-1]), voice)
+    text = render_prompt(model, messages, parameters.tools)
+    await infer(state, exchange, make_request(state, model, model_name, parameters, text, messages[-1]), encoder)
 
 
 async def generate(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /api/generate``."""
-    fields = Fields.read(_named(state, "GenerateRequest"), exchange.body)
-    typed, text, system = fields.text("model"), fields.text("prompt"), fields.text("system")
-    suffix, template = fields.text("suffix"), fields.text("template")
-    context = fields.items("context", "[]int")
-    raw = bool(fields.truth("raw"))
-    stream = fields.truth("stream") is not False
-    terms = _terms(state, fields, fields.images())
+    fields = Fields.read(_struct_name(state, "GenerateRequest"), exchange.body)
+    model_name, text, system = fields.string("model"), fields.string("prompt"), fields.string("system")
+    suffix, template = fields.string("suffix"), fields.string("template")
+    context = fields.array("context", "[]int")
+    raw = bool(fields.boolean("raw"))
+    stream = fields.boolean("stream") is not False
+    parameters = _terms(state, fields, fields.images())
     top = check_logprobs(fields)
-    if not typed.strip():
-        raise Refused(404, f"model '{typed}' not found")
-    model = installed(state, typed)
-    voice = NativeVoice(state, exchange, "generate", typed, stream, top)
-    if not text and terms.stay == 0:
-        await _load_or_unload(state, exchange, voice, Inquiry(model, {}, 0.0, None))
+    if not model_name.strip():
+        raise Refused(404, f"model '{model_name}' not found")
+    model = find_model(state, model_name)
+    encoder = NativeEncoder(state, exchange, "generate", model_name, stream, top)
+    if not text and parameters.keep_alive == 0:
+        await _load_or_unload(state, exchange, encoder, ModelRequest(model, {}, 0.0, None))
         return
     if raw and (template or system or context):
         raise Refused(400, "raw mode does not support template, system, or context")
-    check_capable(model, typed, "generate")
+    check_capable(model, model_name, "generate")
     if suffix and "insert" not in model.capabilities:
         raise Refused(400, f"{model.name.full} does not support insert")
     if not text:
-        check_options(terms.options, newer=state.settings.newer)
-        await _load_or_unload(state, exchange, voice, Inquiry(model, terms.options, terms.stay, None))
+        check_options(parameters.options, newer=state.settings.newer)
+        await _load_or_unload(
+            state, exchange, encoder, ModelRequest(model, parameters.options, parameters.keep_alive, None)
+        )
         return
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
-    whole = text if raw else rendered(model, messages)
-    question = inquiry(state, model, typed, terms, whole, messages[-1], before=len(context))
-    if fields.truth("_debug_render_only"):
-        debug = {"response": "", "done": False, "_debug_info": {"rendered_template": whole}}
-        exchange.respond(200, JSON, dumps({"model": typed, "created_at": state.stamp()} | debug).encode())
+    prompt = text if raw else render_prompt(model, messages)
+    model_request = make_request(state, model, model_name, parameters, prompt, messages[-1], before=len(context))
+    if fields.boolean("_debug_render_only"):
+        debug = {"response": "", "done": False, "_debug_info": {"rendered_template": prompt}}
+        exchange.respond(200, JSON, dumps({"model": model_name, "created_at": state.timestamp()} | debug).encode())
         return
     if not raw:
-        voice.context = [*context, *map(ord, whole)]
-    await infer(state, exchange, question, voice)
+        encoder.context = [*context, *map(ord, prompt)]
+    await infer(state, exchange, model_request, encoder)

@@ -6,47 +6,47 @@ from typing import Any, Literal
 
 from attrs import Factory, define
 
-from foreman.simulator.api.inference import Counts, infer
-from foreman.simulator.api.inference_request import Terms, check_capable, inquiry, installed
+from foreman.simulator.api.inference import AnswerStats, infer
+from foreman.simulator.api.model_request import Parameters, check_capable, find_model, make_request
 from foreman.simulator.api.native import logprob
-from foreman.simulator.api.openai_fields import effort, form_of, messages_of, options_of
+from foreman.simulator.api.openai_fields import effort, messages_of, options_of, output_format_of
 from foreman.simulator.engine.errors import Malformed, Refused
 from foreman.simulator.engine.fields import Fields
 from foreman.simulator.engine.go_json import dumps, encode
-from foreman.simulator.engine.prompts import rendered
+from foreman.simulator.engine.prompts import render_prompt
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.engine.text_generator import Piece
-from foreman.simulator.server.error_shapes import PLAIN_JSON, SSE
+from foreman.simulator.engine.text_generator import Token
+from foreman.simulator.server.content_types import PLAIN_JSON, SSE
 from foreman.simulator.server.exchange import Exchange
 
 Route = Literal["chat", "text"]
 
 
 @define(eq=False)
-class OpenAIVoice:
-    """An answer of one of the two routes.
+class OpenAIEncoder:
+    """Encodes a response of one of the two routes.
 
-    :ivar usage: the stream ends with what it cost; :ivar probable: each token comes with its probability.
+    :ivar usage: the stream ends with the usage; :ivar logprobs: each token has its log probability.
     """
 
     state: SimulatorState
     exchange: Exchange
     route: Route
-    typed: str
+    model_name: str
     stream: bool
     usage: bool = False
-    probable: bool = False
+    logprobs: bool = False
     id: str = ""
     created: int = 0
-    _said: list[Piece] = Factory(list)
+    _tokens: list[Token] = Factory(list)
     _events: dict[str, bytes] = Factory(dict)
 
     def __attrs_post_init__(self) -> None:
-        self.id = f"{'chatcmpl' if self.route == 'chat' else 'cmpl'}-{self.state.number(999)}"
+        self.id = f"{'chatcmpl' if self.route == 'chat' else 'cmpl'}-{self.state.random_number(999)}"
         self.created = int(self.state.now())
 
     def _event(self, choices: list[Any], *, model: str | None = None, usage: Any = None) -> bytes:
-        name = self.typed if model is None else model
+        name = self.model_name if model is None else model
         if self.route == "chat":
             kind = "chat.completion.chunk"
             value = {"id": self.id, "object": kind, "created": self.created, "model": name}
@@ -60,21 +60,21 @@ class OpenAIVoice:
             value["usage"] = _usage(0, 0)
         return b"data: " + encode(value) + b"\n\n"
 
-    def _choice(self, piece: Piece, *, first: bool = False) -> dict[str, Any]:
+    def _choice(self, token: Token, *, first: bool = False) -> dict[str, Any]:
         if self.route == "text":
-            return {"text": piece.text if piece.kind == "content" else "", "index": 0, "finish_reason": None}
-        choice: dict[str, Any] = {"index": 0, "delta": self._message([piece], role=first), "finish_reason": None}
-        if self.probable:
-            choice["logprobs"] = {"content": [logprob(piece.text, 0)]}
+            return {"text": token.text if token.kind == "content" else "", "index": 0, "finish_reason": None}
+        choice: dict[str, Any] = {"index": 0, "delta": self._message([token], role=first), "finish_reason": None}
+        if self.logprobs:
+            choice["logprobs"] = {"content": [logprob(token.text, 0)]}
         return choice
 
-    def _message(self, pieces: list[Piece], *, role: bool) -> dict[str, Any]:
+    def _message(self, tokens: list[Token], *, role: bool) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant"} if role else {}
-        message["content"] = "".join(piece.text for piece in pieces if piece.kind == "content")
-        thinking = "".join(piece.text for piece in pieces if piece.kind == "thinking")
+        message["content"] = "".join(token.text for token in tokens if token.kind == "content")
+        thinking = "".join(token.text for token in tokens if token.kind == "thinking")
         if thinking:
             message["reasoning"] = thinking
-        calls = [piece.call for piece in pieces if piece.call is not None]
+        calls = [token.call for token in tokens if token.call is not None]
         if calls:
             message["tool_calls"] = [
                 {
@@ -87,60 +87,64 @@ class OpenAIVoice:
             ]
         return message
 
-    def say(self, piece: Piece) -> None:
-        """The next token."""
-        if not self.stream or piece.kind == "call":
-            self._said.append(piece)
-        if not self.stream or (piece.kind == "silent" and self.route == "chat"):
+    def add_token(self, token: Token) -> None:
+        """Send or keep the next token."""
+        if not self.stream or token.kind == "call":
+            self._tokens.append(token)
+        if not self.stream or (token.kind == "silent" and self.route == "chat"):
             return
-        first = not self.exchange.begun
+        first = not self.exchange.started
         if first:
             self.exchange.start(200, SSE)
-        if first or piece.kind != "content" or self.probable:
-            self.exchange.write(self._event([self._choice(piece, first=first)]))
+        if first or token.kind != "content" or self.logprobs:
+            self.exchange.write(self._event([self._choice(token, first=first)]))
             return
-        event = self._events.get(piece.text)
+        event = self._events.get(token.text)
         if event is None:
-            event = self._events[piece.text] = self._event([self._choice(piece)])
+            event = self._events[token.text] = self._event([self._choice(token)])
         self.exchange.write(event)
 
-    def end(self, counts: Counts) -> None:
-        """What finishes the answer."""
-        used = any(piece.kind == "call" for piece in self._said)
-        why = "tool_calls" if used else counts.reason
-        usage = _usage(counts.prompt_tokens, counts.tokens, counts.cached)
+    def end(self, stats: AnswerStats) -> None:
+        """End the response."""
+        tool_used = any(token.kind == "call" for token in self._tokens)
+        finish_reason = "tool_calls" if tool_used else stats.reason
+        usage = _usage(stats.prompt_tokens, stats.tokens, stats.cached)
         if not self.stream:
-            self.exchange.respond(200, PLAIN_JSON, encode(self._whole(why, usage)) + b"\n")
+            self.exchange.respond(200, PLAIN_JSON, encode(self._object(finish_reason, usage)) + b"\n")
             return
-        if not self.exchange.begun:
+        if not self.exchange.started:
             self.exchange.start(200, SSE)
-        if counts.reason is not None:
+        if stats.reason is not None:
             ending: dict[str, Any] = {"index": 0, "delta": {}} if self.route == "chat" else {"text": "", "index": 0}
-            last = self._event([ending | {"finish_reason": why}])
+            last = self._event([ending | {"finish_reason": finish_reason}])
             if self.usage:
                 last += self._event([], usage=usage)
             self.exchange.write(last + b"data: [DONE]\n\n")
         self.exchange.finish()
 
-    def _whole(self, why: str | None, usage: Any) -> Any:
+    def _object(self, finish_reason: str | None, usage: Any) -> Any:
         value: dict[str, Any] = {
             "id": self.id,
             "object": "chat.completion" if self.route == "chat" else "text_completion",
             "created": self.created,
-            "model": self.typed,
+            "model": self.model_name,
             "system_fingerprint": "fp_ollama",
         }
         if self.route == "chat":
-            choice: dict[str, Any] = {"index": 0, "message": self._message(self._said, role=True), "finish_reason": why}
-            if self.probable:
-                choice["logprobs"] = {"content": [logprob(piece.text, 0) for piece in self._said]}
+            choice: dict[str, Any] = {
+                "index": 0,
+                "message": self._message(self._tokens, role=True),
+                "finish_reason": finish_reason,
+            }
+            if self.logprobs:
+                choice["logprobs"] = {"content": [logprob(token.text, 0) for token in self._tokens]}
         else:
-            text = "".join(piece.text for piece in self._said if piece.kind == "content")
-            choice = {"text": text, "index": 0, "finish_reason": why}
+            text = "".join(token.text for token in self._tokens if token.kind == "content")
+            choice = {"text": text, "index": 0, "finish_reason": finish_reason}
         return value | {"choices": [choice], "usage": usage}
 
-    def broken(self, text: str) -> None:
-        """The text is lost: one more event without a model or a word, and no end marker (contract 0.15)."""
+    def error(self, text: str) -> None:
+        """Send one empty event without a model, and no end marker; the text is lost (contract 0.15)."""
         del text
         choice: dict[str, Any] = (
             {"index": 0, "delta": {"content": ""}} if self.route == "chat" else {"text": "", "index": 0}
@@ -157,40 +161,44 @@ def _usage(prompt: int, completion: int, cached: int | None = None) -> dict[str,
 async def chat(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/chat/completions``."""
     fields = Fields.read("ChatCompletionRequest", exchange.body, "openai")
-    typed, stream = fields.text("model"), bool(fields.truth("stream"))
-    if not fields.items("messages", "[]openai.Message"):
+    model_name, stream = fields.string("model"), bool(fields.boolean("stream"))
+    if not fields.array("messages", "[]openai.Message"):
         raise Malformed("[] is too short - 'messages'")
     messages, images = messages_of(fields)
-    usage = bool(fields.table("stream_options").get("include_usage"))
-    limit = fields.number("max_completion_tokens") or fields.number("max_tokens")
-    tools = fields.items("tools", "[]api.Tool")
-    reasoning = fields.table("reasoning").get("effort")
-    terms = Terms(
+    usage = bool(fields.object("stream_options").get("include_usage"))
+    limit = fields.integer("max_completion_tokens") or fields.integer("max_tokens")
+    tools = fields.array("tools", "[]api.Tool")
+    reasoning = fields.object("reasoning").get("effort")
+    parameters = Parameters(
         options=options_of(fields, limit),
-        think=effort(fields.text("reasoning_effort") or str(reasoning or "")),
+        think=effort(fields.string("reasoning_effort") or str(reasoning or "")),
         tools=tools,
-        form=form_of(fields.raw("response_format")),
+        output_format=output_format_of(fields.raw("response_format")),
         images=images,
     )
-    model = installed(state, typed)
-    check_capable(model, typed, "chat", tools)
-    question = inquiry(state, model, typed, terms, rendered(model, messages, tools), messages[-1], temperature=1.0)
-    voice = OpenAIVoice(state, exchange, "chat", typed, stream, usage, bool(fields.truth("logprobs")))
-    await infer(state, exchange, question, voice)
+    model = find_model(state, model_name)
+    check_capable(model, model_name, "chat", tools)
+    model_request = make_request(
+        state, model, model_name, parameters, render_prompt(model, messages, tools), messages[-1], temperature=1.0
+    )
+    encoder = OpenAIEncoder(state, exchange, "chat", model_name, stream, usage, bool(fields.boolean("logprobs")))
+    await infer(state, exchange, model_request, encoder)
 
 
 async def completions(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/completions``."""
     fields = Fields.read("CompletionRequest", exchange.body, "openai")
-    typed, text, stream = fields.text("model"), fields.text("prompt"), bool(fields.truth("stream"))
-    usage = bool(fields.table("stream_options").get("include_usage"))
-    terms = Terms(options=options_of(fields, fields.number("max_tokens")))
-    if not typed.strip():
-        raise Refused(404, f"model '{typed}' not found")
-    model = installed(state, typed)
-    check_capable(model, typed, "generate")
-    if fields.text("suffix") and "insert" not in model.capabilities:
+    model_name, text, stream = fields.string("model"), fields.string("prompt"), bool(fields.boolean("stream"))
+    usage = bool(fields.object("stream_options").get("include_usage"))
+    parameters = Parameters(options=options_of(fields, fields.integer("max_tokens")))
+    if not model_name.strip():
+        raise Refused(404, f"model '{model_name}' not found")
+    model = find_model(state, model_name)
+    check_capable(model, model_name, "generate")
+    if fields.string("suffix") and "insert" not in model.capabilities:
         raise Refused(400, f"{model.name.full} does not support insert")
     messages = [{"role": "user", "content": text}]
-    question = inquiry(state, model, typed, terms, rendered(model, messages), messages[-1], temperature=1.0)
-    await infer(state, exchange, question, OpenAIVoice(state, exchange, "text", typed, stream, usage))
+    model_request = make_request(
+        state, model, model_name, parameters, render_prompt(model, messages), messages[-1], temperature=1.0
+    )
+    await infer(state, exchange, model_request, OpenAIEncoder(state, exchange, "text", model_name, stream, usage))

@@ -1,4 +1,4 @@
-"""What the fields of OpenAI's requests mean in Ollama's terms (contract 2.6 and 2.9)."""
+"""Translates the fields of OpenAI's requests to Ollama's (contract 2.6 and 2.9)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _TYPES = ("data:image/jpeg;base64,", "data:image/jpg;base64,", "data:image/png;b
 
 
 def effort(value: str) -> bool | str | None:
-    """What a ``reasoning_effort`` means for ``think``.
+    """The ``think`` of a ``reasoning_effort``.
 
-    :raises Malformed: for a word that is none.
+    :raises Malformed: if there is no such effort.
     """
     if not value:
         return None
@@ -36,7 +36,7 @@ def effort(value: str) -> bool | str | None:
 
 
 def check_image(url: Any) -> None:
-    """Nothing, or a refusal of an image that is not in the request itself."""
+    """Refuse an image that is not a ``data:`` URL."""
     text = str(url.get("url", "")) if isinstance(url, Mapping) else str(url)
     if text.startswith(("http://", "https://")):
         raise Malformed("image URLs are not currently supported, please use base64 encoded data instead")
@@ -48,7 +48,7 @@ def check_image(url: Any) -> None:
 
 
 def content_of(value: Any) -> tuple[str, int]:
-    """The text of a message's content, and how many images are in it."""
+    """The text of a message's content, and the number of its images."""
     if value is None or isinstance(value, str):
         return value or "", 0
     if not isinstance(value, list):
@@ -68,8 +68,8 @@ def content_of(value: Any) -> tuple[str, int]:
     return "\n".join(texts), images
 
 
-def form_of(value: Any) -> Any:
-    """The ``format`` that a ``response_format`` means."""
+def output_format_of(value: Any) -> Any:
+    """The ``format`` of a ``response_format``."""
     match value:
         case {"type": "json_object"}:
             return "json"
@@ -81,26 +81,26 @@ def form_of(value: Any) -> Any:
 
 
 def options_of(fields: Fields, limit: int | None) -> dict[str, Any]:
-    """The options that an OpenAI request's fields mean; ``limit`` is the most tokens."""
+    """The options of an OpenAI request; ``limit`` is the maximum number of tokens."""
     stop = fields.raw("stop")
     options: dict[str, Any] = {
         "num_predict": limit,
-        "temperature": fields.real("temperature"),
-        "top_p": fields.real("top_p"),
-        "seed": fields.number("seed"),
+        "temperature": fields.number("temperature"),
+        "top_p": fields.number("top_p"),
+        "seed": fields.integer("seed"),
         "stop": [stop] if isinstance(stop, str) else stop,
-        "frequency_penalty": fields.real("frequency_penalty"),
-        "presence_penalty": fields.real("presence_penalty"),
+        "frequency_penalty": fields.number("frequency_penalty"),
+        "presence_penalty": fields.number("presence_penalty"),
     }
     return {name: value for name, value in options.items() if value is not None}
 
 
 def messages_of(fields: Fields) -> tuple[list[dict[str, Any]], int]:
-    """The messages of a chat, and how many images are in them."""
+    """The messages of a chat, and the number of their images."""
     messages, images = [], 0
-    for item in fields.items("messages", "[]openai.Message"):
+    for item in fields.array("messages", "[]openai.Message"):
         if not isinstance(item, dict):
-            raise fields.wrong("messages", item, "openai.Message")
+            raise fields.type_error("messages", item, "openai.Message")
         text, count = content_of(item.get("content"))
         images += count
         messages.append({**item, "role": str(item.get("role", "")), "content": text})

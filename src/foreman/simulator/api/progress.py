@@ -1,4 +1,4 @@
-"""What pull, push and create tell while they are at it: a stream of states, or only how it ended (contract 1.4)."""
+"""The progress of pull, push and create: a stream of states, or only the last one (contract 1.4)."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from attrs import define
 
 from foreman.simulator.engine.errors import Refused
 from foreman.simulator.engine.go_json import encode
-from foreman.simulator.server.error_shapes import NDJSON, PLAIN_JSON
+from foreman.simulator.server.content_types import NDJSON, PLAIN_JSON
 from foreman.simulator.server.exchange import Exchange
 
 
 @define(eq=False)
 class Progress:
-    """The answer of a long task."""
+    """The response of a long task."""
 
     _exchange: Exchange
     _stream: bool
 
-    def tell(self, status: str, **more: Any) -> None:
-        """How far it is."""
+    def report(self, status: str, **more: Any) -> None:
+        """Report a state."""
         if self._stream:
-            if not self._exchange.begun:
+            if not self._exchange.started:
                 self._exchange.start(200, NDJSON)
             self._exchange.write(encode({"status": status, **more}) + b"\n")
 
     def succeed(self) -> None:
-        """It is done."""
-        self.tell("success")
+        """Report success, and end the response."""
+        self.report("success")
         if self._stream:
             self._exchange.finish()
         else:
             self._exchange.respond(200, PLAIN_JSON, encode({"status": "success"}))
 
     def fail(self, text: str, status: int = 500) -> None:
-        """It has failed; ``status`` is said only where nothing has been told yet.
+        """Report a failure, and end the response; ``status`` is used only if nothing has been sent yet.
 
-        :raises Refused: there, if there is to be a stream.
+        :raises Refused: in that case, if the response is a stream.
         """
         if not self._stream:
             self._exchange.respond(status, PLAIN_JSON, encode({"error": text}))
-        elif self._exchange.begun:
+        elif self._exchange.started:
             self._exchange.write(encode({"error": text}) + b"\n")
             self._exchange.finish()
         else:

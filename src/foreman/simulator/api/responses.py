@@ -1,4 +1,4 @@
-"""``/v1/responses``: one object, or a long row of named events (contract 2.9)."""
+"""``/v1/responses``: one object, or many named events (contract 2.9)."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Any
 from attrs import Factory, define
 
 from foreman.simulator.api import responses_items as items
-from foreman.simulator.api.inference import Counts, infer
-from foreman.simulator.api.inference_request import Terms, check_capable, inquiry, installed
-from foreman.simulator.api.openai_fields import effort, form_of
+from foreman.simulator.api.inference import AnswerStats, infer
+from foreman.simulator.api.model_request import Parameters, check_capable, find_model, make_request
+from foreman.simulator.api.openai_fields import effort, output_format_of
 from foreman.simulator.engine.fields import Fields
 from foreman.simulator.engine.go_json import dumps, encode
-from foreman.simulator.engine.prompts import rendered
+from foreman.simulator.engine.prompts import render_prompt
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.engine.text_generator import Call, Piece
-from foreman.simulator.server.error_shapes import PLAIN_JSON, SSE, STREAMING
+from foreman.simulator.engine.text_generator import Token, ToolCall
+from foreman.simulator.server.content_types import PLAIN_JSON, SSE, STREAMING
 from foreman.simulator.server.exchange import Exchange
 
 
 @define(eq=False)
-class ResponsesVoice:
-    """An answer of ``/v1/responses``.
+class ResponsesEncoder:
+    """Encodes a response of ``/v1/responses``.
 
-    :ivar request: what the response object repeats of the request.
+    :ivar request: the members of the request that the response object repeats.
     """
 
     state: SimulatorState
     exchange: Exchange
-    typed: str
+    model_name: str
     stream: bool
     request: Mapping[str, Any]
     id: str = ""
     created: int = 0
-    _said: list[Piece] = Factory(list)
+    _tokens: list[Token] = Factory(list)
     _output: list[dict[str, Any]] = Factory(list)
     _open: str = ""
     _item: str = ""
     _sequence: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.id = f"resp_{self.state.number(999_999)}"
+        self.id = f"resp_{self.state.random_number(999_999)}"
         self.created = int(self.state.now())
 
     def event(self, kind: str, **rest: Any) -> bytes:
-        """The next event."""
+        """The bytes of the next event."""
         value = items.in_order(rest | {"sequence_number": self._sequence, "type": kind})
         self._sequence += 1
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), encode(value))
@@ -53,19 +53,19 @@ class ResponsesVoice:
     def _emit(self, kind: str, **rest: Any) -> None:
         self.exchange.write(self.event(kind, **rest))
 
-    def response(self, *, whole: bool, usage: Any = None) -> dict[str, Any]:
+    def response(self, *, completed: bool, usage: Any = None) -> dict[str, Any]:
         """The response object."""
         return {
             "id": self.id,
             "object": "response",
             "created_at": self.created,
-            "completed_at": int(self.state.now()) if whole else None,
-            "status": "completed" if whole else "in_progress",
+            "completed_at": int(self.state.now()) if completed else None,
+            "status": "completed" if completed else "in_progress",
             "incomplete_details": None,
-            "model": self.typed,
+            "model": self.model_name,
             "previous_response_id": None,
             "instructions": self.request.get("instructions"),
-            "output": self._output if whole else [],
+            "output": self._output if completed else [],
             "error": None,
             "tools": self.request["tools"],
             "tool_choice": "auto",
@@ -89,32 +89,32 @@ class ResponsesVoice:
             "prompt_cache_key": None,
         }
 
-    def say(self, piece: Piece) -> None:
-        """The next token."""
+    def add_token(self, token: Token) -> None:
+        """Send or keep the next token."""
         if not self.stream:
-            self._said.append(piece)
+            self._tokens.append(token)
             return
-        if piece.kind == "silent":
+        if token.kind == "silent":
             return
-        if not self.exchange.begun:
+        if not self.exchange.started:
             self.exchange.start(200, SSE + STREAMING)
             for kind in ("response.created", "response.in_progress"):
-                self._emit(kind, response=self.response(whole=False))
-        if piece.call is not None:
+                self._emit(kind, response=self.response(completed=False))
+        if token.call is not None:
             self._close()
-            self._call(piece.call)
-        elif piece.kind == "thinking":
-            self._think(piece.text)
+            self._call(token.call)
+        elif token.kind == "thinking":
+            self._think(token.text)
         else:
-            self._speak(piece.text)
+            self._speak(token.text)
 
     def _think(self, text: str) -> None:
         if self._open != "thinking":
             self._close()
-            self._open, self._item = "thinking", f"rs_{self.state.number(999_999)}"
+            self._open, self._item = "thinking", f"rs_{self.state.random_number(999_999)}"
             item = {"id": self._item, "summary": [], "type": "reasoning"}
             self._emit("response.output_item.added", item=item, output_index=len(self._output))
-        self._said.append(Piece(text))
+        self._tokens.append(Token(text))
         where = {"item_id": self._item, "output_index": len(self._output), "summary_index": 0}
         self._emit("response.reasoning_summary_text.delta", delta=text, **where)
 
@@ -122,17 +122,17 @@ class ResponsesVoice:
         where = {"item_id": self._item, "output_index": len(self._output), "content_index": 0}
         if self._open != "text":
             self._close()
-            self._open, self._item = "text", f"msg_{self.state.number(999_999)}"
+            self._open, self._item = "text", f"msg_{self.state.random_number(999_999)}"
             where |= {"item_id": self._item, "output_index": len(self._output)}
             item = {"content": [], "id": self._item, "role": "assistant", "status": "in_progress", "type": "message"}
             self._emit("response.output_item.added", item=item, output_index=len(self._output))
             self._emit("response.content_part.added", part=items.part(""), **where)
-        self._said.append(Piece(text))
+        self._tokens.append(Token(text))
         self._emit("response.output_text.delta", delta=text, logprobs=[], **where)
 
     def _close(self) -> None:
-        """The item that was being said is done."""
-        text = "".join(piece.text for piece in self._said)
+        """End the open output item."""
+        text = "".join(token.text for token in self._tokens)
         where = {"item_id": self._item, "output_index": len(self._output)}
         if self._open == "thinking":
             self._emit("response.reasoning_summary_text.done", summary_index=0, text=text, **where)
@@ -142,13 +142,13 @@ class ResponsesVoice:
             self._emit("response.content_part.done", content_index=0, part=items.part(text), **where)
             self._done(items.message(self._item, text))
         self._open = ""
-        self._said.clear()
+        self._tokens.clear()
 
     def _done(self, item: dict[str, Any]) -> None:
         self._emit("response.output_item.done", item=item, output_index=len(self._output))
         self._output.append(item)
 
-    def _call(self, call: Call) -> None:
+    def _call(self, call: ToolCall) -> None:
         item = self._function_call(call, len(self._output))
         where = {"item_id": item["id"], "output_index": len(self._output)}
         added = {**item, "arguments": "", "status": "in_progress"}
@@ -157,9 +157,9 @@ class ResponsesVoice:
         self._emit("response.function_call_arguments.done", arguments=item["arguments"], **where)
         self._done(item)
 
-    def _function_call(self, call: Call, index: int) -> dict[str, Any]:
+    def _function_call(self, call: ToolCall, index: int) -> dict[str, Any]:
         return {
-            "id": f"fc_{self.state.number(999_999)}_{index}",
+            "id": f"fc_{self.state.random_number(999_999)}_{index}",
             "type": "function_call",
             "status": "completed",
             "call_id": self.state.call_id(),
@@ -167,40 +167,40 @@ class ResponsesVoice:
             "arguments": dumps(call.arguments),
         }
 
-    def end(self, counts: Counts) -> None:
-        """What finishes the answer."""
-        usage = usage_of(counts)
+    def end(self, stats: AnswerStats) -> None:
+        """End the response."""
+        usage = usage_of(stats)
         if self.stream:
-            if not self.exchange.begun:
+            if not self.exchange.started:
                 self.exchange.start(200, SSE + STREAMING)
-            if counts.reason is not None:
+            if stats.reason is not None:
                 self._close()
-                self._emit("response.completed", response=self.response(whole=True, usage=usage))
+                self._emit("response.completed", response=self.response(completed=True, usage=usage))
             self.exchange.finish()
             return
-        thinking = "".join(piece.text for piece in self._said if piece.kind == "thinking")
-        text = "".join(piece.text for piece in self._said if piece.kind == "content")
-        calls = [piece.call for piece in self._said if piece.call is not None]
+        thinking = "".join(token.text for token in self._tokens if token.kind == "thinking")
+        text = "".join(token.text for token in self._tokens if token.kind == "content")
+        calls = [token.call for token in self._tokens if token.call is not None]
         if thinking:
-            self._output.append(items.reasoning(f"rs_{self.state.number(999_999)}", thinking))
+            self._output.append(items.reasoning(f"rs_{self.state.random_number(999_999)}", thinking))
         if text or not calls:
-            self._output.append(items.message(f"msg_{self.state.number(999_999)}", text))
+            self._output.append(items.message(f"msg_{self.state.random_number(999_999)}", text))
         self._output += [self._function_call(call, index) for index, call in enumerate(calls)]
-        self.exchange.respond(200, PLAIN_JSON, encode(self.response(whole=True, usage=usage)) + b"\n")
+        self.exchange.respond(200, PLAIN_JSON, encode(self.response(completed=True, usage=usage)) + b"\n")
 
-    def broken(self, text: str) -> None:
-        """Nothing tells of it but what is missing (contract 0.15)."""
+    def error(self, text: str) -> None:
+        """End the stream without an end marker: Ollama reports nothing else (contract 0.15)."""
         del text
         self.exchange.finish()
 
 
-def usage_of(counts: Counts) -> dict[str, Any]:
-    """What an answer cost."""
+def usage_of(stats: AnswerStats) -> dict[str, Any]:
+    """The usage of a response."""
     return {
-        "input_tokens": counts.prompt_tokens,
-        "output_tokens": counts.tokens,
-        "total_tokens": counts.prompt_tokens + counts.tokens,
-        "input_tokens_details": {"cached_tokens": counts.cached or 0},
+        "input_tokens": stats.prompt_tokens,
+        "output_tokens": stats.tokens,
+        "total_tokens": stats.prompt_tokens + stats.tokens,
+        "input_tokens_details": {"cached_tokens": stats.cached or 0},
         "output_tokens_details": {"reasoning_tokens": 0},
     }
 
@@ -208,14 +208,14 @@ def usage_of(counts: Counts) -> dict[str, Any]:
 async def respond(state: SimulatorState, exchange: Exchange) -> None:
     """``POST /v1/responses``."""
     fields = Fields.read("ResponsesRequest", exchange.body, "openai")
-    typed, stream = fields.text("model"), bool(fields.truth("stream"))
+    model_name, stream = fields.string("model"), bool(fields.boolean("stream"))
     if stream:
         exchange.extra_on_error = STREAMING
     messages, images = items.messages(fields.raw("input"))
-    instructions = fields.text("instructions")
+    instructions = fields.string("instructions")
     if instructions:
         messages.insert(0, {"role": "system", "content": instructions})
-    tools = [tool for tool in fields.items("tools", "[]openai.ResponsesTool") if isinstance(tool, dict)]
+    tools = [tool for tool in fields.array("tools", "[]openai.ResponsesTool") if isinstance(tool, dict)]
     functions = [
         {
             "type": "function",
@@ -224,14 +224,14 @@ async def respond(state: SimulatorState, exchange: Exchange) -> None:
         for tool in tools
         if tool.get("type") == "function"
     ]
-    limit = fields.number("max_output_tokens")
-    wanted = {"num_predict": limit, "temperature": fields.real("temperature"), "top_p": fields.real("top_p")}
-    options = {name: value for name, value in wanted.items() if value is not None}
-    terms = Terms(
+    limit = fields.integer("max_output_tokens")
+    candidates = {"num_predict": limit, "temperature": fields.number("temperature"), "top_p": fields.number("top_p")}
+    options = {name: value for name, value in candidates.items() if value is not None}
+    parameters = Parameters(
         options=options,
-        think=effort(str(fields.table("reasoning").get("effort") or "")),
+        think=effort(str(fields.object("reasoning").get("effort") or "")),
         tools=functions,
-        form=form_of(fields.table("text").get("format")),
+        output_format=output_format_of(fields.object("text").get("format")),
         images=images,
     )
     request: dict[str, Any] = {
@@ -241,11 +241,11 @@ async def respond(state: SimulatorState, exchange: Exchange) -> None:
     request |= {name: options[name] for name in ("temperature", "top_p") if name in options}
     if instructions:
         request["instructions"] = instructions
-    if reasoning := fields.table("reasoning"):
+    if reasoning := fields.object("reasoning"):
         request["reasoning"] = reasoning
-    model = installed(state, typed)
-    check_capable(model, typed, "chat", functions)
-    text = rendered(model, messages, functions)
+    model = find_model(state, model_name)
+    check_capable(model, model_name, "chat", functions)
+    text = render_prompt(model, messages, functions)
     last = messages[-1] if messages else {}
-    question = inquiry(state, model, typed, terms, text, last, temperature=1.0)
-    await infer(state, exchange, question, ResponsesVoice(state, exchange, typed, stream, request))
+    model_request = make_request(state, model, model_name, parameters, text, last, temperature=1.0)
+    await infer(state, exchange, model_request, ResponsesEncoder(state, exchange, model_name, stream, request))

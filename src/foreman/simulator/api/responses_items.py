@@ -1,4 +1,4 @@
-"""The parts that requests to and answers of ``/v1/responses`` are made of."""
+"""The items in requests and responses of ``/v1/responses``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from foreman.simulator.engine.errors import Malformed
 
 
 class Struct(dict[str, Any]):
-    """An object whose members stand as they are, as Go writes structs."""
+    """An object that keeps the order of its members, as Go writes structs."""
 
 
 def in_order(value: Any) -> Any:
-    """A value whose keys are in order, all the way down, as Go writes maps."""
+    """A value with all keys sorted, at every depth, as Go writes maps."""
     if isinstance(value, Struct):
         return value
     if isinstance(value, dict):
@@ -23,18 +23,18 @@ def in_order(value: Any) -> Any:
 
 
 def part(text: str) -> dict[str, Any]:
-    """The content of a message."""
+    """The content part of a message."""
     return {"annotations": [], "logprobs": [], "text": text, "type": "output_text"}
 
 
 def message(id_: str, text: str) -> dict[str, Any]:
-    """A message that was said."""
-    said = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-    return {"id": id_, "type": "message", "status": "completed", "role": "assistant", "content": [said]}
+    """A message of the model."""
+    content = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"id": id_, "type": "message", "status": "completed", "role": "assistant", "content": [content]}
 
 
 def reasoning(id_: str, text: str) -> dict[str, Any]:
-    """What was thought before."""
+    """The reasoning of the model."""
     return {
         "id": id_,
         "type": "reasoning",
@@ -44,7 +44,7 @@ def reasoning(id_: str, text: str) -> dict[str, Any]:
 
 
 def messages(value: Any) -> tuple[list[dict[str, Any]], int]:
-    """The messages that an ``input`` means, and how many images are in them."""
+    """The messages of an ``input``, and the number of their images."""
     if isinstance(value, str):
         return [{"role": "user", "content": value}], 0
     if not isinstance(value, list):
@@ -66,7 +66,7 @@ def messages(value: Any) -> tuple[list[dict[str, Any]], int]:
 
 
 def tool(tool: Mapping[str, Any], *, newer: bool) -> dict[str, Any]:
-    """A tool as the response object repeats it: since v0.34 in the client's own form."""
+    """A tool as the response object repeats it: since v0.34 as the client wrote it."""
     parameters = in_order(tool.get("parameters"))
     if newer:
         return Struct({**tool, "parameters": parameters} if "parameters" in tool else tool)

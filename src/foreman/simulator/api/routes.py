@@ -54,9 +54,9 @@ ROUTES = (
     Route("POST", "/api/experimental/web_fetch", cloud.web),
     Route("GET", "/api/experimental/model-recommendations", cloud.recommendations),
     Route("GET", "/simulator", admin.show_state),
-    Route("GET", "/simulator/bytes/:size", admin.some_bytes),
-    Route("GET", "/simulator/misbehave", admin.planned),
-    Route("POST", "/simulator/misbehave", admin.plan, "whole"),
-    Route("DELETE", "/simulator/misbehave", admin.forget),
+    Route("GET", "/simulator/bytes/:size", admin.send_bytes),
+    Route("GET", "/simulator/misbehave", admin.show_faults),
+    Route("POST", "/simulator/misbehave", admin.add_fault, "whole"),
+    Route("DELETE", "/simulator/misbehave", admin.clear_faults),
     Route("POST", "/simulator/crash", admin.crash),
 )

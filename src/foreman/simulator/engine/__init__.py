@@ -1,1 +1,1 @@
-"""The models of the simulator: which are installed and loaded, and what they say."""
+"""The models of the simulator: which are installed and loaded, the text that they generate, and the faults."""

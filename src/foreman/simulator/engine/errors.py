@@ -1,4 +1,4 @@
-"""What the simulator says no with; each family of routes then has its own shape for it (contract 1.5)."""
+"""The errors of requests, which each API family puts into its own shape (contract 1.5)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import ClassVar
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 CRASHED = "an error was encountered while running the model: unexpected EOF"
 REPEATED = "prediction aborted, token repeat limit reached"
-LEFT = "error reading llama-server response: context canceled"
+CLIENT_GONE = "error reading llama-server response: context canceled"
 
 
 class Refused(Exception):
-    """A request that gets an error.
+    """A request that gets an error response.
 
-    :ivar status: the HTTP status; :ivar text: Ollama's own words.
-    :ivar flushed: the answer has no length, since Ollama had begun it as a stream (contract 1.4).
-    :ivar native: the shape is the native one on every route; :ivar code: what OpenAI's shape has as its code.
+    :ivar status: the HTTP status; :ivar text: Ollama's own text.
+    :ivar flushed: the response has no length, since Ollama had begun it as a stream (contract 1.4).
+    :ivar native: Ollama's own shape is used on every route; :ivar code: the ``code`` in OpenAI's shape.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class Refused(Exception):
 
 
 class Malformed(Refused):
-    """A body that cannot be read: on ``/v1`` it is refused before anything looks at the model.
+    """A malformed body, which ``/v1`` refuses before it looks at the model.
 
-    :ivar empty: there was no body at all, for which the families have different words.
+    :ivar empty: there was no body at all, for which the families have different texts.
     """
 
     texts: ClassVar[dict[bool, str]] = {True: "EOF", False: "missing request body"}

@@ -1,4 +1,4 @@
-"""The fields of a request body, read with Go's leniency and refused in Go's words (contract 2.0 and 2.6)."""
+"""The fields of a request body, read as leniently as Go does, with Go's error texts (contract 2.0 and 2.6)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEVELS = ("high", "medium", "low", "max")
 
 
 def kind(value: Any) -> str:
-    """What Go calls the kind of a JSON value."""
+    """The name of a JSON value's kind in Go."""
     match value:
         case bool():
             return "bool"
@@ -36,7 +36,7 @@ def kind(value: Any) -> str:
 
 @define(eq=False)
 class Fields:
-    """The members of one JSON object, found without regard to case.
+    """The members of one JSON object; names are compared without regard to case.
 
     :ivar struct: the name that Go's error texts have for the object, for example ``ChatRequest``.
     """
@@ -65,32 +65,32 @@ class Fields:
         return cls.of(struct, loads(body), package)
 
     def raw(self, name: str) -> Any:
-        """A member as it came, or ``None``."""
+        """A member as received, or ``None``."""
         return self._members.get(name)
 
-    def _typed(self, name: str, wanted: type | tuple[type, ...], type_: str) -> Any:
+    def _typed(self, name: str, expected: type | tuple[type, ...], type_: str) -> Any:
         value = self._members.get(name)
-        if value is None or (isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool)):
+        if value is None or (isinstance(value, expected) and not (isinstance(value, bool) and expected is not bool)):
             return value
-        raise self.wrong(name, value, type_)
+        raise self.type_error(name, value, type_)
 
-    def wrong(self, name: str, value: Any, type_: str) -> Malformed:
-        """The refusal of a member of the wrong type, ``type_`` being what Go calls the right one."""
+    def type_error(self, name: str, value: Any, type_: str) -> Malformed:
+        """The error for a member of the wrong type; ``type_`` is Go's name of the right one."""
         return Malformed(
             f"json: cannot unmarshal {kind(value)} into Go struct field {self.struct}.{name} of type {type_}"
         )
 
-    def text(self, name: str) -> str:
-        """A string; empty where it is absent."""
+    def string(self, name: str) -> str:
+        """A string; empty if absent."""
         return self._typed(name, str, "string") or ""
 
-    def truth(self, name: str) -> bool | None:
-        """A truth value, or ``None``."""
+    def boolean(self, name: str) -> bool | None:
+        """A boolean, or ``None``."""
         value: bool | None = self._typed(name, bool, "bool")
         return value
 
-    def number(self, name: str, type_: str = "int") -> int | None:
-        """A whole number, or ``None``."""
+    def integer(self, name: str, type_: str = "int") -> int | None:
+        """An integer, or ``None``."""
         value = self._typed(name, (int, float), type_)
         if isinstance(value, float) and not value.is_integer():
             raise Malformed(
@@ -98,30 +98,30 @@ class Fields:
             )
         return None if value is None else int(value)
 
-    def real(self, name: str) -> float | None:
+    def number(self, name: str) -> float | None:
         """A number, or ``None``."""
         value: float | None = self._typed(name, (int, float), "float64")
         return value
 
-    def items(self, name: str, type_: str) -> list[Any]:
-        """A list; empty where it is absent. ``type_`` is what Go calls it, for example ``[]api.Message``."""
+    def array(self, name: str, type_: str) -> list[Any]:
+        """A list; empty if absent. ``type_`` is its type in Go, for example ``[]api.Message``."""
         return self._typed(name, list, type_) or []
 
-    def table(self, name: str) -> dict[str, Any]:
-        """A free object; empty where it is absent."""
+    def object(self, name: str) -> dict[str, Any]:
+        """An object with any members; empty if absent."""
         return self._typed(name, dict, "map[string]interface {}") or {}
 
     def images(self, name: str = "images") -> int:
-        """How many images there are; each must be base64 without a ``data:`` prefix."""
-        images = self.items(name, "[]api.ImageData")
+        """The number of images; each must be base64 without a ``data:`` prefix."""
+        images = self.array(name, "[]api.ImageData")
         for image in images:
             if not isinstance(image, str):
-                raise self.wrong(name, image, "[]uint8")
+                raise self.type_error(name, image, "[]uint8")
             check_base64(image)
         return len(images)
 
     def keep_alive(self) -> float | None:
-        """Seconds to stay loaded after the answer, ``FOREVER``, or ``None`` for the default."""
+        """How long the model stays loaded after the response: seconds, ``FOREVER``, or ``None`` for the default."""
         value = self._members.get("keep_alive")
         match value:
             case None:
@@ -136,7 +136,7 @@ class Fields:
         return FOREVER if seconds < 0 else seconds
 
     def think(self) -> bool | str | None:
-        """On, off, a level, or ``None`` where nothing was asked for."""
+        """On, off, a level, or ``None`` if absent."""
         value = self._members.get("think")
         if value is None or isinstance(value, bool):
             return value
@@ -146,7 +146,7 @@ class Fields:
         raise Malformed('think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
 
     def level(self) -> bool | str | None:
-        """Like ``think``, but whether there is such a level is for the model to say."""
+        """Like ``think``, but an unknown level is only refused later."""
         value = self._members.get("think")
         if value is None or isinstance(value, bool | str):
             return value
@@ -154,13 +154,13 @@ class Fields:
 
 
 def check_level(value: bool | str | None) -> None:
-    """Nothing, or a refusal of a level of thinking that there is not."""
+    """Refuse an unknown level of thinking."""
     if isinstance(value, str) and value not in _LEVELS:
         raise Malformed(f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)')
 
 
 def check_base64(text: str) -> None:
-    """Nothing, or a refusal that names the byte at which a text stops being base64."""
+    """Refuse what is not base64, naming the first invalid byte."""
     try:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -169,9 +169,9 @@ def check_base64(text: str) -> None:
 
 
 def duration(text: str) -> float:
-    """Seconds that a Go duration means, such as ``1h30m``.
+    """The seconds of a Go duration such as ``1h30m``.
 
-    :raises Malformed: with Go's words.
+    :raises Malformed: with Go's error text.
     """
     rest = text[1:] if text[:1] in {"-", "+"} else text
     if rest == "0":
@@ -204,20 +204,20 @@ _OPTIONS: Mapping[str, str] = {
 
 
 def check_options(options: Mapping[str, Any], *, newer: bool) -> None:
-    """Nothing, or a refusal of an option of the wrong type; unknown ones are left alone (contract 1.5).
+    """Refuse an option of the wrong type; unknown options are ignored (contract 1.5).
 
-    :param newer: since v0.34 one that there was is refused, too.
+    :param newer: v0.34 and later also refuse ``typical_p``, which was removed.
     """
     if newer and options.get("typical_p") is not None:
         raise Refused(400, NO_TYPICAL_P)
     for name, value in options.items():
-        wanted = _OPTIONS.get(name)
-        if wanted is None or value is None:
+        expected = _OPTIONS.get(name)
+        if expected is None or value is None:
             continue
-        found = {"bool": "boolean", "number": wanted if wanted in {"integer", "float32"} else "number"}.get(
+        found = {"bool": "boolean", "number": expected if expected in {"integer", "float32"} else "number"}.get(
             kind(value), kind(value)
         )
-        if found != wanted:
-            raise Refused(500, f'option "{name}" must be of type {wanted}')
-        if wanted == "array" and not all(isinstance(item, str) for item in value):
+        if found != expected:
+            raise Refused(500, f'option "{name}" must be of type {expected}')
+        if expected == "array" and not all(isinstance(item, str) for item in value):
             raise Refused(500, f'option "{name}" must be of an array of strings')

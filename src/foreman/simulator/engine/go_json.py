@@ -1,4 +1,4 @@
-"""JSON as Go reads and writes it, its mistakes in Go's own words (contract 2.0)."""
+"""JSON as Go reads and writes it, with Go's error texts (contract 2.0)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def dumps(value: Any) -> str:
 
 
 def encode(value: Any) -> bytes:
-    """The same as bytes."""
+    """The bytes of ``dumps``."""
     return dumps(value).encode("utf-8", "replace")
 
 
 def loads(body: bytes) -> Any:
-    """The first JSON value of a body; what follows it is not looked at.
+    """The first JSON value of a body; what follows it is ignored.
 
-    :raises Malformed: with Go's words.
+    :raises Malformed: with Go's error text.
     """
     text = body.decode("utf-8", "replace")
     start = len(text) - len(text.lstrip(_SPACE))
@@ -38,20 +38,20 @@ def loads(body: bytes) -> Any:
     try:
         value, _ = _decoder.raw_decode(text, start)
     except (ValueError, RecursionError):
-        raise Malformed(mistake(body)) from None
+        raise Malformed(describe_error(body)) from None
     return _without_surrogates(value) if "\\u" in text else value
 
 
 def _without_surrogates(value: Any) -> Any:
-    """``value`` with U+FFFD for each half of a character that is alone."""
+    """``value`` with U+FFFD for each lone surrogate."""
     text = json.dumps(value, ensure_ascii=False)
     return json.loads(_SURROGATE.sub("\ufffd", text)) if _SURROGATE.search(text) else value
 
 
 def loads_whole(body: bytes) -> Any:
-    """The JSON value of a body that has nothing else.
+    """The JSON value of a body that contains nothing else.
 
-    :raises Malformed: with Go's words.
+    :raises Malformed: with Go's error text.
     """
     value = loads(body)
     text = body.decode("utf-8", "replace")
@@ -62,7 +62,7 @@ def loads_whole(body: bytes) -> Any:
 
 
 def _last_wins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys stand in the order of their last mention."""
+    """An object whose keys are in the order of their last occurrence."""
     members: dict[str, Any] = {}
     for key, value in pairs:
         members.pop(key, None)
@@ -87,20 +87,20 @@ def quote(character: str) -> str:
     return f"'\\x{code:02x}'" if code < 0x20 or code == 0x7F else f"'{character}'"
 
 
-class _Wrong(Exception):
-    """Carries the text of a mistake out of the reader."""
+class _SyntaxError(Exception):
+    """A syntax error, with Go's text."""
 
 
-class _Reader:
-    """Walks over JSON the way Go's scanner does, only to say where and how it goes wrong."""
+class _Scanner:
+    """Scans JSON the way Go's scanner does, only to describe its first error."""
 
     def __init__(self, body: bytes) -> None:
-        self.text = body.decode("latin-1")  # Go looks at bytes
+        self.text = body.decode("latin-1")  # Go scans bytes
         self.at = 0
 
     def next(self) -> str:
         if self.at >= len(self.text):
-            raise _Wrong("unexpected EOF")
+            raise _SyntaxError("unexpected EOF")
         self.at += 1
         return self.text[self.at - 1]
 
@@ -110,11 +110,11 @@ class _Reader:
         return c
 
     def fail(self, c: str, where: str) -> None:
-        raise _Wrong(f"invalid character {quote(c)} {where}")
+        raise _SyntaxError(f"invalid character {quote(c)} {where}")
 
     def value(self, c: str, depth: int = 0) -> None:
         if depth > 10_000:
-            raise _Wrong("exceeded max depth")
+            raise _SyntaxError("exceeded max depth")
         kinds: dict[str, Callable[[], None]] = {
             "{": lambda: self.members(depth),
             "[": lambda: self.items(depth),
@@ -201,13 +201,13 @@ class _Reader:
         return self.text[self.at : self.at + 1]
 
 
-def mistake(body: bytes) -> str:
-    """What Go says about a body that is not JSON."""
-    reader = _Reader(body)
+def describe_error(body: bytes) -> str:
+    """Go's error text for a body that is not JSON."""
+    scanner = _Scanner(body)
     try:
-        reader.value(reader.significant())
-    except _Wrong as wrong:
-        return str(wrong)
+        scanner.value(scanner.significant())
+    except _SyntaxError as error:
+        return str(error)
     except RecursionError:
         return "exceeded max depth"
     return "unexpected EOF"

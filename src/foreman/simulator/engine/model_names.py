@@ -17,7 +17,7 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}\Z")
 
 @frozen
 class Name:
-    """Where a model lives: four parts, compared without regard to case."""
+    """The name of a model: four parts, compared without regard to case."""
 
     host: str
     namespace: str
@@ -26,7 +26,7 @@ class Name:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What two spellings of one name have in common."""
+        """The same for all spellings of a name."""
         return (self.host.lower(), self.namespace.lower(), self.model.lower(), self.tag.lower())
 
     @property
@@ -45,20 +45,20 @@ class Name:
 
     @property
     def path(self) -> str:
-        """The folder of its manifest, below the one of all manifests."""
+        """The path of its manifest, below the folder of all manifests."""
         return f"{self.host}/{self.namespace}/{self.model}/{self.tag}"
 
 
 @frozen
-class Asked:
-    """A name as a client typed it: which model, and whether it is to be looked for in the cloud."""
+class ModelReference:
+    """A name as a client wrote it: which model, and whether it means the one in the cloud."""
 
     name: Name
     cloud: bool
 
 
-def split(text: str) -> Name | None:
-    """The four parts of a name, defaults filled in; ``None`` for one that Ollama finds invalid."""
+def split_name(text: str) -> Name | None:
+    """The four parts of a name, with defaults filled in; ``None`` for a name that Ollama refuses."""
     rest = text.split("://", 1)[-1]
     tag, namespace, host = TAG, NAMESPACE, HOST
     before, colon, after = rest.rpartition(":")
@@ -74,7 +74,7 @@ def split(text: str) -> Name | None:
 
 
 def _source(text: str) -> tuple[str, str | None]:
-    """A name without its ``:cloud``, ``:local`` or ``-cloud``, and which of the two it was."""
+    """A name without its ``:cloud``, ``:local`` or ``-cloud``, and which of the two it had."""
     before, colon, after = text.rpartition(":")
     last = after.strip().lower()
     if colon and last in {"cloud", "local"}:
@@ -84,10 +84,10 @@ def _source(text: str) -> tuple[str, str | None]:
     return text, None
 
 
-def read(text: str) -> Asked:
-    """What a client means by ``text``.
+def parse_reference(text: str) -> ModelReference:
+    """The model that a client means by ``text``.
 
-    :raises Refused: 400 with Ollama's words, where the name is missing, is badly formed or contradicts itself.
+    :raises Refused: 400 with Ollama's text, if the name is missing, malformed or contradicts itself.
     """
     typed = text.strip()
     if not typed:
@@ -95,7 +95,7 @@ def read(text: str) -> Asked:
     rest, source = _source(typed)
     if source is not None and _source(rest)[1] is not None:
         raise Refused(400, f'use either :local or :cloud, not both: "{typed}"')
-    name = split(rest)
+    name = split_name(rest)
     if name is None:
         raise Refused(400, "invalid model name")
-    return Asked(name, source == "cloud")
+    return ModelReference(name, source == "cloud")

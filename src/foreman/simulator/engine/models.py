@@ -1,4 +1,4 @@
-"""The models that are installed: what they are called, what they can do, and how they show themselves."""
+"""The installed models: their names, capabilities, and entries in Ollama's lists."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from attrs import Factory, astuple, define, evolve, frozen
 
-from foreman.simulator.engine.model_names import Name, split
-from foreman.simulator.engine.text_generator import Speech
+from foreman.simulator.engine.model_names import Name, split_name
+from foreman.simulator.engine.text_generator import TextStyle
 
 STORE = "/usr/share/ollama/.ollama/models"
 
 
 def digest_of(text: str) -> str:
-    """64 hexadecimal digits that follow from a text."""
+    """The SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -24,12 +24,12 @@ def digest_of(text: str) -> str:
 class Model:
     """One installed model.
 
-    :ivar weights: the digest of its weights; models that share them share what is loaded.
-    :ivar stamp: seconds since the epoch at which it was made; :ivar nanos: the digits behind that second.
+    :ivar weights: the digest of its weights; models with the same weights share one runner.
+    :ivar seconds: when it was made, in seconds since the epoch; :ivar nanos: the digits of the fraction.
     """
 
     name: Name
-    speech: Speech
+    text_style: TextStyle
     digest: str
     weights: str
     capabilities: tuple[str, ...] = ("completion",)
@@ -56,13 +56,13 @@ class Model:
 
     @property
     def modified_at(self) -> str:
-        """When it was made, as ``/api/tags`` says it."""
+        """When it was made, as in ``/api/tags``."""
         return f"{datetime.fromtimestamp(self.seconds, UTC):%Y-%m-%dT%H:%M:%S}{self.nanos and '.' + self.nanos}Z"
 
     def details(self, *, loaded: bool, newer: bool, file: bool = False) -> dict[str, Any]:
-        """The ``details`` of ``/api/ps`` and ``/api/show`` (loaded), or of ``/api/tags``, which knows more.
+        """The ``details`` of ``/api/ps`` and ``/api/show`` (loaded), or of ``/api/tags``, which has more.
 
-        :param newer: since v0.34 the file of the model is asked; :param file: its name is told.
+        :param newer: v0.34 and later read them from the model file; :param file: include the name of that file.
         """
         details: dict[str, Any] = {
             "parent_model": self.extras.get("file", "") if newer and file else "",
@@ -76,7 +76,7 @@ class Model:
             details |= {"context_length": self.context_length, "embedding_length": self.embedding_length}
         return details
 
-    def listed(self, *, newer: bool) -> dict[str, Any]:
+    def tags_entry(self, *, newer: bool) -> dict[str, Any]:
         """Its entry in ``/api/tags``."""
         return {
             "name": self.name.short,
@@ -91,30 +91,30 @@ class Model:
 
 @define(eq=False)
 class Inventory:
-    """What is installed, found by name."""
+    """The installed models, by name."""
 
     _models: dict[tuple[str, str, str, str], Model] = Factory(dict)
 
     def add(self, models: Iterable[Model]) -> None:
-        """Install models, in the place of such as have their names."""
+        """Install models; they replace those of the same name."""
         for model in models:
             self._models[model.name.key] = model
 
     def remove(self, name: Name) -> bool:
-        """Take a model away; whether it was there."""
+        """Remove a model; returns whether it was installed."""
         return self._models.pop(name.key, None) is not None
 
     def find(self, name: Name) -> Model | None:
-        """The model of that name, whatever the case of its letters."""
+        """The model of that name, compared without regard to case."""
         return self._models.get(name.key)
 
     def find_exactly(self, name: Name) -> Model | None:
-        """The model of that name in that spelling (``/api/embeddings`` asks so: contract 2.8)."""
+        """The model of exactly that name (for ``/api/embeddings``: contract 2.8)."""
         model = self.find(name)
         return model if model is not None and model.name == name else None
 
-    def spelled(self, name: Name) -> Name:
-        """A new name, as much of its beginning in the spelling of what is installed as can be (contract 2.8.5)."""
+    def with_installed_spelling(self, name: Name) -> Name:
+        """A new name, the start of which is spelled as in the installed models (contract 2.8.5)."""
         for count in (4, 3, 2, 1):
             for model in self._models.values():
                 if model.name.key[:count] == name.key[:count]:
@@ -123,19 +123,22 @@ class Inventory:
         return name
 
     def copy(self, model: Model, name: Name, **changes: Any) -> Model:
-        """Install a model once more under another name, with whatever else is different."""
-        twin = evolve(model, name=name, **changes)
-        self._models[name.key] = twin
-        return twin
+        """Install a copy of a model under another name, with ``changes``."""
+        copied = evolve(model, name=name, **changes)
+        self._models[name.key] = copied
+        return copied
 
     def newest_first(self) -> list[Model]:
-        """All models; those made in the same second in the order they came."""
+        """All models, the newest first; those of the same second in the order of installation."""
         return sorted(self._models.values(), key=lambda model: -model.seconds)
 
 
-def named(text: str) -> Name:
-    """The parts of a name that is known to be a good one."""
-    name = split(text)
+def parse_name(text: str) -> Name:
+    """The parts of a valid name.
+
+    :raises ValueError: if it is not valid.
+    """
+    name = split_name(text)
     if name is None:
         raise ValueError(f"{text!r} is no model name")
     return name

@@ -1,4 +1,4 @@
-"""How messages become a prompt, and how many tokens that is."""
+"""Renders messages to a prompt, and counts its tokens."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PAIRS = re.compile(" [&🙂a](?![a-z])")
 _BEFORE_THE_ANSWER = "<|go|>"
 
 
-def rendered(model: Model, messages: Sequence[Message], tools: Sequence[Any] = ()) -> str:
-    """The text that a model's template makes of messages and tools."""
+def render_prompt(model: Model, messages: Sequence[Message], tools: Sequence[Any] = ()) -> str:
+    """The prompt that a model's template makes of messages and tools."""
     if "jinja" in model.template:
         turns = (f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
         return "".join((*turns, "<|im_start|>assistant\n"))
@@ -31,21 +31,21 @@ def _calls(message: Message) -> str:
     return "".join(f'{{"name": "{f.get("name")}", "parameters": {dumps(f.get("arguments"))}}}' for f in functions)
 
 
-def pieces_of(model: Model, text: str) -> int:
-    """How many tokens a text is, near enough: the recorded models know single bytes and a few pairs of them."""
+def count_tokens(model: Model, text: str) -> int:
+    """The approximate number of tokens of a text: the tokens of the recorded models are bytes and a few pairs of bytes."""
     if "embedding" in model.capabilities:
         return min(len(text.split()) + 2, model.context_length)
     rest, special = _SPECIAL.subn("", text)
-    if model.speech in {"babble", "slow"}:
+    if model.text_style in {"babble", "slow"}:
         rest, pairs = _PAIRS.subn("", rest)
         special += pairs
-    if model.speech == "plain":
+    if model.text_style == "plain":
         return special + 1 + len(rest.encode()) // 4
     return special + 1 + len(rest.encode("utf-8", "replace"))
 
 
-def kept(num_ctx: int, count: int) -> int:
-    """How many tokens are left of a prompt that is too long: the newest half of the context."""
+def truncated_length(num_ctx: int, count: int) -> int:
+    """The number of tokens of a prompt after truncation: of one that is too long, the newest half of the context is kept."""
     if count <= num_ctx:
         return count
     return num_ctx - (num_ctx - 5) // 2

@@ -1,4 +1,4 @@
-"""Which models are loaded, who waits for a load, and who has a model's slot (contract 4)."""
+"""Loads and unloads models, and hands out their slots, both in order of arrival (contract 4)."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ _BAD = (
 
 @define(eq=False)
 class Slots:
-    """The places in which a loaded model answers, given in the order they were asked for."""
+    """The slots of a loaded model, granted in order of arrival."""
 
     _free: int
-    _line: deque[Deferred[None]] = Factory(deque)
-    _passing: bool = False
+    _queue: deque[Deferred[None]] = Factory(deque)
+    _releasing: bool = False
 
     def acquire(self) -> Deferred[None]:
-        """A place. It is given back by ``release``; cancelling leaves the line.
+        """A slot, which ``release`` gives back; cancelling leaves the queue.
 
-        :raises Crashed: (in the Deferred) if the model dies meanwhile.
+        :raises Crashed: (in the Deferred) if the model crashes meanwhile.
         """
         if self._free > 0:
             self._free -= 1
             return succeed(None)
-        waiting: Deferred[None] = Deferred(self._line.remove)
-        self._line.append(waiting)
+        waiting: Deferred[None] = Deferred(self._queue.remove)
+        self._queue.append(waiting)
         return waiting
 
     def release(self) -> None:
-        """Give a place to the next in line. Those who are done at once do not pile up on the stack."""
+        """Give the slot to the next in the queue; a loop, so that those that finish at once do not nest."""
         self._free += 1
-        if self._passing:
+        if self._releasing:
             return
-        self._passing = True
-        while self._free > 0 and self._line:
+        self._releasing = True
+        while self._free > 0 and self._queue:
             self._free -= 1
-            self._line.popleft().callback(None)
-        self._passing = False
+            self._queue.popleft().callback(None)
+        self._releasing = False
 
     def crash(self) -> None:
-        """The model has died: nobody gets a place any more."""
-        while self._line:
-            self._line.popleft().errback(Crashed())
+        """The model has crashed: fail all that wait for a slot."""
+        while self._queue:
+            self._queue.popleft().errback(Crashed())
 
 
 @define(eq=False)
@@ -65,14 +65,14 @@ class Runner:
     """A loaded model.
 
     :ivar model: the model whose name it was loaded under.
-    :ivar stay: seconds that it stays loaded when nobody uses it; :ivar users: how many requests hold it.
-    :ivar expires: when it is due to go, on the simulator's clock; :ivar crashed: who must know when it dies;
-    :ivar prompt: the last one, whose beginning need not be read again.
+    :ivar keep_alive: seconds that it stays loaded while unused; :ivar users: how many requests use it.
+    :ivar expires: when it is unloaded, on the simulator's clock; :ivar crashed: callbacks for when it crashes.
+    :ivar prompt: the last one, which is in the prompt cache.
     """
 
     model: Model
     options: tuple[Any, ...]
-    stay: float
+    keep_alive: float
     slots: Slots
     expires: float = 0.0
     users: int = 0
@@ -86,143 +86,143 @@ class Runner:
         return int(self.options[0]) if self.options[0] is not None else self.model.num_ctx
 
     def stop_timer(self) -> None:
-        """It is in use again."""
+        """Do not unload: the model is in use again."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
 
 
 @define(eq=False)
-class _Waiting:
-    """A request that needs a load. One that has left keeps its place until its turn comes (contract 0.4)."""
+class _QueuedLoad:
+    """A request that waits for a load. A cancelled one keeps its place until its turn comes (contract 0.4)."""
 
     model: Model
     options: tuple[Any, ...]
-    stay: float | None
+    keep_alive: float | None
     granted: Deferred[Runner]
-    left: bool = False
+    cancelled: bool = False
 
 
 @define(eq=False)
 class Scheduler:
-    """Loads one model after the other, in the order they were asked for."""
+    """Loads one model at a time, in order of arrival."""
 
     _clock: IReactorTime
     _settings: Settings
     runners: list[Runner] = Factory(list)
-    _line: deque[_Waiting] = Factory(deque)
-    _current: _Waiting | None = None
+    _queue: deque[_QueuedLoad] = Factory(deque)
+    _current: _QueuedLoad | None = None
     _loading: IDelayedCall | None = None
-    _going_on: bool = False
+    _advancing: bool = False
 
     def runner_of(self, model: Model) -> Runner | None:
-        """What is loaded for a model, also under the name of another one with the same weights."""
+        """The runner of a model, or of another one with the same weights."""
         return next((runner for runner in self.runners if runner.model.weights == model.weights), None)
 
-    def acquire(self, model: Model, options: Mapping[str, Any], stay: float | None) -> Deferred[Runner]:
-        """The model, loaded. Whoever got it must give it to ``release``.
+    def acquire(self, model: Model, options: Mapping[str, Any], keep_alive: float | None) -> Deferred[Runner]:
+        """The loaded model, which must be given back with ``release``.
 
-        :param stay: what the request says about ``keep_alive``, in seconds.
-        :raises Refused: at once if too many wait, and in the Deferred if the model cannot be loaded.
+        :param keep_alive: of the request, in seconds.
+        :raises Refused: at once if too many requests wait, in the Deferred if the model cannot be loaded.
         """
-        wanted = tuple(options.get(name) for name in _RELOADS)
+        load_options = tuple(options.get(name) for name in _RELOADS)
         runner = self.runner_of(model)
-        if runner is not None and runner.options == wanted:
-            return succeed(self._use(runner, stay))
-        if len(self._line) >= self._settings.max_queue and self._current is not None:
+        if runner is not None and runner.options == load_options:
+            return succeed(self._use(runner, keep_alive))
+        if len(self._queue) >= self._settings.max_queue and self._current is not None:
             raise Refused(503, BUSY)
-        waiting = _Waiting(model, wanted, stay, Deferred(lambda _: self._leave(waiting)))
-        self._line.append(waiting)
-        self._next()
+        waiting = _QueuedLoad(model, load_options, keep_alive, Deferred(lambda _: self._cancel(waiting)))
+        self._queue.append(waiting)
+        self._advance()
         return waiting.granted
 
     def release(self, runner: Runner) -> None:
-        """A request is done with a model."""
+        """A request no longer uses a model."""
         runner.users -= 1
         if runner.users == 0 and runner in self.runners:
-            self._rest(runner)
-        self._next()
+            self._start_expiry(runner)
+        self._advance()
 
     def expire(self, model: Model) -> None:
-        """Unload a model, when its last request has ended."""
+        """Unload a model as soon as no request uses it."""
         runner = self.runner_of(model)
         if runner is not None:
-            runner.stay = 0.0
+            runner.keep_alive = 0.0
             if runner.users == 0:
                 self._unload(runner)
-                self._next()
+                self._advance()
 
     def crash(self) -> None:
         """Kill the processes of all loaded models."""
         for runner in list(self.runners):
             self._unload(runner)
             runner.slots.crash()
-            for tell in list(runner.crashed):
-                tell()
-        self._next()
+            for notify in list(runner.crashed):
+                notify()
+        self._advance()
 
     def stop(self) -> None:
-        """Forget everything that is loaded or waits."""
+        """Unload everything, and drop the queue."""
         if self._loading is not None and self._loading.active():
             self._loading.cancel()
         for runner in list(self.runners):
             self._unload(runner)
-        self._line.clear()
+        self._queue.clear()
         self._current = self._loading = None
 
-    def _use(self, runner: Runner, stay: float | None) -> Runner:
+    def _use(self, runner: Runner, keep_alive: float | None) -> Runner:
         runner.stop_timer()
         runner.users += 1
-        if stay is not None:
-            runner.stay = stay
-        runner.expires = self._clock.seconds() + runner.stay
+        if keep_alive is not None:
+            runner.keep_alive = keep_alive
+        runner.expires = self._clock.seconds() + runner.keep_alive
         return runner
 
-    def _rest(self, runner: Runner) -> None:
-        """Nobody uses it: it goes after its time, or at once."""
-        runner.expires = self._clock.seconds() + runner.stay
-        if runner.stay <= 0:
+    def _start_expiry(self, runner: Runner) -> None:
+        """The model is unused: unload it after its ``keep_alive``, or at once."""
+        runner.expires = self._clock.seconds() + runner.keep_alive
+        if runner.keep_alive <= 0:
             self._unload(runner)
-        elif runner.stay != FOREVER:
-            runner._timer = self._clock.callLater(runner.stay, self._expired, runner)  # noqa: SLF001
+        elif runner.keep_alive != FOREVER:
+            runner._timer = self._clock.callLater(runner.keep_alive, self._expired, runner)  # noqa: SLF001
 
     def _expired(self, runner: Runner) -> None:
         self._unload(runner)
-        self._next()
+        self._advance()
 
     def _unload(self, runner: Runner) -> None:
         runner.stop_timer()
         if runner in self.runners:
             self.runners.remove(runner)
 
-    def _leave(self, waiting: _Waiting) -> None:
-        waiting.left = True
-        if waiting is self._current and self._loading is not None:  # the load is given up
+    def _cancel(self, waiting: _QueuedLoad) -> None:
+        waiting.cancelled = True
+        if waiting is self._current and self._loading is not None:  # abandon the load
             self._loading.cancel()
             self._current = self._loading = None
-            self._next()
+            self._advance()
 
-    def _next(self) -> None:
-        """Go on with the line as far as that is possible now. Those who are done at once do not pile up on the stack."""
-        if self._going_on:
+    def _advance(self) -> None:
+        """Serve the queue as far as possible now; a loop, so that requests that finish at once do not nest."""
+        if self._advancing:
             return
-        self._going_on = True
-        while self._loading is None and (self._current is not None or self._line):
+        self._advancing = True
+        while self._loading is None and (self._current is not None or self._queue):
             if self._current is None:
-                self._current = self._line.popleft()
+                self._current = self._queue.popleft()
             if not self._serve(self._current):
                 break
-        self._going_on = False
+        self._advancing = False
 
-    def _serve(self, waiting: _Waiting) -> bool:
-        """Begin what the first in line needs; ``False`` if a model in use is in the way."""
+    def _serve(self, waiting: _QueuedLoad) -> bool:
+        """Start what the first in the queue needs; returns ``False`` if a model in use is in the way."""
         runner = self.runner_of(waiting.model)
-        if waiting.left:
+        if waiting.cancelled:
             self._current = None
         elif runner is not None and runner.options == waiting.options:
             self._current = None
-            waiting.granted.callback(self._use(runner, waiting.stay))
-        elif not self._room(runner):
+            waiting.granted.callback(self._use(runner, waiting.keep_alive))
+        elif not self._make_room(runner):
             return False
         elif self._settings.load_time > 0:
             self._loading = self._clock.callLater(self._settings.load_time, self._loaded, waiting)
@@ -230,23 +230,23 @@ class Scheduler:
             self._loaded(waiting)
         return True
 
-    def _room(self, same: Runner | None) -> bool:
-        """Whether there is room for one more, after unloading what is idle and in the way."""
+    def _make_room(self, same: Runner | None) -> bool:
+        """Make room for one more model by unloading an idle one; returns whether there is room."""
         if same is None and len(self.runners) < self._settings.max_loaded:
             return True
-        victims = [same] if same is not None else sorted(self.runners, key=lambda runner: runner.stay)
-        idle = next((runner for runner in victims if runner.users == 0), None)
+        candidates = [same] if same is not None else sorted(self.runners, key=lambda runner: runner.keep_alive)
+        idle = next((runner for runner in candidates if runner.users == 0), None)
         if idle is None:
             return False
         self._unload(idle)
         return True
 
-    def _loaded(self, waiting: _Waiting) -> None:
+    def _loaded(self, waiting: _QueuedLoad) -> None:
         self._current = self._loading = None
-        if waiting.model.speech == "bad":
+        if waiting.model.text_style == "bad":
             waiting.granted.errback(Refused(500, _BAD))
         else:
             runner = Runner(waiting.model, waiting.options, self._settings.keep_alive, Slots(self._settings.parallel))
             self.runners.append(runner)
-            waiting.granted.callback(self._use(runner, waiting.stay))
-        self._next()
+            waiting.granted.callback(self._use(runner, waiting.keep_alive))
+        self._advance()

@@ -1,4 +1,4 @@
-"""How a simulator is set up."""
+"""The settings of a simulator."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 from attrs import frozen
 
-from foreman.simulator.engine.faults import Misbehaviour
+from foreman.simulator.engine.faults import Fault
 
-#: The models of the recorded exchanges, and some under names that people know.
+#: The models of the recorded exchanges.
 RECORDED = (
     "tiny-bad",
     "tiny-embed",
@@ -22,26 +22,27 @@ RECORDED = (
     "tiny-tools",
     "tiny-compact",
 )
-#: The version from which on much is different (contract 1.1).
+#: The version in which much changed (contract 1.1).
 _NEWER = (0, 34)
+#: Models under well-known names.
 FRIENDLY = ("llama3.2:3b", "qwen3:8b", "nomic-embed-text:latest", "llava:7b")
 
 
 @frozen
 class Settings:
-    """What may be chosen; the defaults answer at once.
+    """The settings of a simulator; with the defaults it responds at once.
 
-    :ivar rate: tokens per second of each answer, 0 for as fast as it goes.
-    :ivar load_time: seconds until a model that was not loaded is; :ivar prompt_time: seconds before the first token.
-    :ivar models: the names of what is installed; a name that is not in the catalogue gets a plain chat model.
-    :ivar keep_alive: seconds that a model stays loaded unless a request says otherwise.
-    :ivar max_queue: how many requests may wait for a load; :ivar max_loaded: how many models stay loaded at once.
-    :ivar parallel: how many answers one model gives at once.
-    :ivar version: what it says that it is; up to 0.33 it answers as that did.
-    :ivar seed: what everything that looks like chance follows from.
-    :ivar misbehave: what goes wrong from the beginning.
+    :ivar rate: tokens per second of each response, 0 for as fast as possible.
+    :ivar load_time: seconds to load a model; :ivar prompt_time: seconds from a loaded model to its first token.
+    :ivar models: the installed models; a name that is not in the catalogue gets a plain chat model.
+    :ivar keep_alive: seconds that an unused model stays loaded, unless a request says otherwise.
+    :ivar max_queue: how many requests may wait for a load; :ivar max_loaded: how many models may be loaded at once.
+    :ivar parallel: the slots of each model.
+    :ivar version: the version of Ollama to simulate: up to 0.33 as 0.33.0, later as 0.34.4.
+    :ivar seed: of all random choices.
+    :ivar misbehave: the faults to begin with.
     :ivar check_hosts: refuse foreign ``Host`` names, as an Ollama that listens on loopback does.
-    :ivar remember: how many of the last requests are kept to be looked at.
+    :ivar remember: how many requests are kept for inspection.
     """
 
     rate: float = 0.0
@@ -54,12 +55,12 @@ class Settings:
     parallel: int = 1
     version: str = "0.34.4"
     seed: int = 1
-    misbehave: tuple[Misbehaviour, ...] = ()
+    misbehave: tuple[Fault, ...] = ()
     check_hosts: bool = True
     remember: int = 10_000
 
     @property
     def newer(self) -> bool:
-        """Whether it is to answer as v0.34 and later do."""
+        """Whether to behave like v0.34 and later."""
         numbers = [int(part) for part in re.findall(r"\d+", self.version)[:2]]
         return tuple(numbers) >= _NEWER

@@ -1,4 +1,4 @@
-"""What a pretended model says: one token after the other, each following from the seed and the one before."""
+"""Generates the text of a simulated model, token by token; the same prompt and seed give the same text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attrs import Factory, frozen
 
 from foreman.simulator.engine.go_json import dumps
 
-Speech = Literal["babble", "greek", "slow", "loop", "tools", "think", "plain", "embed", "bad", "compact"]
+TextStyle = Literal["babble", "greek", "slow", "loop", "tools", "think", "plain", "embed", "bad", "compact"]
 Kind = Literal["content", "thinking", "call", "silent"]
 
 _BABBLE = (
@@ -27,37 +27,38 @@ _CALL = ('{"name":', ' "get_weather",', ' "parameters":', ' {"city":', ' "Paris"
 _COMPACT = (
     '{"name":', ' "create_summary",', ' "parameters":', ' {"summary":', ' "All', " was", ' said.",', ' "retain_item_ids": []}}',
 )  # fmt: skip
-_OPENS, _CLOSES = "<think>", "</think>"
-_THOUGHT = (_OPENS, " let", " me", " see", " now", " then", _CLOSES)
+_THINK_START, _THINK_END = "<think>", "</think>"
+_THOUGHT = (_THINK_START, " let", " me", " see", " now", " then", _THINK_END)
 _ANSWER = (" Here", " is", " the", " whole", " answer", ".")
 _CHANCE_TO_STOP = 0.05
-#: How often in a row a token may come again before the answer is broken off: up to v0.33, and since.
-SAME_AT_MOST, SAME_AT_MOST_SINCE = 30, 100
+#: How often in a row a token may be repeated before the response is broken off: up to v0.33, and since v0.34.
+MAX_REPEATS, MAX_REPEATS_SINCE_0_34 = 30, 100
 
 
 @frozen
-class Call:
-    """A tool that the model wants used."""
+class ToolCall:
+    """A call of a tool by the model."""
 
     name: str
     arguments: Mapping[str, Any]
 
 
 @frozen
-class Piece:
-    """One token of an answer; a silent one is counted, but has nothing to show."""
+class Token:
+    """One token of a response; a ``silent`` one is counted, but not shown."""
 
     text: str
     kind: Kind = "content"
-    call: Call | None = None
+    call: ToolCall | None = None
 
 
 @frozen
 class Prompt:
-    """What a model is asked, as far as it shapes the answer.
+    """What of a request shapes the generated text.
 
-    :ivar last: what the last message says; :ivar answered: that message is the result of a tool.
-    :ivar form: ``None``, ``"json"`` or a JSON schema.
+    :ivar last: the text of the last message; :ivar after_tool_result: that message is the result of a tool.
+    :ivar output_format: ``None``, ``"json"`` or a JSON schema; :ivar limit: the maximum number of tokens, -1 for none.
+    :ivar repeats_end: too many equal tokens end the text; :ivar max_repeats: how many those are.
     """
 
     last: str = ""
@@ -65,24 +66,26 @@ class Prompt:
     seed: int = 0
     think: bool = False
     tools: Sequence[Mapping[str, Any]] = ()
-    answered: bool = False
-    form: Any = None
+    after_tool_result: bool = False
+    output_format: Any = None
     stop: Sequence[str] = Factory(tuple)
     limit: int = -1
     repeats_end: bool = True
-    same_at_most: int = SAME_AT_MOST
+    max_repeats: int = MAX_REPEATS
 
 
-def _walk(words: Sequence[str], prompt: Prompt, *, endless: bool = False) -> Iterator[str]:
+def _random_words(words: Sequence[str], prompt: Prompt, *, endless: bool = False) -> Iterator[str]:
     random = Random(f"{prompt.seed} {prompt.last}")  # noqa: S311 - for words
     while endless or random.random() >= _CHANCE_TO_STOP:
         yield f" {random.choice(words)}"
 
 
 def _plain(prompt: Prompt) -> Iterator[str]:
-    """An answer for people who try it: it says what was asked, so that it can be told from others."""
-    asked = " ".join(prompt.last.split())[:80] or "nothing"
-    text = f'You said: "{asked}". I am only a simulator, but this is how a real answer would arrive: word by word.'
+    """A text for people who try it: it repeats the prompt, so that responses can be told apart."""
+    prompt_text = " ".join(prompt.last.split())[:80] or "nothing"
+    text = (
+        f'You said: "{prompt_text}". I am only a simulator, but this is how a real answer would arrive: word by word.'
+    )
     words = text.split(" ")
     return chain((words[0],), (f" {word}" for word in words[1:]))
 
@@ -90,11 +93,11 @@ def _plain(prompt: Prompt) -> Iterator[str]:
 def _thoughtful(prompt: Prompt) -> Iterator[str]:
     words = "".join(_plain(prompt)).split()
     thought = (" The", " question", " is", " plain", ".")
-    return chain((_OPENS,), thought, (_CLOSES,), (f" {word}" for word in words))
+    return chain((_THINK_START,), thought, (_THINK_END,), (f" {word}" for word in words))
 
 
-def instance(schema: Any) -> Any:
-    """A value that satisfies the ordinary parts of a JSON schema."""
+def schema_example(schema: Any) -> Any:
+    """A value that matches a JSON schema, as far as the schema is an ordinary one."""
     if not isinstance(schema, Mapping):
         return {}
     for key in ("const", "default"):
@@ -104,38 +107,44 @@ def instance(schema: Any) -> Any:
         return schema["enum"][0]
     for key in ("anyOf", "oneOf"):
         if schema.get(key):
-            return instance(schema[key][0])
+            return schema_example(schema[key][0])
     types = schema.get("type", "object" if "properties" in schema else "string")
     type_ = types[0] if isinstance(types, list) and types else types
     if type_ == "object":
-        return {name: instance(part) for name, part in (schema.get("properties") or {}).items()}
+        return {name: schema_example(part) for name, part in (schema.get("properties") or {}).items()}
     if type_ == "array":
-        return [instance(schema["items"])] if "items" in schema else []
+        return [schema_example(schema["items"])] if "items" in schema else []
     samples: dict[Any, Any] = {"integer": 1, "number": 1.5, "boolean": True, "null": None}
     return samples.get(type_, "Paris")
 
 
-def _formed(speech: Speech, form: Any) -> Iterator[str]:
-    """Tokens of an answer in a form. The recorded models know no JSON: their grammar lets them say only tabs."""
-    if speech in {"plain", "think"}:
-        text = dumps(instance(form) if isinstance(form, Mapping) else {"answer": "a simulated answer"})
+def _formatted(text_style: TextStyle, output_format: Any) -> Iterator[str]:
+    """Tokens of a text in a format. The recorded models cannot write JSON: the grammar leaves them only tabs."""
+    if text_style in {"plain", "think"}:
+        text = dumps(
+            schema_example(output_format) if isinstance(output_format, Mapping) else {"answer": "a simulated answer"}
+        )
         return (text[at : at + 6] for at in range(0, len(text), 6))
-    first = next(iter((form.get("properties") or {}) if isinstance(form, Mapping) else ()), None)
+    first = next(iter((output_format.get("properties") or {}) if isinstance(output_format, Mapping) else ()), None)
     return chain("{" if first is None else f'{{"{first}":', repeat("\t"))
 
 
-def tokens(speech: Speech, prompt: Prompt) -> Iterator[str]:
-    """The raw tokens of a model, special ones included; their end is the model's own."""
-    if prompt.form is not None:
-        return _formed(speech, prompt.form)
+def raw_tokens(text_style: TextStyle, prompt: Prompt) -> Iterator[str]:
+    """The raw tokens of a model, with the special ones, until the model itself stops."""
+    if prompt.output_format is not None:
+        return _formatted(text_style, prompt.output_format)
     greedy = prompt.temperature == 0
-    match speech:
+    match text_style:
         case "babble":
-            return chain((" jobs",), repeat(" day")) if greedy else chain((" jobs",), _walk(_BABBLE, prompt))
+            return chain((" jobs",), repeat(" day")) if greedy else chain((" jobs",), _random_words(_BABBLE, prompt))
         case "slow":
-            return chain((" each",), cycle((" before", " foreman"))) if greedy else _walk(_BABBLE, prompt, endless=True)
+            return (
+                chain((" each",), cycle((" before", " foreman")))
+                if greedy
+                else _random_words(_BABBLE, prompt, endless=True)
+            )
         case "greek":
-            return chain((" mu",), cycle((" lambda", " nu", " phi"))) if greedy else _walk(_GREEK, prompt)
+            return chain((" mu",), cycle((" lambda", " nu", " phi"))) if greedy else _random_words(_GREEK, prompt)
         case "loop":
             return repeat(" la")
         case "tools":
@@ -148,72 +157,72 @@ def tokens(speech: Speech, prompt: Prompt) -> Iterator[str]:
             return _thoughtful(prompt) if prompt.think else _plain(prompt)
 
 
-def _called(speech: Speech, prompt: Prompt) -> Call | None:
-    """The tool that the model uses, if it does."""
-    if not prompt.tools or (prompt.answered and speech != "tools"):
+def _tool_call(text_style: TextStyle, prompt: Prompt) -> ToolCall | None:
+    """The tool call of the model, if any."""
+    if not prompt.tools or (prompt.after_tool_result and text_style != "tools"):
         return None
-    if speech == "compact":
-        return Call("create_summary", {"summary": "All was said.", "retain_item_ids": []})
-    if speech == "tools":
-        return Call("get_weather", {"city": "Paris"})
+    if text_style == "compact":
+        return ToolCall("create_summary", {"summary": "All was said.", "retain_item_ids": []})
+    if text_style == "tools":
+        return ToolCall("get_weather", {"city": "Paris"})
     function = prompt.tools[0].get("function") or {}
-    return Call(str(function.get("name", "")), instance(function.get("parameters") or {}))
+    return ToolCall(str(function.get("name", "")), schema_example(function.get("parameters") or {}))
 
 
 @frozen
-class Ending:
-    """How an answer ended: ``None`` where it just broke off, as it does after too many equal tokens."""
+class GenerationEnd:
+    """How a text ended, after ``count`` tokens; the reason is ``None`` if it broke off after too many equal tokens."""
 
     reason: Literal["stop", "length"] | None
     count: int
 
 
-def speak(speech: Speech, prompt: Prompt) -> Iterator[Piece | Ending]:
-    """The pieces of an answer, then how it ended."""
-    call = _called(speech, prompt)
-    spoken = _COMPACT if speech == "compact" else _CALL
-    raw = iter(spoken) if call is not None else tokens(speech, prompt)
-    said, same, last, count = "", 0, None, 0
-    thinking, fresh = False, False
+def generate(text_style: TextStyle, prompt: Prompt) -> Iterator[Token | GenerationEnd]:
+    """The tokens of a text, then how it ended."""
+    call = _tool_call(text_style, prompt)
+    spoken = _COMPACT if text_style == "compact" else _CALL
+    raw = iter(spoken) if call is not None else raw_tokens(text_style, prompt)
+    text, repeats, last, count = "", 0, None, 0
+    thinking, strip_next = False, False
     for token in raw:
         if count == prompt.limit:
             break
         count += 1
-        same, last = (same + 1 if token == last else 0), token
-        if same > prompt.same_at_most and prompt.repeats_end:
-            yield Ending(None, count)
+        repeats, last = (repeats + 1 if token == last else 0), token
+        if repeats > prompt.max_repeats and prompt.repeats_end:
+            yield GenerationEnd(None, count)
             return
         if prompt.stop:
-            said, cut = _stopped(said, token, prompt.stop)
+            text, cut = _cut_at_stop(text, token, prompt.stop)
             if cut is not None:
-                yield Piece(cut)
-                yield Ending("stop", count)
+                yield Token(cut)
+                yield GenerationEnd("stop", count)
                 return
         if call is not None:
-            yield Piece(token, "call", call) if token is spoken[-1] else Piece(token, "silent")
-        elif prompt.think and token in {_OPENS, _CLOSES}:
-            thinking, fresh = token == _OPENS, True
-            yield Piece(token, "silent")
+            yield Token(token, "call", call) if token is spoken[-1] else Token(token, "silent")
+        elif prompt.think and token in {_THINK_START, _THINK_END}:
+            thinking, strip_next = token == _THINK_START, True
+            yield Token(token, "silent")
         else:
-            yield _shown(token.lstrip() if fresh else token, "thinking" if thinking else "content")
-            fresh = False
+            yield _shared_token(token.lstrip() if strip_next else token, "thinking" if thinking else "content")
+            strip_next = False
     else:
         if count != prompt.limit:
-            yield Ending("stop", count + 1)  # the token that ends a text counts
+            yield GenerationEnd("stop", count + 1)  # the end token counts
             return
-    yield Ending("length", count)
+    yield GenerationEnd("length", count)
 
 
 @lru_cache(maxsize=4096)
-def _shown(text: str, kind: Kind) -> Piece:
-    return Piece(text, kind)
+def _shared_token(text: str, kind: Kind) -> Token:
+    return Token(text, kind)
 
 
-def _stopped(said: str, token: str, stop: Iterable[str]) -> tuple[str, str | None]:
-    """What has been said with ``token``, and what may still be shown of the token if a stop text is reached."""
-    after = said + token
-    at = min((found for text in stop if text and (found := after.find(text)) >= 0), default=-1)
-    return after, (after[len(said) : max(at, len(said))] if at >= 0 else None)
+def _cut_at_stop(text: str, token: str, stop: Iterable[str]) -> tuple[str, str | None]:
+    """The text including ``token``, and how much of the token is shown if a stop sequence was reached."""
+    after = text + token
+    at = min((found for stop_text in stop if stop_text and (found := after.find(stop_text)) >= 0), default=-1)
+    return after, (after[len(text) : max(at, len(text))] if at >= 0 else None)
 
 
 @lru_cache(maxsize=4096)
@@ -221,8 +230,8 @@ def _direction(word: str, dimensions: int) -> tuple[int, ...]:
     return struct.unpack(f"<{dimensions}h", hashlib.shake_128(word.encode("utf-8", "replace")).digest(2 * dimensions))
 
 
-def vector(text: str, dimensions: int) -> list[float]:
-    """A unit vector for a text, always the same one; texts that share words point in similar directions."""
+def text_vector(text: str, dimensions: int) -> list[float]:
+    """A unit vector for a text, always the same; texts that share words have similar directions."""
     words = text.lower().split() or [""]
     rows = [_direction(word, dimensions) for word in words]
     sums = rows[0] if len(rows) == 1 else [sum(column) for column in zip(*rows, strict=True)]
@@ -230,8 +239,8 @@ def vector(text: str, dimensions: int) -> list[float]:
     return [round(x / length, 8) for x in sums]
 
 
-def shortened(long: Sequence[float], dimensions: int) -> list[float]:
-    """The first dimensions of a vector, again of length one."""
+def truncated(long: Sequence[float], dimensions: int) -> list[float]:
+    """The first dimensions of a vector, normalised again."""
     part = long[:dimensions]
     length = math.sqrt(sum(x * x for x in part)) or 1.0
     return [round(x / length, 8) for x in part]

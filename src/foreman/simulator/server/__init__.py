@@ -1,1 +1,1 @@
-"""The HTTP server of the simulator, which writes as Go's does."""
+"""The HTTP server of the simulator, which imitates that of Go."""

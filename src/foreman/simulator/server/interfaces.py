@@ -1,50 +1,64 @@
-"""What a connection and the simulator behind it ask of each other."""
+"""What a connection and the simulator behind it need of each other."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
 from foreman.simulator.server.exchange import Exchange
-from foreman.simulator.server.plain_wire import Line
 
 
-class Taker(Protocol):
-    """Whoever wants the body of a request."""
+class BodyReceiver(Protocol):
+    """Gets the body of a request."""
 
-    def take(self, data: bytes) -> None:
-        """A part of it has come."""
+    def receive(self, data: bytes) -> None:
+        """A part of the body has arrived."""
 
-    def taken(self) -> None:
-        """It is whole: the answer may begin, if it has not."""
+    def complete(self) -> None:
+        """The whole body has arrived: the response may begin, if it has not begun yet."""
 
 
-class Client(Line, Protocol):
-    """A connection.
+class ClientConnection(Protocol):
+    """A client's connection, over which responses are sent.
 
-    :ivar number: which one it is, counted from 1.
+    :ivar number: which connection it is, counted from 1.
     """
 
     number: int
+    transport: Any
+    clock: IReactorTime
+
+    def response_streaming(self, exchange: Exchange) -> None:
+        """A response of unknown length begins."""
+
+    def response_finished(self, exchange: Exchange) -> None:
+        """A response is complete."""
+
+    def call_later(self, delay: float, do: Callable[..., object], *args: object) -> None:
+        """Call ``do`` after ``delay`` seconds, unless the client has disconnected by then."""
+
+    def abort(self) -> None:
+        """Reset the connection (RST)."""
 
 
-class Site(Protocol):
-    """What a connection asks of the simulator."""
+class Application(Protocol):
+    """What a connection calls in the simulator."""
 
     clock: IReactorTime
 
     def date(self) -> str:
-        """The time for the ``Date`` header."""
+        """The value of the ``Date`` header."""
 
-    def opened(self, connection: Client, exchange: Exchange) -> Taker | None:
-        """A request's head has come. Whoever is returned gets the body; ``None`` if nobody wants it."""
+    def request_started(self, connection: ClientConnection, exchange: Exchange) -> BodyReceiver | None:
+        """The head of a request has arrived. Returns what receives the body, or ``None`` if nothing needs it."""
 
     def answer(self, exchange: Exchange) -> None:
-        """Answer a request whose body nobody wanted."""
+        """Respond to a request whose body nothing needed."""
 
-    def connected(self, connection: Client) -> None:
-        """Somebody has connected."""
+    def connection_made(self, connection: ClientConnection) -> None:
+        """A client has connected."""
 
-    def lost(self, connection: Client, exchange: Exchange | None) -> None:
+    def connection_lost(self, connection: ClientConnection, exchange: Exchange | None) -> None:
         """A connection is gone, perhaps in the middle of an exchange."""

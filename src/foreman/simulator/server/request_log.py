@@ -1,4 +1,4 @@
-"""What a simulator remembers of the requests it got and the connections it lost."""
+"""What the simulator records of the requests it received and the connections that closed."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from typing import Literal
 
 from attrs import define
 
-from foreman.simulator.engine.faults import Misbehaviour
+from foreman.simulator.engine.faults import Fault
 from foreman.simulator.server.exchange import Headers
 
 Outcome = Literal["open", "answered", "left"]
 
 
 @define(eq=False)
-class RequestLog:
-    """A request as it arrived, and what became of it.
+class LoggedRequest:
+    """A request as it arrived, and its outcome.
 
-    :ivar path: path and query, byte for byte; :ivar headers: in the order and spelling of the wire.
+    :ivar path: path and query, byte for byte as received; :ivar headers: in the order and spelling of the wire.
     :ivar body: empty for uploads, of which nothing is kept.
-    :ivar at: when its head had come, on the simulator's clock; :ivar connection: the number of its connection.
-    :ivar status: what it was answered with, 0 until then.
-    :ivar outcome: ``left`` means that the client's connection was gone before the answer was whole.
-    :ivar over: when that was; :ivar misbehaviour: what went wrong with the answer by order.
+    :ivar received_at: when its head had arrived, on the simulator's clock; :ivar connection: the number of its connection.
+    :ivar status: the status of the response, 0 until it is complete.
+    :ivar outcome: ``left`` means that the client disconnected before the response was complete.
+    :ivar ended_at: when the response was complete or the client left; :ivar fault: the fault that was injected, if any.
     """
 
     method: str
     path: str
     version: str
     headers: Headers
-    at: float
+    received_at: float
     connection: int
     body: bytes = b""
     status: int = 0
     outcome: Outcome = "open"
-    over: float | None = None
-    misbehaviour: Misbehaviour | None = None
+    ended_at: float | None = None
+    fault: Fault | None = None
 
     def header(self, name: str) -> str | None:
         """The first header of that name, whatever its case."""
@@ -43,8 +43,8 @@ class RequestLog:
 
 @define(eq=False)
 class LostConnection:
-    """A connection that has gone: when, and what it was asking (``None`` if nothing)."""
+    """A connection that has closed: when, and the request that was open then (``None`` if there was none)."""
 
     connection: int
-    at: float
-    seen: RequestLog | None
+    lost_at: float
+    request: LoggedRequest | None

@@ -1,4 +1,4 @@
-"""Which handler answers a request, and what gin and Go's mux do before it comes to that (contract 1.3 and 3)."""
+"""Finds the handler of a request, and redirects and refuses like gin and Go's mux (contract 1.3 and 3)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Literal
 from attrs import frozen
 
 from foreman.simulator.engine.state import SimulatorState
-from foreman.simulator.server.error_shapes import Family
 from foreman.simulator.server.exchange import Exchange, Headers, reason
 
 Handler = Callable[[SimulatorState, Exchange], Awaitable[None]]
 Body = Literal["none", "whole", "stream"]
+#: Whose error shape a route uses.
+Family = Literal["ollama", "openai", "anthropic"]
 
 _METHODS = ("HEAD", "GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 _LOCAL = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - origins, nothing is bound
@@ -41,9 +42,9 @@ _TEXT: Headers = [("Content-Type", "text/plain")]
 
 @frozen
 class Route:
-    """A handler, and how it takes the body of a request.
+    """A route: its handler, and how that gets the body of a request.
 
-    :ivar path: as gin writes it; its last part may be a parameter, such as ``:model``; :ivar newer: only v0.34 has it.
+    :ivar path: as in gin; its last part may be a parameter, such as ``:model``; :ivar newer: only v0.34 has it.
     """
 
     method: str
@@ -55,7 +56,7 @@ class Route:
     newer: bool = False
 
     def fits(self, path: str) -> bool:
-        """Whether the path is this route's."""
+        """Whether a path matches this route."""
         head, colon, _ = self.path.partition(":")
         if not colon:
             return path == self.path
@@ -64,7 +65,7 @@ class Route:
 
 @frozen
 class Plain:
-    """An answer that needs no handler."""
+    """A response that needs no handler."""
 
     status: int
     headers: Headers
@@ -112,7 +113,7 @@ def _name_allowed(host: str) -> bool:
 
 
 def _guard(exchange: Exchange, *, check_hosts: bool) -> Plain | None:
-    """What CORS and the check of the host say; ``None`` to go on."""
+    """The response of the CORS and host checks; ``None`` if the request passes."""
     origin, host = exchange.header("origin"), exchange.header("host") or ""
     if origin and origin not in {f"http://{host}", f"https://{host}"}:
         if not _origin_allowed(origin):
@@ -120,7 +121,7 @@ def _guard(exchange: Exchange, *, check_hosts: bool) -> Plain | None:
         allowed = ("Access-Control-Allow-Origin", origin)
         if exchange.method == "OPTIONS":
             return Plain(204, [*_PREFLIGHT, allowed])
-        exchange.extra += [allowed, ("Vary", "Origin")]
+        exchange.extra_headers += [allowed, ("Vary", "Origin")]
     name = _host_name(host)
     if not check_hosts or _address_allowed(name):
         return None
@@ -135,7 +136,7 @@ def _fitting(routes: tuple[Route, ...], path: str) -> list[Route]:
 
 
 def find(routes: tuple[Route, ...], exchange: Exchange, *, check_hosts: bool) -> Route | Plain:
-    """The route of a request, or the answer that it gets without one."""
+    """The route of a request, or the response if it has none."""
     method, path = exchange.method, exchange.path
     if exchange.target == "*":
         return Plain(200, [("Content-Length", "0")])
@@ -153,7 +154,7 @@ def find(routes: tuple[Route, ...], exchange: Exchange, *, check_hosts: bool) ->
             return _redirect(exchange, 301 if method == "GET" else 307, prefix + bare)
     if route is None and fitting:
         allowed = sorted({route.method for route in fitting}, key=_METHODS.index)
-        exchange.extra.append(("Allow", ", ".join(allowed)))
+        exchange.extra_headers.append(("Allow", ", ".join(allowed)))
     guarded = _guard(exchange, check_hosts=check_hosts)
     if guarded is not None:
         return guarded

@@ -1,4 +1,4 @@
-"""Who takes the bodies of requests: whole ones, with what ``/v1`` allows of compression (contract 1.5)."""
+"""Buffers request bodies, and decompresses those of ``/v1`` (contract 1.5)."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from attrs import define, field
 from foreman.simulator.engine.errors import Malformed
 from foreman.simulator.server.exchange import Exchange
 
-_MOST = 20 << 20
+_MAX_BODY = 20 << 20
 
 
-def inflated(exchange: Exchange, body: bytes) -> bytes:
-    """The body as the routes read it: on ``/v1`` Ollama undoes zstd, and nothing else anywhere.
+def decompressed(exchange: Exchange, body: bytes) -> bytes:
+    """The body as the handlers get it: Ollama decompresses zstd on ``/v1``, and nothing elsewhere.
 
-    :raises Malformed: where that fails, or makes too much of it.
+    :raises Malformed: if it is not zstd, or becomes too large.
     """
     if not exchange.path.startswith("/v1/") or exchange.header("content-encoding") != "zstd":
         return body
     try:
         with zstandard.ZstdDecompressor().stream_reader(body) as reader:
-            whole = reader.read(_MOST + 1)
+            decompressed_body = reader.read(_MAX_BODY + 1)
     except zstandard.ZstdError:
         raise Malformed("invalid input: magic number mismatch") from None
-    if len(whole) > _MOST:
+    if len(decompressed_body) > _MAX_BODY:
         raise Malformed("http: request body too large")
-    return whole
+    return decompressed_body
 
 
 @define(eq=False)
-class Whole:
-    """Collects a body, then lets the route answer."""
+class BodyBuffer:
+    """Buffers a body, then calls the handler."""
 
     _exchange: Exchange
     _answer: Callable[[], None]
     _parts: list[bytes] = field(factory=list)
 
-    def take(self, data: bytes) -> None:
-        """A part of it."""
+    def receive(self, data: bytes) -> None:
+        """Buffer a part of the body."""
         self._parts.append(data)
 
-    def taken(self) -> None:
-        """All of it."""
+    def complete(self) -> None:
+        """Hand the whole body to the handler."""
         self._exchange.body = b"".join(self._parts)
         self._answer()

@@ -1,22 +1,15 @@
-"""How errors look in each family of routes (contract 1.4 and 1.5)."""
+"""The JSON of errors in each API family (contract 1.4 and 1.5)."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from foreman.simulator.engine.errors import Malformed, Refused
 from foreman.simulator.engine.go_json import encode
 from foreman.simulator.engine.state import SimulatorState
+from foreman.simulator.server.content_types import JSON, PLAIN_JSON
 from foreman.simulator.server.exchange import Exchange, Headers
-
-Family = Literal["ollama", "openai", "anthropic"]
-
-JSON: Headers = [("Content-Type", "application/json; charset=utf-8")]
-PLAIN_JSON: Headers = [("Content-Type", "application/json")]
-NDJSON: Headers = [("Content-Type", "application/x-ndjson")]
-#: ``/v1/messages`` and ``/v1/responses`` set these before they know whether there will be a stream.
-STREAMING: Headers = [("Cache-Control", "no-cache"), ("Connection", "keep-alive")]
-SSE: Headers = [("Content-Type", "text/event-stream")]
+from foreman.simulator.server.router import Family
 
 _OPENAI = {400: "invalid_request_error", 404: "not_found_error"}
 _ANTHROPIC = {
@@ -41,20 +34,20 @@ def error(state: SimulatorState, family: Family, status: int, text: str, code: s
     return {"error": text}
 
 
-def refuse(state: SimulatorState, exchange: Exchange, family: Family, refused: Refused, extra: Headers) -> None:
-    """Answer with an error; ``extra`` are headers that the route had already set."""
+def refuse(state: SimulatorState, exchange: Exchange, family: Family, refused: Refused, extra_headers: Headers) -> None:
+    """Send an error response; ``extra`` are headers that the route had already set."""
     text = refused.text
     if isinstance(refused, Malformed) and refused.empty:
         text = Malformed.texts[family != "ollama"]
     native = family == "ollama" or refused.native
     body = encode(error(state, "ollama" if native else family, refused.status, text, refused.code))
-    # The layer of compaction words its refusals as the middleware does.
+    # The compaction layer shapes its errors like the middleware.
     early = native or isinstance(refused, Malformed) or refused.code is not None
     if not early:
         body += b"\n"
     if refused.flushed:
-        exchange.start(refused.status, PLAIN_JSON + extra)
+        exchange.start(refused.status, PLAIN_JSON + extra_headers)
         exchange.write(body)
         exchange.finish()
     else:
-        exchange.respond(refused.status, (JSON if early else PLAIN_JSON) + extra, body)
+        exchange.respond(refused.status, (JSON if early else PLAIN_JSON) + extra_headers, body)
