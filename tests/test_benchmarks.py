@@ -22,14 +22,20 @@ def test_the_c_programs_compile_without_a_warning(name: str, tmp_path: Path) -> 
     strict = ["-O2", "-std=c11", "-Wall", "-Wextra", "-Werror"]
     source = ROOT / "benchmarks" / f"{name}.c"
     done = subprocess.run(
-        [str(CC), *strict, "-o", tmp_path / name, source], capture_output=True, text=True, check=False
+        [str(CC), *strict, "-o", tmp_path / name, source],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
 
 def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.slow

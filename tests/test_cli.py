@@ -31,7 +31,9 @@ from support.processes import free_port
 def foreman(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FOREMAN_", "COLUMNS"))}
     command = [sys.executable, "-c", "from foreman.cli.main import main; main()", *arguments]
-    return subprocess.run(command, env=clean | environ, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, env=clean | environ, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 def test_help_names_every_command_and_imports_none_of_them() -> None:
@@ -39,7 +41,9 @@ def test_help_names_every_command_and_imports_none_of_them() -> None:
         "import sys; from foreman.cli.main import cli; cli.main(['--help'], standalone_mode=False);"
         "print(sorted({name.partition('.')[0] for name in sys.modules} & {'twisted', 'klein', 'treq', 'rich', 'msgspec'}))"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
     assert all(f"  {name} " in run.stdout for name in COMMANDS)
     assert run.stdout.splitlines()[-1] == "[]"
 
@@ -128,7 +132,9 @@ def test_the_reactor_of_the_platform_is_chosen() -> None:
         "from foreman.cli.reactor import choose_reactor; choose_reactor();"
         "from twisted.internet import reactor; print(type(reactor).__name__)"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
     expected = {"linux": "EPollReactor", "darwin": "KQueueReactor"}.get(sys.platform)
     assert expected is None or run.stdout.strip() == expected
 
@@ -150,7 +156,9 @@ def test_settings_are_listed_for_people_for_a_file_and_for_a_page(option: str | 
 def staying(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FOREMAN_")}
     command = [sys.executable, "-u", "-c", "from foreman.cli.main import main; main()", *arguments]
-    with subprocess.Popen(command, env=clean | environ, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, env=clean | environ, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield process
         finally:

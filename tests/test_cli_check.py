@@ -353,6 +353,7 @@ def check(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run it as a program; ``variables`` by their name without FOREMAN_, lower case."""
     return subprocess.run(
         [str(SCRIPTS / "foreman"), "check", *options],
+        stdin=subprocess.DEVNULL,
         env=clean_environment(variables),
         capture_output=True,
         text=True,

@@ -524,7 +524,9 @@ def test_the_commands_show_and_cancel_what_a_real_foreman_has_in_hand(tmp_path: 
     def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         environ = clean_environment({}) | {"FOREMAN_URL": daemon.url} | environ
         command = [str(SCRIPTS / "foreman"), *words]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, env=environ, capture_output=True, text=True, check=False, timeout=60
+        )
 
     token = "correct-horse-battery"
     with target(tmp_path, rate=50) as simulator, foreman(tmp_path, simulator.url, auth_token=token) as daemon:

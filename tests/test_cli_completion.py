@@ -23,6 +23,7 @@ def completed(*words: str) -> dict[str, str]:
     environ = {"_FOREMAN_COMPLETE": "fish_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": words[-1]}
     run = subprocess.run(
         [str(SCRIPTS / "foreman")],
+        stdin=subprocess.DEVNULL,
         env=clean_environment({}) | environ,
         capture_output=True,
         text=True,
@@ -50,7 +51,9 @@ def test_a_shell_takes_its_script(shell: str, tmp_path: Path) -> None:
         pytest.skip(f"needs {shell}")
     script = tmp_path / "script"
     script.write_text(CliRunner().invoke(cli, ["completion", shell]).output)
-    taken = subprocess.run([shell, "-n", str(script)], capture_output=True, text=True, check=False)
+    taken = subprocess.run(
+        [shell, "-n", str(script)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     assert (taken.returncode, taken.stderr) == (0, "")
 
 
@@ -60,6 +63,7 @@ def test_bash_completes_what_foreman_offers() -> None:
         _foreman_completion foreman ins foreman; echo "${COMPREPLY[@]}" """
     run = subprocess.run(
         ["bash", "--norc", "-c", ask],
+        stdin=subprocess.DEVNULL,
         env=clean_environment({}) | {"PATH": PATH},
         capture_output=True,
         text=True,
@@ -86,5 +90,7 @@ def test_commands_are_offered_without_being_imported() -> None:
         "print(len(ShellComplete(cli, {}, 'foreman', '_X').get_completions([], '')));"
         "print({'twisted', 'rich', 'treq'} & set(sys.modules))"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
     assert run.stdout.split("\n")[:2] == [str(len(COMMANDS)), "set()"]

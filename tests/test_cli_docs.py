@@ -84,6 +84,7 @@ def test_systemd_understands_what_is_to_be_put_into_its_files(tmp_path: Path) ->
             (tmp_path / "foreman.service.d" / f"{number}.conf").write_text(block)
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units],
+        stdin=subprocess.DEVNULL,
         cwd=tmp_path,
         capture_output=True,
         text=True,

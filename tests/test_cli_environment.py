@@ -384,6 +384,7 @@ def test_output_into_a_pipe_that_does_not_block_is_whole(fake: FakeForeman) -> N
     os.set_blocking(writer, False)
     program = subprocess.Popen(
         [SCRIPTS / "foreman", "jobs", "get", FIRST],
+        stdin=subprocess.DEVNULL,
         env=clean_environment({"url": fake.url}),
         stdout=writer,
     )
@@ -402,6 +403,7 @@ def test_a_signal_while_an_answer_is_awaited_ends_a_command_quietly(
     fake.health = FakeResponse(chunks=[b" "], open_for=30)
     program = subprocess.Popen(
         [SCRIPTS / "foreman", "ps"],
+        stdin=subprocess.DEVNULL,
         env=clean_environment({"url": fake.url}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -423,7 +425,13 @@ def test_ctrl_c_while_foreman_is_imported_is_no_traceback() -> None:
         "sys.meta_path.insert(0, Interrupt())\n"
         "from foreman.cli.entry import main; main()"
     )
-    run = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, check=False, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", script, "--version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
     assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGINT, b"", b"")
 
 

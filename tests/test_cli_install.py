@@ -29,6 +29,7 @@ def install(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in clean_environment({}).items() if not name.startswith("XDG_")}
     return subprocess.run(
         [str(SCRIPTS / "foreman"), "install-service", *options],
+        stdin=subprocess.DEVNULL,
         env=environ | {"HOME": str(home)},
         capture_output=True,
         text=True,

@@ -127,7 +127,9 @@ def test_commands_and_states_are_completed_and_nothing_is_imported_for_it() -> N
         "print(ask('jobs', ''), ask('jobs', 're'), ask('jobs', '--state', 'queued,sc'));"
         "print({'twisted', 'rich', 'treq'} & set(sys.modules), ask('jobs', 'get', '--o'))"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
     expected = f"{list(COMMANDS)} ['retry'] ['queued,scheduled']\nset() ['--output']\n"
     assert run.stdout == expected
 

@@ -439,7 +439,9 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(fake: FakeForeman
     fake.streams = [FakeResponse(content_type="text/event-stream", chunks=[], open_for=60)]
     command = [str(SCRIPTS / "foreman"), "submit", "--model", "m", how, "Hello"]
     environ = clean_environment({}) | {"FOREMAN_URL": fake.url}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
 
         def leave(asked: ReceivedRequest) -> None:
             if held and asked.query.get("wait"):

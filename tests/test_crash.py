@@ -41,7 +41,9 @@ WALL = 1_800_000_000_000
 
 def attack(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "crash", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
 
 
 def test_a_hundred_kills_lose_nothing_and_double_nothing() -> None:

@@ -78,6 +78,7 @@ def test_systemd_finds_nothing_to_complain_of(system: bool, token: str | None, t
     who = [] if system else ["--user"]
     verified = subprocess.run(
         ["systemd-analyze", *who, "verify", "--man=no", str(file)],
+        stdin=subprocess.DEVNULL,
         env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -143,7 +144,9 @@ def test_launchd_starts_foreman_with_the_settings_of_the_file(tmp_path: Path) ->
 
     def run() -> list[object]:
         environ = {"FOREMAN_LISTEN": "from before"}
-        done = subprocess.run(agent["ProgramArguments"], env=environ, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            agent["ProgramArguments"], stdin=subprocess.DEVNULL, env=environ, capture_output=True, text=True, check=True
+        )
         shown: list[object] = json.loads(done.stdout)
         return shown
 
@@ -214,6 +217,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         elif step.name == "RUN" and not step.text.startswith("apt-get"):
             done = subprocess.run(
                 ["sh", "-ec", step.text.replace(HOME, str(root) + HOME)],
+                stdin=subprocess.DEVNULL,
                 cwd=folder,
                 env=environ,
                 capture_output=True,
@@ -266,10 +270,13 @@ def test_only_what_the_image_needs_reaches_the_engine() -> None:
 
 @pytest.mark.slow
 def test_the_build_steps_leave_a_foreman_that_tells_its_version(built: Path) -> None:
-    told = subprocess.run([built / "bin" / "foreman", "--version"], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [built / "bin" / "foreman", "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
     assert re.fullmatch(r"foreman, version \d+\.\d+\.\d+\n", told.stdout)
     where = subprocess.run(
         [built / "bin" / "python3", "-c", "import foreman.simulator, foreman.service; print(foreman.__file__)"],
+        stdin=subprocess.DEVNULL,
         cwd=built,
         capture_output=True,
         text=True,
@@ -298,7 +305,9 @@ def needed(name, extras, seen):
 have = {one.name.lower().replace("_", "-").replace(".", "-") for one in distributions()}
 print(json.dumps([sorted(have), sorted({"ollama-foreman"} | {name for name, *_ in needed("ollama-foreman", set(), set())})]))
 """
-    done = subprocess.run([built / "bin" / "python3", "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [built / "bin" / "python3", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
     have, need = json.loads(done.stdout)
     assert have == need
 
@@ -334,7 +343,10 @@ def test_the_healthcheck_tells_a_foreman_that_answers_from_one_that_does_not(bui
 
     def well(port: int) -> bool:
         words = [word.replace(HOME, str(built)).replace("8080", str(port)) for word in healthcheck]
-        return subprocess.run(words, capture_output=True, check=False, timeout=30).returncode == 0
+        return (
+            subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30).returncode
+            == 0
+        )
 
     port = free_port()
     (program,) = json.loads(one(FINAL, "ENTRYPOINT").text)

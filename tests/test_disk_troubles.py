@@ -29,14 +29,17 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     place = folder / "disk"
     place.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
         pytest.skip(f"no disk can be mounted here: {done.stderr.decode().strip()}")
     try:
         yield place
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(place)], stdin=subprocess.DEVNULL, check=True)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +90,7 @@ def test_a_full_disk_refuses_jobs_by_name_loses_none_and_is_over_when_there_is_r
             assert daemon.get("/queue")["jobs"]["store"] == "full"
             assert chats_go_on(daemon)
             assert states(daemon).keys() == set(taken)
-            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], stdin=subprocess.DEVNULL, check=True)
             again = until(
                 lambda: one if (one := hand_over(daemon, "room again")).status == 201 else None, "there is room"
             )
@@ -157,7 +160,7 @@ def test_a_nearly_full_disk_takes_no_new_jobs_but_those_it_has_end(tmp_path: Pat
 
 def test_a_folder_that_cannot_be_written_costs_the_jobs_and_is_tried_again(tmp_path: Path) -> None:
     with small_disk(tmp_path, "8m") as disk, target(tmp_path, rate=0) as simulator:
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], stdin=subprocess.DEVNULL, check=True)
         settings = {"db_path": str(disk / "foreman" / "jobs.db"), "disk_reserve": "1"}
         with foreman(tmp_path, simulator.url, **settings) as daemon:
             refused = hand_over(daemon, "not now")
@@ -183,7 +186,7 @@ def test_jobs_can_be_read_when_foreman_starts_on_a_disk_that_cannot_be_written(t
             with pytest.raises(OSError, match="No space left"):
                 fill(filler)
         else:
-            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], stdin=subprocess.DEVNULL, check=True)
         with foreman(tmp_path, simulator.url, **settings) as daemon:
             assert states(daemon) == {ended: "succeeded", waits: "scheduled"}
             assert daemon.ask("GET", f"/jobs/{ended}/artifacts/response").status == 200

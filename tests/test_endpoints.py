@@ -175,6 +175,11 @@ assert {"/v1/poems", "/api/sing"} <= set(schemas["Job"]["properties"]["endpoint"
 
 def test_a_new_row_is_enough_for_everything_that_depends_on_an_endpoint() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", MADE_UP, ROWS], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", MADE_UP, ROWS],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr

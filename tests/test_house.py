@@ -192,7 +192,13 @@ def test_a_module_that_was_split_is_no_longer_excused() -> None:
 
 
 def test_each_module_is_in_the_map_of_the_code() -> None:
-    made = subprocess.run([sys.executable, ROOT / "docs" / "make_map.py"], capture_output=True, text=True, check=True)
+    made = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_map.py"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert (ROOT / "docs" / "map.md").read_text("utf-8") == made.stdout, "make docs"
 
 
@@ -205,6 +211,19 @@ def test_what_tests_share_stands_in_support() -> None:
         if name.startswith("test_")
     ]
     assert not borrowers
+
+
+def test_a_command_that_a_test_starts_does_not_read_the_input_of_the_suite() -> None:
+    """That may be a pipe which never ends; the command would wait for it."""
+    callers = [
+        f"{path.name}:{call.lineno}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) in {"subprocess.run", "subprocess.Popen"}
+        and not {"stdin", "input"} & {keyword.arg for keyword in call.keywords}
+    ]
+    assert not callers
 
 
 LEAKS = {
@@ -231,6 +250,7 @@ def test_a_test_that_leaves_something_behind_fails(tmp_path: Path) -> None:
     plugins = ["-p", "pytest_twisted", "-p", "no:cacheprovider"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *plugins, "--rootdir", str(tmp_path), str(tmp_path)],
+        stdin=subprocess.DEVNULL,
         env={name: value for name, value in os.environ.items() if name != "CI"}
         | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,

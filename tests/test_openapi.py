@@ -214,6 +214,7 @@ def looked(kind: Kind, url: str, folder: Path) -> subprocess.CompletedProcess[st
     more = ("--exclude-method", "HEAD")
     return subprocess.run(
         [*command, *more],
+        stdin=subprocess.DEVNULL,
         cwd=folder,  # it writes down what it found
         env=clean_environment({}) | {"PYTHONPATH": str(HERE), "PROBING": kind},
         capture_output=True,

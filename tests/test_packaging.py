@@ -31,7 +31,14 @@ TWIST = "from twisted.application.twist._twist import Twist; Twist.main()"
 def run(*command: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FOREMAN_", "PYTHON", "MAKE"))}
     return subprocess.run(
-        command, cwd=cwd, env=clean | environ, capture_output=True, text=True, check=False, timeout=120
+        command,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        env=clean | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
 
 

@@ -330,7 +330,9 @@ def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) 
     def ps(*options: str) -> subprocess.CompletedProcess[str]:
         command = [SERVE[0], "ps", "--url", daemon.url, *options]
         environment = clean_environment({"token": TOKEN})
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, env=environment, capture_output=True, text=True, check=False, timeout=30
+        )
 
     with target(tmp_path, rate=100) as simulator, foreman(tmp_path, simulator.url, auth_token=TOKEN) as daemon:
         with daemon.call("/api/chat", endless("it runs")) as running:

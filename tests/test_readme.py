@@ -134,7 +134,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             call = [*FOREMAN, *arguments, "--listen", "127.0.0.1:0"]
             # Each keeps its jobs in a file of its own.
             env = {**CLEAN, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": str(folder / f"{name}-state"), **environ}
-            started.append(subprocess.Popen(call, env=env, stdout=output))
+            started.append(subprocess.Popen(call, stdin=subprocess.DEVNULL, env=env, stdout=output))
         return f"127.0.0.1:{wait_for(lambda: re.search(pattern, log.read_text()))[1]}"
 
     try:
@@ -158,7 +158,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def run(words: list[str], **environ: str) -> str:
-    done = subprocess.run(words, env=CLEAN | environ, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, env=CLEAN | environ, capture_output=True, text=True, check=False, timeout=30
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -238,6 +240,7 @@ def test_the_five_commands_for_jobs_lead_from_a_prompt_to_its_answer(served: Ser
         words = [id_ if word == shown else word for word in one.words[1:]]
         done = subprocess.run(
             [*FOREMAN, *words],
+            stdin=subprocess.DEVNULL,
             env=CLEAN | {"FOREMAN_URL": f"http://{served.free}"},
             capture_output=True,
             text=True,

@@ -136,7 +136,9 @@ def opened_elsewhere(path: Path) -> str:
     program = "import sys; from pathlib import Path; from foreman.store import errors\nfrom foreman.store.sqlite import opening\n"
     program += "try: opening.open_database(Path(sys.argv[1]), 'other', 0).lock.release()\n"
     program += "except errors.StoreRefused as problem: print(problem)"
-    return subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", program, path], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there are no locks of open files")
@@ -197,13 +199,15 @@ def test_a_file_that_is_mounted_by_itself_is_not_opened(tmp_path: Path) -> None:
     make(path)
     folder.mkdir()
     (folder / "other.sqlite").touch()
-    if subprocess.run(["mount", "--bind", path, folder / "other.sqlite"], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "--bind", path, folder / "other.sqlite"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    ).returncode:
         pytest.skip("nothing can be mounted here")
     try:
         with pytest.raises(StoreUnavailable, match="mounted by itself"):
             opening.open_database(folder / "other.sqlite", "second", NOW)
     finally:
-        subprocess.run(["umount", folder / "other.sqlite"], check=True)
+        subprocess.run(["umount", folder / "other.sqlite"], stdin=subprocess.DEVNULL, check=True)
     opening.open_database(path, "second", NOW).lock.release()
 
 

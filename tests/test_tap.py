@@ -30,7 +30,12 @@ def run(folder: Path, *words: str, until: str = "", **settings: str) -> tuple[in
     out, err = folder / "out", folder / "err"
     with out.open("w") as output, err.open("w") as messages:
         program = subprocess.Popen(
-            [SCRIPTS / words[0], *words[1:]], cwd=folder, env=environ, stdout=output, stderr=messages
+            [SCRIPTS / words[0], *words[1:]],
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+            env=environ,
+            stdout=output,
+            stderr=messages,
         )
         deadline = time.monotonic() + 40
         while program.poll() is None:

@@ -273,7 +273,12 @@ def test_when_a_token_was_made_is_listed(run: Callable[..., Result], tmp_path: P
 def test_tokens_that_are_made_at_the_same_time_are_all_kept(run: Callable[..., Result], tmp_path: Path) -> None:
     environ = {**os.environ, "FOREMAN_TOKENS_FILE": str(tmp_path / "tokens")}
     programs = [
-        subprocess.Popen([SCRIPTS / "foreman", "token", "new", f"n{number}"], env=environ, stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            [SCRIPTS / "foreman", "token", "new", f"n{number}"],
+            stdin=subprocess.DEVNULL,
+            env=environ,
+            stdout=subprocess.DEVNULL,
+        )
         for number in range(5)
     ]
     assert [program.wait(60) for program in programs] == [0] * 5

@@ -66,7 +66,7 @@ def test_the_nearest_and_quickest_run_until_the_time_is_spent() -> None:
 
 def git(folder: Path, *arguments: str) -> None:
     who = ("-c", "user.name=x", "-c", "user.email=x@localhost", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=")
-    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+    subprocess.run(["git", *who, *arguments], stdin=subprocess.DEVNULL, cwd=folder, check=True, capture_output=True)
 
 
 def commit(folder: Path, name: str) -> None:
@@ -156,6 +156,7 @@ def test_the_hook_refuses_a_long_subject(checkout: Path) -> None:
     for subject, status in (("z" * 72, 0), ("z" * 73, 1)):
         done = subprocess.run(
             ["git", *message, "--allow-empty", "--no-gpg-sign", "--message", subject],
+            stdin=subprocess.DEVNULL,
             cwd=checkout,
             capture_output=True,
             text=True,
