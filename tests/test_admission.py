@@ -25,7 +25,7 @@ from foreman.protocol.routes import Redirect, Route, classify_behind_prefix
 from foreman.web.server.admission import Admission
 from foreman.web.server.origins import OriginPolicy
 from foreman.web.server.request_head import Admitted, Refused, RequestHead
-from support.in_memory_foreman import Doorstep, doorstep
+from support.in_memory_foreman import InMemoryForeman, in_memory_foreman
 from support.raw_http import Response, request
 
 TOKEN = "correct-horse-battery"
@@ -35,17 +35,17 @@ WRONG = "wrong-horse-battery-xx"
 
 
 @pytest.fixture
-def closed() -> Iterator[Doorstep]:
-    with doorstep(auth_token=TOKEN) as step:
+def closed() -> Iterator[InMemoryForeman]:
+    with in_memory_foreman(auth_token=TOKEN) as step:
         yield step
 
 
 @pytest.fixture
-def managed(tmp_path: Path) -> Iterator[Doorstep]:
+def managed(tmp_path: Path) -> Iterator[InMemoryForeman]:
     """With an admin, a token for everybody, and one of Alice's."""
     path = tmp_path / "tokens"
     path.write_text(format_file([Holder("alice", digest(ALICE)), Holder("boss", digest("boss" * 5), admin=True)]))
-    with doorstep(auth_token=TOKEN, admin_token=ADMIN, tokens_file=str(path)) as step:
+    with in_memory_foreman(auth_token=TOKEN, admin_token=ADMIN, tokens_file=str(path)) as step:
         yield step
 
 
@@ -62,7 +62,7 @@ def key(token: str) -> tuple[str, str]:
 
 
 def ask(
-    step: Doorstep, method: str, path: str, *headers: tuple[str, str], body: bytes = b"", host: str = "localhost"
+    step: InMemoryForeman, method: str, path: str, *headers: tuple[str, str], body: bytes = b"", host: str = "localhost"
 ) -> Response:
     return step.ask_once(request(method, path, body, list(headers), host=host), method)
 
@@ -88,7 +88,9 @@ def error_of(answer: Response) -> str:
         [bearer(TOKEN), basic(TOKEN)],
     ],
 )
-def test_a_token_opens_the_door_wherever_a_client_puts_it(closed: Doorstep, headers: list[tuple[str, str]]) -> None:
+def test_a_token_opens_the_door_wherever_a_client_puts_it(
+    closed: InMemoryForeman, headers: list[tuple[str, str]]
+) -> None:
     answer = closed.ask_once(request("POST", "/api/chat", b'{"model":"m"}', headers))
     assert answer.status == 200
     (heard,) = closed.target.heard
@@ -99,7 +101,7 @@ def test_a_token_opens_the_door_wherever_a_client_puts_it(closed: Doorstep, head
 @pytest.mark.parametrize(
     "prefix", [f"/k/{TOKEN}", "/k/" + TOKEN.replace("-", "%2D"), "/k/" + "".join(f"%{ord(c):02x}" for c in TOKEN)]
 )
-def test_a_token_opens_the_door_in_front_of_the_path(closed: Doorstep, prefix: str) -> None:
+def test_a_token_opens_the_door_in_front_of_the_path(closed: InMemoryForeman, prefix: str) -> None:
     assert ask(closed, "GET", f"{prefix}/v1/models?x=1").status == 200
     assert ask(closed, "POST", f"{prefix}/api/chat", body=b'{"model":"m"}').status == 200
     assert ask(closed, "HEAD", f"{prefix}/").status == 200
@@ -140,7 +142,7 @@ def test_a_token_opens_the_door_in_front_of_the_path(closed: Doorstep, prefix: s
     ],
 )
 def test_nobody_comes_in_without_exactly_one_good_token(
-    closed: Doorstep, path: str, headers: list[tuple[str, str]]
+    closed: InMemoryForeman, path: str, headers: list[tuple[str, str]]
 ) -> None:
     answer = closed.ask_once(request("GET", path, headers=headers, host="localhost"))
     assert answer.status == 401
@@ -150,14 +152,14 @@ def test_nobody_comes_in_without_exactly_one_good_token(
 
 
 def test_a_short_token_opens_the_door_as_a_header_only() -> None:
-    with doorstep(auth_token="s3cret!") as step:
+    with in_memory_foreman(auth_token="s3cret!") as step:
         assert ask(step, "GET", "/api/version", bearer("s3cret!")).status == 200
         refused = ask(step, "GET", f"/k/{quote('s3cret!')}/api/version")
         assert (refused.status, "header" in error_of(refused)) == (401, True)
 
 
 def test_without_a_token_to_ask_for_every_credential_is_welcome() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         assert ask(step, "GET", "/api/version", bearer("ollama"), key("sk-whatever")).status == 200
         assert ask(step, "GET", "/k/x/api/version").status == 200
         (first, second) = step.target.heard
@@ -172,18 +174,18 @@ def test_without_a_token_to_ask_for_every_credential_is_welcome() -> None:
     ("method", "path"),
     [("GET", "/"), ("HEAD", "/"), ("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", f"/k/{WRONG}/healthz")],
 )
-def test_probes_need_no_token(closed: Doorstep, method: str, path: str) -> None:
+def test_probes_need_no_token(closed: InMemoryForeman, method: str, path: str) -> None:
     assert ask(closed, method, path).status == 200
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/"), ("DELETE", "/healthz"), ("GET", "/queue"), ("GET", "/healthz/x")]
 )
-def test_their_neighbours_do(closed: Doorstep, method: str, path: str) -> None:
+def test_their_neighbours_do(closed: InMemoryForeman, method: str, path: str) -> None:
     assert ask(closed, method, path).status == 401
 
 
-def test_a_preflight_needs_no_token(closed: Doorstep) -> None:
+def test_a_preflight_needs_no_token(closed: InMemoryForeman) -> None:
     origin = ("Origin", "http://localhost:3000")
     assert ask(closed, "OPTIONS", "/api/chat", origin, ("Access-Control-Request-Method", "POST")).status == 204
     assert ask(closed, "OPTIONS", "/api/chat", ("Origin", "http://evil.example")).status == 403
@@ -193,7 +195,7 @@ def test_a_preflight_needs_no_token(closed: Doorstep) -> None:
 # what a refusal looks like
 
 
-def test_each_family_reads_its_own_401(closed: Doorstep) -> None:
+def test_each_family_reads_its_own_401(closed: InMemoryForeman) -> None:
     native = ask(closed, "POST", "/api/chat", body=b"{}")
     assert list(json.loads(native.body)) == ["error"]
     assert native.header("Content-Type") == "application/json; charset=utf-8"
@@ -207,7 +209,7 @@ def test_each_family_reads_its_own_401(closed: Doorstep) -> None:
 
 
 @pytest.mark.parametrize("token", [None, WRONG])
-def test_the_stock_client_is_told_how_to_send_a_token(closed: Doorstep, token: str | None) -> None:
+def test_the_stock_client_is_told_how_to_send_a_token(closed: InMemoryForeman, token: str | None) -> None:
     agent = ("User-Agent", "ollama/0.33.0 (arm64 darwin) Go/go1.26")
     path = "/api/tags" if token is None else f"/k/{token}/api/tags"
     answer = ask(closed, "GET", path, agent)
@@ -219,13 +221,13 @@ def test_the_stock_client_is_told_how_to_send_a_token(closed: Doorstep, token: s
     assert answer.header("WWW-Authenticate") is None
 
 
-def test_others_are_not(closed: Doorstep) -> None:
+def test_others_are_not(closed: InMemoryForeman) -> None:
     assert ask(closed, "GET", "/api/tags", ("User-Agent", "ollama-python/0.6 Python/3.11")).status == 401
     assert ask(closed, "GET", "/v1/models", ("User-Agent", "ollama/0.33.0")).status == 401
     assert ask(closed, "GET", "/nope", ("User-Agent", "ollama/0.33.0")).status == 401
 
 
-def test_a_wrong_token_is_refused_before_the_body(closed: Doorstep) -> None:
+def test_a_wrong_token_is_refused_before_the_body(closed: InMemoryForeman) -> None:
     for path in ("/api/chat", "/api/blobs/sha256:00"):
         caller = closed.call()
         caller.send(
@@ -239,7 +241,7 @@ def test_a_wrong_token_is_refused_before_the_body(closed: Doorstep) -> None:
     assert closed.target.asked == []
 
 
-def test_a_wrong_token_without_a_body_leaves_the_connection_open(closed: Doorstep) -> None:
+def test_a_wrong_token_without_a_body_leaves_the_connection_open(closed: InMemoryForeman) -> None:
     caller = closed.call()
     caller.send(
         request("GET", "/api/version", headers=[bearer(WRONG)])
@@ -270,7 +272,7 @@ MANAGING = [
 
 
 @pytest.mark.parametrize(("method", "path"), MANAGING)
-def test_managing_models_is_for_admins_where_there_are_some(managed: Doorstep, method: str, path: str) -> None:
+def test_managing_models_is_for_admins_where_there_are_some(managed: InMemoryForeman, method: str, path: str) -> None:
     for token in (TOKEN, ALICE):
         answer = ask(managed, method, path, bearer(token))
         assert answer.status == 403
@@ -281,12 +283,12 @@ def test_managing_models_is_for_admins_where_there_are_some(managed: Doorstep, m
 
 
 @pytest.mark.parametrize(("method", "path"), MANAGING)
-def test_everybody_manages_where_there_is_no_admin(closed: Doorstep, method: str, path: str) -> None:
+def test_everybody_manages_where_there_is_no_admin(closed: InMemoryForeman, method: str, path: str) -> None:
     assert ask(closed, method, path, bearer(TOKEN)).status == 200
 
 
 @pytest.mark.parametrize("token", [TOKEN, ALICE, ADMIN, "boss" * 5])
-def test_everybody_with_a_token_chats(managed: Doorstep, token: str) -> None:
+def test_everybody_with_a_token_chats(managed: InMemoryForeman, token: str) -> None:
     assert ask(managed, "POST", "/api/chat", bearer(token), body=b'{"model":"m"}').status == 200
     assert ask(managed, "GET", "/api/tags", bearer(token)).status == 200
 
@@ -294,7 +296,7 @@ def test_everybody_with_a_token_chats(managed: Doorstep, token: str) -> None:
 @pytest.mark.parametrize(
     ("token", "name"), [(ALICE, "alice"), ("boss" * 5, "boss"), (TOKEN, "token"), (ADMIN, "admin")]
 )
-def test_whoever_has_a_token_goes_by_its_name(managed: Doorstep, token: str, name: str) -> None:
+def test_whoever_has_a_token_goes_by_its_name(managed: InMemoryForeman, token: str, name: str) -> None:
     managed.target.holds = True
     caller = managed.call()
     caller.send(request("POST", "/api/chat", b'{"model":"m"}', [bearer(token)]))
@@ -304,7 +306,7 @@ def test_whoever_has_a_token_goes_by_its_name(managed: Doorstep, token: str, nam
 
 
 def test_without_tokens_a_caller_goes_by_its_address() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         step.target.holds = True
         caller = step.call("192.0.2.7")
         caller.send(request("POST", "/api/chat", b'{"model":"m"}'))
@@ -320,7 +322,7 @@ def everything_said(events: Sequence[LogEvent]) -> str:
 
 
 @pytest.mark.parametrize("canary", [TOKEN, WRONG, ALICE])
-def test_a_token_reaches_neither_log_nor_location_nor_target(managed: Doorstep, canary: str) -> None:
+def test_a_token_reaches_neither_log_nor_location_nor_target(managed: InMemoryForeman, canary: str) -> None:
     paths = [
         f"/k/{canary}/api/version", f"/k/{canary}//api/version", f"/k/{canary}/api/tags/", f"/k/{canary}/../api/version",
         f"//k/{canary}/api/version", f"/./k/{canary}/api/tags", f"/x/../k/{canary}/api/version", f"/k/{canary}/k/{canary}/",
@@ -392,7 +394,7 @@ OUT_OF_PLACE = [
 @pytest.mark.parametrize("path", OUT_OF_PLACE)
 @pytest.mark.parametrize("places", ["header", "path", "key"])
 def test_a_token_in_an_address_is_neither_forwarded_nor_logged_where_its_request_is_let_in_otherwise(
-    closed: Doorstep, places: str, path: str, spelling: str
+    closed: InMemoryForeman, places: str, path: str, spelling: str
 ) -> None:
     token = {
         "as it is": TOKEN,
@@ -416,15 +418,15 @@ def test_a_token_in_an_address_is_neither_forwarded_nor_logged_where_its_request
     assert closed.target.asked == []
 
 
-def test_the_words_of_a_route_are_no_token(managed: Doorstep) -> None:
+def test_the_words_of_a_route_are_no_token(managed: InMemoryForeman) -> None:
     for word in ("messages", "completions", "embeddings"):
-        with doorstep(auth_token=word) as step:
+        with in_memory_foreman(auth_token=word) as step:
             assert ask(step, "POST", f"/v1/{'chat/' * (word == 'completions')}{word}", bearer(word)).status != 401
             assert ask(step, "GET", f"/healthz?{word}").status == 200
 
 
 @pytest.mark.parametrize("name", ["Api-Key", "Referer", "X-Original-Url", "X-Token", "Cookie", "Proxy-Authorization"])
-def test_a_header_that_repeats_the_token_does_not_reach_the_target(closed: Doorstep, name: str) -> None:
+def test_a_header_that_repeats_the_token_does_not_reach_the_target(closed: InMemoryForeman, name: str) -> None:
     copy = (name, f"http://localhost/k/{TOKEN}/api/version")
     assert ask(closed, "GET", "/v1/models", bearer(TOKEN), copy, ("X-Other", "stays")).status == 200
     (heard,) = closed.target.heard
@@ -464,7 +466,9 @@ def test_looking_for_tokens_in_an_address_is_bounded() -> None:
         ("//v1/models/?y", "/v1/models?y"),
     ],
 )
-def test_behind_a_token_in_the_path_a_redirect_is_followed_here(closed: Doorstep, sent: str, forwarded: str) -> None:
+def test_behind_a_token_in_the_path_a_redirect_is_followed_here(
+    closed: InMemoryForeman, sent: str, forwarded: str
+) -> None:
     """A client could not follow it: without the token it is refused, and with it the token stands in a Location."""
     answer = ask(closed, "GET", f"/k/{TOKEN}{sent}")
     assert (answer.status, answer.header("Location")) == (200, None)
@@ -481,7 +485,7 @@ def test_no_address_behind_a_token_leads_to_a_redirect(rest: bytes) -> None:
         assert target.startswith(b"/")
 
 
-def test_a_known_token_in_the_wrong_place_does_not_reach_the_log(closed: Doorstep) -> None:
+def test_a_known_token_in_the_wrong_place_does_not_reach_the_log(closed: InMemoryForeman) -> None:
     with capturedLogs() as events:
         assert ask(closed, "GET", f"/K/{TOKEN}/api/version").status == 401
         assert ask(closed, "GET", f"/v1/k/{TOKEN}/models").status == 401
@@ -518,13 +522,13 @@ def test_nobody_can_try_tokens_in_an_address(
     headers = [*given, *([("Origin", origin)] if origin else [])]
     answers = []
     for guess in (TOKEN, WRONG):
-        with doorstep(auth_token=TOKEN) as step:
+        with in_memory_foreman(auth_token=TOKEN) as step:
             sent = request(method, address.replace("{}", guess), headers=headers, host="localhost")
             answers.append(step.ask_once(sent, method))
     assert answers[0] == answers[1]
 
 
-def test_the_log_names_the_route_of_whoever_was_refused(closed: Doorstep) -> None:
+def test_the_log_names_the_route_of_whoever_was_refused(closed: InMemoryForeman) -> None:
     with capturedLogs() as events:
         ask(closed, "GET", "/api/version")
         closed.wait(10)
@@ -538,7 +542,7 @@ def test_the_log_names_the_route_of_whoever_was_refused(closed: Doorstep) -> Non
     "host", ["evil.example", "evil.example:8080", "192.0.2.1.evil.example", "8.8.8.8", "localhost.evil.example"]
 )
 def test_a_strange_name_is_refused_and_told_the_setting(host: str) -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         for path, family in (("/api/tags", "ollama"), ("/v1/models", "openai"), ("/v1/messages", "anthropic")):
             answer = ask(step, "GET", path, host=host)
             assert answer.status == 403
@@ -548,19 +552,19 @@ def test_a_strange_name_is_refused_and_told_the_setting(host: str) -> None:
 
 
 def test_a_strange_name_may_be_allowed() -> None:
-    with doorstep(allowed_hosts="Gpu.example,*.lab.example") as step:
+    with in_memory_foreman(allowed_hosts="Gpu.example,*.lab.example") as step:
         for host in ("gpu.example", "GPU.EXAMPLE:8080", "a.lab.example", "b.a.lab.example"):
             assert ask(step, "GET", "/api/version", host=host).status == 200
         for host in ("gpu.example.com", "lab.example", "xlab.example"):
             assert ask(step, "GET", "/api/version", host=host).status == 403
 
 
-def test_where_a_token_is_asked_for_names_do_not_matter(closed: Doorstep) -> None:
+def test_where_a_token_is_asked_for_names_do_not_matter(closed: InMemoryForeman) -> None:
     assert ask(closed, "GET", "/api/version", bearer(TOKEN), host="evil.example").status == 200
 
 
 def test_the_name_in_an_absolute_target_counts() -> None:
-    with doorstep(allowed_hosts="gpu.example") as step:
+    with in_memory_foreman(allowed_hosts="gpu.example") as step:
         assert ask(step, "GET", "http://gpu.example:8080/api/version", host="GPU.example:8080").status == 200
         assert step.ask_once(b"GET http://gpu.example/api/version HTTP/1.0\r\n\r\n").status == 200
         assert step.ask_once(b"GET http://evil.example/api/version HTTP/1.0\r\n\r\n").status == 403
@@ -571,7 +575,7 @@ def test_the_name_in_an_absolute_target_counts() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "OPTIONS", "TRACE", "CONNECT", "QUERY"])
 @pytest.mark.parametrize("prefix", ["", f"/k/{ADMIN}", f"http://localhost/k/{ADMIN}", "http://localhost"])
-def test_ollamas_own_proxy_is_refused_to_admins_too(managed: Doorstep, method: str, prefix: str) -> None:
+def test_ollamas_own_proxy_is_refused_to_admins_too(managed: InMemoryForeman, method: str, prefix: str) -> None:
     origin = [("Origin", "http://localhost:3000"), ("X-Forwarded-For", "127.0.0.1")]
     for path in ("/api/codex/api/delete", "/Api/%63odex/v1/responses", "//api/codex"):
         answer = ask(managed, method, prefix + path, bearer(ADMIN), *origin, body=b'{"model":"m"}')
@@ -581,19 +585,19 @@ def test_ollamas_own_proxy_is_refused_to_admins_too(managed: Doorstep, method: s
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/usage", "/api/config"])
-def test_what_a_target_tells_of_its_use_is_for_admins(managed: Doorstep, path: str) -> None:
+def test_what_a_target_tells_of_its_use_is_for_admins(managed: InMemoryForeman, path: str) -> None:
     assert ask(managed, "GET", path, bearer(TOKEN)).status == 403
     assert ask(managed, "GET", path, bearer(ALICE)).status == 403
     assert managed.target.heard == []
     assert ask(managed, "GET", path, bearer(ADMIN)).status == 200
-    with doorstep(auth_token=TOKEN) as without_admin:
+    with in_memory_foreman(auth_token=TOKEN) as without_admin:
         assert ask(without_admin, "GET", path, bearer(TOKEN)).status == 200
 
 
 @pytest.mark.parametrize("method", ["TRACE", "POST", "PUT", "PATCH", "DELETE", "PROPFIND", "get"])
 @pytest.mark.parametrize("path", ["/healthz", "/queue", "/openapi.json", "/queue/01J", "/jobs/01J", "/jobs/01J/events"])
 def test_a_method_that_foremans_own_route_does_not_know_is_405(method: str, path: str) -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         if method == "DELETE" and path in {"/queue/01J", "/jobs/01J"}:
             return
         answer = ask(step, method, path)
@@ -607,14 +611,14 @@ def test_a_method_that_foremans_own_route_does_not_know_is_405(method: str, path
 
 @pytest.mark.parametrize("path", ["/queue/", "/queue/a/b", "/queue/01J/x"])
 def test_what_is_not_there_below_foremans_own_route_is_404(path: str) -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         assert ask(step, "GET", path).status in {301, 404}
         assert ask(step, "POST", path).status == 404
         assert step.target.heard == []
 
 
 def test_trace_does_not_tell_the_token_of_the_target() -> None:
-    with doorstep(target_token="of-the-target-alone") as step:
+    with in_memory_foreman(target_token="of-the-target-alone") as step:
         ask(step, "TRACE", "/api/chat")
         ask(step, "GET", "/api/chat")
         assert [one.named("authorization") for one in step.target.heard] == [[], ["Bearer of-the-target-alone"]]

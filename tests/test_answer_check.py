@@ -51,7 +51,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[WorkerHarness]:
 @pytest.mark.parametrize("endpoint", ["/api/chat", "/v1/chat/completions", "/api/embed"])
 @ensureDeferred
 async def test_an_answer_for_a_target_that_is_away_is_an_outage(
-    harness: WorkerHarness,  # noqa: F811
+    harness: WorkerHarness,
     endpoint: str,
     status: int,
     headers: Any,
@@ -84,7 +84,7 @@ async def test_an_answer_for_a_target_that_is_away_is_an_outage(
 
 @ensureDeferred
 async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_the_target_is_there(
-    harness: WorkerHarness,  # noqa: F811
+    harness: WorkerHarness,
 ) -> None:
     """Ollama may have come back in between."""
     harness.start()
@@ -109,7 +109,7 @@ async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_
 )
 @ensureDeferred
 async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_there(
-    harness: WorkerHarness,  # noqa: F811
+    harness: WorkerHarness,
     status: int,
     headers: Any,
     body: bytes,
@@ -123,7 +123,7 @@ async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_t
 
 
 @ensureDeferred
-async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(harness: WorkerHarness) -> None:  # noqa: F811
+async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(harness: WorkerHarness) -> None:
     harness.start()
     ids = await harness.hand_over(*[job_for() for _ in range(50)])
     for number in range(1, MAX_FOREIGN + 1):
@@ -151,7 +151,7 @@ async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(harne
 
 
 @ensureDeferred
-async def test_foreman_stops_while_it_asks_whether_the_target_is_there(harness: WorkerHarness) -> None:  # noqa: F811
+async def test_foreman_stops_while_it_asks_whether_the_target_is_there(harness: WorkerHarness) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for(max_attempts=1))
     call = await harness.asked()
@@ -166,7 +166,7 @@ async def test_foreman_stops_while_it_asks_whether_the_target_is_there(harness: 
 
 @ensureDeferred
 async def test_a_chat_that_gets_a_page_makes_the_inventory_ask_but_not_each_of_a_thousand(
-    harness: WorkerHarness,  # noqa: F811
+    harness: WorkerHarness,
 ) -> None:
     asked = harness.target.questions
     for _ in range(20):
@@ -185,7 +185,7 @@ async def test_a_chat_that_gets_a_page_makes_the_inventory_ask_but_not_each_of_a
 
 @ensureDeferred
 async def test_a_mistake_of_a_job_fails_it_at_once_and_many_of_the_same_ask_the_target_once_a_second(
-    harness: WorkerHarness,  # noqa: F811
+    harness: WorkerHarness,
 ) -> None:
     harness.start()
     ids = await harness.hand_over(*[job_for() for _ in range(20)], job_for("/api/embed"))
@@ -208,7 +208,7 @@ async def test_a_mistake_of_a_job_fails_it_at_once_and_many_of_the_same_ask_the_
 
 @ensureDeferred
 async def test_another_refusal_than_before_makes_foreman_ask_however_young_the_lists_are(
-    harness: WorkerHarness,  # noqa: F811
+    harness: WorkerHarness,
 ) -> None:
     harness.start()
     first, second = await harness.hand_over(job_for(), job_for())

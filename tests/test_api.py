@@ -16,19 +16,25 @@ from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
 from conftest import LoggedFailures
 from foreman.system.logs import observer
 from support import recordings
-from support.in_memory_foreman import Caller, Doorstep, Heard, doorstep, sized
+from support.in_memory_foreman import (
+    InMemoryClient,
+    InMemoryForeman,
+    ReceivedRequest,
+    in_memory_foreman,
+    response_with_length,
+)
 from support.raw_http import Response, request
 
 CHAT = request("POST", "/api/chat", b'{"model":"m","messages":[{"role":"user","content":"a secret prompt"}]}')
 
 
 @pytest.fixture
-def step() -> Iterator[Doorstep]:
-    with doorstep(poll_interval="30s") as step:
+def step() -> Iterator[InMemoryForeman]:
+    with in_memory_foreman(poll_interval="30s") as step:
         yield step
 
 
-def ask(step: Doorstep, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]) -> Response:
+def ask(step: InMemoryForeman, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]) -> Response:
     return step.ask_once(request(method, path, body, list(headers)), method)
 
 
@@ -37,7 +43,7 @@ def value_of(answer: Response) -> Any:
     return json.loads(answer.body)
 
 
-def chatting(step: Doorstep, peer: str = "127.0.0.1") -> Caller:
+def chatting(step: InMemoryForeman, peer: str = "127.0.0.1") -> InMemoryClient:
     """A chat that the target does not answer yet."""
     step.target.holds = True
     caller = step.call(peer)
@@ -45,7 +51,7 @@ def chatting(step: Doorstep, peer: str = "127.0.0.1") -> Caller:
     return caller
 
 
-def log_lines(step: Doorstep, *asking: bytes) -> list[str]:
+def log_lines(step: InMemoryForeman, *asking: bytes) -> list[str]:
     with capturedLogs() as events:
         for one in asking:
             step.ask(one)
@@ -56,7 +62,7 @@ def log_lines(step: Doorstep, *asking: bytes) -> list[str]:
 # the root
 
 
-def test_the_root_says_what_ollamas_says(step: Doorstep) -> None:
+def test_the_root_says_what_ollamas_says(step: InMemoryForeman) -> None:
     answer = ask(step, "GET", "/")
     assert (answer.status, answer.body) == (200, b"Ollama is running")
     assert (answer.header("Content-Type"), answer.header("Content-Length")) == ("text/plain; charset=utf-8", "17")
@@ -70,7 +76,9 @@ def test_the_root_says_what_ollamas_says(step: Doorstep) -> None:
 @pytest.mark.parametrize(
     ("path", "level"), [("/healthz", LogLevel.debug), ("/queue", LogLevel.info), ("/", LogLevel.info)]
 )
-def test_probes_of_healthz_are_logged_at_debug_and_all_else_at_info(step: Doorstep, path: str, level: Any) -> None:
+def test_probes_of_healthz_are_logged_at_debug_and_all_else_at_info(
+    step: InMemoryForeman, path: str, level: Any
+) -> None:
     with capturedLogs() as events:
         ask(step, "GET", path)
         step.turn()
@@ -87,13 +95,13 @@ def test_what_is_logged_at_debug_is_shown_to_who_asks_for_it() -> None:
             assert len(stream.getvalue().splitlines()) == shown
 
 
-def test_healthz_reports_ok_while_all_is_well(step: Doorstep) -> None:
+def test_healthz_reports_ok_while_all_is_well(step: InMemoryForeman) -> None:
     answer = ask(step, "GET", "/healthz")
     assert (answer.status, answer.body) == (200, b'{"status":"ok","degraded":false}')
     assert ask(step, "HEAD", "/healthz").header("Content-Length") == str(len(answer.body))
 
 
-def test_a_target_that_is_away_is_told_with_a_reason_and_since_when(step: Doorstep) -> None:
+def test_a_target_that_is_away_is_told_with_a_reason_and_since_when(step: InMemoryForeman) -> None:
     before = step.clock.seconds()
     step.target.refuses = True
     step.wait(100, 1)
@@ -118,17 +126,17 @@ def rfc3339(clock_seconds: float) -> str:
     ("answer", "reason"),
     [
         (b"nonsense\r\n\r\n", "garbage"),
-        (sized(b"[]"), "garbage"),
-        (sized(b'{"error":"x"}', "500 Internal Server Error"), "status"),
+        (response_with_length(b"[]"), "garbage"),
+        (response_with_length(b'{"error":"x"}', "500 Internal Server Error"), "status"),
     ],
 )
-def test_the_reason_is_one_word(step: Doorstep, answer: bytes, reason: str) -> None:
+def test_the_reason_is_one_word(step: InMemoryForeman, answer: bytes, reason: str) -> None:
     step.target.answer = lambda _: answer
     step.wait(31)
     assert value_of(ask(step, "GET", "/healthz"))["reason"] == reason
 
 
-def test_a_chat_that_gets_no_first_byte_for_a_quarter_of_an_hour_is_told(step: Doorstep) -> None:
+def test_a_chat_that_gets_no_first_byte_for_a_quarter_of_an_hour_is_told(step: InMemoryForeman) -> None:
     caller = chatting(step)
     since = step.clock.seconds()
     step.wait(15 * 60 - 5, 5)
@@ -140,7 +148,7 @@ def test_a_chat_that_gets_no_first_byte_for_a_quarter_of_an_hour_is_told(step: D
     assert ask(step, "GET", "/healthz").body == b'{"status":"ok","degraded":false}'
 
 
-def test_while_foreman_stops_health_is_a_503(step: Doorstep) -> None:
+def test_while_foreman_stops_health_is_a_503(step: InMemoryForeman) -> None:
     step.service.api.draining = True
     answer = ask(step, "GET", "/healthz")
     assert (answer.status, value_of(answer)) == (503, {"status": "draining", "degraded": False})
@@ -149,7 +157,7 @@ def test_while_foreman_stops_health_is_a_503(step: Doorstep) -> None:
 # /queue
 
 
-def test_the_queue_shows_who_runs_and_who_waits_and_never_what_they_ask(step: Doorstep) -> None:
+def test_the_queue_shows_who_runs_and_who_waits_and_never_what_they_ask(step: InMemoryForeman) -> None:
     callers = [chatting(step, f"192.0.2.{number}") for number in (1, 2, 3)]
     step.wait(2)
     answer = ask(step, "GET", "/queue")
@@ -168,7 +176,7 @@ def test_the_queue_shows_who_runs_and_who_waits_and_never_what_they_ask(step: Do
     assert value_of(ask(step, "GET", "/queue"))["running"] == []
 
 
-def test_a_chat_that_is_answered_shows_as_answering(step: Doorstep) -> None:
+def test_a_chat_that_is_answered_shows_as_answering(step: InMemoryForeman) -> None:
     caller = chatting(step)
     step.target.asked[0].line.deliver(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -178,7 +186,7 @@ def test_a_chat_that_is_answered_shows_as_answering(step: Doorstep) -> None:
     caller.leave()
 
 
-def test_embeddings_pass_beside_the_queue_and_are_counted(step: Doorstep) -> None:
+def test_embeddings_pass_beside_the_queue_and_are_counted(step: InMemoryForeman) -> None:
     chat = chatting(step)
     embedding = step.call()
     embedding.send(request("POST", "/api/embed", b'{"model":"m","input":"x"}'))
@@ -188,7 +196,7 @@ def test_embeddings_pass_beside_the_queue_and_are_counted(step: Doorstep) -> Non
     embedding.leave()
 
 
-def test_ones_own_request_can_be_cancelled_by_its_id(step: Doorstep) -> None:
+def test_ones_own_request_can_be_cancelled_by_its_id(step: InMemoryForeman) -> None:
     running, waiting = chatting(step), chatting(step)
     queue = value_of(ask(step, "GET", "/queue"))
     assert ask(step, "DELETE", f"/queue/{queue['waiting'][0]['id']}").status == 204
@@ -200,7 +208,7 @@ def test_ones_own_request_can_be_cancelled_by_its_id(step: Doorstep) -> None:
     assert (again.status, "you have no queued or running request" in value_of(again)["error"]) == (404, True)
 
 
-def test_a_strangers_request_cannot(step: Doorstep) -> None:
+def test_a_strangers_request_cannot(step: InMemoryForeman) -> None:
     caller = chatting(step, "192.0.2.1")
     (one,) = value_of(ask(step, "GET", "/queue"))["running"]
     assert ask(step, "DELETE", f"/queue/{one['id']}").status == 404
@@ -211,21 +219,23 @@ def test_a_strangers_request_cannot(step: Doorstep) -> None:
 # from the inventory
 
 
-def tags(step: Doorstep) -> list[str]:
+def tags(step: InMemoryForeman) -> list[str]:
     return [model["name"] for model in json.loads(ask(step, "GET", "/api/tags").body)["models"]]
 
 
-def installed(step: Doorstep, *names: str) -> None:
+def installed(step: InMemoryForeman, *names: str) -> None:
     """From now on the target lists these."""
     listing = json.dumps({"models": [{"name": name, "model": name, "x-future": 1} for name in names]}).encode()
-    step.target.answer = lambda heard: sized(listing if heard.target == "/api/tags" else b'{"models":[]}')
+    step.target.answer = lambda heard: response_with_length(
+        listing if heard.target == "/api/tags" else b'{"models":[]}'
+    )
 
 
-def polls(step: Doorstep) -> int:
+def polls(step: InMemoryForeman) -> int:
     return len(step.target.conversations) - len(step.target.asked)
 
 
-def test_a_list_younger_than_a_second_is_served_as_it_is(step: Doorstep) -> None:
+def test_a_list_younger_than_a_second_is_served_as_it_is(step: InMemoryForeman) -> None:
     installed(step, "a:latest")
     before = polls(step)
     assert tags(step) == ["m:latest"]
@@ -234,7 +244,7 @@ def test_a_list_younger_than_a_second_is_served_as_it_is(step: Doorstep) -> None
     assert polls(step) == before
 
 
-def test_an_older_list_is_refreshed_once_for_all_who_ask(step: Doorstep) -> None:
+def test_an_older_list_is_refreshed_once_for_all_who_ask(step: InMemoryForeman) -> None:
     installed(step, "a:latest")
     step.wait(1.5)
     before = polls(step)
@@ -248,7 +258,7 @@ def test_an_older_list_is_refreshed_once_for_all_who_ask(step: Doorstep) -> None
     assert polls(step) == before + 2  # one of each list
 
 
-def test_a_target_that_takes_longer_than_a_quarter_of_a_second_is_not_waited_for(step: Doorstep) -> None:
+def test_a_target_that_takes_longer_than_a_quarter_of_a_second_is_not_waited_for(step: InMemoryForeman) -> None:
     step.wait(1.5)
     step.target.silent = True
     caller = step.call()
@@ -260,7 +270,7 @@ def test_a_target_that_takes_longer_than_a_quarter_of_a_second_is_not_waited_for
     assert [answer.status for answer in caller.answers()] == [200]
 
 
-def test_the_last_list_is_kept_while_the_target_is_away(step: Doorstep) -> None:
+def test_the_last_list_is_kept_while_the_target_is_away(step: InMemoryForeman) -> None:
     step.target.refuses = True
     step.wait(3600, 10)
     assert tags(step) == ["m:latest"]
@@ -269,7 +279,7 @@ def test_the_last_list_is_kept_while_the_target_is_away(step: Doorstep) -> None:
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
 def test_before_any_list_there_is_none_rather_than_an_empty_one(path: str) -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         step.service.target.inventory.tags = step.service.target.inventory.ps = None
         step.target.refuses = True
         answer = ask(step, "GET", path)
@@ -277,12 +287,14 @@ def test_before_any_list_there_is_none_rather_than_an_empty_one(path: str) -> No
         assert "not reached its target yet" in value_of(answer)["error"]
 
 
-def test_what_the_target_says_instead_of_a_list_is_passed_on(step: Doorstep) -> None:
+def test_what_the_target_says_instead_of_a_list_is_passed_on(step: InMemoryForeman) -> None:
     ordinary = step.target.answer
     page = b"no such thing here\n"
 
-    def answer(heard: Heard) -> bytes:
-        return sized(page, "404 Not Found", "text/plain") if heard.target == "/api/ps" else ordinary(heard)
+    def answer(heard: ReceivedRequest) -> bytes:
+        return (
+            response_with_length(page, "404 Not Found", "text/plain") if heard.target == "/api/ps" else ordinary(heard)
+        )
 
     step.target.answer = answer
     step.wait(3600, 100)
@@ -293,7 +305,7 @@ def test_what_the_target_says_instead_of_a_list_is_passed_on(step: Doorstep) -> 
     assert value_of(ask(step, "GET", "/healthz")) == {"status": "ok", "degraded": False}
 
 
-def test_health_tells_that_jobs_are_held(step: Doorstep) -> None:
+def test_health_tells_that_jobs_are_held(step: InMemoryForeman) -> None:
     step.service.target.inventory.hold("gate", "for a reason that may repeat what somebody asked")
     answer = value_of(ask(step, "GET", "/healthz"))
     assert (answer["status"], answer["degraded"], answer["reason"]) == ("ok", False, "jobs_held")
@@ -301,14 +313,14 @@ def test_health_tells_that_jobs_are_held(step: Doorstep) -> None:
     assert len(answer) == 4
 
 
-def test_lists_have_heads(step: Doorstep) -> None:
+def test_lists_have_heads(step: InMemoryForeman) -> None:
     answer = ask(step, "HEAD", "/api/tags")
     assert (answer.status, answer.body) == (200, b"")
     assert answer.header("Content-Length") == str(len(ask(step, "GET", "/api/tags").body))
     assert step.target.asked == []
 
 
-def test_what_ollama_has_not_on_a_list_is_the_targets_to_refuse(step: Doorstep) -> None:
+def test_what_ollama_has_not_on_a_list_is_the_targets_to_refuse(step: InMemoryForeman) -> None:
     step.target.answer = lambda _: (
         b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Length: 22\r\n\r\n405 method not allowed"
     )
@@ -332,7 +344,7 @@ def test_what_ollama_has_not_on_a_list_is_the_targets_to_refuse(step: Doorstep) 
     "target",
     ["/nope", "/api/version?a=1&a=%20", "/v1/models/x%3Ay", "/api/chat2/%C3%A9;v=1", "/metrics", "/v1/batches/1"],
 )
-def test_unknown_paths_are_relayed_unchanged(step: Doorstep, method: str, target: str) -> None:
+def test_unknown_paths_are_relayed_unchanged(step: InMemoryForeman, method: str, target: str) -> None:
     said = [("X-A", "b"), ("X-A", "c"), ("x-lower", "D")]
     answer = ask(step, method, target, b"" if method in ("GET", "OPTIONS") else b"body", *said)
     assert answer.status == 200
@@ -343,20 +355,20 @@ def test_unknown_paths_are_relayed_unchanged(step: Doorstep, method: str, target
     assert bytes(step.target.asked[0].line.sent).startswith(f"{method} {target} HTTP/1.1\r\n".encode())
 
 
-def test_options_for_the_whole_server_are_foremans_to_answer(step: Doorstep) -> None:
+def test_options_for_the_whole_server_are_foremans_to_answer(step: InMemoryForeman) -> None:
     answer = ask(step, "OPTIONS", "*")
     assert (answer.status, answer.body, answer.header("Content-Length")) == (200, b"", "0")
     assert step.target.asked == []
 
 
-def test_a_body_of_delete_goes_along(step: Doorstep) -> None:
+def test_a_body_of_delete_goes_along(step: InMemoryForeman) -> None:
     assert ask(step, "DELETE", "/api/delete", b'{"model":"m"}').status == 200
     assert step.target.heard[0].body == b'{"model":"m"}'
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
 @pytest.mark.parametrize("size", [0, 1, 1024 * 1024, 1024 * 1024 + 1, 5_000_000])
-def test_a_body_of_any_size_goes_along_with_its_length(step: Doorstep, framing: str, size: int) -> None:
+def test_a_body_of_any_size_goes_along_with_its_length(step: InMemoryForeman, framing: str, size: int) -> None:
     body = (b'{"model":"m"}'.ljust(size) if size > 12 else b"x" * size) or b""
     caller = step.call()
     if framing == "sized":
@@ -376,7 +388,7 @@ def test_a_body_of_any_size_goes_along_with_its_length(step: Doorstep, framing: 
     assert rest == body
 
 
-def test_a_large_chat_is_read_where_it_lies(step: Doorstep) -> None:
+def test_a_large_chat_is_read_where_it_lies(step: InMemoryForeman) -> None:
     body = b'{"model":"m","images":["' + b"A" * 3_000_000 + b'"],"messages":[{"role":"user","content":"x"}]}'
     assert step.ask_once(request("POST", "/api/chat", body)).status == 200
     missing = step.ask_once(request("POST", "/api/chat", body.replace(b'"m"', b'"gone"')))
@@ -384,22 +396,24 @@ def test_a_large_chat_is_read_where_it_lies(step: Doorstep) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/messages", "/v1/completions"])
-def test_a_target_that_cannot_be_reached_is_a_502_that_says_when_to_come_again(step: Doorstep, path: str) -> None:
+def test_a_target_that_cannot_be_reached_is_a_502_that_says_when_to_come_again(
+    step: InMemoryForeman, path: str
+) -> None:
     step.target.refuses = True
     answer = ask(step, "POST", path, b'{"model":"m"}')
     assert (answer.status, answer.header("Retry-After")) == (502, "30")
     assert b"target" in answer.body
 
 
-def test_a_change_of_models_is_seen_at_once(step: Doorstep) -> None:
+def test_a_change_of_models_is_seen_at_once(step: InMemoryForeman) -> None:
     installed(step, "new:latest")
     assert ask(step, "POST", "/api/copy", b'{"source":"m","destination":"new"}').status == 200
     step.turn()
     assert tags(step) == ["new:latest"]
 
 
-def test_a_change_that_failed_is_no_reason_to_look(step: Doorstep) -> None:
-    step.target.answer = lambda _: sized(b'{"error":"no"}', "400 Bad Request")
+def test_a_change_that_failed_is_no_reason_to_look(step: InMemoryForeman) -> None:
+    step.target.answer = lambda _: response_with_length(b'{"error":"no"}', "400 Bad Request")
     before = polls(step)
     ask(step, "POST", "/api/copy", b"{}")
     assert polls(step) == before
@@ -409,7 +423,7 @@ def test_a_change_that_failed_is_no_reason_to_look(step: Doorstep) -> None:
 
 
 def test_an_unexpected_failure_is_logged_and_answered_without_details(
-    step: Doorstep, logged_failures: LoggedFailures
+    step: InMemoryForeman, logged_failures: LoggedFailures
 ) -> None:
     with patch("foreman.web.api.routes.target_request", side_effect=ZeroDivisionError("an inner secret")):
         for path in ("/api/chat", "/v1/messages", "/api/version"):
@@ -418,8 +432,8 @@ def test_an_unexpected_failure_is_logged_and_answered_without_details(
     assert len(logged_failures.take(ZeroDivisionError)) == 3
 
 
-def test_every_request_has_one_line_in_the_log(step: Doorstep) -> None:
-    step.target.answer = lambda heard: sized(b'{"models":[]}')
+def test_every_request_has_one_line_in_the_log(step: InMemoryForeman) -> None:
+    step.target.answer = lambda heard: response_with_length(b'{"models":[]}')
     lines = log_lines(
         step,
         CHAT,
@@ -447,7 +461,7 @@ def test_every_request_has_one_line_in_the_log(step: Doorstep) -> None:
     assert len({line.rpartition(" id=")[2] for line in lines}) == len(lines)
 
 
-def test_a_client_that_leaves_has_a_line_that_says_so(step: Doorstep) -> None:
+def test_a_client_that_leaves_has_a_line_that_says_so(step: InMemoryForeman) -> None:
     with capturedLogs() as events:
         for reason in (None, ConnectionLost()):
             caller = chatting(step)
@@ -459,7 +473,7 @@ def test_a_client_that_leaves_has_a_line_that_says_so(step: Doorstep) -> None:
     assert all("client left" in line for line in lines)
 
 
-def test_an_upload_that_is_refused_on_its_way_has_one_line(step: Doorstep) -> None:
+def test_an_upload_that_is_refused_on_its_way_has_one_line(step: InMemoryForeman) -> None:
     upload = b"POST /api/blobs/sha256:00 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\n"
     (line,) = log_lines(step, upload)
     assert "status=400" in line
@@ -470,7 +484,7 @@ def test_an_upload_that_is_refused_on_its_way_has_one_line(step: Doorstep) -> No
 
 
 @pytest.mark.parametrize("path", ["/v1/responses/compact", "/v1/images/generations", "/v1/images/edits"])
-def test_what_only_some_ollamas_infer_takes_its_turn(step: Doorstep, path: str) -> None:
+def test_what_only_some_ollamas_infer_takes_its_turn(step: InMemoryForeman, path: str) -> None:
     chatting(step)
     body = b'{"model":"m","input":"hello"}'
     plain, packed = step.call(), step.call()
@@ -483,7 +497,7 @@ def test_what_only_some_ollamas_infer_takes_its_turn(step: Doorstep, path: str) 
     assert len(value_of(ask(step, "GET", "/queue"))["waiting"]) == 1
 
 
-def test_a_compaction_for_a_model_that_is_missing_is_refused_as_by_ollama(step: Doorstep) -> None:
+def test_a_compaction_for_a_model_that_is_missing_is_refused_as_by_ollama(step: InMemoryForeman) -> None:
     answer = ask(step, "POST", "/v1/responses/compact", b'{"model":"nope","input":"hello"}')
     assert answer.status == 404
     error = {"message": "model 'nope' not found", "type": "not_found_error", "param": None, "code": None}
@@ -491,22 +505,24 @@ def test_a_compaction_for_a_model_that_is_missing_is_refused_as_by_ollama(step: 
 
 
 @pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits"])
-def test_whether_there_are_images_to_be_made_is_for_the_target_to_say(step: Doorstep, path: str) -> None:
-    step.target.answer = lambda heard: sized(b"404 page not found", "404 Not Found", "text/plain")
+def test_whether_there_are_images_to_be_made_is_for_the_target_to_say(step: InMemoryForeman, path: str) -> None:
+    step.target.answer = lambda heard: response_with_length(b"404 page not found", "404 Not Found", "text/plain")
     answer = ask(step, "POST", path, b'{"model":"nope","prompt":"a cat"}')
     assert (answer.status, answer.body) == (404, b"404 page not found")
 
 
 @pytest.mark.parametrize("body", [b"", b" "])
-def test_an_empty_body_of_responses_is_refused_by_the_target_while_a_chat_runs(step: Doorstep, body: bytes) -> None:
+def test_an_empty_body_of_responses_is_refused_by_the_target_while_a_chat_runs(
+    step: InMemoryForeman, body: bytes
+) -> None:
     chatting(step)
     step.target.holds = False
-    step.target.answer = lambda heard: sized(b'{"error":"in its own words"}', "400 Bad Request")
+    step.target.answer = lambda heard: response_with_length(b'{"error":"in its own words"}', "400 Bad Request")
     answer = ask(step, "POST", "/v1/responses", body)
     assert (answer.status, answer.body) == (400, b'{"error":"in its own words"}')
 
 
-def test_a_compaction_says_nothing_for_hours_and_is_not_taken_for_dead(step: Doorstep) -> None:
+def test_a_compaction_says_nothing_for_hours_and_is_not_taken_for_dead(step: InMemoryForeman) -> None:
     body = b'{"model":"m","stream":true,"input":[{"type":"message","role":"user","content":"a"},{"type":"compaction_trigger"}]}'
     step.target.holds = True
     caller = step.call()

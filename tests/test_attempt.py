@@ -20,7 +20,7 @@ from foreman.jobs.job import Job, NewJob
 from foreman.simulator import Settings, Simulator
 from foreman.simulator.engine.faults import FaultKind
 from foreman.store.job_store import JobStore
-from support.live_foreman import RunningForeman, bytes_of, listen, port_of, reactor, start_foreman
+from support.live_foreman import RunningForeman, artifact_bytes, listen, port_of, reactor, start_foreman
 from support.new_jobs import job_for
 from support.raw_http import Response, ask, request
 
@@ -67,7 +67,7 @@ class Place:
         return job
 
     async def artifact(self, id_: str, name: str) -> bytes:
-        found = await bytes_of(self.store, id_, name)
+        found = await artifact_bytes(self.store, id_, name)
         assert found is not None
         return found
 

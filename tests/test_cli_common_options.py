@@ -34,7 +34,7 @@ from foreman.cli.ui import ps_view
 from foreman.cli.ui.exit_status import FAILED, NOT_ALLOWED, NOT_FOREMAN, NOT_FOUND
 from foreman.cli.ui.ps_view import Snapshot
 from support.live_foreman import reactor
-from support.processes import SCRIPTS, chat, clean_environment, endless, foreman, target
+from support.processes import SCRIPTS, chat, clean_environment, endless_chat, run_foreman, run_target
 
 T = TypeVar("T")
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -529,8 +529,8 @@ def test_the_commands_show_and_cancel_what_a_real_foreman_has_in_hand(tmp_path: 
         )
 
     token = "correct-horse-battery"
-    with target(tmp_path, rate=50) as simulator, foreman(tmp_path, simulator.url, auth_token=token) as daemon:
-        with daemon.call("/api/chat", endless("runs")) as running:
+    with run_target(tmp_path, rate=50) as simulator, run_foreman(tmp_path, simulator.url, auth_token=token) as daemon:
+        with daemon.call("/api/chat", endless_chat("runs")) as running:
             running.read_until(b'"content"')
             waiting = daemon.call("/api/chat", chat("waits", stream=True))
             daemon.waiting(1)

@@ -18,7 +18,18 @@ from foreman.cli.main import COMMANDS, cli
 from foreman.cli.supervisors.service import Service
 from foreman.cli.supervisors.systemd import unit
 from foreman.cli.ui.help import HelpfulCommand
-from support.processes import HERE, SCRIPTS, Call, chat, endless, foreman, free_port, started, target, until
+from support.processes import (
+    LOOPBACK,
+    SCRIPTS,
+    Call,
+    chat,
+    endless_chat,
+    free_port,
+    run_foreman,
+    run_process,
+    run_target,
+    until,
+)
 
 PAGE = (Path(__file__).parents[1] / "docs" / "running.md").read_text("utf-8")
 
@@ -107,10 +118,10 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         http {{
             access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
             fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-            server {{ listen {HERE}:{port}; {location.replace("127.0.0.1:8080", f"{HERE}:{upstream}")} }}
+            server {{ listen {LOOPBACK}:{port}; {location.replace("127.0.0.1:8080", f"{LOOPBACK}:{upstream}")} }}
         }}"""
     )
-    with started(["nginx", "-c", str(config), "-p", str(folder)], folder) as child:
+    with run_process(["nginx", "-c", str(config), "-p", str(folder)], folder) as child:
         until(lambda: child.listens(port, "/"), "nginx answers")
         yield port
 
@@ -118,11 +129,11 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx")
 def test_behind_the_nginx_of_the_page_lines_come_as_they_are_said_and_who_leaves_is_cut_off(tmp_path: Path) -> None:
     with (
-        target(tmp_path, rate=20) as simulator,
-        foreman(tmp_path, simulator.url) as daemon,
+        run_target(tmp_path, rate=20) as simulator,
+        run_foreman(tmp_path, simulator.url) as daemon,
         nginx(tmp_path, daemon.port) as port,
     ):
-        with Call(port, "POST", "/api/chat", endless("goes on for ever")) as running:
+        with Call(port, "POST", "/api/chat", endless_chat("goes on for ever")) as running:
             running.read_until(b'"content"')
             assert simulator.asked("goes on for ever")[0].outcome == "open"
         simulator.left("goes on for ever")

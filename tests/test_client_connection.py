@@ -17,7 +17,14 @@ from twisted.logger import LogEvent, capturedLogs
 from zope.interface import implementer
 
 from support import recordings
-from support.in_memory_foreman import FULL, Caller, Conversation, Doorstep, doorstep, sized
+from support.in_memory_foreman import (
+    TRANSPORT_BUFFER,
+    InMemoryClient,
+    InMemoryForeman,
+    TargetConnection,
+    in_memory_foreman,
+    response_with_length,
+)
 from support.live_foreman import listen, port_of, reactor, start_foreman
 from support.raw_http import RawClient, request
 
@@ -37,11 +44,11 @@ def chat_of(length: int) -> bytes:
     return head("POST", "/api/chat", f"Content-Length: {length}")
 
 
-def statuses(caller: Caller) -> list[int]:
+def statuses(caller: InMemoryClient) -> list[int]:
     return [answer.status for answer in caller.answers()]
 
 
-def running_chat(step: Doorstep, caller: Caller) -> Conversation:
+def running_chat(step: InMemoryForeman, caller: InMemoryClient) -> TargetConnection:
     """A chat whose answer the target holds back."""
     step.target.holds = True
     caller.send(CHAT)
@@ -53,7 +60,7 @@ def running_chat(step: Doorstep, caller: Caller) -> Conversation:
 
 
 def test_a_head_that_comes_too_slowly_is_refused_after_its_time() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         slow = head("GET", "/api/version", "X-A: " + "a" * 100)
         for second, byte in enumerate(slow):
@@ -66,7 +73,7 @@ def test_a_head_that_comes_too_slowly_is_refused_after_its_time() -> None:
 
 
 def test_a_head_may_take_its_time_within_the_limit() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         for byte in GET[:-1]:
             caller.send(bytes([byte]))
@@ -76,7 +83,7 @@ def test_a_head_may_take_its_time_within_the_limit() -> None:
 
 
 def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         step.wait(29.5)
         assert not caller.closed
@@ -85,7 +92,7 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
 
 
 def test_between_two_requests_there_is_time_to_think() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(GET)
         step.wait(74)
@@ -97,7 +104,7 @@ def test_between_two_requests_there_is_time_to_think() -> None:
 
 
 def test_the_second_request_of_a_connection_has_a_deadline_of_its_own() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(GET)
         step.wait(70)
@@ -109,7 +116,7 @@ def test_the_second_request_of_a_connection_has_a_deadline_of_its_own() -> None:
 
 
 def test_half_a_head_that_came_with_the_request_before_has_its_deadline() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(HEALTH + HEALTH[:10])
         step.wait(31)
@@ -117,20 +124,20 @@ def test_half_a_head_that_came_with_the_request_before_has_its_deadline() -> Non
 
 
 def test_no_deadline_of_a_head_runs_while_a_chat_is_answered() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         step.target.holds = True
         caller.send(HEALTH + CHAT)
         caller.send(HEALTH)  # pipelined behind a chat that runs
         step.wait(1000, 10)
         assert statuses(caller) == [200]
-        step.target.asked[0].line.deliver(sized(b"{}"))
+        step.target.asked[0].line.deliver(response_with_length(b"{}"))
         step.turn()
         assert statuses(caller) == [200, 200, 200]
 
 
 def test_a_request_that_comes_while_the_connection_closes_is_not_answered() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call(takes=False)
         caller.send(GET)
         step.wait(76)
@@ -145,7 +152,7 @@ def test_a_request_that_comes_while_the_connection_closes_is_not_answered() -> N
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
 def test_a_body_that_does_not_come_is_refused_after_its_time(framing: str) -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(head("POST", "/v1/messages", framing))
         step.wait(59)
@@ -158,7 +165,7 @@ def test_a_body_that_does_not_come_is_refused_after_its_time(framing: str) -> No
 
 @pytest.mark.parametrize(("rate", "refused"), [(900, True), (1100, False)])
 def test_a_body_may_be_slow_but_not_slower_than_1_kb_a_second(rate: int, refused: bool) -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(chat_of(600 * rate))
         for _ in range(600):
@@ -168,7 +175,7 @@ def test_a_body_may_be_slow_but_not_slower_than_1_kb_a_second(rate: int, refused
 
 
 def test_a_model_file_may_be_as_slow_as_it_likes_unless_it_stops() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(head("POST", BLOB, "Content-Length: 1000"))
         for _ in range(20):
@@ -182,11 +189,11 @@ def test_a_model_file_may_be_as_slow_as_it_likes_unless_it_stops() -> None:
 
 
 def test_a_target_that_is_slow_to_take_a_model_file_is_no_fault_of_the_client() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         step.target.takes = False
         caller = step.call()
-        caller.send(head("POST", BLOB, f"Content-Length: {4 * FULL}"))
-        caller.line.deliver(b"x" * 4 * FULL)
+        caller.send(head("POST", BLOB, f"Content-Length: {4 * TRANSPORT_BUFFER}"))
+        caller.line.deliver(b"x" * 4 * TRANSPORT_BUFFER)
         step.wait(590, 10)
         assert statuses(caller) == []
         assert caller.line.paused
@@ -197,11 +204,11 @@ def test_a_target_that_is_slow_to_take_a_model_file_is_no_fault_of_the_client() 
 
 
 def test_a_target_that_never_takes_a_model_file_is_given_up() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         step.target.takes = False
         caller = step.call()
-        caller.send(head("POST", BLOB, f"Content-Length: {4 * FULL}"))
-        caller.line.deliver(b"x" * 4 * FULL)
+        caller.send(head("POST", BLOB, f"Content-Length: {4 * TRANSPORT_BUFFER}"))
+        caller.line.deliver(b"x" * 4 * TRANSPORT_BUFFER)
         step.wait(800, 10)
         assert statuses(caller) == [502]
         assert step.target.asked[0].line.ended == "reset"
@@ -211,7 +218,7 @@ def test_a_target_that_never_takes_a_model_file_is_given_up() -> None:
 
 
 def test_a_reader_that_never_reads_is_cut_off_after_the_stall_limit() -> None:
-    with doorstep(buffer="64KiB", stall_timeout="60s") as step:
+    with in_memory_foreman(buffer="64KiB", stall_timeout="60s") as step:
         caller = step.call()
         chat = running_chat(step, caller)
         caller.line.takes = False
@@ -222,7 +229,7 @@ def test_a_reader_that_never_reads_is_cut_off_after_the_stall_limit() -> None:
         chat.line.deliver(b"%x\r\n%b\r\n" % (len(line), line) * 10_000)
         step.turn()
         assert chat.line.paused
-        assert caller.line.most_held < 2 * FULL
+        assert caller.line.most_held < 2 * TRANSPORT_BUFFER
         step.wait(59)
         assert not caller.line.lost
         step.wait(2)
@@ -230,7 +237,7 @@ def test_a_reader_that_never_reads_is_cut_off_after_the_stall_limit() -> None:
 
 
 def test_a_reader_that_does_not_take_the_end_is_cut_off_after_the_stall_limit() -> None:
-    with doorstep(stall_timeout="60s") as step:
+    with in_memory_foreman(stall_timeout="60s") as step:
         caller = step.call(takes=False)
         caller.send(head("GET", "/api/version", "Connection: close"))
         step.wait(59)
@@ -240,9 +247,11 @@ def test_a_reader_that_does_not_take_the_end_is_cut_off_after_the_stall_limit() 
 
 
 def test_requests_of_a_client_that_does_not_read_wait() -> None:
-    listing = sized(json.dumps({"models": [{"name": "m:latest", "model": "x" * 100_000}]}).encode())
-    with doorstep() as step:
-        step.target.answer = lambda heard: listing if heard.target == "/api/tags" else sized(b'{"models":[]}')
+    listing = response_with_length(json.dumps({"models": [{"name": "m:latest", "model": "x" * 100_000}]}).encode())
+    with in_memory_foreman() as step:
+        step.target.answer = lambda heard: (
+            listing if heard.target == "/api/tags" else response_with_length(b'{"models":[]}')
+        )
         step.wait(2)
         caller = step.call(takes=False)
         asking = request("GET", "/api/tags")
@@ -256,12 +265,12 @@ def test_requests_of_a_client_that_does_not_read_wait() -> None:
 
 
 def test_requests_that_came_before_and_after_a_pause_keep_their_order() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         chat = running_chat(step, caller)
         caller.send(request("GET", "/first"))
         caller.line.takes = False
-        chat.line.deliver(sized(b"x" * 3 * FULL))
+        chat.line.deliver(response_with_length(b"x" * 3 * TRANSPORT_BUFFER))
         step.turn()
         caller.send(request("GET", "/second"))
         step.target.holds = False
@@ -272,9 +281,11 @@ def test_requests_that_came_before_and_after_a_pause_keep_their_order() -> None:
 
 
 def test_a_client_that_does_not_read_may_send_ahead_as_much_as_it_likes_since_nobody_listens() -> None:
-    listing = sized(json.dumps({"models": [{"name": "m:latest", "model": "x" * 100_000}]}).encode())
-    with doorstep() as step:
-        step.target.answer = lambda heard: listing if heard.target == "/api/tags" else sized(b'{"models":[]}')
+    listing = response_with_length(json.dumps({"models": [{"name": "m:latest", "model": "x" * 100_000}]}).encode())
+    with in_memory_foreman() as step:
+        step.target.answer = lambda heard: (
+            listing if heard.target == "/api/tags" else response_with_length(b'{"models":[]}')
+        )
         step.wait(2)
         caller = step.call(takes=False)
         caller.send(request("GET", "/api/tags"))
@@ -292,7 +303,7 @@ def test_a_client_that_does_not_read_may_send_ahead_as_much_as_it_likes_since_no
 
 def test_a_client_that_leaves_while_its_chat_runs_stops_the_target() -> None:
     for reset in (False, True):
-        with doorstep() as step:
+        with in_memory_foreman() as step:
             caller = step.call()
             chat = running_chat(step, caller)
             caller.leave(reset=reset)
@@ -302,7 +313,7 @@ def test_a_client_that_leaves_while_its_chat_runs_stops_the_target() -> None:
 
 @pytest.mark.parametrize("ahead", [20 * KB, 60 * KB])
 def test_a_client_that_leaves_is_noticed_behind_what_it_sent_ahead(ahead: int) -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         chat = running_chat(step, caller)
         caller.send(chat_of(ahead) + b" " * ahead)
@@ -312,7 +323,7 @@ def test_a_client_that_leaves_is_noticed_behind_what_it_sent_ahead(ahead: int) -
 
 @pytest.mark.parametrize("piece", [100, 70 * KB])
 def test_a_client_that_sends_too_much_ahead_is_cut_off(piece: int) -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         chat = running_chat(step, caller)
         for _ in range(70 * KB // piece):
@@ -322,11 +333,11 @@ def test_a_client_that_sends_too_much_ahead_is_cut_off(piece: int) -> None:
 
 
 def test_a_client_that_sends_too_much_ahead_without_reading_is_cut_off() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         chat = running_chat(step, caller)
         caller.line.takes = False
-        chat.line.deliver(sized(b"x" * 3 * FULL))
+        chat.line.deliver(response_with_length(b"x" * 3 * TRANSPORT_BUFFER))
         step.turn()
         caller.send(b" " * 40 * KB)
         assert not caller.line.lost
@@ -335,21 +346,21 @@ def test_a_client_that_sends_too_much_ahead_without_reading_is_cut_off() -> None
 
 
 def test_what_is_sent_ahead_of_an_answer_that_comes_at_once_is_answered() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(request("POST", "/api/chat", b"{") + HEALTH + request("POST", "/api/chat", b"") + HEALTH)
         assert statuses(caller) == [400, 200, 400, 200]
 
 
 def test_what_is_sent_ahead_in_small_pieces_is_answered_in_order() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         chat = running_chat(step, caller)
         ahead = b"".join(request("GET", f"/number/{number}") for number in range(200))
         for start in range(0, len(ahead), 7):
             caller.line.deliver(ahead[start : start + 7])
         step.target.holds = False
-        chat.line.deliver(sized(b"{}"))
+        chat.line.deliver(response_with_length(b"{}"))
         step.turn(2000)
         assert [heard.target for heard in step.target.heard[1:]] == [f"/number/{number}" for number in range(200)]
         assert statuses(caller) == [200] * 201
@@ -359,7 +370,7 @@ def test_what_is_sent_ahead_in_small_pieces_is_answered_in_order() -> None:
 
 
 def test_a_connection_too_many_is_told_so_and_closed(logged: list[LogEvent]) -> None:
-    with doorstep(max_connections="2") as step:
+    with in_memory_foreman(max_connections="2") as step:
         step.target.holds = True
         callers = [step.call() for _ in range(2)]
         for caller in callers:
@@ -393,7 +404,7 @@ def logged() -> Any:
 
 
 def test_a_body_that_is_announced_too_large_is_refused_before_it_comes() -> None:
-    with doorstep(max_body="1MiB") as step:
+    with in_memory_foreman(max_body="1MiB") as step:
         caller = step.call()
         caller.send(head("POST", "/api/chat", "Expect: 100-continue", f"Content-Length: {KB * KB + 1}"))
         (answer,) = caller.answers()
@@ -402,7 +413,7 @@ def test_a_body_that_is_announced_too_large_is_refused_before_it_comes() -> None
 
 
 def test_a_chunked_body_is_refused_when_it_has_become_too_large() -> None:
-    with doorstep(max_body="1MiB") as step:
+    with in_memory_foreman(max_body="1MiB") as step:
         caller = step.call()
         caller.send(head("POST", "/v1/responses", "Transfer-Encoding: chunked"))
         for _ in range(16):
@@ -415,7 +426,7 @@ def test_a_chunked_body_is_refused_when_it_has_become_too_large() -> None:
 
 
 def test_a_body_that_is_both_too_large_and_spoiled_is_refused_once() -> None:
-    with doorstep(max_body="1KiB") as step:
+    with in_memory_foreman(max_body="1KiB") as step:
         caller = step.call()
         caller.send(head("POST", "/api/chat", "Transfer-Encoding: chunked"))
         caller.send(b"300\r\n" + b" " * 768 + b"\r\n200\r\n" + b" " * 512 + b"\r\nxyz\r\n")
@@ -423,7 +434,7 @@ def test_a_body_that_is_both_too_large_and_spoiled_is_refused_once() -> None:
 
 
 def test_a_model_file_has_any_size() -> None:
-    with doorstep(max_body="1KiB") as step:
+    with in_memory_foreman(max_body="1KiB") as step:
         caller = step.call()
         caller.send(head("POST", BLOB, "Content-Length: 100000"))
         for _ in range(100):
@@ -432,7 +443,7 @@ def test_a_model_file_has_any_size() -> None:
 
 
 def test_bodies_beyond_the_budget_are_refused_until_others_are_done() -> None:
-    with doorstep(max_body="1MiB", body_budget="1MiB") as step:
+    with in_memory_foreman(max_body="1MiB", body_budget="1MiB") as step:
         first, second = step.call(), step.call()
         first.send(chat_of(1000 * KB) + b" " * (950 * KB))
         second.send(head("POST", "/api/chat", "Expect: 100-continue", f"Content-Length: {100 * KB}"))
@@ -447,7 +458,7 @@ def test_bodies_beyond_the_budget_are_refused_until_others_are_done() -> None:
 
 
 def test_promises_take_no_room() -> None:
-    with doorstep(max_body="1MiB", body_budget="4MiB") as step:
+    with in_memory_foreman(max_body="1MiB", body_budget="4MiB") as step:
         step.target.holds = True
         promising = [step.call() for _ in range(50)]
         for caller in promising:
@@ -460,7 +471,7 @@ def test_promises_take_no_room() -> None:
 
 
 def test_slow_bodies_make_room_for_one_that_comes_at_once() -> None:
-    with doorstep(max_body="1MiB", body_budget="1MiB") as step:
+    with in_memory_foreman(max_body="1MiB", body_budget="1MiB") as step:
         slow = step.call()
         slow.send(head("POST", "/api/chat", f"Content-Length: {KB * KB}") + b" " * (20 * KB))
         for _ in range(20):
@@ -476,7 +487,7 @@ def test_slow_bodies_make_room_for_one_that_comes_at_once() -> None:
 
 
 def test_a_chunked_body_beyond_the_budget_is_refused_on_its_way() -> None:
-    with doorstep(max_body="1MiB", body_budget="1MiB") as step:
+    with in_memory_foreman(max_body="1MiB", body_budget="1MiB") as step:
         first, second = step.call(), step.call()
         first.send(chat_of(1024 * KB) + b" " * (1000 * KB))
         used = step.service.connections.bodies.used
@@ -488,7 +499,7 @@ def test_a_chunked_body_beyond_the_budget_is_refused_on_its_way() -> None:
 
 def test_the_place_of_a_body_is_free_for_the_next_request_on_the_same_connection() -> None:
     body = b'{"model":"m"}'.ljust(600)
-    with doorstep(max_body="1000", body_budget="1000") as step:
+    with in_memory_foreman(max_body="1000", body_budget="1000") as step:
         caller = step.call()
         caller.send((chat_of(600) + body) * 5)
         step.turn(100)
@@ -499,7 +510,7 @@ def test_the_place_of_a_body_is_free_for_the_next_request_on_the_same_connection
 class Sender:
     """A client that sends a body in steps."""
 
-    caller: Caller
+    caller: InMemoryClient
     left: int
     chunked: bool
     over: bool = field(default=False)
@@ -511,7 +522,7 @@ ACTS = st.sampled_from(["sized", "chunked", "some", "rest", "leave", "reset", "w
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(ACTS, st.integers(0, 5), st.integers(1, 1500)), max_size=30))
 def test_the_budget_is_given_back_in_every_way_a_request_can_end(acts: list[tuple[str, int, int]]) -> None:
-    with doorstep(max_body="1000", body_budget="2500") as step:
+    with in_memory_foreman(max_body="1000", body_budget="2500") as step:
         step.target.holds = True
         senders: list[Sender] = []
         for act, which, size in acts:
@@ -525,7 +536,7 @@ def test_the_budget_is_given_back_in_every_way_a_request_can_end(acts: list[tupl
         assert step.service.connections.bodies.used == 0
 
 
-def perform(step: Doorstep, senders: list[Sender], act: str, which: int, size: int) -> None:
+def perform(step: InMemoryForeman, senders: list[Sender], act: str, which: int, size: int) -> None:
     """Do one thing of the story above."""
     if act in ("sized", "chunked"):
         caller = step.call()
@@ -538,7 +549,7 @@ def perform(step: Doorstep, senders: list[Sender], act: str, which: int, size: i
         return
     if act == "answer":
         for one in step.target.asked:
-            one.line.deliver(sized(b"{}"))
+            one.line.deliver(response_with_length(b"{}"))
         step.turn()
         return
     if not senders:
@@ -566,7 +577,7 @@ def perform(step: Doorstep, senders: list[Sender], act: str, which: int, size: i
 
 
 def test_a_client_that_is_refused_may_go_on_sending_for_a_moment() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(chat_of(10**9))
         assert caller.line.half_closed
@@ -580,7 +591,7 @@ def test_a_client_that_is_refused_may_go_on_sending_for_a_moment() -> None:
 
 
 def test_a_client_that_is_refused_may_not_go_on_sending_for_ever() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(chat_of(10**9))
         for _ in range(29):
@@ -594,7 +605,7 @@ def test_a_client_that_is_refused_may_not_go_on_sending_for_ever() -> None:
 
 
 def test_no_more_than_64_mib_of_a_refused_body_are_read() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call()
         caller.send(chat_of(10**9))
         for _ in range(64):
@@ -607,7 +618,7 @@ def test_no_more_than_64_mib_of_a_refused_body_are_read() -> None:
 
 
 def test_a_refusal_that_nobody_reads_does_not_keep_a_connection() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         caller = step.call(takes=False)
         caller.send(chat_of(10**9))
         step.wait(5)
@@ -615,14 +626,14 @@ def test_a_refusal_that_nobody_reads_does_not_keep_a_connection() -> None:
 
 
 def test_stopping_closes_what_is_idle_and_ends_what_runs_with_its_answer() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         idle, reading, busy = step.call(), step.call(), step.call()
         reading.send(chat_of(13))
         chat = running_chat(step, busy)
         step.service.connections.drain()
         step.turn()
         assert idle.line.ended == "end"
-        chat.line.deliver(sized(b"{}"))
+        chat.line.deliver(response_with_length(b"{}"))
         step.turn()
         (answer,) = busy.answers()
         assert (answer.status, answer.header("Connection"), busy.line.ended) == (200, "close", "end")

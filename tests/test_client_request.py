@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.address import UNIXAddress
 from twisted.logger import capturedLogs, formatEvent
 
-from support.in_memory_foreman import Caller, Doorstep, doorstep, sized
+from support.in_memory_foreman import InMemoryClient, InMemoryForeman, in_memory_foreman, response_with_length
 from support.raw_http import Response, request
 
 CHAT = b'{"model":"m"}'
@@ -19,8 +19,8 @@ LAST = b'{"response":"","done":true}\n'
 
 
 @pytest.fixture
-def step() -> Iterator[Doorstep]:
-    with doorstep() as step:
+def step() -> Iterator[InMemoryForeman]:
+    with in_memory_foreman() as step:
         yield step
 
 
@@ -33,7 +33,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def asking(step: Doorstep, sent: bytes) -> Caller:
+def asking(step: InMemoryForeman, sent: bytes) -> InMemoryClient:
     """A client whose question has reached the target, which says nothing yet."""
     step.target.holds = True
     caller = step.call()
@@ -41,7 +41,7 @@ def asking(step: Doorstep, sent: bytes) -> Caller:
     return caller
 
 
-def told(step: Doorstep, *said: bytes, breaks: bool = False) -> None:
+def told(step: InMemoryForeman, *said: bytes, breaks: bool = False) -> None:
     """The target says ``error_text``, and perhaps closes."""
     line = step.target.asked[-1].line
     for data in said:
@@ -52,7 +52,7 @@ def told(step: Doorstep, *said: bytes, breaks: bool = False) -> None:
         step.turn()
 
 
-def answer_of(caller: Caller, method: str = "POST") -> Response:
+def answer_of(caller: InMemoryClient, method: str = "POST") -> Response:
     (answer,) = caller.answers(method)
     return answer
 
@@ -60,15 +60,15 @@ def answer_of(caller: Caller, method: str = "POST") -> Response:
 # framing
 
 
-def test_what_has_a_length_is_answered_with_it(step: Doorstep) -> None:
+def test_what_has_a_length_is_answered_with_it(step: InMemoryForeman) -> None:
     caller = asking(step, request("POST", "/api/chat", CHAT))
-    told(step, sized(LAST))
+    told(step, response_with_length(LAST))
     answer = answer_of(caller)
     assert (answer.framing, answer.body, answer.header("Connection")) == ("content-length", LAST, None)
     assert not caller.closed
 
 
-def test_what_has_none_is_answered_in_chunks_one_for_each_line(step: Doorstep) -> None:
+def test_what_has_none_is_answered_in_chunks_one_for_each_line(step: InMemoryForeman) -> None:
     caller = asking(step, request("POST", "/api/generate", CHAT))
     told(step, head("application/x-ndjson"), chunk(LINE + LINE), chunk(LINE[:5]), chunk(LINE[5:] + LAST), b"0\r\n\r\n")
     answer = answer_of(caller)
@@ -76,7 +76,7 @@ def test_what_has_none_is_answered_in_chunks_one_for_each_line(step: Doorstep) -
     assert not caller.closed
 
 
-def test_an_old_client_gets_an_answer_that_ends_with_its_connection(step: Doorstep) -> None:
+def test_an_old_client_gets_an_answer_that_ends_with_its_connection(step: InMemoryForeman) -> None:
     caller = asking(step, b"POST /api/generate HTTP/1.0\r\nContent-Length: 13\r\n\r\n" + CHAT)
     told(step, head("application/x-ndjson"), chunk(LINE), chunk(LAST), b"0\r\n\r\n")
     answer = answer_of(caller)
@@ -86,7 +86,7 @@ def test_an_old_client_gets_an_answer_that_ends_with_its_connection(step: Doorst
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-def test_an_answer_that_has_no_body_gets_none(step: Doorstep, status: str) -> None:
+def test_an_answer_that_has_no_body_gets_none(step: InMemoryForeman, status: str) -> None:
     caller = asking(step, request("GET", "/nope"))
     told(step, f"HTTP/1.1 {status}\r\nETag: x\r\n\r\n".encode())
     answer = answer_of(caller, "GET")
@@ -96,7 +96,7 @@ def test_an_answer_that_has_no_body_gets_none(step: Doorstep, status: str) -> No
     assert [one.status for one in caller.answers()] == [int(status[:3]), 200]
 
 
-def test_an_answer_to_head_has_the_length_and_no_body(step: Doorstep) -> None:
+def test_an_answer_to_head_has_the_length_and_no_body(step: InMemoryForeman) -> None:
     caller = asking(step, request("HEAD", "/api/blobs/sha256:00"))
     told(step, head("text/plain", "Content-Length: 5"))
     caller.send(request("GET", "/healthz"))
@@ -104,7 +104,7 @@ def test_an_answer_to_head_has_the_length_and_no_body(step: Doorstep) -> None:
     assert [(one.status, one.header("Content-Length")) for one in answers] == [(200, "5"), (200, "32")]
 
 
-def test_an_empty_stream_is_an_empty_stream(step: Doorstep) -> None:
+def test_an_empty_stream_is_an_empty_stream(step: InMemoryForeman) -> None:
     caller = asking(step, request("POST", "/api/pull", CHAT))
     told(step, head("application/x-ndjson"), b"0\r\n\r\n")
     answer = answer_of(caller)
@@ -114,7 +114,7 @@ def test_an_empty_stream_is_an_empty_stream(step: Doorstep) -> None:
 # the head
 
 
-def test_headers_go_back_as_they_came_less_those_of_the_hop(step: Doorstep) -> None:
+def test_headers_go_back_as_they_came_less_those_of_the_hop(step: InMemoryForeman) -> None:
     caller = asking(step, request("POST", "/api/show", CHAT))
     told(
         step,
@@ -138,14 +138,14 @@ def test_headers_go_back_as_they_came_less_those_of_the_hop(step: Doorstep) -> N
         (b"", b""),
     ],
 )
-def test_no_control_byte_of_a_phrase_reaches_a_client(step: Doorstep, said: bytes, told_phrase: bytes) -> None:
+def test_no_control_byte_of_a_phrase_reaches_a_client(step: InMemoryForeman, said: bytes, told_phrase: bytes) -> None:
     caller = asking(step, request("GET", "/api/version"))
     told(step, b"HTTP/1.1 200 " + said + b"\r\nContent-Length: 2\r\n\r\n{}")
     assert caller.received.startswith(b"HTTP/1.1 200 " + told_phrase + b"\r\n")
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.2", b"1.9"])
-def test_a_later_version_of_the_target_is_read_as_the_last_one_known(step: Doorstep, version: bytes) -> None:
+def test_a_later_version_of_the_target_is_read_as_the_last_one_known(step: InMemoryForeman, version: bytes) -> None:
     caller = asking(step, request("GET", "/api/version"))
     told(step, b"HTTP/" + version + b" 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
     answer = answer_of(caller)
@@ -153,31 +153,31 @@ def test_a_later_version_of_the_target_is_read_as_the_last_one_known(step: Doors
 
 
 @pytest.mark.parametrize("extension", [b";", b"; "])
-def test_an_answer_whose_chunks_are_none_is_broken_off(step: Doorstep, extension: bytes) -> None:
+def test_an_answer_whose_chunks_are_none_is_broken_off(step: InMemoryForeman, extension: bytes) -> None:
     caller = asking(step, request("GET", "/api/version"))
     told(step, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2" + extension + b"\r\n{}\r\n0\r\n\r\n")
     assert caller.closed
     assert b"0\r\n\r\n" not in caller.received
 
 
-def test_streams_tell_proxies_not_to_keep_them(step: Doorstep) -> None:
+def test_streams_tell_proxies_not_to_keep_them(step: InMemoryForeman) -> None:
     caller = asking(step, request("POST", "/v1/chat/completions", CHAT))
     told(step, head("text/event-stream"), chunk(b"data: [DONE]\n\n"), b"0\r\n\r\n")
     answer = answer_of(caller)
     assert (answer.header("X-Accel-Buffering"), answer.header("Cache-Control")) == ("no", "no-cache")
 
 
-def test_an_answer_tells_where_its_time_went(step: Doorstep) -> None:
+def test_an_answer_tells_where_its_time_went(step: InMemoryForeman) -> None:
     first, second = asking(step, request("POST", "/api/chat", CHAT)), asking(step, request("POST", "/api/chat", CHAT))
     step.wait(2)
-    told(step, sized(LAST))
+    told(step, response_with_length(LAST))
     step.wait(3)
-    told(step, sized(LAST))
+    told(step, response_with_length(LAST))
     assert answer_of(first).header("Server-Timing") == "queue;dur=0.0, target;dur=2000.0"
     assert answer_of(second).header("Server-Timing") == "queue;dur=2000.0, target;dur=3000.0"
 
 
-def test_foremans_own_answers_have_a_date_and_no_name_of_a_server(step: Doorstep) -> None:
+def test_foremans_own_answers_have_a_date_and_no_name_of_a_server(step: InMemoryForeman) -> None:
     answer = step.ask_once(request("GET", "/healthz"))
     assert answer.header("Date") == "Fri, 15 Jan 2027 08:16:40 GMT"
     step.wait(61)
@@ -185,7 +185,7 @@ def test_foremans_own_answers_have_a_date_and_no_name_of_a_server(step: Doorstep
     assert answer.header("Server") is None
 
 
-def test_the_last_answer_of_a_connection_says_so(step: Doorstep) -> None:
+def test_the_last_answer_of_a_connection_says_so(step: InMemoryForeman) -> None:
     for last in ("Connection: close", "Connection: Keep-Alive, Close"):
         caller = step.call()
         caller.send(f"GET /healthz HTTP/1.1\r\nHost: localhost\r\n{last}\r\n\r\n".encode())
@@ -196,7 +196,7 @@ def test_the_last_answer_of_a_connection_says_so(step: Doorstep) -> None:
 # an end before the end
 
 
-def test_ndjson_that_breaks_off_ends_with_an_error_line(step: Doorstep) -> None:
+def test_ndjson_that_breaks_off_ends_with_an_error_line(step: InMemoryForeman) -> None:
     caller = asking(step, request("POST", "/api/chat", CHAT))
     told(step, head("application/x-ndjson"), chunk(LINE), breaks=True)
     answer = answer_of(caller)
@@ -205,7 +205,7 @@ def test_ndjson_that_breaks_off_ends_with_an_error_line(step: Doorstep) -> None:
     assert "broke off" in json.loads(answer.chunks[1])["error"]
 
 
-def test_events_that_break_off_end_with_an_error_event(step: Doorstep) -> None:
+def test_events_that_break_off_end_with_an_error_event(step: InMemoryForeman) -> None:
     for path, before in (("/v1/chat/completions", b"data: "), ("/v1/messages", b"event: error\ndata: ")):
         caller = asking(step, request("POST", path, CHAT))
         told(step, head("text/event-stream"), chunk(b"data: {}\n\n"), breaks=True)
@@ -217,7 +217,7 @@ def test_events_that_break_off_end_with_an_error_event(step: Doorstep) -> None:
 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 100"])
-def test_what_cannot_say_that_it_broke_off_stays_visibly_unfinished(step: Doorstep, framing: str) -> None:
+def test_what_cannot_say_that_it_broke_off_stays_visibly_unfinished(step: InMemoryForeman, framing: str) -> None:
     caller = asking(step, request("POST", "/api/show", CHAT))
     half = b'{"half":'
     told(step, head("application/json", framing), chunk(half) if "chunked" in framing else half, breaks=True)
@@ -226,7 +226,7 @@ def test_what_cannot_say_that_it_broke_off_stays_visibly_unfinished(step: Doorst
     assert caller.line.ended == "end"
 
 
-def test_what_only_the_connection_could_end_is_reset(step: Doorstep) -> None:
+def test_what_only_the_connection_could_end_is_reset(step: InMemoryForeman) -> None:
     caller = asking(step, b"POST /api/show HTTP/1.0\r\nContent-Length: 13\r\n\r\n" + CHAT)
     told(step, head("application/json"), chunk(b'{"half":'), breaks=True)
     assert caller.line.ended == "reset"
@@ -249,7 +249,7 @@ STREAMS = [
     "how", ["breaks", "lacks its end", "is cancelled", "is half a piece", "is long", "foreman stops"]
 )
 def test_an_old_client_gets_every_word_and_the_error_and_then_a_proper_end(
-    step: Doorstep, path: str, content_type: str, piece: bytes, said: bytes, how: str
+    step: InMemoryForeman, path: str, content_type: str, piece: bytes, said: bytes, how: str
 ) -> None:
     caller = asking(step, old(path))
     told(step, head(content_type), chunk(piece))
@@ -275,18 +275,18 @@ def test_an_old_client_gets_every_word_and_the_error_and_then_a_proper_end(
 
 @pytest.mark.parametrize(("path", "content_type", "piece", "said"), STREAMS)
 def test_an_old_client_that_waited_gets_the_targets_error_and_then_a_proper_end(
-    step: Doorstep, path: str, content_type: str, piece: bytes, said: bytes
+    step: InMemoryForeman, path: str, content_type: str, piece: bytes, said: bytes
 ) -> None:
     caller = asking(step, old(path, b'{"model":"m","stream":true,"messages":[{}]}'))
     step.wait(6)
-    told(step, sized(b'{"error":"the runner died"}', "500 Internal Server Error"))
+    told(step, response_with_length(b'{"error":"the runner died"}', "500 Internal Server Error"))
     answer = answer_of(caller)
     assert (answer.status, caller.line.ended) == (200, "end")
     assert said in answer.body
     assert b"the runner died" in answer.body
 
 
-def test_a_reader_that_takes_nothing_is_cut_off_whatever_it_reads(step: Doorstep) -> None:
+def test_a_reader_that_takes_nothing_is_cut_off_whatever_it_reads(step: InMemoryForeman) -> None:
     for sent in (request("POST", "/api/chat", CHAT), old("/api/chat")):
         caller = asking(step, sent)
         caller.line.takes = False
@@ -295,7 +295,7 @@ def test_a_reader_that_takes_nothing_is_cut_off_whatever_it_reads(step: Doorstep
         assert caller.line.ended == "reset"
 
 
-def test_a_line_that_was_half_sent_is_not_continued_by_an_error(step: Doorstep) -> None:
+def test_a_line_that_was_half_sent_is_not_continued_by_an_error(step: InMemoryForeman) -> None:
     caller = asking(step, request("POST", "/api/chat", CHAT))
     long = b'{"response":"' + b"a" * 9_000_000  # longer than any line is kept
     told(step, head("application/x-ndjson"), chunk(long), breaks=True)
@@ -304,7 +304,7 @@ def test_a_line_that_was_half_sent_is_not_continued_by_an_error(step: Doorstep) 
     assert b"error" not in answer.body
 
 
-def test_nothing_is_written_to_a_client_that_has_left(step: Doorstep) -> None:
+def test_nothing_is_written_to_a_client_that_has_left(step: InMemoryForeman) -> None:
     caller = asking(step, request("POST", "/api/pull", CHAT))
     told(step, head("application/x-ndjson"), chunk(LINE))
     before = caller.received
@@ -320,7 +320,7 @@ def test_nothing_is_written_to_a_client_that_has_left(step: Doorstep) -> None:
     ("path", "keys"),
     [("/api/chat", ["error"]), ("/v1/models", ["error"]), ("/v1/messages", ["type", "error", "request_id"])],
 )
-def test_a_refusal_speaks_the_family_of_its_route(step: Doorstep, path: str, keys: list[str]) -> None:
+def test_a_refusal_speaks_the_family_of_its_route(step: InMemoryForeman, path: str, keys: list[str]) -> None:
     for spoiled in (
         f"POST {path} HTTP/1.1\r\n\r\n",
         f"POST {path} HTTP/1.1\r\nHost : x\r\n\r\n",
@@ -331,7 +331,7 @@ def test_a_refusal_speaks_the_family_of_its_route(step: Doorstep, path: str, key
         assert isinstance(value["error"], str) == (path == "/api/chat")
 
 
-def test_each_refusal_has_an_id_of_its_own(step: Doorstep) -> None:
+def test_each_refusal_has_an_id_of_its_own(step: InMemoryForeman) -> None:
     spoiled = b"POST /v1/messages HTTP/1.1\r\n\r\n"
     ids = {json.loads(step.ask_once(spoiled).body)["request_id"] for _ in range(5)}
     assert len(ids) == 5
@@ -340,7 +340,7 @@ def test_each_refusal_has_an_id_of_its_own(step: Doorstep) -> None:
 # where it came from
 
 
-def test_a_client_on_a_unix_socket_has_no_address(step: Doorstep) -> None:
+def test_a_client_on_a_unix_socket_has_no_address(step: InMemoryForeman) -> None:
     caller = step.call()
     with (
         patch.object(caller.line, "getHost", lambda: UNIXAddress(b"/run/foreman.sock")),

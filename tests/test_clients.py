@@ -20,7 +20,17 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_ollama import OllamaEmbeddings, OllamaLLM
 
 from support.client_libraries import LIBRARIES, MODEL, ClientLibrary, LangChain, user_message
-from support.processes import ENDLESS, PATIENCE, Foreman, InThread, Target, endless, foreman, target, until
+from support.processes import (
+    ENDLESS_MODEL,
+    TIMEOUT,
+    ForemanProcess,
+    InThread,
+    TargetProcess,
+    endless_chat,
+    run_foreman,
+    run_target,
+    until,
+)
 
 THINKING_MODEL, VISION_MODEL, EMBEDDING_MODEL = "qwen3:8b", "llava:7b", "nomic-embed-text"
 TOKEN = "correct-horse-battery-staple"
@@ -48,31 +58,31 @@ def _plain_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TargetProcess]:
     # It would answer several at once, so that nobody waits but for foreman.
-    with target(tmp_path_factory.mktemp("target"), rate=400, parallel=8, max_loaded=20) as simulator:
+    with run_target(tmp_path_factory.mktemp("target"), rate=400, parallel=8, max_loaded=20) as simulator:
         yield simulator
 
 
 @pytest.fixture(scope="module")
-def daemon(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreman]:
-    with foreman(tmp_path_factory.mktemp("foreman"), simulator.url, poll_interval="1h") as daemon:
+def daemon(simulator: TargetProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanProcess]:
+    with run_foreman(tmp_path_factory.mktemp("foreman"), simulator.url, poll_interval="1h") as daemon:
         yield daemon
 
 
 @pytest.fixture(scope="module")
-def locked(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreman]:
+def locked(simulator: TargetProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanProcess]:
     """A foreman that asks for a token."""
-    with foreman(tmp_path_factory.mktemp("locked"), simulator.url, auth_token=TOKEN) as daemon:
+    with run_foreman(tmp_path_factory.mktemp("locked"), simulator.url, auth_token=TOKEN) as daemon:
         yield daemon
 
 
 @pytest.fixture(scope="module")
 def guessed_at(
-    kind: type[ClientLibrary], simulator: Target, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Foreman]:
+    kind: type[ClientLibrary], simulator: TargetProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ForemanProcess]:
     """Likewise, one for each library: of one address only some unknown tokens are answered with 401."""
-    with foreman(tmp_path_factory.mktemp("guessed"), simulator.url, auth_token=TOKEN) as daemon:
+    with run_foreman(tmp_path_factory.mktemp("guessed"), simulator.url, auth_token=TOKEN) as daemon:
         yield daemon
 
 
@@ -96,7 +106,7 @@ def at(kind: type[ClientLibrary], url: str, token: str | None = None) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def peer(kind: type[ClientLibrary], daemon: Foreman) -> Iterator[ClientLibrary]:
+def peer(kind: type[ClientLibrary], daemon: ForemanProcess) -> Iterator[ClientLibrary]:
     """Each of the libraries in turn, in front of foreman."""
     with at(kind, daemon.url) as peer:
         yield peer
@@ -106,7 +116,7 @@ def peer(kind: type[ClientLibrary], daemon: Foreman) -> Iterator[ClientLibrary]:
 
 
 def test_a_chat_says_the_same_as_without_foreman(
-    kind: type[ClientLibrary], peer: ClientLibrary, simulator: Target
+    kind: type[ClientLibrary], peer: ClientLibrary, simulator: TargetProcess
 ) -> None:
     with at(kind, simulator.url) as direct:
         told = direct.whole(MODEL, "hello there")
@@ -115,7 +125,7 @@ def test_a_chat_says_the_same_as_without_foreman(
 
 
 def test_a_streamed_chat_comes_in_the_same_pieces_as_without_foreman(
-    kind: type[ClientLibrary], peer: ClientLibrary, simulator: Target
+    kind: type[ClientLibrary], peer: ClientLibrary, simulator: TargetProcess
 ) -> None:
     with at(kind, simulator.url) as direct:
         told = list(direct.stream(MODEL, "hello there"))
@@ -159,7 +169,7 @@ def test_a_missing_model_is_the_librarys_own_exception_with_ollamas_text(peer: C
 
 @pytest.mark.parametrize("token", [None, "not-the-right-token"])
 def test_without_the_right_token_there_is_the_librarys_own_exception(
-    kind: type[ClientLibrary], guessed_at: Foreman, simulator: Target, ask: Ask, token: str | None
+    kind: type[ClientLibrary], guessed_at: ForemanProcess, simulator: TargetProcess, ask: Ask, token: str | None
 ) -> None:
     with at(kind, guessed_at.url, token) as peer, pytest.raises(TYPES[401], match="token") as caught:
         ask(peer, MODEL, "a stranger asks")
@@ -168,7 +178,7 @@ def test_without_the_right_token_there_is_the_librarys_own_exception(
 
 
 def test_the_right_token_opens_and_does_not_reach_the_target(
-    kind: type[ClientLibrary], locked: Foreman, simulator: Target, ask: Ask
+    kind: type[ClientLibrary], locked: ForemanProcess, simulator: TargetProcess, ask: Ask
 ) -> None:
     with at(kind, locked.url, TOKEN) as peer:
         assert "a friend asks" in ask(peer, MODEL, "a friend asks")
@@ -180,7 +190,7 @@ def test_the_right_token_opens_and_does_not_reach_the_target(
 
 
 @contextmanager
-def killed(simulator: Target, daemon: Foreman) -> Iterator[None]:
+def killed(simulator: TargetProcess, daemon: ForemanProcess) -> Iterator[None]:
     """The target is dead meanwhile, and well known again afterwards."""
     simulator.kill()
     try:
@@ -192,7 +202,7 @@ def killed(simulator: Target, daemon: Foreman) -> Iterator[None]:
 
 
 def test_a_target_that_is_down_is_told_clearly_and_at_once(
-    peer: ClientLibrary, ask: Ask, simulator: Target, daemon: Foreman
+    peer: ClientLibrary, ask: Ask, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     with killed(simulator, daemon):
         with pytest.raises(TYPES[502], match="refuses connections") as caught:
@@ -211,20 +221,20 @@ BROKEN_OFF = (ollama.ResponseError, openai.APIError, anthropic.APIError)
 
 @pytest.mark.parametrize("how", ["reset", "close", "cut-framing"])
 def test_a_target_that_breaks_off_in_mid_stream_is_an_exception(
-    peer: ClientLibrary, simulator: Target, how: str
+    peer: ClientLibrary, simulator: TargetProcess, how: str
 ) -> None:
     simulator.misbehave(how, at_line=8)
     pieces: list[str] = []
     with pytest.raises(BROKEN_OFF, match="broke off"):
-        InThread(lambda: collect(peer.stream(ENDLESS, "until you die", MANY), pieces)).result()
+        InThread(lambda: collect(peer.stream(ENDLESS_MODEL, "until you die", MANY), pieces)).result()
     assert pieces
 
 
 def test_a_target_that_is_killed_in_mid_stream_is_an_exception(
-    peer: ClientLibrary, simulator: Target, daemon: Foreman
+    peer: ClientLibrary, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     pieces: list[str] = []
-    reading = InThread(lambda: collect(peer.stream(ENDLESS, "until you die", MANY), pieces))
+    reading = InThread(lambda: collect(peer.stream(ENDLESS_MODEL, "until you die", MANY), pieces))
     until(lambda: len(pieces) > 3, "the answer begins")
     with killed(simulator, daemon), pytest.raises(BROKEN_OFF, match="broke off"):
         reading.result()
@@ -235,7 +245,7 @@ TORN = (httpx.TransportError, openai.APIConnectionError, anthropic.APIConnection
 
 
 def test_a_target_that_breaks_off_in_the_middle_of_a_whole_answer_is_an_exception(
-    peer: ClientLibrary, simulator: Target
+    peer: ClientLibrary, simulator: TargetProcess
 ) -> None:
     simulator.misbehave("reset")
     with pytest.raises(TORN):
@@ -243,7 +253,7 @@ def test_a_target_that_breaks_off_in_the_middle_of_a_whole_answer_is_an_exceptio
 
 
 def test_a_target_that_breaks_off_before_its_answer_is_an_exception(
-    peer: ClientLibrary, ask: Ask, simulator: Target
+    peer: ClientLibrary, ask: Ask, simulator: TargetProcess
 ) -> None:
     simulator.misbehave("reset", at_byte=0)
     with pytest.raises(TYPES[502], match="the target") as caught:
@@ -274,9 +284,9 @@ async def drain(stream: AsyncIterator[str], pieces: list[str]) -> None:
 
 
 def test_who_leaves_the_line_is_forgotten_and_the_target_never_hears_of_it(
-    peer: ClientLibrary, simulator: Target, daemon: Foreman
+    peer: ClientLibrary, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
-    with daemon.call("/api/chat", endless("in front")) as in_front:
+    with daemon.call("/api/chat", endless_chat("in front")) as in_front:
         in_front.read_until(b'"content"')
         left = asyncio.run(
             leave(peer.whole_later(MODEL, "waited in vain"), lambda: len(daemon.get("/queue")["waiting"]) == 1)
@@ -288,7 +298,7 @@ def test_who_leaves_the_line_is_forgotten_and_the_target_never_hears_of_it(
 
 
 def test_who_leaves_before_the_targets_headers_ends_its_work_at_once(
-    peer: ClientLibrary, simulator: Target, daemon: Foreman
+    peer: ClientLibrary, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     simulator.misbehave("no-headers")
     text = f"left before headers {time.monotonic_ns()}"
@@ -302,19 +312,21 @@ def test_who_leaves_before_the_targets_headers_ends_its_work_at_once(
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
 
 
-def test_who_leaves_in_mid_stream_ends_the_targets_work_at_once(peer: ClientLibrary, simulator: Target) -> None:
+def test_who_leaves_in_mid_stream_ends_the_targets_work_at_once(peer: ClientLibrary, simulator: TargetProcess) -> None:
     text = f"left in mid-stream {time.monotonic_ns()}"
     pieces: list[str] = []
-    left = asyncio.run(leave(drain(peer.stream_later(ENDLESS, text, MANY), pieces), lambda: len(pieces) > 3))
+    left = asyncio.run(leave(drain(peer.stream_later(ENDLESS_MODEL, text, MANY), pieces), lambda: len(pieces) > 3))
     assert simulator.left(text).over - left < 1
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
 
 
-def test_who_stops_reading_a_stream_ends_the_targets_work_at_once(peer: ClientLibrary, simulator: Target) -> None:
+def test_who_stops_reading_a_stream_ends_the_targets_work_at_once(
+    peer: ClientLibrary, simulator: TargetProcess
+) -> None:
     text = f"read no further {time.monotonic_ns()}"
 
     def read_a_little() -> float:
-        stream: Any = peer.stream(ENDLESS, text, MANY)
+        stream: Any = peer.stream(ENDLESS_MODEL, text, MANY)
         next(stream)
         stream.close()
         return time.monotonic()
@@ -323,16 +335,20 @@ def test_who_stops_reading_a_stream_ends_the_targets_work_at_once(peer: ClientLi
     assert simulator.left(text).over - left < 1
 
 
-def test_who_leaves_an_unstreamed_chat_ends_the_targets_work_at_once(peer: ClientLibrary, simulator: Target) -> None:
+def test_who_leaves_an_unstreamed_chat_ends_the_targets_work_at_once(
+    peer: ClientLibrary, simulator: TargetProcess
+) -> None:
     text = f"left unstreamed {time.monotonic_ns()}"
     left = asyncio.run(
-        leave(peer.whole_later(ENDLESS, text, MANY), lambda: simulator.asked(text) and simulator.running())
+        leave(peer.whole_later(ENDLESS_MODEL, text, MANY), lambda: simulator.asked(text) and simulator.running())
     )
     assert simulator.left(text).over - left < 1
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
 
 
-def test_who_leaves_an_embedding_ends_the_targets_work_at_once(daemon: Foreman, simulator: Target) -> None:
+def test_who_leaves_an_embedding_ends_the_targets_work_at_once(
+    daemon: ForemanProcess, simulator: TargetProcess
+) -> None:
     text = f"left embedding {time.monotonic_ns()}"
     simulator.misbehave("no-headers")
 
@@ -349,8 +365,8 @@ def test_who_leaves_an_embedding_ends_the_targets_work_at_once(daemon: Foreman, 
 
 
 @pytest.fixture
-def native(daemon: Foreman) -> Iterator[ollama.Client]:
-    with ollama.Client(daemon.url, timeout=PATIENCE) as client:
+def native(daemon: ForemanProcess) -> Iterator[ollama.Client]:
+    with ollama.Client(daemon.url, timeout=TIMEOUT) as client:
         yield client
 
 
@@ -426,7 +442,7 @@ def test_ollama_shows_thinking_apart_whole_and_streamed(native: ollama.Client) -
         native.chat(MODEL, user_message("hm"), think=True)
 
 
-def test_ollama_looks_at_images_small_and_large(native: ollama.Client, simulator: Target) -> None:
+def test_ollama_looks_at_images_small_and_large(native: ollama.Client, simulator: TargetProcess) -> None:
     for image in (PNG, PNG + os.urandom(3_000_000)):
         text = f"what is in {len(image)} bytes?"
         message = {"role": "user", "content": text, "images": [image]}
@@ -453,8 +469,8 @@ def test_ollama_embeds_one_and_many_by_the_new_route_and_the_old(native: ollama.
         native.embed("nobody-has-it", "a text")
 
 
-def test_ollama_with_the_token_in_its_address_is_let_in(locked: Foreman, simulator: Target) -> None:
-    with ollama.Client(f"{locked.url}/k/{TOKEN}", timeout=PATIENCE) as client:
+def test_ollama_with_the_token_in_its_address_is_let_in(locked: ForemanProcess, simulator: TargetProcess) -> None:
+    with ollama.Client(f"{locked.url}/k/{TOKEN}", timeout=TIMEOUT) as client:
         assert client.list().models
         assert "by the path" in (client.chat(MODEL, user_message("by the path")).message.content or "")
     (asked,) = simulator.asked("by the path")
@@ -465,8 +481,8 @@ def test_ollama_with_the_token_in_its_address_is_let_in(locked: Foreman, simulat
 
 
 @pytest.fixture
-def openai_client(daemon: Foreman) -> Iterator[Any]:
-    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="any", max_retries=0, timeout=PATIENCE) as client:
+def openai_client(daemon: ForemanProcess) -> Iterator[Any]:
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="any", max_retries=0, timeout=TIMEOUT) as client:
         yield client
 
 
@@ -554,8 +570,8 @@ def test_openai_embeds_as_numbers_and_as_base64(openai_client: Any) -> None:
 
 
 @pytest.fixture
-def anthropic_client(daemon: Foreman) -> Iterator[Any]:
-    with anthropic.Anthropic(base_url=daemon.url, api_key="any", max_retries=0, timeout=PATIENCE) as client:
+def anthropic_client(daemon: ForemanProcess) -> Iterator[Any]:
+    with anthropic.Anthropic(base_url=daemon.url, api_key="any", max_retries=0, timeout=TIMEOUT) as client:
         yield client
 
 
@@ -589,8 +605,8 @@ def test_anthropic_calls_tools_thinks_and_sees(anthropic_client: Any) -> None:
     assert "what is it?" in seen.content[0].text
 
 
-def test_anthropic_is_let_in_with_a_bearer_token_too(locked: Foreman) -> None:
-    with anthropic.Anthropic(base_url=locked.url, auth_token=TOKEN, max_retries=0, timeout=PATIENCE) as client:
+def test_anthropic_is_let_in_with_a_bearer_token_too(locked: ForemanProcess) -> None:
+    with anthropic.Anthropic(base_url=locked.url, auth_token=TOKEN, max_retries=0, timeout=TIMEOUT) as client:
         (block,) = client.messages.create(
             model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=9
         ).content
@@ -600,7 +616,7 @@ def test_anthropic_is_let_in_with_a_bearer_token_too(locked: Foreman) -> None:
 # -- langchain
 
 
-def test_langchain_calls_tools_and_shows_how_it_thinks(daemon: Foreman) -> None:
+def test_langchain_calls_tools_and_shows_how_it_thinks(daemon: ForemanProcess) -> None:
     with at(LangChain, daemon.url) as peer:
         assert isinstance(peer, LangChain)
         called = peer.model(MODEL).bind_tools([{"type": "function", "function": WEATHER}]).invoke("weather?")
@@ -611,7 +627,7 @@ def test_langchain_calls_tools_and_shows_how_it_thinks(daemon: Foreman) -> None:
         assert thought.text
 
 
-def test_langchain_completes_and_embeds(daemon: Foreman) -> None:
+def test_langchain_completes_and_embeds(daemon: ForemanProcess) -> None:
     language = OllamaLLM(model=MODEL, base_url=daemon.url, num_predict=100)
     assert "once upon a time" in language.invoke("once upon a time")
     assert "once upon a time" in "".join(language.stream("once upon a time"))

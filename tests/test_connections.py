@@ -25,7 +25,7 @@ from foreman.web.server.connections import (
     address_of,
 )
 from foreman.web.server.phases import Phase, Place
-from support.in_memory_foreman import Caller, Doorstep, doorstep
+from support.in_memory_foreman import InMemoryClient, InMemoryForeman, in_memory_foreman
 from support.raw_http import request
 
 GET = request("GET", "/api/version")
@@ -277,11 +277,11 @@ def test_whose_connections_count_together(host: str, address: str) -> None:
 # the same at the door
 
 
-def statuses(caller: Caller) -> list[int]:
+def statuses(caller: InMemoryClient) -> list[int]:
     return [answer.status for answer in caller.answers()]
 
 
-def full(step: Doorstep, most: int) -> list[Caller]:
+def full(step: InMemoryForeman, most: int) -> list[InMemoryClient]:
     step.target.holds = True
     busy = [step.call() for _ in range(most)]
     for caller in busy:
@@ -290,7 +290,7 @@ def full(step: Doorstep, most: int) -> list[Caller]:
 
 
 def test_thousands_that_send_nothing_useful_do_not_keep_an_honest_client_out() -> None:
-    with doorstep(max_connections="20") as step:
+    with in_memory_foreman(max_connections="20") as step:
         for hostile in (b"", HALF_A_HEAD, HALF_A_BODY, b"nonsense\r\n\r\n"):
             callers = [step.call() for _ in range(60)]
             for caller in callers:
@@ -306,7 +306,7 @@ def test_thousands_that_send_nothing_useful_do_not_keep_an_honest_client_out() -
 
 
 def test_health_is_told_where_all_places_are_taken() -> None:
-    with doorstep(max_connections="2") as step:
+    with in_memory_foreman(max_connections="2") as step:
         full(step, 2)
         probe, other = step.call(), step.call()
         probe.send(HEALTH)
@@ -328,7 +328,7 @@ def test_health_is_told_where_all_places_are_taken() -> None:
     ],
 )
 def test_one_too_many_is_answered_only_where_it_costs_nothing(sent: bytes) -> None:
-    with doorstep(max_connections="2") as step:
+    with in_memory_foreman(max_connections="2") as step:
         full(step, 2)
         asked = len(step.target.asked)
         caller = step.call()
@@ -342,7 +342,7 @@ def test_one_too_many_is_answered_only_where_it_costs_nothing(sent: bytes) -> No
 
 
 def test_one_too_many_that_says_nothing_is_gone_soon() -> None:
-    with doorstep(max_connections="2") as step:
+    with in_memory_foreman(max_connections="2") as step:
         full(step, 2)
         silent, half = step.call(), step.call()
         half.send(HALF_A_HEAD)
@@ -353,7 +353,7 @@ def test_one_too_many_that_says_nothing_is_gone_soon() -> None:
 
 
 def test_who_has_begun_a_request_is_told_why_it_goes() -> None:
-    with doorstep(max_connections="2") as step:
+    with in_memory_foreman(max_connections="2") as step:
         idle, half = step.call(), step.call()
         half.send(HALF_A_HEAD)
         newcomers = [step.call() for _ in range(2)]
@@ -366,7 +366,7 @@ def test_who_has_begun_a_request_is_told_why_it_goes() -> None:
 
 
 def test_who_does_not_take_the_reason_is_cut_off_soon() -> None:
-    with doorstep(max_connections="1") as step:
+    with in_memory_foreman(max_connections="1") as step:
         half = step.call()
         half.line.takes = False
         half.send(HALF_A_HEAD)
@@ -376,7 +376,7 @@ def test_who_does_not_take_the_reason_is_cut_off_soon() -> None:
 
 
 def test_what_is_sent_ahead_is_counted_and_given_back() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         step.target.holds = True
         caller = step.call()
         caller.send(CHAT + b"x" * 10_000)
@@ -391,7 +391,7 @@ def long_get(connection: str = "keep-alive") -> bytes:
 
 
 def test_a_head_is_no_longer_counted_when_its_request_is_answered() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         connections = step.service.connections.connections
         caller = step.call()
         for answered in range(1, 4):
@@ -404,7 +404,7 @@ def test_a_head_is_no_longer_counted_when_its_request_is_answered() -> None:
 
 
 def test_idle_connections_whose_heads_were_long_leave_room_for_others() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         for _ in range(MAX_HELD // 60_000 + 3):
             caller = step.call()
             caller.send(long_get())
@@ -413,7 +413,7 @@ def test_idle_connections_whose_heads_were_long_leave_room_for_others() -> None:
 
 
 def test_files_that_wait_for_the_target_are_counted() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         step.target.hesitates = True
         caller = step.call()
         caller.send(

@@ -28,7 +28,7 @@ from foreman.config import parsers
 from foreman.config.settings import SETTINGS, load
 from foreman.errors import ConfigError
 from foreman.protocol.request_path import take_prefix
-from support.processes import clean_environment, free_port, started, until
+from support.processes import clean_environment, free_port, run_process, until
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -353,7 +353,7 @@ def test_the_healthcheck_tells_a_foreman_that_answers_from_one_that_does_not(bui
     command = [program.replace(HOME, str(built)), *json.loads(one(FINAL, "CMD").text)]
     settings = {"listen": f"tcp:{port}", "auth_token": "correct-horse-battery", "target_url": "http://127.0.0.1:9"}
     assert not well(port)
-    with started(command, tmp_path, settings) as daemon:
+    with run_process(command, tmp_path, settings) as daemon:
         until(lambda: daemon.listens(port, "/"), "foreman answers")
         assert well(port)
 

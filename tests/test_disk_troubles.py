@@ -17,7 +17,17 @@ from typing import Any
 import pytest
 
 from foreman.store.sqlite.database import FREE_SPACE_MAX_AGE
-from support.processes import SCRIPTS, Foreman, chat, ended_well, foreman, free_port, started, target, until
+from support.processes import (
+    SCRIPTS,
+    ForemanProcess,
+    chat,
+    free_port,
+    is_complete,
+    run_foreman,
+    run_process,
+    run_target,
+    until,
+)
 from support.raw_http import Response
 
 ENDED = ("succeeded", "failed", "cancelled", "discarded")
@@ -48,15 +58,15 @@ def mount_is_there() -> None:
         pytest.skip("needs mount")
 
 
-def hand_over(daemon: Foreman, text: str, **more: Any) -> Response:
+def hand_over(daemon: ForemanProcess, text: str, **more: Any) -> Response:
     return daemon.ask("POST", "/jobs", {"endpoint": "/api/chat", "payload": chat(text, tokens=20), **more})
 
 
-def chats_go_on(daemon: Foreman) -> bool:
-    return ended_well(daemon.ask("POST", "/api/chat", chat("a person", tokens=5)))
+def chats_go_on(daemon: ForemanProcess) -> bool:
+    return is_complete(daemon.ask("POST", "/api/chat", chat("a person", tokens=5)))
 
 
-def states(daemon: Foreman) -> dict[str, str]:
+def states(daemon: ForemanProcess) -> dict[str, str]:
     listed = daemon.get("/jobs?limit=200")
     return {one["id"]: one["state"] for one in listed["jobs"]}
 
@@ -73,9 +83,9 @@ def intact(path: Path) -> bool:
 
 
 def test_a_full_disk_refuses_jobs_by_name_loses_none_and_is_over_when_there_is_room(tmp_path: Path) -> None:
-    with small_disk(tmp_path, "4m") as disk, target(tmp_path, rate=0) as simulator:
+    with small_disk(tmp_path, "4m") as disk, run_target(tmp_path, rate=0) as simulator:
         settings = {"db_path": str(disk / "jobs.db"), "disk_reserve": "1"}
-        with foreman(tmp_path, simulator.url, **settings) as daemon:
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             taken: list[str] = []
             for number in range(400):
                 # For later, so that nothing but handing over writes.
@@ -99,7 +109,7 @@ def test_a_full_disk_refuses_jobs_by_name_loses_none_and_is_over_when_there_is_r
             assert daemon.get("/healthz") == {"status": "ok", "degraded": False}
             daemon.signal(signal.SIGKILL)
             daemon.ended()
-        with foreman(tmp_path, simulator.url, **settings) as daemon:
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             assert states(daemon).keys() == set(taken)
             daemon.signal(signal.SIGTERM)
             daemon.ended()
@@ -107,14 +117,14 @@ def test_a_full_disk_refuses_jobs_by_name_loses_none_and_is_over_when_there_is_r
 
 
 def test_what_is_deleted_on_a_full_disk_makes_room(tmp_path: Path) -> None:
-    with small_disk(tmp_path, "32m") as disk, target(tmp_path, rate=0) as simulator:
+    with small_disk(tmp_path, "32m") as disk, run_target(tmp_path, rate=0) as simulator:
         settings = {"db_path": str(disk / "jobs.db"), "disk_reserve": "1"}
-        with foreman(tmp_path, simulator.url, **settings) as daemon:
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             large = json.loads(hand_over(daemon, "x" * 5_000_000, run_at="2100-01-01T00:00:00Z").body)["id"]
             assert daemon.ask("POST", f"/jobs/{large}/cancel").status == 200
             daemon.signal(signal.SIGTERM)
             daemon.ended()
-        with foreman(tmp_path, simulator.url, **settings) as daemon:  # whose log has no room yet
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:  # whose log has no room yet
             with pytest.raises(OSError, match="No space left"):
                 fill(disk / "filler")
             with (disk / "filler").open("r+b") as file:
@@ -128,9 +138,9 @@ def test_what_is_deleted_on_a_full_disk_makes_room(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_does_not_fit_on_the_disk_waits_until_it_does(tmp_path: Path) -> None:
-    with small_disk(tmp_path, "8m") as disk, target(tmp_path, rate=30) as simulator:
+    with small_disk(tmp_path, "8m") as disk, run_target(tmp_path, rate=30) as simulator:
         settings = {"db_path": str(disk / "jobs.db"), "disk_reserve": "1"}
-        with foreman(tmp_path, simulator.url, **settings) as daemon:
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             id_ = json.loads(hand_over(daemon, "in time").body)["id"]
             until(lambda: states(daemon)[id_] == "running", "the job runs")
             filler = disk / "filler"
@@ -146,9 +156,9 @@ def test_an_answer_that_does_not_fit_on_the_disk_waits_until_it_does(tmp_path: P
 
 
 def test_a_nearly_full_disk_takes_no_new_jobs_but_those_it_has_end(tmp_path: Path) -> None:
-    with small_disk(tmp_path, "64m") as disk, target(tmp_path, rate=30) as simulator:
+    with small_disk(tmp_path, "64m") as disk, run_target(tmp_path, rate=30) as simulator:
         settings = {"db_path": str(disk / "jobs.db"), "disk_reserve": "60m"}
-        with foreman(tmp_path, simulator.url, **settings) as daemon:
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             id_ = json.loads(hand_over(daemon, "the last one").body)["id"]
             (disk / "filler").write_bytes(b"x" * 5_000_000)
             time.sleep(FREE_SPACE_MAX_AGE)  # what it knows of the disk is so old at the most
@@ -159,10 +169,10 @@ def test_a_nearly_full_disk_takes_no_new_jobs_but_those_it_has_end(tmp_path: Pat
 
 
 def test_a_folder_that_cannot_be_written_costs_the_jobs_and_is_tried_again(tmp_path: Path) -> None:
-    with small_disk(tmp_path, "8m") as disk, target(tmp_path, rate=0) as simulator:
+    with small_disk(tmp_path, "8m") as disk, run_target(tmp_path, rate=0) as simulator:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], stdin=subprocess.DEVNULL, check=True)
         settings = {"db_path": str(disk / "foreman" / "jobs.db"), "disk_reserve": "1"}
-        with foreman(tmp_path, simulator.url, **settings) as daemon:
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             refused = hand_over(daemon, "not now")
             assert (refused.status, refused.header("retry-after") is not None) == (503, True)
             assert "Read-only file system" in json.loads(refused.body)["detail"]
@@ -173,9 +183,9 @@ def test_a_folder_that_cannot_be_written_costs_the_jobs_and_is_tried_again(tmp_p
 
 @pytest.mark.parametrize("trouble", ["full", "read-only", "full, after a crash", "read-only, after a crash"])
 def test_jobs_can_be_read_when_foreman_starts_on_a_disk_that_cannot_be_written(tmp_path: Path, trouble: str) -> None:
-    with small_disk(tmp_path, "16m") as disk, target(tmp_path, rate=0) as simulator:
+    with small_disk(tmp_path, "16m") as disk, run_target(tmp_path, rate=0) as simulator:
         settings = {"db_path": str(disk / "jobs.db"), "disk_reserve": "1"}
-        with foreman(tmp_path, simulator.url, **settings) as daemon:
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             ended = json.loads(hand_over(daemon, "before").body)["id"]
             until(lambda: states(daemon)[ended] == "succeeded", "the job succeeds")
             waits = json.loads(hand_over(daemon, "later", run_at="2100-01-01T00:00:00Z").body)["id"]
@@ -187,7 +197,7 @@ def test_jobs_can_be_read_when_foreman_starts_on_a_disk_that_cannot_be_written(t
                 fill(filler)
         else:
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], stdin=subprocess.DEVNULL, check=True)
-        with foreman(tmp_path, simulator.url, **settings) as daemon:
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             assert states(daemon) == {ended: "succeeded", waits: "scheduled"}
             assert daemon.ask("GET", f"/jobs/{ended}/artifacts/response").status == 200
             assert daemon.get(f"/jobs/{waits}")["state"] == "scheduled"
@@ -203,9 +213,9 @@ def test_jobs_can_be_read_when_foreman_starts_on_a_disk_that_cannot_be_written(t
 
 def test_a_second_foreman_for_the_same_jobs_ends_at_once_and_says_why(tmp_path: Path) -> None:
     path = str(tmp_path / "jobs.db")
-    with target(tmp_path, rate=0) as simulator, foreman(tmp_path, simulator.url, db_path=path) as daemon:
+    with run_target(tmp_path, rate=0) as simulator, run_foreman(tmp_path, simulator.url, db_path=path) as daemon:
         settings = {"listen": f"127.0.0.1:{free_port()}", "target_url": simulator.url, "db_path": path}
-        with started([str(SCRIPTS / "foreman"), "serve"], tmp_path, settings) as second:
+        with run_process([str(SCRIPTS / "foreman"), "serve"], tmp_path, settings) as second:
             assert second.ended() == 1
             assert f"another foreman uses the jobs in {path}" in second.said()
             assert "FOREMAN_DB_PATH" in second.said()
@@ -215,7 +225,7 @@ def test_a_second_foreman_for_the_same_jobs_ends_at_once_and_says_why(tmp_path: 
 def test_a_lock_that_was_copied_or_left_behind_is_nobodys(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     path.with_name("jobs.db.lock").write_text("left behind")
-    with target(tmp_path, rate=0) as simulator, foreman(tmp_path, simulator.url, db_path=str(path)) as daemon:
+    with run_target(tmp_path, rate=0) as simulator, run_foreman(tmp_path, simulator.url, db_path=str(path)) as daemon:
         assert hand_over(daemon, "here").status == 201
 
 
@@ -226,7 +236,7 @@ def test_a_file_that_is_damaged_is_named_and_left_alone(tmp_path: Path, bytes_: 
     path = tmp_path / "jobs.db"
     path.write_bytes(bytes_)
     settings = {"listen": f"127.0.0.1:{free_port()}", "db_path": str(path)}
-    with started([str(SCRIPTS / "foreman"), "serve"], tmp_path, settings) as daemon:
+    with run_process([str(SCRIPTS / "foreman"), "serve"], tmp_path, settings) as daemon:
         assert daemon.ended() == 1
         assert str(path) in daemon.said()
         assert "Traceback" not in daemon.said()
@@ -236,13 +246,13 @@ def test_a_file_that_is_damaged_is_named_and_left_alone(tmp_path: Path, bytes_: 
 def test_a_file_of_a_newer_foreman_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     settings = {"db_path": str(path)}
-    with target(tmp_path, rate=0) as simulator:
-        with foreman(tmp_path, simulator.url, **settings) as daemon:
+    with run_target(tmp_path, rate=0) as simulator:
+        with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             daemon.signal(signal.SIGTERM)
             daemon.ended()
         with sqlite3.connect(path) as connection:
             connection.execute("PRAGMA user_version = 99")
-        with started(
+        with run_process(
             [str(SCRIPTS / "foreman"), "serve"], tmp_path, settings | {"listen": f"127.0.0.1:{free_port()}"}
         ) as newer:
             assert newer.ended() == 1
@@ -251,7 +261,7 @@ def test_a_file_of_a_newer_foreman_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_file_that_is_deleted_under_it_loses_nothing_that_foreman_still_says_it_has(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
-    with target(tmp_path, rate=0) as simulator, foreman(tmp_path, simulator.url, db_path=str(path)) as daemon:
+    with run_target(tmp_path, rate=0) as simulator, run_foreman(tmp_path, simulator.url, db_path=str(path)) as daemon:
         id_ = json.loads(hand_over(daemon, "before").body)["id"]
         until(lambda: states(daemon)[id_] == "succeeded", "the first job ends")
         for part in (path, path.with_name("jobs.db-wal"), path.with_name("jobs.db-shm")):

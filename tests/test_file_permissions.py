@@ -17,7 +17,7 @@ from foreman.store.notifications import Notifications
 from foreman.store.sqlite import opening
 from foreman.store.sqlite.database import Database
 from foreman.util.file_permissions import database_problems, why_writable_by_others
-from support.in_memory_foreman import doorstep
+from support.in_memory_foreman import in_memory_foreman
 
 TOKEN = "a-token-of-more-than-sixteen"
 
@@ -117,7 +117,7 @@ def test_tokens_that_everybody_may_write_let_nobody_in(secret: Path, where: str)
 
 
 def test_tokens_that_everybody_may_write_meanwhile_are_not_read_again(secret: Path) -> None:
-    with doorstep(tokens_file=str(secret)) as step, capturedLogs() as events:
+    with in_memory_foreman(tokens_file=str(secret)) as step, capturedLogs() as events:
         secret.write_text(format_file([Holder("thief", digest("a-token-of-a-thief-1"), admin=True)]))
         secret.chmod(0o666)
         step.service.reload()

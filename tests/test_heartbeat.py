@@ -20,7 +20,7 @@ from foreman.web.api.responder import ClientResponder
 from foreman.web.server.heartbeat import GRACE_AFTER_PAUSE, HeartbeatPolicy, QueueHeartbeat
 from foreman.web.server.request import ClientRequest
 from foreman.web.server.responses import Reply
-from support.in_memory_foreman import doorstep, sized
+from support.in_memory_foreman import in_memory_foreman, response_with_length
 from support.raw_http import request
 
 
@@ -174,7 +174,7 @@ def scanned(received: bytes) -> list[Any]:
 )
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
 def test_ollamas_own_client_can_be_interrupted_while_it_waits(path: str, agent: bytes) -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         step.target.holds = True
         running, waiting = step.call(), step.call()
         body = b'{"model":"m","messages":[{"role":"user","content":"a"}],"prompt":"a"}'
@@ -222,7 +222,7 @@ def test_an_unstreamed_answer_gets_spaces_much_later() -> None:
     ],
 )
 def test_whatever_is_answered_in_one_piece_shows_life_in_line_and_at_the_target(path: str, content_type: str) -> None:
-    with doorstep(embed_cap="1", wait_notice_unary="30s") as step:
+    with in_memory_foreman(embed_cap="1", wait_notice_unary="30s") as step:
         step.target.holds = True
         body = b'{"model":"m","input":"a","prompt":"a","messages":[{}],"stream":false}'
         running, waiting = step.call(), step.call()
@@ -236,7 +236,7 @@ def test_whatever_is_answered_in_one_piece_shows_life_in_line_and_at_the_target(
             assert b"X-Foreman-Position: " + place in head
             assert b"Content-Type: " + content_type.encode() in head
             assert rest == b"1\r\n \r\n" * 2
-        step.target.asked[0].line.deliver(sized(b'{"embeddings":[]}'))
+        step.target.asked[0].line.deliver(response_with_length(b'{"embeddings":[]}'))
         step.turn()
         (answer,) = running.answers("POST")
         assert json.loads(answer.body) == {"embeddings": []}

@@ -18,7 +18,7 @@ import openai
 import pytest
 
 from support.client_libraries import LIBRARIES, MODEL, WAITING_SECONDS, ClientLibrary
-from support.processes import Call, Foreman, InThread, Target, endless, foreman, target
+from support.processes import Call, ForemanProcess, InThread, TargetProcess, endless_chat, run_foreman, run_target
 
 WAYS: dict[str, Callable[[ClientLibrary], str]] = {
     "whole": lambda peer: peer.whole(MODEL, "hello there"),
@@ -27,15 +27,15 @@ WAYS: dict[str, Callable[[ClientLibrary], str]] = {
 
 
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with target(tmp_path_factory.mktemp("target"), rate=400, parallel=8, max_loaded=20) as simulator:
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TargetProcess]:
+    with run_target(tmp_path_factory.mktemp("target"), rate=400, parallel=8, max_loaded=20) as simulator:
         yield simulator
 
 
 @pytest.fixture(scope="module")
-def daemon(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreman]:
+def daemon(simulator: TargetProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanProcess]:
     notices = {"wait_notice": "500ms", "wait_notice_unary": "500ms"}
-    with foreman(tmp_path_factory.mktemp("foreman"), simulator.url, poll_interval="1h", **notices) as daemon:
+    with run_foreman(tmp_path_factory.mktemp("foreman"), simulator.url, poll_interval="1h", **notices) as daemon:
         yield daemon
 
 
@@ -57,10 +57,10 @@ def all_ways(url: str) -> list[tuple[str, Callable[[], str]]]:
 
 
 def behind_another(
-    daemon: Foreman, calls: list[tuple[str, Callable[[], str]]]
+    daemon: ForemanProcess, calls: list[tuple[str, Callable[[], str]]]
 ) -> tuple[Call, dict[str, InThread[str]]]:
     """Let a chat run that does not end, and these wait behind it until each has seen fillers."""
-    running = daemon.call("/api/chat", endless("the one before"))
+    running = daemon.call("/api/chat", endless_chat("the one before"))
     running.read_until(b"\n")
     waiting = {name: InThread(call) for name, call in calls}
     daemon.waiting(len(waiting))
@@ -68,7 +68,9 @@ def behind_another(
     return running, waiting
 
 
-def test_every_client_gets_its_whole_answer_after_waiting_with_notices(simulator: Target, daemon: Foreman) -> None:
+def test_every_client_gets_its_whole_answer_after_waiting_with_notices(
+    simulator: TargetProcess, daemon: ForemanProcess
+) -> None:
     direct = {name: call() for name, call in all_ways(simulator.url)}
     assert all(direct.values())
     running, waiting = behind_another(daemon, all_ways(daemon.url))
@@ -76,7 +78,9 @@ def test_every_client_gets_its_whole_answer_after_waiting_with_notices(simulator
     assert {name: call.result(patience=30) for name, call in waiting.items()} == direct
 
 
-def test_a_failure_behind_a_notice_is_an_exception_in_every_client(simulator: Target, daemon: Foreman) -> None:
+def test_a_failure_behind_a_notice_is_an_exception_in_every_client(
+    simulator: TargetProcess, daemon: ForemanProcess
+) -> None:
     running, waiting = behind_another(daemon, all_ways(daemon.url))
     simulator.misbehave("5xx", times=len(waiting))
     running.leave()

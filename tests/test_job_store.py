@@ -23,7 +23,7 @@ from foreman.store.errors import (
     TooManyJobs,
     WrongState,
 )
-from support.live_foreman import bytes_of
+from support.live_foreman import artifact_bytes
 from support.stores import DATABASES, Stores, new
 
 
@@ -217,7 +217,7 @@ async def test_a_claim_of_an_earlier_start_writes_nothing(stores: Stores) -> Non
     rescued = await store.get(submitted.id)
     assert rescued is not None
     assert (rescued.state, rescued.rescues, rescued.instance) == ("queued", 1, None)
-    assert await bytes_of(store, submitted.id, "partial") == b"a line\n"
+    assert await artifact_bytes(store, submitted.id, "partial") == b"a line\n"
     fresh = await store.claim("gate", lambda _: 0)
     assert fresh is not None
     answer = [Artifact("response", "text/plain", b"stale")]
@@ -229,7 +229,7 @@ async def test_a_claim_of_an_earlier_start_writes_nothing(stores: Stores) -> Non
     ):
         assert isinstance(await outcome(write), StaleClaim)
     await store.succeed(fresh, [Artifact("response", "text/plain", b"fresh")], None)
-    assert await bytes_of(store, submitted.id, "response") == b"fresh"
+    assert await artifact_bytes(store, submitted.id, "response") == b"fresh"
     assert await store.get_artifact(submitted.id, "partial") is None
     types = [event.type for event in await store.events(submitted.id, 0)]
     assert types == ["queued", "running", "rescued", "running", "succeeded"]
@@ -398,4 +398,4 @@ async def test_what_was_there_is_there_after_another_start(stores: Stores) -> No
     again = stores.store()
     jobs = [await again.get(id_) for id_ in ids]
     assert [job and (job.state, dict(job.metadata)) for job in jobs] == [("succeeded", {"a": "b"}), ("queued", {})]
-    assert await bytes_of(again, ids[0], "response") == b"hello"
+    assert await artifact_bytes(again, ids[0], "response") == b"hello"

@@ -28,13 +28,13 @@ from foreman.web.jobs import artifacts
 from foreman.web.jobs.artifact_reader import LINES_PIECE_BYTES, MAX_READERS_PER_CALLER, PIECE_BYTES
 from foreman.web.server.request import ClientRequest
 from support import raw_http
-from support.jobs_api import ADMIN, BOB, LARGE, LIMITS, JobBench, jobbench, problem, until
-from support.live_foreman import bytes_of, reactor
+from support.jobs_api import ADMIN, BOB, LARGE, LIMITS, JobsApiHarness, jobs_api_harness, problem, until
+from support.live_foreman import artifact_bytes, reactor
 
 DATA = bytes(range(256)) * 4
 
 
-async def kept(bench: JobBench, name: str = "notes.txt", data: bytes = DATA) -> str:
+async def kept(bench: JobsApiHarness, name: str = "notes.txt", data: bytes = DATA) -> str:
     """The path of an artifact of a new job."""
     id_ = await bench.submit()
     path = f"/jobs/{id_}/artifacts/{name}"
@@ -44,7 +44,7 @@ async def kept(bench: JobBench, name: str = "notes.txt", data: bytes = DATA) -> 
 
 @pytest_twisted.ensureDeferred
 async def test_an_artifact_is_kept_replaced_listed_and_downloaded(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         path = f"/jobs/{id_}/artifacts/caf%C3%A9%20%22x%22"
         first = await bench.ask("PUT", path, DATA)
@@ -71,7 +71,7 @@ async def test_an_artifact_is_kept_replaced_listed_and_downloaded(tmp_path: Path
 
 @pytest_twisted.ensureDeferred
 async def test_invalid_names_and_data_that_is_too_large_are_refused(tmp_path: Path) -> None:
-    async with jobbench(tmp_path, limits=evolve(LIMITS, max_artifact=1000)) as bench:
+    async with jobs_api_harness(tmp_path, limits=evolve(LIMITS, max_artifact=1000)) as bench:
         id_ = await bench.submit()
         for name, status in (
             ("response", 409), ("stream", 409), ("error", 409), ("partial", 409), ("x" * 129, 400), ("%C2%85", 400), ("%20", 400),
@@ -92,7 +92,7 @@ async def test_invalid_names_and_data_that_is_too_large_are_refused(tmp_path: Pa
 
 @pytest_twisted.ensureDeferred
 async def test_a_part_is_given_where_one_is_asked_for(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         path = await kept(bench)
         for asked, start, stop in (
             ("bytes=0-0", 0, 1), ("bytes=0-1023", 0, 1024), ("bytes=1000-", 1000, 1024), ("bytes=-24", 1000, 1024),
@@ -113,7 +113,7 @@ async def test_a_part_is_given_where_one_is_asked_for(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_what_a_client_has_already_is_not_sent_again(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         path = await kept(bench)
         etag = (await bench.ask("GET", path)).header("ETag") or ""
         for known in (etag, f'"x", W/{etag}', "*"):
@@ -127,14 +127,14 @@ async def test_what_a_client_has_already_is_not_sent_again(tmp_path: Path) -> No
 
 @pytest_twisted.ensureDeferred
 async def test_an_empty_artifact_is_one(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         path = await kept(bench, data=b"")
         answer = await bench.ask("GET", path)
         assert (answer.status, answer.header("Content-Length"), answer.body) == (200, "0", b"")
         assert (await bench.ask("GET", path, b"", ("Range", "bytes=0-"))).status == 416
 
 
-async def slow_reader(bench: JobBench, path: str) -> tuple[Any, list[int]]:
+async def slow_reader(bench: JobsApiHarness, path: str) -> tuple[Any, list[int]]:
     """A client that asks and takes nothing; and how much foreman has written for it so far."""
     client = await raw_http.connect(bench.port)
     client.transport.pauseProducing()  # type: ignore[union-attr]
@@ -160,7 +160,7 @@ async def slow_reader(bench: JobBench, path: str) -> tuple[Any, list[int]]:
 
 @pytest_twisted.ensureDeferred
 async def test_a_slow_reader_gets_everything_and_nothing_is_buffered_for_it(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         path = await kept(bench, data=bytes(LARGE))
         client, written = await slow_reader(bench, path)
         assert written[0] < LARGE
@@ -173,7 +173,7 @@ async def test_a_slow_reader_gets_everything_and_nothing_is_buffered_for_it(tmp_
 
 @pytest_twisted.ensureDeferred
 async def test_a_reader_that_reads_nothing_is_cut_off(tmp_path: Path) -> None:
-    async with jobbench(tmp_path, limits=evolve(LIMITS, stall_timeout=0.2)) as bench:
+    async with jobs_api_harness(tmp_path, limits=evolve(LIMITS, stall_timeout=0.2)) as bench:
         path = await kept(bench, data=bytes(LARGE))
         client, _ = await slow_reader(bench, path)
         await deferLater(reactor, 0.4)
@@ -199,7 +199,7 @@ def pieces_read() -> Iterator[list[tuple[int, int]]]:
 
 @pytest_twisted.ensureDeferred
 async def test_only_what_is_asked_for_is_read_from_the_store(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         path = await kept(bench, data=DATA * 1000)
         for asked, start, stop in (("bytes=700000-700000", 700_000, 700_001), ("bytes=-3", 1_023_997, 1_024_000)):
             with pieces_read() as read:
@@ -216,7 +216,7 @@ async def test_only_what_is_asked_for_is_read_from_the_store(tmp_path: Path) -> 
 
 @pytest_twisted.ensureDeferred
 async def test_many_readers_who_take_nothing_hold_a_piece_each(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         path = await kept(bench, data=bytes(LARGE))
         with pieces_read() as read:
             clients = [await raw_http.connect(bench.port) for _ in range(15)]
@@ -238,7 +238,7 @@ async def test_many_readers_who_take_nothing_hold_a_piece_each(tmp_path: Path) -
 @pytest.mark.parametrize("change", ["deleted", "replaced"])
 @pytest_twisted.ensureDeferred
 async def test_an_artifact_that_is_gone_while_it_is_read_never_looks_whole(tmp_path: Path, change: str) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         path = await kept(bench, data=bytes(LARGE))
         client, _ = await slow_reader(bench, path)
         id_ = path.split("/")[2]
@@ -255,7 +255,7 @@ async def test_an_artifact_that_is_gone_while_it_is_read_never_looks_whole(tmp_p
 
 @pytest_twisted.ensureDeferred
 async def test_so_many_artifacts_are_read_at_once_and_one_caller_cannot_take_all_places(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         path = await kept(bench, data=bytes(LARGE))
         clients = [await raw_http.connect(bench.port) for _ in range(MAX_READERS_PER_CALLER)]
         for client in clients:
@@ -278,7 +278,7 @@ async def test_so_many_artifacts_are_read_at_once_and_one_caller_cannot_take_all
 
 @pytest_twisted.ensureDeferred
 async def test_the_lines_of_a_job_that_has_ended_are_read_in_pieces_and_resumed(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         claim, output = await bench.run(id_)
         lines = [b'{"response":"%s","n":%d}\n' % (b"x" * (number % 300), number) for number in range(4000)]
@@ -305,7 +305,7 @@ async def test_a_large_upload_is_stored_from_its_file_in_pieces(tmp_path: Path) 
             self.sizes.append(len(data))
             return data
 
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         data = bytes(range(256)) * 20_000
         path = await kept(bench, data=data)
         answer = await bench.ask("GET", path)
@@ -314,14 +314,14 @@ async def test_a_large_upload_is_stored_from_its_file_in_pieces(tmp_path: Path) 
         info, is_new = await bench.store.put_artifact(id_, ArtifactFile("notes.txt", "text/plain", Watched(data[:-5])))
         assert (info.bytes, info.sha256, is_new) == (len(data) - 5, sha256(data[:-5]).hexdigest(), False)
         assert max(Watched.sizes) <= 256 * 1024
-        assert await bytes_of(bench.store, id_, "notes.txt") == data[:-5]
+        assert await artifact_bytes(bench.store, id_, "notes.txt") == data[:-5]
         empty, _ = await bench.store.put_artifact(id_, ArtifactFile("empty", "text/plain", Watched(b"")))
-        assert (empty.bytes, await bytes_of(bench.store, id_, "empty")) == (0, b"")
+        assert (empty.bytes, await artifact_bytes(bench.store, id_, "empty")) == (0, b"")
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_upload_whose_file_is_gone_stores_nothing(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         file = BytesIO(b"x" * 1000)
         file.close()
@@ -343,7 +343,7 @@ async def test_an_upload_is_stored_whole_although_its_request_closes_its_body(tm
         request.content.close()
         return artifact
 
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         data = bytes(range(256)) * 8_000
         with patch.object(artifacts, "from_request", left):
             path = await kept(bench, data=data)
@@ -373,7 +373,7 @@ class Held(BytesIO):
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("passes", [1, 2])
 async def test_the_file_of_a_client_who_leaves_stays_open_while_a_thread_reads_it(tmp_path: Path, passes: int) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         data = b"x" * 300_000
         file = Held(data, passes)
@@ -393,7 +393,7 @@ async def test_the_file_of_a_client_who_leaves_stays_open_while_a_thread_reads_i
 
 @pytest_twisted.ensureDeferred
 async def test_the_upload_of_a_client_who_left_before_it_was_stored_is_closed_at_once(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         first = Held(b"x" * 1000, 2)
         storing = Deferred.fromCoroutine(bench.store.put_artifact(id_, ArtifactFile("first", "text/plain", first)))
@@ -413,7 +413,7 @@ async def test_the_upload_of_a_client_who_left_before_it_was_stored_is_closed_at
 
 @pytest_twisted.ensureDeferred
 async def test_an_upload_that_is_refused_is_not_copied_into_the_store(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         data = b"x" * 300_000
         await bench.store.put_artifact(id_, Artifact("notes.txt", "text/plain", data))
@@ -429,12 +429,12 @@ async def test_an_upload_that_is_refused_is_not_copied_into_the_store(tmp_path: 
         # What takes the place of an older one counts only by how much it is larger.
         file = ArtifactFile("notes.txt", "text/plain", BytesIO(data))
         assert not (await bench.store.put_artifact(id_, file, len(data)))[1]
-        assert await bytes_of(bench.store, id_, "notes.txt") == data
+        assert await artifact_bytes(bench.store, id_, "notes.txt") == data
 
 
 @pytest_twisted.ensureDeferred
 async def test_the_artifacts_of_a_job_are_bounded_in_number_and_together(tmp_path: Path) -> None:
-    async with jobbench(tmp_path, limits=evolve(LIMITS, max_artifact=1000)) as bench:
+    async with jobs_api_harness(tmp_path, limits=evolve(LIMITS, max_artifact=1000)) as bench:
         id_ = await bench.submit()
         for number in range(MAX_ARTIFACTS):
             assert (await bench.ask("PUT", f"/jobs/{id_}/artifacts/{number}", b"x")).status == 201

@@ -11,37 +11,37 @@ import openai
 import pytest
 import zstandard
 
-from support.processes import Foreman, Target, chat, foreman, target, until
+from support.processes import ForemanProcess, TargetProcess, chat, run_foreman, run_target, until
 
 MODEL, EMBEDDER = "llama3.2:3b", "nomic-embed-text"
 ASYNC = {"Prefer": "respond-async"}
 
 
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with target(tmp_path_factory.mktemp("target"), rate=200, parallel=8, max_loaded=20) as simulator:
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TargetProcess]:
+    with run_target(tmp_path_factory.mktemp("target"), rate=200, parallel=8, max_loaded=20) as simulator:
         yield simulator
 
 
 @pytest.fixture(scope="module")
-def daemon(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreman]:
+def daemon(simulator: TargetProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanProcess]:
     folder = tmp_path_factory.mktemp("foreman")
     settings = {"db_path": str(folder / "jobs.db"), "max_payload": "100KiB", "poll_interval": "1h"}
-    with foreman(folder, simulator.url, **settings) as daemon:
+    with run_foreman(folder, simulator.url, **settings) as daemon:
         yield daemon
 
 
-def ended(daemon: Foreman, id_: str) -> dict[str, Any]:
+def ended(daemon: ForemanProcess, id_: str) -> dict[str, Any]:
     job: dict[str, Any] = daemon.get(f"/jobs/{id_}?wait=20")
     assert job["state"] == "succeeded", job
     return job
 
 
-def response(daemon: Foreman, id_: str) -> Any:
+def response(daemon: ForemanProcess, id_: str) -> Any:
     return daemon.get(f"/jobs/{id_}/artifacts/response")
 
 
-def test_openais_client_hands_a_job_over_and_reads_its_answer(daemon: Foreman) -> None:
+def test_openais_client_hands_a_job_over_and_reads_its_answer(daemon: ForemanProcess) -> None:
     with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
         ask: Any = client.chat.completions.with_raw_response.create
         how = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 20}
@@ -58,7 +58,7 @@ def test_openais_client_hands_a_job_over_and_reads_its_answer(daemon: Foreman) -
         assert completion.choices[0].message.content
 
 
-def test_an_error_is_the_exception_that_openais_client_has_for_it(daemon: Foreman) -> None:
+def test_an_error_is_the_exception_that_openais_client_has_for_it(daemon: ForemanProcess) -> None:
     with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
         ask: Any = client.chat.completions.create
         said: Any = [{"role": "user", "content": "hello"}]
@@ -74,7 +74,7 @@ def test_an_error_is_the_exception_that_openais_client_has_for_it(daemon: Forema
             ask(model=MODEL, messages=said, extra_headers={**ASYNC, "Idempotency-Key": "k"}, max_tokens=6)
 
 
-def test_embeddings_and_forms_become_jobs_as_they_were_sent(daemon: Foreman, simulator: Target) -> None:
+def test_embeddings_and_forms_become_jobs_as_they_were_sent(daemon: ForemanProcess, simulator: TargetProcess) -> None:
     with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
         embedding: Any = client.embeddings.with_raw_response.create
         job = embedding(model=EMBEDDER, input="x", extra_headers=ASYNC).http_response.json()
@@ -92,7 +92,7 @@ def test_embeddings_and_forms_become_jobs_as_they_were_sent(daemon: Foreman, sim
 
 
 def test_anthropics_client_hands_a_job_over_and_its_headers_reach_the_target(
-    daemon: Foreman, simulator: Target
+    daemon: ForemanProcess, simulator: TargetProcess
 ) -> None:
     with anthropic.Anthropic(base_url=daemon.url, api_key="secret-key", max_retries=0) as client:
         ask: Any = client.beta.messages.with_raw_response.create
@@ -114,7 +114,7 @@ def test_anthropics_client_hands_a_job_over_and_its_headers_reach_the_target(
             client.messages.create(model="nowhere", messages=said, max_tokens=5, extra_headers=ASYNC)
 
 
-def test_a_compressed_body_and_a_stream_become_jobs(daemon: Foreman) -> None:
+def test_a_compressed_body_and_a_stream_become_jobs(daemon: ForemanProcess) -> None:
     import http.client
 
     body = zstandard.compress(json.dumps(chat("compressed", tokens=5, stream=True)).encode())
@@ -129,7 +129,7 @@ def test_a_compressed_body_and_a_stream_become_jobs(daemon: Foreman) -> None:
     assert response(daemon, job["id"])["object"] == "chat.completion"
 
 
-def test_native_requests_become_jobs_and_errors_are_ollamas(daemon: Foreman) -> None:
+def test_native_requests_become_jobs_and_errors_are_ollamas(daemon: ForemanProcess) -> None:
     accepted = daemon.ask("POST", "/api/chat", chat("native", tokens=5), ASYNC)
     assert accepted.status == 202
     ended(daemon, json.loads(accepted.body)["id"])
@@ -148,7 +148,7 @@ def test_native_requests_become_jobs_and_errors_are_ollamas(daemon: Foreman) -> 
     assert daemon.log_lines("/api/chat", "status=202")
 
 
-def test_a_reader_that_is_cut_off_again_and_again_has_every_line_once(daemon: Foreman) -> None:
+def test_a_reader_that_is_cut_off_again_and_again_has_every_line_once(daemon: ForemanProcess) -> None:
     payload = chat("a long story", tokens=120)
     job = json.loads(daemon.ask("POST", "/jobs", {"endpoint": "/api/chat", "payload": payload}).body)
     heard: list[bytes] = []

@@ -13,11 +13,11 @@ from twisted.internet.task import deferLater
 
 from foreman.store.sqlite.statements import prune
 from support import raw_http
-from support.jobs_api import ADMIN, ALICE, BOB, CHAT, JobBench, jobbench, problem, until
+from support.jobs_api import ADMIN, ALICE, BOB, CHAT, JobsApiHarness, jobs_api_harness, problem, until
 from support.live_foreman import reactor
 
 
-async def cancelled(bench: JobBench, count: int = 1, token: str = ALICE) -> list[str]:
+async def cancelled(bench: JobsApiHarness, count: int = 1, token: str = ALICE) -> list[str]:
     """Jobs that have ended."""
     answer = await bench.ask("POST", "/jobs", [CHAT] * count, token=token)
     ids = [job["id"] for job in json.loads(answer.body)["jobs"]]
@@ -26,13 +26,13 @@ async def cancelled(bench: JobBench, count: int = 1, token: str = ALICE) -> list
     return ids
 
 
-async def listed(bench: JobBench) -> set[str]:
+async def listed(bench: JobsApiHarness) -> set[str]:
     """The ids of all that are there."""
     answer = await bench.ask("GET", "/jobs?limit=200", token=ADMIN)
     return {job["id"] for job in json.loads(answer.body)["jobs"]}
 
 
-async def deleted(bench: JobBench, query: str, token: str = ALICE) -> Any:
+async def deleted(bench: JobsApiHarness, query: str, token: str = ALICE) -> Any:
     answer = await bench.ask("DELETE", f"/jobs?{query}", token=token)
     assert answer.status == 200, answer.body
     return json.loads(answer.body)
@@ -40,7 +40,7 @@ async def deleted(bench: JobBench, query: str, token: str = ALICE) -> Any:
 
 @pytest_twisted.ensureDeferred
 async def test_only_jobs_that_ended_in_the_given_states_are_deleted(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         gone = await cancelled(bench, 2)
         done = await bench.submit()
         await bench.succeed(*await bench.run(done))
@@ -55,18 +55,18 @@ async def test_only_jobs_that_ended_in_the_given_states_are_deleted(tmp_path: Pa
 
 @pytest_twisted.ensureDeferred
 async def test_an_admin_deletes_the_jobs_of_others_and_so_does_everybody_without_tokens(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         await cancelled(bench, 2)
         await cancelled(bench, 1, BOB)
         assert await deleted(bench, "state=ended", ADMIN) == {"deleted": 3}
         await cancelled(bench, 1, BOB)
-    async with jobbench(tmp_path, is_open=True) as bench:
+    async with jobs_api_harness(tmp_path, is_open=True) as bench:
         assert await deleted(bench, "state=ended", ALICE) == {"deleted": 1}
 
 
 @pytest_twisted.ensureDeferred
 async def test_ended_before_limits_what_is_deleted(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         old = await cancelled(bench)
         await deferLater(reactor, 0.01)
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
@@ -85,7 +85,7 @@ async def test_many_jobs_are_deleted_in_batches_also_among_those_of_others(
 ) -> None:
     monkeypatch.setattr(prune, "BATCH", 2)
     monkeypatch.setattr(prune, "MAX_ROWS", 3)
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         others = []
         for _ in range(3):
             await cancelled(bench, 2)
@@ -98,7 +98,7 @@ async def test_many_jobs_are_deleted_in_batches_also_among_those_of_others(
 async def test_a_client_that_disconnects_stops_the_deletion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prune, "BATCH", 1)
     monkeypatch.setattr("foreman.web.jobs.prune.PAUSE", 0.1)
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         await cancelled(bench, 5)
         client = await raw_http.connect(bench.port)
         client.send(bench.request("DELETE", "/jobs?state=ended"))
@@ -118,7 +118,7 @@ async def test_a_deletion_that_is_cut_short_says_how_many_are_deleted(
 ) -> None:
     monkeypatch.setattr(prune, "BATCH", 1)
     monkeypatch.setattr("foreman.web.jobs.prune.PAUSE", 5.0)
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         await cancelled(bench, 3)
         client = await raw_http.connect(bench.port)
         client.send(bench.request("DELETE", "/jobs?state=ended"))
@@ -133,7 +133,7 @@ async def test_a_deletion_that_is_cut_short_says_how_many_are_deleted(
 
 @pytest_twisted.ensureDeferred
 async def test_without_a_state_in_which_jobs_end_nothing_is_deleted(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         ids = await cancelled(bench)
         for query in (
             "", "state=", "state=queued", "state=active", "state=ended,running", "ended_before=2026-11-28T00:00:00Z",

@@ -27,8 +27,8 @@ from support.jobs_api import (
     CHAT,
     JOB_MEMBERS,
     LIMITS,
-    JobBench,
-    jobbench,
+    JobsApiHarness,
+    jobs_api_harness,
     json_of,
     pointers,
     problem,
@@ -46,7 +46,7 @@ def in_hours(hours: float) -> str:
 
 
 @with_jobs_api
-async def test_a_job_is_answered_with_all_its_fields_in_order(bench: JobBench) -> None:
+async def test_a_job_is_answered_with_all_its_fields_in_order(bench: JobsApiHarness) -> None:
     answer = await bench.ask(
         "POST", "/jobs", {**CHAT, "priority": 2, "metadata": {"night": "17"}, "idempotency_key": "k"}
     )
@@ -62,7 +62,7 @@ async def test_a_job_is_answered_with_all_its_fields_in_order(bench: JobBench) -
 
 
 @with_jobs_api
-async def test_the_payload_goes_into_the_store_byte_for_byte(bench: JobBench) -> None:
+async def test_the_payload_goes_into_the_store_byte_for_byte(bench: JobsApiHarness) -> None:
     payload = b'{ "model":"m",\n "messages" :[{"role":"user"}], "options":{"seed":1e0, "x":"\\u00e9"} }'
     answer = await bench.ask("POST", "/jobs", b'{"payload": %b, "endpoint":"/api/chat"}' % payload)
     assert answer.status == 201
@@ -72,7 +72,7 @@ async def test_the_payload_goes_into_the_store_byte_for_byte(bench: JobBench) ->
 
 
 @with_jobs_api
-async def test_a_job_for_later_is_scheduled(bench: JobBench) -> None:
+async def test_a_job_for_later_is_scheduled(bench: JobsApiHarness) -> None:
     answer = await bench.ask("POST", "/jobs", {**CHAT, "run_at": in_hours(1), "deadline": in_hours(2)})
     job = json_of(answer)
     assert (job["state"], job["position"]) == ("scheduled", None)
@@ -80,7 +80,7 @@ async def test_a_job_for_later_is_scheduled(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_an_array_is_taken_whole_and_in_order(bench: JobBench) -> None:
+async def test_an_array_is_taken_whole_and_in_order(bench: JobsApiHarness) -> None:
     answer = await bench.ask("POST", "/jobs", [{**CHAT, "priority": number} for number in range(5)])
     jobs = json_of(answer)["jobs"]
     assert answer.status == 201
@@ -89,7 +89,9 @@ async def test_an_array_is_taken_whole_and_in_order(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_jobs_that_were_taken_are_acknowledged_although_the_look_at_them_takes_too_long(bench: JobBench) -> None:
+async def test_jobs_that_were_taken_are_acknowledged_although_the_look_at_them_takes_too_long(
+    bench: JobsApiHarness,
+) -> None:
     async def slow(*_: Any) -> Any:
         raise ReadTimedOut(5.0)
 
@@ -105,7 +107,7 @@ async def test_jobs_that_were_taken_are_acknowledged_although_the_look_at_them_t
 
 
 @with_jobs_api
-async def test_a_list_that_takes_too_long_says_so(bench: JobBench) -> None:
+async def test_a_list_that_takes_too_long_says_so(bench: JobsApiHarness) -> None:
     async def slow(*_: Any, **__: Any) -> Any:
         raise ReadTimedOut(5.0)
 
@@ -116,7 +118,7 @@ async def test_a_list_that_takes_too_long_says_so(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_the_jobs_of_a_model_are_listed_in_any_spelling_of_its_name(bench: JobBench) -> None:
+async def test_the_jobs_of_a_model_are_listed_in_any_spelling_of_its_name(bench: JobsApiHarness) -> None:
     typed = ["m", " m\n", "library/m:latest"]
     payload = CHAT["payload"]
     ids = [await bench.submit(payload={**payload, "model": model}) for model in typed]
@@ -125,7 +127,7 @@ async def test_the_jobs_of_a_model_are_listed_in_any_spelling_of_its_name(bench:
 
 
 @with_jobs_api
-async def test_an_array_with_mistakes_is_refused_whole_and_all_are_named(bench: JobBench) -> None:
+async def test_an_array_with_mistakes_is_refused_whole_and_all_are_named(bench: JobsApiHarness) -> None:
     bad = [
         CHAT,
         {**CHAT, "priority": 10, "run_at": "tomorrow"},
@@ -142,7 +144,7 @@ async def test_an_array_with_mistakes_is_refused_whole_and_all_are_named(bench: 
 
 
 @with_jobs_api
-async def test_a_model_that_is_not_there_is_named_and_one_look_serves_all(bench: JobBench) -> None:
+async def test_a_model_that_is_not_there_is_named_and_one_look_serves_all(bench: JobsApiHarness) -> None:
     strange = {"endpoint": "/api/chat", "payload": {"model": "nowhere", "messages": [{"role": "user"}]}}
     single = await bench.ask("POST", "/jobs", strange)
     assert (single.status, problem(single)["detail"]) == (404, "payload/model: model 'nowhere' not found")
@@ -153,7 +155,7 @@ async def test_a_model_that_is_not_there_is_named_and_one_look_serves_all(bench:
 
 
 @with_jobs_api
-async def test_a_job_that_is_held_says_why(bench: JobBench) -> None:
+async def test_a_job_that_is_held_says_why(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     bench.models.held["gate"] = "jobs wait until Ollama can be reached: nobody there"
     job = json_of(await bench.ask("GET", f"/jobs/{id_}"))
@@ -165,7 +167,7 @@ async def test_a_job_that_is_held_says_why(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_while_the_target_is_away_every_model_is_taken_and_shown_as_missing(bench: JobBench) -> None:
+async def test_while_the_target_is_away_every_model_is_taken_and_shown_as_missing(bench: JobsApiHarness) -> None:
     bench.models.away = True
     id_ = await bench.submit(payload={"model": "new", "messages": [{"role": "user"}]})
     job = json_of(await bench.ask("GET", f"/jobs/{id_}"))
@@ -175,7 +177,7 @@ async def test_while_the_target_is_away_every_model_is_taken_and_shown_as_missin
 
 
 @with_jobs_api
-async def test_embeddings_and_the_cloud_take_the_lane_beside_the_gate(bench: JobBench) -> None:
+async def test_embeddings_and_the_cloud_take_the_lane_beside_the_gate(bench: JobsApiHarness) -> None:
     await bench.submit(endpoint="/v1/embeddings", payload={"model": "m", "input": "x"})
     await bench.submit(payload={"model": "cloudy", "messages": [{"role": "user"}]})
     await bench.submit()
@@ -185,7 +187,7 @@ async def test_embeddings_and_the_cloud_take_the_lane_beside_the_gate(bench: Job
 
 @pytest_twisted.ensureDeferred
 async def test_a_payload_that_is_too_large_is_a_413(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         large = {**CHAT, "payload": {**CHAT["payload"], "x": "x" * LIMITS.max_payload}}
         answer = await bench.ask("POST", "/jobs", large)
         assert (answer.status, pointers(answer)) == (413, ["/payload"])
@@ -194,7 +196,7 @@ async def test_a_payload_that_is_too_large_is_a_413(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_more_jobs_than_may_wait_are_a_429(tmp_path: Path) -> None:
-    async with jobbench(tmp_path, jobs=2) as bench:
+    async with jobs_api_harness(tmp_path, jobs=2) as bench:
         await bench.submit(idempotency_key="k")
         assert (await bench.ask("POST", "/jobs", [CHAT, CHAT])).status == 429
         await bench.submit()
@@ -208,7 +210,7 @@ async def test_more_jobs_than_may_wait_are_a_429(tmp_path: Path) -> None:
 
 
 @with_jobs_api
-async def test_a_repetition_is_answered_with_the_first_job(bench: JobBench) -> None:
+async def test_a_repetition_is_answered_with_the_first_job(bench: JobsApiHarness) -> None:
     key = ("Idempotency-Key", "night-17")
     first = await bench.ask("POST", "/jobs", CHAT, key)
     again = await bench.ask("POST", "/jobs", CHAT, ("idempotency-key", '"night-17"'))
@@ -222,7 +224,7 @@ async def test_a_repetition_is_answered_with_the_first_job(bench: JobBench) -> N
 
 
 @with_jobs_api
-async def test_a_key_for_another_body_is_a_422_and_another_callers_key_is_another(bench: JobBench) -> None:
+async def test_a_key_for_another_body_is_a_422_and_another_callers_key_is_another(bench: JobsApiHarness) -> None:
     await bench.submit(idempotency_key="k")
     answer = await bench.ask("POST", "/jobs", {**CHAT, "priority": 1, "idempotency_key": "k"})
     assert (answer.status, pointers(answer)) == (422, ["/idempotency_key"])
@@ -232,7 +234,7 @@ async def test_a_key_for_another_body_is_a_422_and_another_callers_key_is_anothe
 
 
 @with_jobs_api
-async def test_two_keys_that_differ_and_a_key_for_an_array_are_refused(bench: JobBench) -> None:
+async def test_two_keys_that_differ_and_a_key_for_an_array_are_refused(bench: JobsApiHarness) -> None:
     header = ("Idempotency-Key", "one")
     answer = await bench.ask("POST", "/jobs", {**CHAT, "idempotency_key": "other"}, header)
     assert (answer.status, pointers(answer)) == (400, ["/idempotency_key"])
@@ -242,7 +244,7 @@ async def test_two_keys_that_differ_and_a_key_for_an_array_are_refused(bench: Jo
 
 
 @with_jobs_api
-async def test_what_has_changed_since_is_not_held_against_a_repetition(bench: JobBench) -> None:
+async def test_what_has_changed_since_is_not_held_against_a_repetition(bench: JobsApiHarness) -> None:
     body = {**CHAT, "deadline": in_hours(0.4 / 3600), "idempotency_key": "k"}
     first = await bench.ask("POST", "/jobs", body)
     assert first.status == 201
@@ -258,7 +260,7 @@ async def test_what_has_changed_since_is_not_held_against_a_repetition(bench: Jo
 
 
 @with_jobs_api
-async def test_the_list_is_newest_first_in_pages_that_keep_what_was_asked(bench: JobBench) -> None:
+async def test_the_list_is_newest_first_in_pages_that_keep_what_was_asked(bench: JobsApiHarness) -> None:
     ids = [await bench.submit(metadata={"batch": "a b&c"}) for _ in range(5)]
     await bench.submit()
     path, found = "/jobs?limit=2&metadata.batch=a%20b%26c&state=active", []
@@ -271,7 +273,7 @@ async def test_the_list_is_newest_first_in_pages_that_keep_what_was_asked(bench:
 
 
 @with_jobs_api
-async def test_the_list_is_filtered(bench: JobBench) -> None:
+async def test_the_list_is_filtered(bench: JobsApiHarness) -> None:
     before = in_hours(0)
     old = await bench.submit()
     await bench.ask("POST", f"/jobs/{old}/cancel")
@@ -294,7 +296,7 @@ async def test_the_list_is_filtered(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_what_cannot_be_asked_of_the_list_is_said(bench: JobBench) -> None:
+async def test_what_cannot_be_asked_of_the_list_is_said(bench: JobsApiHarness) -> None:
     for query, status in (
         ("stat=queued", 400), ("state=done", 400), ("state=queued&state=running", 400), ("limit=0", 400),
         ("limit=201", 400), ("limit=%D9%A1", 400), ("before=x", 400), ("created_after=2026-11-28", 400), ("lane=x", 400), ("%FF", 400),
@@ -305,7 +307,7 @@ async def test_what_cannot_be_asked_of_the_list_is_said(bench: JobBench) -> None
 
 
 @with_jobs_api
-async def test_a_job_is_its_callers_and_an_admins(bench: JobBench) -> None:
+async def test_a_job_is_its_callers_and_an_admins(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     for method, path in (
         ("GET", ""), ("GET", "/events"), ("GET", "/stream"), ("GET", "/artifacts"), ("GET", "/artifacts/x"),
@@ -321,14 +323,14 @@ async def test_a_job_is_its_callers_and_an_admins(bench: JobBench) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_where_no_token_is_required_everybody_sees_all(tmp_path: Path) -> None:
-    async with jobbench(tmp_path, is_open=True) as bench:
+    async with jobs_api_harness(tmp_path, is_open=True) as bench:
         id_ = await bench.submit()
         assert (await bench.ask("GET", f"/jobs/{id_}")).status == 200
         assert json_of(await bench.ask("GET", "/jobs?owner=127.0.0.1"))["jobs"][0]["owner"] == "127.0.0.1"
 
 
 @with_jobs_api
-async def test_waiting_ends_with_the_job_or_with_the_time(bench: JobBench) -> None:
+async def test_waiting_ends_with_the_job_or_with_the_time(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     assert json_of(await bench.ask("GET", f"/jobs/{id_}?wait=0.05"))["state"] == "queued"
     waiting = Deferred.fromCoroutine(bench.ask("GET", f"/jobs/{id_}?wait=300"))
@@ -347,7 +349,7 @@ async def test_waiting_ends_with_the_job_or_with_the_time(bench: JobBench) -> No
 
 
 @with_jobs_api
-async def test_who_waits_and_leaves_is_forgotten(bench: JobBench) -> None:
+async def test_who_waits_and_leaves_is_forgotten(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     client = await raw_http.connect(bench.port)
     client.send(bench.request("GET", f"/jobs/{id_}?wait=300"))
@@ -361,7 +363,7 @@ async def test_who_waits_and_leaves_is_forgotten(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_a_job_that_waits_is_cancelled_once_and_for_all(bench: JobBench) -> None:
+async def test_a_job_that_waits_is_cancelled_once_and_for_all(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     for _ in range(2):
         answer = await bench.ask("POST", f"/jobs/{id_}/cancel")
@@ -370,7 +372,7 @@ async def test_a_job_that_waits_is_cancelled_once_and_for_all(bench: JobBench) -
 
 
 @with_jobs_api
-async def test_a_job_that_runs_is_cancelled_when_its_worker_has_stopped(bench: JobBench) -> None:
+async def test_a_job_that_runs_is_cancelled_when_its_worker_has_stopped(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     claim, output = await bench.run(id_)
 
@@ -384,7 +386,7 @@ async def test_a_job_that_runs_is_cancelled_when_its_worker_has_stopped(bench: J
 
 
 @with_jobs_api
-async def test_a_worker_that_does_not_stop_is_not_waited_for_for_ever(bench: JobBench) -> None:
+async def test_a_worker_that_does_not_stop_is_not_waited_for_for_ever(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     await bench.run(id_)
     with pytest.MonkeyPatch.context() as patch:
@@ -394,7 +396,7 @@ async def test_a_worker_that_does_not_stop_is_not_waited_for_for_ever(bench: Job
 
 
 @with_jobs_api
-async def test_what_has_ended_cannot_be_cancelled_and_success_not_repeated(bench: JobBench) -> None:
+async def test_what_has_ended_cannot_be_cancelled_and_success_not_repeated(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     await bench.succeed(*await bench.run(id_))
     for what in ("cancel", "retry"):
@@ -403,7 +405,7 @@ async def test_what_has_ended_cannot_be_cancelled_and_success_not_repeated(bench
 
 
 @with_jobs_api
-async def test_what_failed_is_queued_again_by_hand(bench: JobBench) -> None:
+async def test_what_failed_is_queued_again_by_hand(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     await bench.fail(*await bench.run(id_), AttemptError("refused", "no such thing"))
     failed = json_of(await bench.ask("GET", f"/jobs/{id_}"))
@@ -414,7 +416,7 @@ async def test_what_failed_is_queued_again_by_hand(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_a_job_is_deleted_when_it_has_ended(bench: JobBench) -> None:
+async def test_a_job_is_deleted_when_it_has_ended(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     assert problem(await bench.ask("DELETE", f"/jobs/{id_}"))["status"] == 409
     await bench.ask("POST", f"/jobs/{id_}/cancel")
@@ -428,7 +430,7 @@ async def test_a_job_is_deleted_when_it_has_ended(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_there_is_never_anything_but_a_problem(bench: JobBench) -> None:
+async def test_there_is_never_anything_but_a_problem(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     for method, path, status, allow in (
         ("GET", "/jobs/", 404, None),
@@ -462,7 +464,7 @@ async def test_there_is_never_anything_but_a_problem(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_the_door_speaks_of_problems_too(bench: JobBench) -> None:
+async def test_the_door_speaks_of_problems_too(bench: JobsApiHarness) -> None:
     unknown = await bench.ask("GET", "/jobs", token="wrong")
     assert (unknown.status, problem(unknown)["title"]) == (401, "Unauthorized")
     assert unknown.header("WWW-Authenticate") == 'Bearer realm="foreman"'
@@ -473,7 +475,7 @@ async def test_the_door_speaks_of_problems_too(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_bodies_that_are_no_jobs_are_refused(bench: JobBench) -> None:
+async def test_bodies_that_are_no_jobs_are_refused(bench: JobsApiHarness) -> None:
     for body in (
         b"",
         b"{",
@@ -493,7 +495,7 @@ async def test_bodies_that_are_no_jobs_are_refused(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_a_store_that_fails_is_a_503_and_a_full_disk_a_507(bench: JobBench) -> None:
+async def test_a_store_that_fails_is_a_503_and_a_full_disk_a_507(bench: JobsApiHarness) -> None:
     from foreman.store.errors import unavailable
 
     for condition, status in (("unwritable", 503), ("broken", 503), ("full", 507)):
@@ -509,7 +511,7 @@ async def test_a_store_that_fails_is_a_503_and_a_full_disk_a_507(bench: JobBench
 
 
 @with_jobs_api
-async def test_while_foreman_stops_no_job_is_taken(bench: JobBench) -> None:
+async def test_while_foreman_stops_no_job_is_taken(bench: JobsApiHarness) -> None:
     bench.api.close()
     answer = await bench.ask("POST", "/jobs", CHAT)
     assert (answer.status, answer.header("Retry-After")) == (503, "5")
@@ -517,7 +519,7 @@ async def test_while_foreman_stops_no_job_is_taken(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_a_position_behind_others_counts_from_one(bench: JobBench) -> None:
+async def test_a_position_behind_others_counts_from_one(bench: JobsApiHarness) -> None:
     ids = [await bench.submit() for _ in range(3)]
     jobs = json_of(await bench.ask("GET", "/jobs"))["jobs"]
     assert {job["id"]: job["position"] for job in jobs} == {id_: number for number, id_ in enumerate(ids, 1)}
@@ -533,7 +535,7 @@ async def test_a_position_behind_others_counts_from_one(bench: JobBench) -> None
 
 @pytest_twisted.ensureDeferred
 async def test_one_caller_cannot_take_all_places_for_jobs(tmp_path: Path) -> None:
-    async with jobbench(tmp_path, jobs=64) as bench:
+    async with jobs_api_harness(tmp_path, jobs=64) as bench:
         assert (await bench.ask("POST", "/jobs", [CHAT] * 50)).status == 201
         too_many = await bench.ask("POST", "/jobs", [CHAT] * 7)
         assert (problem(too_many)["status"], too_many.header("Retry-After")) == (429, "30")
@@ -551,7 +553,7 @@ async def test_one_caller_cannot_take_all_places_for_jobs(tmp_path: Path) -> Non
 
 @pytest_twisted.ensureDeferred
 async def test_one_caller_cannot_fill_the_disk(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         payload = {**CHAT["payload"], "options": {"x": "x" * 5000}}
         id_ = await bench.submit(payload=payload)
         with patch.object(Database, "check_free_space", lambda _: 7000):
@@ -569,7 +571,7 @@ async def test_one_caller_cannot_fill_the_disk(tmp_path: Path) -> None:
 
 
 @with_jobs_api
-async def test_others_get_their_turn_while_many_jobs_are_put_into_words(bench: JobBench) -> None:
+async def test_others_get_their_turn_while_many_jobs_are_put_into_words(bench: JobsApiHarness) -> None:
     at_once: list[int] = []
 
     def beat() -> None:

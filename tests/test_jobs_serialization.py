@@ -11,12 +11,12 @@ import pytest_twisted
 
 from foreman.util import timestamps
 from foreman.web.jobs.serialization import job_value
-from support.jobs_api import CHAT, JobBench, jobbench, json_of, pointers, with_jobs_api
+from support.jobs_api import CHAT, JobsApiHarness, jobs_api_harness, json_of, pointers, with_jobs_api
 from support.stores import new
 
 
 @with_jobs_api
-async def test_a_moment_that_could_not_be_shown_is_refused(bench: JobBench) -> None:
+async def test_a_moment_that_could_not_be_shown_is_refused(bench: JobsApiHarness) -> None:
     for name in ("run_at", "deadline"):
         for moment in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
             answer = await bench.ask("POST", "/jobs", {**CHAT, name: moment})
@@ -27,7 +27,7 @@ async def test_a_moment_that_could_not_be_shown_is_refused(bench: JobBench) -> N
 
 
 @with_jobs_api
-async def test_what_an_older_foreman_took_and_could_not_show_is_shown(bench: JobBench) -> None:
+async def test_what_an_older_foreman_took_and_could_not_show_is_shown(bench: JobsApiHarness) -> None:
     (one,) = await bench.store.enqueue([new(owner="alice", run_at=timestamps.LATEST + 1)])
     assert json_of(await bench.ask("GET", f"/jobs/{one.id}"))["run_at"] == "9999-12-31T23:59:59.999Z"
     assert [job["id"] for job in json_of(await bench.ask("GET", "/jobs"))["jobs"]] == [one.id]
@@ -35,12 +35,12 @@ async def test_what_an_older_foreman_took_and_could_not_show_is_shown(bench: Job
 
 @pytest_twisted.ensureDeferred
 async def test_a_job_that_cannot_be_shown_takes_no_other_with_it(tmp_path: Path, logged_failures: Any) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         await none_takes_another_with_it(bench)
     assert len(logged_failures.take(ValueError)) == 1
 
 
-async def none_takes_another_with_it(bench: JobBench) -> None:
+async def none_takes_another_with_it(bench: JobsApiHarness) -> None:
     good, bad = await bench.submit(), await bench.submit(metadata={"bad": "yes"})
 
     def fails_for_one(job: Any, models: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ async def none_takes_another_with_it(bench: JobBench) -> None:
 
 
 @with_jobs_api
-async def test_bytes_of_a_damaged_row_keep_no_job_from_being_shown_or_run(bench: JobBench) -> None:
+async def test_bytes_of_a_damaged_row_keep_no_job_from_being_shown_or_run(bench: JobsApiHarness) -> None:
     await bench.submit()
     damaged = await bench.submit(metadata={"a": "b"})
 
@@ -88,7 +88,7 @@ ODD_TEXTS = (
 
 
 @with_jobs_api
-async def test_whatever_is_taken_can_be_shown_and_found(bench: JobBench) -> None:
+async def test_whatever_is_taken_can_be_shown_and_found(bench: JobsApiHarness) -> None:
     taken = []
     for text in ODD_TEXTS:
         odd = {**CHAT, "metadata": {text[:64]: text}, "idempotency_key": text}
@@ -106,7 +106,7 @@ async def test_whatever_is_taken_can_be_shown_and_found(bench: JobBench) -> None
 
 
 @with_jobs_api
-async def test_odd_parameters_of_a_list_are_answered(bench: JobBench) -> None:
+async def test_odd_parameters_of_a_list_are_answered(bench: JobsApiHarness) -> None:
     assert (await bench.ask("GET", f"/jobs?limit={'0' * 5000}50")).status == 200
     for query in (
         "limit=" + "9" * 5000,
@@ -123,7 +123,7 @@ LONG = "%C3%BF" * 5000
 
 
 @with_jobs_api
-async def test_an_error_repeats_little_of_what_was_asked(bench: JobBench) -> None:
+async def test_an_error_repeats_little_of_what_was_asked(bench: JobsApiHarness) -> None:
     id_ = await bench.submit()
     for method, path in (
         ("GET", f"/jobs/{LONG}"),

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 
 from foreman.jobs.retry_policy import AttemptError
 from support import raw_http
-from support.jobs_api import LARGE, LIMITS, JobBench, events, jobbench, line, problem, until, values
+from support.jobs_api import LARGE, LIMITS, JobsApiHarness, events, jobs_api_harness, line, problem, until, values
 from support.live_foreman import reactor
 
 SSE = ("Accept", "text/event-stream, */*;q=0.1")
@@ -29,7 +29,7 @@ def _quick() -> Iterator[None]:
         yield
 
 
-async def follow(bench: JobBench, path: str, *headers: tuple[str, str]) -> raw_http.RawClient:
+async def follow(bench: JobsApiHarness, path: str, *headers: tuple[str, str]) -> raw_http.RawClient:
     """A client that follows, and has had the head of its answer."""
     client = await raw_http.connect(bench.port)
     client.send(bench.request("GET", path, b"", *headers))
@@ -47,7 +47,7 @@ async def heard(client: raw_http.RawClient, data: bytes) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_events_are_sent_from_the_first_to_the_last(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         client = await follow(bench, f"/jobs/{id_}/events")
         claim, output = await bench.run(id_)
@@ -69,7 +69,7 @@ async def test_events_are_sent_from_the_first_to_the_last(tmp_path: Path) -> Non
 
 @pytest_twisted.ensureDeferred
 async def test_sse_events_resume_after_the_last_that_was_received(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         await bench.ask("POST", f"/jobs/{id_}/cancel")
         answer = await bench.ask("GET", f"/jobs/{id_}/events", b"", SSE)
@@ -88,7 +88,7 @@ async def test_sse_events_resume_after_the_last_that_was_received(tmp_path: Path
 
 @pytest_twisted.ensureDeferred
 async def test_without_follow_the_events_so_far_are_sent_at_once(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         told = values((await bench.ask("GET", f"/jobs/{id_}/events?follow=0")).body)
         assert [event["type"] for event in told] == ["queued"]
@@ -107,7 +107,7 @@ async def test_without_follow_the_events_so_far_are_sent_at_once(tmp_path: Path)
 
 @pytest_twisted.ensureDeferred
 async def test_many_events_are_sent_in_order(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("foreman.web.jobs.streaming.EVENTS_PER_READ", 2)
@@ -122,7 +122,7 @@ async def test_many_events_are_sent_in_order(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_quick")
 @pytest_twisted.ensureDeferred
 async def test_while_nothing_happens_heartbeats_are_sent(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         clients = [
             await follow(bench, f"/jobs/{id_}/{what}", *how) for what in ("events", "stream") for how in ([], [SSE])
@@ -147,7 +147,7 @@ async def test_while_nothing_happens_heartbeats_are_sent(tmp_path: Path) -> None
 
 @pytest_twisted.ensureDeferred
 async def test_a_follower_that_disconnects_leaves_nothing_behind(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         _claim, output = await bench.run(id_)
         clients = [await follow(bench, f"/jobs/{id_}/{what}") for what in ("events", "stream")]
@@ -160,7 +160,7 @@ async def test_a_follower_that_disconnects_leaves_nothing_behind(tmp_path: Path)
 
 @pytest_twisted.ensureDeferred
 async def test_when_foreman_stops_the_answer_is_cut_so_that_nobody_takes_it_for_complete(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         _claim, output = await bench.run(id_)
         output.add(line(1))
@@ -181,7 +181,7 @@ async def test_when_foreman_stops_the_answer_is_cut_so_that_nobody_takes_it_for_
 async def test_when_foreman_stops_a_client_of_http_1_0_gets_an_error_as_its_last_line(
     tmp_path: Path, sse: bool
 ) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         client = await raw_http.connect(bench.port)
         accept = (SSE,) if sse else ()
@@ -201,7 +201,7 @@ async def test_when_foreman_stops_a_client_of_http_1_0_gets_an_error_as_its_last
 
 @pytest_twisted.ensureDeferred
 async def test_lines_come_one_by_one_while_the_job_runs_and_from_the_store_afterwards(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         client = await follow(bench, f"/jobs/{id_}/stream")
         claim, output = await bench.run(id_)
@@ -228,7 +228,7 @@ async def test_lines_come_one_by_one_while_the_job_runs_and_from_the_store_after
 
 @pytest_twisted.ensureDeferred
 async def test_a_second_attempt_says_that_the_lines_so_far_are_void(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         first, output = await bench.run(id_)
         clients = [await follow(bench, f"/jobs/{id_}/stream", *how) for how in ([], [SSE])]
@@ -256,7 +256,7 @@ async def test_a_second_attempt_says_that_the_lines_so_far_are_void(tmp_path: Pa
 
 @pytest_twisted.ensureDeferred
 async def test_the_stream_of_a_job_without_success_ends_with_an_error(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit(max_attempts=1)
         claim, output = await bench.run(id_)
         clients = [await follow(bench, f"/jobs/{id_}/stream", *how) for how in ([], [SSE])]
@@ -284,7 +284,7 @@ async def test_the_stream_of_a_job_without_success_ends_with_an_error(tmp_path: 
 
 @pytest_twisted.ensureDeferred
 async def test_no_reader_is_sent_back_to_an_earlier_attempt(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         claim, output = await bench.run(id_)
         output.add(line(1))
@@ -298,7 +298,7 @@ async def test_no_reader_is_sent_back_to_an_earlier_attempt(tmp_path: Path) -> N
 
 @pytest_twisted.ensureDeferred
 async def test_a_job_that_is_cancelled_while_it_waits_ends_its_followers(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         client = await follow(bench, f"/jobs/{id_}/stream")
         await bench.ask("POST", f"/jobs/{id_}/cancel")
@@ -309,7 +309,7 @@ async def test_a_job_that_is_cancelled_while_it_waits_ends_its_followers(tmp_pat
 
 @pytest_twisted.ensureDeferred
 async def test_a_reader_may_come_back_before_the_first_line(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         first = await follow(bench, f"/jobs/{id_}/stream")
         assert b"X-Foreman-Attempt: 1\r\n" in first.received
@@ -326,7 +326,7 @@ async def test_a_reader_may_come_back_before_the_first_line(tmp_path: Path) -> N
 
 @pytest_twisted.ensureDeferred
 async def test_jobs_without_a_stream_and_invalid_line_ids_are_refused(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         embedding = await bench.submit(endpoint="/v1/embeddings", payload={"model": "m", "input": "x"})
         assert problem(await bench.ask("GET", f"/jobs/{embedding}/stream"))["status"] == 404
         assert problem(await bench.ask("GET", f"/jobs/{embedding}/stream", b"", SSE))["status"] == 404
@@ -337,7 +337,7 @@ async def test_jobs_without_a_stream_and_invalid_line_ids_are_refused(tmp_path: 
 
 @pytest_twisted.ensureDeferred
 async def test_strange_lines_break_neither_shape(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         claim, output = await bench.run(id_)
         for text in (b'{"a":\r1}\r\n', b"\n", b'  {"b":"\xe2\x80\xa8"}\n', b'{"c":2}'):
@@ -351,7 +351,7 @@ async def test_strange_lines_break_neither_shape(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_slow_reader_holds_nothing_up_and_gets_everything(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         claim, output = await bench.run(id_)
         client = await raw_http.connect(bench.port)
@@ -376,7 +376,7 @@ async def test_a_slow_reader_holds_nothing_up_and_gets_everything(tmp_path: Path
 
 @pytest_twisted.ensureDeferred
 async def test_a_reader_that_reads_nothing_is_cut_off(tmp_path: Path) -> None:
-    async with jobbench(tmp_path, limits=evolve(LIMITS, stall_timeout=0.2)) as bench:
+    async with jobs_api_harness(tmp_path, limits=evolve(LIMITS, stall_timeout=0.2)) as bench:
         id_ = await bench.submit()
         _claim, output = await bench.run(id_)
         client = await raw_http.connect(bench.port)

@@ -22,7 +22,7 @@ from foreman.web.jobs.job_parser import JobParser
 from foreman.web.jobs.problems import MAX_LISTED, Problem, problem_reply
 from foreman.web.jobs.request_headers import headers_to_store, idempotency_key_header, wants_job
 from foreman.web.jobs.submit import assign_lanes
-from support.jobs_api import PlayedModels
+from support.jobs_api import FakeModels
 
 NOW = 1_795_860_000_000
 PARSER = JobParser("alice", None, NOW, 10_000)
@@ -389,7 +389,7 @@ def test_every_moment_that_a_row_can_hold_is_shown(moment: int) -> None:
 
 
 def test_the_target_is_asked_once_for_all_missing_models() -> None:
-    models = PlayedModels()
+    models = FakeModels()
     jobs = [read(payload={**PAYLOAD, "model": model}) for model in ("m", "x", "cloudy", "y", "x", "z:cloud")]
     placed: Any = []
     Deferred.fromCoroutine(assign_lanes(jobs, models)).addCallback(placed.append)

@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from support.processes import ENDLESS, Foreman, Target, chat, ended_well, endless, foreman, target
+from support.processes import (
+    ENDLESS_MODEL,
+    ForemanProcess,
+    TargetProcess,
+    chat,
+    endless_chat,
+    is_complete,
+    run_foreman,
+    run_target,
+)
 from support.raw_http import Response
 
 ROUTES = ("/api/chat", "/v1/chat/completions", "/v1/messages")
@@ -21,23 +30,23 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TargetProcess]:
     # It would answer several at once, so that foreman alone keeps them apart.
-    with target(tmp_path_factory.mktemp("target"), rate=1000, parallel=8) as simulator:
+    with run_target(tmp_path_factory.mktemp("target"), rate=1000, parallel=8) as simulator:
         yield simulator
 
 
 @pytest.fixture(scope="module")
-def daemon(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreman]:
-    with foreman(tmp_path_factory.mktemp("foreman"), simulator.url, poll_interval="1h") as daemon:
+def daemon(simulator: TargetProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanProcess]:
+    with run_foreman(tmp_path_factory.mktemp("foreman"), simulator.url, poll_interval="1h") as daemon:
         yield daemon
 
 
 def test_a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_waits_for_them(
-    simulator: Target, daemon: Foreman
+    simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     texts = [f"chat-{number:03}" for number in range(100)]
-    with daemon.call("/api/chat", endless("the first")) as first:
+    with daemon.call("/api/chat", endless_chat("the first")) as first:
         first.read_until(b'"content"')
         calls = []
         for number, text in enumerate(texts):
@@ -66,9 +75,9 @@ def test_a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_wait
 
 
 def test_a_hundred_who_wait_may_leave_at_once_and_the_target_never_hears_of_them(
-    simulator: Target, daemon: Foreman
+    simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
-    with daemon.call("/api/chat", endless("in front of leavers")) as in_front:
+    with daemon.call("/api/chat", endless_chat("in front of leavers")) as in_front:
         in_front.read_until(b'"content"')
         leavers = [daemon.call(ROUTES[number % 3], chat("leaver")) for number in range(100)]
         patient = daemon.call("/api/chat", chat("patient", stream=True))
@@ -76,29 +85,29 @@ def test_a_hundred_who_wait_may_leave_at_once_and_the_target_never_hears_of_them
         for leaver in leavers:
             leaver.leave()
         daemon.waiting(1)
-    assert ended_well(patient.rest())
+    assert is_complete(patient.rest())
     assert not simulator.asked('"leaver"')
 
 
 def test_a_reader_that_stops_reading_an_ordinary_answer_does_not_hold_the_turn(
-    simulator: Target, daemon: Foreman
+    simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     simulator.misbehave("long-line", size=4_000_000)
     with daemon.open("POST", "/api/chat", chat("unread", stream=True), receive_buffer=4096) as unread:
         following = daemon.ask("POST", "/api/chat", chat("the next", stream=True))
-        assert ended_well(following)
+        assert is_complete(following)
         assert simulator.asked("unread")[0].outcome == "answered"
         assert len(unread.received) == 0
         answer = unread.rest()
     assert len(answer.body) > 4_000_000
-    assert ended_well(answer)
+    assert is_complete(answer)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 @pytest.mark.parametrize(
     ("method", "path", "payload"),
     [
-        ("POST", "/api/chat", endless("too much", logprobs=True, top_logprobs=20)),
+        ("POST", "/api/chat", endless_chat("too much", logprobs=True, top_logprobs=20)),
         ("GET", "/simulator/bytes/200000000", None),
     ],
     ids=["chat", "bytes"],
@@ -107,7 +116,7 @@ def test_a_reader_that_stops_reading_an_endless_answer_costs_its_buffer_and_the_
     method: str, path: str, payload: Any, tmp_path: Path
 ) -> None:
     settings = {"buffer": "8MiB", "stall_timeout": "2s"}
-    with target(tmp_path, parallel=8) as simulator, foreman(tmp_path, simulator.url, **settings) as daemon:
+    with run_target(tmp_path, parallel=8) as simulator, run_foreman(tmp_path, simulator.url, **settings) as daemon:
         daemon.ask("POST", "/api/chat", chat("warm"))
         before = daemon.memory()
         daemon.forget_peak()
@@ -115,22 +124,22 @@ def test_a_reader_that_stops_reading_an_endless_answer_costs_its_buffer_and_the_
             if path == "/api/chat":
                 assert len(daemon.get("/queue")["running"]) == 1
             following = daemon.ask("POST", "/api/chat", chat("the next", stream=True))
-            assert ended_well(following)
+            assert is_complete(following)
             simulator.left(path)
             assert daemon.memory("VmHWM") - before < 40 * MIB
             answer = unread.rest()
             assert 0 < len(unread.received) < 40 * MIB
         assert answer.torn
-        assert not ended_well(answer)
+        assert not is_complete(answer)
         assert daemon.log_lines(path, "took nothing for 2 s")
 
 
 STREAMS = (
-    ("/api/chat", endless("native")),
-    ("/v1/chat/completions", endless("openai")),
-    ("/v1/responses", {"model": ENDLESS, "input": "responses", "stream": True, "max_output_tokens": 10_000_000}),
-    ("/v1/messages", endless("anthropic")),
-    ("/api/chat", endless("unstreamed") | {"stream": False}),
+    ("/api/chat", endless_chat("native")),
+    ("/v1/chat/completions", endless_chat("openai")),
+    ("/v1/responses", {"model": ENDLESS_MODEL, "input": "responses", "stream": True, "max_output_tokens": 10_000_000}),
+    ("/v1/messages", endless_chat("anthropic")),
+    ("/api/chat", endless_chat("unstreamed") | {"stream": False}),
 )
 #: One that may be whole before the target dies.
 SHORT = ("/api/chat", chat("short", tokens=15, stream=True))
@@ -142,7 +151,7 @@ def visibly_broken(path: str, response: Response) -> bool:
         error = json.loads(response.body)["error"]
         text = error if path.startswith("/api") else error["message"]
         return response.status == 502 and bool(text) and not response.torn
-    if ended_well(response):
+    if is_complete(response):
         return False
     if path.startswith("/api"):
         lines = response.body.splitlines(keepends=True)
@@ -159,7 +168,10 @@ def text_of(response: Response) -> str:
 def test_a_target_killed_at_thirty_random_moments_never_leaves_an_answer_that_looks_complete(tmp_path: Path) -> None:
     moments = random.Random(1)
     begun, whole = 0, 0
-    with target(tmp_path, rate=300, parallel=8) as simulator, foreman(tmp_path, simulator.url, turns="6") as daemon:
+    with (
+        run_target(tmp_path, rate=300, parallel=8) as simulator,
+        run_foreman(tmp_path, simulator.url, turns="6") as daemon,
+    ):
         said = text_of(daemon.ask("POST", *SHORT))
         for number in range(30):
             calls = [(path, daemon.call(path, payload)) for path, payload in STREAMS]
@@ -173,9 +185,9 @@ def test_a_target_killed_at_thirty_random_moments_never_leaves_an_answer_that_lo
                 begun += answer.status == 200 and len(answer.body) > 0
                 assert visibly_broken(path, answer), answer
             answer = short.rest()
-            whole += ended_well(answer)
+            whole += is_complete(answer)
             assert visibly_broken("/api/chat", answer) or text_of(answer) == said, answer
             simulator.start()
-        assert ended_well(daemon.ask("POST", "/api/chat", chat("after all", stream=True)))
+        assert is_complete(daemon.ask("POST", "/api/chat", chat("after all", stream=True)))
     assert begun > 30
     assert 0 < whole < 30

@@ -12,19 +12,19 @@ import pytest
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 
-from support.in_memory_foreman import Doorstep, Line, Target, doorstep
+from support.in_memory_foreman import InMemoryForeman, InMemoryTarget, InMemoryTransport, in_memory_foreman
 from support.raw_http import Response, request
 
 CHAT = b'{"model":"m","stream":false,"messages":[{"role":"user","content":"hi"}]}'
 CAME_BACK = "has come back to the foreman that sent it"
 
 
-def joined(factory: Any, its_clock: Clock, to: Doorstep) -> Any:
+def joined(factory: Any, its_clock: Clock, to: InMemoryForeman) -> Any:
     """A connection of foreman to the door of a foreman."""
     protocol, connection = factory.buildProtocol(None), to.service.connections.buildProtocol(None)
-    near, far = Line(its_clock, protocol), Line(to.clock, connection)
+    near, far = InMemoryTransport(its_clock, protocol), InMemoryTransport(to.clock, connection)
 
-    def pass_on(source: Line, goal: Line) -> None:
+    def pass_on(source: InMemoryTransport, goal: InMemoryTransport) -> None:
         data = bytes(source.sent)
         source.sent.clear()
         if data:
@@ -38,25 +38,25 @@ def joined(factory: Any, its_clock: Clock, to: Doorstep) -> Any:
 
 
 @contextmanager
-def leading(*ways: tuple[Doorstep, Doorstep]) -> Iterator[None]:
+def leading(*ways: tuple[InMemoryForeman, InMemoryForeman]) -> Iterator[None]:
     """Let the target of the first of each pair be the second, which has listed its models before."""
     steps = {id(near.target): (near, far) for near, far in ways}
 
-    def connect(target: Target, factory: Any) -> Any:
+    def connect(target: InMemoryTarget, factory: Any) -> Any:
         near, far = steps[id(target)]
         return succeed(joined(factory, near.clock, far))
 
-    with patch.object(Target, "connect", connect):
+    with patch.object(InMemoryTarget, "connect", connect):
         yield
 
 
-def named(step: Doorstep, mark: bytes) -> Doorstep:
+def named(step: InMemoryForeman, mark: bytes) -> InMemoryForeman:
     """Give a foreman another name than the other one of the test has."""
     step.service.connections.admission.mark = step.service.target.client._mark = mark
     return step
 
 
-def asked(data: bytes, method: str, first: Doorstep, *others: Doorstep) -> tuple[Response, int]:
+def asked(data: bytes, method: str, first: InMemoryForeman, *others: InMemoryForeman) -> tuple[Response, int]:
     """The answer to a request, and how many connections there were in all."""
     caller = first.call()
     caller.send(data)
@@ -81,7 +81,7 @@ def asked(data: bytes, method: str, first: Doorstep, *others: Doorstep) -> tuple
     ],
 )
 def test_a_request_that_comes_back_at_once_is_refused(method: str, path: str, body: bytes) -> None:
-    with doorstep() as step, leading((step, step)):
+    with in_memory_foreman() as step, leading((step, step)):
         answer, connections = asked(request(method, path, body), method, step)
     assert answer.status == 508
     assert connections <= 2
@@ -91,7 +91,7 @@ def test_a_request_that_comes_back_at_once_is_refused(method: str, path: str, bo
 
 @pytest.mark.parametrize(("method", "path", "body"), [("GET", "/api/version", b""), ("POST", "/api/chat", CHAT)])
 def test_a_circle_of_two_foremen_ends_where_it_began(method: str, path: str, body: bytes) -> None:
-    with doorstep() as one, doorstep() as other, leading((one, other), (other, one)):
+    with in_memory_foreman() as one, in_memory_foreman() as other, leading((one, other), (other, one)):
         named(other, b"foreman-the-other")
         answer, connections = asked(request(method, path, body), method, one, other)
     assert answer.status == 508
@@ -100,14 +100,14 @@ def test_a_circle_of_two_foremen_ends_where_it_began(method: str, path: str, bod
 
 
 def test_a_foreman_in_front_of_another_is_no_circle() -> None:
-    with doorstep() as front, doorstep() as back:
-        connect = Target.connect
+    with in_memory_foreman() as front, in_memory_foreman() as back:
+        connect = InMemoryTarget.connect
         named(back, b"foreman-the-other")
 
-        def to_the_other(target: Target, factory: Any) -> Any:
+        def to_the_other(target: InMemoryTarget, factory: Any) -> Any:
             return succeed(joined(factory, front.clock, back)) if target is front.target else connect(target, factory)
 
-        with patch.object(Target, "connect", to_the_other):
+        with patch.object(InMemoryTarget, "connect", to_the_other):
             answer, _ = asked(request("POST", "/api/chat", CHAT, [("Via", "1.0 fred")]), "POST", front, back)
     assert answer.status == 200
     ((via,),) = [one.named("via") for one in back.target.heard]
@@ -117,7 +117,7 @@ def test_a_foreman_in_front_of_another_is_no_circle() -> None:
 
 
 def test_foremans_own_questions_end_too() -> None:
-    with doorstep() as step, leading((step, step)):
+    with in_memory_foreman() as step, leading((step, step)):
         step.service.target.inventory.refresh()
         step.wait(2)
         degraded = step.service.target.inventory.degraded
@@ -127,14 +127,14 @@ def test_foremans_own_questions_end_too() -> None:
 
 
 def test_the_version_in_which_a_client_asks_stands_in_via() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         step.ask(b"GET /api/version HTTP/1.0\r\nHost: localhost\r\n\r\n")
         ((via,),) = [one.named("via") for one in step.target.heard]
     assert via.startswith("1.0 foreman-")
 
 
 def test_a_circle_is_told_before_a_token_is_asked_for() -> None:
-    with doorstep(auth_token="a-token-of-this-foreman") as step, leading((step, step)):
+    with in_memory_foreman(auth_token="a-token-of-this-foreman") as step, leading((step, step)):
         headers = [("Authorization", "Bearer a-token-of-this-foreman")]
         answer, _ = asked(request("GET", "/api/version", b"", headers), "GET", step)
     assert answer.status == 508

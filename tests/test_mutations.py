@@ -9,7 +9,7 @@ from random import Random
 
 import h11
 
-from support.in_memory_foreman import Doorstep, doorstep
+from support.in_memory_foreman import InMemoryForeman, in_memory_foreman
 
 #: FUZZ_SEED and FUZZ_COUNT in the environment choose other mistakes, and more of them.
 SEED = int(os.environ.get("FUZZ_SEED", "20261124"))
@@ -131,7 +131,7 @@ def as_others_read(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
     return found
 
 
-def check(step: Doorstep, data: bytes, pieces: list[bytes]) -> None:
+def check(step: InMemoryForeman, data: bytes, pieces: list[bytes]) -> None:
     caller = step.call()
     for piece in pieces:
         caller.line.deliver(piece)
@@ -160,7 +160,7 @@ def check(step: Doorstep, data: bytes, pieces: list[bytes]) -> None:
 def test_mistakes_made_at_random_do_no_harm() -> None:
     random = Random(SEED)
     reached = 0
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         for number in range(COUNT):
             data = mistaken(random)
             pieces = cut(random, data)
@@ -175,7 +175,7 @@ def test_mistakes_made_at_random_do_no_harm() -> None:
     assert COUNT / 10 < reached < COUNT * 9 / 10
 
 
-def outcome(step: Doorstep, pieces: list[bytes]) -> tuple[list[bytes], list[tuple[str, str, bytes]]]:
+def outcome(step: InMemoryForeman, pieces: list[bytes]) -> tuple[list[bytes], list[tuple[str, str, bytes]]]:
     """The statuses that a client gets who sends ``pieces``, and what the target hears."""
     caller = step.call()
     for piece in pieces:
@@ -189,14 +189,14 @@ def outcome(step: Doorstep, pieces: list[bytes]) -> tuple[list[bytes], list[tupl
 
 def test_it_makes_no_difference_how_a_request_is_cut() -> None:
     random = Random(SEED + 1)
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         for _ in range(COUNT // 10):
             data = mistaken(random)
             assert outcome(step, [data]) == outcome(step, [bytes([byte]) for byte in data]), data
 
 
 def test_requests_without_mistakes_are_answered() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         for data in VALID:
             caller = step.call()
             caller.send(data)

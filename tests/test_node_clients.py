@@ -18,7 +18,15 @@ from pathlib import Path
 import pytest
 
 from support.client_libraries import MODEL, WAITING_SECONDS
-from support.processes import Foreman, InThread, Target, clean_environment, endless, foreman, target
+from support.processes import (
+    ForemanProcess,
+    InThread,
+    TargetProcess,
+    clean_environment,
+    endless_chat,
+    run_foreman,
+    run_target,
+)
 
 NODE = Path(__file__).parent / "node"
 TEXT = "hello there"
@@ -60,15 +68,15 @@ def packages(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with target(tmp_path_factory.mktemp("target"), rate=400, parallel=8, max_loaded=20) as simulator:
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TargetProcess]:
+    with run_target(tmp_path_factory.mktemp("target"), rate=400, parallel=8, max_loaded=20) as simulator:
         yield simulator
 
 
 @pytest.fixture(scope="module")
-def daemon(simulator: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreman]:
+def daemon(simulator: TargetProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanProcess]:
     notices = {"wait_notice": "500ms", "wait_notice_unary": "500ms"}
-    with foreman(tmp_path_factory.mktemp("foreman"), simulator.url, poll_interval="1h", **notices) as daemon:
+    with run_foreman(tmp_path_factory.mktemp("foreman"), simulator.url, poll_interval="1h", **notices) as daemon:
         yield daemon
 
 
@@ -96,9 +104,11 @@ def ask(packages: Path, url: str) -> dict[str, dict[str, str]]:
 
 
 @contextmanager
-def waiting(daemon: Foreman, packages: Path, seconds: float = NOTICED) -> Iterator[InThread[dict[str, dict[str, str]]]]:
+def waiting(
+    daemon: ForemanProcess, packages: Path, seconds: float = NOTICED
+) -> Iterator[InThread[dict[str, dict[str, str]]]]:
     """Let the clients wait behind a chat for so many seconds, until each has been begun; that chat ends with the block."""
-    with daemon.call("/api/chat", endless("the one before")) as running:
+    with daemon.call("/api/chat", endless_chat("the one before")) as running:
         running.read_until(b"\n")
         asked = InThread(lambda: ask(packages, daemon.url))
         daemon.waiting(ASKED)
@@ -107,7 +117,7 @@ def waiting(daemon: Foreman, packages: Path, seconds: float = NOTICED) -> Iterat
 
 
 def test_every_client_for_node_gets_its_whole_answer_after_waiting_with_notices(
-    packages: Path, simulator: Target, daemon: Foreman
+    packages: Path, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     direct = ask(packages, simulator.url)
     assert all(outcome.get("text") for outcome in direct.values()), direct
@@ -117,7 +127,7 @@ def test_every_client_for_node_gets_its_whole_answer_after_waiting_with_notices(
 
 
 def test_a_failure_behind_a_notice_is_an_exception_in_every_client_for_node(
-    packages: Path, simulator: Target, daemon: Foreman
+    packages: Path, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     with waiting(daemon, packages) as asked:
         simulator.misbehave("5xx", times=ASKED)
@@ -126,7 +136,7 @@ def test_a_failure_behind_a_notice_is_an_exception_in_every_client_for_node(
 
 
 def test_a_target_lost_in_mid_answer_is_an_exception_in_every_client_for_node(
-    packages: Path, simulator: Target, daemon: Foreman
+    packages: Path, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     with waiting(daemon, packages) as asked:
         simulator.misbehave("close", at_byte=140, times=ASKED)

@@ -31,9 +31,9 @@ from foreman.web.openapi.page import page
 from foreman.web.openapi.responses import HEADERS
 from foreman.web.openapi.schemas import ID_PATTERN
 from foreman.web.server.responses import PHRASES
-from support.in_memory_foreman import doorstep
-from support.jobs_api import CHAT, JOB_MEMBERS, jobbench
-from support.processes import SCRIPTS, clean_environment, foreman, target
+from support.in_memory_foreman import in_memory_foreman
+from support.jobs_api import CHAT, JOB_MEMBERS, jobs_api_harness
+from support.processes import SCRIPTS, clean_environment, run_foreman, run_target
 from support.raw_http import request
 
 HERE = Path(__file__).parent
@@ -148,7 +148,7 @@ def test_an_id_is_what_is_taken_for_one(text: str) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_headers_that_come_are_named(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         await bench.ask("PUT", f"/jobs/{id_}/artifacts/mine", b"0123")
         usual = {"content-type", "content-length", "date", "connection", "transfer-encoding", "allow"}
@@ -166,7 +166,7 @@ async def test_headers_that_come_are_named(tmp_path: Path) -> None:
 
 
 def test_it_is_served_to_whoever_may_come_in() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         answer = step.ask_once(request("GET", "/openapi.json"), "GET")
         assert (answer.status, answer.header("Content-Type"), answer.body) == (200, "application/json", BYTES)
         head = step.ask_once(request("HEAD", "/openapi.json"), "HEAD")
@@ -174,7 +174,7 @@ def test_it_is_served_to_whoever_may_come_in() -> None:
 
 
 def test_without_its_token_it_is_a_problem() -> None:
-    with doorstep(auth_token=TOKEN) as step:
+    with in_memory_foreman(auth_token=TOKEN) as step:
         answer = step.ask_once(request("GET", "/openapi.json"), "GET")
         assert (answer.status, answer.header("Content-Type")) == (401, "application/problem+json")
 
@@ -227,8 +227,8 @@ def looked(kind: Kind, url: str, folder: Path) -> subprocess.CompletedProcess[st
 def test_whatever_is_asked_the_answer_is_one_of_the_document(tmp_path: Path) -> None:
     settings = {"auth_token": TOKEN, "db_path": str(tmp_path / "jobs.db")}
     with (
-        target(tmp_path, rate=0, load_time=0) as simulator,
-        foreman(tmp_path, simulator.url, WITHOUT_BRAKE, **settings) as daemon,
+        run_target(tmp_path, rate=0, load_time=0) as simulator,
+        run_foreman(tmp_path, simulator.url, WITHOUT_BRAKE, **settings) as daemon,
     ):
         with ThreadPoolExecutor(2) as pool:
             runs = [pool.submit(looked, kind, daemon.url, tmp_path / kind) for kind in RUNS]

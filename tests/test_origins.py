@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import foreman.web
 from foreman.config.settings import load
 from foreman.web.server.origins import EXPOSED_HEADERS, OriginPolicy, same_origin
-from support.in_memory_foreman import Doorstep, doorstep
+from support.in_memory_foreman import InMemoryForeman, in_memory_foreman
 from support.raw_http import Response, request
 
 HERE = "192.168.1.5"
@@ -221,12 +221,12 @@ def test_the_star_of_a_name_is_of_a_name() -> None:
 
 
 @pytest.fixture
-def step() -> Iterator[Doorstep]:
-    with doorstep() as step:
+def step() -> Iterator[InMemoryForeman]:
+    with in_memory_foreman() as step:
         yield step
 
 
-def ask(step: Doorstep, method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> Response:
+def ask(step: InMemoryForeman, method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> Response:
     return step.ask_once(request(method, path, body, list(headers), host="127.0.0.1:8080"), method)
 
 
@@ -242,18 +242,20 @@ PAGE = ("Origin", "http://localhost:3000")
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
 @pytest.mark.parametrize("origin", ["http://evil.example", "null"])
-def test_a_foreign_page_gets_nothing_whatever_it_asks(step: Doorstep, method: str, path: str, origin: str) -> None:
+def test_a_foreign_page_gets_nothing_whatever_it_asks(
+    step: InMemoryForeman, method: str, path: str, origin: str
+) -> None:
     answer = ask(step, method, path, ("Origin", origin))
     assert (answer.status, answer.body, cors(answer)) == (403, b"", [])
     assert step.target.asked == []
 
 
-def test_two_origins_are_one_too_many(step: Doorstep) -> None:
+def test_two_origins_are_one_too_many(step: InMemoryForeman) -> None:
     assert ask(step, "GET", "/api/tags", PAGE, ("Origin", "http://evil.example")).status == 403
     assert ask(step, "GET", "/api/tags", PAGE, PAGE).status == 403
 
 
-def test_a_preflight_is_answered_as_ollama_does(step: Doorstep) -> None:
+def test_a_preflight_is_answered_as_ollama_does(step: InMemoryForeman) -> None:
     for path, allow in (("/api/chat", "POST"), ("/api/tags", "HEAD, GET"), ("/nope", None)):
         answer = ask(step, "OPTIONS", path, PAGE, ("Access-Control-Request-Method", "POST"))
         assert (answer.status, answer.body, answer.header("Allow")) == (204, b"", allow)
@@ -282,14 +284,14 @@ def test_a_preflight_is_answered_as_ollama_does(step: Doorstep) -> None:
     ],
 )
 def test_options_without_an_origin_are_answered_for_names_as_ollama_does(
-    step: Doorstep, host: str, path: str, allow: str | None
+    step: InMemoryForeman, host: str, path: str, allow: str | None
 ) -> None:
     answer = step.ask_once(request("OPTIONS", path, host=host), "OPTIONS")
     assert (answer.status, answer.body, answer.header("Allow"), cors(answer)) == (204, b"", allow, [])
     assert step.target.heard == []
 
 
-def test_options_of_an_address_without_an_origin_are_the_targets_to_answer(step: Doorstep) -> None:
+def test_options_of_an_address_without_an_origin_are_the_targets_to_answer(step: InMemoryForeman) -> None:
     assert ask(step, "OPTIONS", "/api/chat").status == 200
     assert [heard.method for heard in step.target.heard] == ["OPTIONS"]
 
@@ -298,7 +300,7 @@ EXPOSES = ("Access-Control-Expose-Headers", b",".join(EXPOSED_HEADERS).decode())
 ONCE = [("Access-Control-Allow-Origin", PAGE[1]), EXPOSES, ("Vary", "Origin")]
 
 
-def test_every_answer_to_an_allowed_page_says_so_exactly_once(step: Doorstep) -> None:
+def test_every_answer_to_an_allowed_page_says_so_exactly_once(step: InMemoryForeman) -> None:
     asking: list[tuple[str, str, bytes, int]] = [
         ("GET", "/", b"", 200),
         ("GET", "/healthz", b"", 200),
@@ -318,7 +320,7 @@ def test_every_answer_to_an_allowed_page_says_so_exactly_once(step: Doorstep) ->
 
 
 def test_refusals_of_every_kind_say_so_too() -> None:
-    with doorstep(auth_token="correct-horse-battery", max_body="1KiB", body_budget="1KiB") as step:
+    with in_memory_foreman(auth_token="correct-horse-battery", max_body="1KiB", body_budget="1KiB") as step:
         assert cors(ask(step, "GET", "/api/version", PAGE)) == ONCE
         token = ("Authorization", "Bearer correct-horse-battery")
         assert cors(ask(step, "GET", "/v1/models", PAGE, token)) == ONCE
@@ -336,7 +338,7 @@ def test_refusals_of_every_kind_say_so_too() -> None:
         assert (unreachable.status, cors(unreachable)) == (502, ONCE)
 
 
-def test_what_the_target_says_of_origins_does_not_count(step: Doorstep) -> None:
+def test_what_the_target_says_of_origins_does_not_count(step: InMemoryForeman) -> None:
     step.target.answer = lambda _: (
         b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\nContent-Length: 0\r\n\r\n"
     )
@@ -345,25 +347,25 @@ def test_what_the_target_says_of_origins_does_not_count(step: Doorstep) -> None:
     assert [heard.named("origin") for heard in step.target.heard] == [[], []]
 
 
-def test_a_page_of_foremans_own_gets_no_headers(step: Doorstep) -> None:
+def test_a_page_of_foremans_own_gets_no_headers(step: InMemoryForeman) -> None:
     own = ("Origin", "http://127.0.0.1:8080")
     assert cors(ask(step, "GET", "/api/tags", own)) == []
     assert ask(step, "OPTIONS", "/api/chat", own).status == 200  # no preflight: the target's to answer
 
 
 def test_origins_and_names_come_from_the_settings() -> None:
-    with doorstep(origins="https://chat.example", allowed_hosts="gpu.example") as step:
+    with in_memory_foreman(origins="https://chat.example", allowed_hosts="gpu.example") as step:
         page = [("Origin", "https://chat.example")]
         answer = step.ask_once(request("GET", "/api/tags", headers=page, host="gpu.example"))
         assert (answer.status, cors(answer)[0][1]) == (200, "https://chat.example")
-    with doorstep(origins="*") as step:
+    with in_memory_foreman(origins="*") as step:
         assert cors(ask(step, "GET", "/api/tags", ("Origin", "null"))) == [
             ("Access-Control-Allow-Origin", "*"),
             EXPOSES,
         ]
 
 
-def test_a_rebound_name_gets_nothing_from_its_own_page(step: Doorstep) -> None:
+def test_a_rebound_name_gets_nothing_from_its_own_page(step: InMemoryForeman) -> None:
     """A page of evil.example that has pointed its name here: the origin is its own server, the name is not ours."""
     answer = step.ask_once(
         request("GET", "/api/tags", headers=[("Origin", "http://evil.example")], host="evil.example")
@@ -405,7 +407,7 @@ def test_a_page_may_read_every_header_that_foreman_adds() -> None:
     assert not added - names_in(EXPOSED_HEADERS) - SHOWN_BY_EVERY_BROWSER - FOR_OTHERS
 
 
-def test_a_page_may_send_every_header_that_foreman_reads(step: Doorstep) -> None:
+def test_a_page_may_send_every_header_that_foreman_reads(step: InMemoryForeman) -> None:
     read = set()
     for path in WEB.rglob("*.py"):
         read |= set(re.findall(r"""(?:headers_named\(|header\(visit, )b"([a-z-]+)\"""", path.read_text("utf-8")))
@@ -418,7 +420,7 @@ def test_a_page_may_send_every_header_that_foreman_reads(step: Doorstep) -> None
 @pytest.mark.parametrize(
     "path", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/jobs", "/jobs/x/artifacts/response", "/nope"]
 )
-def test_a_preflight_allows_what_clients_of_all_families_send(step: Doorstep, path: str) -> None:
+def test_a_preflight_allows_what_clients_of_all_families_send(step: InMemoryForeman, path: str) -> None:
     sent = [
         "prefer", "idempotency-key", "x-api-key", "anthropic-version", "anthropic-beta", "if-none-match", "range", "authorization",
         "anthropic-dangerous-direct-browser-access", "content-type", "x-stainless-lang", "x-stainless-of-tomorrow", "openai-organization",
@@ -434,18 +436,18 @@ def test_a_preflight_allows_what_clients_of_all_families_send(step: Doorstep, pa
 @pytest.mark.parametrize(
     "name", ["x-evil", "cookie", "anthropic-", "xanthropic-a", "anthropic-a b", "anthropic-" + "x" * 100, "*"]
 )
-def test_a_preflight_allows_nothing_else(step: Doorstep, name: str) -> None:
+def test_a_preflight_allows_nothing_else(step: InMemoryForeman, name: str) -> None:
     answer = ask(step, "OPTIONS", "/api/chat", PAGE, ("Access-Control-Request-Headers", name))
     assert name not in (answer.header("Access-Control-Allow-Headers") or "").lower().split(",")
 
 
-def test_what_a_preflight_asks_for_is_not_repeated_without_bound(step: Doorstep) -> None:
+def test_what_a_preflight_asks_for_is_not_repeated_without_bound(step: InMemoryForeman) -> None:
     many = ",".join(f"anthropic-{number}" for number in range(5000))
     answer = ask(step, "OPTIONS", "/api/chat", PAGE, ("Access-Control-Request-Headers", many))
     assert len(answer.header("Access-Control-Allow-Headers") or "") < 2000
 
 
-def test_there_is_one_vary_whatever_the_target_varies_by(step: Doorstep) -> None:
+def test_there_is_one_vary_whatever_the_target_varies_by(step: InMemoryForeman) -> None:
     for theirs, told in (
         ("Accept-Encoding", "Accept-Encoding, Origin"),
         ("origin, Accept", "origin, Accept"),

@@ -15,20 +15,20 @@ from typing import Any
 import pytest
 
 from support.processes import (
-    ENDLESS,
-    HERE,
+    ENDLESS_MODEL,
+    LOOPBACK,
     SCRIPTS,
     SERVE,
-    Foreman,
+    ForemanProcess,
     ask,
     chat,
     clean_environment,
-    ended_well,
-    endless,
-    foreman,
+    endless_chat,
     free_port,
-    started,
-    target,
+    is_complete,
+    run_foreman,
+    run_process,
+    run_target,
     until,
 )
 from support.raw_http import Response
@@ -62,25 +62,25 @@ def error_of(path: str, response: Response) -> str:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_to_start_serves_outlives_a_hangup_and_drains_at_a_signal(way: str, tmp_path: Path) -> None:
-    with target(tmp_path, rate=100) as simulator, foreman(tmp_path, simulator.url, WAYS[way]) as daemon:
+    with run_target(tmp_path, rate=100) as simulator, run_foreman(tmp_path, simulator.url, WAYS[way]) as daemon:
         assert "llama3.2:3b" in {model["name"] for model in daemon.get("/api/tags")["models"]}
         daemon.signal(signal.SIGHUP)
-        with daemon.call("/api/chat", chat("hello", model=ENDLESS, tokens=50, stream=True)) as running:
+        with daemon.call("/api/chat", chat("hello", model=ENDLESS_MODEL, tokens=50, stream=True)) as running:
             running.read_until(b'"content"')
             daemon.signal(signal.SIGTERM)
-            assert ended_well(running.rest())
+            assert is_complete(running.rest())
         assert daemon.ended() == -signal.SIGTERM
         assert "Traceback" not in daemon.said()
 
 
 def test_serve_in_front_of_simulate_needs_nothing_but_the_two_commands(tmp_path: Path) -> None:
     port = free_port()
-    simulate = (SERVE[0], "simulate", "--listen", f"{HERE}:{port}", "--rate", "0", "--load-time", "0")
-    with started(simulate, tmp_path) as simulator:
+    simulate = (SERVE[0], "simulate", "--listen", f"{LOOPBACK}:{port}", "--rate", "0", "--load-time", "0")
+    with run_process(simulate, tmp_path) as simulator:
         until(partial(simulator.listens, port, "/"), "the simulator answers")
-        with foreman(tmp_path, f"{HERE}:{port}") as daemon:
+        with run_foreman(tmp_path, f"{LOOPBACK}:{port}") as daemon:
             answer = daemon.ask("POST", "/api/chat", chat("the first try", stream=True))
-            assert ended_well(answer)
+            assert is_complete(answer)
             assert b" try" in answer.body
         simulator.signal(signal.SIGTERM)
         assert simulator.ended() == 0
@@ -90,9 +90,9 @@ def test_serve_in_front_of_simulate_needs_nothing_but_the_two_commands(tmp_path:
 def test_a_signal_lets_the_running_answer_finish_and_sends_away_who_waits(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    with target(tmp_path, rate=100) as simulator, foreman(tmp_path, simulator.url) as daemon:
-        idle = socket.create_connection((HERE, daemon.port))
-        with idle, daemon.call("/api/chat", chat("it runs", model=ENDLESS, tokens=150, stream=True)) as running:
+    with run_target(tmp_path, rate=100) as simulator, run_foreman(tmp_path, simulator.url) as daemon:
+        idle = socket.create_connection((LOOPBACK, daemon.port))
+        with idle, daemon.call("/api/chat", chat("it runs", model=ENDLESS_MODEL, tokens=150, stream=True)) as running:
             running.read_until(b'"content"')
             waiting = [(path, daemon.call(path, chat("it waits", stream=True))) for path in FAMILIES]
             daemon.waiting(3)
@@ -107,7 +107,7 @@ def test_a_signal_lets_the_running_answer_finish_and_sends_away_who_waits(
             with pytest.raises(ConnectionRefusedError):
                 ask(daemon.port, "GET", "/healthz")
             assert simulator.asked("it runs")[0].outcome == "open"
-            assert ended_well(running.rest())
+            assert is_complete(running.rest())
         assert daemon.ended() == -number
         assert not simulator.asked("it waits")
         assert daemon.log_lines("stopping: 1 running, 3 waiting")
@@ -116,11 +116,14 @@ def test_a_signal_lets_the_running_answer_finish_and_sends_away_who_waits(
 @pytest.mark.parametrize("drain_timeout", ["1s", "1h"], ids=["drain-time-over", "second-signal"])
 def test_what_still_runs_in_the_end_is_broken_off_visibly(drain_timeout: str, tmp_path: Path) -> None:
     settings = {"drain_timeout": drain_timeout, "turns": "4"}
-    with target(tmp_path, rate=100, parallel=4) as simulator, foreman(tmp_path, simulator.url, **settings) as daemon:
-        streams = {path: daemon.call(path, endless("for ever")) for path in FAMILIES}
+    with (
+        run_target(tmp_path, rate=100, parallel=4) as simulator,
+        run_foreman(tmp_path, simulator.url, **settings) as daemon,
+    ):
+        streams = {path: daemon.call(path, endless_chat("for ever")) for path in FAMILIES}
         for stream in streams.values():
             stream.read_until(b"each")
-        unstreamed = daemon.call("/api/chat", endless("for ever") | {"stream": False})
+        unstreamed = daemon.call("/api/chat", endless_chat("for ever") | {"stream": False})
         until(lambda: simulator.running() == 4, "all are being answered")
         daemon.signal(signal.SIGTERM)
         hurried = drain_timeout == "1h"
@@ -129,7 +132,7 @@ def test_what_still_runs_in_the_end_is_broken_off_visibly(drain_timeout: str, tm
             daemon.signal(signal.SIGTERM)
         for stream in streams.values():
             answer = stream.rest()
-            assert not ended_well(answer)
+            assert not is_complete(answer)
             last = answer.body.rstrip().splitlines()[-1].removeprefix(b"data: ")
             assert (hurried and answer.torn) or "error" in json.loads(last)
         assert unstreamed.rest().status in ((0, 503) if hurried else (503,))
@@ -138,9 +141,9 @@ def test_what_still_runs_in_the_end_is_broken_off_visibly(drain_timeout: str, tm
 
 
 def test_a_port_that_is_taken_ends_the_start_with_one_clear_line(tmp_path: Path) -> None:
-    with socket.create_server((HERE, 0)) as taken:
+    with socket.create_server((LOOPBACK, 0)) as taken:
         port = taken.getsockname()[1]
-        with started(SERVE, tmp_path, {"listen": f"{HERE}:{port}"}) as child:
+        with run_process(SERVE, tmp_path, {"listen": f"{LOOPBACK}:{port}"}) as child:
             assert child.ended() not in (0, -signal.SIGTERM)
             (line,) = [line for line in child.said().splitlines() if "info]" not in line]
             assert line.startswith("foreman cannot listen on")
@@ -156,7 +159,7 @@ def test_settings_that_cannot_be_used_are_all_named_and_no_secret_is_shown(tmp_p
         "auth_token": "se cr et",
         "bufer": "1",
     }
-    with started(SERVE, tmp_path, wrong) as child:
+    with run_process(SERVE, tmp_path, wrong) as child:
         assert child.ended() == 2
         lines = child.said().splitlines()
     assert len(lines) == len(wrong)
@@ -167,19 +170,19 @@ def test_settings_that_cannot_be_used_are_all_named_and_no_secret_is_shown(tmp_p
 
 def test_without_a_token_nobody_beyond_this_machine_is_served_unless_that_is_wanted(tmp_path: Path) -> None:
     settings = {"listen": f"0.0.0.0:{free_port()}"}
-    with started(SERVE, tmp_path, settings) as child:
+    with run_process(SERVE, tmp_path, settings) as child:
         assert child.ended() == 2
         assert "FOREMAN_AUTH_TOKEN" in child.said()
         assert "FOREMAN_ALLOW_OPEN=1" in child.said()
     for cure in ({"auth_token": "a-long-enough-token"}, {"allow_open": "1"}):
         port = free_port()
-        with started(SERVE, tmp_path, {"listen": f"0.0.0.0:{port}", **cure}) as child:
+        with run_process(SERVE, tmp_path, {"listen": f"0.0.0.0:{port}", **cure}) as child:
             until(partial(child.listens, port, "/healthz"), f"foreman serves with {cure}")
 
 
 def test_a_target_that_is_not_there_yet_is_told_and_its_coming_is_noticed(tmp_path: Path) -> None:
     settings = {"poll_interval": "1s", "embedder_model": "nomic-embed-text"}
-    with target(tmp_path, running=False) as simulator, foreman(tmp_path, simulator.url, **settings) as daemon:
+    with run_target(tmp_path, running=False) as simulator, run_foreman(tmp_path, simulator.url, **settings) as daemon:
 
         def warmed(times: int) -> bool:
             asked = [json.loads(each.body or "{}") for each in simulator.asked("/api/embed")]
@@ -209,7 +212,7 @@ def test_a_target_that_is_not_there_yet_is_told_and_its_coming_is_noticed(tmp_pa
 
 
 def test_while_the_target_is_away_its_models_stay_known_and_chats_are_told_when_to_come_back(tmp_path: Path) -> None:
-    with target(tmp_path) as simulator, foreman(tmp_path, simulator.url, poll_interval="7s") as daemon:
+    with run_target(tmp_path) as simulator, run_foreman(tmp_path, simulator.url, poll_interval="7s") as daemon:
         known = {path: daemon.ask("GET", path).body for path in ("/api/tags", "/api/ps")}
         simulator.kill()
         for path in FAMILIES:
@@ -232,7 +235,7 @@ TOKEN = "canary-of-the-token"
 LEFT, FAILED = "client left", "target failed"
 
 
-def ask_all_sorts(daemon: Foreman, simulator: Any) -> list[tuple[str, str, int, str]]:
+def ask_all_sorts(daemon: ForemanProcess, simulator: Any) -> list[tuple[str, str, int, str]]:
     """Ask with a canary wherever one can be; lane, route, status and outcome of each, the last one not readable."""
     prompt, query = "canary-of-the-prompt", "?secret=canary-of-the-query"
     daemon.ask("POST", f"/api/chat{query}", chat(prompt, stream=True))
@@ -251,10 +254,10 @@ def ask_all_sorts(daemon: Foreman, simulator: Any) -> list[tuple[str, str, int, 
     daemon.ask("POST", "/api/chat", chat(prompt, stream=True))
     simulator.misbehave("reset", at_line=3)
     daemon.ask("POST", "/api/chat", chat(prompt, stream=True))
-    with daemon.call("/api/chat", endless(prompt)) as leaver:
+    with daemon.call("/api/chat", endless_chat(prompt)) as leaver:
         leaver.read_until(b'"content"')
     daemon.log_lines(LEFT)
-    with socket.create_connection((HERE, daemon.port)) as nonsense:
+    with socket.create_connection((LOOPBACK, daemon.port)) as nonsense:
         nonsense.sendall(b"canary-of-the-nonsense\r\n\r\n")
         nonsense.recv(1000)
     daemon.log_lines("status=400", "outcome='refused'")
@@ -285,7 +288,7 @@ def fields(line: str) -> tuple[str, str, int, str]:
 
 
 def test_the_log_has_one_line_for_each_answer_and_no_secret(tmp_path: Path) -> None:
-    with target(tmp_path, rate=400) as simulator, foreman(tmp_path, simulator.url, auth_token=TOKEN) as daemon:
+    with run_target(tmp_path, rate=400) as simulator, run_foreman(tmp_path, simulator.url, auth_token=TOKEN) as daemon:
         expected = ask_all_sorts(daemon, simulator)
         lines = [line for line in daemon.log_lines("outcome=") if "/healthz" not in line]
         assert "canary" not in daemon.said()
@@ -301,7 +304,7 @@ def test_the_log_has_one_line_for_each_answer_and_no_secret(tmp_path: Path) -> N
 
 def test_the_log_for_machines_is_one_object_a_line_and_has_no_secret_either(tmp_path: Path) -> None:
     settings = {"auth_token": TOKEN, "log_format": "json"}
-    with target(tmp_path, rate=400) as simulator, foreman(tmp_path, simulator.url, **settings) as daemon:
+    with run_target(tmp_path, rate=400) as simulator, run_foreman(tmp_path, simulator.url, **settings) as daemon:
         expected = ask_all_sorts(daemon, simulator)
         daemon.signal(signal.SIGTERM)
         daemon.ended()
@@ -318,7 +321,7 @@ def test_the_log_for_machines_is_one_object_a_line_and_has_no_secret_either(tmp_
 
 @pytest.mark.parametrize("level", ["info", "debug"])
 def test_probes_are_in_the_log_of_who_asks_for_them(tmp_path: Path, level: str) -> None:
-    with target(tmp_path) as simulator, foreman(tmp_path, simulator.url, log_level=level) as daemon:
+    with run_target(tmp_path) as simulator, run_foreman(tmp_path, simulator.url, log_level=level) as daemon:
         assert daemon.get("/healthz") == WELL
         daemon.get("/queue")
         lines = daemon.log_lines("outcome=")
@@ -334,8 +337,8 @@ def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) 
             command, stdin=subprocess.DEVNULL, env=environment, capture_output=True, text=True, check=False, timeout=30
         )
 
-    with target(tmp_path, rate=100) as simulator, foreman(tmp_path, simulator.url, auth_token=TOKEN) as daemon:
-        with daemon.call("/api/chat", endless("it runs")) as running:
+    with run_target(tmp_path, rate=100) as simulator, run_foreman(tmp_path, simulator.url, auth_token=TOKEN) as daemon:
+        with daemon.call("/api/chat", endless_chat("it runs")) as running:
             running.read_until(b'"content"')
             waiting = daemon.call("/v1/messages", chat("it waits"))
             daemon.waiting(1)
@@ -344,13 +347,13 @@ def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) 
             rows = [line.split() for line in table.stdout.splitlines()]
             (first,) = [row for row in rows if "answering" in row]
             (second,) = [row for row in rows if "/v1/messages" in row]
-            assert {ENDLESS, "/api/chat"} <= set(first)
+            assert {ENDLESS_MODEL, "/api/chat"} <= set(first)
             assert {"llama3.2:3b", "queued"} <= set(second)
             value = json.loads(ps("--json").stdout)
             assert value["health"] == WELL
             assert [each["state"] for each in value["queue"]["running"]] == ["answering"]
             assert [each["position"] for each in value["queue"]["waiting"]] == [1]
-            assert f"{ENDLESS}:latest" in {model["name"] for model in value["models"]}
+            assert f"{ENDLESS_MODEL}:latest" in {model["name"] for model in value["models"]}
         assert waiting.rest().status == 200
         daemon.signal(signal.SIGTERM)
         daemon.ended()
@@ -364,14 +367,14 @@ def test_a_pause_of_foreman_counts_as_the_silence_of_nobody(tmp_path: Path) -> N
     """As after SIGSTOP, ``docker pause``, ctrl-Z or a machine that stalls: what came meanwhile is read before a limit ends."""
     limits = dict.fromkeys(("silence_timeout", "head_timeout", "body_timeout", "job_silence", "stall_timeout"), "2s")
     body = json.dumps(chat("embedded")).encode()
-    with target(tmp_path, rate=20) as simulator, foreman(tmp_path, simulator.url, **limits) as daemon:
-        job = {"endpoint": "/api/chat", "payload": chat("a job", model=ENDLESS, tokens=10)}
-        stream = daemon.call("/api/chat", chat("a stream", model=ENDLESS, tokens=60, stream=True))
+    with run_target(tmp_path, rate=20) as simulator, run_foreman(tmp_path, simulator.url, **limits) as daemon:
+        job = {"endpoint": "/api/chat", "payload": chat("a job", model=ENDLESS_MODEL, tokens=10)}
+        stream = daemon.call("/api/chat", chat("a stream", model=ENDLESS_MODEL, tokens=60, stream=True))
         stream.read_until(b'"content"')
         id_ = json.loads(daemon.ask("POST", "/jobs", job).body)["id"]
         with (
-            socket.create_connection((HERE, daemon.port)) as in_head,
-            socket.create_connection((HERE, daemon.port)) as in_body,
+            socket.create_connection((LOOPBACK, daemon.port)) as in_head,
+            socket.create_connection((LOOPBACK, daemon.port)) as in_body,
         ):
             in_head.sendall(b"GET /api/version HTTP/1.1\r\nHost: 127.0.0.1\r\n")
             in_body.sendall(
@@ -387,7 +390,7 @@ def test_a_pause_of_foreman_counts_as_the_silence_of_nobody(tmp_path: Path) -> N
             for waiting in (in_head, in_body):
                 waiting.settimeout(20)
                 assert waiting.recv(12) == b"HTTP/1.1 200"
-        assert ended_well(stream.rest())
+        assert is_complete(stream.rest())
         assert until(lambda: daemon.get(f"/jobs/{id_}")["state"] not in ("queued", "running"), "the job ended")
         assert daemon.get(f"/jobs/{id_}")["attempt"] == 1
         assert daemon.get(f"/jobs/{id_}")["state"] == "succeeded"

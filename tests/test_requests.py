@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from attrs import Factory, define
 
-from support.in_memory_foreman import Caller, Doorstep, doorstep
+from support.in_memory_foreman import InMemoryClient, InMemoryForeman, in_memory_foreman
 from support.raw_http import Response
 
 FOLDER = Path(__file__).parent / "requests"
@@ -76,7 +76,7 @@ def pieces(data: bytes, seed: str) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-def send(step: Doorstep, data: list[bytes], after: float) -> Caller:
+def send(step: InMemoryForeman, data: list[bytes], after: float) -> InMemoryClient:
     caller = step.call()
     for piece in data:
         caller.line.deliver(piece)
@@ -99,7 +99,7 @@ def is_readable(response: Response, shape: str) -> bool:
     return list(value["error"]) == ["type", "message"] and value["type"] == "error"
 
 
-def check(step: Doorstep, caller: Caller, doubtful: Doubtful) -> None:
+def check(step: InMemoryForeman, caller: InMemoryClient, doubtful: Doubtful) -> None:
     answers = caller.answers()
     assert [answer.status for answer in answers] == doubtful.answers, caller.received[:500]
     assert caller.closed == doubtful.closes
@@ -139,7 +139,7 @@ def ways(name: str, data: bytes) -> Iterator[list[bytes]]:
 def test_a_doubtful_request_does_what_its_rule_says(name: str) -> None:
     doubtful = CORPUS[name]
     for sent in ways(name, doubtful.bytes()):
-        with doorstep() as step:
+        with in_memory_foreman() as step:
             caller = send(step, sent, doubtful.after)
             check(step, caller, doubtful)
             step.wait(1000, 10)

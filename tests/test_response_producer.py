@@ -9,19 +9,19 @@ import pytest
 
 from foreman.web.openapi.document import BYTES
 from foreman.web.server.response_producer import PIECE_SIZE
-from support.in_memory_foreman import Doorstep, doorstep
+from support.in_memory_foreman import InMemoryForeman, in_memory_foreman
 from support.raw_http import request
 
 QUESTION = request("GET", "/openapi.json")
 
 
 @pytest.fixture
-def step() -> Iterator[Doorstep]:
-    with doorstep(stall_timeout="60s") as step:
+def step() -> Iterator[InMemoryForeman]:
+    with in_memory_foreman(stall_timeout="60s") as step:
         yield step
 
 
-def test_a_reader_gets_all_of_it_and_may_ask_again(step: Doorstep) -> None:
+def test_a_reader_gets_all_of_it_and_may_ask_again(step: InMemoryForeman) -> None:
     assert len(BYTES) > 2 * PIECE_SIZE
     caller = step.call()
     for _ in range(2):
@@ -33,7 +33,7 @@ def test_a_reader_gets_all_of_it_and_may_ask_again(step: Doorstep) -> None:
     assert caller.line.ended == ""
 
 
-def test_a_slow_reader_gets_all_of_it_in_the_end(step: Doorstep) -> None:
+def test_a_slow_reader_gets_all_of_it_in_the_end(step: InMemoryForeman) -> None:
     caller = step.call()
     caller.line.takes = False
     caller.send(QUESTION)
@@ -45,7 +45,7 @@ def test_a_slow_reader_gets_all_of_it_in_the_end(step: Doorstep) -> None:
     assert caller.line.ended == ""
 
 
-def test_who_takes_nothing_holds_a_piece_and_is_cut_off(step: Doorstep) -> None:
+def test_who_takes_nothing_holds_a_piece_and_is_cut_off(step: InMemoryForeman) -> None:
     caller = step.call()
     caller.line.takes = False
     caller.send(QUESTION)
@@ -57,7 +57,7 @@ def test_who_takes_nothing_holds_a_piece_and_is_cut_off(step: Doorstep) -> None:
     assert len(step.service.connections.open) == 0
 
 
-def test_who_leaves_in_the_middle_leaves_nothing_behind(step: Doorstep) -> None:
+def test_who_leaves_in_the_middle_leaves_nothing_behind(step: InMemoryForeman) -> None:
     caller = step.call()
     caller.line.takes = False
     caller.send(QUESTION)
@@ -66,7 +66,7 @@ def test_who_leaves_in_the_middle_leaves_nothing_behind(step: Doorstep) -> None:
     assert len(step.service.connections.open) == 0
 
 
-def test_a_list_that_fits_is_sent_at_once_and_head_has_no_body(step: Doorstep) -> None:
+def test_a_list_that_fits_is_sent_at_once_and_head_has_no_body(step: InMemoryForeman) -> None:
     answer = step.ask_once(request("GET", "/api/tags"), "GET")
     assert json.loads(answer.body)["models"]
     head = step.ask_once(request("HEAD", "/openapi.json"), "HEAD")

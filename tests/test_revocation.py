@@ -14,8 +14,8 @@ from foreman import errors
 from foreman.auth.tokens import Holder, Tokens, digest, format_file
 from foreman.web.server.responses import failure_reply
 from foreman.web.server.revocation import end_revoked
-from support.in_memory_foreman import Caller, Doorstep, doorstep
-from support.jobs_api import ADMIN, ALICE, BOB, jobbench, until
+from support.in_memory_foreman import InMemoryClient, InMemoryForeman, in_memory_foreman
+from support.jobs_api import ADMIN, ALICE, BOB, jobs_api_harness, until
 from support.raw_http import connect, request
 
 OLD, NEW, OTHERS, BOSS = "alices-old-token", "alices-new-token", "bobs-only-token", "the-bosss-token"
@@ -37,18 +37,18 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def step(path: Path) -> Iterator[Doorstep]:
-    with doorstep(tokens_file=str(path)) as step:
+def step(path: Path) -> Iterator[InMemoryForeman]:
+    with in_memory_foreman(tokens_file=str(path)) as step:
         yield step
 
 
-def call(step: Doorstep, token: str, method: str, target: str, body: bytes = b"") -> Caller:
+def call(step: InMemoryForeman, token: str, method: str, target: str, body: bytes = b"") -> InMemoryClient:
     caller = step.call()
     caller.send(request(method, target, body, [("Authorization", f"Bearer {token}")]))
     return caller
 
 
-def revoke(step: Doorstep, path: Path, *left: str) -> None:
+def revoke(step: InMemoryForeman, path: Path, *left: str) -> None:
     path.write_text(holders(*left))
     step.service.reload()
     step.turn()
@@ -58,7 +58,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def test_a_stream_ends_with_words_and_the_target_is_let_go(step: Doorstep, path: Path) -> None:
+def test_a_stream_ends_with_words_and_the_target_is_let_go(step: InMemoryForeman, path: Path) -> None:
     step.target.holds = True
     alice = call(step, OLD, "POST", "/api/chat", CHAT)
     bob = call(step, OTHERS, "POST", "/api/embed", b'{"model":"m","input":"x"}')
@@ -75,7 +75,7 @@ def test_a_stream_ends_with_words_and_the_target_is_let_go(step: Doorstep, path:
     bob.leave()
 
 
-def test_who_waits_for_a_turn_is_sent_away_and_the_next_goes_on(step: Doorstep, path: Path) -> None:
+def test_who_waits_for_a_turn_is_sent_away_and_the_next_goes_on(step: InMemoryForeman, path: Path) -> None:
     step.target.holds = True
     first = call(step, OTHERS, "POST", "/api/chat", CHAT)
     alice = call(step, OLD, "POST", "/api/chat", CHAT)
@@ -93,7 +93,7 @@ def test_who_waits_for_a_turn_is_sent_away_and_the_next_goes_on(step: Doorstep, 
     third.leave()
 
 
-def test_of_two_tokens_of_a_name_only_the_revoked_one_ends(step: Doorstep) -> None:
+def test_of_two_tokens_of_a_name_only_the_revoked_one_ends(step: InMemoryForeman) -> None:
     step.target.holds = True
     old, new = Holder("alice", digest(OLD)), Holder("alice", digest(NEW))
     step.service._replace_tokens(Tokens((old, new), required=True))
@@ -104,7 +104,7 @@ def test_of_two_tokens_of_a_name_only_the_revoked_one_ends(step: Doorstep) -> No
     before[1].leave()
 
 
-def test_an_admin_who_is_one_no_more_loses_what_only_admins_may(step: Doorstep, path: Path) -> None:
+def test_an_admin_who_is_one_no_more_loses_what_only_admins_may(step: InMemoryForeman, path: Path) -> None:
     step.target.holds = True
     boss = call(step, BOSS, "POST", "/api/pull", b'{"model":"m"}')
     asked = step.target.asked[0]
@@ -119,7 +119,7 @@ def test_an_admin_who_is_one_no_more_loses_what_only_admins_may(step: Doorstep, 
 
 
 @pytest.mark.parametrize("target", ["/api/chat", "/api/blobs/sha256:00"])
-def test_a_body_that_still_comes_is_not_waited_for(step: Doorstep, path: Path, target: str) -> None:
+def test_a_body_that_still_comes_is_not_waited_for(step: InMemoryForeman, path: Path, target: str) -> None:
     alice = step.call()
     alice.send(
         f"POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {BOSS}\r\nContent-Length: 1000\r\n\r\nabc".encode()
@@ -133,7 +133,7 @@ def test_a_body_that_still_comes_is_not_waited_for(step: Doorstep, path: Path, t
     assert all(one.line.disconnecting or one.line.lost for one in step.target.asked)
 
 
-def test_everybody_else_is_left_alone(step: Doorstep, path: Path) -> None:
+def test_everybody_else_is_left_alone(step: InMemoryForeman, path: Path) -> None:
     idle = step.call()
     step.target.holds = True
     running = call(step, OLD, "POST", "/api/chat", CHAT)
@@ -151,7 +151,7 @@ def test_everybody_else_is_left_alone(step: Doorstep, path: Path) -> None:
 @pytest.mark.parametrize("what", ["events", "stream"])
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
 async def test_who_follows_a_job_is_told_and_cut_off(tmp_path: Path, what: str, accept: str) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         clients = []
         for token in (ALICE, ADMIN):
@@ -174,7 +174,7 @@ async def test_who_follows_a_job_is_told_and_cut_off(tmp_path: Path, what: str, 
 
 @pytest_twisted.ensureDeferred
 async def test_who_waits_for_a_job_is_sent_away_and_the_job_stays(tmp_path: Path) -> None:
-    async with jobbench(tmp_path) as bench:
+    async with jobs_api_harness(tmp_path) as bench:
         id_ = await bench.submit()
         client = await connect(bench.port)
         client.send(bench.request("GET", f"/jobs/{id_}?wait=200"))

@@ -32,7 +32,7 @@ from foreman.target.warmup import Warmer
 from foreman.web.server.access_log import AccessLog
 from foreman.web.server.factory import ConnectionFactory
 from support import raw_http
-from support.in_memory_foreman import doorstep
+from support.in_memory_foreman import in_memory_foreman
 from support.live_foreman import RunningForeman, listen, port_of, settings, start_foreman
 
 reactor: Any = installed_reactor
@@ -449,5 +449,5 @@ def test_who_may_come_in_is_what_the_settings_name(tmp_path: Path) -> None:
 
 
 def test_large_bodies_of_jobs_take_turns_with_those_of_all_other_requests() -> None:
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         assert step.service._jobs._submissions._cooperator is step.service.worker._cooperator

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreman.web.server.body import MAX_IN_MEMORY, MAX_MEMORY, ArrivingBody, BodyRefused, BodySpool, SpooledBody
-from support.in_memory_foreman import doorstep
+from support.in_memory_foreman import in_memory_foreman
 from support.raw_http import request
 
 
@@ -227,7 +227,7 @@ def test_a_full_disk_costs_one_request(room: int | None) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         return FullDisk(room)
 
-    with doorstep() as step:
+    with in_memory_foreman() as step:
         with patch("tempfile.TemporaryFile", open_file):
             caller = step.call()
             caller.send(request("POST", "/v1/messages", b" " * (MAX_IN_MEMORY + 1)))

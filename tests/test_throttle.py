@@ -9,7 +9,7 @@ import pytest
 from twisted.logger import LogEvent, capturedLogs
 
 from foreman.auth.throttle import FREE_GUESSES, MAX_ADDRESSES, MAX_WAIT, SECONDS_PER_GUESS, GuessThrottle
-from support.in_memory_foreman import doorstep
+from support.in_memory_foreman import in_memory_foreman
 from support.raw_http import request
 
 TOKEN = "correct-horse-battery"
@@ -61,7 +61,7 @@ def test_the_addresses_that_it_remembers_are_bounded() -> None:
 
 
 def test_who_guesses_is_told_to_wait_and_a_known_token_still_opens_the_door(logged: list[LogEvent]) -> None:
-    with doorstep(auth_token=TOKEN) as step:
+    with in_memory_foreman(auth_token=TOKEN) as step:
         answers = [step.ask_once(asking(f"guess-number-{number}")) for number in range(FREE_GUESSES + 20)]
         assert [answer.status for answer in answers] == [401] * FREE_GUESSES + [429] * 20
         assert answers[FREE_GUESSES].header("Retry-After") == "6"
@@ -76,5 +76,5 @@ def test_who_guesses_is_told_to_wait_and_a_known_token_still_opens_the_door(logg
 
 
 def test_who_sends_no_token_is_not_guessing() -> None:
-    with doorstep(auth_token=TOKEN) as step:
+    with in_memory_foreman(auth_token=TOKEN) as step:
         assert {step.ask_once(request("GET", "/api/tags")).status for _ in range(3 * FREE_GUESSES)} == {401}

@@ -25,7 +25,7 @@ from foreman.auth.tokens import Holder, Tokens, check_name, digest, format_file,
 from foreman.cli.commands.tokens import command
 from foreman.cli.ui.standard_streams import OutputLost
 from foreman.config.parsers import LARGEST_FILE
-from support.in_memory_foreman import doorstep
+from support.in_memory_foreman import in_memory_foreman
 from support.processes import SCRIPTS
 from support.raw_http import request
 
@@ -450,7 +450,7 @@ def test_a_running_foreman_takes_new_tokens_over_and_forgets_revoked_ones(
     run: Callable[..., Result], tmp_path: Path
 ) -> None:
     alice = run("new", "alice").stdout.strip()
-    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+    with in_memory_foreman(tokens_file=str(tmp_path / "tokens")) as step:
         bob = run("new", "bob").stdout.strip()
         assert (status_of(step, alice), status_of(step, bob)) == (200, 401)
         step.service.reload()
@@ -468,7 +468,7 @@ def test_without_its_last_admin_a_running_foreman_lets_nobody_manage(
     def deleted(step: Any, token: str) -> Any:
         return step.ask_once(request("DELETE", "/api/delete", b'{"model":"m"}', headers=[("X-Api-Key", token)]))
 
-    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+    with in_memory_foreman(tokens_file=str(tmp_path / "tokens")) as step:
         assert deleted(step, bob).status == 403
         for _ in range(2):
             run("revoke", "boss", "--force")
@@ -479,7 +479,7 @@ def test_without_its_last_admin_a_running_foreman_lets_nobody_manage(
         new = run("new", "chief", "--admin").stdout.strip()
         step.service.reload()
         assert (deleted(step, bob).status, deleted(step, new).status) == (403, 200)
-    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+    with in_memory_foreman(tokens_file=str(tmp_path / "tokens")) as step:
         run("revoke", "chief", "--force")
         step.service.reload()
         assert deleted(step, bob).status == 403
@@ -487,7 +487,7 @@ def test_without_its_last_admin_a_running_foreman_lets_nobody_manage(
 
 def test_a_running_foreman_notices_by_itself(run: Callable[..., Result], tmp_path: Path) -> None:
     alice = run("new", "alice").stdout.strip()
-    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+    with in_memory_foreman(tokens_file=str(tmp_path / "tokens")) as step:
         step.service._token_file.start()
         bob = run("new", "bob").stdout.strip()
         run("revoke", "alice")
@@ -502,7 +502,7 @@ def test_a_running_foreman_keeps_its_tokens_when_the_file_is_broken(
 ) -> None:
     alice = run("new", "alice").stdout.strip()
     path = tmp_path / "tokens"
-    with doorstep(tokens_file=str(path)) as step, capturedLogs() as events:
+    with in_memory_foreman(tokens_file=str(path)) as step, capturedLogs() as events:
         if spoil == "gone":
             path.unlink()
         else:
@@ -515,6 +515,6 @@ def test_a_running_foreman_keeps_its_tokens_when_the_file_is_broken(
 def test_an_empty_file_lets_nobody_in(run: Callable[..., Result], tmp_path: Path) -> None:
     run("new", "alice")
     run("revoke", "alice")
-    with doorstep(tokens_file=str(tmp_path / "tokens")) as step:
+    with in_memory_foreman(tokens_file=str(tmp_path / "tokens")) as step:
         assert status_of(step, "") == 401
         assert step.ask_once(request("GET", "/api/version")).status == 401

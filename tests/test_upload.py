@@ -12,7 +12,13 @@ from twisted.internet.testing import StringTransport
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from foreman.web.server.upload import Upload
-from support.in_memory_foreman import FULL, Caller, Doorstep, doorstep, sized
+from support.in_memory_foreman import (
+    TRANSPORT_BUFFER,
+    InMemoryClient,
+    InMemoryForeman,
+    in_memory_foreman,
+    response_with_length,
+)
 from support.raw_http import request
 
 PATH = "/api/blobs/sha256:" + "0" * 64
@@ -21,13 +27,13 @@ MB = 1024 * 1024
 
 
 @pytest.fixture
-def step() -> Iterator[Doorstep]:
-    with doorstep() as step, patch("tempfile.TemporaryFile", side_effect=AssertionError("a copy on the disk")):
-        step.target.answer = lambda heard: CREATED if heard.method == "POST" else sized(b'{"models":[]}')
+def step() -> Iterator[InMemoryForeman]:
+    with in_memory_foreman() as step, patch("tempfile.TemporaryFile", side_effect=AssertionError("a copy on the disk")):
+        step.target.answer = lambda heard: CREATED if heard.method == "POST" else response_with_length(b'{"models":[]}')
         yield step
 
 
-def begin(step: Doorstep, size: int | None, *lines: str) -> Caller:
+def begin(step: InMemoryForeman, size: int | None, *lines: str) -> InMemoryClient:
     """A client that has sent the head of an upload; ``size`` None: in chunks."""
     framing = "Transfer-Encoding: chunked" if size is None else f"Content-Length: {size}"
     caller = step.call()
@@ -35,16 +41,16 @@ def begin(step: Doorstep, size: int | None, *lines: str) -> Caller:
     return caller
 
 
-def statuses(caller: Caller) -> list[int]:
+def statuses(caller: InMemoryClient) -> list[int]:
     return [answer.status for answer in caller.answers()]
 
 
-def body_at(step: Doorstep) -> bytes:
+def body_at(step: InMemoryForeman) -> bytes:
     (conversation,) = step.target.asked
     return bytes(conversation.line.sent).partition(b"\r\n\r\n")[2]
 
 
-def head_at(step: Doorstep) -> bytes:
+def head_at(step: InMemoryForeman) -> bytes:
     (conversation,) = step.target.asked
     return bytes(conversation.line.sent).partition(b"\r\n\r\n")[0]
 
@@ -52,7 +58,7 @@ def head_at(step: Doorstep) -> bytes:
 # as it came
 
 
-def test_a_file_goes_on_while_it_arrives(step: Doorstep) -> None:
+def test_a_file_goes_on_while_it_arrives(step: InMemoryForeman) -> None:
     caller = begin(step, 30)
     assert f"POST {PATH} HTTP/1.1".encode() in head_at(step)
     for number in range(3):
@@ -61,7 +67,7 @@ def test_a_file_goes_on_while_it_arrives(step: Doorstep) -> None:
     assert statuses(caller) == [201]
 
 
-def test_what_has_a_length_goes_on_with_it(step: Doorstep) -> None:
+def test_what_has_a_length_goes_on_with_it(step: InMemoryForeman) -> None:
     caller = begin(step, 5, "Content-Type: application/json")
     caller.send(b"hello")
     head = head_at(step)
@@ -72,7 +78,7 @@ def test_what_has_a_length_goes_on_with_it(step: Doorstep) -> None:
     assert statuses(caller) == [201]
 
 
-def test_what_comes_in_chunks_goes_on_in_chunks(step: Doorstep) -> None:
+def test_what_comes_in_chunks_goes_on_in_chunks(step: InMemoryForeman) -> None:
     caller = begin(step, None)
     caller.send(b"5\r\nhello\r\n")
     caller.send(b"6;x=y\r\n wo")
@@ -86,21 +92,21 @@ def test_what_comes_in_chunks_goes_on_in_chunks(step: Doorstep) -> None:
 
 
 @pytest.mark.parametrize("size", [0, None])
-def test_an_empty_file_is_a_file(step: Doorstep, size: int | None) -> None:
+def test_an_empty_file_is_a_file(step: InMemoryForeman, size: int | None) -> None:
     caller = begin(step, size)
     caller.send(b"" if size == 0 else b"0\r\n\r\n")
     assert [heard.body for heard in step.target.heard] == [b""]
     assert statuses(caller) == [201]
 
 
-def test_a_whole_upload_may_come_at_once_and_another_behind_it(step: Doorstep) -> None:
+def test_a_whole_upload_may_come_at_once_and_another_behind_it(step: InMemoryForeman) -> None:
     caller = step.call()
     caller.send(request("POST", PATH, b"first") + request("POST", PATH, b"second") + request("GET", "/healthz"))
     assert statuses(caller) == [201, 201, 200]
     assert [heard.body for heard in step.target.heard] == [b"first", b"second"]
 
 
-def test_a_client_that_waits_for_the_word_gets_it_before_its_body(step: Doorstep) -> None:
+def test_a_client_that_waits_for_the_word_gets_it_before_its_body(step: InMemoryForeman) -> None:
     caller = begin(step, 5, "Expect: 100-continue")
     assert caller.received == b"HTTP/1.1 100 Continue\r\n\r\n"
     caller.send(b"hello")
@@ -108,7 +114,7 @@ def test_a_client_that_waits_for_the_word_gets_it_before_its_body(step: Doorstep
     assert (answer.interim, answer.status) == ([100], 201)
 
 
-def test_a_credential_in_front_does_not_change_it(step: Doorstep) -> None:
+def test_a_credential_in_front_does_not_change_it(step: InMemoryForeman) -> None:
     caller = step.call()
     caller.send(request("POST", f"/k/abcdefghijklmnop{PATH}", b"hello"))
     assert [(heard.target, heard.body) for heard in step.target.heard] == [(PATH, b"hello")]
@@ -117,7 +123,7 @@ def test_a_credential_in_front_does_not_change_it(step: Doorstep) -> None:
 # at the target's pace
 
 
-def test_a_slow_target_slows_the_client_down(step: Doorstep) -> None:
+def test_a_slow_target_slows_the_client_down(step: InMemoryForeman) -> None:
     step.target.takes = False
     size = 10 * MB
     caller = begin(step, size)
@@ -129,30 +135,30 @@ def test_a_slow_target_slows_the_client_down(step: Doorstep) -> None:
     step.target.takes = True  # but not on this connection
     rounds = 0
     while not statuses(caller):
-        conversation.line.take(FULL)
+        conversation.line.take(TRANSPORT_BUFFER)
         step.turn(2)
         rounds += 1
         assert rounds < 1000
     assert statuses(caller) == [201]
     assert body_at(step) == data
-    assert conversation.line.most_held < 3 * FULL
+    assert conversation.line.most_held < 3 * TRANSPORT_BUFFER
     assert rounds > 50
 
 
-def test_nothing_is_taken_from_the_client_before_the_target_is_there(step: Doorstep) -> None:
+def test_nothing_is_taken_from_the_client_before_the_target_is_there(step: InMemoryForeman) -> None:
     step.target.hesitates = True
-    caller = begin(step, 4 * FULL)
-    caller.line.deliver(b"x" * 4 * FULL)
+    caller = begin(step, 4 * TRANSPORT_BUFFER)
+    caller.line.deliver(b"x" * 4 * TRANSPORT_BUFFER)
     step.turn()
     assert caller.line.paused
     step.target.connect_now()
     step.turn()
     assert statuses(caller) == [201]
-    assert len(body_at(step)) == 4 * FULL
+    assert len(body_at(step)) == 4 * TRANSPORT_BUFFER
 
 
 @pytest.mark.parametrize("size", [5, None])
-def test_a_file_that_is_whole_before_the_target_is_there_goes_on_then(step: Doorstep, size: int | None) -> None:
+def test_a_file_that_is_whole_before_the_target_is_there_goes_on_then(step: InMemoryForeman, size: int | None) -> None:
     step.target.hesitates = True
     caller = begin(step, size)
     caller.send(b"hello" if size else b"5\r\nhello\r\n0\r\n\r\n")
@@ -162,7 +168,7 @@ def test_a_file_that_is_whole_before_the_target_is_there_goes_on_then(step: Door
     assert statuses(caller) == [201]
 
 
-def test_a_long_answer_in_the_meantime_does_not_undo_the_pause(step: Doorstep) -> None:
+def test_a_long_answer_in_the_meantime_does_not_undo_the_pause(step: InMemoryForeman) -> None:
     """The client's transport resumes reading when the client has taken an answer; the target may still be full."""
     step.target.takes = False
     caller = begin(step, 10 * MB)
@@ -172,7 +178,7 @@ def test_a_long_answer_in_the_meantime_does_not_undo_the_pause(step: Doorstep) -
     step.turn()
     assert caller.line.paused
     (conversation,) = step.target.asked
-    assert conversation.line.most_held < 4 * FULL
+    assert conversation.line.most_held < 4 * TRANSPORT_BUFFER
     caller.leave(reset=True)
 
 
@@ -180,11 +186,11 @@ def test_a_long_answer_in_the_meantime_does_not_undo_the_pause(step: Doorstep) -
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
-def test_an_early_answer_of_the_target_is_seen_and_the_rest_dropped(step: Doorstep, status: str) -> None:
+def test_an_early_answer_of_the_target_is_seen_and_the_rest_dropped(step: InMemoryForeman, status: str) -> None:
     caller = begin(step, 100 * MB)
     caller.send(b"x" * MB)
     (conversation,) = step.target.asked
-    conversation.line.deliver(sized(b'{"error":"enough"}', status))
+    conversation.line.deliver(response_with_length(b'{"error":"enough"}', status))
     step.turn()
     (answer,) = caller.answers()
     assert (answer.status, answer.body, answer.header("Connection")) == (
@@ -203,20 +209,20 @@ def test_an_early_answer_of_the_target_is_seen_and_the_rest_dropped(step: Doorst
     assert caller.line.lost
 
 
-def test_an_early_answer_reaches_a_client_that_is_held_up(step: Doorstep) -> None:
+def test_an_early_answer_reaches_a_client_that_is_held_up(step: InMemoryForeman) -> None:
     step.target.takes = False
     caller = begin(step, 10 * MB)
     caller.line.deliver(b"x" * 10 * MB)
     step.turn()
-    step.target.asked[0].line.deliver(sized(b"{}"))
+    step.target.asked[0].line.deliver(response_with_length(b"{}"))
     step.turn()
     assert statuses(caller) == [200]
     assert not caller.line.paused
 
 
-def test_what_follows_an_early_answer_is_no_request(step: Doorstep) -> None:
+def test_what_follows_an_early_answer_is_no_request(step: InMemoryForeman) -> None:
     caller = begin(step, 1000)
-    step.target.asked[0].line.deliver(sized(b"{}"))
+    step.target.asked[0].line.deliver(response_with_length(b"{}"))
     step.turn()
     caller.send(request("GET", "/api/delete"))
     assert statuses(caller) == [200]
@@ -224,7 +230,7 @@ def test_what_follows_an_early_answer_is_no_request(step: Doorstep) -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_client_that_leaves_takes_the_connection_to_the_target_with_it(step: Doorstep, reset: bool) -> None:
+def test_a_client_that_leaves_takes_the_connection_to_the_target_with_it(step: InMemoryForeman, reset: bool) -> None:
     for size in (1000, None):
         step.target.conversations.clear()
         caller = begin(step, size)
@@ -235,7 +241,7 @@ def test_a_client_that_leaves_takes_the_connection_to_the_target_with_it(step: D
         assert conversation.read() is None
 
 
-def test_a_client_that_leaves_before_the_target_is_there_is_forgotten(step: Doorstep) -> None:
+def test_a_client_that_leaves_before_the_target_is_there_is_forgotten(step: InMemoryForeman) -> None:
     step.target.hesitates = True
     caller = begin(step, 1000)
     caller.leave()
@@ -244,7 +250,7 @@ def test_a_client_that_leaves_before_the_target_is_there_is_forgotten(step: Door
     assert step.target.asked == []
 
 
-def test_a_target_that_breaks_off_is_told_at_once(step: Doorstep) -> None:
+def test_a_target_that_breaks_off_is_told_at_once(step: InMemoryForeman) -> None:
     caller = begin(step, 100 * MB)
     caller.send(b"x" * MB)
     step.target.asked[0].line.leave()
@@ -256,7 +262,7 @@ def test_a_target_that_breaks_off_is_told_at_once(step: Doorstep) -> None:
     assert caller.line.lost
 
 
-def test_a_target_that_is_away_is_told_before_the_body(step: Doorstep) -> None:
+def test_a_target_that_is_away_is_told_before_the_body(step: InMemoryForeman) -> None:
     step.target.refuses = True
     caller = begin(step, 100 * MB)
     (answer,) = caller.answers()
@@ -266,7 +272,7 @@ def test_a_target_that_is_away_is_told_before_the_body(step: Doorstep) -> None:
     assert caller.line.lost
 
 
-def test_a_spoiled_chunk_is_refused_and_the_target_sees_no_end(step: Doorstep) -> None:
+def test_a_spoiled_chunk_is_refused_and_the_target_sees_no_end(step: InMemoryForeman) -> None:
     caller = begin(step, None)
     caller.send(b"5\r\nhello\r\nxyz\r\n")
     (answer,) = caller.answers()
@@ -275,7 +281,7 @@ def test_a_spoiled_chunk_is_refused_and_the_target_sees_no_end(step: Doorstep) -
     assert (conversation.line.ended, conversation.read()) == ("reset", None)
 
 
-def test_a_chunk_that_is_spoiled_while_the_target_answers_cuts_the_connection(step: Doorstep) -> None:
+def test_a_chunk_that_is_spoiled_while_the_target_answers_cuts_the_connection(step: InMemoryForeman) -> None:
     caller = begin(step, None)
     step.target.asked[0].line.deliver(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"

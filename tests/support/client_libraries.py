@@ -11,7 +11,7 @@ import ollama
 import openai
 from langchain_ollama import ChatOllama
 
-from support.processes import PATIENCE
+from support.processes import TIMEOUT
 
 MODEL = "llama3.2:3b"
 
@@ -74,7 +74,7 @@ class Ollama:
 
 class OpenAI:
     def __init__(self, url: str, token: str | None = None) -> None:
-        self.how: Any = {"base_url": f"{url}/v1", "api_key": token or "ollama", "max_retries": 0, "timeout": PATIENCE}
+        self.how: Any = {"base_url": f"{url}/v1", "api_key": token or "ollama", "max_retries": 0, "timeout": TIMEOUT}
         self.client: Any = openai.OpenAI(**self.how)
 
     def whole(self, model: str, text: str, tokens: int = 100) -> str:
@@ -131,7 +131,7 @@ class OpenAIResponses(OpenAI):
 
 class Anthropic:
     def __init__(self, url: str, token: str | None = None) -> None:
-        self.how: Any = {"base_url": url, "api_key": token or "ollama", "max_retries": 0, "timeout": PATIENCE}
+        self.how: Any = {"base_url": url, "api_key": token or "ollama", "max_retries": 0, "timeout": TIMEOUT}
         self.client: Any = anthropic.Anthropic(**self.how)
 
     def whole(self, model: str, text: str, tokens: int = 100) -> str:

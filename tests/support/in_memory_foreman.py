@@ -25,7 +25,7 @@ from support.live_foreman import settings
 from support.raw_http import Response, parse
 
 #: What a transport of Twisted holds before it asks whoever writes to pause.
-FULL = 64 * 1024
+TRANSPORT_BUFFER = 64 * 1024
 
 TAGS = json.dumps({"models": [{"name": "m:latest", "model": "m:latest"}]}).encode()
 PS = b'{"models":[]}'
@@ -34,7 +34,7 @@ CHAT = b'{"model":"m","message":{"role":"assistant","content":"hi"},"done":true}
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
 @define(eq=False, slots=False)
-class Line:
+class InMemoryTransport:
     """One end of a connection in memory: foreman's protocol on this side, the test on the other.
 
     :ivar sent: what the other side has taken; :ivar takes: whether it takes anything;
@@ -56,7 +56,7 @@ class Line:
     #: The most that waited in here at once, either way.
     most_held: int = 0
     #: Twisted's name: with more than this to send, the producer is paused; bytes.
-    bufferSize: int = FULL
+    bufferSize: int = TRANSPORT_BUFFER
     _producer: Any = None
     _streaming: bool = False
     _producer_paused: bool = False
@@ -200,8 +200,8 @@ class Line:
             self.most_held = max(self.most_held, len(self._to_deliver))
             return
         if self._to_deliver:
-            data = bytes(self._to_deliver[:FULL])
-            del self._to_deliver[:FULL]
+            data = bytes(self._to_deliver[:TRANSPORT_BUFFER])
+            del self._to_deliver[:TRANSPORT_BUFFER]
             self.protocol.dataReceived(data)
             if self._to_deliver:
                 self._pump()
@@ -219,7 +219,7 @@ class Line:
 
 
 @frozen
-class Heard:
+class ReceivedRequest:
     """One request as a strict reader of RFC 9112 that shares no code with foreman takes it."""
 
     method: str
@@ -233,14 +233,14 @@ class Heard:
 
 
 @define(eq=False)
-class Conversation:
+class TargetConnection:
     """One connection of foreman to the target."""
 
-    line: Line
-    heard: Heard | None = None
+    line: InMemoryTransport
+    heard: ReceivedRequest | None = None
     answered: bool = False
 
-    def read(self) -> Heard | None:
+    def read(self) -> ReceivedRequest | None:
         """The one request that came whole, or None as long as it has not.
 
         :raises h11.RemoteProtocolError: when it is not HTTP; AssertionError: when more came than one request.
@@ -257,12 +257,12 @@ class Conversation:
             return None
         assert reader.trailing_data[0] == b"", f"more than one request: {bytes(self.line.sent)!r}"
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
-        return Heard(request.method.decode(), request.target.decode("latin-1"), headers, body)
+        return ReceivedRequest(request.method.decode(), request.target.decode("latin-1"), headers, body)
 
 
 @implementer(IStreamClientEndpoint)
 @define(eq=False)
-class Target:
+class InMemoryTarget:
     """A target in memory that keeps what it is asked.
 
     :ivar holds: it does not answer, polls excepted; :ivar silent: these neither; :ivar refuses: it takes no connections;
@@ -271,13 +271,13 @@ class Target:
     """
 
     clock: Clock
-    answer: Callable[[Heard], bytes]
+    answer: Callable[[ReceivedRequest], bytes]
     holds: bool = False
     silent: bool = False
     refuses: bool = False
     takes: bool = True
     hesitates: bool = False
-    conversations: list[Conversation] = field(factory=list)
+    conversations: list[TargetConnection] = field(factory=list)
     _hesitating: list[tuple[Deferred[Any], Any]] = field(factory=list)
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
@@ -299,15 +299,15 @@ class Target:
 
     def _connected(self, protocolFactory: Any) -> Any:
         protocol = protocolFactory.buildProtocol(None)
-        line = Line(self.clock, protocol, takes=self.takes)
-        conversation = Conversation(line)
+        line = InMemoryTransport(self.clock, protocol, takes=self.takes)
+        conversation = TargetConnection(line)
         line.on_write = lambda: self._told(conversation)
         self.conversations.append(conversation)
         protocol.makeConnection(line)
         return protocol
 
     @property
-    def asked(self) -> list[Conversation]:
+    def asked(self) -> list[TargetConnection]:
         """The connections that are not foreman's own polls."""
         return [
             one
@@ -316,11 +316,11 @@ class Target:
         ]
 
     @property
-    def heard(self) -> list[Heard]:
+    def heard(self) -> list[ReceivedRequest]:
         """The requests that came whole, polls left out; bytes that are no request fail here."""
         return [heard for one in self.asked if (heard := one.read()) is not None]
 
-    def _told(self, conversation: Conversation) -> None:
+    def _told(self, conversation: TargetConnection) -> None:
         poll = bytes(conversation.line.sent).startswith((b"GET /api/tags HTTP", b"GET /api/ps HTTP"))
         if conversation.answered or self.silent or (self.holds and not poll):
             return
@@ -330,25 +330,25 @@ class Target:
             self.clock.callLater(0, conversation.line.deliver, self.answer(heard))
 
 
-def ordinary(heard: Heard) -> bytes:
+def default_response(heard: ReceivedRequest) -> bytes:
     """What an Ollama with one model answers, as far as these tests care."""
     if heard.target == "/api/tags":
-        return sized(TAGS)
+        return response_with_length(TAGS)
     if heard.target == "/api/ps":
-        return sized(PS)
-    return sized(CHAT)
+        return response_with_length(PS)
+    return response_with_length(CHAT)
 
 
-def sized(body: bytes, status: str = "200 OK", content_type: str = "application/json") -> bytes:
+def response_with_length(body: bytes, status: str = "200 OK", content_type: str = "application/json") -> bytes:
     """An answer with a length."""
     return f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 @define(eq=False)
-class Caller:
+class InMemoryClient:
     """A client on its connection."""
 
-    line: Line
+    line: InMemoryTransport
     _turn: Callable[[], None]
 
     def send(self, data: bytes) -> None:
@@ -392,12 +392,12 @@ def _answers(data: bytes, methods: tuple[str, ...], *, closed: bool) -> Iterator
 
 
 @define(eq=False)
-class Doorstep:
+class InMemoryForeman:
     """A foreman without sockets, and what stands around it."""
 
     clock: Clock
     service: Foreman
-    target: Target
+    target: InMemoryTarget
 
     def turn(self, turns: int = 12) -> None:
         """Let everything happen that needs no time."""
@@ -412,13 +412,13 @@ class Doorstep:
             waited += step
         self.turn()
 
-    def call(self, peer: str = "127.0.0.1", *, takes: bool = True) -> Caller:
+    def call(self, peer: str = "127.0.0.1", *, takes: bool = True) -> InMemoryClient:
         """A new connection."""
         connection = self.service.connections.buildProtocol(None)
-        line = Line(self.clock, connection, peer, takes=takes)
+        line = InMemoryTransport(self.clock, connection, peer, takes=takes)
         connection.makeConnection(line)
         self.turn()
-        return Caller(line, self.turn)
+        return InMemoryClient(line, self.turn)
 
     def ask(self, data: bytes, *methods: str) -> list[Response]:
         """Say ``data`` on a connection of its own, and the answers that came at once."""
@@ -435,11 +435,11 @@ class Doorstep:
 
 
 @contextmanager
-def doorstep(**variables: str) -> Iterator[Doorstep]:
+def in_memory_foreman(**variables: str) -> Iterator[InMemoryForeman]:
     """A foreman whose target has one model, ``m``; ``variables`` as for ``bench.settings``."""
     clock = Clock()
     clock.advance(1000)
-    target = Target(clock, ordinary)
+    target = InMemoryTarget(clock, default_response)
     numbers = count(1)
     with patch("foreman.service.endpoint_for", lambda *_: target):
         foreman = Foreman(
@@ -449,7 +449,7 @@ def doorstep(**variables: str) -> Iterator[Doorstep]:
             lambda: ULID.from_int(next(numbers)),
             lambda: 0.0,
         )
-    step = Doorstep(clock, foreman, target)
+    step = InMemoryForeman(clock, foreman, target)
     foreman.target.inventory.start()
     step.turn()
     yield step

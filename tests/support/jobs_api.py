@@ -54,7 +54,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 @define(eq=False)
-class PlayedWorker:
+class FakeWorker:
     """Does what the test says.
 
     :ivar outputs: the live lines by job; :ivar cancelled: the jobs that it was to stop; :ivar on_cancel: then called.
@@ -73,7 +73,7 @@ class PlayedWorker:
 
 
 @define(eq=False)
-class PlayedModels:
+class FakeModels:
     """A target that has ``m``, and ``cloudy`` in the cloud.
 
     :ivar away: it cannot be asked; :ivar looks: how often it was asked.
@@ -99,12 +99,12 @@ class PlayedModels:
 
 
 @define(eq=False)
-class JobBench:
+class JobsApiHarness:
     """What a test works with. ``now`` is the wall clock, in seconds."""
 
     store: SQLiteJobStore
-    worker: PlayedWorker
-    models: PlayedModels
+    worker: FakeWorker
+    models: FakeModels
     api: JobsApi
     port: int
     connections: ConnectionFactory
@@ -164,16 +164,16 @@ class JobBench:
 
 
 @asynccontextmanager
-async def jobbench(
+async def jobs_api_harness(
     folder: Path, *, is_open: bool = False, limits: JobLimits = LIMITS, jobs: int = 100
-) -> AsyncIterator[JobBench]:
+) -> AsyncIterator[JobsApiHarness]:
     """A store in ``folder``, and a door before it; ``is_open``: no token is required."""
     wall_clock = reactor.seconds
     database = Database(reactor, folder / "jobs.db", str(ULID()), wall_clock, Notifications())
     store = SQLiteJobStore(database, ULID, jobs)
     database.open()
     database.start()
-    worker, models = PlayedWorker(), PlayedModels()
+    worker, models = FakeWorker(), FakeModels()
     log = AccessLog(reactor)
     holders = (
         Holder("alice", digest(ALICE)), Holder("bob", digest(BOB)), Holder("root", digest(ADMIN), admin=True),
@@ -185,7 +185,7 @@ async def jobbench(
     connections = ConnectionFactory(Resource(), reactor, config, admission, HttpDate(wall_clock), log, api.resource())
     listening = listen(connections)
     try:
-        yield JobBench(store, worker, models, api, port_of(listening), connections)
+        yield JobsApiHarness(store, worker, models, api, port_of(listening), connections)
     finally:
         stopped: Any = listening.stopListening()
         if isinstance(stopped, Deferred):
@@ -233,7 +233,7 @@ def events(body: bytes) -> list[tuple[str, str, Any]]:
     return found
 
 
-JobsApiTest = Callable[[JobBench], Awaitable[None]]
+JobsApiTest = Callable[[JobsApiHarness], Awaitable[None]]
 
 
 JOB_MEMBERS = (
@@ -246,7 +246,7 @@ def with_jobs_api(body: JobsApiTest) -> Callable[[Path], Any]:
     """A test that gets a ``JobBench``, for whose end is cared."""
 
     async def test(tmp_path: Path) -> None:
-        async with jobbench(tmp_path) as bench:
+        async with jobs_api_harness(tmp_path) as bench:
             await body(bench)
 
     test.__name__ = getattr(body, "__name__", "")

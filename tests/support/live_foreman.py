@@ -33,7 +33,7 @@ def port_of(listening: Any) -> int:
     return int(listening.getHost().port)
 
 
-async def bytes_of(store: JobStore, id_: str, name: str) -> bytes | None:
+async def artifact_bytes(store: JobStore, id_: str, name: str) -> bytes | None:
     """All bytes of an artifact; None where there is none."""
     found = await store.get_artifact(id_, name)
     return None if found is None else await store.read_artifact(found, 0, found.info.bytes, "")

@@ -27,13 +27,13 @@ from support import raw_http
 T = TypeVar("T")
 
 #: What a test waits for at most, in seconds; long, since only a failing test waits so long.
-PATIENCE = 20.0
+TIMEOUT = 20.0
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 SERVE = (str(SCRIPTS / "foreman"), "serve")
-HERE = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
-def until(condition: Callable[[], T | None], what: str = "", *, patience: float = PATIENCE) -> T:
+def until(condition: Callable[[], T | None], what: str = "", *, patience: float = TIMEOUT) -> T:
     """What ``condition`` gives, as soon as that counts as true.
 
     :raises AssertionError: naming ``what``, when it never does.
@@ -50,7 +50,7 @@ def free_port() -> int:
     while True:
         port = random.randint(15_000, 32_000)
         with socket.socket() as free, suppress(OSError):
-            free.bind((HERE, port))
+            free.bind((LOOPBACK, port))
             return port
 
 
@@ -69,7 +69,7 @@ class InThread(Generic[T]):
         except BaseException as problem:  # noqa: BLE001 - raised again where the test waits
             self._outcome.append((None, problem))
 
-    def result(self, patience: float = PATIENCE) -> T:
+    def result(self, patience: float = TIMEOUT) -> T:
         """What the call gave, or raised."""
         self._thread.join(patience)
         assert self._outcome, f"the call still waits after {patience:g} s"
@@ -104,9 +104,9 @@ class Call:
         self._socket = socket.socket()
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.settimeout(PATIENCE)
+        self._socket.settimeout(TIMEOUT)
         try:
-            self._socket.connect((HERE, port))
+            self._socket.connect((LOOPBACK, port))
             body = b"" if payload is None else json.dumps(payload).encode()
             more = [("Connection", "close"), *(headers or {}).items()]
             self._socket.sendall(raw_http.request(method, path, body, more))
@@ -170,15 +170,15 @@ def chat(text: str, *, model: str = "llama3.2:3b", **more: Any) -> dict[str, Any
 
 
 #: A model that goes on talking for as long as it may.
-ENDLESS = "tiny-slow"
+ENDLESS_MODEL = "tiny-slow"
 
 
-def endless(text: str, **more: Any) -> dict[str, Any]:
+def endless_chat(text: str, **more: Any) -> dict[str, Any]:
     """The payload of a streamed chat that does not end by itself."""
-    return chat(text, model=ENDLESS, tokens=10_000_000, stream=True, **more)
+    return chat(text, model=ENDLESS_MODEL, tokens=10_000_000, stream=True, **more)
 
 
-def ended_well(response: raw_http.Response) -> bool:
+def is_complete(response: raw_http.Response) -> bool:
     """Whether a client would take the answer for a whole one."""
     markers = (b'"done":true', b"data: [DONE]", b"event: message_stop", b"event: response.completed")
     told = any(marker in response.body for marker in markers) or b'"finish_reason":"stop"' in response.body
@@ -189,7 +189,7 @@ def ended_well(response: raw_http.Response) -> bool:
 
 
 @define(eq=False)
-class Child:
+class ChildProcess:
     """A process that a test has started.
 
     :ivar log: the file with everything that it said.
@@ -206,7 +206,7 @@ class Child:
         """Send it a signal."""
         self.process.send_signal(number)
 
-    def ended(self, patience: float = PATIENCE) -> int:
+    def ended(self, patience: float = TIMEOUT) -> int:
         """Its exit status once it has ended; minus the signal that ended it."""
         try:
             return self.process.wait(patience)
@@ -240,14 +240,14 @@ def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def started(
+def run_process(
     command: Sequence[str],
     folder: Path,
     settings: Mapping[str, str] | None = None,
     *,
     stdin: int | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[Child]:
+) -> Iterator[ChildProcess]:
     """A process with ``folder`` as its own, and its end, by force if need be, with that of all its children."""
     name = f"{Path(command[0]).name}-{time.monotonic_ns()}"
     log = folder / f"{name}.log"
@@ -264,7 +264,7 @@ def started(
             start_new_session=True,
         )
     try:
-        yield Child(process, log)
+        yield ChildProcess(process, log)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -274,7 +274,7 @@ def started(
 
 
 @define(eq=False)
-class Foreman(Child):
+class ForemanProcess(ChildProcess):
     """A foreman that runs.
 
     :ivar token: what its own routes need, if anything.
@@ -287,7 +287,7 @@ class Foreman(Child):
     @property
     def url(self) -> str:
         """Where it is, without a slash at the end."""
-        return f"http://{HERE}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     def ask(
         self, method: str, path: str, payload: object = None, headers: Mapping[str, str] | None = None
@@ -337,12 +337,12 @@ class Foreman(Child):
 
 
 @contextmanager
-def foreman(folder: Path, target: str, command: Sequence[str] = SERVE, **settings: str) -> Iterator[Foreman]:
+def run_foreman(folder: Path, target: str, command: Sequence[str] = SERVE, **settings: str) -> Iterator[ForemanProcess]:
     """foreman in front of ``target`` (a URL), ready to answer; ``settings`` by the names of its variables in lower case."""
     port = free_port()
-    settings = {"listen": f"{HERE}:{port}", "target_url": target} | settings
-    with started(command, folder, settings) as child:
-        daemon = Foreman(child.process, child.log, port, settings.get("auth_token"))
+    settings = {"listen": f"{LOOPBACK}:{port}", "target_url": target} | settings
+    with run_process(command, folder, settings) as child:
+        daemon = ForemanProcess(child.process, child.log, port, settings.get("auth_token"))
         until(lambda: daemon.listens(port, "/healthz"), "foreman answers")
         try:
             yield daemon
@@ -354,7 +354,7 @@ def foreman(folder: Path, target: str, command: Sequence[str] = SERVE, **setting
 
 
 @define(eq=False)
-class Asked:
+class ReceivedRequest:
     """One request that the target got.
 
     :ivar at, over: when its head came, and when it was answered or its connection lost, by ``time.monotonic``.
@@ -370,19 +370,19 @@ class Asked:
 
 
 @define(eq=False)
-class Target(Child):
+class TargetProcess(ChildProcess):
     """A simulator in processes of its own: one that stays, and makes a new one for each start."""
 
     port: int
     journal: Path
     _life: int = 0
-    _asked: dict[tuple[int, int], Asked] = field(factory=dict)
+    _asked: dict[tuple[int, int], ReceivedRequest] = field(factory=dict)
     _read: int = 0
 
     @property
     def url(self) -> str:
         """Where it is, without a slash at the end."""
-        return f"http://{HERE}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
         """Come to life, and be ready to answer."""
@@ -398,12 +398,12 @@ class Target(Child):
         os.kill(self._life, signal.SIGKILL)
         until(lambda: not _lives(self._life), "the target is gone")
 
-    def asked(self, *marks: str) -> list[Asked]:
+    def asked(self, *marks: str) -> list[ReceivedRequest]:
         """The requests with all of ``marks`` in path or body, in the order of their arrival."""
         self._follow()
         return [each for each in self._asked.values() if all(mark in each.path or mark in each.body for mark in marks)]
 
-    def left(self, *marks: str) -> Asked:
+    def left(self, *marks: str) -> ReceivedRequest:
         """The one request with ``marks``, once the target has lost its connection unanswered."""
         return until(
             lambda: next((each for each in self.asked(*marks) if each.outcome == "left"), None), f"{marks} leaves"
@@ -433,7 +433,7 @@ class Target(Child):
             key = (self._life, event["number"])
             match event["what"]:
                 case "asked":
-                    self._asked[key] = Asked(event["path"], event["headers"], event["at"])
+                    self._asked[key] = ReceivedRequest(event["path"], event["headers"], event["at"])
                 case "body":
                     self._asked[key].body = event["body"]
                 case outcome:
@@ -450,14 +450,14 @@ def _lives(pid: int) -> bool:
 
 
 @contextmanager
-def target(folder: Path, *, running: bool = True, **settings: Any) -> Iterator[Target]:
+def run_target(folder: Path, *, running: bool = True, **settings: Any) -> Iterator[TargetProcess]:
     """A target, ready to answer unless ``running`` is false; ``settings`` are the simulator's (``Settings``)."""
     port, journal = free_port(), folder / f"journal-{time.monotonic_ns()}"
     journal.touch()
     command = [sys.executable, "-m", __name__, str(port), str(journal), json.dumps(settings)]
     tests = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    with started(command, folder, stdin=subprocess.PIPE, environment=tests) as child:
-        simulator = Target(child.process, child.log, port, journal)
+    with run_process(command, folder, stdin=subprocess.PIPE, environment=tests) as child:
+        simulator = TargetProcess(child.process, child.log, port, journal)
         if running:
             simulator.start()
         yield simulator
@@ -467,7 +467,7 @@ def _be_a_target(port: int, journal: Path, settings: Mapping[str, Any]) -> None:
     """Become a simulator for each line of the input; the one that reads stays, and has everything imported."""
     from foreman.simulator import Settings, Simulator
 
-    class Witness(Simulator):
+    class JournalingSimulator(Simulator):
         """A simulator that writes down what it sees, at once, since it may be killed at any moment."""
 
         numbers: ClassVar[dict[Any, int]] = {}
@@ -510,8 +510,8 @@ def _be_a_target(port: int, journal: Path, settings: Mapping[str, Any]) -> None:
 
     reactor: Any = installed
     reactor.seconds = time.monotonic
-    witness = Witness(reactor, Settings(**settings), time.time())
-    reactor.listenTCP(port, witness, interface=HERE)
+    witness = JournalingSimulator(reactor, Settings(**settings), time.time())
+    reactor.listenTCP(port, witness, interface=LOOPBACK)
     reactor.callWhenRunning(witness.write, "lives", pid=os.getpid())
     reactor.run()
 

@@ -21,7 +21,7 @@ from foreman.worker.due_jobs import DueJobs
 from foreman.worker.worker import Worker
 from support.fake_target import TargetCall
 from support.inference_harness import InferenceHarness
-from support.live_foreman import bytes_of, reactor
+from support.live_foreman import artifact_bytes, reactor
 
 JSON = [(b"Content-Type", b"application/json")]
 
@@ -121,7 +121,7 @@ class WorkerHarness:
         raise AssertionError(f"it is {job.state}, {job.error}, and not {state}")
 
     async def artifact(self, id_: str, name: str) -> bytes | None:
-        return await bytes_of(self.store, id_, name)
+        return await artifact_bytes(self.store, id_, name)
 
     async def events(self, id_: str) -> list[str]:
         return [event.type for event in await self.store.events(id_, 0)]
