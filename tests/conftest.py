@@ -1,4 +1,4 @@
-"""Fail the test that left something behind: a lost failure, a waiting timer, an open connection."""
+"""Fails a test that leaves something behind: a lost failure, a pending timer, an open connection."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-# How long an example takes says something of the machine, not of the code.
+# How long an example takes depends on the machine.
 hypothesis.settings.register_profile("foreman", deadline=None)
-# For whoever looks for what a hundred examples have not shown: HYPOTHESIS_PROFILE=thorough make test
+# To search for what a hundred examples do not find: HYPOTHESIS_PROFILE=thorough make test
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "foreman"))
 
@@ -31,18 +31,18 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "foreman")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The jobs of whoever runs the tests are not theirs: neither written, nor in the way when another version has written them.
+# The user's own jobs are neither touched, nor in the way if another version has written them.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="foreman-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
-#: How often the reactor may turn for what a test has told to stop, but has not seen stop.
+#: How many turns the reactor gets to finish what a test has told to stop, but has not waited for.
 _LAST_TURNS = 30
 
 
 @implementer(ILogObserver)
 @define(eq=False)
 class LoggedFailures:
-    """Failures that were logged during a test; each has to be taken by the test that expects it."""
+    """Failures that were logged during a test; a test has to take those that it expects."""
 
     _events: list[LogEvent] = field(factory=list)
 
@@ -58,7 +58,7 @@ class LoggedFailures:
         return [event["log_failure"] for event in taken]
 
     def rest(self) -> list[str]:
-        """What nobody has taken, as text."""
+        """The failures that were not taken, as text."""
         return [f"a failure was lost:\n{event['log_failure'].getTraceback()}" for event in self._events]
 
 
@@ -77,15 +77,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _what_was_there_before() -> None:
-    """Let the collection after each test look at what its file has made, not at every library imported until then."""
+def _freeze_imported_objects() -> None:
+    """Let the collection after each test examine only what its module has made, not every imported library."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def logged_failures() -> Iterator[LoggedFailures]:
-    """What was logged as a failure during the test."""
+    """The failures that are logged during the test."""
     observer = LoggedFailures()
     globalLogPublisher.addObserver(observer)
     yield observer
@@ -94,7 +94,7 @@ def logged_failures() -> Iterator[LoggedFailures]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(logged_failures: LoggedFailures) -> Iterator[None]:
-    """Compare what the reactor holds before and after the test, and look for failures that nobody heard."""
+    """Compare what the reactor holds before and after the test, and look for failures without an errback."""
     from twisted.internet import reactor  # chosen by pytest-twisted, after this module was imported
 
     before = _held(reactor)
@@ -112,7 +112,7 @@ def nothing_left_behind(logged_failures: LoggedFailures) -> Iterator[None]:
 
 
 def _held(reactor: Any) -> set[object]:
-    """Timers, and what the reactor reads from or writes to, less what it made for itself."""
+    """Timers, readers and writers of the reactor, without its own."""
     held: set[object] = {*reactor.getReaders(), *reactor.getWriters(), *reactor.getDelayedCalls()}
     own: set[object] = reactor._internalReaders
     return held - own

@@ -93,7 +93,7 @@ def test_a_token_opens_the_door_wherever_a_client_puts_it(
 ) -> None:
     answer = closed.ask_once(request("POST", "/api/chat", b'{"model":"m"}', headers))
     assert answer.status == 200
-    (heard,) = closed.target.heard
+    (heard,) = closed.target.requests
     assert TOKEN not in str(heard)
     assert heard.named("authorization") + heard.named("x-api-key") == []
 
@@ -107,7 +107,7 @@ def test_a_token_opens_the_door_in_front_of_the_path(closed: InMemoryForeman, pr
     assert ask(closed, "HEAD", f"{prefix}/").status == 200
     assert ask(closed, "GET", f"http://localhost{prefix}/api/version").status == 200
     assert ask(closed, "GET", f"{prefix}/api/version", bearer(TOKEN), key(TOKEN)).status == 200
-    assert [heard.target for heard in closed.target.heard] == [
+    assert [heard.target for heard in closed.target.requests] == [
         "/v1/models?x=1",
         "/api/chat",
         "/api/version",
@@ -148,7 +148,7 @@ def test_nobody_comes_in_without_exactly_one_good_token(
     assert answer.status == 401
     assert answer.header("WWW-Authenticate") == 'Bearer realm="foreman"'
     assert error_of(answer)
-    assert closed.target.asked == []
+    assert closed.target.request_connections == []
 
 
 def test_a_short_token_opens_the_door_as_a_header_only() -> None:
@@ -162,7 +162,7 @@ def test_without_a_token_to_ask_for_every_credential_is_welcome() -> None:
     with in_memory_foreman() as step:
         assert ask(step, "GET", "/api/version", bearer("ollama"), key("sk-whatever")).status == 200
         assert ask(step, "GET", "/k/x/api/version").status == 200
-        (first, second) = step.target.heard
+        (first, second) = step.target.requests
         assert not first.named("authorization")
         assert second.target == "/api/version"
 
@@ -237,8 +237,8 @@ def test_a_wrong_token_is_refused_before_the_body(closed: InMemoryForeman) -> No
         (answer,) = caller.answers()
         assert (answer.status, answer.interim, answer.header("Connection")) == (401, [], "close")
         assert closed.service.connections.bodies.used == 0
-        caller.leave()
-    assert closed.target.asked == []
+        caller.disconnect()
+    assert closed.target.request_connections == []
 
 
 def test_a_wrong_token_without_a_body_leaves_the_connection_open(closed: InMemoryForeman) -> None:
@@ -277,7 +277,7 @@ def test_managing_models_is_for_admins_where_there_are_some(managed: InMemoryFor
         answer = ask(managed, method, path, bearer(token))
         assert answer.status == 403
         assert method == "HEAD" or "FOREMAN_ADMIN_TOKEN" in error_of(answer)
-    assert managed.target.asked == []
+    assert managed.target.request_connections == []
     for token in (ADMIN, "boss" * 5):
         assert ask(managed, method, path, bearer(token)).status == 200
 
@@ -297,21 +297,21 @@ def test_everybody_with_a_token_chats(managed: InMemoryForeman, token: str) -> N
     ("token", "name"), [(ALICE, "alice"), ("boss" * 5, "boss"), (TOKEN, "token"), (ADMIN, "admin")]
 )
 def test_whoever_has_a_token_goes_by_its_name(managed: InMemoryForeman, token: str, name: str) -> None:
-    managed.target.holds = True
+    managed.target.holds_responses = True
     caller = managed.call()
     caller.send(request("POST", "/api/chat", b'{"model":"m"}', [bearer(token)]))
     queue = json.loads(ask(managed, "GET", "/queue", bearer(ADMIN)).body)
     assert [one["caller"] for one in queue["running"]] == [name]
-    caller.leave()
+    caller.disconnect()
 
 
 def test_without_tokens_a_caller_goes_by_its_address() -> None:
     with in_memory_foreman() as step:
-        step.target.holds = True
+        step.target.holds_responses = True
         caller = step.call("192.0.2.7")
         caller.send(request("POST", "/api/chat", b'{"model":"m"}'))
         assert json.loads(ask(step, "GET", "/queue").body)["running"][0]["caller"] == "192.0.2.7"
-        caller.leave()
+        caller.disconnect()
 
 
 # nothing leaks
@@ -355,7 +355,7 @@ def test_a_token_reaches_neither_log_nor_location_nor_target(managed: InMemoryFo
     assert canary not in said
     assert base64.b64encode(f"me:{canary}".encode()).decode() not in said
     assert not [answer for few in answers for answer in few if canary in str(answer)]
-    assert not [one for one in managed.target.conversations if canary.encode() in one.line.sent]
+    assert not [one for one in managed.target.connections if canary.encode() in one.transport.sent]
 
 
 OUT_OF_PLACE = [
@@ -415,7 +415,7 @@ def test_a_token_in_an_address_is_neither_forwarded_nor_logged_where_its_request
     assert "status=40" in said
     assert TOKEN not in said
     assert token not in said
-    assert closed.target.asked == []
+    assert closed.target.request_connections == []
 
 
 def test_the_words_of_a_route_are_no_token(managed: InMemoryForeman) -> None:
@@ -429,7 +429,7 @@ def test_the_words_of_a_route_are_no_token(managed: InMemoryForeman) -> None:
 def test_a_header_that_repeats_the_token_does_not_reach_the_target(closed: InMemoryForeman, name: str) -> None:
     copy = (name, f"http://localhost/k/{TOKEN}/api/version")
     assert ask(closed, "GET", "/v1/models", bearer(TOKEN), copy, ("X-Other", "stays")).status == 200
-    (heard,) = closed.target.heard
+    (heard,) = closed.target.requests
     assert TOKEN not in str(heard)
     assert heard.named("x-other") == ["stays"]
 
@@ -472,7 +472,7 @@ def test_behind_a_token_in_the_path_a_redirect_is_followed_here(
     """A client could not follow it: without the token it is refused, and with it the token stands in a Location."""
     answer = ask(closed, "GET", f"/k/{TOKEN}{sent}")
     assert (answer.status, answer.header("Location")) == (200, None)
-    assert [heard.target for heard in closed.target.heard] == [forwarded]
+    assert [heard.target for heard in closed.target.requests] == [forwarded]
     assert ask(closed, "POST", f"/k/{TOKEN}//api//chat", body=b'{"model":"m"}').status == 200
     assert ask(closed, "GET", sent, bearer(TOKEN)).status in (301, 307)
 
@@ -548,7 +548,7 @@ def test_a_strange_name_is_refused_and_told_the_setting(host: str) -> None:
             assert answer.status == 403
             assert "FOREMAN_ALLOWED_HOSTS" in error_of(answer)
             assert (family == "anthropic") == ("request_id" in json.loads(answer.body))
-        assert step.target.asked == []
+        assert step.target.request_connections == []
 
 
 def test_a_strange_name_may_be_allowed() -> None:
@@ -581,14 +581,14 @@ def test_ollamas_own_proxy_is_refused_to_admins_too(managed: InMemoryForeman, me
         answer = ask(managed, method, prefix + path, bearer(ADMIN), *origin, body=b'{"model":"m"}')
         assert answer.status == 403
         assert error_of(answer).startswith("Codex proxy only accepts loopback requests; ")
-    assert managed.target.heard == []
+    assert managed.target.requests == []
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/usage", "/api/config"])
 def test_what_a_target_tells_of_its_use_is_for_admins(managed: InMemoryForeman, path: str) -> None:
     assert ask(managed, "GET", path, bearer(TOKEN)).status == 403
     assert ask(managed, "GET", path, bearer(ALICE)).status == 403
-    assert managed.target.heard == []
+    assert managed.target.requests == []
     assert ask(managed, "GET", path, bearer(ADMIN)).status == 200
     with in_memory_foreman(auth_token=TOKEN) as without_admin:
         assert ask(without_admin, "GET", path, bearer(TOKEN)).status == 200
@@ -606,7 +606,7 @@ def test_a_method_that_foremans_own_route_does_not_know_is_405(method: str, path
         assert answer.header("Allow") == allowed
         assert (answer.header("Content-Type") or "").startswith("application/")
         assert allowed in answer.body.decode()
-        assert step.target.heard == []
+        assert step.target.requests == []
 
 
 @pytest.mark.parametrize("path", ["/queue/", "/queue/a/b", "/queue/01J/x"])
@@ -614,14 +614,14 @@ def test_what_is_not_there_below_foremans_own_route_is_404(path: str) -> None:
     with in_memory_foreman() as step:
         assert ask(step, "GET", path).status in {301, 404}
         assert ask(step, "POST", path).status == 404
-        assert step.target.heard == []
+        assert step.target.requests == []
 
 
 def test_trace_does_not_tell_the_token_of_the_target() -> None:
     with in_memory_foreman(target_token="of-the-target-alone") as step:
         ask(step, "TRACE", "/api/chat")
         ask(step, "GET", "/api/chat")
-        assert [one.named("authorization") for one in step.target.heard] == [[], ["Bearer of-the-target-alone"]]
+        assert [one.named("authorization") for one in step.target.requests] == [[], ["Bearer of-the-target-alone"]]
 
 
 # decisions as values

@@ -59,7 +59,7 @@ async def test_an_answer_for_a_target_that_is_away_is_an_outage(
 ) -> None:
     harness.start()
     first, second = await harness.hand_over(job_for(endpoint, max_attempts=1), job_for(endpoint))
-    call = await harness.asked()
+    call = await harness.target_call()
     harness.target.problem = errors.HTTPError(status, "the page")
     call.begin(status, headers).say(body).end()
     job = await harness.becomes(first, "queued")
@@ -78,7 +78,7 @@ async def test_an_answer_for_a_target_that_is_away_is_an_outage(
     if endpoint == "/api/chat":
         answer, told = LAST, None
     for number, id_ in enumerate((first, second), 2):
-        (await harness.asked(number)).begin(headers=told).say(answer).end()
+        (await harness.target_call(number)).begin(headers=told).say(answer).end()
         assert (await harness.becomes(id_, "succeeded")).attempt == 1
 
 
@@ -90,13 +90,13 @@ async def test_an_answer_that_is_not_ollamas_costs_no_attempt_at_first_although_
     harness.start()
     (id_,) = await harness.hand_over(job_for())
     for number in range(1, MAX_UNCOUNTED_TRIES + 1):
-        (await harness.asked(number)).begin(404, TEXT).say(b"404 page not found\n").end()
+        (await harness.target_call(number)).begin(404, TEXT).say(b"404 page not found\n").end()
         job = await harness.becomes(id_, "scheduled")
         assert (job.attempt, job.uncounted_tries) == (0, number)
         assert job.error is not None
         assert "Ollama is there" in job.error.message
         await harness.wait(600, step=60)
-    (await harness.asked(MAX_UNCOUNTED_TRIES + 1)).begin(404, TEXT).say(b"404 page not found\n").end()
+    (await harness.target_call(MAX_UNCOUNTED_TRIES + 1)).begin(404, TEXT).say(b"404 page not found\n").end()
     assert (await harness.becomes(id_, "failed")).error.error_class == "refused"  # type: ignore[union-attr]
 
 
@@ -117,7 +117,7 @@ async def test_what_tells_of_the_request_is_judged_at_once_where_the_target_is_t
     harness.start()
     ids = await harness.hand_over(*[job_for() for _ in range(MAX_FOREIGN + 1)])
     for number, id_ in enumerate(ids, 1):
-        (await harness.asked(number)).begin(status, headers).say(body).end()
+        (await harness.target_call(number)).begin(status, headers).say(body).end()
         assert (await harness.becomes(id_, "failed")).attempt == 1
     assert harness.inference.target.inventory.held == {}
 
@@ -127,23 +127,23 @@ async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(harne
     harness.start()
     ids = await harness.hand_over(*[job_for() for _ in range(50)])
     for number in range(1, MAX_FOREIGN + 1):
-        (await harness.asked(number)).begin(308, HTML).say(b"moved").end()
+        (await harness.target_call(number)).begin(308, HTML).say(b"moved").end()
     await harness.turn()
     inventory = harness.inference.target.inventory
     assert "308" in (inventory.why_held("gate") or "")
     assert inventory.why_held("embedding") is None
     (embedding,) = await harness.hand_over(job_for("/api/embed"))
-    (await harness.asked(MAX_FOREIGN + 1)).begin(headers=JSON).say(VECTOR).end()
+    (await harness.target_call(MAX_FOREIGN + 1)).begin(headers=JSON).say(VECTOR).end()
     await harness.becomes(embedding, "succeeded")
     await harness.wait(PAUSE - 2)
     assert len(harness.target.calls) == MAX_FOREIGN + 1
     await harness.wait(5)
-    (await harness.asked(MAX_FOREIGN + 2)).begin(308, HTML).say(b"moved").end()
+    (await harness.target_call(MAX_FOREIGN + 2)).begin(308, HTML).say(b"moved").end()
     await harness.wait(2 * PAUSE - 5)
     assert len(harness.target.calls) == MAX_FOREIGN + 2
     await harness.wait(5)
-    (await harness.asked(MAX_FOREIGN + 3)).begin().say(LAST).end()  # one of Ollama's own ends it
-    await harness.asked(MAX_FOREIGN + 4)
+    (await harness.target_call(MAX_FOREIGN + 3)).begin().say(LAST).end()  # one of Ollama's own ends it
+    await harness.target_call(MAX_FOREIGN + 4)
     assert inventory.held == {}
     states = [(await harness.job(id_)).state for id_ in ids]
     assert not {"failed", "discarded"} & set(states)
@@ -154,7 +154,7 @@ async def test_several_foreign_answers_in_a_row_stop_their_lane_and_say_so(harne
 async def test_foreman_stops_while_it_asks_whether_the_target_is_there(harness: WorkerHarness) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for(max_attempts=1))
-    call = await harness.asked()
+    call = await harness.target_call()
     harness.target.slow = True
     call.begin(404, TEXT).say(b"404 page not found\n").end()
     await harness.until(lambda: harness.target.waiting)
@@ -168,14 +168,14 @@ async def test_foreman_stops_while_it_asks_whether_the_target_is_there(harness: 
 async def test_a_chat_that_gets_a_page_makes_the_inventory_ask_but_not_each_of_a_thousand(
     harness: WorkerHarness,
 ) -> None:
-    asked = harness.target.questions
+    asked = harness.target.polls
     for _ in range(20):
         person = harness.work.ask()
         harness.target.calls[-1].begin(404, HTML).say(b"<html>").end()
         await harness.turn()
         assert person.responder.status == 404
         assert person.responder.pieces == [b"<html>"]  # what came is passed on as it is
-    assert harness.target.questions == asked + 1
+    assert harness.target.polls == asked + 1
     harness.target.problem = errors.HTTPError(404, "404 page not found")
     harness.clock.advance(2)
     harness.work.ask()
@@ -189,8 +189,8 @@ async def test_a_mistake_of_a_job_fails_it_at_once_and_many_of_the_same_ask_the_
 ) -> None:
     harness.start()
     ids = await harness.hand_over(*[job_for() for _ in range(20)], job_for("/api/embed"))
-    await harness.asked(2)
-    asked = harness.target.questions
+    await harness.target_call(2)
+    asked = harness.target.polls
     left = {call.head: call for call in harness.target.calls}
     left[b"POST /api/embed"].begin(400, JSON).say(b'{"error":"invalid option"}').end()
     assert (await harness.becomes(ids[20], "failed")).attempt == 1
@@ -201,8 +201,8 @@ async def test_a_mistake_of_a_job_fails_it_at_once_and_many_of_the_same_ask_the_
         assert job.error is not None
         assert (job.attempt, job.error.message) == (1, "400: invalid option")
         if number < 22:
-            call = await harness.asked(number)
-    assert harness.target.questions == asked + 1
+            call = await harness.target_call(number)
+    assert harness.target.polls == asked + 1
     assert harness.inference.target.inventory.held == {}
 
 
@@ -212,9 +212,9 @@ async def test_another_refusal_than_before_makes_foreman_ask_however_young_the_l
 ) -> None:
     harness.start()
     first, second = await harness.hand_over(job_for(), job_for())
-    (await harness.asked()).begin(400, JSON).say(b'{"error":"invalid option"}').end()
+    (await harness.target_call()).begin(400, JSON).say(b'{"error":"invalid option"}').end()
     await harness.becomes(first, "failed")
-    call = await harness.asked(2)
+    call = await harness.target_call(2)
     harness.target.problem = errors.HTTPError(400, "bad gateway upstream")
     call.begin(400, JSON).say(b'{"error":"bad gateway upstream"}').end()
     job = await harness.becomes(second, "queued")
@@ -222,5 +222,5 @@ async def test_another_refusal_than_before_makes_foreman_ask_however_young_the_l
     harness.target.problem = None
     await harness.wait(2)
     await harness.inference.target.inventory.refresh()
-    (await harness.asked(3)).begin().say(LAST).end()
+    (await harness.target_call(3)).begin().say(LAST).end()
     await harness.becomes(second, "succeeded")

@@ -45,7 +45,7 @@ def value_of(answer: Response) -> Any:
 
 def chatting(step: InMemoryForeman, peer: str = "127.0.0.1") -> InMemoryClient:
     """A chat that the target does not answer yet."""
-    step.target.holds = True
+    step.target.holds_responses = True
     caller = step.call(peer)
     caller.send(CHAT)
     return caller
@@ -103,14 +103,14 @@ def test_healthz_reports_ok_while_all_is_well(step: InMemoryForeman) -> None:
 
 def test_a_target_that_is_away_is_told_with_a_reason_and_since_when(step: InMemoryForeman) -> None:
     before = step.clock.seconds()
-    step.target.refuses = True
+    step.target.refuses_connections = True
     step.wait(100, 1)
     answer = ask(step, "GET", "/healthz")
     health = value_of(answer)
     assert (answer.status, list(health)) == (200, ["status", "degraded", "reason", "since"])
     assert (health["status"], health["degraded"], health["reason"]) == ("ok", True, "refused")
     assert health["since"] == rfc3339(before + 30)
-    step.target.refuses = False
+    step.target.refuses_connections = False
     step.wait(31, 1)
     assert ask(step, "GET", "/healthz").body == b'{"status":"ok","degraded":false}'
 
@@ -144,7 +144,7 @@ def test_a_chat_that_gets_no_first_byte_for_a_quarter_of_an_hour_is_told(step: I
     step.wait(10, 5)
     health = value_of(ask(step, "GET", "/healthz"))
     assert health == {"status": "ok", "degraded": False, "reason": "slow", "since": rfc3339(since)}
-    caller.leave()
+    caller.disconnect()
     assert ask(step, "GET", "/healthz").body == b'{"status":"ok","degraded":false}'
 
 
@@ -172,18 +172,18 @@ def test_the_queue_shows_who_runs_and_who_waits_and_never_what_they_ask(step: In
     assert queue["running"][0]["since"] == rfc3339(step.clock.seconds() - 2)
     assert queue["embedding"] == {"running": 0, "cap": 8}
     for caller in reversed(callers):  # a load whose next in line wants the same model goes on
-        caller.leave()
+        caller.disconnect()
     assert value_of(ask(step, "GET", "/queue"))["running"] == []
 
 
 def test_a_chat_that_is_answered_shows_as_answering(step: InMemoryForeman) -> None:
     caller = chatting(step)
-    step.target.asked[0].line.deliver(
+    step.target.request_connections[0].transport.deliver(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     step.turn()
     assert value_of(ask(step, "GET", "/queue"))["running"][0]["state"] == "answering"
-    caller.leave()
+    caller.disconnect()
 
 
 def test_embeddings_pass_beside_the_queue_and_are_counted(step: InMemoryForeman) -> None:
@@ -192,8 +192,8 @@ def test_embeddings_pass_beside_the_queue_and_are_counted(step: InMemoryForeman)
     embedding.send(request("POST", "/api/embed", b'{"model":"m","input":"x"}'))
     queue = value_of(ask(step, "GET", "/queue"))
     assert (len(queue["running"]), queue["waiting"], queue["embedding"]["running"]) == (1, [], 1)
-    chat.leave()
-    embedding.leave()
+    chat.disconnect()
+    embedding.disconnect()
 
 
 def test_ones_own_request_can_be_cancelled_by_its_id(step: InMemoryForeman) -> None:
@@ -203,7 +203,7 @@ def test_ones_own_request_can_be_cancelled_by_its_id(step: InMemoryForeman) -> N
     assert [answer.status for answer in waiting.answers()] == [410]
     assert ask(step, "DELETE", f"/queue/{queue['running'][0]['id']}").status == 204
     assert [answer.status for answer in running.answers()] == [410]
-    assert step.target.asked[0].line.ended == "reset"
+    assert step.target.request_connections[0].transport.ended == "reset"
     again = ask(step, "DELETE", f"/queue/{queue['running'][0]['id']}")
     assert (again.status, "you have no queued or running request" in value_of(again)["error"]) == (404, True)
 
@@ -213,7 +213,7 @@ def test_a_strangers_request_cannot(step: InMemoryForeman) -> None:
     (one,) = value_of(ask(step, "GET", "/queue"))["running"]
     assert ask(step, "DELETE", f"/queue/{one['id']}").status == 404
     assert caller.answers() == []
-    caller.leave()
+    caller.disconnect()
 
 
 # from the inventory
@@ -232,7 +232,7 @@ def installed(step: InMemoryForeman, *names: str) -> None:
 
 
 def polls(step: InMemoryForeman) -> int:
-    return len(step.target.conversations) - len(step.target.asked)
+    return len(step.target.connections) - len(step.target.request_connections)
 
 
 def test_a_list_younger_than_a_second_is_served_as_it_is(step: InMemoryForeman) -> None:
@@ -250,7 +250,7 @@ def test_an_older_list_is_refreshed_once_for_all_who_ask(step: InMemoryForeman) 
     before = polls(step)
     callers = [step.call() for _ in range(5)]
     for caller in callers:
-        caller.line.deliver(request("GET", "/api/tags"))
+        caller.transport.deliver(request("GET", "/api/tags"))
     step.turn()
     assert {caller.answers()[0].body for caller in callers} == {
         b'{"models": [{"name": "a:latest", "model": "a:latest", "x-future": 1}]}'
@@ -260,7 +260,7 @@ def test_an_older_list_is_refreshed_once_for_all_who_ask(step: InMemoryForeman) 
 
 def test_a_target_that_takes_longer_than_a_quarter_of_a_second_is_not_waited_for(step: InMemoryForeman) -> None:
     step.wait(1.5)
-    step.target.silent = True
+    step.target.holds_polls = True
     caller = step.call()
     caller.send(request("GET", "/api/tags"))
     step.clock.advance(0.2)
@@ -271,7 +271,7 @@ def test_a_target_that_takes_longer_than_a_quarter_of_a_second_is_not_waited_for
 
 
 def test_the_last_list_is_kept_while_the_target_is_away(step: InMemoryForeman) -> None:
-    step.target.refuses = True
+    step.target.refuses_connections = True
     step.wait(3600, 10)
     assert tags(step) == ["m:latest"]
     assert ask(step, "GET", "/api/ps").body == b'{"models":[]}'
@@ -281,7 +281,7 @@ def test_the_last_list_is_kept_while_the_target_is_away(step: InMemoryForeman) -
 def test_before_any_list_there_is_none_rather_than_an_empty_one(path: str) -> None:
     with in_memory_foreman() as step:
         step.service.target.inventory.tags = step.service.target.inventory.ps = None
-        step.target.refuses = True
+        step.target.refuses_connections = True
         answer = ask(step, "GET", path)
         assert (answer.status, answer.header("Retry-After")) == (503, "3600")
         assert "not reached its target yet" in value_of(answer)["error"]
@@ -317,7 +317,7 @@ def test_lists_have_heads(step: InMemoryForeman) -> None:
     answer = ask(step, "HEAD", "/api/tags")
     assert (answer.status, answer.body) == (200, b"")
     assert answer.header("Content-Length") == str(len(ask(step, "GET", "/api/tags").body))
-    assert step.target.asked == []
+    assert step.target.request_connections == []
 
 
 def test_what_ollama_has_not_on_a_list_is_the_targets_to_refuse(step: InMemoryForeman) -> None:
@@ -333,7 +333,7 @@ def test_what_ollama_has_not_on_a_list_is_the_targets_to_refuse(step: InMemoryFo
     ]:
         answer = ask(step, method, path)
         assert (answer.status, answer.header("Allow")) == (405, "GET")
-    assert len(step.target.asked) == 5
+    assert len(step.target.request_connections) == 5
 
 
 # to the target
@@ -348,22 +348,24 @@ def test_unknown_paths_are_relayed_unchanged(step: InMemoryForeman, method: str,
     said = [("X-A", "b"), ("X-A", "c"), ("x-lower", "D")]
     answer = ask(step, method, target, b"" if method in ("GET", "OPTIONS") else b"body", *said)
     assert answer.status == 200
-    (heard,) = step.target.heard
+    (heard,) = step.target.requests
     assert (heard.method, heard.target) == (method, target)
     assert heard.body == (b"" if method in ("GET", "OPTIONS") else b"body")
     assert (heard.named("x-a"), heard.named("x-lower")) == (["b", "c"], ["D"])
-    assert bytes(step.target.asked[0].line.sent).startswith(f"{method} {target} HTTP/1.1\r\n".encode())
+    assert bytes(step.target.request_connections[0].transport.sent).startswith(
+        f"{method} {target} HTTP/1.1\r\n".encode()
+    )
 
 
 def test_options_for_the_whole_server_are_foremans_to_answer(step: InMemoryForeman) -> None:
     answer = ask(step, "OPTIONS", "*")
     assert (answer.status, answer.body, answer.header("Content-Length")) == (200, b"", "0")
-    assert step.target.asked == []
+    assert step.target.request_connections == []
 
 
 def test_a_body_of_delete_goes_along(step: InMemoryForeman) -> None:
     assert ask(step, "DELETE", "/api/delete", b'{"model":"m"}').status == 200
-    assert step.target.heard[0].body == b'{"model":"m"}'
+    assert step.target.requests[0].body == b'{"model":"m"}'
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
@@ -381,7 +383,7 @@ def test_a_body_of_any_size_goes_along_with_its_length(step: InMemoryForeman, fr
         caller.send(b"0\r\n\r\n")
     step.turn(100)
     assert [answer.status for answer in caller.answers()] == [200]
-    sent = bytes(step.target.asked[0].line.sent)
+    sent = bytes(step.target.request_connections[0].transport.sent)
     head, _, rest = sent.partition(b"\r\n\r\n")
     assert f"Content-Length: {size}".encode() in head
     assert b"Transfer-Encoding" not in head
@@ -399,7 +401,7 @@ def test_a_large_chat_is_read_where_it_lies(step: InMemoryForeman) -> None:
 def test_a_target_that_cannot_be_reached_is_a_502_that_says_when_to_come_again(
     step: InMemoryForeman, path: str
 ) -> None:
-    step.target.refuses = True
+    step.target.refuses_connections = True
     answer = ask(step, "POST", path, b'{"model":"m"}')
     assert (answer.status, answer.header("Retry-After")) == (502, "30")
     assert b"target" in answer.body
@@ -465,7 +467,7 @@ def test_a_client_that_leaves_has_a_line_that_says_so(step: InMemoryForeman) -> 
     with capturedLogs() as events:
         for reason in (None, ConnectionLost()):
             caller = chatting(step)
-            caller.line.leave(reason)
+            caller.transport.disconnect(reason)
             step.turn()
         step.wait(1)
     lines = [formatEvent(event) for event in events if "status=" in formatEvent(event)]
@@ -492,8 +494,8 @@ def test_what_only_some_ollamas_infer_takes_its_turn(step: InMemoryForeman, path
     packed.send(request("POST", path, zstandard.compress(body), [("Content-Encoding", "zstd")]))
     (waiting, another) = value_of(ask(step, "GET", "/queue"))["waiting"]
     assert (waiting["model"], another["model"]) == ("m", "m")
-    assert len(step.target.heard) == 1
-    plain.leave()
+    assert len(step.target.requests) == 1
+    plain.disconnect()
     assert len(value_of(ask(step, "GET", "/queue"))["waiting"]) == 1
 
 
@@ -516,7 +518,7 @@ def test_an_empty_body_of_responses_is_refused_by_the_target_while_a_chat_runs(
     step: InMemoryForeman, body: bytes
 ) -> None:
     chatting(step)
-    step.target.holds = False
+    step.target.holds_responses = False
     step.target.answer = lambda heard: response_with_length(b'{"error":"in its own words"}', "400 Bad Request")
     answer = ask(step, "POST", "/v1/responses", body)
     assert (answer.status, answer.body) == (400, b'{"error":"in its own words"}')
@@ -524,14 +526,14 @@ def test_an_empty_body_of_responses_is_refused_by_the_target_while_a_chat_runs(
 
 def test_a_compaction_says_nothing_for_hours_and_is_not_taken_for_dead(step: InMemoryForeman) -> None:
     body = b'{"model":"m","stream":true,"input":[{"type":"message","role":"user","content":"a"},{"type":"compaction_trigger"}]}'
-    step.target.holds = True
+    step.target.holds_responses = True
     caller = step.call()
     caller.send(request("POST", "/v1/responses", body))
     step.wait(3 * 3600, 10)
     assert not caller.closed
-    (conversation,) = step.target.asked
+    (conversation,) = step.target.request_connections
     events = recordings.load("v1-responses-compaction-trigger-stream")
-    conversation.line.deliver(recordings.response_bytes(events))
+    conversation.transport.deliver(recordings.response_bytes(events))
     step.turn()
     (answer,) = caller.answers("POST")
     assert answer.body.endswith(recordings.as_bytes(events["response"]["body"]))

@@ -533,7 +533,7 @@ def test_the_commands_show_and_cancel_what_a_real_foreman_has_in_hand(tmp_path: 
         with daemon.call("/api/chat", endless_chat("runs")) as running:
             running.read_until(b'"content"')
             waiting = daemon.call("/api/chat", chat("waits", stream=True))
-            daemon.waiting(1)
+            daemon.wait_for_queue(1)
             value = json.loads(run("ps", "--json", FOREMAN_AUTH_TOKEN=token).stdout)
             assert value.keys() == {"url", "health", "queue", "models"}
             (of_waiting,) = value["queue"]["waiting"]
@@ -548,8 +548,8 @@ def test_the_commands_show_and_cancel_what_a_real_foreman_has_in_hand(tmp_path: 
                 assert cancelled.stdout.startswith(f"{row['id']} was cancelled")
             assert b"cancelled" in waiting.rest().body
             running.rest()
-            simulator.left("runs")
+            simulator.abandoned("runs")
             again = run("cancel", of_waiting["id"], FOREMAN_TOKEN=token)
             assert again.returncode == NOT_FOUND
             assert again.stderr.startswith("foreman cancel: ")
-        assert not simulator.asked("waits")
+        assert not simulator.requests("waits")

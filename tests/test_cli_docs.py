@@ -122,7 +122,7 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         }}"""
     )
     with run_process(["nginx", "-c", str(config), "-p", str(folder)], folder) as child:
-        until(lambda: child.listens(port, "/"), "nginx answers")
+        until(lambda: child.responds(port, "/"), "nginx answers")
         yield port
 
 
@@ -135,7 +135,7 @@ def test_behind_the_nginx_of_the_page_lines_come_as_they_are_said_and_who_leaves
     ):
         with Call(port, "POST", "/api/chat", endless_chat("goes on for ever")) as running:
             running.read_until(b'"content"')
-            assert simulator.asked("goes on for ever")[0].outcome == "open"
-        simulator.left("goes on for ever")
+            assert simulator.requests("goes on for ever")[0].outcome == "open"
+        simulator.abandoned("goes on for ever")
         with Call(port, "POST", "/api/chat", chat("hello", stream=False)) as call:
             assert json.loads(call.rest().body)["done"] is True

@@ -50,9 +50,9 @@ def statuses(caller: InMemoryClient) -> list[int]:
 
 def running_chat(step: InMemoryForeman, caller: InMemoryClient) -> TargetConnection:
     """A chat whose answer the target holds back."""
-    step.target.holds = True
+    step.target.holds_responses = True
     caller.send(CHAT)
-    (conversation,) = step.target.asked
+    (conversation,) = step.target.request_connections
     return conversation
 
 
@@ -68,8 +68,8 @@ def test_a_head_that_comes_too_slowly_is_refused_after_its_time() -> None:
             caller.send(bytes([byte]))
             step.wait(1)
         assert "30 s" in json.loads(caller.answers()[0].body)["error"]
-        assert caller.line.lost
-        assert step.target.asked == []
+        assert caller.transport.lost
+        assert step.target.request_connections == []
 
 
 def test_a_head_may_take_its_time_within_the_limit() -> None:
@@ -88,7 +88,7 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
         step.wait(29.5)
         assert not caller.closed
         step.wait(1)
-        assert (caller.line.ended, caller.received) == ("end", b"")
+        assert (caller.transport.ended, caller.received) == ("end", b"")
 
 
 def test_between_two_requests_there_is_time_to_think() -> None:
@@ -100,7 +100,7 @@ def test_between_two_requests_there_is_time_to_think() -> None:
         step.wait(74)
         assert not caller.closed
         step.wait(2)
-        assert (caller.line.ended, statuses(caller)) == ("end", [200, 200])
+        assert (caller.transport.ended, statuses(caller)) == ("end", [200, 200])
 
 
 def test_the_second_request_of_a_connection_has_a_deadline_of_its_own() -> None:
@@ -126,25 +126,25 @@ def test_half_a_head_that_came_with_the_request_before_has_its_deadline() -> Non
 def test_no_deadline_of_a_head_runs_while_a_chat_is_answered() -> None:
     with in_memory_foreman() as step:
         caller = step.call()
-        step.target.holds = True
+        step.target.holds_responses = True
         caller.send(HEALTH + CHAT)
         caller.send(HEALTH)  # pipelined behind a chat that runs
         step.wait(1000, 10)
         assert statuses(caller) == [200]
-        step.target.asked[0].line.deliver(response_with_length(b"{}"))
+        step.target.request_connections[0].transport.deliver(response_with_length(b"{}"))
         step.turn()
         assert statuses(caller) == [200, 200, 200]
 
 
 def test_a_request_that_comes_while_the_connection_closes_is_not_answered() -> None:
     with in_memory_foreman() as step:
-        caller = step.call(takes=False)
+        caller = step.call(reads=False)
         caller.send(GET)
         step.wait(76)
-        caller.line.protocol.dataReceived(GET)  # TLS delivers what comes until the other side has closed, too
-        caller.line.take_again()
+        caller.transport.protocol.dataReceived(GET)  # TLS delivers what comes until the other side has closed, too
+        caller.transport.resume_reading()
         step.turn()
-        assert (statuses(caller), caller.line.ended) == ([200], "end")
+        assert (statuses(caller), caller.transport.ended) == ([200], "end")
 
 
 # the body
@@ -160,7 +160,7 @@ def test_a_body_that_does_not_come_is_refused_after_its_time(framing: str) -> No
         step.wait(2)
         assert statuses(caller) == [408]
         assert json.loads(caller.answers()[0].body)["type"] == "error"
-        assert step.target.asked == []
+        assert step.target.request_connections == []
 
 
 @pytest.mark.parametrize(("rate", "refused"), [(900, True), (1100, False)])
@@ -184,34 +184,34 @@ def test_a_model_file_may_be_as_slow_as_it_likes_unless_it_stops() -> None:
         assert statuses(caller) == []
         step.wait(120)
         assert statuses(caller) == [408]
-        (upload,) = step.target.asked
-        assert upload.line.ended == "reset"
+        (upload,) = step.target.request_connections
+        assert upload.transport.ended == "reset"
 
 
 def test_a_target_that_is_slow_to_take_a_model_file_is_no_fault_of_the_client() -> None:
     with in_memory_foreman() as step:
-        step.target.takes = False
+        step.target.reads = False
         caller = step.call()
         caller.send(head("POST", BLOB, f"Content-Length: {4 * TRANSPORT_BUFFER}"))
-        caller.line.deliver(b"x" * 4 * TRANSPORT_BUFFER)
+        caller.transport.deliver(b"x" * 4 * TRANSPORT_BUFFER)
         step.wait(590, 10)
         assert statuses(caller) == []
-        assert caller.line.paused
-        (upload,) = step.target.asked
-        upload.line.take_again()
+        assert caller.transport.paused
+        (upload,) = step.target.request_connections
+        upload.transport.resume_reading()
         step.turn()
         assert statuses(caller) == [200]
 
 
 def test_a_target_that_never_takes_a_model_file_is_given_up() -> None:
     with in_memory_foreman() as step:
-        step.target.takes = False
+        step.target.reads = False
         caller = step.call()
         caller.send(head("POST", BLOB, f"Content-Length: {4 * TRANSPORT_BUFFER}"))
-        caller.line.deliver(b"x" * 4 * TRANSPORT_BUFFER)
+        caller.transport.deliver(b"x" * 4 * TRANSPORT_BUFFER)
         step.wait(800, 10)
         assert statuses(caller) == [502]
-        assert step.target.asked[0].line.ended == "reset"
+        assert step.target.request_connections[0].transport.ended == "reset"
 
 
 # the client does not read
@@ -221,29 +221,29 @@ def test_a_reader_that_never_reads_is_cut_off_after_the_stall_limit() -> None:
     with in_memory_foreman(buffer="64KiB", stall_timeout="60s") as step:
         caller = step.call()
         chat = running_chat(step, caller)
-        caller.line.takes = False
-        chat.line.deliver(
+        caller.transport.reads = False
+        chat.transport.deliver(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         line = b'{"response":"' + b"a" * KB + b'"}\n'
-        chat.line.deliver(b"%x\r\n%b\r\n" % (len(line), line) * 10_000)
+        chat.transport.deliver(b"%x\r\n%b\r\n" % (len(line), line) * 10_000)
         step.turn()
-        assert chat.line.paused
-        assert caller.line.most_held < 2 * TRANSPORT_BUFFER
+        assert chat.transport.paused
+        assert caller.transport.max_buffered < 2 * TRANSPORT_BUFFER
         step.wait(59)
-        assert not caller.line.lost
+        assert not caller.transport.lost
         step.wait(2)
-        assert (caller.line.ended, chat.line.ended) == ("reset", "reset")
+        assert (caller.transport.ended, chat.transport.ended) == ("reset", "reset")
 
 
 def test_a_reader_that_does_not_take_the_end_is_cut_off_after_the_stall_limit() -> None:
     with in_memory_foreman(stall_timeout="60s") as step:
-        caller = step.call(takes=False)
+        caller = step.call(reads=False)
         caller.send(head("GET", "/api/version", "Connection: close"))
         step.wait(59)
-        assert not caller.line.lost
+        assert not caller.transport.lost
         step.wait(2)
-        assert caller.line.ended == "reset"
+        assert caller.transport.ended == "reset"
 
 
 def test_requests_of_a_client_that_does_not_read_wait() -> None:
@@ -253,13 +253,13 @@ def test_requests_of_a_client_that_does_not_read_wait() -> None:
             listing if heard.target == "/api/tags" else response_with_length(b'{"models":[]}')
         )
         step.wait(2)
-        caller = step.call(takes=False)
+        caller = step.call(reads=False)
         asking = request("GET", "/api/tags")
         caller.send(asking * 100)
-        assert caller.line.most_held < 3 * len(listing)
-        caller.line.takes = True
+        assert caller.transport.max_buffered < 3 * len(listing)
+        caller.transport.reads = True
         for _ in range(600):
-            caller.line.take_again()
+            caller.transport.resume_reading()
             step.turn(2)
         assert statuses(caller) == [200] * 100
 
@@ -269,14 +269,14 @@ def test_requests_that_came_before_and_after_a_pause_keep_their_order() -> None:
         caller = step.call()
         chat = running_chat(step, caller)
         caller.send(request("GET", "/first"))
-        caller.line.takes = False
-        chat.line.deliver(response_with_length(b"x" * 3 * TRANSPORT_BUFFER))
+        caller.transport.reads = False
+        chat.transport.deliver(response_with_length(b"x" * 3 * TRANSPORT_BUFFER))
         step.turn()
         caller.send(request("GET", "/second"))
-        step.target.holds = False
-        caller.line.take_again()
+        step.target.holds_responses = False
+        caller.transport.resume_reading()
         step.turn()
-        assert [heard.target for heard in step.target.heard] == ["/api/chat", "/first", "/second"]
+        assert [heard.target for heard in step.target.requests] == ["/api/chat", "/first", "/second"]
         assert statuses(caller) == [200, 200, 200]
 
 
@@ -287,13 +287,13 @@ def test_a_client_that_does_not_read_may_send_ahead_as_much_as_it_likes_since_no
             listing if heard.target == "/api/tags" else response_with_length(b'{"models":[]}')
         )
         step.wait(2)
-        caller = step.call(takes=False)
+        caller = step.call(reads=False)
         caller.send(request("GET", "/api/tags"))
         caller.send(head("GET", "/healthz", "X-A: " + "a" * 1000) * 200)
-        assert not caller.line.lost
-        assert caller.line.paused
+        assert not caller.transport.lost
+        assert caller.transport.paused
         for _ in range(50):
-            caller.line.take_again()
+            caller.transport.resume_reading()
             step.turn(2)
         assert caller.received.count(b"HTTP/1.1 200 OK\r\n") == 201
 
@@ -306,8 +306,8 @@ def test_a_client_that_leaves_while_its_chat_runs_stops_the_target() -> None:
         with in_memory_foreman() as step:
             caller = step.call()
             chat = running_chat(step, caller)
-            caller.leave(reset=reset)
-            assert chat.line.ended == "reset"
+            caller.disconnect(reset=reset)
+            assert chat.transport.ended == "reset"
             assert step.service.target.gate.running == []
 
 
@@ -317,8 +317,8 @@ def test_a_client_that_leaves_is_noticed_behind_what_it_sent_ahead(ahead: int) -
         caller = step.call()
         chat = running_chat(step, caller)
         caller.send(chat_of(ahead) + b" " * ahead)
-        caller.leave()
-        assert chat.line.ended == "reset"
+        caller.disconnect()
+        assert chat.transport.ended == "reset"
 
 
 @pytest.mark.parametrize("piece", [100, 70 * KB])
@@ -327,22 +327,22 @@ def test_a_client_that_sends_too_much_ahead_is_cut_off(piece: int) -> None:
         caller = step.call()
         chat = running_chat(step, caller)
         for _ in range(70 * KB // piece):
-            caller.line.deliver(b" " * piece)
+            caller.transport.deliver(b" " * piece)
         step.turn()
-        assert (caller.line.ended, chat.line.ended) == ("reset", "reset")
+        assert (caller.transport.ended, chat.transport.ended) == ("reset", "reset")
 
 
 def test_a_client_that_sends_too_much_ahead_without_reading_is_cut_off() -> None:
     with in_memory_foreman() as step:
         caller = step.call()
         chat = running_chat(step, caller)
-        caller.line.takes = False
-        chat.line.deliver(response_with_length(b"x" * 3 * TRANSPORT_BUFFER))
+        caller.transport.reads = False
+        chat.transport.deliver(response_with_length(b"x" * 3 * TRANSPORT_BUFFER))
         step.turn()
         caller.send(b" " * 40 * KB)
-        assert not caller.line.lost
+        assert not caller.transport.lost
         caller.send(b" " * 40 * KB)
-        assert caller.line.ended == "reset"
+        assert caller.transport.ended == "reset"
 
 
 def test_what_is_sent_ahead_of_an_answer_that_comes_at_once_is_answered() -> None:
@@ -358,11 +358,11 @@ def test_what_is_sent_ahead_in_small_pieces_is_answered_in_order() -> None:
         chat = running_chat(step, caller)
         ahead = b"".join(request("GET", f"/number/{number}") for number in range(200))
         for start in range(0, len(ahead), 7):
-            caller.line.deliver(ahead[start : start + 7])
-        step.target.holds = False
-        chat.line.deliver(response_with_length(b"{}"))
+            caller.transport.deliver(ahead[start : start + 7])
+        step.target.holds_responses = False
+        chat.transport.deliver(response_with_length(b"{}"))
         step.turn(2000)
-        assert [heard.target for heard in step.target.heard[1:]] == [f"/number/{number}" for number in range(200)]
+        assert [heard.target for heard in step.target.requests[1:]] == [f"/number/{number}" for number in range(200)]
         assert statuses(caller) == [200] * 201
 
 
@@ -371,7 +371,7 @@ def test_what_is_sent_ahead_in_small_pieces_is_answered_in_order() -> None:
 
 def test_a_connection_too_many_is_told_so_and_closed(logged: list[LogEvent]) -> None:
     with in_memory_foreman(max_connections="2") as step:
-        step.target.holds = True
+        step.target.holds_responses = True
         callers = [step.call() for _ in range(2)]
         for caller in callers:
             caller.send(CHAT)
@@ -383,9 +383,9 @@ def test_a_connection_too_many_is_told_so_and_closed(logged: list[LogEvent]) -> 
         assert "FOREMAN_MAX_CONNECTIONS" in json.loads(answer.body)["error"]
         assert answer.header("Retry-After")
         assert answer.header("Connection") == "close"
-        callers[2].leave()
-        callers[3].leave()
-        callers[0].leave()
+        callers[2].disconnect()
+        callers[3].disconnect()
+        callers[0].disconnect()
         assert statuses(step.call()) == []
         step.wait(61)
         crowd = []
@@ -450,7 +450,7 @@ def test_bodies_beyond_the_budget_are_refused_until_others_are_done() -> None:
         (answer,) = second.answers()
         assert (answer.status, answer.interim, answer.header("Retry-After")) == (503, [], "5")
         assert "FOREMAN_BODY_BUDGET" in json.loads(answer.body)["error"]
-        first.leave()
+        first.disconnect()
         assert step.service.connections.bodies.used == 0
         third = step.call()
         third.send(chat_of(100 * KB))
@@ -459,7 +459,7 @@ def test_bodies_beyond_the_budget_are_refused_until_others_are_done() -> None:
 
 def test_promises_take_no_room() -> None:
     with in_memory_foreman(max_body="1MiB", body_budget="4MiB") as step:
-        step.target.holds = True
+        step.target.holds_responses = True
         promising = [step.call() for _ in range(50)]
         for caller in promising:
             caller.send(head("POST", "/api/chat", f"Content-Length: {KB * KB}") + b"{")
@@ -523,16 +523,16 @@ ACTS = st.sampled_from(["sized", "chunked", "some", "rest", "leave", "reset", "w
 @given(st.lists(st.tuples(ACTS, st.integers(0, 5), st.integers(1, 1500)), max_size=30))
 def test_the_budget_is_given_back_in_every_way_a_request_can_end(acts: list[tuple[str, int, int]]) -> None:
     with in_memory_foreman(max_body="1000", body_budget="2500") as step:
-        step.target.holds = True
+        step.target.holds_responses = True
         senders: list[Sender] = []
         for act, which, size in acts:
             perform(step, senders, act, which, size)
             used = step.service.connections.bodies.used
             assert 0 <= used <= 2500
-            if not any(not sender.caller.line.lost for sender in senders):
+            if not any(not sender.caller.transport.lost for sender in senders):
                 assert used == 0
         for sender in senders:
-            sender.caller.leave()
+            sender.caller.disconnect()
         assert step.service.connections.bodies.used == 0
 
 
@@ -548,17 +548,17 @@ def perform(step: InMemoryForeman, senders: list[Sender], act: str, which: int, 
         step.wait(70, 35)
         return
     if act == "answer":
-        for one in step.target.asked:
-            one.line.deliver(response_with_length(b"{}"))
+        for one in step.target.request_connections:
+            one.transport.deliver(response_with_length(b"{}"))
         step.turn()
         return
     if not senders:
         return
     sender = senders[which % len(senders)]
     if act == "leave":
-        sender.caller.leave()
+        sender.caller.disconnect()
     elif act == "reset":
-        sender.caller.leave(reset=True)
+        sender.caller.disconnect(reset=True)
     elif act == "garbage":
         sender.caller.send(b"\0xyz\r\n")
     elif act == "some" and sender.left > 1:
@@ -580,13 +580,13 @@ def test_a_client_that_is_refused_may_go_on_sending_for_a_moment() -> None:
     with in_memory_foreman() as step:
         caller = step.call()
         caller.send(chat_of(10**9))
-        assert caller.line.half_closed
+        assert caller.transport.half_closed
         for _ in range(20):
             caller.send(b"x" * KB * KB)
             step.wait(1)
-        assert not caller.line.lost
+        assert not caller.transport.lost
         step.wait(2.5, 0.5)
-        assert caller.line.ended == "end"
+        assert caller.transport.ended == "end"
         assert statuses(caller) == [413]
 
 
@@ -597,11 +597,11 @@ def test_a_client_that_is_refused_may_not_go_on_sending_for_ever() -> None:
         for _ in range(29):
             caller.send(b"x")
             step.wait(1)
-        assert not caller.line.lost
+        assert not caller.transport.lost
         for _ in range(3):
             caller.send(b"x")
             step.wait(1)
-        assert caller.line.lost
+        assert caller.transport.lost
 
 
 def test_no_more_than_64_mib_of_a_refused_body_are_read() -> None:
@@ -610,19 +610,19 @@ def test_no_more_than_64_mib_of_a_refused_body_are_read() -> None:
         caller.send(chat_of(10**9))
         for _ in range(64):
             caller.send(b"x" * KB * KB)
-        assert not caller.line.paused
+        assert not caller.transport.paused
         caller.send(b"x")
-        assert caller.line.paused
+        assert caller.transport.paused
         step.wait(31)
-        assert caller.line.lost
+        assert caller.transport.lost
 
 
 def test_a_refusal_that_nobody_reads_does_not_keep_a_connection() -> None:
     with in_memory_foreman() as step:
-        caller = step.call(takes=False)
+        caller = step.call(reads=False)
         caller.send(chat_of(10**9))
         step.wait(5)
-        assert caller.line.ended == "reset"
+        assert caller.transport.ended == "reset"
 
 
 def test_stopping_closes_what_is_idle_and_ends_what_runs_with_its_answer() -> None:
@@ -632,11 +632,11 @@ def test_stopping_closes_what_is_idle_and_ends_what_runs_with_its_answer() -> No
         chat = running_chat(step, busy)
         step.service.connections.drain()
         step.turn()
-        assert idle.line.ended == "end"
-        chat.line.deliver(response_with_length(b"{}"))
+        assert idle.transport.ended == "end"
+        chat.transport.deliver(response_with_length(b"{}"))
         step.turn()
         (answer,) = busy.answers()
-        assert (answer.status, answer.header("Connection"), busy.line.ended) == (200, "close", "end")
+        assert (answer.status, answer.header("Connection"), busy.transport.ended) == (200, "close", "end")
         assert not reading.closed
 
 

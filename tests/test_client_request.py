@@ -35,7 +35,7 @@ def chunk(data: bytes) -> bytes:
 
 def asking(step: InMemoryForeman, sent: bytes) -> InMemoryClient:
     """A client whose question has reached the target, which says nothing yet."""
-    step.target.holds = True
+    step.target.holds_responses = True
     caller = step.call()
     caller.send(sent)
     return caller
@@ -43,12 +43,12 @@ def asking(step: InMemoryForeman, sent: bytes) -> InMemoryClient:
 
 def told(step: InMemoryForeman, *said: bytes, breaks: bool = False) -> None:
     """The target says ``error_text``, and perhaps closes."""
-    line = step.target.asked[-1].line
+    line = step.target.request_connections[-1].transport
     for data in said:
         line.deliver(data)
         step.turn()
     if breaks:
-        line.leave()
+        line.disconnect()
         step.turn()
 
 
@@ -82,7 +82,7 @@ def test_an_old_client_gets_an_answer_that_ends_with_its_connection(step: InMemo
     answer = answer_of(caller)
     assert (answer.version, answer.framing, answer.body) == ("HTTP/1.0", "close", LINE + LAST)
     assert answer.header("Transfer-Encoding") is None
-    assert caller.line.ended == "end"
+    assert caller.transport.ended == "end"
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
@@ -190,7 +190,7 @@ def test_the_last_answer_of_a_connection_says_so(step: InMemoryForeman) -> None:
         caller = step.call()
         caller.send(f"GET /healthz HTTP/1.1\r\nHost: localhost\r\n{last}\r\n\r\n".encode())
         assert [value for name, value in answer_of(caller, "GET").headers if name == "Connection"] == ["close"]
-        assert caller.line.ended == "end"
+        assert caller.transport.ended == "end"
 
 
 # an end before the end
@@ -213,7 +213,7 @@ def test_events_that_break_off_end_with_an_error_event(step: InMemoryForeman) ->
         assert not answer.torn
         assert answer.chunks[1].startswith(before)
         assert b"broke off" in answer.chunks[1]
-        caller.leave()
+        caller.disconnect()
 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 100"])
@@ -223,13 +223,13 @@ def test_what_cannot_say_that_it_broke_off_stays_visibly_unfinished(step: InMemo
     told(step, head("application/json", framing), chunk(half) if "chunked" in framing else half, breaks=True)
     answer = answer_of(caller)
     assert (answer.torn, answer.body) == (True, half)
-    assert caller.line.ended == "end"
+    assert caller.transport.ended == "end"
 
 
 def test_what_only_the_connection_could_end_is_reset(step: InMemoryForeman) -> None:
     caller = asking(step, b"POST /api/show HTTP/1.0\r\nContent-Length: 13\r\n\r\n" + CHAT)
     told(step, head("application/json"), chunk(b'{"half":'), breaks=True)
-    assert caller.line.ended == "reset"
+    assert caller.transport.ended == "reset"
 
 
 def old(path: str, body: bytes = CHAT) -> bytes:
@@ -268,7 +268,7 @@ def test_an_old_client_gets_every_word_and_the_error_and_then_a_proper_end(
         told(step, breaks=True)
     step.turn()
     answer = answer_of(caller)
-    assert (answer.framing, caller.line.ended) == ("close", "end")
+    assert (answer.framing, caller.transport.ended) == ("close", "end")
     assert answer.body.startswith(piece)
     assert answer.body[len(piece) :].lstrip(b"\n").startswith(said)
 
@@ -281,7 +281,7 @@ def test_an_old_client_that_waited_gets_the_targets_error_and_then_a_proper_end(
     step.wait(6)
     told(step, response_with_length(b'{"error":"the runner died"}', "500 Internal Server Error"))
     answer = answer_of(caller)
-    assert (answer.status, caller.line.ended) == (200, "end")
+    assert (answer.status, caller.transport.ended) == (200, "end")
     assert said in answer.body
     assert b"the runner died" in answer.body
 
@@ -289,10 +289,10 @@ def test_an_old_client_that_waited_gets_the_targets_error_and_then_a_proper_end(
 def test_a_reader_that_takes_nothing_is_cut_off_whatever_it_reads(step: InMemoryForeman) -> None:
     for sent in (request("POST", "/api/chat", CHAT), old("/api/chat")):
         caller = asking(step, sent)
-        caller.line.takes = False
+        caller.transport.reads = False
         told(step, head("application/x-ndjson"), *[chunk(LINE * 100)] * 4000)
         step.wait(61)
-        assert caller.line.ended == "reset"
+        assert caller.transport.ended == "reset"
 
 
 def test_a_line_that_was_half_sent_is_not_continued_by_an_error(step: InMemoryForeman) -> None:
@@ -308,7 +308,7 @@ def test_nothing_is_written_to_a_client_that_has_left(step: InMemoryForeman) -> 
     caller = asking(step, request("POST", "/api/pull", CHAT))
     told(step, head("application/x-ndjson"), chunk(LINE))
     before = caller.received
-    caller.leave()
+    caller.disconnect()
     told(step, chunk(LINE), chunk(LAST), b"0\r\n\r\n")
     assert caller.received == before
 
@@ -343,8 +343,8 @@ def test_each_refusal_has_an_id_of_its_own(step: InMemoryForeman) -> None:
 def test_a_client_on_a_unix_socket_has_no_address(step: InMemoryForeman) -> None:
     caller = step.call()
     with (
-        patch.object(caller.line, "getHost", lambda: UNIXAddress(b"/run/foreman.sock")),
-        patch.object(caller.line, "getPeer", lambda: UNIXAddress(None)),
+        patch.object(caller.transport, "getHost", lambda: UNIXAddress(b"/run/foreman.sock")),
+        patch.object(caller.transport, "getPeer", lambda: UNIXAddress(None)),
     ):
         chat = request("POST", "/api/chat", CHAT, host="localhost")
         caller.send(chat + request("GET", "/healthz"))

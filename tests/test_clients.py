@@ -174,7 +174,7 @@ def test_without_the_right_token_there_is_the_librarys_own_exception(
     with at(kind, guessed_at.url, token) as peer, pytest.raises(TYPES[401], match="token") as caught:
         ask(peer, MODEL, "a stranger asks")
     assert status_of(caught.value) == 401
-    assert not simulator.asked("a stranger asks")
+    assert not simulator.requests("a stranger asks")
 
 
 def test_the_right_token_opens_and_does_not_reach_the_target(
@@ -182,7 +182,7 @@ def test_the_right_token_opens_and_does_not_reach_the_target(
 ) -> None:
     with at(kind, locked.url, TOKEN) as peer:
         assert "a friend asks" in ask(peer, MODEL, "a friend asks")
-    for asked in simulator.asked("a friend asks"):
+    for asked in simulator.requests("a friend asks"):
         assert TOKEN not in json.dumps([asked.path, asked.headers])
 
 
@@ -223,7 +223,7 @@ BROKEN_OFF = (ollama.ResponseError, openai.APIError, anthropic.APIError)
 def test_a_target_that_breaks_off_in_mid_stream_is_an_exception(
     peer: ClientLibrary, simulator: TargetProcess, how: str
 ) -> None:
-    simulator.misbehave(how, at_line=8)
+    simulator.inject_fault(how, at_line=8)
     pieces: list[str] = []
     with pytest.raises(BROKEN_OFF, match="broke off"):
         InThread(lambda: collect(peer.stream(ENDLESS_MODEL, "until you die", MANY), pieces)).result()
@@ -247,7 +247,7 @@ TORN = (httpx.TransportError, openai.APIConnectionError, anthropic.APIConnection
 def test_a_target_that_breaks_off_in_the_middle_of_a_whole_answer_is_an_exception(
     peer: ClientLibrary, simulator: TargetProcess
 ) -> None:
-    simulator.misbehave("reset")
+    simulator.inject_fault("reset")
     with pytest.raises(TORN):
         InThread(lambda: peer.whole(MODEL, "half of it")).result()
 
@@ -255,7 +255,7 @@ def test_a_target_that_breaks_off_in_the_middle_of_a_whole_answer_is_an_exceptio
 def test_a_target_that_breaks_off_before_its_answer_is_an_exception(
     peer: ClientLibrary, ask: Ask, simulator: TargetProcess
 ) -> None:
-    simulator.misbehave("reset", at_byte=0)
+    simulator.inject_fault("reset", at_byte=0)
     with pytest.raises(TYPES[502], match="the target") as caught:
         ask(peer, MODEL, "nothing of it")
     assert status_of(caught.value) == 502
@@ -291,24 +291,24 @@ def test_who_leaves_the_line_is_forgotten_and_the_target_never_hears_of_it(
         left = asyncio.run(
             leave(peer.whole_later(MODEL, "waited in vain"), lambda: len(daemon.get("/queue")["waiting"]) == 1)
         )
-        daemon.waiting(0)
+        daemon.wait_for_queue(0)
         assert time.monotonic() - left < 1
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
-    assert not simulator.asked("waited in vain")
+    assert not simulator.requests("waited in vain")
 
 
 def test_who_leaves_before_the_targets_headers_ends_its_work_at_once(
     peer: ClientLibrary, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
-    simulator.misbehave("no-headers")
+    simulator.inject_fault("no-headers")
     text = f"left before headers {time.monotonic_ns()}"
     left = asyncio.run(
         leave(
             drain(peer.stream_later(MODEL, text), []),
-            lambda: simulator.asked(text) and daemon.get("/queue")["running"],
+            lambda: simulator.requests(text) and daemon.get("/queue")["running"],
         )
     )
-    assert simulator.left(text).over - left < 1
+    assert simulator.abandoned(text).ended_at - left < 1
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
 
 
@@ -316,7 +316,7 @@ def test_who_leaves_in_mid_stream_ends_the_targets_work_at_once(peer: ClientLibr
     text = f"left in mid-stream {time.monotonic_ns()}"
     pieces: list[str] = []
     left = asyncio.run(leave(drain(peer.stream_later(ENDLESS_MODEL, text, MANY), pieces), lambda: len(pieces) > 3))
-    assert simulator.left(text).over - left < 1
+    assert simulator.abandoned(text).ended_at - left < 1
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
 
 
@@ -332,7 +332,7 @@ def test_who_stops_reading_a_stream_ends_the_targets_work_at_once(
         return time.monotonic()
 
     left = InThread(read_a_little).result()
-    assert simulator.left(text).over - left < 1
+    assert simulator.abandoned(text).ended_at - left < 1
 
 
 def test_who_leaves_an_unstreamed_chat_ends_the_targets_work_at_once(
@@ -340,9 +340,9 @@ def test_who_leaves_an_unstreamed_chat_ends_the_targets_work_at_once(
 ) -> None:
     text = f"left unstreamed {time.monotonic_ns()}"
     left = asyncio.run(
-        leave(peer.whole_later(ENDLESS_MODEL, text, MANY), lambda: simulator.asked(text) and simulator.running())
+        leave(peer.whole_later(ENDLESS_MODEL, text, MANY), lambda: simulator.requests(text) and simulator.running())
     )
-    assert simulator.left(text).over - left < 1
+    assert simulator.abandoned(text).ended_at - left < 1
     assert "next" in InThread(lambda: peer.whole(MODEL, "the next one")).result()
 
 
@@ -350,14 +350,14 @@ def test_who_leaves_an_embedding_ends_the_targets_work_at_once(
     daemon: ForemanProcess, simulator: TargetProcess
 ) -> None:
     text = f"left embedding {time.monotonic_ns()}"
-    simulator.misbehave("no-headers")
+    simulator.inject_fault("no-headers")
 
     async def embed() -> None:
         async with ollama.AsyncClient(daemon.url) as client:
             await client.embed(EMBEDDING_MODEL, text)
 
-    left = asyncio.run(leave(embed(), lambda: bool(simulator.asked(text))))
-    assert simulator.left(text).over - left < 1
+    left = asyncio.run(leave(embed(), lambda: bool(simulator.requests(text))))
+    assert simulator.abandoned(text).ended_at - left < 1
     until(lambda: daemon.get("/queue")["embedding"]["running"] == 0, "its place is free")
 
 
@@ -447,7 +447,7 @@ def test_ollama_looks_at_images_small_and_large(native: ollama.Client, simulator
         text = f"what is in {len(image)} bytes?"
         message = {"role": "user", "content": text, "images": [image]}
         assert "what is in" in (native.chat(VISION_MODEL, [message]).message.content or "")
-        assert int(simulator.asked(text)[-1].headers["Content-Length"]) > len(image) * 4 / 3
+        assert int(simulator.requests(text)[-1].headers["Content-Length"]) > len(image) * 4 / 3
         with pytest.raises(ollama.ResponseError, match="does not support multimodal") as caught:
             native.chat(MODEL, [message])
         assert caught.value.status_code == 400
@@ -473,7 +473,7 @@ def test_ollama_with_the_token_in_its_address_is_let_in(locked: ForemanProcess, 
     with ollama.Client(f"{locked.url}/k/{TOKEN}", timeout=TIMEOUT) as client:
         assert client.list().models
         assert "by the path" in (client.chat(MODEL, user_message("by the path")).message.content or "")
-    (asked,) = simulator.asked("by the path")
+    (asked,) = simulator.requests("by the path")
     assert asked.path == "/api/chat"
 
 

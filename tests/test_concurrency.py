@@ -186,8 +186,8 @@ def test_beyond_the_bound_it_is_a_503_and_every_place_comes_back(ending: str) ->
                     asking.leave()
         else:
             for call in work.target.calls:
-                if not call.heard.called:
-                    call.heard.errback(errors.ConnectionError("reset", "gone"))
+                if not call.response.called:
+                    call.response.errback(errors.ConnectionError("reset", "gone"))
         work.clock.advance(0)
     assert (quick.in_use, quick.waiting) == (0, 0)
     assert all(asking.results for asking in askings)

@@ -282,7 +282,7 @@ def statuses(caller: InMemoryClient) -> list[int]:
 
 
 def full(step: InMemoryForeman, most: int) -> list[InMemoryClient]:
-    step.target.holds = True
+    step.target.holds_responses = True
     busy = [step.call() for _ in range(most)]
     for caller in busy:
         caller.send(CHAT)
@@ -301,7 +301,8 @@ def test_thousands_that_send_nothing_useful_do_not_keep_an_honest_client_out() -
             step.turn(3)
             assert statuses(honest) == [200]
             assert (
-                sum(not caller.line.lost for caller in callers) <= 20 + step.service.connections.connections.on_standby
+                sum(not caller.transport.lost for caller in callers)
+                <= 20 + step.service.connections.connections.on_standby
             )
 
 
@@ -314,8 +315,8 @@ def test_health_is_told_where_all_places_are_taken() -> None:
         assert (statuses(probe), statuses(other)) == ([200], [503])
         assert probe.answers()[0].header("Connection") == "close"
         step.wait(5)
-        assert probe.line.lost
-        assert other.line.lost
+        assert probe.transport.lost
+        assert other.transport.lost
 
 
 @pytest.mark.parametrize(
@@ -330,15 +331,15 @@ def test_health_is_told_where_all_places_are_taken() -> None:
 def test_one_too_many_is_answered_only_where_it_costs_nothing(sent: bytes) -> None:
     with in_memory_foreman(max_connections="2") as step:
         full(step, 2)
-        asked = len(step.target.asked)
+        asked = len(step.target.request_connections)
         caller = step.call()
         caller.send(sent)
         assert statuses(caller) == [503]
         for _ in range(60):
             caller.send(b"x")
             step.wait(1)
-        assert caller.line.lost
-        assert len(step.target.asked) == asked
+        assert caller.transport.lost
+        assert len(step.target.request_connections) == asked
 
 
 def test_one_too_many_that_says_nothing_is_gone_soon() -> None:
@@ -348,8 +349,8 @@ def test_one_too_many_that_says_nothing_is_gone_soon() -> None:
         half.send(HALF_A_HEAD)
         step.wait(5)
         assert (statuses(silent), statuses(half)) == ([], [503])
-        assert silent.line.lost
-        assert half.line.lost
+        assert silent.transport.lost
+        assert half.transport.lost
 
 
 def test_who_has_begun_a_request_is_told_why_it_goes() -> None:
@@ -359,7 +360,7 @@ def test_who_has_begun_a_request_is_told_why_it_goes() -> None:
         newcomers = [step.call() for _ in range(2)]
         step.turn(2)
         assert (statuses(idle), statuses(half)) == ([], [503])
-        assert idle.line.ended == half.line.ended == "end"
+        assert idle.transport.ended == half.transport.ended == "end"
         for caller in newcomers:
             caller.send(GET)
             assert statuses(caller) == [200]
@@ -368,21 +369,21 @@ def test_who_has_begun_a_request_is_told_why_it_goes() -> None:
 def test_who_does_not_take_the_reason_is_cut_off_soon() -> None:
     with in_memory_foreman(max_connections="1") as step:
         half = step.call()
-        half.line.takes = False
+        half.transport.reads = False
         half.send(HALF_A_HEAD)
         step.call()
         step.wait(3)
-        assert half.line.ended == "reset"
+        assert half.transport.ended == "reset"
 
 
 def test_what_is_sent_ahead_is_counted_and_given_back() -> None:
     with in_memory_foreman() as step:
-        step.target.holds = True
+        step.target.holds_responses = True
         caller = step.call()
         caller.send(CHAT + b"x" * 10_000)
         connections = step.service.connections.connections
         assert connections._held > 10_000
-        caller.leave()
+        caller.disconnect()
         assert connections._held == 0
 
 
@@ -397,7 +398,7 @@ def test_a_head_is_no_longer_counted_when_its_request_is_answered() -> None:
         for answered in range(1, 4):
             caller.send(long_get())
             assert (statuses(caller), connections._held) == ([200] * answered, 0)
-        slow = step.call(takes=False)
+        slow = step.call(reads=False)
         slow.send(long_get("close"))
         assert not slow.closed
         assert connections._held == 0
@@ -414,12 +415,12 @@ def test_idle_connections_whose_heads_were_long_leave_room_for_others() -> None:
 
 def test_files_that_wait_for_the_target_are_counted() -> None:
     with in_memory_foreman() as step:
-        step.target.hesitates = True
+        step.target.delays_connections = True
         caller = step.call()
         caller.send(
             b"POST /api/blobs/sha256:00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n" + b"x" * 50_000
         )
         connections = step.service.connections.connections
         assert connections._held > 50_000
-        caller.leave(reset=True)
+        caller.disconnect(reset=True)
         assert connections._held == 0

@@ -354,7 +354,7 @@ def test_the_healthcheck_tells_a_foreman_that_answers_from_one_that_does_not(bui
     settings = {"listen": f"tcp:{port}", "auth_token": "correct-horse-battery", "target_url": "http://127.0.0.1:9"}
     assert not well(port)
     with run_process(command, tmp_path, settings) as daemon:
-        until(lambda: daemon.listens(port, "/"), "foreman answers")
+        until(lambda: daemon.responds(port, "/"), "foreman answers")
         assert well(port)
 
 

@@ -108,11 +108,11 @@ def test_a_full_disk_refuses_jobs_by_name_loses_none_and_is_over_when_there_is_r
             until(lambda: states(daemon)[taken[-1]] == "succeeded", "the new job succeeds")
             assert daemon.get("/healthz") == {"status": "ok", "degraded": False}
             daemon.signal(signal.SIGKILL)
-            daemon.ended()
+            daemon.wait()
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             assert states(daemon).keys() == set(taken)
             daemon.signal(signal.SIGTERM)
-            daemon.ended()
+            daemon.wait()
         assert intact(disk / "jobs.db")
 
 
@@ -123,7 +123,7 @@ def test_what_is_deleted_on_a_full_disk_makes_room(tmp_path: Path) -> None:
             large = json.loads(hand_over(daemon, "x" * 5_000_000, run_at="2100-01-01T00:00:00Z").body)["id"]
             assert daemon.ask("POST", f"/jobs/{large}/cancel").status == 200
             daemon.signal(signal.SIGTERM)
-            daemon.ended()
+            daemon.wait()
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:  # whose log has no room yet
             with pytest.raises(OSError, match="No space left"):
                 fill(disk / "filler")
@@ -133,7 +133,7 @@ def test_what_is_deleted_on_a_full_disk_makes_room(tmp_path: Path) -> None:
             assert states(daemon) == {}
             until(lambda: hand_over(daemon, "there is room again").status == 201, "there is room")
             daemon.signal(signal.SIGTERM)
-            daemon.ended()
+            daemon.wait()
         assert intact(disk / "jobs.db")
 
 
@@ -147,12 +147,12 @@ def test_an_answer_that_does_not_fit_on_the_disk_waits_until_it_does(tmp_path: P
             with pytest.raises(OSError, match="No space left"):
                 fill(filler)
             until(lambda: daemon.get("/healthz").get("reason") == "store_full", "the disk is full")
-            until(lambda: simulator.asked("in time")[0].outcome == "answered", "the target has answered")
+            until(lambda: simulator.requests("in time")[0].outcome == "answered", "the target has answered")
             assert states(daemon)[id_] == "running"
             assert chats_go_on(daemon)
             filler.unlink()
             until(lambda: states(daemon)[id_] == "succeeded", "its answer is written")
-            assert len(simulator.asked("in time")) == 1
+            assert len(simulator.requests("in time")) == 1
 
 
 def test_a_nearly_full_disk_takes_no_new_jobs_but_those_it_has_end(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_jobs_can_be_read_when_foreman_starts_on_a_disk_that_cannot_be_written(t
             until(lambda: states(daemon)[ended] == "succeeded", "the job succeeds")
             waits = json.loads(hand_over(daemon, "later", run_at="2100-01-01T00:00:00Z").body)["id"]
             daemon.signal(signal.SIGKILL if "crash" in trouble else signal.SIGTERM)
-            daemon.ended()
+            daemon.wait()
         filler = disk / "filler"
         if trouble.startswith("full"):
             with pytest.raises(OSError, match="No space left"):
@@ -208,7 +208,7 @@ def test_jobs_can_be_read_when_foreman_starts_on_a_disk_that_cannot_be_written(t
             assert reason == ("store_full" if trouble.startswith("full") else "store_unwritable")
             assert chats_go_on(daemon)
             daemon.signal(signal.SIGTERM)
-            assert daemon.ended() in {-signal.SIGTERM, 143}
+            assert daemon.wait() in {-signal.SIGTERM, 143}
 
 
 def test_a_second_foreman_for_the_same_jobs_ends_at_once_and_says_why(tmp_path: Path) -> None:
@@ -216,9 +216,9 @@ def test_a_second_foreman_for_the_same_jobs_ends_at_once_and_says_why(tmp_path: 
     with run_target(tmp_path, rate=0) as simulator, run_foreman(tmp_path, simulator.url, db_path=path) as daemon:
         settings = {"listen": f"127.0.0.1:{free_port()}", "target_url": simulator.url, "db_path": path}
         with run_process([str(SCRIPTS / "foreman"), "serve"], tmp_path, settings) as second:
-            assert second.ended() == 1
-            assert f"another foreman uses the jobs in {path}" in second.said()
-            assert "FOREMAN_DB_PATH" in second.said()
+            assert second.wait() == 1
+            assert f"another foreman uses the jobs in {path}" in second.output()
+            assert "FOREMAN_DB_PATH" in second.output()
         assert hand_over(daemon, "still here").status == 201
 
 
@@ -237,9 +237,9 @@ def test_a_file_that_is_damaged_is_named_and_left_alone(tmp_path: Path, bytes_: 
     path.write_bytes(bytes_)
     settings = {"listen": f"127.0.0.1:{free_port()}", "db_path": str(path)}
     with run_process([str(SCRIPTS / "foreman"), "serve"], tmp_path, settings) as daemon:
-        assert daemon.ended() == 1
-        assert str(path) in daemon.said()
-        assert "Traceback" not in daemon.said()
+        assert daemon.wait() == 1
+        assert str(path) in daemon.output()
+        assert "Traceback" not in daemon.output()
     assert path.read_bytes() == bytes_
 
 
@@ -249,14 +249,14 @@ def test_a_file_of_a_newer_foreman_is_refused_by_name(tmp_path: Path) -> None:
     with run_target(tmp_path, rate=0) as simulator:
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             daemon.signal(signal.SIGTERM)
-            daemon.ended()
+            daemon.wait()
         with sqlite3.connect(path) as connection:
             connection.execute("PRAGMA user_version = 99")
         with run_process(
             [str(SCRIPTS / "foreman"), "serve"], tmp_path, settings | {"listen": f"127.0.0.1:{free_port()}"}
         ) as newer:
-            assert newer.ended() == 1
-            assert "was written by a newer foreman (schema 99" in newer.said()
+            assert newer.wait() == 1
+            assert "was written by a newer foreman (schema 99" in newer.output()
 
 
 def test_a_file_that_is_deleted_under_it_loses_nothing_that_foreman_still_says_it_has(tmp_path: Path) -> None:

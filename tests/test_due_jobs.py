@@ -229,7 +229,7 @@ async def test_a_clock_set_back_delays_nothing_that_tries_again_and_leaves_what_
     await harness.turn()
     trying = await tries_again(harness, pause)
     (ordered,) = await harness.hand_over(job_for(run_at=harness.store.now() + 60_000))
-    harness.set_by -= back
+    harness.wall_offset -= back
     await harness.wait(min(MAX_WAIT, pause), step=MAX_WAIT)
     await harness.wait(MAX_WAIT, step=MAX_WAIT)
     assert (await harness.job(trying)).state == "queued"
@@ -249,7 +249,7 @@ async def test_a_clock_set_forward_makes_due_what_is_due_by_it(harness: WorkerHa
     before, after = await harness.hand_over(
         *[job_for(run_at=harness.store.now() + round(1000 * (ahead + more))) for more in (-60, 60)]
     )
-    harness.set_by += ahead
+    harness.wall_offset += ahead
     await harness.wait(MAX_WAIT, step=MAX_WAIT)
     assert [(await harness.job(id_)).state for id_ in (trying, before, after)] == ["queued", "queued", "scheduled"]
     await harness.wait(MAX_WAIT, step=MAX_WAIT)

@@ -331,10 +331,10 @@ def test_an_embedding_that_waits_for_chats_is_told_where_it_stands(work: Inferen
 
 
 def test_a_model_that_was_loaded_for_a_request_makes_foreman_look_what_had_to_go(work: InferenceHarness) -> None:
-    asked = work.target.questions
+    asked = work.target.polls
     work.ask("/api/embed", model="third")
     work.target.calls[-1].begin(headers=JSON)
-    assert work.target.questions == asked + 1
+    assert work.target.polls == asked + 1
 
 
 # in front of a target that holds one model

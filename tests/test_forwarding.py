@@ -25,7 +25,7 @@ def step() -> Iterator[InMemoryForeman]:
 @pytest.mark.parametrize("behind", BEHIND)
 def test_what_follows_the_object_on_a_native_route_stays_here(step: InMemoryForeman, path: str, behind: bytes) -> None:
     step.ask(request("POST", path, OBJECT + behind))
-    (heard,) = step.target.heard
+    (heard,) = step.target.requests
     assert (heard.body, heard.named("content-length")) == (OBJECT, [str(len(OBJECT))])
 
 
@@ -33,13 +33,13 @@ def test_a_body_of_whole_blocks_and_one_newline_ends_with_its_object(step: InMem
     text = b'{"model":"m","prompt":"' + b"a" * (512 * 8 - 25) + b'"}'
     assert len(text) % 512 == 0
     step.ask(request("POST", "/api/generate", text + b"\n"))
-    assert step.target.heard[0].body == text
+    assert step.target.requests[0].body == text
 
 
 def test_a_chunked_body_is_cut_too(step: InMemoryForeman) -> None:
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     step.ask(head + b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (OBJECT, b"  \n")) + b"0\r\n\r\n")
-    assert step.target.heard[0].body == OBJECT
+    assert step.target.requests[0].body == OBJECT
 
 
 @pytest.mark.parametrize("behind", [b"\n", b"x" * 100_000])
@@ -49,7 +49,7 @@ def test_a_body_in_a_file_is_cut_too_in_many_small_steps(step: InMemoryForeman, 
     caller.send(request("POST", "/api/chat", text + behind))
     for _ in range(200):
         step.turn()
-    (heard,) = step.target.heard
+    (heard,) = step.target.requests
     assert (len(heard.body), heard.body == text) == (len(text), True)
 
 
@@ -69,15 +69,15 @@ def test_a_body_in_a_file_is_cut_too_in_many_small_steps(step: InMemoryForeman, 
 )
 def test_everything_else_goes_byte_for_byte(step: InMemoryForeman, path: str, body: bytes) -> None:
     step.ask(request("POST", path, body))
-    assert step.target.heard[0].body == body
+    assert step.target.requests[0].body == body
 
 
 def test_a_client_that_leaves_while_the_end_is_looked_for_is_never_heard_of(step: InMemoryForeman) -> None:
     caller = step.call()
     text = b'{"model":"m","prompt":"' + b"a" * (40 * 65536) + b'"}'
-    caller.line.deliver(request("POST", "/api/generate", text))
-    caller.leave()
+    caller.transport.deliver(request("POST", "/api/generate", text))
+    caller.disconnect()
     for _ in range(20):
         step.turn()
-    assert step.target.heard == []
+    assert step.target.requests == []
     assert len(step.service.connections.open) == 0

@@ -175,7 +175,7 @@ def scanned(received: bytes) -> list[Any]:
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
 def test_ollamas_own_client_can_be_interrupted_while_it_waits(path: str, agent: bytes) -> None:
     with in_memory_foreman() as step:
-        step.target.holds = True
+        step.target.holds_responses = True
         running, waiting = step.call(), step.call()
         body = b'{"model":"m","messages":[{"role":"user","content":"a"}],"prompt":"a"}'
         running.send(request("POST", path, body))
@@ -188,7 +188,7 @@ def test_ollamas_own_client_can_be_interrupted_while_it_waits(path: str, agent: 
                 assert (value["model"], value["done"]) == ("m", False)
                 assert (value["message"]["content"] if path == "/api/chat" else value["response"]) == ""
             step.wait(10)
-        waiting.leave()
+        waiting.disconnect()
         assert step.service.target.gate.waiting == []
         assert b"\r\n \r\n" in b"\r\n" + running.received.partition(b"\r\n\r\n")[2]
 
@@ -223,7 +223,7 @@ def test_an_unstreamed_answer_gets_spaces_much_later() -> None:
 )
 def test_whatever_is_answered_in_one_piece_shows_life_in_line_and_at_the_target(path: str, content_type: str) -> None:
     with in_memory_foreman(embed_cap="1", wait_notice_unary="30s") as step:
-        step.target.holds = True
+        step.target.holds_responses = True
         body = b'{"model":"m","input":"a","prompt":"a","messages":[{}],"stream":false}'
         running, waiting = step.call(), step.call()
         for caller in (running, waiting):
@@ -236,7 +236,7 @@ def test_whatever_is_answered_in_one_piece_shows_life_in_line_and_at_the_target(
             assert b"X-Foreman-Position: " + place in head
             assert b"Content-Type: " + content_type.encode() in head
             assert rest == b"1\r\n \r\n" * 2
-        step.target.asked[0].line.deliver(response_with_length(b'{"embeddings":[]}'))
+        step.target.request_connections[0].transport.deliver(response_with_length(b'{"embeddings":[]}'))
         step.turn()
         (answer,) = running.answers("POST")
         assert json.loads(answer.body) == {"embeddings": []}

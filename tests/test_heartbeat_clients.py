@@ -63,7 +63,7 @@ def behind_another(
     running = daemon.call("/api/chat", endless_chat("the one before"))
     running.read_until(b"\n")
     waiting = {name: InThread(call) for name, call in calls}
-    daemon.waiting(len(waiting))
+    daemon.wait_for_queue(len(waiting))
     time.sleep(WAITING_SECONDS)
     return running, waiting
 
@@ -82,7 +82,7 @@ def test_a_failure_behind_a_notice_is_an_exception_in_every_client(
     simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     running, waiting = behind_another(daemon, all_ways(daemon.url))
-    simulator.misbehave("5xx", times=len(waiting))
+    simulator.inject_fault("5xx", times=len(waiting))
     running.leave()
     took_for_an_answer = []
     for name, call in waiting.items():

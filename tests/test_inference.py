@@ -108,7 +108,7 @@ def test_embeddings_are_told_where_they_stand() -> None:
     for _ in range(8):
         work.ask("/api/embed")
     waiting = [work.ask("/v1/embeddings"), work.ask("/api/embeddings")]
-    for number, asking in enumerate([work.askings[0], *waiting]):
+    for number, asking in enumerate([work.requests[0], *waiting]):
         assert asking.responder.place is not None
         assert asking.responder.place() == QueuePosition(number, None)
 
@@ -217,7 +217,7 @@ def test_a_model_that_is_missing_is_looked_for_once_and_takes_no_turn() -> None:
     missing = work.ask(model="nope")
     assert isinstance(missing.problem, ModelMissing)
     assert str(missing.problem) == "model 'nope' not found"
-    assert (work.target.questions, work.target.calls) == (2, [])
+    assert (work.target.polls, work.target.calls) == (2, [])
     work.check_nothing_is_left()
 
 
@@ -353,7 +353,7 @@ def test_what_the_target_may_have_heard_is_never_sent_again(why: Any) -> None:
     work.target.failures = [errors.ConnectionError(why, "it broke")]
     asking = work.ask()
     assert asking.problem.why == why
-    assert (work.target.calls, work.target.questions) == ([], 2)
+    assert (work.target.calls, work.target.polls) == ([], 2)
     assert work.inference.target.inventory.degraded is None
     work.check_nothing_is_left()
 
@@ -459,7 +459,7 @@ def test_after_any_answer_the_lists_are_asked_for_anew() -> None:
     work.ask()
     work.target.calls[0].begin().say(LAST).end()
     Deferred.fromCoroutine(work.inference.target.inventory.until_fresh())
-    assert work.target.questions == 2
+    assert work.target.polls == 2
 
 
 # looking on, and stopping

@@ -58,9 +58,9 @@ def test_the_target_is_asked_at_the_start_and_at_every_interval() -> None:
     poller = Poller(interval=30)
     poller.inventory.start()
     for polls in range(1, 5):
-        assert poller.target.asked == ["/api/tags", "/api/ps"] * polls
+        assert poller.target.paths == ["/api/tags", "/api/ps"] * polls
         poller.clock.advance(29.9)
-        assert poller.target.questions == polls
+        assert poller.target.polls == polls
         poller.clock.advance(0.1)
 
 
@@ -196,7 +196,7 @@ def test_without_the_list_of_what_runs_the_other_is_known(ps: Any) -> None:
     assert inventory.find("other") is Availability.MISSING
     assert poller.recoveries == 1
     assert poller.fresh() == [None]
-    assert poller.target.questions == 1
+    assert poller.target.polls == 1
     poller.target.ps = {"models": [{"name": "llama3"}]}
     poller.clock.advance(30)
     assert inventory.missing == {}
@@ -283,7 +283,7 @@ def test_a_target_that_says_nothing_is_given_up_and_asked_again() -> None:
     assert poller.inventory.degraded is not None
     assert poller.inventory.degraded.reason == "silence"
     poller.clock.advance(30 - POLL_TIMEOUT)
-    assert poller.target.questions == 2
+    assert poller.target.polls == 2
     poller.target.answer()
     assert poller.inventory.degraded is None
 
@@ -308,7 +308,7 @@ def test_a_failure_of_what_follows_a_recovery_is_logged_and_ends_nothing(logged_
     poller.inventory.on_recovery = fail
     poller.inventory.start()
     poller.clock.advance(30)
-    assert poller.target.questions == 2
+    assert poller.target.polls == 2
     assert len(logged_failures.take(ZeroDivisionError)) == 1
 
 
@@ -318,10 +318,10 @@ def test_a_failure_of_what_follows_a_recovery_is_logged_and_ends_nothing(logged_
 def test_many_askers_share_one_question() -> None:
     poller = Poller(slow=True)
     results = [poller.fresh() for _ in range(100)]
-    assert poller.target.questions == 1
+    assert poller.target.polls == 1
     poller.target.answer()
     assert results == [[None]] * 100
-    assert poller.target.asked == ["/api/tags", "/api/ps"]
+    assert poller.target.paths == ["/api/tags", "/api/ps"]
 
 
 def test_who_asks_because_of_a_change_is_not_told_what_was_asked_before_it() -> None:
@@ -331,9 +331,9 @@ def test_who_asks_because_of_a_change_is_not_told_what_was_asked_before_it() -> 
     poller.inventory.refresh().addCallback(lambda _: told.append("second"))
     poller.inventory.refresh().addCallback(lambda _: told.append("third"))
     poller.target.answer()
-    assert (told, poller.target.questions) == (["first"], 2)
+    assert (told, poller.target.polls) == (["first"], 2)
     poller.target.answer()
-    assert (told, poller.target.questions) == (["first", "second", "third"], 2)
+    assert (told, poller.target.polls) == (["first", "second", "third"], 2)
 
 
 def test_an_asker_who_leaves_leaves_the_question_to_the_others() -> None:
@@ -345,7 +345,7 @@ def test_an_asker_who_leaves_leaves_the_question_to_the_others() -> None:
         one.cancel()
     poller.target.answer()
     assert stayer == [None]
-    assert poller.target.questions == 1
+    assert poller.target.polls == 1
 
 
 def test_an_asker_who_leaves_because_another_was_told_does_no_harm() -> None:
@@ -366,12 +366,12 @@ def test_whoever_asks_hears_of_a_question_that_was_put_after_that(story: list[st
     told: list[bool] = []
     for event in story:
         if event == "refresh":
-            before = poller.target.questions
+            before = poller.target.polls
             responder = poller.inventory.refresh()
 
             def hear(result: bool | Failure, before: int = before) -> None:
                 if not isinstance(result, Failure):
-                    told.append(poller.target.questions > before)
+                    told.append(poller.target.polls > before)
 
             responder.addBoth(hear)
             asking.append(responder)
@@ -402,10 +402,10 @@ def test_lists_younger_than_a_second_are_served_without_a_question() -> None:
     poller.inventory.start()
     poller.clock.advance(1)
     assert poller.fresh() == [None]
-    assert poller.target.questions == 1
+    assert poller.target.polls == 1
     poller.clock.advance(0.1)
     assert poller.fresh() == [None]
-    assert poller.target.questions == 2
+    assert poller.target.polls == 2
 
 
 def test_whoever_wants_a_list_waits_a_quarter_of_a_second_at_most() -> None:
@@ -435,7 +435,7 @@ def test_whoever_wants_a_list_behind_a_change_waits_longer_for_one_that_knows_of
     assert waiting == []
     poller.clock.advance(0.1)
     assert waiting == [None]
-    assert poller.target.questions == 2
+    assert poller.target.polls == 2
     assert poller.inventory.degraded is None
 
 
@@ -447,7 +447,7 @@ def test_a_change_makes_young_lists_old() -> None:
     assert poller.fresh() == [None]
     assert poller.inventory.find("new") is Availability.INSTALLED
     assert poller.fresh() == [None]
-    assert poller.target.questions == 2
+    assert poller.target.polls == 2
 
 
 def test_a_list_that_is_wanted_while_a_change_is_being_asked_about_waits_for_the_answer() -> None:
@@ -461,7 +461,7 @@ def test_a_list_that_is_wanted_while_a_change_is_being_asked_about_waits_for_the
     poller.target.answer()
     assert wanted == [None]
     assert poller.inventory.find("new") is Availability.INSTALLED
-    assert poller.target.questions == 2
+    assert poller.target.polls == 2
 
 
 def test_a_list_that_is_young_does_not_wait_for_an_ordinary_poll() -> None:
@@ -469,7 +469,7 @@ def test_a_list_that_is_young_does_not_wait_for_an_ordinary_poll() -> None:
     poller.inventory.start()
     poller.target.slow = True
     poller.clock.advance(1)
-    assert poller.target.questions == 2
+    assert poller.target.polls == 2
     assert poller.fresh() == [None]
     assert poller.stop()
 
@@ -482,7 +482,7 @@ def test_a_change_that_could_not_be_asked_about_is_asked_about_again() -> None:
     poller.fresh()
     poller.target.problem = None
     poller.fresh()
-    assert poller.target.questions == 3
+    assert poller.target.polls == 3
 
 
 # recovery
@@ -511,7 +511,7 @@ def test_a_request_that_succeeds_clears_degraded_and_asks_for_the_lists() -> Non
     assert poller.recoveries == 1
     assert poller.inventory.find("llama3") is Availability.INSTALLED
     poller.inventory.target_answered()
-    assert (poller.recoveries, poller.target.questions) == (1, 2)
+    assert (poller.recoveries, poller.target.polls) == (1, 2)
 
 
 def test_an_answer_before_the_first_poll_counts_as_the_first() -> None:
@@ -531,7 +531,7 @@ def test_what_answers_but_has_no_lists_is_not_cleared_by_any_other_answer(proble
     for _ in range(3):
         poller.inventory.target_answered()
         assert poller.inventory.degraded is not None
-    assert (poller.recoveries, poller.target.questions) == (0, 4)
+    assert (poller.recoveries, poller.target.polls) == (0, 4)
     poller.target.problem = None
     poller.inventory.target_answered()
     assert poller.inventory.degraded is None
@@ -614,11 +614,11 @@ def test_a_missing_model_is_looked_for_once_more() -> None:
     poller = Poller()
     poller.inventory.start()
     assert poller.look_for("new") == [Availability.MISSING]
-    assert poller.target.questions == 2
+    assert poller.target.polls == 2
     poller.target.tags = {"models": [{"name": "new"}]}
     assert poller.look_for("new") == [Availability.INSTALLED]
     assert poller.look_for("new") == [Availability.INSTALLED]
-    assert poller.target.questions == 3
+    assert poller.target.polls == 3
 
 
 def test_a_model_that_came_while_a_question_was_under_way_is_found() -> None:
@@ -660,7 +660,7 @@ def test_nobody_waits_for_a_model_that_is_there_or_elsewhere() -> None:
     poller.target.slow = True
     assert poller.look_for("llama3") == [Availability.INSTALLED]
     assert poller.look_for("x:cloud") == [Availability.CLOUD]
-    assert poller.target.questions == 1
+    assert poller.target.polls == 1
 
 
 # stopping
@@ -689,7 +689,7 @@ def test_after_stopping_nothing_is_asked() -> None:
     poller.inventory.refresh().addCallback(told.append)
     assert told == [False]
     assert poller.fresh() == [None]
-    assert poller.target.questions == 1
+    assert poller.target.polls == 1
 
 
 def test_what_was_never_started_can_be_stopped() -> None:

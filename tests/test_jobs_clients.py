@@ -87,7 +87,7 @@ def test_embeddings_and_forms_become_jobs_as_they_were_sent(daemon: ForemanProce
         assert jobs[0]["id"] == jobs[1]["id"], "a form has a new boundary each time"
         refused = daemon.get(f"/jobs/{jobs[0]['id']}?wait=20")  # no model of this target hears
         assert (refused["state"], refused["error"]["class"]) == ("failed", "refused")
-        (asked,) = simulator.asked("/v1/audio/transcriptions")
+        (asked,) = simulator.requests("/v1/audio/transcriptions")
         assert "multipart/form-data" in str(asked.headers)
 
 
@@ -105,7 +105,7 @@ def test_anthropics_client_hands_a_job_over_and_its_headers_reach_the_target(
         ended(daemon, job["id"])
         message = anthropic.types.Message.model_validate(response(daemon, job["id"]))
         assert message.content
-        (asked,) = simulator.asked("a message for the night")
+        (asked,) = simulator.requests("a message for the night")
         headers = {name.lower(): value for name, value in asked.headers.items()}
         assert headers["anthropic-beta"] == "x-1"
         assert headers["anthropic-version"]

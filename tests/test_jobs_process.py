@@ -64,7 +64,7 @@ def test_many_posts_with_one_key_are_one_job_and_another_body_is_refused(tmp_pat
         assert sum(answer.header("idempotency-replayed") == "true" for answer in answers) == 63
         assert hand_over(daemon, chat("twice"), {"Idempotency-Key": "night"}).status == 422
         ended(daemon, json.loads(answers[0].body)["id"])
-        assert len(simulator.asked("/api/chat", "once")) == 1
+        assert len(simulator.requests("/api/chat", "once")) == 1
 
 
 def test_jobs_that_came_while_the_target_was_away_all_succeed_and_none_has_lost_an_attempt(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_jobs_that_came_while_the_target_was_away_all_succeed_and_none_has_lost_
         found = [ended(daemon, id_) for id_ in ids]
         assert {(one["state"], one["attempt"]) for one in found} == {("succeeded", 1)}
         for number in range(20):
-            assert len(simulator.asked("/api/chat", f'number {number}"')) == 1
+            assert len(simulator.requests("/api/chat", f'number {number}"')) == 1
 
 
 def test_a_job_that_is_stopped_in_its_middle_is_queued_again_and_succeeds_after_the_start(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_a_job_that_is_stopped_in_its_middle_is_queued_again_and_succeeds_after_
     with run_target(tmp_path, rate=40) as simulator:
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             id_ = handed_over(daemon, chat("a long story " * 8, model=MODEL, tokens=10_000))
-            until(lambda: simulator.asked("/api/chat", "a long story"), "the job is at the target")
+            until(lambda: simulator.requests("/api/chat", "a long story"), "the job is at the target")
             daemon.signal(signal.SIGTERM)
-            assert daemon.ended() == -signal.SIGTERM
+            assert daemon.wait() == -signal.SIGTERM
             assert daemon.log_lines("is queued again, since foreman stops")
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             found = ended(daemon, id_)
@@ -100,13 +100,13 @@ def test_a_job_that_can_end_within_the_drain_time_does(tmp_path: Path) -> None:
     with run_target(tmp_path, rate=40) as simulator:
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             id_ = handed_over(daemon, chat("a story", tokens=30))
-            until(lambda: simulator.asked("/api/chat", "a story"), "the job is at the target")
+            until(lambda: simulator.requests("/api/chat", "a story"), "the job is at the target")
             daemon.signal(signal.SIGTERM)
-            assert daemon.ended() == -signal.SIGTERM
+            assert daemon.wait() == -signal.SIGTERM
             assert daemon.log_lines(id_, "succeeded")
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             assert job(daemon, id_)["state"] == "succeeded"
-        assert len(simulator.asked("/api/chat", "a story")) == 1
+        assert len(simulator.requests("/api/chat", "a story")) == 1
 
 
 def test_a_job_that_ran_at_a_kill_runs_again_and_its_attempt_is_not_lost(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_a_job_that_ran_at_a_kill_runs_again_and_its_attempt_is_not_lost(tmp_pat
     with run_target(tmp_path, rate=40) as simulator:
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             id_ = handed_over(daemon, chat("a long story " * 8, tokens=10_000), max_attempts=1)
-            until(lambda: simulator.asked("/api/chat", "a long story"), "the job is at the target")
+            until(lambda: simulator.requests("/api/chat", "a long story"), "the job is at the target")
             daemon.signal(signal.SIGKILL)
-            daemon.ended()
+            daemon.wait()
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             assert daemon.log_lines("1 jobs were running when foreman died; they were queued again")
             found = ended(daemon, id_)
@@ -134,10 +134,10 @@ def test_a_person_who_comes_while_fifty_jobs_wait_is_next(tmp_path: Path) -> Non
     with run_target(tmp_path, rate=20) as simulator, run_foreman(tmp_path, simulator.url) as daemon:
         for number in range(50):
             handed_over(daemon, chat(f"job {number}.", tokens=20))
-        until(lambda: simulator.asked("/api/chat", "job "), "the first job is at the target")
+        until(lambda: simulator.requests("/api/chat", "job "), "the first job is at the target")
         answer = daemon.ask("POST", "/api/chat", chat("a person", tokens=5))
         assert is_complete(answer)
-        order = [one.body for one in simulator.asked("/api/chat")]
+        order = [one.body for one in simulator.requests("/api/chat")]
         assert ["a person" in body for body in order].index(True) <= 2
         assert len(order) < 10
 
@@ -145,10 +145,10 @@ def test_a_person_who_comes_while_fifty_jobs_wait_is_next(tmp_path: Path) -> Non
 def test_a_job_leaves_the_target_within_a_moment_when_it_is_cancelled(tmp_path: Path) -> None:
     with run_target(tmp_path, rate=20) as simulator, run_foreman(tmp_path, simulator.url) as daemon:
         id_ = handed_over(daemon, endless_chat("without end"))
-        until(lambda: simulator.asked("without end"), "the job is at the target")
+        until(lambda: simulator.requests("without end"), "the job is at the target")
         cancelled = daemon.ask("POST", f"/jobs/{id_}/cancel")
         assert (cancelled.status, json.loads(cancelled.body)["state"]) == (200, "cancelled")
-        assert simulator.left("without end")
+        assert simulator.abandoned("without end")
 
 
 def test_a_line_of_the_queue_says_which_turn_is_a_jobs(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_who_comes_with_a_token_in_the_path_is_shown_ways_with_it(tmp_path: Path
             following = json.loads(call.rest().body)["next"]
         with Call(daemon.port, "GET", following) as call:
             assert len(json.loads(call.rest().body)["jobs"]) == 1
-        assert token not in daemon.said()
+        assert token not in daemon.output()
 
 
 def test_what_a_job_had_said_before_a_kill_is_kept_until_it_has_said_all(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_what_a_job_had_said_before_a_kill_is_kept_until_it_has_said_all(tmp_pat
             # It is kept every two seconds.
             time.sleep(2.5)
             daemon.signal(signal.SIGKILL)
-            daemon.ended()
+            daemon.wait()
         with run_foreman(tmp_path, simulator.url, **settings) as daemon:
             partial = daemon.ask("GET", f"/jobs/{id_}/artifacts/partial")
             assert (partial.status, partial.header("content-type")) == (200, "application/x-ndjson")

@@ -151,7 +151,7 @@ async def test_a_model_that_is_not_there_is_named_and_one_look_serves_all(bench:
     other = {**strange, "payload": {**strange["payload"], "model": "nobody"}}  # type: ignore[dict-item]
     many = await bench.ask("POST", "/jobs", [CHAT, strange, other])
     assert (many.status, pointers(many)) == (404, ["/1/payload/model", "/2/payload/model"])
-    assert bench.models.looks == 2
+    assert bench.models.lookups == 2
 
 
 @with_jobs_api

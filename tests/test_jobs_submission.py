@@ -395,7 +395,7 @@ def test_the_target_is_asked_once_for_all_missing_models() -> None:
     Deferred.fromCoroutine(assign_lanes(jobs, models)).addCallback(placed.append)
     ((found, missing),) = placed
     assert [job.lane for job in found] == ["gate", "gate", "embedding", "gate", "gate", "embedding"]
-    assert (missing, models.looks) == ([1, 3, 4], 1)
+    assert (missing, models.lookups) == ([1, 3, 4], 1)
     models.away = True
     Deferred.fromCoroutine(assign_lanes(jobs, models)).addCallback(placed.append)
     assert placed[-1][1] == []

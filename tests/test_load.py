@@ -52,7 +52,7 @@ def test_a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_wait
         for number, text in enumerate(texts):
             # Only one that is known to wait has surely come before the next.
             calls.append(daemon.call(ROUTES[number % 3], chat(text, tokens=6, stream=number % 2 == 0)))
-            daemon.waiting(number + 1)
+            daemon.wait_for_queue(number + 1)
         embeddings = [
             daemon.call("/api/embed", {"model": "nomic-embed-text", "input": f"embedding {number}"})
             for number in range(50)
@@ -61,17 +61,17 @@ def test_a_hundred_chats_take_turns_in_the_order_they_came_and_nothing_else_wait
             assert answer.status == 200
             assert len(json.loads(answer.body)["embeddings"][0]) == 768
         assert len(json.loads(daemon.ask("GET", "/api/tags").body)["models"]) > 10
-        assert simulator.asked("the first")[0].outcome == "open"
+        assert simulator.requests("the first")[0].outcome == "open"
         assert len(daemon.get("/queue")["waiting"]) == 100
     answers = [call.rest() for call in calls]
     for text, answer in zip(texts, answers, strict=True):
         assert answer.status == 200
         assert not answer.torn
         assert text.encode() in answer.body
-    chats = [each for each in simulator.asked() if each.path in ROUTES]
+    chats = [each for each in simulator.requests() if each.path in ROUTES]
     assert [json.loads(each.body)["messages"][0]["content"] for each in chats] == ["the first", *texts]
     for one, following in pairwise(chats):
-        assert one.over <= following.at, f"{following.body} came while {one.body} was being answered"
+        assert one.ended_at <= following.received_at, f"{following.body} came while {one.body} was being answered"
 
 
 def test_a_hundred_who_wait_may_leave_at_once_and_the_target_never_hears_of_them(
@@ -81,22 +81,22 @@ def test_a_hundred_who_wait_may_leave_at_once_and_the_target_never_hears_of_them
         in_front.read_until(b'"content"')
         leavers = [daemon.call(ROUTES[number % 3], chat("leaver")) for number in range(100)]
         patient = daemon.call("/api/chat", chat("patient", stream=True))
-        daemon.waiting(101)
+        daemon.wait_for_queue(101)
         for leaver in leavers:
             leaver.leave()
-        daemon.waiting(1)
+        daemon.wait_for_queue(1)
     assert is_complete(patient.rest())
-    assert not simulator.asked('"leaver"')
+    assert not simulator.requests('"leaver"')
 
 
 def test_a_reader_that_stops_reading_an_ordinary_answer_does_not_hold_the_turn(
     simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
-    simulator.misbehave("long-line", size=4_000_000)
+    simulator.inject_fault("long-line", size=4_000_000)
     with daemon.open("POST", "/api/chat", chat("unread", stream=True), receive_buffer=4096) as unread:
         following = daemon.ask("POST", "/api/chat", chat("the next", stream=True))
         assert is_complete(following)
-        assert simulator.asked("unread")[0].outcome == "answered"
+        assert simulator.requests("unread")[0].outcome == "answered"
         assert len(unread.received) == 0
         answer = unread.rest()
     assert len(answer.body) > 4_000_000
@@ -119,13 +119,13 @@ def test_a_reader_that_stops_reading_an_endless_answer_costs_its_buffer_and_the_
     with run_target(tmp_path, parallel=8) as simulator, run_foreman(tmp_path, simulator.url, **settings) as daemon:
         daemon.ask("POST", "/api/chat", chat("warm"))
         before = daemon.memory()
-        daemon.forget_peak()
+        daemon.reset_peak_memory()
         with daemon.open(method, path, payload, receive_buffer=4096) as unread:
             if path == "/api/chat":
                 assert len(daemon.get("/queue")["running"]) == 1
             following = daemon.ask("POST", "/api/chat", chat("the next", stream=True))
             assert is_complete(following)
-            simulator.left(path)
+            simulator.abandoned(path)
             assert daemon.memory("VmHWM") - before < 40 * MIB
             answer = unread.rest()
             assert 0 < len(unread.received) < 40 * MIB

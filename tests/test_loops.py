@@ -110,7 +110,7 @@ def test_a_foreman_in_front_of_another_is_no_circle() -> None:
         with patch.object(InMemoryTarget, "connect", to_the_other):
             answer, _ = asked(request("POST", "/api/chat", CHAT, [("Via", "1.0 fred")]), "POST", front, back)
     assert answer.status == 200
-    ((via,),) = [one.named("via") for one in back.target.heard]
+    ((via,),) = [one.named("via") for one in back.target.requests]
     first, second, third = via.split(", ")
     assert (first, third) == ("1.0 fred", "1.1 foreman-the-other")
     assert second.startswith("1.1 foreman-0000")
@@ -129,7 +129,7 @@ def test_foremans_own_questions_end_too() -> None:
 def test_the_version_in_which_a_client_asks_stands_in_via() -> None:
     with in_memory_foreman() as step:
         step.ask(b"GET /api/version HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        ((via,),) = [one.named("via") for one in step.target.heard]
+        ((via,),) = [one.named("via") for one in step.target.requests]
     assert via.startswith("1.0 foreman-")
 
 

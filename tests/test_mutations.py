@@ -134,16 +134,16 @@ def as_others_read(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
 def check(step: InMemoryForeman, data: bytes, pieces: list[bytes]) -> None:
     caller = step.call()
     for piece in pieces:
-        caller.line.deliver(piece)
+        caller.transport.deliver(piece)
         step.turn(2)
     step.turn(6)
     for _ in range(20):  # leaps look like pauses of foreman, of which each limit allows for a few
         step.wait(100, 100)
-    assert caller.line.lost, "the connection outlived every deadline"
+    assert caller.transport.lost, "the connection outlived every deadline"
     statuses = [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", caller.received)]
     assert not [status for status in statuses if status >= 500 and status != 501]
     read = as_others_read(data)
-    for heard in step.target.heard:
+    for heard in step.target.requests:
         same = [
             number
             for number, (method, target, body) in enumerate(read)
@@ -154,7 +154,7 @@ def check(step: InMemoryForeman, data: bytes, pieces: list[bytes]) -> None:
         del read[: same[0] + 1]
     assert step.service.connections.bodies.used == 0
     assert len(step.service.connections.open) == 0
-    assert all(one.line.lost for one in step.target.conversations)
+    assert all(one.transport.lost for one in step.target.connections)
 
 
 def test_mistakes_made_at_random_do_no_harm() -> None:
@@ -169,8 +169,8 @@ def test_mistakes_made_at_random_do_no_harm() -> None:
             except BaseException:
                 print(f"FUZZ_SEED={SEED} number {number}: {pieces!r}")
                 raise
-            reached += len(step.target.heard)
-            step.target.conversations.clear()
+            reached += len(step.target.requests)
+            step.target.connections.clear()
     print(f"FUZZ_SEED={SEED}: {COUNT} requests, {reached} reached the target")
     assert COUNT / 10 < reached < COUNT * 9 / 10
 
@@ -179,11 +179,11 @@ def outcome(step: InMemoryForeman, pieces: list[bytes]) -> tuple[list[bytes], li
     """The statuses that a client gets who sends ``pieces``, and what the target hears."""
     caller = step.call()
     for piece in pieces:
-        caller.line.deliver(piece)
+        caller.transport.deliver(piece)
         step.turn(1)
     step.wait(300, 100)
-    heard = [(one.method, one.target, one.body) for one in step.target.heard]
-    step.target.conversations.clear()
+    heard = [(one.method, one.target, one.body) for one in step.target.requests]
+    step.target.connections.clear()
     return re.findall(rb"HTTP/1\.[01] (\d{3}) ", caller.received), heard
 
 
@@ -202,4 +202,4 @@ def test_requests_without_mistakes_are_answered() -> None:
             caller.send(data)
             assert b" 200 OK" in caller.received or b" 204 No Content" in caller.received
             assert b"HTTP/1.1 4" not in caller.received
-            caller.leave()
+            caller.disconnect()

@@ -111,7 +111,7 @@ def waiting(
     with daemon.call("/api/chat", endless_chat("the one before")) as running:
         running.read_until(b"\n")
         asked = InThread(lambda: ask(packages, daemon.url))
-        daemon.waiting(ASKED)
+        daemon.wait_for_queue(ASKED)
         time.sleep(seconds)
         yield asked
 
@@ -130,7 +130,7 @@ def test_a_failure_behind_a_notice_is_an_exception_in_every_client_for_node(
     packages: Path, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     with waiting(daemon, packages) as asked:
-        simulator.misbehave("5xx", times=ASKED)
+        simulator.inject_fault("5xx", times=ASKED)
     outcomes = asked.result(patience=30)
     assert all(outcome.keys() == {"error"} for outcome in outcomes.values()), outcomes
 
@@ -139,6 +139,6 @@ def test_a_target_lost_in_mid_answer_is_an_exception_in_every_client_for_node(
     packages: Path, simulator: TargetProcess, daemon: ForemanProcess
 ) -> None:
     with waiting(daemon, packages) as asked:
-        simulator.misbehave("close", at_byte=140, times=ASKED)
+        simulator.inject_fault("close", at_byte=140, times=ASKED)
     outcomes = asked.result(patience=30)
     assert all(outcome.keys() == {"error"} for outcome in outcomes.values()), outcomes

@@ -234,5 +234,5 @@ def test_whatever_is_asked_the_answer_is_one_of_the_document(tmp_path: Path) -> 
             runs = [pool.submit(looked, kind, daemon.url, tmp_path / kind) for kind in RUNS]
             found = [run.result() for run in runs]
         assert [run.returncode for run in found] == [0, 0], "\n".join(run.stdout + run.stderr for run in found)
-        assert "Traceback" not in daemon.said()
+        assert "Traceback" not in daemon.output()
         assert daemon.get("/healthz")["status"] == "ok"

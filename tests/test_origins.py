@@ -247,7 +247,7 @@ def test_a_foreign_page_gets_nothing_whatever_it_asks(
 ) -> None:
     answer = ask(step, method, path, ("Origin", origin))
     assert (answer.status, answer.body, cors(answer)) == (403, b"", [])
-    assert step.target.asked == []
+    assert step.target.request_connections == []
 
 
 def test_two_origins_are_one_too_many(step: InMemoryForeman) -> None:
@@ -269,7 +269,7 @@ def test_a_preflight_is_answered_as_ollama_does(step: InMemoryForeman) -> None:
             "Access-Control-Request-Method",
             "Access-Control-Request-Headers",
         ]
-    assert step.target.asked == []
+    assert step.target.request_connections == []
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:11434", "a.localhost", "my.local", "x.internal", ""])
@@ -288,12 +288,12 @@ def test_options_without_an_origin_are_answered_for_names_as_ollama_does(
 ) -> None:
     answer = step.ask_once(request("OPTIONS", path, host=host), "OPTIONS")
     assert (answer.status, answer.body, answer.header("Allow"), cors(answer)) == (204, b"", allow, [])
-    assert step.target.heard == []
+    assert step.target.requests == []
 
 
 def test_options_of_an_address_without_an_origin_are_the_targets_to_answer(step: InMemoryForeman) -> None:
     assert ask(step, "OPTIONS", "/api/chat").status == 200
-    assert [heard.method for heard in step.target.heard] == ["OPTIONS"]
+    assert [heard.method for heard in step.target.requests] == ["OPTIONS"]
 
 
 EXPOSES = ("Access-Control-Expose-Headers", b",".join(EXPOSED_HEADERS).decode())
@@ -333,7 +333,7 @@ def test_refusals_of_every_kind_say_so_too() -> None:
         )
         (bad_chunk,) = chunked.answers()
         assert (bad_chunk.status, cors(bad_chunk)) == (400, ONCE)
-        step.target.refuses = True
+        step.target.refuses_connections = True
         unreachable = ask(step, "GET", "/api/version", PAGE, token)
         assert (unreachable.status, cors(unreachable)) == (502, ONCE)
 
@@ -344,7 +344,7 @@ def test_what_the_target_says_of_origins_does_not_count(step: InMemoryForeman) -
     )
     assert cors(ask(step, "GET", "/api/version", PAGE)) == ONCE
     assert cors(ask(step, "GET", "/api/version")) == []
-    assert [heard.named("origin") for heard in step.target.heard] == [[], []]
+    assert [heard.named("origin") for heard in step.target.requests] == [[], []]
 
 
 def test_a_page_of_foremans_own_gets_no_headers(step: InMemoryForeman) -> None:

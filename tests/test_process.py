@@ -69,21 +69,21 @@ def test_each_way_to_start_serves_outlives_a_hangup_and_drains_at_a_signal(way: 
             running.read_until(b'"content"')
             daemon.signal(signal.SIGTERM)
             assert is_complete(running.rest())
-        assert daemon.ended() == -signal.SIGTERM
-        assert "Traceback" not in daemon.said()
+        assert daemon.wait() == -signal.SIGTERM
+        assert "Traceback" not in daemon.output()
 
 
 def test_serve_in_front_of_simulate_needs_nothing_but_the_two_commands(tmp_path: Path) -> None:
     port = free_port()
     simulate = (SERVE[0], "simulate", "--listen", f"{LOOPBACK}:{port}", "--rate", "0", "--load-time", "0")
     with run_process(simulate, tmp_path) as simulator:
-        until(partial(simulator.listens, port, "/"), "the simulator answers")
+        until(partial(simulator.responds, port, "/"), "the simulator answers")
         with run_foreman(tmp_path, f"{LOOPBACK}:{port}") as daemon:
             answer = daemon.ask("POST", "/api/chat", chat("the first try", stream=True))
             assert is_complete(answer)
             assert b" try" in answer.body
         simulator.signal(signal.SIGTERM)
-        assert simulator.ended() == 0
+        assert simulator.wait() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -95,7 +95,7 @@ def test_a_signal_lets_the_running_answer_finish_and_sends_away_who_waits(
         with idle, daemon.call("/api/chat", chat("it runs", model=ENDLESS_MODEL, tokens=150, stream=True)) as running:
             running.read_until(b'"content"')
             waiting = [(path, daemon.call(path, chat("it waits", stream=True))) for path in FAMILIES]
-            daemon.waiting(3)
+            daemon.wait_for_queue(3)
             daemon.signal(number)
             for path, call in waiting:
                 answer = call.rest()
@@ -106,10 +106,10 @@ def test_a_signal_lets_the_running_answer_finish_and_sends_away_who_waits(
             assert idle.recv(1) == b""
             with pytest.raises(ConnectionRefusedError):
                 ask(daemon.port, "GET", "/healthz")
-            assert simulator.asked("it runs")[0].outcome == "open"
+            assert simulator.requests("it runs")[0].outcome == "open"
             assert is_complete(running.rest())
-        assert daemon.ended() == -number
-        assert not simulator.asked("it waits")
+        assert daemon.wait() == -number
+        assert not simulator.requests("it waits")
         assert daemon.log_lines("stopping: 1 running, 3 waiting")
 
 
@@ -136,16 +136,16 @@ def test_what_still_runs_in_the_end_is_broken_off_visibly(drain_timeout: str, tm
             last = answer.body.rstrip().splitlines()[-1].removeprefix(b"data: ")
             assert (hurried and answer.torn) or "error" in json.loads(last)
         assert unstreamed.rest().status in ((0, 503) if hurried else (503,))
-        assert daemon.ended() == -signal.SIGTERM
-        until(lambda: all(each.over for each in simulator.asked("for ever")), "the target sees all leave")
+        assert daemon.wait() == -signal.SIGTERM
+        until(lambda: all(each.ended_at for each in simulator.requests("for ever")), "the target sees all leave")
 
 
 def test_a_port_that_is_taken_ends_the_start_with_one_clear_line(tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as taken:
         port = taken.getsockname()[1]
         with run_process(SERVE, tmp_path, {"listen": f"{LOOPBACK}:{port}"}) as child:
-            assert child.ended() not in (0, -signal.SIGTERM)
-            (line,) = [line for line in child.said().splitlines() if "info]" not in line]
+            assert child.wait() not in (0, -signal.SIGTERM)
+            (line,) = [line for line in child.output().splitlines() if "info]" not in line]
             assert line.startswith("foreman cannot listen on")
             assert str(port) in line
             assert "in use" in line
@@ -160,8 +160,8 @@ def test_settings_that_cannot_be_used_are_all_named_and_no_secret_is_shown(tmp_p
         "bufer": "1",
     }
     with run_process(SERVE, tmp_path, wrong) as child:
-        assert child.ended() == 2
-        lines = child.said().splitlines()
+        assert child.wait() == 2
+        lines = child.output().splitlines()
     assert len(lines) == len(wrong)
     for name in wrong:
         assert [line for line in lines if f"FOREMAN_{name.upper()}:" in line]
@@ -171,13 +171,13 @@ def test_settings_that_cannot_be_used_are_all_named_and_no_secret_is_shown(tmp_p
 def test_without_a_token_nobody_beyond_this_machine_is_served_unless_that_is_wanted(tmp_path: Path) -> None:
     settings = {"listen": f"0.0.0.0:{free_port()}"}
     with run_process(SERVE, tmp_path, settings) as child:
-        assert child.ended() == 2
-        assert "FOREMAN_AUTH_TOKEN" in child.said()
-        assert "FOREMAN_ALLOW_OPEN=1" in child.said()
+        assert child.wait() == 2
+        assert "FOREMAN_AUTH_TOKEN" in child.output()
+        assert "FOREMAN_ALLOW_OPEN=1" in child.output()
     for cure in ({"auth_token": "a-long-enough-token"}, {"allow_open": "1"}):
         port = free_port()
         with run_process(SERVE, tmp_path, {"listen": f"0.0.0.0:{port}", **cure}) as child:
-            until(partial(child.listens, port, "/healthz"), f"foreman serves with {cure}")
+            until(partial(child.responds, port, "/healthz"), f"foreman serves with {cure}")
 
 
 def test_a_target_that_is_not_there_yet_is_told_and_its_coming_is_noticed(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_target_that_is_not_there_yet_is_told_and_its_coming_is_noticed(tmp_pa
     with run_target(tmp_path, running=False) as simulator, run_foreman(tmp_path, simulator.url, **settings) as daemon:
 
         def warmed(times: int) -> bool:
-            asked = [json.loads(each.body or "{}") for each in simulator.asked("/api/embed")]
+            asked = [json.loads(each.body or "{}") for each in simulator.requests("/api/embed")]
             return asked == [{"model": "nomic-embed-text", "keep_alive": -1}] * times
 
         until(lambda: daemon.get("/healthz")["degraded"], "foreman sees that nobody is there")
@@ -250,9 +250,9 @@ def ask_all_sorts(daemon: ForemanProcess, simulator: Any) -> list[tuple[str, str
         ask(daemon.port, "POST", f"/api/chat{query}", chat(prompt), headers=stranger)
     daemon.ask("POST", "/api/chat", chat(prompt, model="nobody-has-it"))
     daemon.ask("POST", "/api/chat", {"model": "llama3.2:3b", "messages": prompt})
-    simulator.misbehave("error-line", at_line=3, text=f"failed on {prompt}")
+    simulator.inject_fault("error-line", at_line=3, text=f"failed on {prompt}")
     daemon.ask("POST", "/api/chat", chat(prompt, stream=True))
-    simulator.misbehave("reset", at_line=3)
+    simulator.inject_fault("reset", at_line=3)
     daemon.ask("POST", "/api/chat", chat(prompt, stream=True))
     with daemon.call("/api/chat", endless_chat(prompt)) as leaver:
         leaver.read_until(b'"content"')
@@ -291,7 +291,7 @@ def test_the_log_has_one_line_for_each_answer_and_no_secret(tmp_path: Path) -> N
     with run_target(tmp_path, rate=400) as simulator, run_foreman(tmp_path, simulator.url, auth_token=TOKEN) as daemon:
         expected = ask_all_sorts(daemon, simulator)
         lines = [line for line in daemon.log_lines("outcome=") if "/healthz" not in line]
-        assert "canary" not in daemon.said()
+        assert "canary" not in daemon.output()
     *told, (lane, _, status, outcome) = [fields(line) for line in lines]
     assert [*told, (lane, "", status, outcome)] == expected
     first = dict(word.split("=", 1) for word in lines[0].split() if "=" in word)
@@ -307,9 +307,9 @@ def test_the_log_for_machines_is_one_object_a_line_and_has_no_secret_either(tmp_
     with run_target(tmp_path, rate=400) as simulator, run_foreman(tmp_path, simulator.url, **settings) as daemon:
         expected = ask_all_sorts(daemon, simulator)
         daemon.signal(signal.SIGTERM)
-        daemon.ended()
-        assert "canary" not in daemon.said()
-        events = [json.loads(line) for line in daemon.said().splitlines()]
+        daemon.wait()
+        assert "canary" not in daemon.output()
+        events = [json.loads(line) for line in daemon.output().splitlines()]
     assert all({"time", "level", "system", "message"} <= event.keys() for event in events)
     answers = [event for event in events if "outcome" in event and event["route"] != "/healthz"]
     answers[-1]["route"] = ""
@@ -341,7 +341,7 @@ def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) 
         with daemon.call("/api/chat", endless_chat("it runs")) as running:
             running.read_until(b'"content"')
             waiting = daemon.call("/v1/messages", chat("it waits"))
-            daemon.waiting(1)
+            daemon.wait_for_queue(1)
             table = ps()
             assert table.returncode == 0, table.stderr
             rows = [line.split() for line in table.stdout.splitlines()]
@@ -356,7 +356,7 @@ def test_ps_shows_who_has_the_turn_who_waits_and_what_is_loaded(tmp_path: Path) 
             assert f"{ENDLESS_MODEL}:latest" in {model["name"] for model in value["models"]}
         assert waiting.rest().status == 200
         daemon.signal(signal.SIGTERM)
-        daemon.ended()
+        daemon.wait()
         gone = ps()
         assert gone.returncode == 1
         assert gone.stderr.startswith(f"foreman ps: nothing listens at {daemon.url}")
@@ -394,4 +394,4 @@ def test_a_pause_of_foreman_counts_as_the_silence_of_nobody(tmp_path: Path) -> N
         assert until(lambda: daemon.get(f"/jobs/{id_}")["state"] not in ("queued", "running"), "the job ended")
         assert daemon.get(f"/jobs/{id_}")["attempt"] == 1
         assert daemon.get(f"/jobs/{id_}")["state"] == "succeeded"
-        assert "degraded" not in daemon.said()
+        assert "degraded" not in daemon.output()

@@ -79,7 +79,7 @@ def pieces(data: bytes, seed: str) -> list[bytes]:
 def send(step: InMemoryForeman, data: list[bytes], after: float) -> InMemoryClient:
     caller = step.call()
     for piece in data:
-        caller.line.deliver(piece)
+        caller.transport.deliver(piece)
         step.turn(2)
     step.turn()
     if after:
@@ -103,12 +103,12 @@ def check(step: InMemoryForeman, caller: InMemoryClient, doubtful: Doubtful) -> 
     answers = caller.answers()
     assert [answer.status for answer in answers] == doubtful.answers, caller.received[:500]
     assert caller.closed == doubtful.closes
-    asked = step.target.asked
+    asked = step.target.request_connections
     if doubtful.aborts:
-        assert all(one.line.ended == "reset" and one.read() is None for one in asked)
+        assert all(one.transport.ended == "reset" and one.read() is None for one in asked)
     else:
         assert all(one.read() is not None for one in asked)
-    heard = step.target.heard
+    heard = step.target.requests
     assert [f"{one.method} {one.target}|{one.body.decode('latin-1')}" for one in heard] == doubtful.reaches
     for one in heard:
         headers = [f"{name}: {value}" for name, value in one.headers]
@@ -143,7 +143,7 @@ def test_a_doubtful_request_does_what_its_rule_says(name: str) -> None:
             caller = send(step, sent, doubtful.after)
             check(step, caller, doubtful)
             step.wait(1000, 10)
-            assert caller.line.lost
+            assert caller.transport.lost
             assert step.service.connections.bodies.used == 0
             assert len(step.service.connections.open) == 0
 

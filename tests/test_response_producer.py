@@ -25,43 +25,43 @@ def test_a_reader_gets_all_of_it_and_may_ask_again(step: InMemoryForeman) -> Non
     assert len(BYTES) > 2 * PIECE_SIZE
     caller = step.call()
     for _ in range(2):
-        caller.line.sent.clear()
+        caller.transport.sent.clear()
         caller.send(QUESTION)
-        head, _, body = bytes(caller.line.sent).partition(b"\r\n\r\n")
+        head, _, body = bytes(caller.transport.sent).partition(b"\r\n\r\n")
         assert b"Content-Length: %d" % len(BYTES) in head
         assert body == BYTES
-    assert caller.line.ended == ""
+    assert caller.transport.ended == ""
 
 
 def test_a_slow_reader_gets_all_of_it_in_the_end(step: InMemoryForeman) -> None:
     caller = step.call()
-    caller.line.takes = False
+    caller.transport.reads = False
     caller.send(QUESTION)
-    while len(caller.line.sent) < len(BYTES):
-        caller.line.take(4000)
+    while len(caller.transport.sent) < len(BYTES):
+        caller.transport.take(4000)
         step.wait(5)
-    caller.line.take(4000)
-    assert bytes(caller.line.sent).endswith(BYTES)
-    assert caller.line.ended == ""
+    caller.transport.take(4000)
+    assert bytes(caller.transport.sent).endswith(BYTES)
+    assert caller.transport.ended == ""
 
 
 def test_who_takes_nothing_holds_a_piece_and_is_cut_off(step: InMemoryForeman) -> None:
     caller = step.call()
-    caller.line.takes = False
+    caller.transport.reads = False
     caller.send(QUESTION)
-    assert caller.line.most_held <= 3 * PIECE_SIZE
+    assert caller.transport.max_buffered <= 3 * PIECE_SIZE
     step.wait(59)
-    assert caller.line.ended == ""
+    assert caller.transport.ended == ""
     step.wait(3, 1)
-    assert caller.line.ended == "reset"
+    assert caller.transport.ended == "reset"
     assert len(step.service.connections.open) == 0
 
 
 def test_who_leaves_in_the_middle_leaves_nothing_behind(step: InMemoryForeman) -> None:
     caller = step.call()
-    caller.line.takes = False
+    caller.transport.reads = False
     caller.send(QUESTION)
-    caller.leave()
+    caller.disconnect()
     step.wait(1)
     assert len(step.service.connections.open) == 0
 

@@ -59,24 +59,24 @@ def chunk(data: bytes) -> bytes:
 
 
 def test_a_stream_ends_with_words_and_the_target_is_let_go(step: InMemoryForeman, path: Path) -> None:
-    step.target.holds = True
+    step.target.holds_responses = True
     alice = call(step, OLD, "POST", "/api/chat", CHAT)
     bob = call(step, OTHERS, "POST", "/api/embed", b'{"model":"m","input":"x"}')
-    asked = step.target.asked[0]
-    asked.line.deliver(HEAD + chunk(LINE))
+    asked = step.target.request_connections[0]
+    asked.transport.deliver(HEAD + chunk(LINE))
     step.turn()
     assert LINE in alice.received
     revoke(step, path, NEW, OTHERS, BOSS)
     (answer,) = alice.answers()
     assert json.loads(answer.body.split(b"\n")[1]) == {"error": "the token of this request was revoked"}
-    assert asked.line.disconnecting
-    assert not step.target.asked[1].line.disconnecting
+    assert asked.transport.disconnecting
+    assert not step.target.request_connections[1].transport.disconnecting
     assert bob.received == b""
-    bob.leave()
+    bob.disconnect()
 
 
 def test_who_waits_for_a_turn_is_sent_away_and_the_next_goes_on(step: InMemoryForeman, path: Path) -> None:
-    step.target.holds = True
+    step.target.holds_responses = True
     first = call(step, OTHERS, "POST", "/api/chat", CHAT)
     alice = call(step, OLD, "POST", "/api/chat", CHAT)
     third = call(step, NEW, "POST", "/api/chat", CHAT)
@@ -89,33 +89,33 @@ def test_who_waits_for_a_turn_is_sent_away_and_the_next_goes_on(step: InMemoryFo
     said = [formatEvent(event) for event in events]
     assert any("caller=alice status=401" in line and "'cancelled'" in line for line in said), said
     assert any("requests that were ended, since their token was revoked: 1" in line for line in said)
-    first.leave()
-    third.leave()
+    first.disconnect()
+    third.disconnect()
 
 
 def test_of_two_tokens_of_a_name_only_the_revoked_one_ends(step: InMemoryForeman) -> None:
-    step.target.holds = True
+    step.target.holds_responses = True
     old, new = Holder("alice", digest(OLD)), Holder("alice", digest(NEW))
     step.service._replace_tokens(Tokens((old, new), required=True))
     before = [call(step, token, "POST", "/api/embed", b'{"model":"m","input":"x"}') for token in (OLD, NEW)]
     step.service._replace_tokens(Tokens((new,), required=True))
     step.turn()
     assert [len(caller.answers()) for caller in before] == [1, 0]
-    before[1].leave()
+    before[1].disconnect()
 
 
 def test_an_admin_who_is_one_no_more_loses_what_only_admins_may(step: InMemoryForeman, path: Path) -> None:
-    step.target.holds = True
+    step.target.holds_responses = True
     boss = call(step, BOSS, "POST", "/api/pull", b'{"model":"m"}')
-    asked = step.target.asked[0]
-    asked.line.deliver(HEAD + chunk(b'{"status":"pulling"}\n'))
+    asked = step.target.request_connections[0]
+    asked.transport.deliver(HEAD + chunk(b'{"status":"pulling"}\n'))
     step.turn()
     path.write_text(holders(OLD, NEW, OTHERS, BOSS, demoted=True))
     step.service.reload()
     step.turn()
     (answer,) = boss.answers()
     assert b"revoked" in answer.body
-    assert asked.line.disconnecting
+    assert asked.transport.disconnecting
 
 
 @pytest.mark.parametrize("target", ["/api/chat", "/api/blobs/sha256:00"])
@@ -130,18 +130,18 @@ def test_a_body_that_still_comes_is_not_waited_for(step: InMemoryForeman, path: 
     step.wait(60)
     assert alice.closed
     assert step.service.connections.bodies.used == 0
-    assert all(one.line.disconnecting or one.line.lost for one in step.target.asked)
+    assert all(one.transport.disconnecting or one.transport.lost for one in step.target.request_connections)
 
 
 def test_everybody_else_is_left_alone(step: InMemoryForeman, path: Path) -> None:
     idle = step.call()
-    step.target.holds = True
+    step.target.holds_responses = True
     running = call(step, OLD, "POST", "/api/chat", CHAT)
     revoke(step, path, OLD, OTHERS)
     assert (idle.closed, running.closed, running.received) == (False, False, b"")
     idle.send(request("GET", "/healthz"))
     assert [answer.status for answer in idle.answers()] == [200]
-    running.leave()
+    running.disconnect()
 
 
 # jobs

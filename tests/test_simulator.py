@@ -15,7 +15,7 @@ def test_tokens_come_at_their_pace() -> None:
     state = InMemorySimulator(rate=10, prompt_time=1)
     client = state.chat(5)
     state.clock.advance(0.99)
-    assert client.heard == b""
+    assert client.received == b""
     for moment, lines in ((0.02, 1), (0.2, 3), (0.2, 5), (0.1, 6)):
         state.clock.advance(moment)
         assert len(client.lines) == lines
@@ -26,7 +26,7 @@ def test_tokens_come_at_their_pace() -> None:
 
 def test_each_line_is_one_chunk() -> None:
     client = InMemorySimulator().chat(2)
-    chunks = client.heard.partition(b"\r\n\r\n")[2].split(b"\r\n")
+    chunks = client.received.partition(b"\r\n\r\n")[2].split(b"\r\n")
     assert [len(chunk) for chunk in chunks[1::2]] == [int(size, 16) for size in chunks[0:-1:2]]
     assert all(chunk.endswith(b"}\n") for chunk in chunks[1:6:2])
     assert chunks[6:] == [b"0", b"", b""]
@@ -56,7 +56,7 @@ def test_who_leaves_the_line_of_a_loaded_model_is_forgotten() -> None:
     first, second, third = (state.chat() for _ in range(3))
     second.leave()
     state.clock.pump([0.1] * 4)
-    assert (first.status, second.heard, third.status) == (200, b"", 200)
+    assert (first.status, second.received, third.status) == (200, b"", 200)
     assert [seen.outcome for seen in state.simulator.requests] == ["answered", "left", "open"]
 
 
@@ -77,7 +77,7 @@ def test_who_leaves_while_the_model_thinks_about_the_prompt_stops_it_too() -> No
     state.clock.advance(5)
     first.leave()
     state.clock.advance(10)
-    assert (first.heard, second.status) == (b"", 200)
+    assert (first.received, second.status) == (b"", 200)
 
 
 def test_leaving_gives_a_load_up() -> None:
@@ -89,7 +89,7 @@ def test_leaving_gives_a_load_up() -> None:
     assert state.simulator.loaded == []
     second = state.chat()
     state.clock.advance(4)
-    assert second.heard == b""
+    assert second.received == b""
     state.clock.advance(1)
     assert second.status == 200
 
@@ -150,7 +150,7 @@ def test_another_context_size_loads_anew() -> None:
     state.chat(1)
     state.clock.advance(1)
     client = state.ask("/api/chat", {**CHAT, "options": {"num_predict": 1, "num_ctx": 8192}})
-    assert client.heard == b""
+    assert client.received == b""
     state.clock.advance(1)
     assert client.status == 200
     assert state.answer("/api/ps", method="GET")["models"][0]["context_length"] == 8192
@@ -161,7 +161,7 @@ def test_an_idle_model_makes_room_and_a_busy_one_is_waited_for() -> None:
     busy = state.chat(5)
     waiting = state.ask("/api/chat", {**CHAT, "model": "tiny-other"})
     state.clock.advance(0.1)
-    assert waiting.heard == b""
+    assert waiting.received == b""
     state.clock.pump([0.1] * 6)
     assert busy.lines[-1]["done"] is True
     assert waiting.status == 200
@@ -175,7 +175,7 @@ def test_only_waiting_for_a_load_has_an_end_and_who_left_still_counts() -> None:
     for client in waiting:
         client.leave()
     assert state.ask("/api/chat", {**CHAT, "model": "tiny-think"}).status == 503
-    assert state.chat(1).heard == b""
+    assert state.chat(1).received == b""
 
 
 def test_many_quick_waiters_do_not_pile_up_on_the_stack() -> None:
@@ -225,7 +225,7 @@ def test_a_server_that_is_down_takes_nobody() -> None:
     assert client.transport.disconnecting
     assert state.simulator.buildProtocol(None) is None
     state.simulator.come_back()
-    assert state.ask("/", method="GET").heard.endswith(b"Ollama is running")
+    assert state.ask("/", method="GET").received.endswith(b"Ollama is running")
 
 
 def test_models_come_and_go_by_order() -> None:

@@ -36,10 +36,10 @@ def spoilt(what: str, path: str = "/api/chat", body: Any = None, **more: Any) ->
 
 
 def head_of(client: SimulatorClient) -> bytes:
-    return client.heard.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    return client.received.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
-WHOLE = InMemorySimulator().chat(3).heard
+WHOLE = InMemorySimulator().chat(3).received
 UNARY = {**CHAT, "stream": False, "options": {"num_predict": 3}}
 
 
@@ -49,22 +49,22 @@ def test_an_answer_breaks_off_at_a_line(what: str, line: int) -> None:
     client = spoilt(what, at_line=line)
     assert len(client.lines) == min(line, 4)
     assert client.transport.disconnecting is (what != "stall")
-    assert client.heard.endswith(
+    assert client.received.endswith(
         {"cut-framing": b"\r\nzz\r\nthis is no chunk\r\n", "garbage": b" this is not HTTP\r\n\r\n"}.get(what, b"\r\n")
     )
-    assert not client.heard.endswith(b"0\r\n\r\n")
+    assert not client.received.endswith(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize("what", ["reset", "close", "stall"])
 @pytest.mark.parametrize("byte", [0, 1, 100, 200, len(WHOLE) - 5, len(WHOLE) - 1])
 def test_an_answer_breaks_off_at_a_byte(what: str, byte: int) -> None:
-    assert spoilt(what, at_byte=byte).heard == WHOLE[:byte]
+    assert spoilt(what, at_byte=byte).received == WHOLE[:byte]
 
 
 def test_an_answer_that_is_sent_at_once_breaks_off_in_its_middle() -> None:
-    whole = InMemorySimulator().ask("/api/chat", UNARY).heard
+    whole = InMemorySimulator().ask("/api/chat", UNARY).received
     for what in ("reset", "close", "stall", "cut-framing"):
-        heard = spoilt(what, body=UNARY).heard
+        heard = spoilt(what, body=UNARY).received
         assert whole.startswith(heard)
         assert len(whole.partition(b"\r\n\r\n")[2]) // 2 == len(heard.partition(b"\r\n\r\n")[2])
 
@@ -74,7 +74,7 @@ def test_a_stalled_answer_keeps_the_model_until_the_reader_leaves() -> None:
     state.simulator.misbehave("stall", at_line=2)
     stalled, waiting = state.chat(5), state.chat(1)
     state.clock.pump([1] * 60)
-    assert (len(stalled.lines), waiting.heard) == (2, b"")
+    assert (len(stalled.lines), waiting.received) == (2, b"")
     stalled.leave()
     assert waiting.status == 200
 
@@ -94,8 +94,8 @@ def test_a_stalled_answer_keeps_the_model_until_the_reader_leaves() -> None:
 )
 def test_an_answer_without_its_end_marker_ends_properly(path: str, body: Any, mark: bytes) -> None:
     client = spoilt("no-done", path, body)
-    assert mark not in client.heard
-    assert client.heard.endswith(b"\r\n0\r\n\r\n")
+    assert mark not in client.received
+    assert client.received.endswith(b"\r\n0\r\n\r\n")
     assert not client.transport.disconnecting
 
 
@@ -109,14 +109,14 @@ def test_an_error_comes_instead_of_the_rest() -> None:
     client = spoilt("error-line", at_line=2, text="the roof is on fire")
     assert client.lines[-1] == {"error": "the roof is on fire"}
     assert len(client.lines) == 3
-    assert client.heard.endswith(b"0\r\n\r\n")
-    assert b'data: {"error":' in spoilt("error-line", "/v1/chat/completions", V1).heard
+    assert client.received.endswith(b"0\r\n\r\n")
+    assert b'data: {"error":' in spoilt("error-line", "/v1/chat/completions", V1).received
 
 
 def test_garbage_comes_instead_of_an_answer() -> None:
-    assert not spoilt("garbage").heard.startswith(b"HTTP")
-    assert spoilt("garbage", text="hello").heard == b"hello"
-    assert b"this is not HTTP" in spoilt("garbage", at_line=1).heard.partition(b"}\n")[2]
+    assert not spoilt("garbage").received.startswith(b"HTTP")
+    assert spoilt("garbage", text="hello").received == b"hello"
+    assert b"this is not HTTP" in spoilt("garbage", at_line=1).received.partition(b"}\n")[2]
 
 
 def test_a_head_may_come_byte_by_byte() -> None:
@@ -124,45 +124,45 @@ def test_a_head_may_come_byte_by_byte() -> None:
     state.simulator.misbehave("slow-headers", pace=1)
     client = state.chat(3)
     for count in range(1, 5):
-        assert client.heard == WHOLE[:count]
+        assert client.received == WHOLE[:count]
         state.clock.advance(1)
     state.clock.pump([1] * len(head_of(client)) * 200)
-    assert client.heard == WHOLE
+    assert client.received == WHOLE
     assert state.simulator.requests[0].outcome == "answered"
 
 
 def test_a_head_may_never_end() -> None:
     client = spoilt("endless-headers")
-    assert b"\r\n\r\n" not in client.heard
-    assert len(client.heard) > 1_000_000
+    assert b"\r\n\r\n" not in client.received
+    assert len(client.received) > 1_000_000
 
 
 def test_nothing_may_come_at_all() -> None:
     client = spoilt("no-headers")
-    assert client.heard == b""
+    assert client.received == b""
     assert not client.transport.disconnecting
 
 
 def test_a_thousand_other_heads_may_come_before() -> None:
     client = spoilt("early-hints", size=1000)
-    assert client.heard.count(b"HTTP/1.1 103 Early Hints\r\n") == 1000
-    assert client.heard.endswith(WHOLE)
+    assert client.received.count(b"HTTP/1.1 103 Early Hints\r\n") == 1000
+    assert client.received.endswith(WHOLE)
 
 
 @pytest.mark.parametrize(("status", "line"), [(0, b"HTTP/1.1 000 "), (99, b"HTTP/1.1 099 "), (1000, b"HTTP/1.1 1000 ")])
 def test_a_status_may_be_none(status: int, line: bytes) -> None:
-    assert spoilt("bad-status", status=status).heard.startswith(line)
+    assert spoilt("bad-status", status=status).received.startswith(line)
 
 
 def test_an_answer_may_have_no_framing() -> None:
     client = spoilt("close-delimited")
     assert head_of(client).startswith(b"HTTP/1.0 200 OK\r\n")
-    assert b"Transfer-Encoding" not in client.heard
+    assert b"Transfer-Encoding" not in client.received
     assert len(client.lines) == 4
     assert client.transport.disconnecting
     assert len(spoilt("close-delimited", at_line=2).lines) == 2
-    assert len(spoilt("close-delimited", at_byte=300).heard) == 300
-    assert b"Content-Length" not in spoilt("close-delimited", body=UNARY).heard
+    assert len(spoilt("close-delimited", at_byte=300).received) == 300
+    assert b"Content-Length" not in spoilt("close-delimited", body=UNARY).received
 
 
 def test_an_answer_may_have_two_lengths() -> None:
@@ -171,7 +171,7 @@ def test_an_answer_may_have_two_lengths() -> None:
 
 def test_an_answer_may_be_squeezed_unasked() -> None:
     for body in (None, UNARY):
-        head, _, rest = spoilt("gzip-unasked", body=body).heard.partition(b"\r\n\r\n")
+        head, _, rest = spoilt("gzip-unasked", body=body).received.partition(b"\r\n\r\n")
         assert b"Content-Encoding: gzip" in head
         assert b"Content-Length" not in head
         data = b""
@@ -192,13 +192,13 @@ def test_a_line_may_be_longer_than_anybody_expects() -> None:
         False,
         False,
     ]
-    assert client.heard.endswith(b"0\r\n\r\n")
+    assert client.received.endswith(b"0\r\n\r\n")
 
 
 def test_an_error_or_another_place_may_be_the_answer() -> None:
     assert spoilt("5xx", text="no luck", status=502).lines == [{"error": "no luck"}]
-    assert b"text/html" in spoilt("5xx", text="<h1>Bad gateway</h1>").heard
-    redirect = spoilt("redirect", text="http://elsewhere/").heard
+    assert b"text/html" in spoilt("5xx", text="<h1>Bad gateway</h1>").received
+    redirect = spoilt("redirect", text="http://elsewhere/").received
     assert redirect.startswith(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://elsewhere/\r\n")
 
 

@@ -19,7 +19,7 @@ GET = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 def heads(client: SimulatorClient) -> list[bytes]:
     """The status lines of all answers."""
-    return re.findall(rb"HTTP/1\.[01] [^\r]+", client.heard)
+    return re.findall(rb"HTTP/1\.[01] [^\r]+", client.received)
 
 
 def test_a_thousand_requests_in_one_packet_are_answered_in_order() -> None:
@@ -84,7 +84,7 @@ def test_what_is_not_http_ends_the_connection(data: bytes, status: bytes) -> Non
     client = SimulatorClient(state.simulator)
     client.protocol.dataReceived(data)
     assert heads(client)[0].split()[1] == status
-    assert b"\r\nConnection: close\r\n" in client.heard
+    assert b"\r\nConnection: close\r\n" in client.received
     state.clock.advance(1)
     assert client.transport.disconnecting
 
@@ -95,7 +95,7 @@ def test_garbage_behind_a_request_does_not_spoil_its_answer() -> None:
     client.protocol.dataReceived(b"garbage\r\n\r\n")
     state.clock.pump([0.1] * 3)
     assert len(heads(client)) == 1
-    assert client.heard.endswith(b"0\r\n\r\n")
+    assert client.received.endswith(b"0\r\n\r\n")
     assert client.transport.disconnecting
 
 
@@ -110,7 +110,7 @@ def test_an_old_client_may_keep_its_connection() -> None:
     old = GET.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n")
     client.protocol.dataReceived(old * 2)
     assert heads(client) == [b"HTTP/1.0 200 OK"] * 2
-    assert client.heard.count(b"\r\nConnection: keep-alive\r\n") == 2
+    assert client.received.count(b"\r\nConnection: keep-alive\r\n") == 2
     client.protocol.dataReceived(GET.replace(b"HTTP/1.1", b"HTTP/1.0"))
     assert client.transport.disconnecting
 
@@ -126,10 +126,10 @@ def test_an_upload_leaves_only_its_digest_and_size() -> None:
     block, blocks = b"GGUF" + bytes((1 << 20) - 4), 20
     digest = hashlib.sha256(block * blocks).hexdigest()
     upload(client, digest, len(block) * blocks, expect=True)
-    assert client.heard == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert client.received == b"HTTP/1.1 100 Continue\r\n\r\n"
     for _ in range(blocks):
         client.protocol.dataReceived(block)
-    assert b" 201 Created" in client.heard
+    assert b" 201 Created" in client.received
     assert state.simulator.state.blobs[digest].size == blocks << 20
     assert state.simulator.requests[0].body == b""
     made = state.ask("/api/create", {"model": "mine", "files": {"a.gguf": f"sha256:{digest}"}})
@@ -146,8 +146,8 @@ def test_what_is_there_already_is_not_read_again(expect: bool) -> None:
     small.protocol.dataReceived(b"x")
     client = SimulatorClient(state.simulator)
     upload(client, digest, 2 << 30, expect=expect)
-    assert client.heard.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"\r\nConnection: close\r\n" in client.heard
+    assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nConnection: close\r\n" in client.received
     assert not client.transport.disconnecting
     state.clock.advance(1)
     assert client.transport.disconnecting
@@ -156,7 +156,7 @@ def test_what_is_there_already_is_not_read_again(expect: bool) -> None:
 def test_a_small_body_that_nobody_wants_is_read_and_the_connection_goes_on() -> None:
     client = SimulatorClient(InMemorySimulator().simulator)
     client.protocol.dataReceived(b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345")
-    assert client.heard == b""
+    assert client.received == b""
     client.protocol.dataReceived(b"67890" + GET)
     assert [line.split()[1] for line in heads(client)] == [b"404", b"200"]
 
@@ -166,11 +166,11 @@ def test_bytes_are_poured_as_fast_as_they_are_read() -> None:
     client = state.ask("/simulator/bytes/1000000", method="GET")
     client.transport.producer.pauseProducing()  # type: ignore[union-attr]
     state.clock.pump([0.0] * 100)
-    assert len(client.heard) < 200_000
+    assert len(client.received) < 200_000
     client.transport.producer.resumeProducing()  # type: ignore[union-attr]
     state.clock.pump([0.0] * 100)
-    assert client.heard.count(b"x") == 1_000_000
-    assert client.heard.endswith(b"0\r\n\r\n")
+    assert client.received.count(b"x") == 1_000_000
+    assert client.received.endswith(b"0\r\n\r\n")
 
 
 def test_only_v1_undoes_zstd_and_only_so_much_of_it() -> None:
@@ -180,7 +180,7 @@ def test_only_v1_undoes_zstd_and_only_so_much_of_it() -> None:
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: zstd\r\nContent-Length: {len(data)}\r\n\r\n"
         )
         client.protocol.dataReceived(head.encode() + data)
-        return client.heard
+        return client.received
 
     body = json.dumps({**CHAT, "max_tokens": 1}).encode()
     assert asked("/v1/chat/completions", zstandard.compress(body)).startswith(b"HTTP/1.1 200")
@@ -205,7 +205,7 @@ def test_only_v1_undoes_zstd_and_only_so_much_of_it() -> None:
 def test_only_some_origins_may_ask(origin: str, status: int) -> None:
     client = InMemorySimulator().ask("/api/version", method="GET", headers=f"Origin: {origin}\r\n")
     assert client.status == status
-    assert (f"Access-Control-Allow-Origin: {origin}".encode() in client.heard) == (status == 200)
+    assert (f"Access-Control-Allow-Origin: {origin}".encode() in client.received) == (status == 200)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +233,6 @@ def test_time_of_day_follows_the_clock() -> None:
     state = InMemorySimulator()
     state.clock.advance(3661.5)
     client = state.chat(1)
-    assert b"Date: Thu, 01 Jan 2026 01:01:01 GMT" in client.heard
+    assert b"Date: Thu, 01 Jan 2026 01:01:01 GMT" in client.received
     assert client.lines[0]["created_at"] == "2026-01-01T01:01:01.5Z"
     assert Simulator(state.clock, time_of_day=0.0).date() == "Thu, 01 Jan 1970 00:00:00 GMT"

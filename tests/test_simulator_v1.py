@@ -27,7 +27,7 @@ def events(path: str, body: Any) -> list[Any]:
     state = InMemorySimulator()
     client = state.ask(path, {"model": "llama3.2:3b", "stream": True, **body})
     state.clock.pump([0.0] * 5)
-    return [json.loads(line[6:]) for line in client.heard.split(b"\n") if line.startswith(b"data: {")]
+    return [json.loads(line[6:]) for line in client.received.split(b"\n") if line.startswith(b"data: {")]
 
 
 @pytest.mark.parametrize(
@@ -182,16 +182,16 @@ def test_a_compaction_says_nothing_before_it_is_done() -> None:
     body = {**COMPACTED, "input": [*COMPACTED["input"], {"type": "compaction_trigger"}], "stream": True}
     client = state.ask("/v1/responses", body)
     state.clock.pump([0.5] * 3)
-    assert client.heard == b""
+    assert client.received == b""
     state.clock.pump([0.5] * 10)
-    kinds = [line[7:].decode() for line in client.heard.split(b"\n") if line.startswith(b"event: ")]
+    kinds = [line[7:].decode() for line in client.received.split(b"\n") if line.startswith(b"event: ")]
     assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
 
 
 @pytest.mark.parametrize("version", ["0.33.0", "0.33.0-rc2", "0.24.0", "0.9"])
 def test_an_older_version_knows_nothing_of_what_came_later(version: str) -> None:
     state = InMemorySimulator(version=version)
-    assert b"404 page not found" in state.ask("/v1/responses/compact", COMPACTED).heard
+    assert b"404 page not found" in state.ask("/v1/responses/compact", COMPACTED).received
     assert state.answer("/v1/responses", {"MODEL": "llama3.2:3b", "input": "hello"})["status"] == "completed"
     usage = state.answer(
         "/v1/chat/completions", {"model": "llama3.2:3b", "messages": [{"role": "user", "content": "a"}]}

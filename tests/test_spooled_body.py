@@ -235,9 +235,9 @@ def test_a_full_disk_costs_one_request(room: int | None) -> None:
             (answer,) = caller.answers()
         assert (answer.status, answer.header("Connection")) == (503, "close")
         assert b"No space left" in answer.body
-        assert step.target.asked == []
+        assert step.target.request_connections == []
         bodies = step.service.connections.bodies
         assert (bodies.used, bodies.in_memory, bodies.in_files) == (0, 0, 0)
         step.wait(10)
-        assert caller.line.ended == "end"
+        assert caller.transport.ended == "end"
         assert step.ask_once(request("POST", "/api/chat", b'{"model":"m"}')).status == 200

@@ -46,13 +46,13 @@ def statuses(caller: InMemoryClient) -> list[int]:
 
 
 def body_at(step: InMemoryForeman) -> bytes:
-    (conversation,) = step.target.asked
-    return bytes(conversation.line.sent).partition(b"\r\n\r\n")[2]
+    (conversation,) = step.target.request_connections
+    return bytes(conversation.transport.sent).partition(b"\r\n\r\n")[2]
 
 
 def head_at(step: InMemoryForeman) -> bytes:
-    (conversation,) = step.target.asked
-    return bytes(conversation.line.sent).partition(b"\r\n\r\n")[0]
+    (conversation,) = step.target.request_connections
+    return bytes(conversation.transport.sent).partition(b"\r\n\r\n")[0]
 
 
 # as it came
@@ -86,7 +86,7 @@ def test_what_comes_in_chunks_goes_on_in_chunks(step: InMemoryForeman) -> None:
     head = head_at(step)
     assert b"\r\nTransfer-Encoding: chunked" in head
     assert b"Content-Length" not in head
-    assert [heard.body for heard in step.target.heard] == [b"hello world"]
+    assert [heard.body for heard in step.target.requests] == [b"hello world"]
     assert body_at(step).endswith(b"0\r\n\r\n")
     assert statuses(caller) == [201]
 
@@ -95,7 +95,7 @@ def test_what_comes_in_chunks_goes_on_in_chunks(step: InMemoryForeman) -> None:
 def test_an_empty_file_is_a_file(step: InMemoryForeman, size: int | None) -> None:
     caller = begin(step, size)
     caller.send(b"" if size == 0 else b"0\r\n\r\n")
-    assert [heard.body for heard in step.target.heard] == [b""]
+    assert [heard.body for heard in step.target.requests] == [b""]
     assert statuses(caller) == [201]
 
 
@@ -103,7 +103,7 @@ def test_a_whole_upload_may_come_at_once_and_another_behind_it(step: InMemoryFor
     caller = step.call()
     caller.send(request("POST", PATH, b"first") + request("POST", PATH, b"second") + request("GET", "/healthz"))
     assert statuses(caller) == [201, 201, 200]
-    assert [heard.body for heard in step.target.heard] == [b"first", b"second"]
+    assert [heard.body for heard in step.target.requests] == [b"first", b"second"]
 
 
 def test_a_client_that_waits_for_the_word_gets_it_before_its_body(step: InMemoryForeman) -> None:
@@ -117,41 +117,41 @@ def test_a_client_that_waits_for_the_word_gets_it_before_its_body(step: InMemory
 def test_a_credential_in_front_does_not_change_it(step: InMemoryForeman) -> None:
     caller = step.call()
     caller.send(request("POST", f"/k/abcdefghijklmnop{PATH}", b"hello"))
-    assert [(heard.target, heard.body) for heard in step.target.heard] == [(PATH, b"hello")]
+    assert [(heard.target, heard.body) for heard in step.target.requests] == [(PATH, b"hello")]
 
 
 # at the target's pace
 
 
 def test_a_slow_target_slows_the_client_down(step: InMemoryForeman) -> None:
-    step.target.takes = False
+    step.target.reads = False
     size = 10 * MB
     caller = begin(step, size)
     data = bytes(range(256)) * (size // 256)
-    caller.line.deliver(data)
+    caller.transport.deliver(data)
     step.turn()
-    (conversation,) = step.target.asked
-    assert caller.line.paused
-    step.target.takes = True  # but not on this connection
+    (conversation,) = step.target.request_connections
+    assert caller.transport.paused
+    step.target.reads = True  # but not on this connection
     rounds = 0
     while not statuses(caller):
-        conversation.line.take(TRANSPORT_BUFFER)
+        conversation.transport.take(TRANSPORT_BUFFER)
         step.turn(2)
         rounds += 1
         assert rounds < 1000
     assert statuses(caller) == [201]
     assert body_at(step) == data
-    assert conversation.line.most_held < 3 * TRANSPORT_BUFFER
+    assert conversation.transport.max_buffered < 3 * TRANSPORT_BUFFER
     assert rounds > 50
 
 
 def test_nothing_is_taken_from_the_client_before_the_target_is_there(step: InMemoryForeman) -> None:
-    step.target.hesitates = True
+    step.target.delays_connections = True
     caller = begin(step, 4 * TRANSPORT_BUFFER)
-    caller.line.deliver(b"x" * 4 * TRANSPORT_BUFFER)
+    caller.transport.deliver(b"x" * 4 * TRANSPORT_BUFFER)
     step.turn()
-    assert caller.line.paused
-    step.target.connect_now()
+    assert caller.transport.paused
+    step.target.complete_connections()
     step.turn()
     assert statuses(caller) == [201]
     assert len(body_at(step)) == 4 * TRANSPORT_BUFFER
@@ -159,27 +159,27 @@ def test_nothing_is_taken_from_the_client_before_the_target_is_there(step: InMem
 
 @pytest.mark.parametrize("size", [5, None])
 def test_a_file_that_is_whole_before_the_target_is_there_goes_on_then(step: InMemoryForeman, size: int | None) -> None:
-    step.target.hesitates = True
+    step.target.delays_connections = True
     caller = begin(step, size)
     caller.send(b"hello" if size else b"5\r\nhello\r\n0\r\n\r\n")
-    step.target.connect_now()
+    step.target.complete_connections()
     step.turn()
-    assert [heard.body for heard in step.target.heard] == [b"hello"]
+    assert [heard.body for heard in step.target.requests] == [b"hello"]
     assert statuses(caller) == [201]
 
 
 def test_a_long_answer_in_the_meantime_does_not_undo_the_pause(step: InMemoryForeman) -> None:
     """The client's transport resumes reading when the client has taken an answer; the target may still be full."""
-    step.target.takes = False
+    step.target.reads = False
     caller = begin(step, 10 * MB)
-    caller.line.deliver(b"x" * 10 * MB)
+    caller.transport.deliver(b"x" * 10 * MB)
     step.turn()
-    caller.line.protocol.resumeProducing()
+    caller.transport.protocol.resumeProducing()
     step.turn()
-    assert caller.line.paused
-    (conversation,) = step.target.asked
-    assert conversation.line.most_held < 4 * TRANSPORT_BUFFER
-    caller.leave(reset=True)
+    assert caller.transport.paused
+    (conversation,) = step.target.request_connections
+    assert conversation.transport.max_buffered < 4 * TRANSPORT_BUFFER
+    caller.disconnect(reset=True)
 
 
 # an end before the end
@@ -189,8 +189,8 @@ def test_a_long_answer_in_the_meantime_does_not_undo_the_pause(step: InMemoryFor
 def test_an_early_answer_of_the_target_is_seen_and_the_rest_dropped(step: InMemoryForeman, status: str) -> None:
     caller = begin(step, 100 * MB)
     caller.send(b"x" * MB)
-    (conversation,) = step.target.asked
-    conversation.line.deliver(response_with_length(b'{"error":"enough"}', status))
+    (conversation,) = step.target.request_connections
+    conversation.transport.deliver(response_with_length(b'{"error":"enough"}', status))
     step.turn()
     (answer,) = caller.answers()
     assert (answer.status, answer.body, answer.header("Connection")) == (
@@ -198,78 +198,78 @@ def test_an_early_answer_of_the_target_is_seen_and_the_rest_dropped(step: InMemo
         b'{"error":"enough"}',
         "close",
     )
-    assert conversation.line.lost
-    assert caller.line.half_closed
-    seen = len(conversation.line.sent)
+    assert conversation.transport.lost
+    assert caller.transport.half_closed
+    seen = len(conversation.transport.sent)
     for _ in range(10):
         caller.send(b"x" * MB)
-    assert not caller.line.lost
-    assert len(conversation.line.sent) == seen
+    assert not caller.transport.lost
+    assert len(conversation.transport.sent) == seen
     step.wait(4)
-    assert caller.line.lost
+    assert caller.transport.lost
 
 
 def test_an_early_answer_reaches_a_client_that_is_held_up(step: InMemoryForeman) -> None:
-    step.target.takes = False
+    step.target.reads = False
     caller = begin(step, 10 * MB)
-    caller.line.deliver(b"x" * 10 * MB)
+    caller.transport.deliver(b"x" * 10 * MB)
     step.turn()
-    step.target.asked[0].line.deliver(response_with_length(b"{}"))
+    step.target.request_connections[0].transport.deliver(response_with_length(b"{}"))
     step.turn()
     assert statuses(caller) == [200]
-    assert not caller.line.paused
+    assert not caller.transport.paused
 
 
 def test_what_follows_an_early_answer_is_no_request(step: InMemoryForeman) -> None:
     caller = begin(step, 1000)
-    step.target.asked[0].line.deliver(response_with_length(b"{}"))
+    step.target.request_connections[0].transport.deliver(response_with_length(b"{}"))
     step.turn()
     caller.send(request("GET", "/api/delete"))
     assert statuses(caller) == [200]
-    assert len(step.target.asked) == 1
+    assert len(step.target.request_connections) == 1
 
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_client_that_leaves_takes_the_connection_to_the_target_with_it(step: InMemoryForeman, reset: bool) -> None:
     for size in (1000, None):
-        step.target.conversations.clear()
+        step.target.connections.clear()
         caller = begin(step, size)
         caller.send(b"x" * 100 if size else b"5\r\nhello\r\n")
-        caller.leave(reset=reset)
-        (conversation,) = step.target.asked
-        assert conversation.line.ended == "reset"
+        caller.disconnect(reset=reset)
+        (conversation,) = step.target.request_connections
+        assert conversation.transport.ended == "reset"
         assert conversation.read() is None
 
 
 def test_a_client_that_leaves_before_the_target_is_there_is_forgotten(step: InMemoryForeman) -> None:
-    step.target.hesitates = True
+    step.target.delays_connections = True
     caller = begin(step, 1000)
-    caller.leave()
-    step.target.connect_now()
+    caller.disconnect()
+    step.target.complete_connections()
     step.turn()
-    assert step.target.asked == []
+    assert step.target.request_connections == []
 
 
 def test_a_target_that_breaks_off_is_told_at_once(step: InMemoryForeman) -> None:
     caller = begin(step, 100 * MB)
     caller.send(b"x" * MB)
-    step.target.asked[0].line.leave()
+    step.target.request_connections[0].transport.disconnect()
     step.turn()
     (answer,) = caller.answers()
     assert (answer.status, answer.header("Connection")) == (502, "close")
     caller.send(b"x" * MB)
     step.wait(4)
-    assert caller.line.lost
+    assert caller.transport.lost
 
 
 def test_a_target_that_is_away_is_told_before_the_body(step: InMemoryForeman) -> None:
-    step.target.refuses = True
+    step.target.refuses_connections = True
     caller = begin(step, 100 * MB)
     (answer,) = caller.answers()
     assert (answer.status, answer.header("Connection")) == (502, "close")
     caller.send(b"x" * MB)
     step.wait(4)
-    assert caller.line.lost
+    assert caller.transport.lost
 
 
 def test_a_spoiled_chunk_is_refused_and_the_target_sees_no_end(step: InMemoryForeman) -> None:
@@ -277,19 +277,19 @@ def test_a_spoiled_chunk_is_refused_and_the_target_sees_no_end(step: InMemoryFor
     caller.send(b"5\r\nhello\r\nxyz\r\n")
     (answer,) = caller.answers()
     assert (answer.status, answer.header("Connection")) == (400, "close")
-    (conversation,) = step.target.asked
-    assert (conversation.line.ended, conversation.read()) == ("reset", None)
+    (conversation,) = step.target.request_connections
+    assert (conversation.transport.ended, conversation.read()) == ("reset", None)
 
 
 def test_a_chunk_that_is_spoiled_while_the_target_answers_cuts_the_connection(step: InMemoryForeman) -> None:
     caller = begin(step, None)
-    step.target.asked[0].line.deliver(
+    step.target.request_connections[0].transport.deliver(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     step.turn()
     caller.send(b"xyz\r\n")
-    assert caller.line.ended == "reset"
-    assert step.target.asked[0].line.ended == "reset"
+    assert caller.transport.ended == "reset"
+    assert step.target.request_connections[0].transport.ended == "reset"
 
 
 # the producer itself

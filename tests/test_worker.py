@@ -55,7 +55,7 @@ async def harness(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterat
 async def test_a_job_gets_its_turn_and_its_answer_is_kept(harness: WorkerHarness) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for(content_type="application/json", headers=(("OpenAI-Beta", "x"),)))
-    call = await harness.asked()
+    call = await harness.target_call()
     assert (call.head, json.loads(call.body)) == (
         b"POST /api/chat",
         {"model": "llama3", "messages": HELLO, "input": "x"},
@@ -93,7 +93,7 @@ async def test_native_chats_are_asked_for_a_stream_and_all_others_for_a_whole(
     harness.start()
     payload = b'{"model":"llama3", "stream":%b ,"x":[1,{"stream":0}]}' % (b"true" if stream else b"false")
     (id_,) = await harness.hand_over(job_for(endpoint, payload=payload, stream=stream))
-    call = await harness.asked()
+    call = await harness.target_call()
     wanted = (
         payload
         if goes is None
@@ -114,7 +114,7 @@ async def test_a_transcription_is_kept_as_it_came(harness: WorkerHarness) -> Non
     form = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nllama3\r\n--x--\r\n'
     kind = "multipart/form-data; boundary=x"
     (id_,) = await harness.hand_over(job_for("/v1/audio/transcriptions", payload=form, content_type=kind))
-    call = await harness.asked()
+    call = await harness.target_call()
     assert call.body == form
     call.begin().say(b"spoken words\n").end()
     job = await harness.becomes(id_, "succeeded")
@@ -128,7 +128,7 @@ async def test_jobs_run_one_after_another_in_the_order_of_the_queue(harness: Wor
     harness.start()
     order = []
     for number in range(1, 5):
-        call = await harness.asked(number)
+        call = await harness.target_call(number)
         order.append(ids.index(harness.inference.target.gate.running[0].ticket.id))
         call.begin().say(LAST).end()
     assert order == [2, 0, 3, 1]
@@ -140,13 +140,13 @@ async def test_jobs_run_one_after_another_in_the_order_of_the_queue(harness: Wor
 async def test_embeddings_run_beside_a_chat_one_at_a_time(harness: WorkerHarness) -> None:
     harness.start()
     chat, one, other = await harness.hand_over(job_for(), job_for("/api/embed"), job_for("/v1/embeddings"))
-    await harness.asked(2)
+    await harness.target_call(2)
     running, embedding = sorted(harness.target.calls, key=lambda call: call.head)
     assert (running.head, embedding.head) == (b"POST /api/chat", b"POST /api/embed")
     assert len(harness.inference.target.embeddings.running) == 1
     embedding.begin(headers=JSON).say(VECTOR).end()
     await harness.becomes(one, "succeeded")
-    (await harness.asked(3)).begin(headers=JSON).say(VECTOR).end()
+    (await harness.target_call(3)).begin(headers=JSON).say(VECTOR).end()
     await harness.becomes(other, "succeeded")
     running.begin().say(LAST).end()
     await harness.becomes(chat, "succeeded")
@@ -158,12 +158,12 @@ async def test_a_model_in_the_cloud_takes_no_turn(harness: WorkerHarness) -> Non
     far, far_too, chat = await harness.hand_over(
         job_for(model="far", lane="embedding"), job_for(model="x:cloud", lane="embedding"), job_for()
     )
-    await harness.asked(2)
+    await harness.target_call(2)
     assert [turn.ticket.id for turn in harness.inference.target.gate.running] == [chat]
     assert harness.inference.target.embeddings.running == []
     for call in list(harness.target.calls):
         call.begin().say(LAST).end()
-    (await harness.asked(3)).begin().say(LAST).end()
+    (await harness.target_call(3)).begin().say(LAST).end()
     for id_ in (far, far_too, chat):
         await harness.becomes(id_, "succeeded")
 
@@ -172,11 +172,11 @@ async def test_a_model_in_the_cloud_takes_no_turn(harness: WorkerHarness) -> Non
 async def test_a_name_that_ollama_refuses_is_refused_by_it_and_holds_up_nobody(harness: WorkerHarness) -> None:
     harness.start()
     odd, next_one = await harness.hand_over(job_for("/api/embed", "in valid"), job_for("/api/embed"))
-    (await harness.asked()).begin(400, JSON).say(b'{"error":"invalid model name"}').end()
+    (await harness.target_call()).begin(400, JSON).say(b'{"error":"invalid model name"}').end()
     job = await harness.becomes(odd, "failed")
     assert job.error is not None
     assert (job.error.error_class, job.error.message) == ("refused", "400: invalid model name")
-    (await harness.asked(2)).begin(headers=JSON).say(VECTOR).end()
+    (await harness.target_call(2)).begin(headers=JSON).say(VECTOR).end()
     await harness.becomes(next_one, "succeeded")
 
 
@@ -187,18 +187,18 @@ async def test_a_name_that_ollama_refuses_is_refused_by_it_and_holds_up_nobody(h
 async def test_with_fifty_jobs_in_the_store_a_person_is_next(harness: WorkerHarness) -> None:
     harness.start()
     await harness.hand_over(*[job_for() for _ in range(50)])
-    call = await harness.asked()
+    call = await harness.target_call()
     person = harness.work.ask()
     assert [ticket.is_job for ticket in harness.inference.target.gate.waiting] == [False]
     call.begin().say(LAST).end()
     await harness.until(lambda: not harness.inference.target.gate.waiting)
-    call = await harness.asked(2)
+    call = await harness.target_call(2)
     assert not harness.inference.target.gate.running[0].ticket.is_job
     await harness.turn()
     assert len(harness.inference.target.gate.waiting_jobs) == 1
     call.begin().say(LAST).end()
     assert person.results == [None]
-    await harness.asked(3)
+    await harness.target_call(3)
     assert harness.inference.target.gate.running[0].ticket.is_job
 
 
@@ -215,7 +215,7 @@ async def test_a_job_that_has_waited_for_the_patience_gets_every_fourth_turn(
     await harness.until(lambda: harness.inference.target.gate.waiting_jobs)
     order = []
     for number in range(1, 9):
-        call = await harness.asked(number)
+        call = await harness.target_call(number)
         order.append(harness.inference.target.gate.running[0].ticket.is_job)
         call.begin().say(LAST).end()
         await harness.turn()
@@ -277,7 +277,7 @@ async def test_a_load_goes_on_for_the_next_job_when_the_first_is_cancelled(harne
     await harness.inference.target.inventory.refresh()
     harness.start()
     first, second = await harness.hand_over(job_for(), job_for())
-    await harness.asked()
+    await harness.target_call()
     person = harness.work.ask()
     await harness.store.cancel(first)
     harness.worker.cancel(first)
@@ -285,10 +285,10 @@ async def test_a_load_goes_on_for_the_next_job_when_the_first_is_cancelled(harne
     await harness.until(lambda: harness.inference.target.gate.waiting_jobs)
     assert [turn.kept for turn in harness.inference.target.gate.running] == [True]
     harness.target.calls[0].begin()
-    call = await harness.asked(2)
+    call = await harness.target_call(2)
     call.begin().say(LAST).end()
     assert person.results == [None]
-    (await harness.asked(3)).begin().say(LAST).end()
+    (await harness.target_call(3)).begin().say(LAST).end()
     await harness.becomes(second, "succeeded")
 
 
@@ -301,7 +301,7 @@ async def test_the_turn_shows_the_job_that_runs_and_not_the_one_that_waited(harn
     (urgent,) = await harness.hand_over(job_for(priority=0))
     await harness.turn()
     harness.target.calls[0].begin().say(LAST).end()
-    await harness.asked(2)
+    await harness.target_call(2)
     (turn,) = harness.inference.target.gate.running
     assert (turn.ticket.id, turn.ticket.model) == (urgent, "llama3")
 
@@ -322,7 +322,7 @@ async def test_nothing_is_taken_before_it_is_known_what_is_loaded(harness: Worke
     await harness.turn()
     assert harness.target.calls == []
     harness.target.answer()
-    await harness.asked()
+    await harness.target_call()
     assert harness.inference.target.gate.running[0].ticket.model == "llama3"
 
 
@@ -336,7 +336,7 @@ async def test_jobs_of_the_loaded_model_go_first_within_a_bound_and_starve_nobod
     harness.start()
     order = []
     for number in range(1, 5):
-        call = await harness.asked(number)
+        call = await harness.target_call(number)
         order.append(harness.inference.target.gate.running[0].ticket.id)
         call.begin().say(LAST).end()
     assert order[:3] == [*soon, other]
@@ -351,7 +351,7 @@ async def test_how_far_the_loaded_model_goes_before_is_what_loading_takes(
     harness.start()
     told = LAST.replace(b'"load_duration":1000000000', b'"load_duration":%d' % (load * 1e9))
     (id_,) = await harness.hand_over(job_for(model=model))
-    (await harness.asked()).begin().say(told).end()
+    (await harness.target_call()).begin().say(told).end()
     await harness.becomes(id_, "succeeded")
     harness.work.ask()
     await harness.hand_over(job_for(model="big:7b"))
@@ -361,9 +361,9 @@ async def test_how_far_the_loaded_model_goes_before_is_what_loading_takes(
     await harness.hand_over(job_for(model=model))
     await harness.turn()
     harness.target.calls[1].begin().say(b'{"done":true}\n').end()
-    (await harness.asked(3)).begin().say(LAST).end()
+    (await harness.target_call(3)).begin().say(LAST).end()
     await harness.becomes(within[0], "succeeded")
-    await harness.asked(4)
+    await harness.target_call(4)
     assert harness.inference.target.gate.running[0].ticket.model == "big:7b"
 
 
@@ -371,7 +371,7 @@ async def test_how_far_the_loaded_model_goes_before_is_what_loading_takes(
 async def test_a_job_whose_model_is_gone_waits_for_it_and_holds_up_nobody(harness: WorkerHarness) -> None:
     harness.start()
     gone, there = await harness.hand_over(job_for(model="gone"), job_for())
-    call = await harness.asked()
+    call = await harness.target_call()
     assert harness.inference.target.gate.running[0].ticket.id == there
     call.begin().say(LAST).end()
     await harness.wait(3 * RECHECK)
@@ -379,7 +379,7 @@ async def test_a_job_whose_model_is_gone_waits_for_it_and_holds_up_nobody(harnes
     harness.target.tags = {"models": [{"name": "gone:latest"}]}
     await harness.inference.target.inventory.refresh()
     await harness.wait(RECHECK)
-    (await harness.asked(2)).begin().say(LAST).end()
+    (await harness.target_call(2)).begin().say(LAST).end()
     job = await harness.becomes(gone, "succeeded")
     assert job.attempt == 1
 
@@ -389,7 +389,7 @@ async def test_a_model_that_goes_after_the_last_look_makes_its_job_wait(harness:
     harness.start()
     (id_,) = await harness.hand_over(job_for(max_attempts=1))
     harness.target.tags = {"models": []}
-    (await harness.asked()).begin(404, JSON).say(b'{"error":"model \'llama3\' not found"}').end()
+    (await harness.target_call()).begin(404, JSON).say(b'{"error":"model \'llama3\' not found"}').end()
     job = await harness.becomes(id_, "scheduled")
     assert job.error is not None
     assert (job.error.error_class, job.attempt) == ("model_missing", 0)
@@ -400,7 +400,7 @@ async def test_a_model_that_goes_after_the_last_look_makes_its_job_wait(harness:
     harness.target.tags["models"].append({"name": "llama3:latest"})
     await harness.inference.target.inventory.refresh()
     await harness.wait(RECHECK)
-    (await harness.asked(2)).begin().say(LAST).end()
+    (await harness.target_call(2)).begin().say(LAST).end()
     assert (await harness.becomes(id_, "succeeded")).attempt == 1
 
 
@@ -409,17 +409,17 @@ async def test_a_model_that_goes_after_the_last_look_makes_its_job_wait(harness:
 
 @pytest_twisted.ensureDeferred
 async def test_jobs_that_come_while_the_target_is_away_all_run_at_their_first_try(harness: WorkerHarness) -> None:
-    harness.is_away()
+    harness.set_target_away()
     await harness.inference.target.inventory.refresh()
     harness.start()
     ids = await harness.hand_over(*[job_for() for _ in range(20)])
     await harness.wait(60)
     jobs = [await harness.job(id_) for id_ in ids]
     assert {(job.state, job.fence, job.error) for job in jobs} == {("queued", 0, None)}
-    harness.is_away(away=False)
+    harness.set_target_away(away=False)
     await harness.wait(RECHECK + 1)
     for number in range(1, 21):
-        (await harness.asked(number)).begin().say(LAST).end()
+        (await harness.target_call(number)).begin().say(LAST).end()
     for id_ in ids:
         assert (await harness.becomes(id_, "succeeded")).attempt == 1
 
@@ -427,7 +427,7 @@ async def test_jobs_that_come_while_the_target_is_away_all_run_at_their_first_tr
 @pytest_twisted.ensureDeferred
 async def test_a_target_that_goes_away_burns_no_attempt_and_stops_the_claims(harness: WorkerHarness) -> None:
     harness.start()
-    harness.is_away()
+    harness.set_target_away()
     first, second = await harness.hand_over(job_for(max_attempts=1), job_for())
     await harness.until(lambda: harness.inference.target.inventory.degraded)
     job = await harness.becomes(first, "queued")
@@ -437,9 +437,9 @@ async def test_a_target_that_goes_away_burns_no_attempt_and_stops_the_claims(har
     await harness.wait(120, step=2)
     assert ((await harness.job(first)).fence, (await harness.job(second)).fence) == (1, 0)
     assert harness.inference.target.gate.waiting_jobs == []
-    harness.is_away(away=False)
+    harness.set_target_away(away=False)
     await harness.inference.target.inventory.refresh()
-    (await harness.asked()).begin().say(LAST).end()
+    (await harness.target_call()).begin().say(LAST).end()
     job = await harness.becomes(first, "succeeded")
     assert (job.attempt, job.error) == (1, None)
 
@@ -450,7 +450,7 @@ async def test_a_target_that_goes_away_while_a_job_waits_for_its_turn_gets_no_jo
     harness.start()
     (id_,) = await harness.hand_over(job_for())
     await harness.until(lambda: harness.inference.target.gate.waiting_jobs)
-    harness.is_away()
+    harness.set_target_away()
     await harness.inference.target.inventory.refresh()
     person.leave()
     await harness.until(lambda: not harness.inference.target.gate.waiting_jobs)
@@ -474,14 +474,14 @@ async def test_three_breaks_before_the_answer_are_forgiven_and_the_fourth_counts
     (id_,) = await harness.hand_over(job_for())
     attempts = []
     for number in range(1, 5):
-        (await harness.asked(number)).heard.errback(errors.ConnectionError("reset", "gone"))
+        (await harness.target_call(number)).response.errback(errors.ConnectionError("reset", "gone"))
         job = await harness.becomes(id_, "scheduled")
         assert job.error is not None
         assert job.error.error_class == "unreachable"
         attempts.append(job.attempt)
         await harness.wait((job.run_at - harness.store.now()) / 1000 + 0.1, step=30)
     assert attempts == [0, 0, 0, 1]
-    (await harness.asked(5)).begin().say(LAST).end()
+    (await harness.target_call(5)).begin().say(LAST).end()
     assert (await harness.becomes(id_, "succeeded")).attempt == 2
 
 
@@ -519,7 +519,7 @@ async def test_each_failure_has_its_class_and_what_follows(
 ) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for())
-    (await harness.asked()).begin(status, headers).say(body).end()
+    (await harness.target_call()).begin(status, headers).say(body).end()
     job = await harness.becomes(id_, state)
     assert job.error is not None
     assert (job.error.error_class, job.attempt) == (error_class, attempt)
@@ -536,13 +536,13 @@ async def test_a_stream_that_breaks_off_or_falls_silent_leaves_its_lines_until_o
 ) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for())
-    (await harness.asked()).begin().say(LINE, LINE[:9]).end(errors.ConnectionError("reset", "x"))
+    (await harness.target_call()).begin().say(LINE, LINE[:9]).end(errors.ConnectionError("reset", "x"))
     job = await harness.becomes(id_, "scheduled")
     assert job.error is not None
     assert (job.error.error_class, job.attempt) == ("truncated", 1)
     assert await harness.artifact(id_, PARTIAL) == LINE
     await harness.wait(6)
-    call = (await harness.asked(2)).begin().say(LINE, LINE)
+    call = (await harness.target_call(2)).begin().say(LINE, LINE)
     await harness.wait(601, step=100)
     job = await harness.becomes(id_, "scheduled")
     assert call.aborted
@@ -550,7 +550,7 @@ async def test_a_stream_that_breaks_off_or_falls_silent_leaves_its_lines_until_o
     assert (job.error.error_class, job.attempt) == ("silent", 2)
     assert await harness.artifact(id_, PARTIAL) == LINE + LINE
     await harness.wait(16)
-    (await harness.asked(3)).begin().say(LINE, LAST).end()
+    (await harness.target_call(3)).begin().say(LINE, LAST).end()
     job = await harness.becomes(id_, "succeeded")
     assert [info.name for info in job.artifacts] == [RESPONSE, STREAM]
     assert job.error is None
@@ -562,7 +562,7 @@ async def test_a_job_out_of_attempts_is_discarded_after_growing_pauses(harness: 
     (id_,) = await harness.hand_over(job_for())
     pauses = []
     for number in range(1, 6):
-        (await harness.asked(number)).begin(500, JSON).say(b'{"error":"crashed"}').end()
+        (await harness.target_call(number)).begin(500, JSON).say(b'{"error":"crashed"}').end()
         job = await harness.becomes(id_, "scheduled" if number < 5 else "discarded")
         if number < 5:
             pauses.append((job.run_at - harness.store.now()) / 1000)
@@ -581,15 +581,15 @@ async def test_an_answer_larger_than_an_artifact_may_be_fails_the_job_and_stops_
     harness.start()
     just, too_large, at_once = await harness.hand_over(*[job_for() for _ in range(3)])
     filler = LINE.replace(b"word", b"x" * (1000 - len(LAST) - len(LINE) + 4))
-    (await harness.asked()).begin().say(filler, LAST).end()
+    (await harness.target_call()).begin().say(filler, LAST).end()
     await harness.becomes(just, "succeeded")
-    call = (await harness.asked(2)).begin().say(filler, LAST[:-1] + b" \n")
+    call = (await harness.target_call(2)).begin().say(filler, LAST[:-1] + b" \n")
     await harness.until(lambda: call.aborted)
     job = await harness.becomes(too_large, "failed")
     assert job.error is not None
     assert (job.error.error_class, "FOREMAN_MAX_ARTIFACT" in job.error.message) == ("too_large", True)
     assert await harness.artifact(too_large, PARTIAL) == filler
-    (await harness.asked(3)).begin().say(filler, LINE, LAST).end()
+    (await harness.target_call(3)).begin().say(filler, LINE, LAST).end()
     job = await harness.becomes(at_once, "failed")
     assert job.error is not None
     assert job.error.error_class == "too_large"
@@ -600,7 +600,7 @@ async def test_an_answer_larger_than_an_artifact_may_be_fails_the_job_and_stops_
 async def test_a_job_whose_answer_never_begins_gives_the_turn_back(harness: WorkerHarness) -> None:
     harness.start()
     silent, after_it = await harness.hand_over(job_for(), job_for())
-    call = await harness.asked()
+    call = await harness.target_call()
     await harness.wait(3599, step=600)
     assert not call.left
     await harness.wait(1)
@@ -609,7 +609,7 @@ async def test_a_job_whose_answer_never_begins_gives_the_turn_back(harness: Work
     assert job.error is not None
     assert (job.error.error_class, job.attempt) == ("silent", 1)
     # What has begun is not broken off by it, however long it takes.
-    begun = (await harness.asked(2)).begin().say(LINE)
+    begun = (await harness.target_call(2)).begin().say(LINE)
     for _ in range(8):
         await harness.wait(500, step=500)
         begun.say(LINE)
@@ -632,7 +632,7 @@ async def test_a_payload_that_cannot_be_read_fails_and_holds_up_nobody(harness: 
         assert job.error is not None
         assert job.error.error_class == "refused"
         assert job.error.message.startswith("its payload cannot be read")
-    (await harness.asked()).begin().say(LAST).end()
+    (await harness.target_call()).begin().say(LAST).end()
     await harness.becomes(next_one, "succeeded")
 
 
@@ -643,12 +643,12 @@ async def test_a_mistake_of_foremans_own_leaves_no_job_running_for_ever(
     harness.start()
     monkeypatch.setattr("foreman.worker.attempt.classify", lambda _: 1 / 0)
     judged, asked_for = await harness.hand_over(job_for(max_attempts=1), job_for(max_attempts=1))
-    (await harness.asked()).begin().say(LAST).end()
+    (await harness.target_call()).begin().say(LAST).end()
     job = await harness.becomes(judged, "discarded")
     assert job.error is not None
     assert job.error.error_class == "target_error"
-    await harness.asked(2)
-    harness.target.calls[1].heard.errback(RuntimeError("a mistake"))
+    await harness.target_call(2)
+    harness.target.calls[1].response.errback(RuntimeError("a mistake"))
     job = await harness.becomes(asked_for, "discarded")
     assert job.error is not None
     assert "a mistake" in job.error.message
@@ -666,7 +666,7 @@ async def test_a_mistake_while_an_answer_is_looked_into_leaves_no_job_running(
     harness.start()
     monkeypatch.setattr(AnswerCheck, "check", broken)
     (id_,) = await harness.hand_over(job_for(max_attempts=1))
-    (await harness.asked()).begin().say(LAST).end()
+    (await harness.target_call()).begin().say(LAST).end()
     job = await harness.becomes(id_, "discarded")
     assert job.error is not None
     assert "a mistake" in job.error.message
@@ -681,7 +681,7 @@ async def test_a_mistake_while_an_answer_is_looked_into_leaves_no_job_running(
 async def test_a_job_past_its_deadline_is_broken_off(harness: WorkerHarness, phase: str) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for(deadline=harness.store.now() + 60_000))
-    call = await harness.asked()
+    call = await harness.target_call()
     if phase == "in the stream":
         call.begin().say(LINE)
     await harness.wait(59)
@@ -700,7 +700,7 @@ async def test_a_job_past_its_deadline_is_broken_off(harness: WorkerHarness, pha
 async def test_a_running_job_that_is_cancelled_is_broken_off(harness: WorkerHarness, phase: str, by: str) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for())
-    call = await harness.asked()
+    call = await harness.target_call()
     if phase == "in the stream":
         call.begin().say(LINE)
     if by == "its route":
@@ -720,7 +720,7 @@ async def test_a_running_job_that_is_cancelled_is_broken_off(harness: WorkerHarn
 async def test_a_cancel_that_only_the_store_was_told_of_breaks_it_off_too(harness: WorkerHarness) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for())
-    call = (await harness.asked()).begin().say(LINE)
+    call = (await harness.target_call()).begin().say(LINE)
     harness.store.notifications.announce(frozenset({id_}))
     await harness.turn()
     assert not call.aborted
@@ -733,7 +733,7 @@ async def test_a_cancel_that_only_the_store_was_told_of_breaks_it_off_too(harnes
 async def test_a_job_that_is_cancelled_when_its_answer_is_whole_has_it(harness: WorkerHarness) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for())
-    (await harness.asked()).begin().say(LAST).end()
+    (await harness.target_call()).begin().say(LAST).end()
     harness.worker.cancel(id_)
     await harness.becomes(id_, "succeeded")
     assert (await harness.becomes(id_, "succeeded")).attempt == 1
@@ -743,7 +743,7 @@ async def test_a_job_that_is_cancelled_when_its_answer_is_whole_has_it(harness: 
 async def test_a_job_that_is_cancelled_while_it_fails_is_cancelled(harness: WorkerHarness) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for())
-    call = (await harness.asked()).begin(500, JSON).say(b'{"error":"crashed"}')
+    call = (await harness.target_call()).begin(500, JSON).say(b'{"error":"crashed"}')
     cancelling = Deferred.fromCoroutine(harness.store.cancel(id_))
     call.end()
     await cancelling
@@ -757,7 +757,7 @@ async def test_a_job_that_is_cancelled_while_it_fails_is_cancelled(harness: Work
 async def test_what_runs_when_foreman_stops_may_finish_and_nothing_new_begins(harness: WorkerHarness) -> None:
     harness.start()
     first, second = await harness.hand_over(job_for(), job_for())
-    call = await harness.asked()
+    call = await harness.target_call()
     harness.worker.close()
     harness.inference.close()
     call.begin().say(LAST).end()
@@ -774,7 +774,7 @@ async def test_what_does_not_finish_in_time_is_queued_again_and_nothing_counts(
 ) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for(max_attempts=1))
-    call = await harness.asked()
+    call = await harness.target_call()
     if phase == "in the stream":
         call.begin().say(LINE)
     harness.worker.close()
@@ -824,7 +824,7 @@ async def test_stopping_while_a_job_is_being_taken_gives_it_back(
 
 @pytest_twisted.ensureDeferred
 async def test_stopping_while_the_target_is_asked_whether_it_is_back_ends_the_worker(harness: WorkerHarness) -> None:
-    harness.is_away()
+    harness.set_target_away()
     await harness.inference.target.inventory.refresh()
     harness.target.slow = True
     await harness.hand_over(job_for())
@@ -863,7 +863,7 @@ async def test_an_answer_that_cannot_be_written_is_written_later(
 ) -> None:
     harness.start()
     first, second = await harness.hand_over(job_for(), job_for())
-    call = await harness.asked()
+    call = await harness.target_call()
     trouble = Trouble(monkeypatch)
     call.begin().say(LINE, LAST).end()
     await harness.wait(4 * STORE_PAUSE)
@@ -875,7 +875,7 @@ async def test_an_answer_that_cannot_be_written_is_written_later(
     await harness.wait(STORE_PAUSE)
     await harness.becomes(first, "succeeded")
     assert await harness.artifact(first, RESPONSE) == WHOLE
-    (await harness.asked(2)).begin().say(LAST).end()
+    (await harness.target_call(2)).begin().say(LAST).end()
     await harness.becomes(second, "succeeded")
 
 
@@ -885,7 +885,7 @@ async def test_foreman_stops_although_an_answer_cannot_be_written(
 ) -> None:
     harness.start()
     await harness.hand_over(job_for())
-    call = await harness.asked()
+    call = await harness.target_call()
     trouble = Trouble(monkeypatch)
     call.begin().say(LAST).end()
     await harness.until(lambda: trouble.tried)
@@ -918,12 +918,12 @@ async def test_an_answer_is_dropped_when_the_store_breaks_and_when_the_job_was_t
 ) -> None:
     harness.start()
     taken, broken, last = await harness.hand_over(job_for(), job_for(), job_for())
-    call = await harness.asked()
+    call = await harness.target_call()
     await harness.database.write(
         lambda tx: tx.cursor.execute("UPDATE jobs SET fence = fence + 1 WHERE id = ?", (taken,)) and None
     )
     call.begin().say(LAST).end()
-    call = await harness.asked(2)
+    call = await harness.target_call(2)
     assert await harness.artifact(taken, RESPONSE) is None
     trouble = Trouble(monkeypatch, "broken")
     call.begin().say(LAST).end()
@@ -931,7 +931,7 @@ async def test_an_answer_is_dropped_when_the_store_breaks_and_when_the_job_was_t
     await harness.turn()
     trouble.over = True
     await harness.wait(STORE_PAUSE)
-    (await harness.asked(3)).begin().say(LAST).end()
+    (await harness.target_call(3)).begin().say(LAST).end()
     await harness.becomes(last, "succeeded")
     assert (await harness.job(broken)).state == "running"
 
@@ -940,7 +940,7 @@ async def test_an_answer_is_dropped_when_the_store_breaks_and_when_the_job_was_t
 async def test_whoever_cancels_a_job_that_was_taken_away_does_no_harm(harness: WorkerHarness) -> None:
     harness.start()
     taken, next_one = await harness.hand_over(job_for(), job_for())
-    await harness.asked()
+    await harness.target_call()
 
     def take_away(tx: Any) -> None:
         tx.cursor.execute(
@@ -949,7 +949,7 @@ async def test_whoever_cancels_a_job_that_was_taken_away_does_no_harm(harness: W
 
     await harness.database.write(take_away)
     assert harness.inference.cancel(taken, lambda _: True)
-    (await harness.asked(2)).begin().say(LAST).end()
+    (await harness.target_call(2)).begin().say(LAST).end()
     await harness.becomes(next_one, "succeeded")
 
 
@@ -959,7 +959,7 @@ async def test_lines_are_kept_while_they_come_and_are_gone_when_it_has_ended(
 ) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for())
-    call = (await harness.asked()).begin().say(LINE, LINE)
+    call = (await harness.target_call()).begin().say(LINE, LINE)
     output = harness.worker.output_of(id_)
     assert output is not None
     assert (output.lines, output.ended, output.attempt) == ([LINE, LINE], False, 1)
@@ -985,7 +985,7 @@ async def test_lines_are_kept_while_they_come_and_are_gone_when_it_has_ended(
 async def test_a_running_job_that_was_taken_away_is_broken_off_at_the_next_keeping(harness: WorkerHarness) -> None:
     harness.start()
     (id_,) = await harness.hand_over(job_for())
-    call = (await harness.asked()).begin().say(LINE)
+    call = (await harness.target_call()).begin().say(LINE)
     await harness.database.write(
         lambda tx: tx.cursor.execute("UPDATE jobs SET fence = fence + 1 WHERE id = ?", (id_,)) and None
     )
@@ -1047,7 +1047,7 @@ async def test_looking_that_fails_is_tried_again(
         assert harness.inference.target.gate.running == []
     assert logged_failures.take(ZeroDivisionError)
     await harness.wait(STORE_PAUSE)
-    await harness.asked()
+    await harness.target_call()
 
 
 @pytest_twisted.ensureDeferred
@@ -1064,7 +1064,7 @@ async def test_a_job_queued_while_the_worker_looks_is_not_overlooked(
 
     monkeypatch.setattr(SQLiteJobStore, "oldest_run_at", late)
     harness.worker.start()
-    await harness.asked()
+    await harness.target_call()
 
 
 # all of it at once
@@ -1086,7 +1086,7 @@ class Storm:
 
     @property
     def open_calls(self) -> list[TargetCall]:
-        return [call for call in self.shop.target.calls if not call.is_over and not call.heard.called]
+        return [call for call in self.shop.target.calls if not call.is_over and not call.response.called]
 
     def answer(self, call: TargetCall, status: int, headers: Any, body: bytes) -> None:
         call.begin(status, headers)
@@ -1121,9 +1121,9 @@ class Storm:
                 await harness.store.cancel(id_)
                 harness.worker.cancel(id_)
         elif what == "break" and self.open_calls:
-            random.choice(self.open_calls).heard.errback(errors.ConnectionError("reset", "gone"))
+            random.choice(self.open_calls).response.errback(errors.ConnectionError("reset", "gone"))
         elif what == "away":
-            harness.is_away(away=not harness.target.failures)
+            harness.set_target_away(away=not harness.target.failures)
             await harness.inference.target.inventory.refresh()
         elif what == "wait":
             harness.clock.advance(random.choice([0.0, 1.0, 30.0]))
@@ -1140,7 +1140,7 @@ async def test_whatever_happens_in_whatever_order_every_job_ends_and_no_turn_is_
     harness.start()
     storm = Storm(harness, seed)
     await storm.blow(120)
-    harness.is_away(away=False)
+    harness.set_target_away(away=False)
     harness.target.tags["models"].append({"name": "gone:latest"})
     await harness.inference.target.inventory.refresh()
     for _ in range(4000):

@@ -1,1 +1,1 @@
-"""What tests of several modules need; the table in CONTRIBUTING says which is for what."""
+"""Helpers that several test modules use; ``README.md`` beside this file says which one is for which test."""

@@ -1,4 +1,4 @@
-"""The real client libraries in front of foreman, each asked in the ways that all of them have."""
+"""The real client libraries behind one interface."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class ClientLibrary(Protocol):
     def __init__(self, url: str, token: str | None = None) -> None: ...
 
     def whole(self, model: str, text: str, tokens: int = 100) -> str:
-        """What the model says, in one piece."""
+        """The text of a response in one piece."""
 
     def stream(self, model: str, text: str, tokens: int = 100) -> Iterator[str]:
-        """What the model says, piece by piece."""
+        """The text of a streamed response, piece by piece."""
 
     async def whole_later(self, model: str, text: str, tokens: int = 100) -> str:
-        """As ``whole``, with the asynchronous client of the library."""
+        """Like ``whole``, with the asynchronous client of the library."""
 
     def stream_later(self, model: str, text: str, tokens: int = 100) -> AsyncIterator[str]:
-        """As ``stream``, with the asynchronous client of the library."""
+        """Like ``stream``, with the asynchronous client of the library."""
 
     def close(self) -> None:
         """Close its connections."""

@@ -1,4 +1,4 @@
-"""What foreman answers otherwise than the target on purpose (docs/differences.md)."""
+"""Where foreman responds differently from its target on purpose (docs/differences.md)."""
 
 from __future__ import annotations
 

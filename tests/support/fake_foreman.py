@@ -280,7 +280,7 @@ def ndjson(*events: dict[str, Any]) -> list[bytes]:
 
 
 def event(data: dict[str, Any], id_: str = "", kind: str = "") -> bytes:
-    """One event of an event stream."""
+    """One server-sent event."""
     fields = ([f"id: {id_}"] if id_ else []) + ([f"event: {kind}"] if kind else []) + [f"data: {json.dumps(data)}"]
     return ("\n".join(fields) + "\n\n").encode()
 

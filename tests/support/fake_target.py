@@ -27,21 +27,21 @@ MODELS = (
 
 @define
 class ListingTarget:
-    """Lists its models: at once, or when it is told to; or fails.
+    """Lists its models, at once or when the test says so; or fails.
 
-    :ivar asked: the paths of the questions so far; :ivar waiting: those that are to be answered.
+    :ivar paths: the paths of the requests so far; :ivar waiting: the requests without a response.
     """
 
     slow: bool = False
     problem: BaseException | None = None
     tags: Any = field(factory=lambda: {"models": list(MODELS)})
     ps: Any = field(factory=lambda: {"models": [{"name": "llama3:latest"}]})
-    asked: list[str] = field(factory=list)
+    paths: list[str] = field(factory=list)
     waiting: list[Deferred[None]] = field(factory=list)
 
     async def fetch(self, method: bytes, path: str, payload: Any = None) -> tuple[TargetResponse, bytes]:
         assert (method, payload) == (b"GET", None)
-        self.asked.append(path)
+        self.paths.append(path)
         if self.slow:
             self.waiting.append(Deferred())
             await self.waiting[-1]
@@ -54,15 +54,15 @@ class ListingTarget:
         return TargetResponse(200, b"OK", [(b"X-List", path.encode())], None), body  # type: ignore[arg-type]
 
     def answer(self) -> None:
-        """Answer what was asked, both lists."""
+        """Respond to the waiting requests, both lists."""
         for _ in range(2):
             waiting, self.waiting = self.waiting, []
             for target_request in waiting:
                 target_request.callback(None)
 
     @property
-    def questions(self) -> int:
-        return self.asked.count("/api/tags")
+    def polls(self) -> int:
+        return self.paths.count("/api/tags")
 
 
 LINE = b'{"done":false,"message":{"content":"word"}}\n'
@@ -76,7 +76,7 @@ NDJSON = [(b"Content-Type", b"application/x-ndjson")]
 
 @define(eq=False)
 class TargetCall:
-    """One request at the target, and its answer as the connection hands it on."""
+    """One request to the target, and its response as the connection passes it on."""
 
     head: bytes
     body: Any
@@ -88,10 +88,10 @@ class TargetCall:
     ended: bool = False
     reader: Any = None
     transport: StringTransport = field(factory=StringTransport)
-    heard: Deferred[Any] = field(init=False)
+    response: Deferred[Any] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.heard = Deferred(lambda _: setattr(self, "left", True))
+        self.response = Deferred(lambda _: setattr(self, "left", True))
 
     @property
     def is_over(self) -> bool:
@@ -109,7 +109,7 @@ class TargetCall:
 
     def begin(self, code: int = 200, headers: Any = None) -> TargetCall:
         self.code, self.raw_headers = code, NDJSON if headers is None else headers
-        self.heard.callback(self)
+        self.response.callback(self)
         return self
 
     def say(self, *pieces: bytes) -> TargetCall:
@@ -125,7 +125,7 @@ class TargetCall:
 
 @define
 class FakeTarget(ListingTarget):
-    """Answers when it is told to; ``failures`` are those of the next requests."""
+    """Responds when the test says so; ``failures`` are those of the next requests."""
 
     calls: list[TargetCall] = field(factory=list)
     failures: list[Exception] = field(factory=list)
@@ -146,4 +146,4 @@ class FakeTarget(ListingTarget):
         if self.failures:
             raise self.failures.pop(0)
         self.calls.append(TargetCall(head, body))
-        return await self.calls[-1].heard
+        return await self.calls[-1].response

@@ -87,7 +87,7 @@ def run(words: list[str], how: str) -> dict[str, object]:
             os.dup2(opened, descriptor)
             os.close(opened)
         SETUPS[how]()
-        # As the interpreter does for a descriptor that is closed.
+        # As the interpreter does for a closed descriptor.
         if how in {"stdin-closed", "all-closed"}:
             sys.stdin = None
         if how in {"stdout-closed", "all-closed"}:

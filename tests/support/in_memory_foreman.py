@@ -1,4 +1,4 @@
-"""A whole foreman in memory: callers and a target without sockets, under a clock that the test moves."""
+"""A whole foreman in memory: clients and a target without sockets, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from foreman.service import Foreman
 from support.live_foreman import settings
 from support.raw_http import Response, parse
 
-#: What a transport of Twisted holds before it asks whoever writes to pause.
+#: How many bytes a transport of Twisted buffers before it pauses the producer.
 TRANSPORT_BUFFER = 64 * 1024
 
 TAGS = json.dumps({"models": [{"name": "m:latest", "model": "m:latest"}]}).encode()
@@ -37,9 +37,9 @@ CHAT = b'{"model":"m","message":{"role":"assistant","content":"hi"},"done":true}
 class InMemoryTransport:
     """One end of a connection in memory: foreman's protocol on this side, the test on the other.
 
-    :ivar sent: what the other side has taken; :ivar takes: whether it takes anything;
-    :ivar ended: ``end`` when foreman has closed and all was taken, ``reset`` when it was cut, else empty.
-    :ivar half_closed: foreman says no more, but still listens; :ivar paused: foreman does not listen now.
+    :ivar sent: what the other side has read; :ivar reads: whether it reads at all;
+    :ivar ended: ``end`` when foreman has closed and everything was read, ``reset`` after a reset, else empty.
+    :ivar half_closed: foreman has closed its side, but still reads; :ivar paused: foreman has stopped reading for now.
     """
 
     clock: Clock
@@ -47,14 +47,14 @@ class InMemoryTransport:
     peer: str = "127.0.0.1"
     on_write: Callable[[], None] = lambda: None
     sent: bytearray = field(factory=bytearray)
-    takes: bool = True
+    reads: bool = True
     ended: str = ""
     half_closed: bool = False
     paused: bool = False
     disconnecting: bool = False
     lost: bool = False
-    #: The most that waited in here at once, either way.
-    most_held: int = 0
+    #: The largest number of bytes that were buffered in either direction.
+    max_buffered: int = 0
     #: Twisted's name: with more than this to send, the producer is paused; bytes.
     bufferSize: int = TRANSPORT_BUFFER
     _producer: Any = None
@@ -68,30 +68,30 @@ class InMemoryTransport:
     # the test's side
 
     def deliver(self, data: bytes) -> None:
-        """The other side says ``data``."""
+        """The other side sends ``data``."""
         self._to_deliver += data
         self._pump()
 
-    def leave(self, reason: Exception | None = None) -> None:
-        """The other side is gone: politely, or for ``reason``."""
+    def disconnect(self, reason: Exception | None = None) -> None:
+        """The other side disconnects: cleanly, or for ``reason``."""
         self._left = reason or error.ConnectionDone()
         if reason is not None:
             self._lose(reason)
         self._pump()
 
-    def take_again(self) -> None:
-        """The other side reads on."""
-        self.takes = True
+    def resume_reading(self) -> None:
+        """The other side reads again."""
+        self.reads = True
         self._flush()
 
     def take(self, count: int) -> None:
-        """The other side reads up to ``count`` bytes, and then no more."""
+        """The other side reads up to ``count`` bytes, and then stops reading."""
         self.sent += self._to_send[:count]
         del self._to_send[:count]
         if not self._to_send:
-            self.takes = True
+            self.reads = True
             self._flush()
-            self.takes = False
+            self.reads = False
         self.on_write()
 
     # foreman's side
@@ -101,8 +101,8 @@ class InMemoryTransport:
         if self.lost or self.half_closed or not data:
             return
         self._to_send += data
-        self.most_held = max(self.most_held, len(self._to_send))
-        if self.takes:
+        self.max_buffered = max(self.max_buffered, len(self._to_send))
+        if self.reads:
             self.sent += self._to_send
             self._to_send.clear()
             self.clock.callLater(0, self._flush)
@@ -180,7 +180,7 @@ class InMemoryTransport:
     # in between
 
     def _flush(self) -> None:
-        if self.lost or not self.takes or self.ended == "reset":
+        if self.lost or not self.reads or self.ended == "reset":
             return
         if self._to_send:
             self.sent += self._to_send
@@ -197,7 +197,7 @@ class InMemoryTransport:
 
     def _pump(self) -> None:
         if self.lost or self.paused or self.disconnecting:
-            self.most_held = max(self.most_held, len(self._to_deliver))
+            self.max_buffered = max(self.max_buffered, len(self._to_deliver))
             return
         if self._to_deliver:
             data = bytes(self._to_deliver[:TRANSPORT_BUFFER])
@@ -220,7 +220,7 @@ class InMemoryTransport:
 
 @frozen
 class ReceivedRequest:
-    """One request as a strict reader of RFC 9112 that shares no code with foreman takes it."""
+    """One request as h11 parses it: a strict reader of RFC 9112 that shares no code with foreman."""
 
     method: str
     target: str
@@ -228,7 +228,7 @@ class ReceivedRequest:
     body: bytes
 
     def named(self, name: str) -> list[str]:
-        """The values of the headers ``name``, lower case."""
+        """The values of all headers ``name``, which is in lower case."""
         return [value for key, value in self.headers if key == name]
 
 
@@ -236,17 +236,17 @@ class ReceivedRequest:
 class TargetConnection:
     """One connection of foreman to the target."""
 
-    line: InMemoryTransport
+    transport: InMemoryTransport
     heard: ReceivedRequest | None = None
-    answered: bool = False
+    responded: bool = False
 
     def read(self) -> ReceivedRequest | None:
-        """The one request that came whole, or None as long as it has not.
+        """The request, or None until it is complete.
 
-        :raises h11.RemoteProtocolError: when it is not HTTP; AssertionError: when more came than one request.
+        :raises h11.RemoteProtocolError: if it is not HTTP; AssertionError: if it is more than one request.
         """
         reader = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-        reader.receive_data(bytes(self.line.sent))
+        reader.receive_data(bytes(self.transport.sent))
         request: Any = reader.next_event()
         if request is h11.NEED_DATA:
             return None
@@ -255,7 +255,7 @@ class TargetConnection:
             body += event.data
         if event is h11.NEED_DATA:
             return None
-        assert reader.trailing_data[0] == b"", f"more than one request: {bytes(self.line.sent)!r}"
+        assert reader.trailing_data[0] == b"", f"more than one request: {bytes(self.transport.sent)!r}"
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
         return ReceivedRequest(request.method.decode(), request.target.decode("latin-1"), headers, body)
 
@@ -263,75 +263,75 @@ class TargetConnection:
 @implementer(IStreamClientEndpoint)
 @define(eq=False)
 class InMemoryTarget:
-    """A target in memory that keeps what it is asked.
+    """A target in memory that records its requests.
 
     :ivar holds: it does not answer, polls excepted; :ivar silent: these neither; :ivar refuses: it takes no connections;
     :ivar takes: it reads what it is sent; :ivar hesitates: a connection is not made before ``connect_now``;
-    :ivar answer: what to answer, as bytes.
+    :ivar answer: returns the bytes of the response to a request.
     """
 
     clock: Clock
     answer: Callable[[ReceivedRequest], bytes]
-    holds: bool = False
-    silent: bool = False
-    refuses: bool = False
-    takes: bool = True
-    hesitates: bool = False
-    conversations: list[TargetConnection] = field(factory=list)
-    _hesitating: list[tuple[Deferred[Any], Any]] = field(factory=list)
+    holds_responses: bool = False
+    holds_polls: bool = False
+    refuses_connections: bool = False
+    reads: bool = True
+    delays_connections: bool = False
+    connections: list[TargetConnection] = field(factory=list)
+    _delayed: list[tuple[Deferred[Any], Any]] = field(factory=list)
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        if self.refuses:
+        if self.refuses_connections:
             return fail(error.ConnectionRefusedError())
-        if self.hesitates:
+        if self.delays_connections:
             connecting: Deferred[Any] = Deferred()
-            self._hesitating.append((connecting, protocolFactory))
+            self._delayed.append((connecting, protocolFactory))
             return connecting
         return succeed(self._connected(protocolFactory))
 
-    def connect_now(self) -> None:
-        """Take the connections that are being made."""
-        self.hesitates = False
-        hesitating, self._hesitating = self._hesitating, []
-        for connecting, factory in hesitating:
+    def complete_connections(self) -> None:
+        """Complete the delayed connections, and delay no more."""
+        self.delays_connections = False
+        delayed, self._delayed = self._delayed, []
+        for connecting, factory in delayed:
             if not connecting.called:
                 connecting.callback(self._connected(factory))
 
     def _connected(self, protocolFactory: Any) -> Any:
         protocol = protocolFactory.buildProtocol(None)
-        line = InMemoryTransport(self.clock, protocol, takes=self.takes)
-        conversation = TargetConnection(line)
-        line.on_write = lambda: self._told(conversation)
-        self.conversations.append(conversation)
-        protocol.makeConnection(line)
+        transport = InMemoryTransport(self.clock, protocol, reads=self.reads)
+        connection = TargetConnection(transport)
+        transport.on_write = lambda: self._data_received(connection)
+        self.connections.append(connection)
+        protocol.makeConnection(transport)
         return protocol
 
     @property
-    def asked(self) -> list[TargetConnection]:
-        """The connections that are not foreman's own polls."""
+    def request_connections(self) -> list[TargetConnection]:
+        """The connections without those of foreman's own polls."""
         return [
             one
-            for one in self.conversations
-            if not bytes(one.line.sent).startswith((b"GET /api/tags HTTP", b"GET /api/ps HTTP"))
+            for one in self.connections
+            if not bytes(one.transport.sent).startswith((b"GET /api/tags HTTP", b"GET /api/ps HTTP"))
         ]
 
     @property
-    def heard(self) -> list[ReceivedRequest]:
-        """The requests that came whole, polls left out; bytes that are no request fail here."""
-        return [heard for one in self.asked if (heard := one.read()) is not None]
+    def requests(self) -> list[ReceivedRequest]:
+        """The complete requests without polls; fails if something is not a request."""
+        return [request for one in self.request_connections if (request := one.read()) is not None]
 
-    def _told(self, conversation: TargetConnection) -> None:
-        poll = bytes(conversation.line.sent).startswith((b"GET /api/tags HTTP", b"GET /api/ps HTTP"))
-        if conversation.answered or self.silent or (self.holds and not poll):
+    def _data_received(self, connection: TargetConnection) -> None:
+        poll = bytes(connection.transport.sent).startswith((b"GET /api/tags HTTP", b"GET /api/ps HTTP"))
+        if connection.responded or self.holds_polls or (self.holds_responses and not poll):
             return
-        heard = conversation.read()
+        heard = connection.read()
         if heard is not None:
-            conversation.answered = True
-            self.clock.callLater(0, conversation.line.deliver, self.answer(heard))
+            connection.responded = True
+            self.clock.callLater(0, connection.transport.deliver, self.answer(heard))
 
 
 def default_response(heard: ReceivedRequest) -> bytes:
-    """What an Ollama with one model answers, as far as these tests care."""
+    """What an Ollama with one model responds, as far as tests need it."""
     if heard.target == "/api/tags":
         return response_with_length(TAGS)
     if heard.target == "/api/ps":
@@ -340,7 +340,7 @@ def default_response(heard: ReceivedRequest) -> bytes:
 
 
 def response_with_length(body: bytes, status: str = "200 OK", content_type: str = "application/json") -> bytes:
-    """An answer with a length."""
+    """The bytes of a response with Content-Length."""
     return f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -348,32 +348,32 @@ def response_with_length(body: bytes, status: str = "200 OK", content_type: str 
 class InMemoryClient:
     """A client on its connection."""
 
-    line: InMemoryTransport
+    transport: InMemoryTransport
     _turn: Callable[[], None]
 
     def send(self, data: bytes) -> None:
-        """Say something, and let foreman act on it."""
-        self.line.deliver(data)
+        """Send bytes, and let foreman act on them."""
+        self.transport.deliver(data)
         self._turn()
 
-    def leave(self, *, reset: bool = False) -> None:
-        """Go away."""
-        self.line.leave(error.ConnectionLost() if reset else None)
+    def disconnect(self, *, reset: bool = False) -> None:
+        """Disconnect."""
+        self.transport.disconnect(error.ConnectionLost() if reset else None)
         self._turn()
 
     @property
     def received(self) -> bytes:
-        """Everything that came."""
-        return bytes(self.line.sent)
+        """Everything that was received."""
+        return bytes(self.transport.sent)
 
     def answers(self, *methods: str) -> list[Response]:
-        """The answers that came whole; ``methods`` of the requests where one is HEAD."""
+        """The complete responses; ``methods`` are those of the requests, needed if one is HEAD."""
         return list(_answers(self.received, methods, closed=self.closed))
 
     @property
     def closed(self) -> bool:
-        """Whether foreman has ended the connection, or says nothing more on it."""
-        return bool(self.line.ended) or self.line.half_closed
+        """Whether foreman has closed the connection, or its side of it."""
+        return bool(self.transport.ended) or self.transport.half_closed
 
 
 def _answers(data: bytes, methods: tuple[str, ...], *, closed: bool) -> Iterator[Response]:
@@ -393,50 +393,50 @@ def _answers(data: bytes, methods: tuple[str, ...], *, closed: bool) -> Iterator
 
 @define(eq=False)
 class InMemoryForeman:
-    """A foreman without sockets, and what stands around it."""
+    """A foreman without sockets, its target and its clock."""
 
     clock: Clock
     service: Foreman
     target: InMemoryTarget
 
     def turn(self, turns: int = 12) -> None:
-        """Let everything happen that needs no time."""
+        """Run everything that is due now."""
         for _ in range(turns):
             self.clock.advance(0)
 
     def wait(self, seconds: float, step: float = 1.0) -> None:
-        """Let time pass."""
+        """Move the clock."""
         waited = 0.0
         while waited < seconds:
             self.clock.advance(min(step, seconds - waited))
             waited += step
         self.turn()
 
-    def call(self, peer: str = "127.0.0.1", *, takes: bool = True) -> InMemoryClient:
+    def call(self, peer: str = "127.0.0.1", *, reads: bool = True) -> InMemoryClient:
         """A new connection."""
         connection = self.service.connections.buildProtocol(None)
-        line = InMemoryTransport(self.clock, connection, peer, takes=takes)
-        connection.makeConnection(line)
+        transport = InMemoryTransport(self.clock, connection, peer, reads=reads)
+        connection.makeConnection(transport)
         self.turn()
-        return InMemoryClient(line, self.turn)
+        return InMemoryClient(transport, self.turn)
 
     def ask(self, data: bytes, *methods: str) -> list[Response]:
-        """Say ``data`` on a connection of its own, and the answers that came at once."""
+        """Send ``data`` on a new connection; returns the responses that came at once."""
         caller = self.call()
         caller.send(data)
         found = caller.answers(*methods)
-        caller.leave()
+        caller.disconnect()
         return found
 
     def ask_once(self, data: bytes, method: str = "GET") -> Response:
-        """Like ``ask`` for one request."""
+        """Like ``ask``, for exactly one response."""
         (answer,) = self.ask(data, method)
         return answer
 
 
 @contextmanager
 def in_memory_foreman(**variables: str) -> Iterator[InMemoryForeman]:
-    """A foreman whose target has one model, ``m``; ``variables`` as for ``bench.settings``."""
+    """A foreman whose target has one model, ``m``; ``variables`` as for ``live_foreman.settings``."""
     clock = Clock()
     clock.advance(1000)
     target = InMemoryTarget(clock, default_response)

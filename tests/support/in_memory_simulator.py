@@ -38,17 +38,17 @@ class SimulatorClient:
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
     @property
-    def heard(self) -> bytes:
+    def received(self) -> bytes:
         return bytes(self.transport.value())
 
     @property
     def lines(self) -> list[Any]:
-        """The JSON objects that have come, each on a line of its own."""
-        return [json.loads(line) for line in self.heard.split(b"\n") if line.startswith(b"{")]
+        """The JSON objects that were received, each on a line of its own."""
+        return [json.loads(line) for line in self.received.split(b"\n") if line.startswith(b"{")]
 
     @property
     def status(self) -> int:
-        return int(self.heard.split()[1]) if self.heard else 0
+        return int(self.received.split()[1]) if self.received else 0
 
 
 class InMemorySimulator:
@@ -62,7 +62,7 @@ class InMemorySimulator:
         return SimulatorClient(self.simulator).ask(path, body, method, headers)
 
     def answer(self, path: str, body: Any = None, method: str = "POST") -> Any:
-        """What is answered at once, as JSON."""
+        """The JSON of a response that comes at once."""
         client = self.ask(path, body, method)
         self.clock.pump([0.0] * 5)
         return client.lines[0]

@@ -28,7 +28,7 @@ from support.fake_target import FakeTarget
 
 
 class RecordingResponder:
-    """Whoever asks, and what it is told."""
+    """Records the response to one request."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -60,7 +60,7 @@ class RecordingResponder:
 
 
 class RunningRequest:
-    """One request, and how it went."""
+    """One request, while it runs and after."""
 
     def __init__(self, work: InferenceHarness, path: str, body: bytes, responder: RecordingResponder) -> None:
         self.responder = responder
@@ -68,7 +68,7 @@ class RunningRequest:
         assert isinstance(found, Route)
         wanted = request_body.read(path, body, None, b"application/json", b"")
         target_request = TargetRequest(b"POST", path.encode(), [], body, len(body), found, wanted)
-        id_ = str(len(work.askings))
+        id_ = str(len(work.requests))
         self.record = RequestRecord(id_, "someone", path, found.lane.value, work.clock.seconds(), wanted.model)
         self.ticket = Ticket(id_, "someone", wanted.model, path, EpochSeconds(0.0))
         self.results: list[Any] = []
@@ -85,7 +85,7 @@ class RunningRequest:
 
 
 class InferenceHarness:
-    """The whole work on a clock, in front of a pretended target which has ``llama3`` loaded."""
+    """Gate and inference on a clock, in front of a fake target that has ``llama3`` loaded."""
 
     def __init__(self, turns: int = 1, target_wait: float = 0.0, max_queue: int = 10_000) -> None:
         self.clock = Clock()
@@ -109,7 +109,7 @@ class InferenceHarness:
             target_wait,
             self.buffers,
         )
-        self.askings: list[RunningRequest] = []
+        self.requests: list[RunningRequest] = []
 
     def ask(
         self,
@@ -126,11 +126,11 @@ class InferenceHarness:
             **more,
         }
         text = json.dumps(value).encode() if body is None else body
-        self.askings.append(RunningRequest(self, path, text, responder or RecordingResponder()))
-        return self.askings[-1]
+        self.requests.append(RunningRequest(self, path, text, responder or RecordingResponder()))
+        return self.requests[-1]
 
     def turn(self) -> None:
-        """Let the reactor turn."""
+        """Run what is due now."""
         self.clock.advance(0)
 
     def check_nothing_is_left(self) -> None:

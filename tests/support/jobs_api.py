@@ -1,4 +1,4 @@
-"""Jobs over HTTP without a target: the real store and the real door on real sockets, and a worker that the test plays."""
+"""``/jobs`` without a target: the real store and the real HTTP server on loopback sockets, and a fake worker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LIMITS = JobLimits(max_payload=100_000, max_artifact=LARGE, stall_timeout=5.0)
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    """Let the reactor turn until ``condition`` holds."""
+    """Run the reactor until ``condition`` is true."""
     for _ in range(1000):
         if condition():
             return
@@ -55,9 +55,9 @@ async def until(condition: Callable[[], Any]) -> None:
 
 @define(eq=False)
 class FakeWorker:
-    """Does what the test says.
+    """A worker that the test plays.
 
-    :ivar outputs: the live lines by job; :ivar cancelled: the jobs that it was to stop; :ivar on_cancel: then called.
+    :ivar outputs: the live lines by job; :ivar cancelled: the jobs that were cancelled; :ivar on_cancel: called for each.
     """
 
     outputs: dict[str, LiveOutput] = field(factory=dict)
@@ -74,14 +74,14 @@ class FakeWorker:
 
 @define(eq=False)
 class FakeModels:
-    """A target that has ``m``, and ``cloudy`` in the cloud.
+    """A target that has the model ``m``, and ``cloudy`` in the cloud.
 
     :ivar away: it cannot be asked; :ivar looks: how often it was asked.
     """
 
     installed: set[str] = field(factory=lambda: {"m"})
     away: bool = False
-    looks: int = 0
+    lookups: int = 0
     held: dict[str, str] = field(factory=dict)
 
     def find(self, typed: str) -> Availability:
@@ -91,7 +91,7 @@ class FakeModels:
         return Availability.INSTALLED if name.model in self.installed else Availability.MISSING
 
     async def look_for(self, typed: str) -> Availability:
-        self.looks += 1
+        self.lookups += 1
         return Availability.UNKNOWN if self.away else self.find(typed)
 
     def why_held(self, lane: str) -> str | None:
@@ -100,7 +100,7 @@ class FakeModels:
 
 @define(eq=False)
 class JobsApiHarness:
-    """What a test works with. ``now`` is the wall clock, in seconds."""
+    """A store and ``/jobs`` in front of it."""
 
     store: SQLiteJobStore
     worker: FakeWorker
@@ -112,24 +112,24 @@ class JobsApiHarness:
     async def ask(
         self, method: str, path: str, body: Any = b"", *headers: tuple[str, str], token: str = ALICE
     ) -> raw_http.Response:
-        """One request with a token, and its whole answer."""
+        """One request with a token, and the whole response."""
         return await raw_http.ask(self.port, self.request(method, path, body, *headers, token=token), method)
 
     def request(self, method: str, path: str, body: Any = b"", *headers: tuple[str, str], token: str = ALICE) -> bytes:
-        """The bytes of it."""
+        """The bytes of a request with a token."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         length = [] if data or method == "POST" else [("Content-Length", "0")] if method == "PUT" else []
         return raw_http.request(method, path, data, [("Authorization", f"Bearer {token}"), *length, *headers])
 
     async def submit(self, **more: Any) -> str:
-        """The id of a new job of Alice's."""
+        """Submit a job as Alice; returns its id."""
         answer = await self.ask("POST", "/jobs", {**CHAT, **more})
         assert answer.status == 201, answer.body
         id_: str = json.loads(answer.body)["id"]
         return id_
 
     async def run(self, id_: str) -> tuple[Claim, LiveOutput]:
-        """Take the job, which is the only one, as the worker would."""
+        """Claim the job, which is the only one, as the worker would."""
         claim = await self.store.claim("gate", lambda _: 0)
         assert claim is not None
         assert claim.job.id == id_
@@ -138,21 +138,21 @@ class JobsApiHarness:
         return claim, output
 
     async def succeed(self, claim: Claim, output: LiveOutput) -> None:
-        """It has its answer."""
+        """End a job with a response."""
         lines = b"".join(output.lines)
         stream = Artifact("stream", "application/x-ndjson", lines)
         await self.store.succeed(claim, [stream, Artifact("response", "application/json", b'{"done":true}')], None)
         self._over(claim, output)
 
     async def fail(self, claim: Claim, output: LiveOutput, mishap: AttemptError, *, partial: bool = True) -> Job:
-        """The try failed."""
+        """End an attempt with a failure."""
         left = [Artifact("partial", "application/x-ndjson", b"".join(output.lines))] if partial else []
         job = await self.store.end_attempt(claim, lambda job, now: next_transition(job, mishap, now, 0), left)
         self._over(claim, output)
         return job
 
     async def try_again(self, claim: Claim, output: LiveOutput) -> None:
-        """The try failed, and the job is queued at once."""
+        """End an attempt with a failure, and queue the job at once."""
         error = JobError("truncated", "it broke off", 1)
         left = Artifact("partial", "application/x-ndjson", b"".join(output.lines))
         await self.store.end_attempt(claim, lambda _job, _now: Transition("queued", None, True, 0, error), [left])
@@ -167,7 +167,7 @@ class JobsApiHarness:
 async def jobs_api_harness(
     folder: Path, *, is_open: bool = False, limits: JobLimits = LIMITS, jobs: int = 100
 ) -> AsyncIterator[JobsApiHarness]:
-    """A store in ``folder``, and a door before it; ``is_open``: no token is required."""
+    """A store in ``folder`` and ``/jobs`` in front of it; ``is_open``: no token is required."""
     wall_clock = reactor.seconds
     database = Database(reactor, folder / "jobs.db", str(ULID()), wall_clock, Notifications())
     store = SQLiteJobStore(database, ULID, jobs)
@@ -199,7 +199,7 @@ async def jobs_api_harness(
 
 
 def problem(answer: raw_http.Response) -> dict[str, Any]:
-    """The problem that an answer tells."""
+    """The problem (RFC 9457) in a response."""
     assert answer.header("Content-Type") == "application/problem+json", answer
     value: dict[str, Any] = json.loads(answer.body)
     assert list(value)[:4] == ["type", "title", "status", "detail"]
@@ -208,17 +208,17 @@ def problem(answer: raw_http.Response) -> dict[str, Any]:
 
 
 def pointers(answer: raw_http.Response) -> Sequence[str]:
-    """Where the errors of a problem are."""
+    """The JSON pointers of the errors in a problem."""
     return [error["pointer"] for error in problem(answer)["errors"]]
 
 
 def line(number: int) -> bytes:
-    """A line of an answer."""
+    """One line of a response."""
     return b'{"response":"%d","done":false}\n' % number
 
 
 def values(body: bytes) -> list[Any]:
-    """The lines of NDJSON, as a client reads them: a blank line would break it."""
+    """The values of NDJSON, as a strict client reads them: a blank line is an error."""
     return [json.loads(text) for text in body.decode().split("\n")[:-1]]
 
 
@@ -243,7 +243,7 @@ JOB_MEMBERS = (
 
 
 def with_jobs_api(body: JobsApiTest) -> Callable[[Path], Any]:
-    """A test that gets a ``JobBench``, for whose end is cared."""
+    """A test that gets a ``JobsApiHarness``, which is stopped after it."""
 
     async def test(tmp_path: Path) -> None:
         async with jobs_api_harness(tmp_path) as bench:
@@ -255,6 +255,6 @@ def with_jobs_api(body: JobsApiTest) -> Callable[[Path], Any]:
 
 
 def json_of(answer: raw_http.Response) -> Any:
-    """The JSON body of an answer."""
+    """The JSON body of a response."""
     assert answer.header("Content-Type") == "application/json; charset=utf-8", answer
     return json.loads(answer.body)

@@ -1,4 +1,4 @@
-"""What tests of several modules need: a whole foreman in this process, on real sockets of this machine."""
+"""A whole foreman in this process, on loopback sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ reactor: Any = installed_reactor
 
 
 def listen(factory: Any) -> IListeningPort:
-    """Listen with ``factory`` on a free port of loopback."""
+    """Listen with ``factory`` on a free loopback port."""
     port: IListeningPort = reactor.listenTCP(0, factory, interface="127.0.0.1")
     return port
 
@@ -34,7 +34,7 @@ def port_of(listening: Any) -> int:
 
 
 async def artifact_bytes(store: JobStore, id_: str, name: str) -> bytes | None:
-    """All bytes of an artifact; None where there is none."""
+    """All bytes of an artifact, or None."""
     found = await store.get_artifact(id_, name)
     return None if found is None else await store.read_artifact(found, 0, found.info.bytes, "")
 
@@ -65,10 +65,10 @@ def settings(target_port: int, **variables: str) -> Config:
 
 
 async def start_foreman(target_port: int, observers: Sequence[Observer] = (), /, **variables: str) -> RunningForeman:
-    """A foreman in front of ``target_port`` that has asked for the target's models once."""
+    """A foreman in front of ``target_port`` that has listed the target's models once."""
     wall_clock = reactor.seconds
     foreman = Foreman(settings(target_port, **variables), reactor, wall_clock, ULID, lambda: 0.0, observers)
-    if "db_path" in variables:  # others have no use for jobs
+    if "db_path" in variables:  # other tests do not need jobs
         foreman.open_store()
     foreman.privilegedStartService()
     foreman.startService()

@@ -1,6 +1,6 @@
-"""Real processes for tests: foreman, its target and their callers, each with its log, none of which outlives its test.
+"""Real processes for tests: foreman and its target, each with a log; none of them outlives its test.
 
-Run as a program this module is the target: a simulator that writes down what it sees.
+Run as a program, this module is the target: a simulator that keeps a journal of its requests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from support import raw_http
 
 T = TypeVar("T")
 
-#: What a test waits for at most, in seconds; long, since only a failing test waits so long.
+#: How long a test waits at most, in seconds; long, since only a failing test waits so long.
 TIMEOUT = 20.0
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 SERVE = (str(SCRIPTS / "foreman"), "serve")
@@ -34,9 +34,9 @@ LOOPBACK = "127.0.0.1"
 
 
 def until(condition: Callable[[], T | None], what: str = "", *, patience: float = TIMEOUT) -> T:
-    """What ``condition`` gives, as soon as that counts as true.
+    """Wait until ``condition`` returns something true, and return that.
 
-    :raises AssertionError: naming ``what``, when it never does.
+    :raises AssertionError: naming ``what``, if it never does.
     """
     deadline = time.monotonic() + patience
     while not (outcome := condition()):
@@ -46,7 +46,7 @@ def until(condition: Callable[[], T | None], what: str = "", *, patience: float 
 
 
 def free_port() -> int:
-    """A port on which nobody listens, nor soon will: one that the system does not give to whoever asks for any."""
+    """A port that is free, and outside the range from which the system assigns ports."""
     while True:
         port = random.randint(15_000, 32_000)
         with socket.socket() as free, suppress(OSError):
@@ -55,7 +55,7 @@ def free_port() -> int:
 
 
 class InThread(Generic[T]):
-    """A blocking call in a thread of its own, so that a test that fails does not hang."""
+    """A blocking call in a thread, so that a failing test does not hang."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._outcome: list[tuple[T | None, BaseException | None]] = []
@@ -70,7 +70,7 @@ class InThread(Generic[T]):
             self._outcome.append((None, problem))
 
     def result(self, patience: float = TIMEOUT) -> T:
-        """What the call gave, or raised."""
+        """What the call returned or raised."""
         self._thread.join(patience)
         assert self._outcome, f"the call still waits after {patience:g} s"
         value, problem = self._outcome[0]
@@ -79,11 +79,11 @@ class InThread(Generic[T]):
         return value  # type: ignore[return-value]
 
 
-# -- asking
+# -- requests
 
 
 class Call:
-    """One request on a connection of its own, whose answer is read as slowly as the test likes.
+    """One request on a connection of its own, whose response is read when the test says so.
 
     :ivar received: what has been read so far.
     """
@@ -115,7 +115,7 @@ class Call:
             raise
 
     def read(self) -> bool:
-        """Read what is there, waiting for it; whether more may come."""
+        """Wait for bytes and read them; returns whether more may come."""
         try:
             data = self._socket.recv(1 << 16)
         except ConnectionError:
@@ -126,7 +126,7 @@ class Call:
         return bool(data)
 
     def read_until(self, marker: bytes) -> None:
-        """Read on until ``marker`` has come."""
+        """Read until ``marker`` has been received."""
         while marker not in self.received:
             assert self.read(), f"ended without {marker!r}: {self.received!r}"
 
@@ -157,19 +157,19 @@ class Call:
 def ask(
     port: int, method: str, path: str, payload: object = None, headers: Mapping[str, str] | None = None
 ) -> raw_http.Response:
-    """One request and its whole answer."""
+    """One request and its whole response."""
     with Call(port, method, path, payload, headers) as call:
         return call.rest()
 
 
 def chat(text: str, *, model: str = "llama3.2:3b", **more: Any) -> dict[str, Any]:
-    """The payload of a chat on any family's route; ``tokens`` is how long the answer may become."""
+    """The payload of a chat for a route of any family; ``tokens`` limits the response."""
     tokens = more.pop("tokens", 60)
     limits = {"max_tokens": tokens, "options": {"num_predict": tokens}}
     return {"model": model, "messages": [{"role": "user", "content": text}], **limits, **more}
 
 
-#: A model that goes on talking for as long as it may.
+#: A model that generates until its limit.
 ENDLESS_MODEL = "tiny-slow"
 
 
@@ -179,7 +179,7 @@ def endless_chat(text: str, **more: Any) -> dict[str, Any]:
 
 
 def is_complete(response: raw_http.Response) -> bool:
-    """Whether a client would take the answer for a whole one."""
+    """Whether a client would take the response for a complete one."""
     markers = (b'"done":true', b"data: [DONE]", b"event: message_stop", b"event: response.completed")
     told = any(marker in response.body for marker in markers) or b'"finish_reason":"stop"' in response.body
     return response.status == 200 and not response.torn and told
@@ -192,40 +192,40 @@ def is_complete(response: raw_http.Response) -> bool:
 class ChildProcess:
     """A process that a test has started.
 
-    :ivar log: the file with everything that it said.
+    :ivar log: the file with its standard output and error.
     """
 
     process: subprocess.Popen[bytes]
     log: Path
 
-    def said(self) -> str:
-        """Everything that it has said so far."""
+    def output(self) -> str:
+        """Its standard output and error so far."""
         return self.log.read_text("utf-8", "replace")
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
 
-    def ended(self, patience: float = TIMEOUT) -> int:
-        """Its exit status once it has ended; minus the signal that ended it."""
+    def wait(self, patience: float = TIMEOUT) -> int:
+        """Wait for its end; returns the exit status, or minus the signal that killed it."""
         try:
             return self.process.wait(patience)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still runs after {patience:g} s:\n{self.said()}") from None
+            raise AssertionError(f"still runs after {patience:g} s:\n{self.output()}") from None
 
     def memory(self, what: str = "VmRSS") -> int:
-        """Bytes of memory that it has; ``VmHWM``: that it had at most since ``forget_peak``."""
+        """Its memory in bytes; with ``VmHWM`` the peak since ``reset_peak_memory``."""
         status = Path(f"/proc/{self.process.pid}/status").read_text("ascii")
         (line,) = [line for line in status.splitlines() if line.startswith(f"{what}:")]
         return int(line.split()[1]) * 1024
 
-    def forget_peak(self) -> None:
-        """From now on ``memory("VmHWM")`` is counted anew."""
+    def reset_peak_memory(self) -> None:
+        """Reset the peak that ``memory("VmHWM")`` returns."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5", "ascii")
 
-    def listens(self, port: int, path: str) -> bool:
-        """Whether a GET on ``path`` is answered; a process that has ended fails the test."""
-        assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said()}"
+    def responds(self, port: int, path: str) -> bool:
+        """Whether a GET on ``path`` gets a response; fails if the process has ended."""
+        assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output()}"
         try:
             return ask(port, "GET", path).status > 0
         except OSError:
@@ -233,7 +233,7 @@ class ChildProcess:
 
 
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a child: without settings of whoever runs the tests, with ``settings`` as FOREMAN_* instead."""
+    """The environment for a child: without the settings of the user, with ``settings`` as FOREMAN_* instead."""
     left_out = ("FOREMAN_", "COLUMNS", "STATE_DIRECTORY")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return environment | {"PYTHONUNBUFFERED": "1"} | {f"FOREMAN_{k.upper()}": v for k, v in settings.items()}
@@ -248,10 +248,10 @@ def run_process(
     stdin: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[ChildProcess]:
-    """A process with ``folder`` as its own, and its end, by force if need be, with that of all its children."""
+    """A process that runs in ``folder``; it is killed at the end, with all its children."""
     name = f"{Path(command[0]).name}-{time.monotonic_ns()}"
     log = folder / f"{name}.log"
-    # Each its own jobs: a store belongs to one foreman at a time.
+    # Each has its own jobs: a store belongs to one foreman at a time.
     own = {"XDG_STATE_HOME": str(folder / f"{name}.state")}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -275,9 +275,9 @@ def run_process(
 
 @define(eq=False)
 class ForemanProcess(ChildProcess):
-    """A foreman that runs.
+    """A running foreman.
 
-    :ivar token: what its own routes need, if anything.
+    :ivar token: for its own routes, if they require one.
     """
 
     port: int
@@ -286,13 +286,13 @@ class ForemanProcess(ChildProcess):
 
     @property
     def url(self) -> str:
-        """Where it is, without a slash at the end."""
+        """Its URL, without a slash at the end."""
         return f"http://{LOOPBACK}:{self.port}"
 
     def ask(
         self, method: str, path: str, payload: object = None, headers: Mapping[str, str] | None = None
     ) -> raw_http.Response:
-        """One request, with its token, and its whole answer."""
+        """One request with its token, and the whole response."""
         with self.open(method, path, payload, headers) as call:
             return call.rest()
 
@@ -305,49 +305,49 @@ class ForemanProcess(ChildProcess):
         *,
         receive_buffer: int | None = None,
     ) -> Call:
-        """A request whose answer is not read yet; its connection is closed when the test is over, at the latest."""
+        """A request whose response is not read yet; its connection is closed at the end of the test at the latest."""
         credentials = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         call = Call(self.port, method, path, payload, credentials | dict(headers or {}), receive_buffer=receive_buffer)
         self._calls.append(call)
         return call
 
     def call(self, path: str, payload: object) -> Call:
-        """A POST whose answer is not read yet."""
+        """A POST whose response is not read yet."""
         return self.open("POST", path, payload)
 
     def get(self, path: str) -> Any:
-        """The JSON that a GET gives."""
+        """The JSON of a GET."""
         return json.loads(self.ask("GET", path).body)
 
-    def forget_calls(self) -> None:
-        """Close the connections of all that it was asked."""
+    def close_calls(self) -> None:
+        """Close the connections of all requests."""
         for call in self._calls:
             call.leave()
 
-    def waiting(self, count: int) -> None:
-        """Wait until so many wait for their turn."""
+    def wait_for_queue(self, count: int) -> None:
+        """Wait until this many requests are in the queue."""
         until(lambda: len(self.get("/queue")["waiting"]) == count, f"{count} waiting")
 
     def log_lines(self, *parts: str) -> list[str]:
-        """The lines of its log with all of ``parts``; waits for the first of them, which comes after the answer."""
+        """The lines of its log that contain all of ``parts``; waits for the first, which is written after the response."""
         return until(
-            lambda: [line for line in self.said().splitlines() if all(part in line for part in parts)],
+            lambda: [line for line in self.output().splitlines() if all(part in line for part in parts)],
             f"a log line with {parts}",
         )
 
 
 @contextmanager
 def run_foreman(folder: Path, target: str, command: Sequence[str] = SERVE, **settings: str) -> Iterator[ForemanProcess]:
-    """foreman in front of ``target`` (a URL), ready to answer; ``settings`` by the names of its variables in lower case."""
+    """foreman in front of ``target`` (a URL), when it is ready; ``settings`` are its variables in lower case."""
     port = free_port()
     settings = {"listen": f"{LOOPBACK}:{port}", "target_url": target} | settings
     with run_process(command, folder, settings) as child:
         daemon = ForemanProcess(child.process, child.log, port, settings.get("auth_token"))
-        until(lambda: daemon.listens(port, "/healthz"), "foreman answers")
+        until(lambda: daemon.responds(port, "/healthz"), "foreman answers")
         try:
             yield daemon
         finally:
-            daemon.forget_calls()
+            daemon.close_calls()
 
 
 # -- the target
@@ -355,71 +355,73 @@ def run_foreman(folder: Path, target: str, command: Sequence[str] = SERVE, **set
 
 @define(eq=False)
 class ReceivedRequest:
-    """One request that the target got.
+    """One request to the target.
 
-    :ivar at, over: when its head came, and when it was answered or its connection lost, by ``time.monotonic``.
+    :ivar at, over: when its head arrived, and when the response was complete or the connection lost, by ``time.monotonic``.
     :ivar outcome: ``open``, ``answered`` or ``left``.
     """
 
     path: str
     headers: Mapping[str, str]
-    at: float
+    received_at: float
     body: str = ""
-    over: float = 0.0
+    ended_at: float = 0.0
     outcome: str = "open"
 
 
 @define(eq=False)
 class TargetProcess(ChildProcess):
-    """A simulator in processes of its own: one that stays, and makes a new one for each start."""
+    """A simulator in processes of its own: a parent that stays, and forks a new one for each start."""
 
     port: int
     journal: Path
     _life: int = 0
-    _asked: dict[tuple[int, int], ReceivedRequest] = field(factory=dict)
+    _requests: dict[tuple[int, int], ReceivedRequest] = field(factory=dict)
     _read: int = 0
 
     @property
     def url(self) -> str:
-        """Where it is, without a slash at the end."""
+        """Its URL, without a slash at the end."""
         return f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        """Come to life, and be ready to answer."""
+        """Start it, and wait until it is ready."""
         before = self._life
         assert self.process.stdin is not None
         self.process.stdin.write(b"start\n")
         self.process.stdin.flush()
         until(lambda: self._follow() != before, "the target starts")
-        until(lambda: self.listens(self.port, "/api/version"), "the target answers")
+        until(lambda: self.responds(self.port, "/api/version"), "the target answers")
 
     def kill(self) -> None:
-        """End at once, as a crash does: the system closes the connections."""
+        """Kill it, like a crash: the system closes the connections."""
         os.kill(self._life, signal.SIGKILL)
         until(lambda: not _lives(self._life), "the target is gone")
 
-    def asked(self, *marks: str) -> list[ReceivedRequest]:
-        """The requests with all of ``marks`` in path or body, in the order of their arrival."""
+    def requests(self, *marks: str) -> list[ReceivedRequest]:
+        """The requests with all of ``marks`` in path or body, in order of arrival."""
         self._follow()
-        return [each for each in self._asked.values() if all(mark in each.path or mark in each.body for mark in marks)]
+        return [
+            each for each in self._requests.values() if all(mark in each.path or mark in each.body for mark in marks)
+        ]
 
-    def left(self, *marks: str) -> ReceivedRequest:
-        """The one request with ``marks``, once the target has lost its connection unanswered."""
+    def abandoned(self, *marks: str) -> ReceivedRequest:
+        """The request with ``marks`` whose client disconnected before the response; waits for it."""
         return until(
-            lambda: next((each for each in self.asked(*marks) if each.outcome == "left"), None), f"{marks} leaves"
+            lambda: next((each for each in self.requests(*marks) if each.outcome == "left"), None), f"{marks} leaves"
         )
 
-    def misbehave(self, what: str, **more: Any) -> None:
-        """Let something go wrong with the next request for a model."""
+    def inject_fault(self, what: str, **more: Any) -> None:
+        """Inject a fault into the response to the next request for a model."""
         answer = ask(self.port, "POST", "/simulator/misbehave", {"what": what, **more})
         assert answer.status == 200, answer.body
 
     def running(self) -> int:
-        """How many answers are being said."""
+        """How many inferences run."""
         return int(json.loads(ask(self.port, "GET", "/simulator").body)["running"])
 
     def _follow(self) -> int:
-        """Read what has been written since; the process that lives."""
+        """Read the new lines of the journal; returns the id of the running process."""
         with self.journal.open("rb") as file:
             file.seek(self._read)
             fresh = file.read()
@@ -433,11 +435,11 @@ class TargetProcess(ChildProcess):
             key = (self._life, event["number"])
             match event["what"]:
                 case "asked":
-                    self._asked[key] = ReceivedRequest(event["path"], event["headers"], event["at"])
+                    self._requests[key] = ReceivedRequest(event["path"], event["headers"], event["at"])
                 case "body":
-                    self._asked[key].body = event["body"]
+                    self._requests[key].body = event["body"]
                 case outcome:
-                    self._asked[key].outcome, self._asked[key].over = outcome, event["at"]
+                    self._requests[key].outcome, self._requests[key].ended_at = outcome, event["at"]
         return self._life
 
 
@@ -451,7 +453,7 @@ def _lives(pid: int) -> bool:
 
 @contextmanager
 def run_target(folder: Path, *, running: bool = True, **settings: Any) -> Iterator[TargetProcess]:
-    """A target, ready to answer unless ``running`` is false; ``settings`` are the simulator's (``Settings``)."""
+    """A target, ready unless ``running`` is false; ``settings`` are those of the simulator (``Settings``)."""
     port, journal = free_port(), folder / f"journal-{time.monotonic_ns()}"
     journal.touch()
     command = [sys.executable, "-m", __name__, str(port), str(journal), json.dumps(settings)]
@@ -464,11 +466,11 @@ def run_target(folder: Path, *, running: bool = True, **settings: Any) -> Iterat
 
 
 def _be_a_target(port: int, journal: Path, settings: Mapping[str, Any]) -> None:
-    """Become a simulator for each line of the input; the one that reads stays, and has everything imported."""
+    """Fork a simulator for each line of standard input; the parent has everything imported."""
     from foreman.simulator import Settings, Simulator
 
     class JournalingSimulator(Simulator):
-        """A simulator that writes down what it sees, at once, since it may be killed at any moment."""
+        """A simulator that journals its requests at once, since it may be killed at any moment."""
 
         numbers: ClassVar[dict[Any, int]] = {}
         count = 0

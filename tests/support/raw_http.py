@@ -1,4 +1,4 @@
-"""Raw HTTP for tests: bytes out, bytes in, and what the framing of the answer was."""
+"""Raw HTTP for tests: bytes out, bytes in, and the framing of the response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ reactor: Any = installed_reactor
 
 @define
 class Response:
-    """One answer as it came over the wire.
+    """One response as it came over the wire.
 
     :ivar framing: ``chunked``, ``content-length``, ``close``, ``none`` or ``closed-without-response``;
     :ivar torn: the connection ended inside the body.
@@ -37,9 +37,9 @@ class Response:
 
 
 class RawClient(Protocol):
-    """A connection on which a test says and hears bytes.
+    """A connection on which a test sends and receives bytes.
 
-    :ivar done: fires when the answer is whole, or the connection is gone.
+    :ivar done: fires when the response is complete or the connection lost; :ivar gone: fires when it is lost.
     """
 
     def __init__(self, method: str = "GET") -> None:
@@ -62,25 +62,25 @@ class RawClient(Protocol):
         self.gone.callback(None)
 
     def send(self, data: bytes) -> None:
-        """Say something."""
+        """Send bytes."""
         assert self.transport is not None
         self.transport.write(data)
 
     def leave(self) -> None:
-        """Go away at once."""
+        """Reset the connection."""
         assert self.transport is not None
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
 async def connect(port: int, method: str = "GET") -> RawClient:
-    """A connection to ``port`` of this machine."""
+    """A connection to a loopback port."""
     client = RawClient(method)
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), client)
     return client
 
 
 async def ask(port: int, request: bytes, method: str = "GET", patience: float = 5.0) -> Response:
-    """Send ``request`` on a connection of its own and wait for the whole answer."""
+    """Send ``request`` on a connection of its own, and wait for the whole response."""
     client = await connect(port, method)
     client.send(request)
     client.done.addTimeout(patience, reactor)
@@ -103,7 +103,7 @@ def request(
 
 
 def parse(data: bytes, method: str, *, closed: bool) -> Response | None:
-    """Read an answer; None while it is not whole. ``closed``: nothing more will come."""
+    """Parse a response; None until it is complete. ``closed``: nothing more will come."""
     response = Response()
     while True:
         head, found, rest = data.partition(b"\r\n\r\n")

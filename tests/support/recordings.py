@@ -1,4 +1,4 @@
-"""The recorded exchanges of a real Ollama, and a target that answers with them byte by byte."""
+"""The recorded exchanges of a real Ollama, and a target that replays them byte by byte."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ def load(name: str) -> dict[str, Any]:
 
 
 def names(version: str = NEWEST) -> list[str]:
-    """The recordings that a version has for itself; an empty folder is a mistake of the checkout, not a reason to test
-    nothing."""
+    """The recordings in the folder of a version; an empty folder is an error, since nothing would be tested."""
     found = sorted(path.stem for path in (FOLDER / version).glob("*.json"))
     assert found, f"no recordings in {FOLDER / version}"
     return found
 
 
 def everything() -> list[str]:
-    """All recordings of all versions, as ``version/name``; what did not change between two versions is there once."""
+    """All recordings of all versions, as ``version/name``; what did not change between versions is included once."""
     return [f"{version}/{name}" for version in VERSIONS for name in names(version)]
 
 
 def unchanged(version: str) -> list[str]:
-    """The exchanges of a version that are as in the next newer one."""
+    """The exchanges of a version that are the same in the next newer one."""
     return (FOLDER / version / "same.txt").read_text(encoding="utf-8").split()
 
 
@@ -60,9 +59,9 @@ def request_bytes(recording: dict[str, Any]) -> bytes:
 
 
 def response_bytes(recording: dict[str, Any], *, with_cors: bool = False) -> bytes:
-    """The recorded answer as it came over the wire, without what was missing of a torn one.
+    """The recorded response as it came over the wire, as far as it came.
 
-    ``with_cors`` as to a request whose Origin the server saw; foreman shows it to none.
+    ``with_cors``: with the headers that Ollama adds for an Origin, which foreman does not forward.
     """
     heard = recording["response"]
     if heard["status"] is None:
@@ -91,9 +90,9 @@ _LISTED = _listed()
 
 
 class ReplayTarget(Factory):
-    """Answers the lists from ``tags-get`` and ``ps-loaded``, and everything else with one recording.
+    """Responds to the lists with ``tags-get`` and ``ps-loaded``, and to everything else with one recording.
 
-    :ivar seen: heads and bodies of what was asked besides the lists, in order.
+    :ivar seen: heads and bodies of the other requests, in order.
     """
 
     noisy = False

@@ -1,4 +1,4 @@
-"""What schemathesis cannot know when it looks at foreman: which models there are, and what waits. Its process imports it."""
+"""Hooks that schemathesis loads: which models exist, and which requests would wait."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import schemathesis
 
 MODEL = "llama3.2:3b"
-#: Nobody waits for longer, in seconds: a job that is for later does not end.
+#: The longest wait, in seconds: a job that is scheduled for later does not end.
 LONGEST = 0.05
-#: Of an array no link leads on, so that the stories are told of single jobs.
+#: Links lead on from single jobs only, so that stateful tests submit no arrays.
 SINGLE = os.environ.get("PROBING") == "stories"
 
 
 @schemathesis.hook
 def map_body(context: Any, body: Any) -> Any:
-    """Ask for a model that is there wherever one is asked for as it should be; else no job would ever run."""
+    """Replace valid model names with an installed model; else no job would ever run."""
     if SINGLE and isinstance(body, list) and body:
         body = body[0]
     for job in body if isinstance(body, list) else [body]:
@@ -28,7 +28,7 @@ def map_body(context: Any, body: Any) -> Any:
 
 @schemathesis.hook
 def map_query(context: Any, query: Any) -> Any:
-    """Do not wait for what may be far off, where it would be waited for."""
+    """Do not wait for events that may be far off."""
     if not isinstance(query, dict):
         return query
     if isinstance(query.get("wait"), int | float) and query["wait"] > LONGEST:

@@ -30,22 +30,22 @@ VECTOR = b'{"embeddings":[[1]]}'
 
 
 async def stored_lines(store: SQLiteJobStore, id_: str) -> list[bytes]:
-    """The lines that the store has of the first try of a job."""
+    """The lines that the store has of the first attempt of a job."""
     rows: list[tuple[bytes]] = await store.database.read(lambda cursor: cursor.execute(OUTPUT, (id_, 1)).fetchall())
     return [data for (data,) in rows]
 
 
 class WorkerHarness:
-    """A worker and all that is around it.
+    """A worker, its store, inference and fake target.
 
-    :ivar set_by: how far the wall clock was set, in seconds; :ivar broken_writes: what the next writes fail with.
+    :ivar wall_offset: how far the wall clock was set, in seconds.
     """
 
     def __init__(self, path: Path, **settings: Any) -> None:
         self.work = InferenceHarness(settings.pop("turns", 1))
         self.clock, self.target, self.inference = self.work.clock, self.work.target, self.work.inference
         self.clock.advance(1000)
-        self.set_by = 0.0
+        self.wall_offset = 0.0
         self.database = Database(reactor, path, str(ULID()), self.wall, Notifications())
         self.database.open()
         self.database.start()
@@ -67,7 +67,7 @@ class WorkerHarness:
         assert not settings
 
     def wall(self) -> float:
-        return 1_800_000_000 + self.set_by + self.clock.seconds()
+        return 1_800_000_000 + self.wall_offset + self.clock.seconds()
 
     def start(self) -> None:
         self.due_jobs.start()
@@ -82,7 +82,7 @@ class WorkerHarness:
         return found
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
-        """Let threads and clock turn, without time passing, until ``condition`` is true."""
+        """Run threads and what is due, without moving the clock, until ``condition`` is true."""
         for _ in range(5000):
             if condition():
                 return
@@ -91,27 +91,27 @@ class WorkerHarness:
         raise AssertionError(f"it never came to be: {what or condition}")
 
     async def turn(self) -> None:
-        """Let happen what needs no time of the clock."""
+        """Run what is due now."""
         for _ in range(12):
             self.clock.advance(0)
             await deferLater(reactor, 0.004)
 
     async def wait(self, seconds: float, step: float = 1.0) -> None:
-        """Let time pass."""
+        """Move the clock."""
         while seconds > 0:
             self.clock.advance(min(step, seconds))
             seconds -= step
             await deferLater(reactor, 0.004)
         await self.turn()
 
-    async def asked(self, count: int = 1) -> TargetCall:
-        """The last of so many requests to the target, once there are as many."""
+    async def target_call(self, count: int = 1) -> TargetCall:
+        """Wait for ``count`` requests to the target; returns the last one."""
         await self.until(lambda: len(self.target.calls) >= count, f"{count} requests")
         assert len(self.target.calls) == count
         return self.target.calls[-1]
 
     async def becomes(self, id_: str, state: str) -> Job:
-        """The job, once it is in ``state``."""
+        """Wait until a job is in ``state``; returns it."""
         for _ in range(3000):
             job = await self.job(id_)
             if job.state == state:
@@ -126,14 +126,14 @@ class WorkerHarness:
     async def events(self, id_: str) -> list[str]:
         return [event.type for event in await self.store.events(id_, 0)]
 
-    def is_away(self, *, away: bool = True) -> None:
-        """The target can be reached no more, or again."""
+    def set_target_away(self, *, away: bool = True) -> None:
+        """Make the target unreachable, or reachable again."""
         problem = errors.ConnectionError("refused", "nobody there")
         self.target.problem = problem if away else None
         self.target.failures = [problem] * 1000 if away else []
 
     async def end(self) -> None:
-        """Stop all as the service does."""
+        """Stop everything as the service does."""
         self.worker.close()
         self.inference.close()
         await self.inference.target.inventory.stop()
