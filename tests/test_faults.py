@@ -1,6 +1,6 @@
-"""Every way in which a target can break, on every kind of answer: what a client sees is never better than the truth.
+"""Every fault of a target, on every kind of response: a client of foreman never sees a better one than the target gave.
 
-The oracle is a direct connection to the same simulator with the same misfortune.
+The oracle is a direct connection to the same simulator with the same fault.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import pytest_twisted
@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from foreman.simulator import Fault, Settings, Simulator
+from foreman.simulator.engine.faults import FaultKind
 from support.live_foreman import RunningForeman, port_of, start_foreman
 from support.raw_http import Response, parse, request
 
@@ -48,11 +49,11 @@ class Shape:
     family: str
     mark: bytes
 
-    def request(self, plan: Fault | None = None) -> bytes:
+    def request(self, fault: Fault | None = None) -> bytes:
         """The bytes of a request, which asks the simulator for its own misfortune."""
         headers = [("Content-Type", "application/json")]
-        if plan is not None:
-            headers.append(("Simulator-Misbehave", json.dumps(asdict(plan))))
+        if fault is not None:
+            headers.append(("Simulator-Misbehave", json.dumps(asdict(fault))))
         return request("POST", self.path, json.dumps(self.payload).encode(), headers)
 
     def whole_pieces(self, body: bytes) -> bytes:
@@ -138,12 +139,12 @@ class Listener(Protocol):
         self.lost.callback(None)
 
 
-async def hear(port: int, shape: Shape, plan: Fault | None, patience: int) -> Heard:
+async def hear(port: int, shape: Shape, fault: Fault | None, patience: int) -> Heard:
     """Ask, and listen until the answer is whole, or the connection closed, or nothing new has come in ``patience`` looks."""
     client = Listener()
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), client)
     transport: Any = client.transport
-    transport.write(shape.request(plan))
+    transport.write(shape.request(fault))
     seen, looks, ended = 0, 0, False
     while not ended and not client.lost.called and looks < patience:
         await deferLater(reactor, 0.01)
@@ -274,9 +275,9 @@ def check_refused(shape: Shape, behind: Heard) -> None:
     assert is_error(shape, response.body)
 
 
-def check(shape: Shape, plan: Fault, direct: Heard, behind: Heard) -> None:
+def check(shape: Shape, fault: Fault, direct: Heard, behind: Heard) -> None:
     """Hold what came through foreman against what came directly."""
-    reset = plan.what == "reset"  # may take with it what was not yet read
+    reset = fault.what == "reset"  # may take with it what was not yet read
     truth, response = direct.head, behind.head
     if truth is None and direct.hung:
         assert (behind.raw, behind.hung) == (b"", True), "before the head foreman waits, as a direct client does"
@@ -310,14 +311,14 @@ def check(shape: Shape, plan: Fault, direct: Heard, behind: Heard) -> None:
         return
     assert said, "the family has a form for errors, which tells more than a cut"
     came, whole = plain(came), plain(shape.whole_pieces(direct.body))
-    assert came == whole or (reset and whole.startswith(came)) or (plan.at_byte and same_beginning(came, whole))
+    assert came == whole or (reset and whole.startswith(came)) or (fault.at_byte and same_beginning(came, whole))
 
 
-# the misfortunes
+# the faults
 
 
-def plans(what: str, **choices: Any) -> list[Fault]:
-    """One plan for each value of the one choice; without a choice one plan."""
+def faults(what: str, **choices: Any) -> list[Fault]:
+    """One fault for each value of the one choice; without a choice one fault."""
     if not choices:
         return [Fault(what)]  # type: ignore[arg-type]
     ((name, values),) = choices.items()
@@ -328,69 +329,73 @@ def plans(what: str, **choices: Any) -> list[Fault]:
 BYTES = (0, 5, 60, 140, 300, 420, 1_000_000)
 LINES = (0, 2, 3, 9)
 BREAKING = ("reset", "close", "stall", "cut-framing", "garbage")
-PLANS = {
-    **{what: [*plans(what), *plans(what, at_byte=BYTES), *plans(what, at_line=LINES)] for what in BREAKING},
-    "no-done": [*plans("no-done"), *plans("no-done", at_line=(0, 2))],
-    "error-line": [*plans("error-line"), *plans("error-line", at_line=(2, 9))],
+FAULTS = {
+    **{what: [*faults(what), *faults(what, at_byte=BYTES), *faults(what, at_line=LINES)] for what in BREAKING},
+    "no-done": [*faults("no-done"), *faults("no-done", at_line=(0, 2))],
+    "error-line": [*faults("error-line"), *faults("error-line", at_line=(2, 9))],
     "close-delimited": [
-        *plans("close-delimited"),
-        *plans("close-delimited", at_line=(0, 1, 3, 9)),
-        *plans("close-delimited", at_byte=(140, 300, 420)),
+        *faults("close-delimited"),
+        *faults("close-delimited", at_line=(0, 1, 3, 9)),
+        *faults("close-delimited", at_byte=(140, 300, 420)),
     ],
-    "5xx": [*plans("5xx", status=(500, 502, 503)), *plans("5xx", text=("<html>what a proxy says</html>",))],
+    "5xx": [*faults("5xx", status=(500, 502, 503)), *faults("5xx", text=("<html>what a proxy says</html>",))],
     "redirect": [
-        *plans("redirect", status=(301, 302, 303, 307, 308)),
-        *plans("redirect", text=("http://127.0.0.1:1/elsewhere",)),
+        *faults("redirect", status=(301, 302, 303, 307, 308)),
+        *faults("redirect", text=("http://127.0.0.1:1/elsewhere",)),
     ],
-    "gzip-unasked": plans("gzip-unasked"),
+    "gzip-unasked": faults("gzip-unasked"),
     "slow-headers": [Fault("slow-headers", pace=0.0005)],
-    "no-headers": plans("no-headers"),
-    "early-hints": plans("early-hints", size=(3, 1000)),
-    "long-line": plans("long-line", size=(1_000_000,)),
+    "no-headers": faults("no-headers"),
+    "early-hints": faults("early-hints", size=(3, 1000)),
+    "long-line": faults("long-line", size=(1_000_000,)),
 }
-NO_HTTP = {
-    "bad-status": plans("bad-status", status=(0, 99, 600, 999, 1000)),
-    "two-lengths": plans("two-lengths"),
+NOT_HTTP = {
+    "bad-status": faults("bad-status", status=(0, 99, 600, 999, 1000)),
+    "two-lengths": faults("two-lengths"),
     "endless-headers": [Fault("endless-headers", pace=0.001)],
-    "early-hints": plans("early-hints", size=(10_000,)),
+    "early-hints": faults("early-hints", size=(10_000,)),
 }
 
 
-def is_content(shape: Shape, plan: Fault) -> bool:
+def test_every_fault_of_the_simulator_is_tried() -> None:
+    assert FAULTS.keys() | NOT_HTTP.keys() == set(get_args(FaultKind))
+
+
+def is_content(shape: Shape, fault: Fault) -> bool:
     """Whether it would stand within a Content-Length, where nobody can tell it from an answer."""
-    if shape.kind != "whole" or plan.what not in ("error-line", "garbage"):
+    if shape.kind != "whole" or fault.what not in ("error-line", "garbage"):
         return False
-    return plan.what == "error-line" or plan.at_line is not None or (plan.at_byte or 0) >= 300
+    return fault.what == "error-line" or fault.at_line is not None or (fault.at_byte or 0) >= 300
 
 
 async def at_once(port: int, cases: list[tuple[Shape, Fault]], patience: int) -> list[Heard]:
     """What is heard when everything happens at the same time."""
-    hearing = [Deferred.fromCoroutine(hear(port, shape, plan, patience)) for shape, plan in cases]
+    hearing = [Deferred.fromCoroutine(hear(port, shape, fault, patience)) for shape, fault in cases]
     heard: list[Heard] = await gatherResults(hearing, consumeErrors=True)
     return heard
 
 
-@pytest.mark.parametrize("what", PLANS)
+@pytest.mark.parametrize("what", FAULTS)
 @pytest_twisted.ensureDeferred
 async def test_an_answer_is_never_better_than_the_target_gave_it(faulty: Faulty, what: str) -> None:
-    cases = [(shape, plan) for shape in SHAPES.values() for plan in PLANS[what] if not is_content(shape, plan)]
+    cases = [(shape, fault) for shape in SHAPES.values() for fault in FAULTS[what] if not is_content(shape, fault)]
     direct = await at_once(faulty.port, cases, HUNG_TARGET)
     behind = await at_once(faulty.foreman.port, cases, HUNG)
     problems = []
-    for (shape, plan), truth, heard in zip(cases, direct, behind, strict=True):
+    for (shape, fault), truth, heard in zip(cases, direct, behind, strict=True):
         try:
-            check(shape, plan, truth, heard)
+            check(shape, fault, truth, heard)
         except AssertionError as problem:
-            problems.append(f"{shape.name} {plan}: {problem}\n{truth}\n{heard}")
+            problems.append(f"{shape.name} {fault}: {problem}\n{truth}\n{heard}")
     assert not problems, "\n\n".join(problems)
     assert faulty.simulator.requests_for("/api/elsewhere") == []
     await faulty.settled()
 
 
-@pytest.mark.parametrize("what", NO_HTTP)
+@pytest.mark.parametrize("what", NOT_HTTP)
 @pytest_twisted.ensureDeferred
 async def test_what_is_no_answer_of_http_is_a_bad_gateway(faulty: Faulty, what: str) -> None:
-    cases = [(shape, plan) for shape in SHAPES.values() for plan in NO_HTTP[what]]
+    cases = [(shape, fault) for shape in SHAPES.values() for fault in NOT_HTTP[what]]
     for (shape, _), heard in zip(cases, await at_once(faulty.foreman.port, cases, HUNG), strict=True):
         check_refused(shape, heard)
     await faulty.settled()

@@ -26,8 +26,8 @@ reactor: Any = installed_reactor
 V1 = {"model": "tiny-slow", "messages": CHAT["messages"], "max_tokens": 3, "stream": True}
 
 
-def spoilt(what: str, path: str = "/api/chat", body: Any = None, **more: Any) -> SimulatorClient:
-    """A chat of three words to which something happens, up to where nothing more is sent."""
+def chat_with_fault(what: str, path: str = "/api/chat", body: Any = None, **more: Any) -> SimulatorClient:
+    """A chat of three tokens with a fault, until nothing more is sent."""
     state = InMemorySimulator()
     state.simulator.misbehave(Fault(what, **more))  # type: ignore[arg-type]
     client = state.ask(path, {**CHAT, "options": {"num_predict": 3}} if body is None else body)
@@ -46,7 +46,7 @@ UNARY = {**CHAT, "stream": False, "options": {"num_predict": 3}}
 @pytest.mark.parametrize("what", ["reset", "close", "cut-framing", "stall", "garbage"])
 @pytest.mark.parametrize("line", [0, 1, 3, 4, 9])
 def test_an_answer_breaks_off_at_a_line(what: str, line: int) -> None:
-    client = spoilt(what, at_line=line)
+    client = chat_with_fault(what, at_line=line)
     assert len(client.lines) == min(line, 4)
     assert client.transport.disconnecting is (what != "stall")
     assert client.received.endswith(
@@ -58,13 +58,13 @@ def test_an_answer_breaks_off_at_a_line(what: str, line: int) -> None:
 @pytest.mark.parametrize("what", ["reset", "close", "stall"])
 @pytest.mark.parametrize("byte", [0, 1, 100, 200, len(WHOLE) - 5, len(WHOLE) - 1])
 def test_an_answer_breaks_off_at_a_byte(what: str, byte: int) -> None:
-    assert spoilt(what, at_byte=byte).received == WHOLE[:byte]
+    assert chat_with_fault(what, at_byte=byte).received == WHOLE[:byte]
 
 
 def test_an_answer_that_is_sent_at_once_breaks_off_in_its_middle() -> None:
     whole = InMemorySimulator().ask("/api/chat", UNARY).received
     for what in ("reset", "close", "stall", "cut-framing"):
-        heard = spoilt(what, body=UNARY).received
+        heard = chat_with_fault(what, body=UNARY).received
         assert whole.startswith(heard)
         assert len(whole.partition(b"\r\n\r\n")[2]) // 2 == len(heard.partition(b"\r\n\r\n")[2])
 
@@ -93,30 +93,30 @@ def test_a_stalled_answer_keeps_the_model_until_the_reader_leaves() -> None:
     ],
 )
 def test_an_answer_without_its_end_marker_ends_properly(path: str, body: Any, mark: bytes) -> None:
-    client = spoilt("no-done", path, body)
+    client = chat_with_fault("no-done", path, body)
     assert mark not in client.received
     assert client.received.endswith(b"\r\n0\r\n\r\n")
     assert not client.transport.disconnecting
 
 
 def test_an_answer_without_its_end_marker_may_end_earlier() -> None:
-    assert len(spoilt("no-done", at_line=2).lines) == 2
-    unary = spoilt("no-done", body=UNARY)
+    assert len(chat_with_fault("no-done", at_line=2).lines) == 2
+    unary = chat_with_fault("no-done", body=UNARY)
     assert unary.lines[0]["done"] is None
 
 
 def test_an_error_comes_instead_of_the_rest() -> None:
-    client = spoilt("error-line", at_line=2, text="the roof is on fire")
+    client = chat_with_fault("error-line", at_line=2, text="the roof is on fire")
     assert client.lines[-1] == {"error": "the roof is on fire"}
     assert len(client.lines) == 3
     assert client.received.endswith(b"0\r\n\r\n")
-    assert b'data: {"error":' in spoilt("error-line", "/v1/chat/completions", V1).received
+    assert b'data: {"error":' in chat_with_fault("error-line", "/v1/chat/completions", V1).received
 
 
 def test_garbage_comes_instead_of_an_answer() -> None:
-    assert not spoilt("garbage").received.startswith(b"HTTP")
-    assert spoilt("garbage", text="hello").received == b"hello"
-    assert b"this is not HTTP" in spoilt("garbage", at_line=1).received.partition(b"}\n")[2]
+    assert not chat_with_fault("garbage").received.startswith(b"HTTP")
+    assert chat_with_fault("garbage", text="hello").received == b"hello"
+    assert b"this is not HTTP" in chat_with_fault("garbage", at_line=1).received.partition(b"}\n")[2]
 
 
 def test_a_head_may_come_byte_by_byte() -> None:
@@ -132,46 +132,46 @@ def test_a_head_may_come_byte_by_byte() -> None:
 
 
 def test_a_head_may_never_end() -> None:
-    client = spoilt("endless-headers")
+    client = chat_with_fault("endless-headers")
     assert b"\r\n\r\n" not in client.received
     assert len(client.received) > 1_000_000
 
 
 def test_nothing_may_come_at_all() -> None:
-    client = spoilt("no-headers")
+    client = chat_with_fault("no-headers")
     assert client.received == b""
     assert not client.transport.disconnecting
 
 
 def test_a_thousand_other_heads_may_come_before() -> None:
-    client = spoilt("early-hints", size=1000)
+    client = chat_with_fault("early-hints", size=1000)
     assert client.received.count(b"HTTP/1.1 103 Early Hints\r\n") == 1000
     assert client.received.endswith(WHOLE)
 
 
 @pytest.mark.parametrize(("status", "line"), [(0, b"HTTP/1.1 000 "), (99, b"HTTP/1.1 099 "), (1000, b"HTTP/1.1 1000 ")])
 def test_a_status_may_be_none(status: int, line: bytes) -> None:
-    assert spoilt("bad-status", status=status).received.startswith(line)
+    assert chat_with_fault("bad-status", status=status).received.startswith(line)
 
 
 def test_an_answer_may_have_no_framing() -> None:
-    client = spoilt("close-delimited")
+    client = chat_with_fault("close-delimited")
     assert head_of(client).startswith(b"HTTP/1.0 200 OK\r\n")
     assert b"Transfer-Encoding" not in client.received
     assert len(client.lines) == 4
     assert client.transport.disconnecting
-    assert len(spoilt("close-delimited", at_line=2).lines) == 2
-    assert len(spoilt("close-delimited", at_byte=300).received) == 300
-    assert b"Content-Length" not in spoilt("close-delimited", body=UNARY).received
+    assert len(chat_with_fault("close-delimited", at_line=2).lines) == 2
+    assert len(chat_with_fault("close-delimited", at_byte=300).received) == 300
+    assert b"Content-Length" not in chat_with_fault("close-delimited", body=UNARY).received
 
 
 def test_an_answer_may_have_two_lengths() -> None:
-    assert head_of(spoilt("two-lengths", body=UNARY)).count(b"Content-Length: ") == 2
+    assert head_of(chat_with_fault("two-lengths", body=UNARY)).count(b"Content-Length: ") == 2
 
 
 def test_an_answer_may_be_squeezed_unasked() -> None:
     for body in (None, UNARY):
-        head, _, rest = spoilt("gzip-unasked", body=body).received.partition(b"\r\n\r\n")
+        head, _, rest = chat_with_fault("gzip-unasked", body=body).received.partition(b"\r\n\r\n")
         assert b"Content-Encoding: gzip" in head
         assert b"Content-Length" not in head
         data = b""
@@ -184,7 +184,7 @@ def test_an_answer_may_be_squeezed_unasked() -> None:
 
 
 def test_a_line_may_be_longer_than_anybody_expects() -> None:
-    client = spoilt("long-line", at_line=1, size=100_000)
+    client = chat_with_fault("long-line", at_line=1, size=100_000)
     assert [len(json.dumps(line, separators=(",", ":"))) > 90_000 for line in client.lines] == [
         False,
         True,
@@ -196,9 +196,9 @@ def test_a_line_may_be_longer_than_anybody_expects() -> None:
 
 
 def test_an_error_or_another_place_may_be_the_answer() -> None:
-    assert spoilt("5xx", text="no luck", status=502).lines == [{"error": "no luck"}]
-    assert b"text/html" in spoilt("5xx", text="<h1>Bad gateway</h1>").received
-    redirect = spoilt("redirect", text="http://elsewhere/").received
+    assert chat_with_fault("5xx", text="no luck", status=502).lines == [{"error": "no luck"}]
+    assert b"text/html" in chat_with_fault("5xx", text="<h1>Bad gateway</h1>").received
+    redirect = chat_with_fault("redirect", text="http://elsewhere/").received
     assert redirect.startswith(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://elsewhere/\r\n")
 
 
