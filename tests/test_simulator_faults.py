@@ -202,7 +202,7 @@ def test_an_error_or_another_place_may_be_the_answer() -> None:
     assert redirect.startswith(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://elsewhere/\r\n")
 
 
-def test_it_happens_as_often_as_it_should_and_to_whom_it_should() -> None:
+def test_a_fault_happens_as_often_and_to_the_routes_that_it_names() -> None:
     state = InMemorySimulator()
     state.simulator.misbehave("5xx", times=2)
     assert state.ask("/api/tags", method="GET").status == 200
@@ -222,7 +222,7 @@ def test_it_happens_as_often_as_it_should_and_to_whom_it_should() -> None:
     ]
 
 
-def test_a_request_may_ask_for_its_own_misfortune() -> None:
+def test_a_request_may_ask_for_a_fault_of_its_own() -> None:
     state = InMemorySimulator()
     assert state.ask("/api/chat", UNARY, headers="Simulator-Misbehave: 5xx\r\n").status == 500
     wish = '{"what": "5xx", "status": 503}'
@@ -230,7 +230,7 @@ def test_a_request_may_ask_for_its_own_misfortune() -> None:
     assert state.ask("/api/version", None, "GET", "Simulator-Misbehave: dance\r\n").status == 400
 
 
-def test_misfortune_can_be_ordered_over_http() -> None:
+def test_faults_can_be_injected_over_http() -> None:
     state = InMemorySimulator()
     planned = state.answer("/simulator/misbehave", [{"what": "5xx", "status": 501}, "no-headers"])["planned"]
     assert [plan["what"] for plan in planned] == ["5xx", "no-headers"]
@@ -242,7 +242,7 @@ def test_misfortune_can_be_ordered_over_http() -> None:
     assert state.answer("/simulator/crash")["loaded"] == []
 
 
-def test_misfortune_can_be_there_from_the_beginning() -> None:
+def test_faults_can_be_configured_from_the_start() -> None:
     state = InMemorySimulator(misbehave=parse('["5xx", {"what": "5xx", "status": 503}]'))
     assert [state.chat(1).status for _ in range(3)] == [500, 503, 200]
 
@@ -258,7 +258,7 @@ def test_misfortune_can_be_there_from_the_beginning() -> None:
         ("[3]", '"what" must be one of'),
     ],
 )
-def test_a_wish_that_makes_no_sense_is_refused_in_words(text: str, complaint: str) -> None:
+def test_an_invalid_fault_is_refused_with_the_reason(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint.replace("[", r"\[")):
         parse(text)
 
