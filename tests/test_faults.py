@@ -50,7 +50,7 @@ class Shape:
     mark: bytes
 
     def request(self, fault: Fault | None = None) -> bytes:
-        """The bytes of a request, which asks the simulator for its own misfortune."""
+        """The bytes of a request, which asks the simulator for a fault."""
         headers = [("Content-Type", "application/json")]
         if fault is not None:
             headers.append(("Simulator-Misbehave", json.dumps(asdict(fault))))
