@@ -191,6 +191,23 @@ def test_a_module_that_was_split_is_no_longer_excused() -> None:
     assert all(MODULES[module].read_text("utf-8").count("\n") > LONGEST for module in LONG)
 
 
+def words_in(name: str) -> set[str]:
+    """The words of a name in any spelling, in lower case."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+
+
+def test_modules_and_classes_are_named_by_words_that_are_known() -> None:
+    """A new word: is there one for it in the list of CONTRIBUTING, in a library, in the field? Then add it to words.txt."""
+    used = {word for module in MODULES for part in module.split(".") for word in words_in(part)}
+    for path in MODULES.values():
+        classes = (node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef))
+        used |= {word for name in classes if not name.startswith("_") for word in words_in(name)}
+    own = words_in(" ".join(re.findall(r"\*\*([\w ]+)\*\*", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))))
+    others = set((ROOT / "tests" / "words.txt").read_text("utf-8").split())
+    assert not used - own - others, "words of the field, of a library or of CONTRIBUTING?"
+    assert not others - used, "no longer used: remove them from words.txt"
+
+
 def test_each_module_is_in_the_map_of_the_code() -> None:
     made = subprocess.run(
         [sys.executable, ROOT / "docs" / "make_map.py"],
