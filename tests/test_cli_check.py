@@ -320,7 +320,7 @@ def test_what_was_chosen_is_shown_before_what_is_default() -> None:
 
 FOUND = [
     CheckResult("target", "ok", "http://127.0.0.1:11434 is Ollama 0.33.0 with 12 models, 1 loaded"),
-    CheckResult("door", "note", "no token is required: anyone who can connect can chat and delete models"),
+    CheckResult("access", "note", "no token is required: anyone who can connect can chat and delete models"),
     CheckResult(
         "port", "bad", "tcp:8080:interface=127.0.0.1: address already in use; FOREMAN_LISTEN says where to listen"
     ),
@@ -385,7 +385,7 @@ def test_what_would_not_work_ends_with_1() -> None:
     assert {one["name"]: one["state"] for one in value["checks"]} == {
         "target": "bad",
         "port": "bad",
-        "door": "ok",
+        "access": "ok",
         "clock": "ok",
         "store": "ok",
         "descriptors": "ok",

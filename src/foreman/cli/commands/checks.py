@@ -203,10 +203,10 @@ async def _foreman_at(reactor: Any, url: str) -> str:
 def check_access(config: Config) -> CheckResult:
     """Check who can send requests."""
     if config.auth_token or config.admin_token or config.tokens_file:
-        return CheckResult("door", "ok", "a token is required")
+        return CheckResult("access", "ok", "a token is required")
     if is_private(config.listen):
-        return CheckResult("door", "ok", "no token is required, and only this machine can connect")
-    return CheckResult("door", "note", "no token is required: anyone who can connect can chat and delete models")
+        return CheckResult("access", "ok", "no token is required, and only this machine can connect")
+    return CheckResult("access", "note", "no token is required: anyone who can connect can chat and delete models")
 
 
 def check_store(config: Config) -> CheckResult:
