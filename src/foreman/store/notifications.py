@@ -31,8 +31,12 @@ class Notifications:
         """
         waiters = self._changed.get(id_)
         if waiters is None:
-            waiters = self._changed[id_] = Waiters(on_empty=lambda: self._changed.pop(id_, None))
+            waiters = self._changed[id_] = Waiters(on_empty=lambda: self._drop_empty(id_))
         return waiters.wait()
+
+    def _drop_empty(self, id_: str) -> None:
+        if not self._changed.get(id_):  # while an announcement fires some, newer ones may have taken their place
+            self._changed.pop(id_, None)
 
     def committed(self, changed: frozenset[str], queued: bool = False, due: int | None = None) -> None:
         """Announce a commit of the writer, as ``announce``, and pass it on to ``on_committed``."""
