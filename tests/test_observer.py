@@ -80,6 +80,22 @@ async def test_an_observer_of_the_service_hears_of_the_end_of_each_job_and_of_co
     assert notes.changed == {failed.id, answered.id}
 
 
+@pytest_twisted.ensureDeferred
+async def test_an_observer_does_not_take_a_job_that_was_never_sent_for_a_complete_one(tmp_path: Path) -> None:
+    simulator, notes = Simulator(reactor, Settings()), Notes()
+    listening = listen(simulator)
+    foreman = await start_foreman(port_of(listening), [notes], db_path=str(tmp_path / "jobs.db"))
+    try:
+        await foreman.service.store.enqueue([new(model="llama3.2:3b", payload=b"{", stream=False)])
+        await wait_for_end(notes, 1)
+    finally:
+        await foreman.stop()
+        await maybeDeferred(listening.stopListening)
+    ((_, state, record),) = notes.ended
+    assert (state, record.outcome, record.status) == ("failed", "refused", 0)
+    assert record.detail.startswith("its payload cannot be read")
+
+
 def test_what_one_observer_raises_keeps_it_from_no_other(logged_failures: Any) -> None:
     notes = Notes()
     observers = Observers([Broken(), notes])

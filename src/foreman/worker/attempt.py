@@ -120,11 +120,12 @@ class Attempt:
             target_request = await preparing
         except ValueError as problem:
             self._failure = AttemptError("refused", f"its payload cannot be read: {problem}")
+            self.record.outcome, self.record.detail = "refused", self._failure.message
             return
         except CancelledError:
             if self.active_request.why_stopped is None:
                 raise
-            self._stopped = self.active_request.why_stopped
+            self.stop(self.active_request.why_stopped)
             return
         deadline = self._watch_deadline()
         self._watch_cancel()
@@ -132,8 +133,7 @@ class Attempt:
         try:
             await inference.run_in_turn(target_request, self, self.record, turn, self.active_request)
         except (errors.Cancelled, errors.Draining, Expired, TooLarge) as problem:
-            self._stopped = problem
-            self.record.outcome, self.record.detail = outcome_of(problem), str(problem)
+            self.stop(problem)
         except errors.ForemanError as problem:
             self.response.problem = problem
             self.record.outcome, self.record.detail = outcome_of(problem), str(problem)
@@ -179,8 +179,10 @@ class Attempt:
         return () if error is self._failure else partial_artifacts(self.response, error)
 
     def stop(self, why: errors.ForemanError) -> None:
-        """End it before it begins, because of ``why``."""
+        """End it without an outcome of its own, because of ``why``."""
         self._stopped = why
+        if self.response.status is None:  # otherwise the relay has filled in the record
+            self.record.outcome, self.record.detail = outcome_of(why), str(why)
 
     def override(self, error: AttemptError) -> None:
         """Make ``error`` the outcome, whatever the answer was."""
