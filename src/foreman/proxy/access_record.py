@@ -24,7 +24,7 @@ def outcome_of(problem: errors.ForemanError) -> Outcome:
     return "stopped" if isinstance(problem, errors.Draining) else "refused"
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class RequestRecord:
     """What happened to one request, filled in while it happens. Times in seconds of the reactor's clock; nothing of its
     content.

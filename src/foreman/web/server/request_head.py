@@ -42,9 +42,9 @@ class RequestHead:
         return self.by_name.get(name, [])
 
 
-@frozen(eq=False)
+@frozen(eq=False, weakref_slot=False)
 class RequestContext:
-    """Who asks for what.
+    """Who asks for what. Small, since thousands may wait.
 
     :ivar id: a ULID; :ivar route: lane, family and decoded path; :ivar target: raw path and query without a credential in
         front; :ivar caller: the name of the token, without one the client's address; :ivar holder: whose token the request
