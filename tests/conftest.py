@@ -27,9 +27,11 @@ hypothesis.settings.register_profile("foreman", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "foreman"))
 
-# Started in the background by a shell, the tests would ignore ctrl-C, and so would every command that they start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Started in the background by a shell, or by nohup, the tests would ignore these signals, and so would every command that
+# they start.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 # The user's own jobs are neither touched, nor in the way if another version has written them.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="foreman-tests-")

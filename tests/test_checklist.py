@@ -73,7 +73,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     ),
     5: (same("slash-post-chat", "slash-get-tags", "slash-get-tags-query"),),
     6: (same("path-double-slash", "path-dot-dot", "path-double-slash-post"),),
-    7: (Test("api", "what_foreman_does_not_know_goes_through_as_it_is"),),
+    7: (Test("api", "unknown_paths_are_relayed_unchanged"),),
     8: (same("delete-ok"), Test("api", "a_body_of_delete_goes_along")),
     9: (same("copy-ok"),),
     10: (same("chat-no-content-type", "chat-urlencoded-content-type"),),

@@ -202,7 +202,7 @@ async def test_with_fifty_jobs_in_the_store_a_person_is_next(harness: WorkerHarn
     assert harness.inference.target.gate.running[0].ticket.is_job
 
 
-@pytest.mark.parametrize(("shop", "turns"), [({"patience": 60.0}, 4), ({"patience": 3600.0}, None)], indirect=["shop"])
+@pytest.mark.parametrize(("harness", "turns"), [({"patience": 60.0}, 4), ({"patience": 3600.0}, None)], indirect=["harness"])
 @pytest_twisted.ensureDeferred
 async def test_a_job_that_has_waited_for_the_patience_gets_every_fourth_turn(
     harness: WorkerHarness, turns: int | None
@@ -573,7 +573,7 @@ async def test_a_job_out_of_attempts_is_discarded_after_growing_pauses(harness: 
     assert await harness.artifact(id_, ERROR) == b'{"error":"crashed"}'
 
 
-@pytest.mark.parametrize("shop", [{"max_artifact": 1000}], indirect=True)
+@pytest.mark.parametrize("harness", [{"max_artifact": 1000}], indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_an_answer_larger_than_an_artifact_may_be_fails_the_job_and_stops_the_target(
     harness: WorkerHarness,
@@ -595,7 +595,7 @@ async def test_an_answer_larger_than_an_artifact_may_be_fails_the_job_and_stops_
     assert job.error.error_class == "too_large"
 
 
-@pytest.mark.parametrize("shop", [{"silence": 3600.0}], indirect=True)
+@pytest.mark.parametrize("harness", [{"silence": 3600.0}], indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_a_job_whose_answer_never_begins_gives_the_turn_back(harness: WorkerHarness) -> None:
     harness.start()
@@ -1080,13 +1080,13 @@ class Storm:
     KINDS = "hand-over hand-over ask leave answer answer cancel break away wait turn turn".split()
 
     def __init__(self, harness: WorkerHarness, seed: int) -> None:
-        self.shop, self.random = harness, Random(seed)
+        self.harness, self.random = harness, Random(seed)
         self.ids: list[str] = []
         self.people: list[Any] = []
 
     @property
     def open_calls(self) -> list[TargetCall]:
-        return [call for call in self.shop.target.calls if not call.is_over and not call.response.called]
+        return [call for call in self.harness.target.calls if not call.is_over and not call.response.called]
 
     def answer(self, call: TargetCall, status: int, headers: Any, body: bytes) -> None:
         call.begin(status, headers)
@@ -1096,11 +1096,11 @@ class Storm:
     async def blow(self, steps: int) -> None:
         for _ in range(steps):
             await self.act(self.random.choice(self.KINDS))
-            assert len(self.shop.inference.target.gate.running) <= 1
-            assert len(self.shop.inference.target.gate.waiting_jobs) <= 1
+            assert len(self.harness.inference.target.gate.running) <= 1
+            assert len(self.harness.inference.target.gate.waiting_jobs) <= 1
 
     async def act(self, what: str) -> None:
-        harness, random = self.shop, self.random
+        harness, random = self.harness, self.random
         if what == "hand-over":
             model = random.choice(["llama3", "big:7b", "far", "gone"])
             lane, endpoint = random.choice([("gate", "/api/chat"), ("embedding", "/api/embed")])
