@@ -12,7 +12,7 @@ import re
 from attrs import frozen
 
 from foreman.protocol.closed_paths import is_closed
-from foreman.protocol.endpoints import ENDPOINTS, Family, Lane, endpoint_of, family_of, is_of_jobs
+from foreman.protocol.endpoints import ENDPOINTS, Family, Lane, endpoint_of, family_of, is_of_jobs, paths
 from foreman.protocol.request_path import AS_SENT, BAD_ESCAPE, clean, escape, hides_credential, to_ascii, unescape
 
 
@@ -66,7 +66,8 @@ _JOB_ROUTES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"/[^/]+/artifacts/[^/]+"), ("HEAD", "GET", "PUT")),
 )
 _JOBS = "/jobs"
-_OWN = frozenset({"/healthz", "/queue", "/openapi.json"})
+#: The paths of foreman's own without a variable segment. ``/`` is not among them: foreman answers it, but it is Ollama's.
+_OWN = frozenset(paths(lambda endpoint: endpoint.lane is Lane.FOREMAN)) - {"/"}
 #: These paths, and all below them, are management under any method: what a newer Ollama adds there may need permission, too.
 _MANAGED = ("/api/blobs", "/api/user", "/api/experimental", "/api/usage", "/api/config", "/metrics")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
