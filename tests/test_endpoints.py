@@ -141,7 +141,7 @@ from foreman.cli.client import stream_reader
 from foreman.protocol.answer_origin import origin
 from foreman.protocol.request_body import Intent, read
 from foreman.protocol.routes import Redirect, Route, allowed_methods, classify
-from foreman.protocol.usage import answer_end
+from foreman.protocol.answer_end import answer_end
 from foreman.proxy import inference
 from foreman.web.jobs import fields, streaming
 from foreman.web.openapi.document import document

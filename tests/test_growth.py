@@ -22,6 +22,7 @@ from foreman.cli.ui import times
 from foreman.config import listen_address, parsers, target_address
 from foreman.errors import ForemanError
 from foreman.protocol import (
+    answer_end,
     body_values,
     framing,
     go_duration,
@@ -33,7 +34,6 @@ from foreman.protocol import (
     request_path,
     routes,
     stream_flag,
-    usage,
 )
 from foreman.simulator.engine import fields as simulated_fields
 from foreman.simulator.engine import go_json as simulated_json
@@ -220,8 +220,8 @@ READERS: dict[str, tuple[Callable[[bytes], object], tuple[tuple[bytes, bytes], .
     "lines, whole": (in_pieces(framing.LineFramer, 1 << 20), ()),
     "lines, in small pieces": (in_pieces(framing.LineFramer, 7), ()),
     "events, in small pieces": (in_pieces(framing.EventFramer, 7), ((b"data: ", b"\n\n"),)),
-    "the last event": (lambda data: usage.answer_end("sse", data), ((b"data: ", b"\n\n"), (b'data: {"usage":', b"}\n\n"))),
-    "the last line": (lambda data: usage.answer_end("ndjson", data), ((b'{"done":true,"eval_count":1', b"}"), (b'{"text":"', b'"}'))),
+    "the last event": (lambda data: answer_end.answer_end("sse", data), ((b"data: ", b"\n\n"), (b'data: {"usage":', b"}\n\n"))),
+    "the last line": (lambda data: answer_end.answer_end("ndjson", data), ((b'{"done":true,"eval_count":1', b"}"), (b'{"text":"', b'"}'))),
     "the kind of an answer": (framing.framing_of, ()),
     "a setting that is a duration": (of_text(parsers.seconds), ((b"", b"x"), (b"1", b"x"), (b"1.", b"s"))),
     "a setting that is a size": (of_text(parsers.size), ((b"1", b"MiB!"),)),

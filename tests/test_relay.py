@@ -14,8 +14,8 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
 from foreman import errors
+from foreman.protocol.answer_end import answer_end
 from foreman.protocol.framing import LONGEST_LINE, BodyFraming, framer_for
-from foreman.protocol.usage import answer_end
 from foreman.proxy.relay import MAX_KEPT, LastPieces, Limits, Relay
 from foreman.util.byte_budget import ByteBudget
 

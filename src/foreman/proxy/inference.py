@@ -11,12 +11,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from foreman import errors
+from foreman.protocol.answer_end import AnswerEnd, answer_end
 from foreman.protocol.answer_origin import needs_target_check
 from foreman.protocol.endpoints import MARKED, Lane, endpoint_of
 from foreman.protocol.framing import framer_for, framing_of
 from foreman.protocol.headers import to_client
 from foreman.protocol.request_body import Intent
-from foreman.protocol.usage import AnswerEnd, answer_end
 from foreman.proxy.access_record import Outcome, RequestRecord
 from foreman.proxy.active_request import ActiveRequest
 from foreman.proxy.cold_load import ColdLoad

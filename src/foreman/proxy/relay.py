@@ -22,8 +22,8 @@ from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from foreman import errors
+from foreman.protocol.answer_end import AnswerEnd
 from foreman.protocol.framing import Framer
-from foreman.protocol.usage import AnswerEnd
 from foreman.proxy.access_record import Outcome, outcome_of
 from foreman.target.connection import TargetResponse
 from foreman.util.byte_budget import ByteBudget

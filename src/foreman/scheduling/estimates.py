@@ -8,8 +8,8 @@ from statistics import median, quantiles
 
 from attrs import define, field, frozen
 
+from foreman.protocol.answer_end import AnswerEnd
 from foreman.protocol.model_names import canonical
-from foreman.protocol.usage import AnswerEnd
 
 #: How many answers of a model are remembered, and of how many models.
 MAX_ANSWERS, MAX_MODELS = 31, 256

@@ -14,11 +14,11 @@ from foreman.jobs.job import ErrorClass, Usage
 from foreman.jobs.retry_policy import AttemptError
 from foreman.protocol import go_json
 from foreman.protocol.aggregate import aggregate
+from foreman.protocol.answer_end import MEMBERS, AnswerEnd, answer_end
 from foreman.protocol.answer_origin import MAX_EXAMINED, Origin, origin, says_model_missing
 from foreman.protocol.body_values import MAX_DECODE_COST, is_quickly_decoded
 from foreman.protocol.error_text import MAX_BYTES, error_text
 from foreman.protocol.framing import BodyFraming
-from foreman.protocol.usage import MEMBERS, AnswerEnd, answer_end
 from foreman.util.slices import Slices
 
 _STATUS_CLASSES: dict[int, ErrorClass] = {401: "unauthorized", 403: "unauthorized", 429: "busy", 503: "busy"}

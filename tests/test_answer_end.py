@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foreman.protocol.answer_end import AnswerEnd, answer_end
 from foreman.protocol.framing import BodyFraming, framer_for, framing_of
-from foreman.protocol.usage import AnswerEnd, answer_end
 from support import recordings
 
 CHAT_END: dict[str, Any] = {
