@@ -6,7 +6,7 @@ from math import inf
 
 from attrs import define, field
 
-from foreman.web.server.upload import Upload
+from foreman.web.server.blob_upload import BlobUpload
 
 #: The least average rate of a body, in bytes a second; of a model file anything above 0 is enough.
 MIN_RATE = 1000
@@ -23,7 +23,7 @@ class BodyRate:
     """
 
     started_at: float
-    upload: Upload | None
+    upload: BlobUpload | None
     _bytes: int = field(default=0, init=False)
     _recent: int = field(default=0, init=False)
     _paused_for: float = field(default=0.0, init=False)

@@ -21,6 +21,7 @@ from foreman.protocol.headers import RawHeaders
 from foreman.protocol.routes import Route
 from foreman.proxy.access_record import RequestRecord
 from foreman.util.deadline import Deadline
+from foreman.web.server.blob_upload import BlobUpload
 from foreman.web.server.body import BodyRefused, SpooledBody
 from foreman.web.server.interfaces import Connection
 from foreman.web.server.origins import joined
@@ -37,7 +38,6 @@ from foreman.web.server.request_head import (
 from foreman.web.server.response_producer import PIECE_SIZE, ResponseProducer
 from foreman.web.server.responses import PHRASES, Reply, error_reply, final_error, piece_end
 from foreman.web.server.statuses import status_of
-from foreman.web.server.upload import Upload
 
 #: Paths that are answered on standby, where all places for connections are taken: supervisors and probes ask for them.
 ALWAYS_ANSWERED = ("/", "/healthz")
@@ -78,7 +78,7 @@ class ClientRequest(Request):
     refusal: Reply | None
     response_headers: RawHeaders
     has_length: bool
-    upload: Upload | None
+    upload: BlobUpload | None
     kind: str
     _by_name: dict[bytes, list[bytes]] | None
     _work: Deferred[None] | None
@@ -223,7 +223,7 @@ class ClientRequest(Request):
             return admitted
         if self.method == b"POST" and self.route.path.startswith("/api/blobs/"):
             # A model file, which may have any size.
-            self.upload = Upload(IPushProducer(self.channel.transport), length)
+            self.upload = BlobUpload(IPushProducer(self.channel.transport), length)
         elif length is not None:
             try:
                 self.content.expect(length)

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 @implementer(IBodyProducer, IPushProducer)
 @define(eq=False)
-class Upload:
+class BlobUpload:
     """Passes on the body that a client sends, as fast as the target reads it.
 
     :ivar client: the client's connection, which is paused while the target reads nothing; :ivar size: of the body in bytes;

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.testing import StringTransport
 from twisted.web.iweb import UNKNOWN_LENGTH
 
-from foreman.web.server.upload import Upload
+from foreman.web.server.blob_upload import BlobUpload
 from support.in_memory_foreman import (
     TRANSPORT_BUFFER,
     InMemoryClient,
@@ -296,13 +296,13 @@ def test_a_chunk_that_is_spoiled_while_the_target_answers_cuts_the_connection(st
 
 
 def test_it_tells_its_length() -> None:
-    assert Upload(StringTransport(), 5).length == 5
-    assert Upload(StringTransport(), None).length is UNKNOWN_LENGTH
+    assert BlobUpload(StringTransport(), 5).length == 5
+    assert BlobUpload(StringTransport(), None).length is UNKNOWN_LENGTH
 
 
 def test_what_came_before_the_target_was_there_is_not_lost() -> None:
     client, target = StringTransport(), StringTransport()
-    upload = Upload(client, 10)
+    upload = BlobUpload(client, 10)
     upload.feed(b"01234")
     assert client.producerState == "paused"
     sent = upload.startProducing(target)
@@ -314,7 +314,7 @@ def test_what_came_before_the_target_was_there_is_not_lost() -> None:
 
 
 def test_it_remembers_that_the_target_took_its_time() -> None:
-    upload = Upload(StringTransport(), 10)
+    upload = BlobUpload(StringTransport(), 10)
     upload.startProducing(StringTransport())
     assert not upload.was_paused()
     upload.pauseProducing()
@@ -328,7 +328,7 @@ def test_it_remembers_that_the_target_took_its_time() -> None:
 
 def test_cancelled_it_takes_nothing_more_and_lets_the_client_go_on() -> None:
     client, target = StringTransport(), StringTransport()
-    upload = Upload(client, 10)
+    upload = BlobUpload(client, 10)
     sent = upload.startProducing(target)
     upload.pauseProducing()
     failures: list[Any] = []
