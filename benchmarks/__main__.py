@@ -106,7 +106,7 @@ def _print_conditions(console: Console, run: Run, chosen_subjects: Sequence[Subj
     console.print(
         f"{report.machine()}, Python {platform.python_version()}; load {load:.1f}, then {os.getloadavg()[0]:.1f}"
     )
-    report.print_other_load(console, run.other_load, "believe only CPU times and the smallest latencies")
+    report.print_other_load(console, run.other_load, "trust only the CPU times and the smallest latencies")
     for subject in chosen_subjects:
         if subject.missing:
             console.print(f"skipped: {subject.name} ({subject.missing})", style="yellow")

@@ -138,7 +138,7 @@ def _show_progress(console: Console, number: int, name: str) -> None:
 def _print_conditions(console: Console, run: Run, load: float) -> None:
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     console.print(f"{report.machine()}, {versions}; load {load:.1f}")
-    report.print_other_load(console, run.other_load, "believe ratios and bytes, and of the times the smallest")
+    report.print_other_load(console, run.other_load, "trust the ratios and bytes, and of the times only the smallest")
     report.print_problems(console, run.problems)
 
 

@@ -133,7 +133,7 @@ async def looks(store: SQLiteJobStore, count: int) -> Samples:
         "first page": lambda: store.list_jobs(Filter(), None, 51),
         "middle page": lambda: store.list_jobs(Filter(), rng.choice(ids), 51),
         "page of a state": lambda: store.list_jobs(Filter(states=("failed",)), rng.choice(ids), 51),
-        "page of what is active": lambda: store.list_jobs(Filter(states=("scheduled", "queued", "running")), None, 51),
+        "page of active jobs": lambda: store.list_jobs(Filter(states=("scheduled", "queued", "running")), None, 51),
         "page of a model": lambda: store.list_jobs(Filter(model=rng.choice(MODELS)), rng.choice(ids), 51),
         "page of an owner": lambda: store.list_jobs(Filter(owner="user3"), rng.choice(ids), 51),
         "page of a state and a model": lambda: store.list_jobs(

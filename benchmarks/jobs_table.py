@@ -46,11 +46,11 @@ ROWS = (
     Row("store 256 cpu", "… CPU for each", "µs"),
     Row("store 256 ratio", "… to plain sqlite3", "×", (), 2),
     *_times("store 256", "store, 256 at once"),
-    *_stalls("stall, idle", "store, nothing to do", ()),
+    *_stalls("stall, idle", "store, idle", ()),
     *_stalls("stall, store flat out", "store, flat out"),
     Row("disk", "disk for each job, without its answer", "bytes", (Aim(1600),)),
-    Row("log, enqueue", "log for each job handed over, 64 at once", "bytes"),
-    Row("log, claim and success", "log for each job taken and ended, one by one", "bytes"),
+    Row("log, enqueue", "log for each job submitted, 64 at once", "bytes"),
+    Row("log, claim and success", "log for each job claimed and ended, singly", "bytes"),
     Row("post 1", "POST /jobs, one after the other", "jobs/s"),
     Row("post 1 cpu", "… CPU for each", "µs"),
     *_times("post 1", "POST /jobs, one after the other"),
@@ -64,7 +64,7 @@ ROWS = (
     *_times("post arrays", "POST /jobs, an array of 100"),
     Row("post at 500/s rate", "POST /jobs, aiming at 500/s", "jobs/s"),
     *_times("post at 500/s", "POST /jobs, at 500/s", (Aim(20),)),
-    *_stalls("stall, idle daemon", "daemon, nothing to do", ()),
+    *_stalls("stall, idle daemon", "daemon, idle", ()),
     *_stalls("stall, 500/s", "500 POST /jobs a second"),
     *_stalls("stall, posts flat out", "POST /jobs flat out"),
     *_stalls("stall, arrays flat out", "arrays flat out"),
@@ -80,7 +80,7 @@ ROWS = (
     *(
         row
         for name in (
-            "first page", "middle page", "page of a state", "page of what is active", "page of a model",
+            "first page", "middle page", "page of a state", "page of active jobs", "page of a model",
             "page of an owner", "page of a state and a model", "page of metadata", "get", "get, far back in the queue",
             "get, next in the queue", "counts", "GET first page", "GET middle page", "GET page of a state", "GET job",
         )
