@@ -25,9 +25,9 @@ class Phase(Enum):
     IDLE = "a request was answered; nothing of the next one has arrived"
     HEAD = "the head of a request is arriving"
     BODY = "the request was admitted, and its body is arriving; a model file is answered meanwhile"
-    RESPONDING = "the request is whole, and waits or is answered"
-    REFUSING = "the request is refused, or was answered, before it was whole; what still arrives is dropped"
-    LINGERING = "that answer was written; what still arrives is dropped, so that the client gets to read the answer"
+    RESPONDING = "the request is complete, and waits or is answered"
+    REFUSING = "the request was refused or answered before it was complete; what still arrives is discarded"
+    LINGERING = "that answer was written; what still arrives is discarded, so that the client can read the answer"
     CLOSING = "no more is read; the rest of the last answer is being sent"
 
 
@@ -52,8 +52,11 @@ class Expiry(Enum):
     CLOSE = "the connection is closed"
     ABORT = "the connection is cut"
     REFUSE = "the request is refused: 408, on standby 503"
-    CHECK_BODY = "the request is refused when too little has arrived: 408, or 502 when the target has read nothing; else it starts over"
-    END_LINGER = "the connection is closed, and cut after as long again"
+    CHECK_BODY = (
+        "if too little has arrived, the request is refused: 408, or 502 if the target has read nothing; otherwise the limit "
+        "starts over"
+    )
+    END_LINGER = f"the connection is closed, and cut if it is still open {linger.MAX_SILENCE:g} s later"
 
 
 @frozen
