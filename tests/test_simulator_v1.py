@@ -220,5 +220,5 @@ def test_the_program_says_where_it_listens_or_why_it_cannot() -> None:
     assert said[0].startswith("the simulator listens on ")
     assert said[0].endswith(" with a:latest, b:latest")
     assert main.run(Settings(), MemoryReactorClock(), "nonsense:1", said.append) == 1
-    assert said[1].startswith("the simulator cannot listen at nonsense:1: ")
-    assert said[1].endswith("; --listen chooses another place")
+    assert said[1].startswith("the simulator cannot listen on nonsense:1: ")
+    assert said[1].endswith("; --listen selects another address")

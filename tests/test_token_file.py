@@ -113,7 +113,7 @@ def test_a_bad_file_leaves_the_tokens_and_is_said_once(watched: Watched, text: s
         assert watched.taken == []
         assert [formatEvent(event) for event in events] == [
             (
-                "FOREMAN_TOKENS_FILE: has something else in line 1 than a name, a SHA-256 in hex, a role (user or admin) "
+                "FOREMAN_TOKENS_FILE: has an invalid line 1: a line must have a name, a SHA-256 in hex, a role (user or admin) "
                 "and optionally a time, such as 2026-11-28T12:00:00Z; the tokens stay as they were"
             )
         ]

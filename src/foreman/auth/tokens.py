@@ -79,7 +79,7 @@ def parse_file(text: str) -> tuple[Holder, ...]:
         sound = len(words) in {3, 4} and _DIGEST.fullmatch(words[1]) is not None and words[2] in _ROLES
         if not sound or (len(words) == 4 and _CREATED.fullmatch(words[3]) is None):
             raise ValueError(
-                f"has something else in line {number} than a name, a SHA-256 in hex, a role (user or admin) and optionally "
+                f"has an invalid line {number}: a line must have a name, a SHA-256 in hex, a role (user or admin) and optionally "
                 "a time, such as 2026-11-28T12:00:00Z"
             )
         try:

@@ -42,7 +42,7 @@ def run(settings: Settings, reactor: Any, where: str, report: Callable[[str], ob
         # Twisted's own message repeats the address and contains the errno.
         cause = getattr(failure.value, "socketError", failure.value)
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-        report(f"the simulator cannot listen at {where}: {reason}; --listen chooses another place")
+        report(f"the simulator cannot listen on {where}: {reason}; --listen selects another address")
         reactor.stop()
 
     def begin() -> None:

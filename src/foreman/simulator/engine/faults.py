@@ -106,7 +106,7 @@ def _fault(value: Any) -> Fault:
     if isinstance(value, str):
         value = {"what": value}
     if not isinstance(value, dict) or value.get("what") not in get_args(FaultKind):
-        raise ValueError(f'"what" must be one of {", ".join(get_args(FaultKind))}')
+        raise ValueError(f'does not name a fault: "what" must be one of {", ".join(get_args(FaultKind))}')
     for name, member in value.items():
         if name not in fields_dict(Fault):
             raise ValueError(f'"{name}" is not known')

@@ -103,7 +103,7 @@ def verify(copy: Path) -> BackupSummary:
             (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()
             (active,) = connection.execute("SELECT count(*) FROM jobs WHERE finished_at IS NULL").fetchone()
     except sqlite3.DatabaseError as problem:
-        raise StoreRefused(f"{copy} is damaged, or no copy of foreman's jobs ({problem})") from None
+        raise StoreRefused(f"{copy} is damaged, or not a copy of foreman's jobs ({problem})") from None
     return BackupSummary(jobs, active, copy.stat().st_size)
 
 

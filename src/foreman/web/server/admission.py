@@ -37,7 +37,7 @@ _OPEN_PATHS = ("/", "/healthz")
 _TOKEN_IN_ADDRESS = (
     "this address has a token where proxies may log it; send the token as a header, or once as /k/<token>"  # noqa: S105 - a text
 )
-_FOR_ADMINS = "only admins may manage models here, and see Ollama's use and settings (FOREMAN_ADMIN_TOKEN)"
+_FOR_ADMINS = "only admins may manage models here, or see Ollama's usage and settings (FOREMAN_ADMIN_TOKEN)"
 _NO_ADMIN_LEFT = (
     "only admins may manage models here, and the token of the last one was revoked; make a new one with foreman token new "
     "NAME --admin, or restart foreman without an admin, so that everybody may manage models"

@@ -50,7 +50,9 @@ def retry(tx: Transaction, id_: str, max_jobs: int | None = None) -> Job:
     """
     job = require_job(tx, id_)
     if job.state not in {"failed", "discarded", "cancelled"}:
-        raise WrongState(f"only a job that failed or was discarded or cancelled can be retried; it is {job.state}")
+        raise WrongState(
+            f"only a failed, discarded or cancelled job can be retried; the state of this one is {job.state}"
+        )
     tx.cursor.execute(
         "UPDATE jobs SET state = 'queued', attempt = 0, outages = 0, rescues = 0, finished_at = NULL, "
         "cancel_asked_at = NULL, deadline = NULL, run_at = ?, sort_key = ? WHERE id = ?",
