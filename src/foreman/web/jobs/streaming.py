@@ -202,7 +202,7 @@ class JobStreams:
     async def stream(self, request: ClientRequest, job: Job, after: str | None) -> None:
         """Send the lines of the answer of ``job``, until the job has ended.
 
-        :param after: ``TRY-LINE`` or ``TRY-end``, the last that the reader has.
+        :param after: ``ATTEMPT-LINE`` or ``ATTEMPT-end``, the last that the reader has.
         :raises Problem: if the endpoint of the job has no stream, or ``after`` is not an id of this stream.
         """
         if job.endpoint not in FOLLOWABLE:
@@ -214,7 +214,9 @@ class JobStreams:
         if after is not None:
             found = _LINE_ID.fullmatch(after)
             if found is None or int(found[1]) > job.fence + 1:  # a reader may know the number of the next attempt
-                raise Problem(400, "after: must be TRY-LINE or TRY-end, as in the ids of the events of this stream")
+                raise Problem(
+                    400, "after: must be ATTEMPT-LINE or ATTEMPT-end, as in the ids of the events of this stream"
+                )
             attempt, line = int(found[1]), _END_OF_ATTEMPT if found[2] is None else int(found[2])
         headers = [(b"X-Foreman-Attempt", b"%d" % current)]
         await self._serve(

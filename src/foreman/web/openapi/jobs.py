@@ -155,8 +155,8 @@ PATHS: dict[str, Schema] = {
             {
                 "200": _stream_answer(
                     "NDJSON, or SSE if `Accept` has `text/event-stream`.",
-                    'Each line is one of Ollama\'s, except two: `{"attempt": 3}` (event `attempt`) means that another try '
-                    'begins and the lines so far are void; `{"error": "…"}` (event `error`) means that the job has ended '
+                    'Each line is one of Ollama\'s, except two: `{"attempt": 3}` (event `attempt`) means that another '
+                    'attempt begins and the lines so far are void; `{"error": "…"}` (event `error`) means that the job has ended '
                     "without success.",
                     "X-Foreman-Attempt",
                 ),

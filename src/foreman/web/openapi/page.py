@@ -14,7 +14,7 @@ _INTRODUCTION = """\
 # The routes of foreman
 
 Generated from `/openapi.json`, the same reference for programs (OpenAPI 3.1), by `python -m foreman.web.openapi.page`.
-[Jobs](jobs.md) explains jobs and how to work with them; [watching](watching.md) explains `/queue` and `/healthz`.
+[Jobs](jobs.md) explains jobs and how to work with them; [Monitoring](watching.md) explains `/queue` and `/healthz`.
 """
 _METHODS = ("get", "post", "put", "delete")
 

@@ -101,7 +101,9 @@ AFTER_EVENT = [
 ]
 AFTER_LINE = [
     query(
-        "after", "`TRY-LINE`: send only what comes after this line of this try; `TRY-end`: after all of it.", _LINE_ID
+        "after",
+        "`ATTEMPT-LINE`: send only what comes after this line of this attempt; `ATTEMPT-end`: after all of it.",
+        _LINE_ID,
     ),
     header("Last-Event-ID", "The same as `after`, sent by a browser that reconnects. It takes precedence.", _LINE_ID),
 ]

@@ -32,7 +32,7 @@ HEADERS: dict[str, Schema] = {
         "schema": {"type": "string", "const": "respond-async"},
     },
     "X-Foreman-Attempt": {
-        "description": "With NDJSON: the number of the try whose lines come first.",
+        "description": "With NDJSON: the number of the attempt whose lines come first.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "ETag": {

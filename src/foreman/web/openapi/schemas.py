@@ -130,18 +130,18 @@ _JOB = object_of(
         "deadline": or_null(TIMESTAMP, "When the job is discarded if it has not ended."),
         "attempt": described(
             COUNT,
-            "How many tries count towards `max_attempts`; the `attempt` of events counts all.",
+            "How many attempts count towards `max_attempts`; the `attempt` of events counts all attempts.",
         ),
         "max_attempts": described(_ATTEMPTS, "How many attempts may fail."),
         "idempotency_key": or_null(_KEY),
         "created_at": described(TIMESTAMP, "When the job was submitted."),
-        "started_at": or_null(TIMESTAMP, "When the last try began."),
+        "started_at": or_null(TIMESTAMP, "When the last attempt began."),
         "finished_at": or_null(TIMESTAMP, "When the job ended."),
         "position": or_null(
             {"type": "integer", "minimum": 1},
             "The position among the queued jobs, 1 is next; null where it is not known.",
         ),
-        "error": or_null(ref("JobError"), "Why the job waits now, or else why its last try failed."),
+        "error": or_null(ref("JobError"), "Why the job waits now, or else why its last attempt failed."),
         "usage": or_null(ref("Usage")),
         "artifacts": array_of(ref("ArtifactOfJob")),
     },
@@ -202,7 +202,7 @@ SCHEMAS: dict[str, Schema] = {
             "at": TIMESTAMP,
             "type": {"type": "string", "enum": [*STATES, "released", "rescued"]},
             "attempt": described(
-                COUNT, "The number of the try; it grows with every try, also with those that do not count."
+                COUNT, "The number of the attempt; attempts that do not count towards `max_attempts` are numbered, too."
             ),
             "error": or_null(TEXT),
         },
