@@ -69,7 +69,7 @@ class _Commands(LazyGroup):
 )
 @click.version_option(version(DISTRIBUTION), "--version", "-V", prog_name="foreman")
 def cli() -> None:
-    """The daemon in front of an Ollama server: chats take turns, embeddings pass."""
+    """A daemon in front of an Ollama server: chats take turns, embeddings bypass the queue."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

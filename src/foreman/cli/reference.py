@@ -21,11 +21,11 @@ with `--help` or `-h`. `ollama-foreman` is another name for `foreman`, for machi
 that name.
 
 Tables and colours are for terminals (`NO_COLOR=1` turns colours off); scripts use `--json`. `foreman completion` prints
-what lets bash, zsh or fish complete the commands.
+a completion script for bash, zsh or fish.
 
 Exit statuses that a command does not list: 0 means success; 1 that it failed, with one sentence on standard error; 2
 that an option, an argument or a variable cannot be read; 130 that ctrl-C ended it, 143 that SIGTERM did, and 141 that
-the reader of its output left. [Running foreman](running.md#commands-and-their-exit-statuses) has all of them in one table.
+the reader of its output closed the pipe. [Running foreman](running.md#commands-and-their-exit-statuses) has all of them in one table.
 """
 #: The command under which the options that are settings are listed; other commands refer to it.
 _WITH_SETTINGS = "serve"

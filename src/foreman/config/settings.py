@@ -129,7 +129,7 @@ class Config:
         "5s", parsers.seconds, "a stream that has waited this long gets heartbeats; 0: no heartbeats at all"
     )
     wait_notice_unary: float = _setting(
-        "240s", parsers.seconds, "the same for an answer that is not a stream; 0: never"
+        "240s", parsers.seconds, "an answer that is not a stream gets heartbeats after this time; 0: never"
     )
     wait_filler: str = _setting(
         "space", parsers.heartbeat_filler, "heartbeat of an NDJSON stream: space, or object (a line with empty content)"
@@ -145,7 +145,7 @@ class Config:
     buffer: int = _setting("8MiB", parsers.size, "buffer for one answer to a slow client")
     buffer_total: int = _setting("512MiB", parsers.size, "buffers for all answers to slow clients together")
     max_body: int = _setting(
-        "256MiB", parsers.size, "largest request body, except for blobs; larger ones are refused with 413"
+        "256MiB", parsers.size, "largest request body, except for model files (blobs); larger ones are refused with 413"
     )
     body_budget: int = _setting(
         "2GiB", parsers.size, "all waiting request bodies together; beyond that, requests are refused with 503"
@@ -172,7 +172,7 @@ class Config:
     job_patience: float = _setting(
         "30m",
         parsers.seconds,
-        "ordinary requests overtake a job that has waited for less; then jobs get every fourth turn",
+        "interactive chats go before a job until it has waited this long; then jobs get every fourth turn",
     )
     job_silence: float = _setting(
         "1h", parsers.positive_seconds, "a job whose answer has not begun after this time is aborted, and tried again"
@@ -182,7 +182,9 @@ class Config:
     keep_failed: float = _setting("30d", parsers.seconds, "how long failed and discarded jobs are kept; 0: forever")
     disk_reserve: int = _setting("256MiB", parsers.size, "free disk space below which new jobs are refused with 507")
     log_format: str = _setting("text", parsers.log_format, "format of the log: text or json")
-    log_level: str = _setting("info", parsers.log_level, "info, or debug, which also logs requests for /healthz")
+    log_level: str = _setting(
+        "info", parsers.log_level, "level of the log: info, or debug, which also logs requests for /healthz"
+    )
 
 
 def _row(attribute: Attribute[object]) -> Setting:

@@ -31,7 +31,8 @@ _MODEL = "llama3.2:3b"
 def command(**options: str | None) -> None:
     """Run foreman in front of the built-in simulator, or of FOREMAN_TARGET_URL if that is set, and print commands to try.
 
-    The options are those of foreman serve. Ctrl-C stops foreman and the simulator.
+    The options are those of foreman serve. In front of the simulator, jobs are stored in foreman/demo.db in the XDG state
+    directory unless --db-path is given. Ctrl-C stops foreman and the simulator.
     """
     config = configure(os.environ, options)
     simulated = not (options["target_url"] or os.environ.get("FOREMAN_TARGET_URL", "").strip())
