@@ -377,7 +377,7 @@ def test_an_idle_foreman_has_no_empty_tables() -> None:
     [
         (AWAY, "the target cannot be reached since 2026-11-24T11:00:00Z (refused)"),
         ({"status": "draining", "degraded": False}, "foreman is draining and accepts no new requests"),
-        (WELL | {"reason": "slow", "since": "2026-11-24"}, "there is a problem since 2026-11-24 (slow)"),
+        (WELL | {"reason": "slow", "since": "2026-11-24"}, "there has been a problem since 2026-11-24 (slow)"),
     ],
 )
 def test_what_is_not_well_is_said_first(health: dict[str, Any], sentence: str) -> None:

@@ -767,11 +767,11 @@ async def test_a_job_tries_again(foreman: Commands, fake: FakeForeman) -> None:
 async def test_jobs_are_removed_once_they_have_ended_or_by_force(foreman: Commands, fake: FakeForeman) -> None:
     result = await foreman("jobs", "rm", FIRST, SECOND)
     assert result.exit_code == FAILED
-    assert result.stdout == f"{FIRST} was removed\n"
+    assert result.stdout == f"{FIRST} was deleted\n"
     assert f"{SECOND} has not ended yet; --force cancels it first" in result.stderr
     assert fake.paths("POST") == []
     forced = await foreman("jobs", "rm", "--force", SECOND, THIRD)
-    assert (forced.exit_code, forced.stdout) == (0, f"{SECOND} was removed\n{THIRD} was removed\n")
+    assert (forced.exit_code, forced.stdout) == (0, f"{SECOND} was deleted\n{THIRD} was deleted\n")
     assert fake.jobs == {}
 
 
@@ -779,7 +779,7 @@ async def test_jobs_are_removed_once_they_have_ended_or_by_force(foreman: Comman
 async def test_jobs_that_ended_are_pruned_and_how_many_is_said(foreman: Commands, fake: FakeForeman) -> None:
     fake.overrides["DELETE /jobs"] = [FakeResponse(body={"deleted": 1}), FakeResponse(body={"deleted": 4})]
     one = await foreman("jobs", "prune", "--older-than", "7d", "--yes")
-    assert (one.exit_code, one.stdout) == (0, "1 job was removed\n")
+    assert (one.exit_code, one.stdout) == (0, "1 job was deleted\n")
     query = fake.requests[-1].query
     gone = datetime.now(UTC) - datetime.fromisoformat(query["ended_before"])
     assert query["state"] == "ended"
@@ -796,15 +796,15 @@ async def test_a_person_is_asked_before_jobs_are_pruned_and_a_script_must_say_th
     fake.overrides["DELETE /jobs"] = [FakeResponse(body={"deleted": 2})]
     unasked = await foreman("jobs", "prune")
     assert unasked.exit_code == USAGE_ERROR
-    assert "use --yes to remove the jobs without it" in unasked.stderr
+    assert "use --yes to delete the jobs without it" in unasked.stderr
     foreman.terminals = {"<stdin>", "<stderr>"}
     no = await foreman("jobs", "prune", "--state", "failed", stdin="n\n")
     assert (no.exit_code, no.stdout) == (FAILED, "")
-    assert "Remove all jobs that are failed, with their answers? [y/N]" in no.stderr
+    assert "Delete all failed jobs, with their answers? [y/N]" in no.stderr
     assert fake.requests == []
     yes = await foreman("jobs", "prune", "--older-than", "2026-11-28T00:00:00Z", stdin="y\n")
-    assert (yes.exit_code, yes.stdout) == (0, "2 jobs were removed\n")
-    assert "have ended since before 2026-11-28 00:00, with their answers?" in yes.stderr
+    assert (yes.exit_code, yes.stdout) == (0, "2 jobs were deleted\n")
+    assert "Delete all jobs that ended before 2026-11-28 00:00, with their answers?" in yes.stderr
 
 
 @pytest.mark.parametrize("words", ["--state queued", "--state ended,active", "--older-than soon"])
@@ -819,7 +819,7 @@ async def test_a_foreman_that_cannot_write_says_why(foreman: Commands, fake: Fak
     fake.overrides[f"DELETE /jobs/{FIRST}"] = [problem(507, "the disk is full")]
     result = await foreman("jobs", "rm", FIRST)
     assert result.exit_code == FAILED
-    assert "was not removed (507: the disk is full)" in result.stderr
+    assert "was not deleted (507: the disk is full)" in result.stderr
 
 
 # -- foreman ps

@@ -66,7 +66,7 @@ class Submission:
     | {
         SUCCESS: "the job was accepted; with --wait or --follow: it succeeded",
         FAILED: "foreman does not answer, or does not accept the job",
-        NOT_FOUND: "Ollama does not have the model, or the job was removed",
+        NOT_FOUND: "Ollama does not have the model, or the job was deleted",
     },
 )
 @click.argument("prompt", required=False)
@@ -187,7 +187,7 @@ def command(
 async def submit_job(foreman: ForemanClient, body: bytes, mode: SubmitMode, submission: Submission) -> Job:
     """Submit a job, then wait for it or follow it according to ``mode``; return the job in its last known state.
 
-    :raises RequestFailed: if foreman does not accept it, or it was removed meanwhile.
+    :raises RequestFailed: if foreman does not accept it, or it was deleted meanwhile.
     """
     from foreman.cli.client.job_answers import follow_to_answer, print_result
     from foreman.cli.client.polling import INTERACTIVE_WAIT, UNATTENDED_WAIT, wait_for_job

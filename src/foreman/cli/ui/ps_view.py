@@ -102,7 +102,7 @@ def warnings(health: Mapping[str, Any], *, models_known: bool) -> list[str]:
         known = "the models shown are the last known ones" if models_known else "its models are not known yet"
         sentences.append(f"the target cannot be reached{since}{reason}; {known}")
     elif reason:
-        sentences.append(f"there is a problem{since}{reason}")
+        sentences.append(f"there {'has been' if since else 'is'} a problem{since}{reason}")
     return sentences
 
 

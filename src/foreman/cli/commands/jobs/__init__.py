@@ -1,4 +1,4 @@
-"""``foreman jobs``: list jobs, wait for them, fetch their answers, and change or remove them."""
+"""``foreman jobs``: list jobs, wait for them, fetch their answers, and change or delete them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ COMMANDS = {
     "artifacts": "List the artifacts of a job.",
     "cancel": "Cancel jobs.",
     "retry": "Retry jobs that ended without success.",
-    "rm": "Remove jobs with their artifacts.",
-    "prune": "Remove all jobs that have ended, by state and age.",
+    "rm": "Delete jobs with their artifacts.",
+    "prune": "Delete all jobs that have ended, by state and age.",
 }
 
 

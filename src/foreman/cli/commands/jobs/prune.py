@@ -1,4 +1,4 @@
-"""``foreman jobs prune``: remove all jobs that have ended, by state and age."""
+"""``foreman jobs prune``: delete all jobs that have ended, by state and age."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from foreman.cli.client.client import ForemanClient
 
 _END_STATES = ("succeeded", "failed", "discarded", "cancelled", "ended")
-#: Removing many jobs takes long; in seconds.
+#: Deleting many jobs takes long; in seconds.
 _TIMEOUT = 3600.0
 
 
 @click.command(
     "prune",
     cls=HelpfulCommand,
-    short_help="Remove all jobs that have ended, by state and age.",
+    short_help="Delete all jobs that have ended, by state and age.",
     examples=[
         "foreman jobs prune --older-than 7d",
         "foreman jobs prune --state failed,discarded --yes",
@@ -55,18 +55,18 @@ _TIMEOUT = 3600.0
 @url_option
 @json_option
 def command(states: tuple[str, ...], before: datetime | None, url: str, *, yes: bool, as_json: bool) -> None:
-    """Remove all jobs that have ended, with their answers and other artifacts. With an admin token this removes the jobs of
+    """Delete all jobs that have ended, with their answers and other artifacts. With an admin token this deletes the jobs of
     all owners, otherwise only your own.
 
     A TIME is an age such as 7d, a time such as 22:30, 2026-11-28 or '2026-11-28 22:30', or one in the format of RFC 3339.
-    Ctrl-C stops the removal; jobs that were removed by then stay removed.
+    Ctrl-C stops the deletion; jobs that were deleted by then stay deleted.
     """
     asked = {"state": ",".join(states)} | ({"ended_before": to_rfc3339(before)} if before else {})
     if not yes:
         _confirm(states, before)
     from foreman.cli.client.client import run_client
 
-    stopped = "stopped; what was removed by then is gone"
+    stopped = "stopped; jobs that were deleted by then stay deleted"
     answer = run_client(
         "jobs prune", url, lambda foreman: prune(foreman, asked), time_limit=None, interrupted=lambda: stopped
     )
@@ -74,20 +74,23 @@ def command(states: tuple[str, ...], before: datetime | None, url: str, *, yes: 
         click.echo(json.dumps(answer))
     else:
         count = answer["deleted"]
-        click.echo(f"{count} {'job was' if count == 1 else 'jobs were'} removed")
+        click.echo(f"{count} {'job was' if count == 1 else 'jobs were'} deleted")
 
 
 def _confirm(states: tuple[str, ...], before: datetime | None) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError("there is no terminal to ask for confirmation; use --yes to remove the jobs without it")
-    what = "have ended" if "ended" in states else f"are {' or '.join(states)}"
-    when = f" since before {local(before):%Y-%m-%d %H:%M}" if before else ""
-    if not click.confirm(f"Remove all jobs that {what}{when}, with their answers?", err=True):
+        raise click.UsageError("there is no terminal to ask for confirmation; use --yes to delete the jobs without it")
+    which = "jobs" if "ended" in states else f"{' or '.join(states)} jobs"
+    if before:
+        which += f" that ended before {local(before):%Y-%m-%d %H:%M}"
+    elif "ended" in states:
+        which += " that have ended"
+    if not click.confirm(f"Delete all {which}, with their answers?", err=True):
         raise SystemExit(FAILED)
 
 
 async def prune(foreman: ForemanClient, asked: dict[str, str]) -> dict[str, Any]:
-    """Remove the jobs; return what foreman answers.
+    """Delete the jobs; return what foreman answers.
 
     :raises RequestFailed: if the request fails.
     """
@@ -98,6 +101,6 @@ async def prune(foreman: ForemanClient, asked: dict[str, str]) -> dict[str, Any]
     body = answer.body
     if answer.status == 200 and isinstance(body, dict) and isinstance(body.get("deleted"), int):
         return body
-    problem = refusal(foreman, answer, "the jobs were not removed")
+    problem = refusal(foreman, answer, "the jobs were not deleted")
     # A 404 cannot mean a missing job here.
     raise RequestFailed(FAILED, str(problem))

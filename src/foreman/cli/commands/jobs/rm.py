@@ -1,4 +1,4 @@
-"""``foreman jobs rm``: remove jobs with their artifacts."""
+"""``foreman jobs rm``: delete jobs with their artifacts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command(
     "rm",
     cls=HelpfulCommand,
-    short_help="Remove jobs with their artifacts.",
+    short_help="Delete jobs with their artifacts.",
     examples=["foreman jobs rm 1XES2H", "foreman jobs rm --force 1XES2H 7D2E8R"],
     exit_statuses=JOB_STATUSES | {FAILED: "foreman does not answer, or a job has not ended yet"},
 )
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Cancel a job first if it has not ended yet.")
 @url_option
 def command(ids: tuple[str, ...], url: str, *, force: bool) -> None:
-    """Remove each job ID that has ended, with its answer and other artifacts."""
+    """Delete each job ID that has ended, with its answer and other artifacts."""
     from foreman.cli.client.client import run_client
 
     sys.exit(
@@ -36,17 +36,17 @@ def command(ids: tuple[str, ...], url: str, *, force: bool) -> None:
             "jobs rm",
             url,
             lambda foreman: for_each_job(
-                "jobs rm", foreman, ids, lambda foreman, id_: remove(foreman, id_, force=force)
+                "jobs rm", foreman, ids, lambda foreman, id_: delete(foreman, id_, force=force)
             ),
             time_limit=None,
         )
     )
 
 
-async def remove(foreman: ForemanClient, id_: str, *, force: bool) -> str:
-    """Remove one job; return the message about it.
+async def delete(foreman: ForemanClient, id_: str, *, force: bool) -> str:
+    """Delete one job; return the message about it.
 
-    :raises RequestFailed: if it is not removed.
+    :raises RequestFailed: if it is not deleted.
     """
     from foreman.cli.client.jobs import job_path, no_such_job, refusal
 
@@ -60,5 +60,5 @@ async def remove(foreman: ForemanClient, id_: str, *, force: bool) -> str:
     if answer.status == 409 and not force:
         raise RequestFailed(FAILED, f"{id_} has not ended yet; --force cancels it first")
     if answer.status != 204:
-        raise refusal(foreman, answer, f"{id_} was not removed")
-    return f"{id_} was removed"
+        raise refusal(foreman, answer, f"{id_} was not deleted")
+    return f"{id_} was deleted"
