@@ -86,7 +86,7 @@ async def test_an_observer_does_not_take_a_job_that_was_never_sent_for_a_complet
     listening = listen(simulator)
     foreman = await start_foreman(port_of(listening), [notes], db_path=str(tmp_path / "jobs.db"))
     try:
-        await foreman.service.store.enqueue([new(model="llama3.2:3b", payload=b"{", stream=False)])
+        await foreman.service.store.enqueue([job_for(model="llama3.2:3b", payload=b"{", stream=False)])
         await wait_for_end(notes, 1)
     finally:
         await foreman.stop()

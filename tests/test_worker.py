@@ -202,7 +202,9 @@ async def test_with_fifty_jobs_in_the_store_a_person_is_next(harness: WorkerHarn
     assert harness.inference.target.gate.running[0].ticket.is_job
 
 
-@pytest.mark.parametrize(("harness", "turns"), [({"patience": 60.0}, 4), ({"patience": 3600.0}, None)], indirect=["harness"])
+@pytest.mark.parametrize(
+    ("harness", "turns"), [({"patience": 60.0}, 4), ({"patience": 3600.0}, None)], indirect=["harness"]
+)
 @pytest_twisted.ensureDeferred
 async def test_a_job_that_has_waited_for_the_patience_gets_every_fourth_turn(
     harness: WorkerHarness, turns: int | None
