@@ -78,10 +78,10 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     9: (same("copy-ok"),),
     10: (same("chat-no-content-type", "chat-urlencoded-content-type"),),
     11: (same("chat-chunked-request"), Test("golden", "the_target_gets_the_request_as_the_client_wrote_it")),
-    12: (same("chat-expect-continue"), Test("upload", "a_client_that_waits_for_the_word_gets_it_before_its_body")),
+    12: (same("chat-expect-continue"), Test("blob_upload", "a_client_that_waits_for_the_word_gets_it_before_its_body")),
     13: (Test("api", "a_large_chat_is_read_where_it_lies"), Test("clients", "ollama_looks_at_images_small_and_large")),
-    14: (same("blob-post-created"), Test("upload", "a_file_goes_on_while_it_arrives")),
-    15: (Test("upload", "an_early_answer_of_the_target_is_seen_and_the_rest_dropped"),),
+    14: (same("blob-post-created"), Test("blob_upload", "a_file_goes_on_while_it_arrives")),
+    15: (Test("blob_upload", "an_early_answer_of_the_target_is_seen_and_the_rest_dropped"),),
     16: (same("chat-gzip-request", "v1-responses-zstd-request"),),
     17: (
         same(
