@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "foreman"
 
-#: The packages from the top to the ground: each imports only from packages that stand below it.
+#: The packages in the order of the page: each imports only from packages further down.
 PACKAGES = (
     "",
     "cli", "cli/commands", "cli/commands/jobs", "cli/client", "cli/ui", "cli/supervisors",
@@ -22,9 +22,9 @@ PACKAGES = (
 _HEAD = """\
 # Map of the code
 
-Each module of `src/foreman/`, with the first sentence of its docstring. The packages stand from the top to the ground:
-a package imports only from packages below it, and the simulator, at the end, is a program of its own.
-[One request](request.md) shows how the most important ones work together.
+Each module of `src/foreman/`, with the first sentence of its docstring. A package imports only from packages further
+down this page; the simulator, at the end, is a program of its own. [One request](request.md) shows how the most
+important modules work together.
 
 <!-- Generated: .venvs/test/bin/python docs/make_map.py > docs/map.md -->
 """
@@ -46,7 +46,7 @@ def page() -> str:
     parts = [_HEAD]
     for package in PACKAGES:
         folder = SOURCE / package
-        title = f"`{package}/`" if package else "The top"
+        title = f"`{package}/`" if package else "Top level"
         parts.append(f"\n## {title}\n\n{first_sentence(folder / '__init__.py')}.\n")
         if modules := [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]:
             rows = [f"| `{path.name}` | {first_sentence(path)} |\n" for path in modules]

@@ -1,4 +1,4 @@
-"""The failures that foreman knows, each named by what happened, and how texts of others are shortened for a sentence."""
+"""foreman's exceptions, each named after what happened, and functions that shorten texts of others for messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FailureReason = Literal["refused", "timeout", "dns", "tls", "reset", "garbage", 
 #: Those that occur before the connection is ready: the target has received nothing of the request.
 NOT_CONNECTED: frozenset[FailureReason] = frozenset({"refused", "timeout", "dns", "tls"})
 
-#: How much of a text of others goes into a sentence, in characters.
+#: How much of a text of others a message quotes, in characters.
 _MAX_LINE = 300
 
 

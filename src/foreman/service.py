@@ -1,4 +1,4 @@
-"""The daemon as a whole: what it is built of, and in which order that starts and stops."""
+"""The daemon as a whole: how its parts are built, and in which order they start and stop."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def build_web(
 ) -> Web:
     """All routes, and the factory of the connections that lead there.
 
-    :param large_bodies: where the reading of large bodies takes turns; :param observer: is told of each request.
+    :param large_bodies: runs the reading of large bodies in slices; :param observer: is notified of each request.
     """
     limits = JobLimits(config.max_payload, config.max_artifact, config.stall_timeout)
     jobs = JobsApi(reactor, store, worker, target.inventory, observer, limits, auth, large_bodies)
@@ -166,7 +166,7 @@ class Foreman(Service):
         self._banner = Banner(config)
         self._access_log = AccessLog(reactor)
         observer = Observers((self._access_log, *observers))
-        mark = f"foreman-{new_id()}".encode("ascii")  # unique, so that foreman recognizes its own requests
+        mark = f"foreman-{new_id()}".encode("ascii")  # unique, so that foreman recognises its own requests
         self.target = build_target(config, reactor, mark)
         self.target.inventory.on_recovery = self._target_recovered
         self._warmer = Warmer(self.target.client, config.embedder_model, self.target.inventory.verify)
@@ -188,7 +188,8 @@ class Foreman(Service):
         )
         self._due_jobs = DueJobs(reactor, self.store)
         self._retention = Retention(reactor, self.store, retention_times(config))
-        self._token_file = TokenFile(reactor, config, self._replace_tokens)  # before it is read: no change goes unseen
+        # Made before the file is read, so that no change is missed.
+        self._token_file = TokenFile(reactor, config, self._replace_tokens)
         self._auth = AuthPolicy(tokens_of(config))
         web = build_web(
             config,

@@ -1,4 +1,4 @@
-"""The credential of a request, wherever its client puts it, and tokens that stand where they must not."""
+"""The credential of a request, wherever its client puts it, and the search for tokens where they must not be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokens that are valid now, in one object that is shared by all who check them."""
+"""The tokens that are valid now, in one object that everything that checks tokens shares."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from foreman.auth.tokens import Tokens
 
 @define(eq=False)
 class AuthPolicy:
-    """Who may do what.
+    """Holds the valid tokens, which decide who may do what.
 
-    Admission and the routes of jobs hold this object, so that the tokens can be replaced while foreman runs.
+    Admission and the routes of jobs share this object, so that the tokens can be replaced while foreman runs.
 
-    :ivar tokens: the valid ones.
+    :ivar tokens: those that are valid now.
     """
 
     tokens: Tokens
 
     def replace(self, tokens: Tokens) -> None:
-        """From now on only ``tokens`` are valid; managing models stays with admins where there ever was one."""
+        """From now on only ``tokens`` are valid; once there has been an admin, only admins may manage models."""
         self.tokens = tokens.replacing(self.tokens)

@@ -1,4 +1,4 @@
-"""The throttle on guessing tokens: an address that sends many unknown tokens is told to wait, for longer and longer."""
+"""The throttle on guessing tokens: an address that sends many unknown tokens has to wait, longer with each of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from twisted.logger import Logger
 #: How many unknown tokens of one address are answered at once; one more is allowed every ``SECONDS_PER_GUESS``.
 FREE_GUESSES = 10
 SECONDS_PER_GUESS = 6.0
-#: How long an address is told to wait at most, in seconds.
+#: The longest wait of an address, in seconds.
 MAX_WAIT = 300.0
-#: How many addresses are remembered; the one whose last guess is the oldest is dropped first.
+#: How many addresses are kept; the one whose last guess is the oldest is dropped first.
 MAX_ADDRESSES = 4096
 #: Between two log lines about guesses, in seconds.
 LOG_INTERVAL = 60.0
@@ -32,7 +32,7 @@ class GuessThrottle:
         """Count an unknown token from ``address``.
 
         :param now: in seconds, by the reactor's clock.
-        :return: how long the address must wait, in seconds; 0: it may be told that its token is unknown.
+        :return: how long the address must wait, in seconds; 0: not at all, and the answer is that the token is unknown.
         """
         count, at = self._guesses.pop(address, (0.0, now))
         count = min(max(0.0, count - (now - at) / SECONDS_PER_GUESS) + 1, FREE_GUESSES + MAX_WAIT / SECONDS_PER_GUESS)

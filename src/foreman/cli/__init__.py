@@ -1,1 +1,1 @@
-"""The ``foreman`` command: starts the daemon, and asks a running one over HTTP. Begin with ``main.py``."""
+"""The ``foreman`` command: starts the daemon, and sends requests to a running one over HTTP. Begin with ``main.py``."""

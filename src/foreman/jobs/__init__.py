@@ -1,1 +1,1 @@
-"""Jobs as values: their states, artifacts and claims, what is asked of the store about them, and the retry policy."""
+"""Jobs as values: their states, artifacts and claims, parameters and results of the store's operations, and the retry policy."""

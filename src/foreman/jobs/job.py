@@ -95,8 +95,8 @@ class NewJob:
 class Job:
     """A job as it is in the store. Times in milliseconds since the epoch.
 
-    :ivar attempt: attempts that count; :ivar uncounted_tries: attempts in a row that do not count, without those made
-        while the target was away; :ivar rescues: how often foreman died while the job ran;
+    :ivar attempt: attempts that count; :ivar uncounted_tries: attempts in a row that do not count, without those that
+        did not reach the target; :ivar rescues: how often foreman died while the job ran;
     :ivar fence: grows with each claim and each rescue, so that a writer with an older one is rejected;
     :ivar instance: the foreman that has claimed it, while it runs; :ivar cancel_asked_at: when somebody asked to cancel
         it while it ran; :ivar position: its place in the queue of its lane, 1 is next; None where it is not known.

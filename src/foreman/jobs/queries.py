@@ -1,4 +1,4 @@
-"""What the store is asked for and what it returns: filters, events, counts, and the progress of a deletion."""
+"""Parameters and results of the store's operations: filters, events, counts, and the progress of a deletion."""
 
 from __future__ import annotations
 

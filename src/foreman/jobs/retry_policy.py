@@ -58,11 +58,11 @@ def next_transition(job: Job, failure: AttemptError, now: int, jitter: float) ->
     :param now: milliseconds since the epoch; :param jitter: from 0 to 1; spreads the retries of many jobs.
     """
     unreachable = failure.error_class == "unreachable"
-    target_is_away = unreachable and not failure.reached
+    not_reached = unreachable and not failure.reached
     breaks_off_again = unreachable and failure.reached and job.uncounted_tries >= MAX_UNCOUNTED_TRIES
     counts = failure.error_class not in _UNCOUNTED or breaks_off_again
-    # While the target is away nothing is learned about the job: the number neither grows nor is reset.
-    uncounted_tries = 0 if counts else job.uncounted_tries if target_is_away else job.uncounted_tries + 1
+    # An attempt that did not reach the target says nothing about the job: the number neither grows nor is reset.
+    uncounted_tries = 0 if counts else job.uncounted_tries if not_reached else job.uncounted_tries + 1
     # ``attempt`` already includes this one: the claim has counted it.
     error = JobError(failure.error_class, failure.message, job.attempt)
     if job.cancel_asked_at is not None:
@@ -73,16 +73,16 @@ def next_transition(job: Job, failure: AttemptError, now: int, jitter: float) ->
         return Transition("discarded", None, counts=True, uncounted_tries=0, error=error)
     if counts and job.attempt >= job.max_attempts:
         return Transition("discarded", None, counts=True, uncounted_tries=0, error=error)
-    # The worker claims nothing while the target is away, so the job needs no delay of its own.
+    # The worker claims nothing while the target cannot be reached, so the job needs no delay of its own.
     tries = job.attempt if counts else uncounted_tries
-    delay = 0.0 if target_is_away else retry_delay(tries, failure.retry_after, jitter)
+    delay = 0.0 if not_reached else retry_delay(tries, failure.retry_after, jitter)
     run_at = now + round(1000 * delay)
     if job.deadline is not None and run_at >= job.deadline:
         expired = JobError(
             "expired", f"its deadline comes before the next attempt; the last error: {failure.message}", job.attempt
         )
         return Transition("discarded", None, counts, uncounted_tries, expired)
-    if target_is_away:
+    if not_reached:
         return Transition("queued", None, counts=False, uncounted_tries=uncounted_tries, error=error)
     return Transition("scheduled", run_at, counts, uncounted_tries, error)
 

@@ -1,4 +1,4 @@
-"""Tell an answer of Ollama to an inference from one of a proxy in front of it.
+"""Distinguish Ollama's own answer to an inference from that of a proxy in front of it.
 
 When Ollama is stopped, a reverse proxy answers in its place: with a page, a redirect, a status of its own. Ollama's own
 answers are described in contract 1.3 to 1.5: JSON with an error, or the JSON of the route.
@@ -37,7 +37,7 @@ def needs_target_check(status: int, content_type: bytes) -> bool:
 
 
 def origin(endpoint: str, status: int, content_type: str, body: bytes) -> Origin:
-    """Who gave the answer, as far as that can be told.
+    """Who gave the answer, as far as that is visible.
 
     :param endpoint: the path of the request; for an unknown one, any JSON object is accepted.
     :param body: of one that is longer than ``MAX_EXAMINED``, a beginning that is longer, too, is enough.

@@ -1,4 +1,4 @@
-"""The paths of the target that nobody may reach through foreman, in whatever spelling.
+"""The paths of the target that no request may reach through foreman, however they are spelled.
 
 Ollama serves ``/api/codex`` only to clients on its own machine, and judges that by the address of the TCP peer alone
 (contract 1.2), which for all of foreman's clients is foreman. Ollama repeats a request to this path to itself under any

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-#: Whose shape of errors a route speaks (contract 1.5).
+#: The error format of a route (contract 1.5).
 Family = Literal["ollama", "openai", "anthropic", "foreman"]
 
 
 class Lane(Enum):
-    """Which way a request goes; the value is the word for logs."""
+    """How a request is handled; the value is the word in logs."""
 
     GATE = "gate"
     EMBEDDING = "embedding"
@@ -96,7 +96,7 @@ class Endpoint:
 
     @property
     def family(self) -> Family:
-        """Whose shape of errors it speaks."""
+        """Its error format."""
         return family_of(self.path)
 
 
@@ -256,7 +256,7 @@ def paths(predicate: Callable[[Endpoint], bool]) -> tuple[str, ...]:
 
 
 def family_of(path: str) -> Family:
-    """Whose shape of errors a path speaks, whether or not it is in the table."""
+    """The error format of a path, whether or not it is in the table."""
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return "anthropic"
     if is_of_jobs(path) or path == "/openapi.json":

@@ -1,4 +1,4 @@
-"""The text of an error, in whatever family's shape it comes (contract 1.5)."""
+"""The message in an error response, in the format of any family (contract 1.5)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The reader is slower than a parser in C, and used where that one could be wrong: keys match without regard to case,
 duplicates count, bytes that are not UTF-8 and lone surrogates are accepted, bytes after the first value are ignored, and a
-value that is cut short is told from one that is wrong. Nothing is built of members that nobody asked for.
+value that is cut short is distinguished from one that is wrong. Members that the caller does not name are not decoded.
 
 The work grows with the length of the body and with nothing else: each regular expression here looks at a bounded number
 of bytes, and none can backtrack over more than those. It is done in slices, so that a large body does not block the reactor.

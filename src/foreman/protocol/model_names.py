@@ -50,7 +50,7 @@ class ModelName:
 
     @property
     def is_cloud(self) -> bool:
-        """Whether the name asks for a model that runs at ollama.com, installed or not."""
+        """Whether the name means a model that runs at ollama.com, installed or not."""
         return self.source == "cloud"
 
 

@@ -1,4 +1,4 @@
-"""Find out what a request body asks for: model, stream and intent, read as Go reads them (contract 2.0, 2.6, 2.7)."""
+"""Read a request body as Go does: its model, whether it requests a stream, and its intent (contract 2.0, 2.6, 2.7)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from foreman.util.slices import Slices, at_once
 
 
 class Intent(Enum):
-    """What a request asks the target to do."""
+    """What the target is to do with a model: run it, only load it, or unload it."""
 
     RUN = "run"
     LOAD = "load"

@@ -18,9 +18,9 @@ from foreman.protocol.request_path import AS_SENT, BAD_ESCAPE, clean, escape, hi
 
 @frozen
 class Route:
-    """Where a request goes.
+    """How a request is handled.
 
-    :ivar family: the shape of its errors; :ivar path: percent-decoded once, without query.
+    :ivar family: the format of its errors; :ivar path: percent-decoded once, without query.
     """
 
     lane: Lane

@@ -1,4 +1,4 @@
-"""The record of one request: when it was where, and how it ended; observers get it when it has been answered."""
+"""The record of one request: its times and its outcome; observers get it when the request has ended."""
 
 from __future__ import annotations
 

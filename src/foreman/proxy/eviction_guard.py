@@ -73,8 +73,8 @@ class EvictionGuard:
                 released.callback(None)
 
     def _until_free(self, model: str) -> Deferred[None]:
-        """Wait until an embedding with ``model`` may enter; cancelling forgets it."""
-        released: Deferred[None] = Deferred(self._forget)
+        """Wait until an embedding with ``model`` may enter; cancelling removes it."""
+        released: Deferred[None] = Deferred(self._remove)
         self._held[released] = (model, self._clock.seconds())
         if self._timer is None:
             self._timer = self._clock.callLater(RECHECK, self._release)
@@ -111,7 +111,7 @@ class EvictionGuard:
         if self._held and self._timer is None:
             self._timer = self._clock.callLater(RECHECK, self._release)
 
-    def _forget(self, released: Deferred[None]) -> None:
+    def _remove(self, released: Deferred[None]) -> None:
         self._held.pop(released, None)
         if not self._held:
             self._stop_timer()

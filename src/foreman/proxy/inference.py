@@ -38,7 +38,8 @@ from foreman.util.tracked_set import TrackedSet
 #: How long to wait before a target that could not be reached is tried again, while FOREMAN_TARGET_WAIT lasts; seconds.
 RETRY_PAUSE = 1.0
 
-#: After these nothing of the request was sent, and waiting may help: it is sent again. It does not help where TLS failed.
+#: After these failures nothing of the request was sent, and it is sent again after a pause. Where TLS failed, a pause does
+#: not help.
 _RETRIED = errors.NOT_CONNECTED - {"tls"}
 
 #: How many of a stream's last pieces show how it ended: OpenAI's usage and [DONE] may be two.
@@ -312,7 +313,7 @@ class Inference:
                 return await self.target.client.send(target_request.method, head, target_request.body)
             except errors.ConnectionError as problem:
                 if problem.why not in _RETRIED:
-                    self.target.inventory.refresh()  # one broken answer proves little; the lists show more
+                    self.target.inventory.refresh()  # one broken answer does not show that the target is down; its lists do
                     raise
                 self.target.inventory.target_failed(problem)
                 if self._clock.seconds() >= retry_until:

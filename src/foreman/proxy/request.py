@@ -22,8 +22,8 @@ class TargetRequest:
     """A request to the target.
 
     :ivar target: raw path and query; :ivar headers: as the client sent them; :ivar length: of the body in bytes, None
-        when no Content-Length is to be sent; :ivar parsed_body: what the body asks for, None on routes where that does not
-        matter; :ivar chunked: the body is sent in chunks; :ivar version: of HTTP in the client's request.
+        when no Content-Length is to be sent; :ivar parsed_body: what foreman needs to know of the body, None on routes where
+        that does not matter; :ivar chunked: the body is sent in chunks; :ivar version: of HTTP in the client's request.
     """
 
     method: bytes
@@ -41,7 +41,7 @@ class Responder(Reader, Protocol):
     """A reader that is also notified when its request waits, and when its answer begins."""
 
     def queued(self, position: Callable[[], QueuePosition]) -> None:
-        """The request was accepted, and waits for its turn and its first byte; ``position`` tells its place in the queue."""
+        """The request was accepted, and waits for its turn and its first byte; ``position`` returns its place in the queue."""
 
     def begin(self, status: int, phrase: bytes, headers: RawHeaders, kind: BodyFraming) -> None:
         """The target has begun to answer; ``headers`` are for the client, ``kind`` is of ``framing.framing_of``."""

@@ -1,1 +1,1 @@
-"""Who is next at the gate, and how long that takes: the gate, the policy, the estimates and the status of the queue."""
+"""Which request is next at the gate, and how long the others wait: the gate, the policy, the estimates and the status of the queue."""

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from foreman.util.clock import EpochSeconds, Monotonic
 
-#: While a job is overdue it gets every fourth turn: after so many requests.
+#: While a job is overdue, jobs get every fourth turn: one after this many requests.
 REQUESTS_BEFORE_JOB = 3
 
 
@@ -18,7 +18,7 @@ class Ticket:
 
     :ivar id: a ULID; :ivar caller: whose request or job it is; :ivar model: as typed, None when it could not be read;
     :ivar route: the path; :ivar queued_at: when it was queued;
-    :ivar overdue_at: of a job: from then on it no longer gives way to every request; None: not a job.
+    :ivar overdue_at: from when on a job no longer lets every request go first; None: it is not a job's.
     """
 
     id: str
@@ -30,7 +30,7 @@ class Ticket:
 
     @property
     def is_job(self) -> bool:
-        """Whether it is of a job, for which no client waits on a connection."""
+        """Whether it belongs to a job, for which no client waits on a connection."""
         return self.overdue_at is not None
 
 

@@ -1,4 +1,4 @@
-"""The face of the job store: what the rest of foreman may ask of it, whatever database is behind it."""
+"""The interface of the job store, whatever database implements it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class JobStore(Protocol):
 
     @property
     def unavailable_since(self) -> float:
-        """Since when ``condition`` has not been ok, as far as anybody asked; now, while it is; seconds of the clock."""
+        """Since when ``condition`` has not been ok, as of the last check; now, while it is ok; seconds of the clock."""
 
     @property
     def notifications(self) -> Notifications:
@@ -73,7 +73,7 @@ class JobStore(Protocol):
         """
 
     async def retry(self, id_: str) -> Job:
-        """Queue a job again that ended without success, with all its attempts before it.
+        """Queue a job again that ended without success; all its attempts may be made again.
 
         :raises WrongState: when it is in another state, or does not exist.
         :raises TooManyJobs: when too many jobs wait already.

@@ -25,7 +25,7 @@ class Notifications:
     _changed: dict[str, Waiters[None]] = field(factory=dict, init=False)
 
     def when_changed(self, id_: str) -> Deferred[None]:
-        """Fires at the next change of the job ``id_``; cancelling it forgets it.
+        """Fires at the next change of the job ``id_``; cancelling it removes it.
 
         Call it before reading the job, so that no change between the two is missed.
         """

@@ -69,13 +69,12 @@ _NO_COOKIES = _NoCookies()
 class TargetClient:
     """Sends requests to the target; nothing else does.
 
-    ``head`` and ``send`` relay requests of clients. The methods below "Ollama's API" are a small client of Ollama: the
-    project's mission asks for one. Of these foreman itself uses ``version`` and ``embed``; the others are for programs
-    that embed it.
+    ``head`` and ``send`` relay requests of clients. The methods below "Ollama's API" are a small client of Ollama,
+    for programs that embed foreman, which itself uses only ``version`` and ``embed``.
 
     :ivar clock: the reactor's clock; :ivar endpoint: where the target listens; :ivar address: its name in requests;
     :ivar token: a bearer token for the target, or None; :ivar mark: foreman's pseudonym in ``Via``, by which it
-        recognizes its own requests when they are routed back to it.
+        recognises its own requests when they are routed back to it.
     """
 
     _clock: IReactorTime

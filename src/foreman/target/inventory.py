@@ -31,7 +31,7 @@ from foreman.util.waiters import Waiters
 FRESH_FOR = 1.0
 #: How long a request for a list waits for a younger one, in seconds.
 REFRESH_TIMEOUT = 0.25
-#: How long a request waits until the target has been asked again for its model, and for lists after a change, in seconds.
+#: How long a request waits for new lists where its model is missing, or after a change; in seconds.
 RECHECK_TIMEOUT = 2.0
 #: How many names that cannot be read are logged.
 _MAX_NAMED = 5
@@ -80,7 +80,7 @@ class Inventory:
 
     @property
     def degraded(self) -> Degraded | None:
-        """What is wrong with the target; None while it answers, and before it was asked."""
+        """What is wrong with the target; None while it answers, and before the first request to it."""
         return self.state if isinstance(self.state, Degraded) else None
 
     def start(self) -> None:

@@ -81,7 +81,7 @@ class ModelConflicts:
             self._pairs[pair] = at
 
     def _unlisted(self, digests: Collection[str], asked_at: float) -> list[Key]:
-        """The models that have answered just before the target was asked for its list, and are not in it."""
+        """The models that answered just before the list was requested from the target, and are not in it."""
         return [
             key
             for key, (digest, since) in self._answered.items()

@@ -29,8 +29,8 @@ class Waiters(Generic[Value]):
         return len(self._waiting)
 
     def wait(self) -> Deferred[Value]:
-        """A Deferred that fires with the value of the next event; cancelling it forgets it."""
-        waiter: Deferred[Value] = Deferred(self._forget)
+        """A Deferred that fires with the value of the next event; cancelling it removes it."""
+        waiter: Deferred[Value] = Deferred(self._remove)
         self._waiting[waiter] = None
         return waiter
 
@@ -41,9 +41,9 @@ class Waiters(Generic[Value]):
             if not waiter.called:  # the callback of an earlier one may have cancelled it
                 waiter.callback(value)
 
-    def _forget(self, waiter: Deferred[Value]) -> None:
-        was_kept = self._waiting.pop(waiter, self) is None  # while they fire, it no longer is
-        if was_kept and not self._waiting and self._on_empty is not None:
+    def _remove(self, waiter: Deferred[Value]) -> None:
+        was_waiting = self._waiting.pop(waiter, self) is None  # not so while they fire
+        if was_waiting and not self._waiting and self._on_empty is not None:
             self._on_empty()
 
 

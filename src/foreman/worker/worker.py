@@ -48,8 +48,8 @@ BONUS_LOADS, MIN_BONUS, MAX_BONUS = 6.0, 30.0, 300.0
 class Worker:
     """Runs one job of chats at a time, through the gate, and beside it one job of embeddings.
 
-    :ivar cooperator: where the reading of large bodies takes turns; :ivar random: from 0 to 1, for pauses;
-    :ivar overdue_after: for how many seconds a job gives way to every request; :ivar bounds: of each attempt;
+    :ivar cooperator: runs the reading of large bodies in slices; :ivar random: from 0 to 1, for pauses;
+    :ivar overdue_after: for how many seconds every request goes before a job; :ivar bounds: of each attempt;
     :ivar observer: notified of the end of each attempt.
     """
 
@@ -255,7 +255,7 @@ class Worker:
     async def _settle(self, attempt: Attempt) -> State | None:
         """Store the outcome, and try again until that succeeds.
 
-        :return: the state of the job now; None where the outcome could not be stored, or was no longer wanted.
+        :return: the state of the job now; None where the outcome could not be stored, or the job is no longer this attempt's.
         """
         lane = attempt.claim.job.lane
         while True:

@@ -1,4 +1,4 @@
-"""Requests about jobs: each returns what was asked for, or raises with a sentence that says why not."""
+"""Requests about jobs: each returns the result, or raises an error that says why there is none."""
 
 from __future__ import annotations
 

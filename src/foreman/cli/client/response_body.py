@@ -1,4 +1,4 @@
-"""Read the body of a response, whole or line by line, and give up one that is too large or has fallen silent."""
+"""Read the body of a response, whole or line by line, and give up one that is too large or stops arriving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads of single ids that come while a read is under way share the next one, as writes share a commit."""
+"""Batches reads of single ids: those that arrive while a read runs share the next one, as writes share a commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_BATCH = 256
 
 @define(eq=False)
 class BatchedReads(Generic[T]):
-    """While a read is under way, new requests wait for the next one, which begins after all of them have come.
+    """While a read runs, new requests wait for the next one, which begins after all of them have arrived.
 
     :ivar read: given ids, returns the value of each, in the same order.
     """

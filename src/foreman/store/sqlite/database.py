@@ -87,7 +87,7 @@ class Database:
 
     @property
     def unavailable_since(self) -> float:
-        """Since when ``condition`` has not been ok, as far as anybody asked; now, while it is; seconds of the clock."""
+        """Since when ``condition`` has not been ok, as of the last check; now, while it is ok; seconds of the clock."""
         return float(self._reactor.seconds()) if self._unavailable_since is None else self._unavailable_since
 
     @property

@@ -37,7 +37,7 @@ class Read:
     """One read that waits or runs.
 
     :ivar caller: for whom, None for foreman itself; :ivar patient: it is never refused, since something else limits how
-        many of these there are; :ivar queued_at: seconds of the clock; :ivar is_cancelled: nobody waits for its result.
+        many of these there are; :ivar queued_at: seconds of the clock; :ivar is_cancelled: its result is no longer needed.
     """
 
     function: Callable[..., Any]

@@ -212,7 +212,7 @@ class Writer:
         return CommitResult(results, frozenset(batch.changed), batch.queued, batch.due, wrote, checkpoint_due)
 
     def _check_ownership(self, cursor: Any) -> None:
-        """Check that the file still belongs to this instance, and still has its name: else nobody would find it again."""
+        """Check that the file still belongs to this instance, and still has its name: else what is written would be lost."""
         files = tuple(map(_identity, (self._path, self._path.with_name(f"{self._path.name}-wal"))))
         self._files = self._files or files
         if None in files or files != self._files:

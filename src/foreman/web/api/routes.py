@@ -216,7 +216,7 @@ class Api:
 
     @app.handle_errors(CancelledError)
     def handle_client_left(self, request: IRequest, failure: Failure) -> None:
-        """The client has disconnected: there is nobody to answer."""
+        """The client has disconnected: no answer is sent."""
 
     @app.handle_errors(errors.ForemanError)
     def handle_failure(self, request: IRequest, failure: Failure) -> None:

@@ -16,7 +16,7 @@ from foreman.store.errors import StoreUnavailable, TooManyJobs
 from foreman.web.server.responses import PROBLEM_JSON, Reply, error_reply, problem_value
 from foreman.web.server.statuses import status_of
 
-#: The text for a failure that nobody expected.
+#: The text for an unexpected failure.
 INTERNAL_ERROR = "internal error in foreman; the log has the details"
 #: ``Retry-After``, in seconds: the store is checked every few seconds; a queue of jobs becomes shorter slowly.
 RETRY_SOON, RETRY_LATER = 5, 30

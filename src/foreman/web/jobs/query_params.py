@@ -33,7 +33,7 @@ _UNESCAPED_PLUS = re.compile(r" (?=[0-9]{2}:[0-9]{2}\Z)")
 
 @frozen
 class PageRequest:
-    """The page of the list of jobs that a request asks for.
+    """The page of the list of jobs that is requested.
 
     :ivar before: the id of a job; the page begins with the next older one; :ivar limit: of jobs.
     """
@@ -84,7 +84,7 @@ def read(request: ClientRequest, known: Sequence[str], *, prefixes: tuple[str, .
 
 
 def page_request(request: ClientRequest, *, sees_all: bool) -> PageRequest:
-    """The page of jobs that a request asks for.
+    """The page of jobs that is requested.
 
     :param sees_all: whether the caller sees the jobs of others.
     :raises Problem: for an invalid parameter.

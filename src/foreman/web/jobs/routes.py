@@ -214,7 +214,7 @@ class JobsApi:
 
     @app.handle_errors(CancelledError)
     def handle_client_left(self, request: IRequest, failure: Failure) -> None:
-        """The client has disconnected: log it; there is nobody to answer."""
+        """The client has disconnected: log that, and send no answer."""
         self._log_client_left(cast("ClientRequest", request))
 
     @app.handle_errors(Exception)

@@ -27,7 +27,7 @@ class Models(Protocol):
         """Whether the target has a model, as far as is known."""
 
     async def look_for(self, typed: str) -> Availability:
-        """Likewise; the target is asked again about a model that is missing."""
+        """Likewise; for a model that is missing, the target's lists are fetched again first."""
 
     def why_held(self, lane: str) -> str | None:
         """Why no job of a lane is run now; None where nothing holds jobs back."""

@@ -188,10 +188,10 @@ async def _availability(models_named: Mapping[str, None], models: Models) -> dic
     availability = {model: models.find(model) for model in models_named}
     missing = [model for model, known in availability.items() if known is Availability.MISSING]
     if missing:
-        # The target is asked once for all missing models.
+        # One look-up at the target serves all missing models.
         looked_up = await models.look_for(missing[0])
-        was_asked = looked_up is not Availability.UNKNOWN
-        availability |= {model: models.find(model) if was_asked else looked_up for model in missing}
+        is_known = looked_up is not Availability.UNKNOWN
+        availability |= {model: models.find(model) if is_known else looked_up for model in missing}
     return availability
 
 

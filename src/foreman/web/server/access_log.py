@@ -13,7 +13,7 @@ from foreman.errors import shortened
 from foreman.jobs.job import Job, State
 from foreman.proxy.access_record import RequestRecord
 
-#: When thousands leave together, their lines must not hold up everybody else: a line takes 50 µs.
+#: When thousands of requests end at once, their lines must not delay the others: a line takes 50 µs.
 MAX_LINES_AT_ONCE = 20
 #: The longest path or name, and the longest detail, of what clients and the target wrote, in characters.
 MAX_NAME, MAX_DETAIL = 200, 500
@@ -33,7 +33,7 @@ class AccessLog:
     _log = Logger(namespace="foreman.access")
 
     def request_finished(self, record: RequestRecord) -> None:
-        """Log a request that was answered or given up; of thousands of early refusals only how many they were."""
+        """Log a request that was answered or given up; of very many early refusals only their number."""
         if record.is_early_refusal and (record.status == 429 or not self._may_log_refusal()):
             return  # those with 429 are counted by the throttle
         self._waiting.append((record, self._clock.seconds()))
@@ -126,7 +126,7 @@ def _number(value: int | None) -> str:
 
 
 def _plain(text: str | None) -> str:
-    # What a client chose must not be able to make a second line, or a colour, out of a log line.
+    # A text from a client must not add a line or a colour to the log.
     if not text:
         return "-"
     short = shortened(text, MAX_NAME)

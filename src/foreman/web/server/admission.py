@@ -43,7 +43,7 @@ _NO_ADMIN_LEFT = (
     "NAME --admin, or restart foreman without an admin, so that everybody may manage models"
 )
 
-#: What the routes say about an address.
+#: How ``classify`` classifies a request.
 _Found = Route | Redirect | Refusal
 
 
@@ -51,8 +51,8 @@ _Found = Route | Redirect | Refusal
 class _Identified:
     """A request with its id and route, before any rule was applied.
 
-    :ivar has_token: whether a known token stands in the address. Then the log does not name its path, but nothing else that
-        the client sees may depend on that before it has shown a token: it could try tokens.
+    :ivar has_token: whether a known token stands in the address. Then the log does not name its path. Nothing that the
+        client sees may depend on this before it has sent a valid token: it could be used to guess tokens.
     """
 
     context: RequestContext
@@ -84,7 +84,7 @@ class Admission:
         return self.auth.tokens
 
     def decide(self, head: RequestHead) -> Decision:
-        """Let a request in, or refuse it."""
+        """Admit a request, or refuse it."""
         decision = self._decide(head, self._identify(head))
         if head.method == b"CONNECT" and isinstance(decision, Refused):
             return evolve(decision, must_close=True)  # what follows is meant for a tunnel
@@ -180,7 +180,7 @@ class Admission:
         return Admitted(context, without_copies(head.headers, token))
 
     def _throttled(self, head: RequestHead, context: RequestContext) -> Refused | None:
-        """Note an unknown token; where its client has sent too many, tell it to wait."""
+        """Count an unknown token; where its client has sent too many, refuse it with the time to wait."""
         wait = self._throttle.count_guess(address_of(context.caller), head.received_at)
         if not wait:
             return None
@@ -189,7 +189,7 @@ class Admission:
         return Refused(context, reply, must_close=True)  # each guess costs a connection
 
     def _check_path(self, head: RequestHead, found: _Found, host: bytes, admitted: Admitted) -> Decision:
-        """What stands at the path, and what the client expects, of a request that may come in otherwise."""
+        """Check path and ``Expect`` of a request that has passed all other checks."""
         context = admitted.context
         reply = self._reply_of_path(head, context, found, host)
         if reply is not None:
@@ -220,7 +220,7 @@ def _error(context: RequestContext, status: int, message: str, headers: RawHeade
 
 
 def _effective_host(head: RequestHead) -> tuple[bytes, str | None]:
-    """The server that a client meant to ask, and what is wrong with how it says so or where its request ends."""
+    """The host that a request is for, and what is wrong with its host or its framing, None for nothing."""
     is_old = head.version == b"HTTP/1.0"
     hosts = head.headers_named(b"host")
     if len(hosts) > 1 or not (hosts or is_old):
@@ -244,7 +244,7 @@ def _origins(head: RequestHead) -> list[bytes]:
 
 
 def _check_tunnel(head: RequestHead, context: RequestContext, found: _Found) -> Reply | None:
-    """Nobody gets a tunnel: what Go answers before Ollama looks at the Host."""
+    """Refuse ``CONNECT`` as Go's server does, before Ollama would check ``Host``."""
     if head.method != b"CONNECT" or context.target.startswith(b"/") or found is CLOSED:
         return None
     headers = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"X-Content-Type-Options", b"nosniff")]
@@ -252,7 +252,7 @@ def _check_tunnel(head: RequestHead, context: RequestContext, found: _Found) -> 
 
 
 def _check_method(head: RequestHead, context: RequestContext, path: str) -> Reply | None:
-    """Refuse the methods that a route of foreman's own has not; the target knows none of them. Jobs check their own."""
+    """Refuse methods that a route of foreman's own does not have, instead of forwarding them. Jobs check their own."""
     methods = allowed_methods(path)
     if head.method.decode("latin-1") in methods:
         return None
@@ -276,7 +276,7 @@ def _allow(path: str) -> RawHeaders:
 
 
 def _exposed_part(found: _Found, target: bytes) -> bytes:
-    """The part of an address that the target, the log or a ``Location`` gets to see, less the fixed words of a route."""
+    """The part of an address that the target, the log or a ``Location`` gets, without the fixed words of a route."""
     if isinstance(found, Refusal):
         return b""
     path, _, query = target.partition(b"?")

@@ -1,4 +1,4 @@
-"""A model file of any size, which goes on to the target while it arrives, and is kept neither in memory nor on disk."""
+"""A model file of any size, which is forwarded to the target while it arrives, and kept neither in memory nor on disk."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class BlobUpload:
             self._client.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The target wants no more; what still arrives is dropped."""
+        """The target reads no more; what still arrives is dropped."""
         self._is_stopped = True
         self._buffer.clear()
         consumer, self._consumer = self._consumer, None

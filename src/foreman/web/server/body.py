@@ -20,7 +20,7 @@ CROWDED_MEMORY = 16 * 1024 * 1024
 MAX_MEMORY = 64 * 1024 * 1024
 #: The least room that is made at once, in bytes, so that it is not made for each chunk of a body.
 MIN_ROOM_MADE = 1024 * 1024
-#: The most requests that are refused at once to make room: each refusal takes a third of a millisecond.
+#: The most requests that are refused at once to make room: a refusal takes a third of a millisecond.
 MAX_REFUSED_AT_ONCE = 32
 NO_MEMORY = "the waiting request bodies take up all of their memory and all of their files"
 #: The number of files depends on FOREMAN_MAX_CONNECTIONS, see ``web.server.factory``.

@@ -1,8 +1,8 @@
 """One connection of a client: reads requests, has them admitted by their heads, and limits how long each phase lasts.
 
-Stock ``twisted.web`` runs the application only when a body is whole, and answers ``Expect: 100-continue`` before anybody
-has looked at the request. Here the head alone decides: refuse, or read on. A request that is refused before its body is
-whole is answered at once; then what still arrives is read and dropped for a moment, so that the client gets to see the
+Stock ``twisted.web`` runs the application only when a body is whole, and answers ``Expect: 100-continue`` before the
+application has seen the request. Here the head alone decides: refuse, or read on. A request that is refused before its body is
+whole is answered at once; then what still arrives is read and dropped for a moment, so that the client receives the
 answer.
 """
 
@@ -27,7 +27,7 @@ from foreman.web.server.http_syntax import (
 )
 from foreman.web.server.interfaces import Server
 from foreman.web.server.linger import Linger
-from foreman.web.server.phases import DROPPING, ENDING, HASTE, LIMITS, Expiry, Phase, Place
+from foreman.web.server.phases import DROPPING, ENDING, LIMITS, UNCOUNTED_TIMEOUT, Expiry, Phase, Place
 from foreman.web.server.request import TOO_MANY_CONNECTIONS, ClientRequest
 from foreman.web.server.request_head import Refused
 
@@ -243,7 +243,7 @@ class ClientConnection(HTTPChannel):
             self.loseConnection()
 
     def abort(self) -> None:
-        """Cut the connection, so that nobody takes an incomplete answer for a complete one."""
+        """Cut the connection, so that an incomplete answer does not look complete."""
         cast("Any", self.transport).abortConnection()
 
     # refusing
@@ -288,7 +288,7 @@ class ClientConnection(HTTPChannel):
         seconds = limit.seconds
         if isinstance(seconds, str):
             seconds = float(getattr(self.factory.config, seconds))
-        self._deadline.set(seconds if self.place is Place.COUNTED else min(seconds, HASTE), self._expired)
+        self._deadline.set(seconds if self.place is Place.COUNTED else min(seconds, UNCOUNTED_TIMEOUT), self._expired)
 
     def _expired(self) -> None:
         """The phase has lasted too long."""

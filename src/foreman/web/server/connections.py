@@ -1,4 +1,4 @@
-"""The connections of clients: how many there may be, and which of them makes room when all places are taken."""
+"""The connections of clients: how many there may be, and which is closed for a new one when all places are taken."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class Connections(Generic[C]):
             else:
                 connection.abort()
 
-    # who makes room
+    # which connection makes room
 
     def is_slow(self, connection: C) -> bool:
         """Whether the body of ``connection`` arrives slowly."""

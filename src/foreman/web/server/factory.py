@@ -28,7 +28,7 @@ class ConnectionFactory(Site):
 
     :ivar clock: for deadlines; :ivar connections: all of them, with their places; :ivar open: all that are open;
     :ivar admission: decides which requests are let in; :ivar bodies: the room for request bodies; :ivar date: the ``Date``
-        header; :ivar observer: is told of each request that has been answered; :ivar jobs: answers what is below ``/jobs``;
+        header; :ivar observer: is notified of each request that has ended; :ivar jobs: answers what is below ``/jobs``;
     :ivar draining: foreman is stopping; :ivar accept_limiter: limits how fast connections are accepted.
     """
 

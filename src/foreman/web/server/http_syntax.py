@@ -1,6 +1,4 @@
-"""Strict checks of a request's syntax (RFC 9112) beyond those of Twisted's parser: where it ends, and for which host it is, must
-be beyond doubt.
-"""
+"""Strict checks of a request's syntax (RFC 9112) beyond those of Twisted's parser: its end and its host must be unambiguous."""
 
 from __future__ import annotations
 

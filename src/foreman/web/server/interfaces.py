@@ -21,7 +21,7 @@ class Server(Protocol):
     """What all connections share.
 
     :ivar clock: for deadlines; :ivar connections: all of them; :ivar bodies: the bodies of requests, and their room;
-    :ivar observer: is told of each request that has been answered; :ivar draining: foreman is stopping.
+    :ivar observer: is notified of each request that has ended; :ivar draining: foreman is stopping.
     """
 
     clock: IReactorTime

@@ -1,4 +1,4 @@
-"""Closing a connection whose last answer was written before its request was whole."""
+"""Closing a connection whose last answer was written before its request had arrived completely."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MAX_BYTES = 64 * 1024 * 1024
 class Linger:
     """Reads and drops what a client still sends, so that it gets to read the answer.
 
-    Closing at once would reset the connection, because bytes arrive that nobody reads, and a reset takes the answer away from
-    a client that has not read it yet (RFC 9112 section 9.6).
+    Closing at once would reset the connection, because bytes arrive that are not read, and after a reset a client may lose an
+    answer that it has not read yet (RFC 9112 section 9.6).
 
     :ivar deadline: of the connection, which has it call ``end`` after ``MAX_SILENCE``.
     """
@@ -58,6 +58,6 @@ class Linger:
     def end(self) -> None:
         """Close: nothing has arrived for too long, or the whole time is over."""
         self._is_over = True
-        # A client that has not read even the answer by now never will.
+        # A client that has not read its answer by now is not expected to read it at all.
         self._deadline.set(MAX_SILENCE, self._transport.abortConnection)
         self._transport.loseConnection()

@@ -12,8 +12,9 @@ from attrs import frozen
 
 from foreman.web.server import linger
 
-#: How long a connection that takes no place may stay in a phase, in seconds, where its limit is not shorter.
-HASTE = 2.0
+#: How long a connection that does not count towards the limit may stay in a phase, in seconds, unless the phase has a
+#: shorter limit.
+UNCOUNTED_TIMEOUT = 2.0
 
 
 class Phase(Enum):

@@ -61,9 +61,9 @@ class ClientRequest(Request):
     sorts names, and costs more. What is added to Twisted's attributes is in slots: those are nearly all that an instance may
     have in its dictionary before that takes 1.3 kB more, and thousands may wait.
 
-    :ivar context: who asks for what; :ivar raw_headers: names and values as they were written, without copies of the token;
-    :ivar received_at: when the head was whole, in seconds of the reactor's clock; :ivar refusal: what is answered instead of
-        letting the request in, else None; :ivar response_headers: added to whatever is answered; :ivar has_length: the
+    :ivar context: its id, route and caller; :ivar raw_headers: names and values as they were written, without copies of the token;
+    :ivar received_at: when the head was whole, in seconds of the reactor's clock; :ivar refusal: the answer to a request
+        that is not admitted, else None; :ivar response_headers: added to whatever is answered; :ivar has_length: the
         client said how long the body is, or sends it in chunks; :ivar upload: a body that goes on to the target while it
         arrives; :ivar content: the body otherwise; :ivar kind: of the answer, as of ``framing.framing_of``.
     """
@@ -112,7 +112,7 @@ class ClientRequest(Request):
         self.refusal = self.upload = self._work = None
         self.has_length = self._bodiless = self._sized = self._broken = self._is_sending = False
 
-    # who asks for what
+    # route and caller
 
     @property
     def id(self) -> str:
@@ -126,7 +126,7 @@ class ClientRequest(Request):
 
     @property
     def family(self) -> Family:
-        """Whose errors the route speaks."""
+        """The error format of the route."""
         return self.context.route.family
 
     @property
@@ -151,11 +151,11 @@ class ClientRequest(Request):
 
     @property
     def request_id(self) -> str:
-        """24 hex digits for Anthropic's shape of an error."""
+        """24 hex digits for Anthropic's error format."""
         return self.context.request_id
 
     def own_path(self, path: str) -> str:
-        """A path of foreman's own as this client has to ask for it."""
+        """A path of foreman's own as this client has to request it."""
         return self.context.own_path(path)
 
     def headers_named(self, name: bytes) -> list[bytes]:
@@ -173,7 +173,7 @@ class ClientRequest(Request):
         )
 
     def own_record(self, status: int) -> RequestRecord:
-        """The record of an answer of foreman's own, or of a refusal, for which the target was not asked."""
+        """The record of an answer of foreman's own, or of a refusal, neither of which reached the target."""
         record = self.new_record(status=status)
         if status >= 400:
             record.outcome, record.is_early_refusal = "refused", True
@@ -205,7 +205,7 @@ class ClientRequest(Request):
         self.method, self.uri, self.clientproto = method, uri, version
         self.path = uri.partition(b"?")[0]
         self.received_at = self.channel.factory.clock.seconds()
-        # Twisted's own copies of the head: nobody reads them from here on, and thousands may wait.
+        # Twisted's own copies of the head are not read from here on, and thousands of requests may wait.
         self.requestHeaders = self.responseHeaders = _NO_HEADERS
         client, host = str(getattr(self.client, "host", "") or ""), str(getattr(self.host, "host", ""))
         head = RequestHead(method, uri, version, self.raw_headers, client, host, self.received_at)
@@ -270,7 +270,7 @@ class ClientRequest(Request):
 
     def answer_by(self, work: Coroutine[Any, Any, None]) -> None:
         """Let ``work`` answer; it is cancelled when the client leaves."""
-        # What Klein and admission needed; nobody reads it from here on, and thousands may wait.
+        # What Klein and admission needed is not read from here on, and thousands of requests may wait.
         self.notifications, self._adapterCache, self.prepath, self._by_name = [], {}, [], None
         self._work = Deferred.fromCoroutine(work)
 
@@ -379,7 +379,7 @@ class ClientRequest(Request):
             self._work.cancel()
 
     def break_off(self, problem: errors.ForemanError, *, between_pieces: bool) -> None:
-        """End an answer that has begun so that nobody takes it for whole."""
+        """End an answer that has begun so that it does not look complete."""
         if self._disconnected or self.finished:
             return
         stalled = isinstance(problem, errors.ReaderStalled)
@@ -408,7 +408,7 @@ class ClientRequest(Request):
             super().finish()
 
     def set_producer(self, producer: IPushProducer | None) -> None:
-        """Tell ``producer`` when the client's connection is full; None: nobody any more."""
+        """Pause and resume ``producer`` as the client reads; None: no producer any more."""
         if producer is not None:
             self.registerProducer(producer, True)
         elif self.producer is not None and not self._disconnected:

@@ -44,7 +44,7 @@ class RequestHead:
 
 @frozen(eq=False, weakref_slot=False)
 class RequestContext:
-    """Who asks for what. Small, since thousands may wait.
+    """The id, route and caller of a request. Small, since thousands of requests may wait.
 
     :ivar id: a ULID; :ivar route: lane, family and decoded path; :ivar target: raw path and query without a credential in
         front; :ivar caller: the name of the token, without one the client's address; :ivar holder: whose token the request
@@ -60,11 +60,11 @@ class RequestContext:
 
     @property
     def request_id(self) -> str:
-        """24 hex digits for Anthropic's shape of an error."""
+        """24 hex digits for Anthropic's error format."""
         return self.id.encode("ascii").hex()[-24:]
 
     def own_path(self, path: str) -> str:
-        """A path of foreman's own as this client has to ask for it: a credential in front stays there."""
+        """A path of foreman's own as this client has to request it: with the credential in front, if it has one there."""
         return path if self.prefix is None else f"/k/{quote(self.prefix, safe='')}{path}"
 
 
@@ -74,7 +74,7 @@ UNREAD = RequestContext("", Route(Lane.FOREMAN, "ollama", "-"), b"/", "")
 
 @frozen(eq=False)
 class Admitted:
-    """The request is let in.
+    """The request is admitted.
 
     :ivar headers: those of the request, without copies of its token; :ivar response_headers: added to whatever is answered;
     :ivar expects_continue: the client waits for ``100 Continue`` before it sends the body.
@@ -90,8 +90,8 @@ class Admitted:
 class Refused:
     """The request is answered with ``reply`` instead.
 
-    :ivar response_headers: added to the answer; :ivar must_close: where the request ends, or what follows it, is in doubt,
-        so that the connection must end with it.
+    :ivar response_headers: added to the answer; :ivar must_close: it is uncertain where the request ends or what
+        follows it, so that the connection must be closed after the answer.
     """
 
     context: RequestContext

@@ -19,7 +19,7 @@ class Response(Protocol):
     """What is needed of the request that is answered."""
 
     def set_producer(self, producer: IPushProducer | None) -> None:
-        """Tell ``producer`` when the client's connection is full; None: nobody any more."""
+        """Pause and resume ``producer`` as the client reads; None: no producer any more."""
 
     def write(self, data: bytes) -> None:
         """Send a part of the body."""

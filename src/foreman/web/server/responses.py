@@ -1,4 +1,4 @@
-"""Answers and errors of foreman's own, in the shape of the family whose route was asked (contract 1.5)."""
+"""Answers and errors of foreman's own, in the error format of the request's family (contract 1.5)."""
 
 from __future__ import annotations
 

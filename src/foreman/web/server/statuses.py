@@ -1,4 +1,4 @@
-"""Which HTTP status a failure has where the answer has not begun: one table for every shape of an error."""
+"""The HTTP status of each failure that comes before the answer: one table for all error formats."""
 
 from __future__ import annotations
 

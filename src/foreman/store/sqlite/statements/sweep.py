@@ -1,4 +1,4 @@
-"""What depends on the clock: jobs that are due are queued, jobs that have expired are discarded, and its time is stored."""
+"""What depends on the clock: queue jobs that are due, discard jobs that have expired, and store the time of the clock."""
 
 from __future__ import annotations
 
