@@ -77,7 +77,7 @@ def url_of(description: str) -> str | None:
 def is_private(description: str) -> bool:
     """Whether only this machine can connect to the endpoint: loopback, a Unix socket, or standard input.
 
-    It is read as Twisted reads it. Where that cannot be told (a host name, an inherited descriptor, a plugin's endpoint),
+    It is read as Twisted reads it. Where that is not known in advance (a host name, an inherited descriptor, a plugin's endpoint),
     the endpoint is not private.
     """
     kind, fields = _read(description)

@@ -31,7 +31,7 @@ def needs_target_check(status: int, content_type: bytes) -> bool:
     media = content_type.partition(b";")[0].strip().lower()
     if 200 <= status < 300:
         return media == b"text/html"
-    if status == 508:  # a foreman has found a loop, and a check would go round it, too
+    if status == 508:  # a foreman has found a loop, and a check would loop, too
         return False
     return status not in _OLLAMA_STATUSES or not _is_json(media.decode("latin-1"))
 

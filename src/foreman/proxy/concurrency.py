@@ -69,7 +69,7 @@ class ConcurrencyLimit:
 
         :raises errors.QueueFull: as the Deferred's failure, when too many wait, or when it has waited for too long.
         """
-        entered: Deferred[Permit] = Deferred(self._forget)
+        entered: Deferred[Permit] = Deferred(self._remove)
         if self._has_permit(caller) and self._scheduled is None:
             entered.callback(self._take(caller))
         elif len(self._waiting) >= self.max_waiting or self._waiting_of[caller] >= max(1, self.max_waiting // 2):
@@ -106,16 +106,16 @@ class ConcurrencyLimit:
             if self.in_use >= self.permits:
                 break
             if entered in self._waiting and self._used_by[caller] < self.per_caller:
-                self._forget(entered)
+                self._remove(entered)
                 entered.callback(self._take(caller))
 
-    def _forget(self, entered: Deferred[Permit]) -> None:
+    def _remove(self, entered: Deferred[Permit]) -> None:
         caller, limit = self._waiting.pop(entered)
         _count_down(self._waiting_of, caller)
         limit.clear()
 
     def _give_up(self, entered: Deferred[Permit]) -> None:
-        self._forget(entered)
+        self._remove(entered)
         entered.errback(_too_many())
 
 

@@ -34,7 +34,7 @@ _MAX_WAITING = 16
 
 @define(eq=False)
 class EvictionGuard:
-    """Where embeddings are held back before they enter their gate, which counts them among those that wait there."""
+    """Holds embeddings back before they enter their gate, which counts them as waiting."""
 
     _clock: IReactorTime
     _conflicts: ModelConflicts

@@ -11,11 +11,11 @@ from attrs import define, field, frozen
 from foreman.protocol.answer_end import AnswerEnd
 from foreman.protocol.model_names import canonical
 
-#: How many answers of a model are remembered, and of how many models.
+#: How many answers of a model are kept, and of how many models.
 MAX_ANSWERS, MAX_MODELS = 31, 256
 #: There is no estimate from fewer answers than this.
 MIN_ANSWERS = 3
-#: A shorter load was none, in seconds: Ollama counts its own bookkeeping as loading (contract 2.3).
+#: A shorter load does not count as one, in seconds: Ollama counts its own bookkeeping as loading (contract 2.3).
 MIN_LOAD = 0.5
 
 

@@ -42,8 +42,8 @@ class Turn:
 class Gate:
     """Grants turns at the target, and keeps the queue of the tickets that wait for one.
 
-    The lock limits how many turns there are at once; which is next is decided here and not by the lock's own queue, so that
-    leaving costs nothing. The next turn is always granted in a later turn of the reactor: a DeferredLock runs its next
+    The lock limits how many turns there are at once; which ticket is next is decided here and not by the lock's own queue,
+    so that leaving the queue is cheap. The next turn is always granted in a later turn of the reactor: a DeferredLock runs its next
     holder inside ``release``, and overflows the stack at about 110 quick holders (Twisted #9304).
 
     :ivar turns: how many there may be at once; :ivar max_queue: how many requests may wait;

@@ -12,7 +12,7 @@ from foreman.scheduling.policy import Ticket
 from foreman.target.inventory import Inventory
 from foreman.util.clock import NEVER, Monotonic, now
 
-#: How long the positions are kept once they were computed, in seconds: thousands may ask at once.
+#: How long the positions are kept once they were computed, in seconds: thousands of requests may need theirs at once.
 KEPT_FOR = 1.0
 
 

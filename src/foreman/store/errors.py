@@ -1,4 +1,4 @@
-"""The errors of the job store, each named by what happened, and the conditions that the store can be in."""
+"""The errors of the job store, each named after what happened, and the conditions that the store can be in."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class StoreUnavailable(ForemanError):
 
 
 class ReadTimedOut(StoreUnavailable):
-    """A read was aborted because it took too long; the store itself is well."""
+    """A read was aborted because it took too long; the store itself works."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__("ok", f"this took longer than {seconds:g} s; ask for less, or try again later")
 
 
 class TooManyReads(StoreUnavailable):
-    """A read was not started because too many others wait; the store itself is well."""
+    """A read was not started because too many others wait; the store itself works."""
 
     def __init__(self) -> None:
         super().__init__("ok", "too many lists of jobs are being read; try again soon")

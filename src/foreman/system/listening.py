@@ -60,7 +60,7 @@ def listen_error(listen: str, problem: Exception) -> str:
 def require_loopback(port: StreamServerEndpointService, listen: str) -> None:
     """Close a port that was just opened unless it is bound to loopback.
 
-    The description does not tell: a name such as ``localhost`` resolves to whatever the system is configured to.
+    The description does not show that: a name such as ``localhost`` resolves to whatever the system is configured to.
 
     :param listen: its description, for the error; :raises ConfigError: when other machines can connect.
     """

@@ -21,8 +21,8 @@ from foreman.worker.outcome import AttemptResponse
 MAX_FOREIGN = 3
 #: How long the pause is before one more job is tried, in seconds: doubled each time, up to the longest.
 PAUSE, LONGEST_PAUSE = 30.0, 480.0
-#: How many errors are remembered during which the target listed its models.
-_MAX_REMEMBERED = 64
+#: How many errors are kept after which the target listed its models.
+_MAX_CONFIRMED = 64
 
 #: Errors that do not depend on the answer.
 _NOT_OF_THE_ANSWER = frozenset({"expired", "too_large"})
@@ -102,7 +102,7 @@ class AnswerCheck:
         self._confirmed_until = (
             {error: until for error, until in self._confirmed_until.items() if now < until} if lists_models else {}
         )
-        if lists_models and len(self._confirmed_until) < _MAX_REMEMBERED:
+        if lists_models and len(self._confirmed_until) < _MAX_CONFIRMED:
             self._confirmed_until[digest] = Monotonic(now + FRESH_FOR)
         return lists_models
 

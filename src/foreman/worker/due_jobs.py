@@ -78,7 +78,7 @@ class DueJobs:
         offset = self._current_offset()
         back = (self._wall_offset - offset) / 1000
         if back > SET_BACK:
-            # What was to be tried again after the last sweep is now at least so far away.
+            # Retries that were due after the last sweep are now at least this far in the future.
             since = self._clock.seconds() - self._swept_at
             await self._store.cap_retry_delays(min(MAX_RETRY_DELAY, max(0.0, back - since - 1.0)))
         self._wall_offset = offset

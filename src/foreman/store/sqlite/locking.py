@@ -31,7 +31,7 @@ class Lock:
     _file: int | None = field(default=None, init=False)
 
     def take_file(self, path: Path) -> None:
-        """Lock the file itself, which must exist, too: by another name of it another lock file is used.
+        """Also lock the file itself, which must exist: a process that opens it by another name uses another lock file.
 
         :raises StoreInUse: when a foreman uses it by another name; this lock stays as it is.
         """

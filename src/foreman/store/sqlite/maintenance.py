@@ -17,8 +17,8 @@ FREED_AT_ONCE = 500
 def reclaim_space(connection: sqlite3.Connection) -> bool:
     """Return a few of the unused pages to the disk, where there are many.
 
-    All of them, once, where an older foreman left them: it did not overwrite what they held. In a file without
-    incremental auto-vacuum (one that was made from a dump) no page can be returned.
+    Where an older foreman left unused pages, all of them are returned, once: it did not overwrite their content. In a file
+    without incremental auto-vacuum (one that was made from a dump) no page can be returned.
 
     :return: whether there may be more to return.
     """

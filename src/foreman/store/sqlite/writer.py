@@ -1,4 +1,4 @@
-"""The one thread that writes: many steps share a commit, and each gets its result only after it."""
+"""The one thread that writes: many steps share a commit, and each gets its result only after the commit."""
 
 from __future__ import annotations
 

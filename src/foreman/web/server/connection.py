@@ -212,7 +212,7 @@ class ClientConnection(HTTPChannel):
     # closing
 
     def loseConnection(self) -> None:
-        """Close when everything is sent; or linger, where an answer was written before its request was whole."""
+        """Close when everything is sent; or linger, where an answer was written before its request had arrived completely."""
         if self.phase in DROPPING and self.place is not Place.EVICTED:
             if self.phase is Phase.REFUSING:
                 self._linger = Linger(self.factory.clock, self.transport, self._deadline)
@@ -249,7 +249,7 @@ class ClientConnection(HTTPChannel):
     # refusing
 
     def refuse(self, status: int, message: str, *, log: bool = True) -> None:
-        """Answer what cannot be read as a request, or not to its end, and close."""
+        """Refuse a request that cannot be read, or not completely, and close the connection."""
         if self.phase in DROPPING:
             return
         if not self.requests:

@@ -27,7 +27,7 @@ class ConnectionFactory(Site):
     """Makes the connections of clients, and holds what they share.
 
     :ivar clock: for deadlines; :ivar connections: all of them, with their places; :ivar open: all that are open;
-    :ivar admission: decides which requests are let in; :ivar bodies: the room for request bodies; :ivar date: the ``Date``
+    :ivar admission: decides which requests are admitted; :ivar bodies: the room for request bodies; :ivar date: the ``Date``
         header; :ivar observer: is notified of each request that has ended; :ivar jobs: answers what is below ``/jobs``;
     :ivar draining: foreman is stopping; :ivar accept_limiter: limits how fast connections are accepted.
     """

@@ -34,7 +34,7 @@ class Server(Protocol):
     draining: bool
 
     def resource_for(self, route: Route) -> IResource:
-        """What answers a request that takes ``route``."""
+        """The resource that answers a request with this route."""
 
 
 class Connection(TrackedConnection, Protocol):
@@ -54,7 +54,7 @@ class Connection(TrackedConnection, Protocol):
         """Send parts of the answer."""
 
     def refuse(self, status: int, message: str, *, log: bool = True) -> None:
-        """Answer what cannot be read as a request, or not to its end, and close."""
+        """Refuse a request that cannot be read, or not completely, and close the connection."""
 
     def loseConnection(self) -> None:
         """Close when everything is sent."""

@@ -118,8 +118,8 @@ NEXT_GROUP = (
 def _groups(cursor: sqlite3.Cursor, lane: JobLane, installed: Callable[[], Iterable[str]]) -> Iterable[str]:
     """The groups in which a job of ``lane`` may be able to run.
 
-    Where jobs of very many models are queued, the target does not have most of those models (it was away when the jobs
-    were submitted): then the groups of the models that it has are looked up instead.
+    Where jobs of very many models are queued, the target does not have most of those models (it could not be
+    reached when the jobs were submitted): then the groups of the models that it has are looked up instead.
     """
     found: list[str] = []
     last = ""

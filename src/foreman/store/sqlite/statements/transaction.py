@@ -31,7 +31,7 @@ class Transaction:
     due: int | None = None
 
     def will_be_due(self, moment: int | None) -> None:
-        """A job is due or expires at ``moment``, milliseconds since the epoch; None: it is not, and does not."""
+        """A job is due or expires at ``moment``, milliseconds since the epoch; None: never."""
         if moment is not None and (self.due is None or moment < self.due):
             self.due = moment
 
