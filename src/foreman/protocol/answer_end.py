@@ -1,4 +1,4 @@
-"""Read the end of an answer: whether it is complete, whether it failed, and what it cost.
+"""Read the end of an answer: whether it is complete, whether it failed, and its tokens and times.
 
 Values that cannot be read are ignored. Shapes: contract 2.3, 2.4 and 2.9.
 """

@@ -1,4 +1,4 @@
-"""Holds embeddings back while chats run whose model does not fit into the target's memory beside theirs.
+"""Holds embeddings back while chats run whose model does not fit into the target's memory beside the embedding model.
 
 Otherwise each of them would evict the other's model, and the target would do nothing but load (ADR-0013). Embeddings that
 were held back then run together.

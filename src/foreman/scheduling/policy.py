@@ -1,4 +1,4 @@
-"""The policy: whose ticket is next at the gate, as a pure function of those that wait."""
+"""The policy: chooses the next ticket at the gate, as a pure function of the tickets that wait."""
 
 from __future__ import annotations
 

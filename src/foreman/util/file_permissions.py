@@ -1,4 +1,4 @@
-"""Who besides foreman could write or read its files."""
+"""Whether other users could write or read foreman's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks that keep two foremen from using one database, whatever name each opens the file by."""
+"""Locks that keep two foremen from using one database, by whatever name each of them opens the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request knows of its connection and of the server: protocols, so that no module has to import the one that uses it."""
+"""The protocols by which a request uses its connection and the server, so that their modules need not import each other."""
 
 from __future__ import annotations
 
