@@ -69,7 +69,7 @@ def test_who_guesses_is_told_to_wait_and_a_known_token_still_opens_the_door(logg
         assert "not known" in json.loads(answers[FREE_GUESSES].body)["error"]
         assert step.ask_once(asking(TOKEN)).status == 200
         step.wait(60)
-    told = [event for event in logged if "told to wait" in (event.get("log_format") or "")]
+    told = [event for event in logged if "refused with 429" in (event.get("log_format") or "")]
     assert len(told) == 1
     lines = [event for event in logged if str(event.get("log_namespace")).endswith("AccessLog")]
     assert len(lines) == FREE_GUESSES + 1

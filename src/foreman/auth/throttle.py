@@ -48,7 +48,7 @@ class GuessThrottle:
         self._unlogged += 1
         if self._logged_at is None or now - self._logged_at >= LOG_INTERVAL:
             self._log.warn(
-                "{count} requests with unknown tokens were told to wait, most recently one from {address}",
+                "{count} requests with unknown tokens were refused with 429, most recently one from {address}",
                 count=self._unlogged,
                 address=address,
             )

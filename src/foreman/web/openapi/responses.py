@@ -63,6 +63,7 @@ _COMMON: dict[int, tuple[str, Sequence[str]]] = {
     413: (f"The body is too large: {setting('FOREMAN_MAX_BODY')}.", ()),
     414: ("The URL is too long.", ()),
     417: ("The `Expect` is not `100-continue`; without a body.", ()),
+    429: ("The token is not known, and too many unknown tokens came from this address.", ("Retry-After",)),
     431: ("The headers are too large.", ()),
     500: ("Internal error; the log of foreman has the details.", ()),
     503: (
@@ -99,7 +100,7 @@ def common(shape: Shape, *, is_open: bool = False) -> dict[str, Schema]:
     return {
         str(status): {"$ref": f"#/components/responses/{shape}{status}"}
         for status in _COMMON
-        if not (is_open and status == 401)
+        if not (is_open and status in {401, 429})
     }
 
 
