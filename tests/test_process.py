@@ -110,7 +110,7 @@ def test_a_signal_lets_the_running_answer_finish_and_sends_away_who_waits(
             assert is_complete(running.rest())
         assert daemon.wait() == -number
         assert not simulator.requests("it waits")
-        assert daemon.log_lines("stopping: 1 running, 3 waiting")
+        assert daemon.log_lines("stopping: 1 running, 3 queued")
 
 
 @pytest.mark.parametrize("drain_timeout", ["1s", "1h"], ids=["drain-time-over", "second-signal"])

@@ -246,7 +246,9 @@ async def test_beyond_the_patience_a_running_answer_is_broken_off_visibly(house:
     assert b"event: error\ndata: " in (await events.done).body
     response = await unstreamed.done
     assert (response.status, response.header("Retry-After")) == (503, "3600")
-    assert "the drain time is over: breaking off what still runs" in [formatEvent(event) for event in log]
+    assert "FOREMAN_DRAIN_TIMEOUT is over: cutting off the requests that still run" in [
+        formatEvent(event) for event in log
+    ]
     await until(lambda: not one.simulator.connections)
 
 

@@ -290,7 +290,7 @@ def test_a_lock_file_that_was_copied_or_left_behind_locks_nothing(tmp_path: Path
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "jobs.sqlite"
     path.write_bytes(content)
-    assert "damaged, or no database of foreman's" in refused(path)
+    assert "damaged, or not a database of foreman's" in refused(path)
 
 
 @pytest.mark.parametrize(

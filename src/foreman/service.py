@@ -286,7 +286,7 @@ class Foreman(Service):
 
     async def _stop(self) -> None:
         running, waiting = len(self.target.gate.running), len(self.target.gate.waiting)
-        self._log.info("stopping: {running} running, {waiting} waiting", running=running, waiting=waiting)
+        self._log.info("stopping: {running} running, {waiting} queued", running=running, waiting=waiting)
         self.api.draining = True
         self._token_file.stop()
         await self._port.stopService()
@@ -297,7 +297,7 @@ class Foreman(Service):
         self._warmer.stop()
         await self.target.inventory.stop()
         if not await self._wait(self.inference.when_idle(), self._config.drain_timeout):
-            self._log.warn("the drain time is over: breaking off what still runs")
+            self._log.warn("FOREMAN_DRAIN_TIMEOUT is over: cutting off the requests that still run")
             self.inference.stop()
         # The outcome of the jobs that ran is stored within a moment, or not at all.
         await self.worker.when_idle()

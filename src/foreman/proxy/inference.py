@@ -159,12 +159,12 @@ class Inference:
     def cancel(self, id: str, may: Callable[[str], bool], why: errors.ForemanError | None = None) -> bool:  # noqa: A002 - the field's name
         """Cancel the request ``id``, waiting or running, if ``may`` allows that for its caller.
 
-        :param why: the error for its client; None: that it was cancelled by hand.
+        :param why: the error for its client; None: that a user cancelled it.
         :return: whether there was such a request.
         """
         for work in self._active:
             if work.id == id and may(work.caller):
-                work.stop(why or errors.Cancelled("this request was cancelled by hand"))
+                work.stop(why or errors.Cancelled("this request was cancelled"))
                 return True
         return False
 

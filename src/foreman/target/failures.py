@@ -50,5 +50,5 @@ def tls_problem(problem: BaseException | None) -> str:
             "that certificate (PEM) in SSL_CERT_FILE"
         )
     if any(words in text for words in ("wrong version number", "record layer", "unknown protocol", "http request")):
-        return "what answers there does not speak TLS; is its address http:// instead of https://?"
+        return "the server does not speak TLS; is its address http:// instead of https://?"
     return text

@@ -82,7 +82,7 @@ def _read(body: bytes, kind: type[Model]) -> Listed[Model]:
     try:
         value = json.loads(body.decode("utf-8", "replace"), parse_int=_int, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as problem:
-        raise ValueError(f"it is no JSON: {problem}") from None
+        raise ValueError(f"it is not JSON: {problem}") from None
     entries = value.get("models", 0) if isinstance(value, dict) else 0
     if not isinstance(entries, list):  # null was read above, as an empty list of Go's
         raise ValueError("it has no list of models")  # noqa: TRY004 - callers expect ValueError

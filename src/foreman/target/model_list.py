@@ -65,5 +65,5 @@ async def list_at(
             return problem
         raise
     except ValueError as problem:
-        return errors.ConnectionError("garbage", f"what answers there does not list models as Ollama does: {problem}")
+        return errors.ConnectionError("garbage", f"the server does not list models as Ollama does: {problem}")
     return ModelList(now(clock), answer.raw_headers, body, listed)

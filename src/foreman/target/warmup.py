@@ -47,7 +47,7 @@ class Warmer:
     async def _load(self, model: str) -> None:
         answer = await self._client.embed({"model": model, "keep_alive": -1})
         if answer and answer.keys().isdisjoint({"embeddings", "model"}):
-            raise errors.ConnectionError("garbage", "what answers there does not load models as Ollama does")
+            raise errors.ConnectionError("garbage", "the server does not load models as Ollama does")
 
     def _loaded(self, _: object) -> None:
         self._loading = None

@@ -254,7 +254,7 @@ class Attempt:
 
     def _job_read(self, job: Job | None) -> None:
         if job is not None and job.cancel_asked_at is not None:
-            self._stop(errors.Cancelled("this job was cancelled by hand"))
+            self._stop(errors.Cancelled("this job was cancelled"))
 
     def _silence_error(self) -> errors.ConnectionError:
         text = f"no answer had begun after {self._bounds.silence:g} s (FOREMAN_JOB_SILENCE)"

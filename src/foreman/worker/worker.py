@@ -99,7 +99,7 @@ class Worker:
         """Break off the job if it runs; the store has recorded it already."""
         attempt = self._running.get(id_)
         if attempt is not None:
-            attempt.active_request.stop(errors.Cancelled("this job was cancelled by hand"))
+            attempt.active_request.stop(errors.Cancelled("this job was cancelled"))
 
     # stopping
 

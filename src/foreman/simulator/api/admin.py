@@ -89,7 +89,7 @@ async def send_bytes(state: SimulatorState, exchange: Exchange) -> None:
     """``GET /simulator/bytes/:size``."""
     size = exchange.path.rpartition("/")[2]
     if not size.isdecimal():
-        raise Refused(400, "that is no number of bytes")
+        raise Refused(400, f"{size!r} is not a number of bytes")
     stream = _ByteStream(state.clock, exchange, int(size))
     exchange.producer = stream
     exchange.start(200, [("Content-Type", "application/octet-stream")])

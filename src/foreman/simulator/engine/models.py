@@ -140,5 +140,5 @@ def parse_name(text: str) -> Name:
     """
     name = split_name(text)
     if name is None:
-        raise ValueError(f"{text!r} is no model name")
+        raise ValueError(f"{text!r} is not a model name")
     return name

@@ -94,7 +94,7 @@ def verify(copy: Path) -> BackupSummary:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if application != APPLICATION_ID:
-                raise StoreRefused(f"{copy} is no copy of foreman's jobs")
+                raise StoreRefused(f"{copy} is not a copy of foreman's jobs")
             if version > len(migrations()):
                 raise StoreRefused(f"{copy} was written by a newer foreman (schema {version})")
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()

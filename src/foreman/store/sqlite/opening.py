@@ -156,7 +156,7 @@ def naming_errors(path: Path) -> Iterator[None]:
         condition = condition_of(problem)
         if condition == "broken":
             raise StoreRefused(
-                f"{path} is damaged, or no database of foreman's ({problem}); it is left as it is: put a backup in its "
+                f"{path} is damaged, or not a database of foreman's ({problem}); it is left as it is: put a backup in its "
                 "place, or name another file with FOREMAN_DB_PATH"
             ) from None
         raise unavailable(condition or "unwritable", f"{path}: {problem}") from None

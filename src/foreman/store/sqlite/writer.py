@@ -219,7 +219,7 @@ class Writer:
             raise unavailable("broken", f"{self._path}, or the log beside it, was removed or replaced")
         row = cursor.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()
         if row is None or row[0] != self.instance:
-            raise unavailable("broken", "another foreman has taken the file over")
+            raise unavailable("broken", "another foreman has taken over the file")
 
     def _is_checkpoint_due(self, connection: Any) -> bool:
         size = self._log_size()

@@ -213,7 +213,7 @@ class SpooledBody:
             self.length = length
             _write(self._content, data)
         except OSError as problem:
-            raise BodyRefused(503, f"there is no room to keep this body: {problem.strerror or problem}") from None
+            raise BodyRefused(503, f"there is no space to store this body: {problem.strerror or problem}") from None
 
     def value(self) -> bytes | BinaryIO:
         """The whole body, or the file that holds it, positioned at its beginning."""

@@ -266,7 +266,7 @@ class ClientConnection(HTTPChannel):
         if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
             self.refuse(431, f"the head of a request may have {MAX_HEAD} bytes in {MAX_HEADERS} headers")
         else:
-            self.refuse(400, "this is not a request of HTTP/1.1 (RFC 9112)")
+            self.refuse(400, "this is not an HTTP/1.1 request (RFC 9112)")
 
     def _check_chunk(self) -> None:
         """Refuse a chunk that is too large before it arrives."""

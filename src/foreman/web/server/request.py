@@ -235,7 +235,7 @@ class ClientRequest(Request):
     def chunk_announced(self, length: int) -> None:
         """``length`` bytes of a chunk are still to come."""
         if length > MAX_CHUNK:
-            self.channel.refuse(400, "a chunk of this size is a mistake (RFC 9112 section 7.1)")
+            self.channel.refuse(400, "a chunk of this size is not allowed (RFC 9112 section 7.1)")
         elif self.upload is None:
             self._hold(self.content.expect, self.content.length + length)
 
