@@ -7,7 +7,7 @@
 #   make bench    measure the overhead of foreman for a request
 #   make bench-jobs  measure the cost of jobs; ARGS=soak simulates a day
 #   make crash    kill foreman, simulate power failures, and check that no job is lost
-#   make docs     generate the pages that are generated again: docs/api.md, cli.md, map.md, settings.md and .env.example
+#   make docs     generate these files again: docs/api.md, cli.md, map.md, settings.md and .env.example
 #   make picture  record docs/foreman.svg again (about three minutes)
 #   make format   format the code and apply automatic fixes
 #   make lock     resolve the dependencies again, after a change in pyproject.toml

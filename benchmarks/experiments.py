@@ -171,8 +171,8 @@ EXPERIMENTS = (
     Experiment(
         "leave-line",
         (
-            Row("left in line, seen", "left in line: reached the target", "chats", (Aim(0),)),
-            Row("left in line, idle", "left in line: target idle until the next", "ms", IDLE, 2),
+            Row("left in line, seen", "left the queue: reached the target", "chats", (Aim(0),)),
+            Row("left in line, idle", "left the queue: target idle until the next", "ms", IDLE, 2),
         ),
         leave_line,
     ),

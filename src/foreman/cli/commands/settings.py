@@ -54,8 +54,8 @@ def command(form: str | None) -> None:
 def as_environment() -> str:
     """The content of ``.env.example``."""
     lines = [
-        "# foreman's settings with their defaults. Take the # away to change one; what is empty counts as not given.",
-        "# A secret can stand in a file instead: FOREMAN_AUTH_TOKEN_FILE=/run/secrets/foreman, and so for each.",
+        "# foreman's settings with their defaults. Remove the # to change one; an empty value counts as not given.",
+        "# A secret can be in a file instead: FOREMAN_AUTH_TOKEN_FILE=/run/secrets/foreman; the same for the other secrets.",
     ]
     for setting in SETTINGS:
         lines += ["", f"# {setting.help}", f"#{setting.variable}={setting.default}"]
