@@ -30,7 +30,7 @@ class AccessLog:
     _waiting: deque[tuple[RequestRecord, float]] = field(factory=deque, init=False)
     _period_started_at: float = field(default=-inf, init=False)
     _refusals: int = field(default=0, init=False)
-    _log = Logger(namespace="foreman.access")
+    _log = Logger()
 
     def request_finished(self, record: RequestRecord) -> None:
         """Log a request that was answered or given up; of very many early refusals only their number."""
