@@ -133,6 +133,26 @@ def test_a_body_that_still_comes_is_not_waited_for(step: InMemoryForeman, path: 
     assert all(one.transport.disconnecting or one.transport.lost for one in step.target.request_connections)
 
 
+def test_an_answer_that_was_broken_off_is_not_logged_again_while_its_client_reads_the_rest(
+    step: InMemoryForeman, path: Path
+) -> None:
+    step.target.holds_responses = True
+    alice = step.call(reads=False)
+    with capturedLogs() as events:
+        alice.send(request("POST", "/api/embed", b'{"model":"m","input":"x"}', [("Authorization", f"Bearer {OLD}")]))
+        asked = step.target.request_connections[0]
+        asked.transport.deliver(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+        step.turn()
+        asked.transport.disconnect()
+        step.turn()
+        revoke(step, path, NEW, OTHERS, BOSS)
+    assert not alice.closed
+    lines = [formatEvent(event) for event in events if "caller=alice" in formatEvent(event)]
+    assert len(lines) == 1, lines
+    assert "outcome='target failed'" in lines[0]
+    alice.disconnect()
+
+
 def test_everybody_else_is_left_alone(step: InMemoryForeman, path: Path) -> None:
     idle = step.call()
     step.target.holds_responses = True

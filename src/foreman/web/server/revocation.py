@@ -26,6 +26,8 @@ def end_revoked(
     """
     ended = 0
     for connection in list(connections):
+        if connection.phase is Phase.CLOSING:
+            continue  # its last answer has ended, and was logged, even if the client has not read all of it
         for request in list(connection.requests):
             if (
                 request.holder is None
