@@ -88,7 +88,7 @@ def error_of(answer: Response) -> str:
         [bearer(TOKEN), basic(TOKEN)],
     ],
 )
-def test_a_token_opens_the_door_wherever_a_client_puts_it(
+def test_a_token_is_accepted_wherever_a_client_puts_it(
     closed: InMemoryForeman, headers: list[tuple[str, str]]
 ) -> None:
     answer = closed.ask_once(request("POST", "/api/chat", b'{"model":"m"}', headers))
@@ -101,7 +101,7 @@ def test_a_token_opens_the_door_wherever_a_client_puts_it(
 @pytest.mark.parametrize(
     "prefix", [f"/k/{TOKEN}", "/k/" + TOKEN.replace("-", "%2D"), "/k/" + "".join(f"%{ord(c):02x}" for c in TOKEN)]
 )
-def test_a_token_opens_the_door_in_front_of_the_path(closed: InMemoryForeman, prefix: str) -> None:
+def test_a_token_is_accepted_in_front_of_the_path(closed: InMemoryForeman, prefix: str) -> None:
     assert ask(closed, "GET", f"{prefix}/v1/models?x=1").status == 200
     assert ask(closed, "POST", f"{prefix}/api/chat", body=b'{"model":"m"}').status == 200
     assert ask(closed, "HEAD", f"{prefix}/").status == 200
@@ -151,7 +151,7 @@ def test_nobody_comes_in_without_exactly_one_good_token(
     assert closed.target.request_connections == []
 
 
-def test_a_short_token_opens_the_door_as_a_header_only() -> None:
+def test_a_short_token_is_accepted_as_a_header_only() -> None:
     with in_memory_foreman(auth_token="s3cret!") as step:
         assert ask(step, "GET", "/api/version", bearer("s3cret!")).status == 200
         refused = ask(step, "GET", f"/k/{quote('s3cret!')}/api/version")

@@ -195,7 +195,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
         Test("origins", "every_answer_to_an_allowed_page_says_so_exactly_once"),
     ),
     56: (
-        Test("admission", "a_token_opens_the_door_wherever_a_client_puts_it"),
+        Test("admission", "a_token_is_accepted_wherever_a_client_puts_it"),
         Test("admission", "a_token_reaches_neither_log_nor_location_nor_target"),
         Because(
             "Signatures of OLLAMA_AUTH are not accepted: the path prefix serves the same client, and needs no list of keys."
