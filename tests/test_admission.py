@@ -88,9 +88,7 @@ def error_of(answer: Response) -> str:
         [bearer(TOKEN), basic(TOKEN)],
     ],
 )
-def test_a_token_is_accepted_wherever_a_client_puts_it(
-    closed: InMemoryForeman, headers: list[tuple[str, str]]
-) -> None:
+def test_a_token_is_accepted_wherever_a_client_puts_it(closed: InMemoryForeman, headers: list[tuple[str, str]]) -> None:
     answer = closed.ask_once(request("POST", "/api/chat", b'{"model":"m"}', headers))
     assert answer.status == 200
     (heard,) = closed.target.requests

@@ -148,8 +148,8 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
         Test("clients", "who_leaves_before_the_targets_headers_ends_its_work_at_once"),
     ),
     46: (
-        Test("cold_loads", "a_load_goes_on_for_the_next_in_line_when_its_asker_leaves"),
-        Test("cold_loads", "a_load_that_nobody_wants_ends_with_its_asker"),
+        Test("cold_loads", "a_load_goes_on_for_the_next_in_the_queue_when_its_client_disconnects"),
+        Test("cold_loads", "a_load_that_no_request_needs_ends_with_its_client"),
     ),
     47: (
         Because(
@@ -236,7 +236,7 @@ CHECKLIST: dict[int, tuple[Recording | Test | Because, ...]] = {
     ),
     65: (
         same("pull-unreachable-stream"),
-        Test("checklist", "a_pull_takes_no_turn_shows_how_far_it_is_and_ends_when_its_asker_leaves"),
+        Test("checklist", "a_pull_takes_no_turn_shows_how_far_it_is_and_ends_when_its_client_disconnects"),
         Because("Management never waits for a turn, and no limit is on the duration of an answer."),
     ),
     66: (
@@ -364,7 +364,7 @@ async def test_whoever_leaves_disturbs_nobody() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_pull_takes_no_turn_shows_how_far_it_is_and_ends_when_its_asker_leaves() -> None:
+async def test_a_pull_takes_no_turn_shows_how_far_it_is_and_ends_when_its_client_disconnects() -> None:
     async with house_before(Simulator(reactor, Settings(rate=100))) as house:
         busy = await raw_http.connect(house.foreman.port, "POST")
         chat = {"model": "tiny-slow", "prompt": "x", "options": {"num_predict": 1_000_000}}

@@ -50,7 +50,7 @@ async def loading() -> AsyncIterator[Loading]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_load_goes_on_for_the_next_in_line_when_its_asker_leaves(loading: Loading) -> None:
+async def test_a_load_goes_on_for_the_next_in_the_queue_when_its_client_disconnects(loading: Loading) -> None:
     leaver = await loading.ask("llama3.2:3b")
     next_one = await loading.ask("LLAMA3.2:3b")
     leaver.leave()
@@ -69,7 +69,7 @@ async def test_a_load_goes_on_for_the_next_in_line_when_its_asker_leaves(loading
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_load_that_nobody_wants_ends_with_its_asker(loading: Loading) -> None:
+async def test_a_load_that_no_request_needs_ends_with_its_client(loading: Loading) -> None:
     leaver = await loading.ask("llama3.2:3b")
     other = await loading.ask("qwen3:8b")
     leaver.leave()

@@ -49,7 +49,7 @@ def test_a_free_gate_gives_its_turn_at_once() -> None:
     assert line.served == ["a"]
 
 
-def test_the_next_in_line_enters_when_the_turn_is_released_and_not_before() -> None:
+def test_the_next_in_the_queue_enters_when_the_turn_is_released_and_not_before() -> None:
     line = Line()
     line.enter("a")
     line.enter("b")

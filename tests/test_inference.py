@@ -424,7 +424,7 @@ def test_an_error_of_a_proxy_in_between_does_not_mean_that_the_target_is_back() 
     assert work.inference.target.inventory.degraded is None
 
 
-def test_an_asker_that_cannot_take_the_head_does_not_leave_the_target_running() -> None:
+def test_a_client_that_cannot_take_the_head_does_not_leave_the_target_running() -> None:
     class Failing(RecordingResponder):
         def begin(self, status: int, phrase: bytes, headers: Any, kind: str) -> None:
             raise ZeroDivisionError

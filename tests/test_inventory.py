@@ -315,7 +315,7 @@ def test_a_failure_of_what_follows_a_recovery_is_logged_and_ends_nothing(logged_
 # many askers
 
 
-def test_many_askers_share_one_question() -> None:
+def test_many_callers_share_one_request() -> None:
     poller = Poller(slow=True)
     results = [poller.fresh() for _ in range(100)]
     assert poller.target.polls == 1
@@ -336,7 +336,7 @@ def test_who_asks_because_of_a_change_is_not_told_what_was_asked_before_it() -> 
     assert (told, poller.target.polls) == (["first", "second", "third"], 2)
 
 
-def test_an_asker_who_leaves_leaves_the_question_to_the_others() -> None:
+def test_a_caller_who_cancels_leaves_the_request_to_the_others() -> None:
     poller = Poller(slow=True)
     leaver, stayer = poller.inventory.refresh(), poller.fresh()
     later = poller.inventory.refresh()
@@ -348,7 +348,7 @@ def test_an_asker_who_leaves_leaves_the_question_to_the_others() -> None:
     assert poller.target.polls == 1
 
 
-def test_an_asker_who_leaves_because_another_was_told_does_no_harm() -> None:
+def test_a_caller_who_cancels_because_another_was_answered_does_no_harm() -> None:
     poller = Poller(slow=True)
     first, leaver, last = (poller.inventory._refreshed() for _ in range(3))
     leaver.addErrback(lambda _: None)

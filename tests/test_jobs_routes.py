@@ -464,7 +464,7 @@ async def test_there_is_never_anything_but_a_problem(bench: JobsApiHarness) -> N
 
 
 @with_jobs_api
-async def test_the_door_speaks_of_problems_too(bench: JobsApiHarness) -> None:
+async def test_refusals_at_admission_are_problems_too(bench: JobsApiHarness) -> None:
     unknown = await bench.ask("GET", "/jobs", token="wrong")
     assert (unknown.status, problem(unknown)["title"]) == (401, "Unauthorized")
     assert unknown.header("WWW-Authenticate") == 'Bearer realm="foreman"'

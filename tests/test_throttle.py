@@ -60,7 +60,7 @@ def test_the_addresses_that_it_remembers_are_bounded() -> None:
     assert throttle.count_guess("a", 0) == 0
 
 
-def test_who_guesses_is_told_to_wait_and_a_known_token_still_opens_the_door(logged: list[LogEvent]) -> None:
+def test_who_guesses_is_told_to_wait_and_a_known_token_is_still_accepted(logged: list[LogEvent]) -> None:
     with in_memory_foreman(auth_token=TOKEN) as step:
         answers = [step.ask_once(asking(f"guess-number-{number}")) for number in range(FREE_GUESSES + 20)]
         assert [answer.status for answer in answers] == [401] * FREE_GUESSES + [429] * 20

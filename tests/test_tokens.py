@@ -147,7 +147,7 @@ def test_a_name_may_have_two_tokens_while_one_replaces_the_other() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_token_that_stands_twice_opens_the_door_for_as_much_as_the_better_of_both(turned: bool) -> None:
+def test_a_token_that_stands_twice_has_the_better_role_of_both(turned: bool) -> None:
     user, admin = Holder("alice", digest("shared")), Holder("bob", digest("shared"), admin=True)
     tokens = Tokens((admin, user) if turned else (user, admin), required=True)
     assert tokens.is_valid(user)
