@@ -246,13 +246,19 @@ def test_a_reader_that_does_not_take_the_end_is_cut_off_after_the_stall_limit() 
         assert caller.transport.ended == "reset"
 
 
-def test_requests_of_a_client_that_does_not_read_wait() -> None:
+def large_listing(step: InMemoryForeman) -> bytes:
+    """The target's list of models, about 100 kB, which foreman has fetched."""
     listing = response_with_length(json.dumps({"models": [{"name": "m:latest", "model": "x" * 100_000}]}).encode())
+    step.target.answer = lambda heard: (
+        listing if heard.target == "/api/tags" else response_with_length(b'{"models":[]}')
+    )
+    step.wait(2)
+    return listing
+
+
+def test_requests_of_a_client_that_does_not_read_wait() -> None:
     with in_memory_foreman() as step:
-        step.target.answer = lambda heard: (
-            listing if heard.target == "/api/tags" else response_with_length(b'{"models":[]}')
-        )
-        step.wait(2)
+        listing = large_listing(step)
         caller = step.call(reads=False)
         asking = request("GET", "/api/tags")
         caller.send(asking * 100)
@@ -281,12 +287,8 @@ def test_requests_that_came_before_and_after_a_pause_keep_their_order() -> None:
 
 
 def test_a_client_that_does_not_read_may_send_ahead_as_much_as_it_likes_since_nobody_listens() -> None:
-    listing = response_with_length(json.dumps({"models": [{"name": "m:latest", "model": "x" * 100_000}]}).encode())
     with in_memory_foreman() as step:
-        step.target.answer = lambda heard: (
-            listing if heard.target == "/api/tags" else response_with_length(b'{"models":[]}')
-        )
-        step.wait(2)
+        large_listing(step)
         caller = step.call(reads=False)
         caller.send(request("GET", "/api/tags"))
         caller.send(head("GET", "/healthz", "X-A: " + "a" * 1000) * 200)

@@ -24,7 +24,8 @@ from foreman.store.errors import (
     WrongState,
 )
 from support.live_foreman import artifact_bytes
-from support.stores import DATABASES, Stores, new
+from support.new_jobs import new_job
+from support.stores import DATABASES, Stores, outcome, soon
 
 
 @pytest.fixture(params=sorted(DATABASES))
@@ -34,36 +35,23 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     blockon(Deferred.fromCoroutine(made.close()))
 
 
-def soon(work: Any) -> Deferred[Any]:
-    """Begin a coroutine."""
-    return Deferred.fromCoroutine(work)
-
-
-async def outcome(work: Any) -> Any:
-    """What it gives, or the exception."""
-    try:
-        return await work
-    except Exception as problem:  # noqa: BLE001 - to be looked at
-        return problem
-
-
 @ensureDeferred
 async def test_what_was_acknowledged_is_seen_by_another_connection(stores: Stores) -> None:
     store = stores.store()
     for count in range(1, 6):
-        await store.enqueue([new()])
+        await store.enqueue([new_job()])
         assert stores.rows() == count
 
 
 @ensureDeferred
 async def test_who_stops_listening_has_not_taken_back_what_was_asked(stores: Stores) -> None:
     store = stores.store()
-    first, second = soon(store.enqueue([new()])), soon(store.enqueue([new()]))
+    first, second = soon(store.enqueue([new_job()])), soon(store.enqueue([new_job()]))
     first.cancel()
     second.cancel()
     assert isinstance(await outcome(first), CancelledError)
     assert isinstance(await outcome(second), CancelledError)
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     assert stores.rows() == 3
 
 
@@ -73,7 +61,7 @@ async def test_ids_grow_within_a_millisecond_and_when_the_clock_is_set_back(stor
     ids = []
     for by in (0.0, 0.0, 0.0, -3600.0, 0.0, 1.0, 7200.0):
         stores.wall.now += by
-        ids += [one.id for one in await store.enqueue([new(), new()])]
+        ids += [one.id for one in await store.enqueue([new_job(), new_job()])]
     assert ids == sorted(set(ids))
     assert [job.id for job in await store.list_jobs(Filter(), None, 100)] == ids[::-1]
 
@@ -83,7 +71,7 @@ async def test_bells_ring_after_the_commit_and_before_the_answer(stores: Stores)
     store = stores.store()
     heard: list[tuple[str, int]] = []
     store.notifications.on_queued = lambda: heard.append(("queued", stores.rows()))
-    (enqueued,) = await store.enqueue([new()])
+    (enqueued,) = await store.enqueue([new_job()])
     assert heard == [("queued", 1)]
     told = store.notifications.when_changed(enqueued.id)
     told.addCallback(lambda _: heard.append(("changed", stores.rows())))
@@ -99,14 +87,14 @@ async def test_a_listeners_mistake_is_not_theirs_who_were_committed(stores: Stor
         raise ZeroDivisionError
 
     store.notifications.on_queued = mistaken
-    assert len(await store.enqueue([new()])) == 1
+    assert len(await store.enqueue([new_job()])) == 1
     assert len(logged_failures.take(ZeroDivisionError)) == 1
 
 
 @ensureDeferred
 async def test_asking_for_the_end_of_a_running_job_is_a_change(stores: Stores) -> None:
     store = stores.store()
-    (enqueued,) = await store.enqueue([new()])
+    (enqueued,) = await store.enqueue([new_job()])
     await store.claim("gate", lambda _: 0)
     told = store.notifications.when_changed(enqueued.id)
     job = await store.cancel(enqueued.id)
@@ -119,7 +107,7 @@ async def test_asking_for_the_end_of_a_running_job_is_a_change(stores: Stores) -
 @ensureDeferred
 async def test_a_job_that_was_to_be_cancelled_and_is_released_is_said_to_be_cancelled(stores: Stores) -> None:
     store = stores.store()
-    (enqueued,) = await store.enqueue([new()])
+    (enqueued,) = await store.enqueue([new_job()])
     claim = await store.claim("gate", lambda _: 0)
     assert claim is not None
     await store.cancel(enqueued.id)
@@ -130,7 +118,7 @@ async def test_a_job_that_was_to_be_cancelled_and_is_released_is_said_to_be_canc
 @ensureDeferred
 async def test_what_was_cancelled_while_it_ran_can_be_tried_again_and_is_no_longer_to_end(stores: Stores) -> None:
     store = stores.store()
-    (enqueued,) = await store.enqueue([new()])
+    (enqueued,) = await store.enqueue([new_job()])
     claim = await store.claim("gate", lambda _: 0)
     assert claim is not None
     await store.cancel(enqueued.id)
@@ -144,7 +132,7 @@ async def test_what_was_cancelled_while_it_ran_can_be_tried_again_and_is_no_long
 async def test_a_deadline_is_not_forgotten_while_its_job_runs(stores: Stores) -> None:
     store = stores.store()
     deadline = store.now() + 60_000
-    await store.enqueue([new(deadline=deadline)])
+    await store.enqueue([new_job(deadline=deadline)])
     claim = await store.claim("gate", lambda _: 0)
     assert claim is not None
     assert await store.sweep() is None
@@ -159,7 +147,7 @@ async def test_a_deadline_is_not_forgotten_while_its_job_runs(stores: Stores) ->
 @ensureDeferred
 async def test_a_place_is_told_while_no_more_than_a_thousand_are_before(stores: Stores) -> None:
     store = stores.store()
-    ids = [one.id for one in await store.enqueue([new() for _ in range(1002)])]
+    ids = [one.id for one in await store.enqueue([new_job() for _ in range(1002)])]
     places = [job and job.position for job in [await store.get(ids[place]) for place in (0, 999, 1000, 1001)]]
     assert places == [1, 1000, 1001, None]
 
@@ -170,13 +158,13 @@ async def test_a_place_is_told_while_no_more_than_a_thousand_are_before(stores: 
 @ensureDeferred
 async def test_a_submission_is_stored_whole_or_not_at_all_and_a_repetition_is_no_new_job(stores: Stores) -> None:
     store = stores.store(max_jobs=6)
-    (first,) = await store.enqueue([new(idempotency_key="k")])
-    again, other = await store.enqueue([new(idempotency_key="k"), new()])
+    (first,) = await store.enqueue([new_job(idempotency_key="k")])
+    again, other = await store.enqueue([new_job(idempotency_key="k"), new_job()])
     assert (again.id, again.replayed, other.replayed) == (first.id, True, False)
-    problem = await outcome(store.enqueue([new(), new(idempotency_key="k", fingerprint="another")]))
+    problem = await outcome(store.enqueue([new_job(), new_job(idempotency_key="k", fingerprint="another")]))
     assert isinstance(problem, KeyReused)
     assert problem.index == 1
-    assert isinstance(await outcome(store.enqueue([new(owner="p") for _ in range(6)])), TooManyJobs)
+    assert isinstance(await outcome(store.enqueue([new_job(owner="p") for _ in range(6)])), TooManyJobs)
     assert stores.rows() == 2
     assert await store.fingerprints("o", ["k", "unknown"]) == {"k": "f"}
     assert await store.fingerprints("p", ["k"]) == {}
@@ -186,7 +174,12 @@ async def test_a_submission_is_stored_whole_or_not_at_all_and_a_repetition_is_no
 async def test_the_next_job_is_that_of_the_least_key_among_the_models_that_can_run(stores: Stores) -> None:
     store = stores.store()
     late, early, hasty, embedding = await store.enqueue(
-        [new(model="a"), new(model="b", priority=4), new(model="c", priority=3), new(model="a", lane="embedding")]
+        [
+            new_job(model="a"),
+            new_job(model="b", priority=4),
+            new_job(model="c", priority=3),
+            new_job(model="a", lane="embedding"),
+        ]
     )
     bonus = {"a": 300_000, "b": 0, "c": None}.get
     for expected in (late, early):
@@ -208,7 +201,7 @@ async def test_the_next_job_is_that_of_the_least_key_among_the_models_that_can_r
 @ensureDeferred
 async def test_a_claim_of_an_earlier_start_writes_nothing(stores: Stores) -> None:
     store = stores.store()
-    (submitted,) = await store.enqueue([new()])
+    (submitted,) = await store.enqueue([new_job()])
     stale = await store.claim("gate", lambda _: 0)
     assert stale is not None
     await store.append_output(stale, 0, b"a line\n")
@@ -238,7 +231,7 @@ async def test_a_claim_of_an_earlier_start_writes_nothing(stores: Stores) -> Non
 @ensureDeferred
 async def test_a_release_does_not_count_and_a_failed_attempt_does(stores: Stores) -> None:
     store = stores.store()
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     claim = await store.claim("gate", lambda _: 0)
     assert claim is not None
     released = await store.release(claim)
@@ -256,7 +249,7 @@ async def test_a_release_does_not_count_and_a_failed_attempt_does(stores: Stores
 @ensureDeferred
 async def test_only_an_ended_job_is_deleted_and_only_one_without_success_retried(stores: Stores) -> None:
     store = stores.store()
-    (submitted,) = await store.enqueue([new()])
+    (submitted,) = await store.enqueue([new_job()])
     for refused in (store.delete(submitted.id), store.retry(submitted.id), store.cancel("0" * 26)):
         assert isinstance(await outcome(refused), WrongState)
     assert (await store.cancel(submitted.id)).state == "cancelled"
@@ -271,7 +264,7 @@ async def test_only_an_ended_job_is_deleted_and_only_one_without_success_retried
 @ensureDeferred
 async def test_an_artifact_is_read_by_ranges_until_it_is_replaced(stores: Stores) -> None:
     store = stores.store()
-    (submitted,) = await store.enqueue([new()])
+    (submitted,) = await store.enqueue([new_job()])
     _, is_new = await store.put_artifact(submitted.id, Artifact("notes", "text/plain", b"0123456789"))
     stored = await store.get_artifact(submitted.id, "notes")
     assert stored is not None
@@ -294,7 +287,9 @@ async def test_a_list_is_newest_first_and_goes_on_where_it_ended(stores: Stores)
     ids = []
     for number in range(6):
         owner, model = ("alice", "bob")[number % 2], ("a", "library/a:latest", "b")[number % 3]
-        ids += [one.id for one in await store.enqueue([new(owner=owner, model=model, metadata={"n": str(number % 2)})])]
+        ids += [
+            one.id for one in await store.enqueue([new_job(owner=owner, model=model, metadata={"n": str(number % 2)})])
+        ]
         stores.wall.now += 1
     await store.cancel(ids[0])
 
@@ -323,7 +318,7 @@ async def test_a_list_is_newest_first_and_goes_on_where_it_ended(stores: Stores)
 async def test_what_is_due_is_queued_and_what_has_expired_is_discarded(stores: Stores) -> None:
     store = stores.store()
     now = store.now()
-    later, expiring = await store.enqueue([new(run_at=now + 5000), new(deadline=now + 9000)])
+    later, expiring = await store.enqueue([new_job(run_at=now + 5000), new_job(deadline=now + 9000)])
     assert await store.sweep() == now + 5000
     stores.wall.now += 5
     assert await store.sweep() == now + 9000
@@ -339,11 +334,11 @@ async def test_what_is_due_is_queued_and_what_has_expired_is_discarded(stores: S
 @ensureDeferred
 async def test_only_retries_are_brought_forward_when_the_clock_was_set_back(stores: Stores) -> None:
     store = stores.store()
-    (retried,) = await store.enqueue([new()])
+    (retried,) = await store.enqueue([new_job()])
     claim = await store.claim("gate", lambda _: 0)
     assert claim is not None
     await store.end_attempt(claim, lambda job, now: Transition("scheduled", now + 900_000, True, 0, job.error))
-    (planned,) = await store.enqueue([new(run_at=store.now() + 900_000)])
+    (planned,) = await store.enqueue([new_job(run_at=store.now() + 900_000)])
     await store.cap_retry_delays(60.0)
     await store.sweep()
     states = [job and job.state for job in await store.get_many([retried.id, planned.id])]
@@ -356,7 +351,7 @@ async def test_only_retries_are_brought_forward_when_the_clock_was_set_back(stor
 @ensureDeferred
 async def test_ended_jobs_are_deleted_by_state_age_and_owner(stores: Stores) -> None:
     store = stores.store()
-    ids = [one.id for one in await store.enqueue([new(owner=owner) for owner in ("alice", "bob", "alice", "bob")])]
+    ids = [one.id for one in await store.enqueue([new_job(owner=owner) for owner in ("alice", "bob", "alice", "bob")])]
     for id_ in ids[:3]:
         await store.cancel(id_)
     stores.wall.now += 10
@@ -376,11 +371,11 @@ async def test_ended_jobs_are_deleted_by_state_age_and_owner(stores: Stores) -> 
 @ensureDeferred
 async def test_stopping_answers_all_who_wait(stores: Stores) -> None:
     store = stores.store()
-    asked = [soon(outcome(store.enqueue([new()]))) for _ in range(200)]
+    asked = [soon(outcome(store.enqueue([new_job()]))) for _ in range(200)]
     await store.stop()
     assert [type(one) for one in await gatherResults(asked)] == [list] * 200
     assert store.condition == "off"
-    for late in (store.enqueue([new()]), store.counts()):
+    for late in (store.enqueue([new_job()]), store.counts()):
         problem = await outcome(late)
         assert isinstance(problem, StoreUnavailable)
         assert problem.condition == "off"
@@ -390,7 +385,7 @@ async def test_stopping_answers_all_who_wait(stores: Stores) -> None:
 @ensureDeferred
 async def test_what_was_there_is_there_after_another_start(stores: Stores) -> None:
     store = stores.store()
-    ids = [one.id for one in await store.enqueue([new(metadata={"a": "b"}), new()])]
+    ids = [one.id for one in await store.enqueue([new_job(metadata={"a": "b"}), new_job()])]
     claim = await store.claim("gate", lambda _: 0)
     assert claim is not None
     await store.succeed(claim, [Artifact("response", "text/plain", b"hello")], None)

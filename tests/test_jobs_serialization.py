@@ -12,7 +12,7 @@ import pytest_twisted
 from foreman.util import timestamps
 from foreman.web.jobs.serialization import job_value
 from support.jobs_api import CHAT, JobsApiHarness, jobs_api_harness, json_of, pointers, with_jobs_api
-from support.stores import new
+from support.new_jobs import new_job
 
 
 @with_jobs_api
@@ -28,7 +28,7 @@ async def test_a_moment_that_could_not_be_shown_is_refused(bench: JobsApiHarness
 
 @with_jobs_api
 async def test_what_an_older_foreman_took_and_could_not_show_is_shown(bench: JobsApiHarness) -> None:
-    (one,) = await bench.store.enqueue([new(owner="alice", run_at=timestamps.LATEST + 1)])
+    (one,) = await bench.store.enqueue([new_job(owner="alice", run_at=timestamps.LATEST + 1)])
     assert json_of(await bench.ask("GET", f"/jobs/{one.id}"))["run_at"] == "9999-12-31T23:59:59.999Z"
     assert [job["id"] for job in json_of(await bench.ask("GET", "/jobs"))["jobs"]] == [one.id]
 

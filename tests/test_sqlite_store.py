@@ -26,7 +26,8 @@ from foreman.store.sqlite import writer as writer_module
 from foreman.store.sqlite.read_queue import ReadQueue
 from foreman.store.sqlite.statements import enqueue, user_actions
 from foreman.store.sqlite.statements.transaction import Transaction
-from support.stores import SQLiteStores, new
+from support.new_jobs import new_job
+from support.stores import SQLiteStores, outcome, soon
 
 reactor: Any = installed_reactor
 
@@ -36,19 +37,6 @@ def served(tmp_path: Path) -> Iterator[SQLiteStores]:
     stores = SQLiteStores(tmp_path)
     yield stores
     blockon(Deferred.fromCoroutine(stores.close()))
-
-
-def soon(work: Any) -> Deferred[Any]:
-    """Begin a coroutine."""
-    return Deferred.fromCoroutine(work)
-
-
-async def outcome(work: Any) -> Any:
-    """What it gives, or the exception."""
-    try:
-        return await work
-    except Exception as problem:  # noqa: BLE001 - to be looked at
-        return problem
 
 
 def fail_with(code: int) -> Callable[[Transaction], None]:
@@ -76,7 +64,7 @@ async def test_many_at_once_share_commits(served: SQLiteStores, monkeypatch: pyt
 
     monkeypatch.setattr(writer_module.Writer, "_commit", counted)
     store = served.store()
-    await gatherResults([soon(store.enqueue([new()])) for _ in range(300)])
+    await gatherResults([soon(store.enqueue([new_job()])) for _ in range(300)])
     assert sum(sizes) == served.rows() == 300
     assert len(sizes) <= 6
     assert max(sizes) == writer_module.MAX_BATCH
@@ -108,15 +96,15 @@ async def test_large_steps_are_committed_one_at_a_time_and_keep_nobody_waiting(
 @ensureDeferred
 async def test_a_step_that_fails_does_not_take_its_neighbours_with_it(served: SQLiteStores) -> None:
     store = served.store()
-    await store.enqueue([new(idempotency_key="k")])
+    await store.enqueue([new_job(idempotency_key="k")])
     wrong = "\ud800"  # is no text that SQLite takes
     asked = [
-        store.enqueue([new()]),
-        store.enqueue([new(), new(idempotency_key="k", fingerprint="other")]),
+        store.enqueue([new_job()]),
+        store.enqueue([new_job(), new_job(idempotency_key="k", fingerprint="other")]),
         store.cancel("0" * 26),
-        store.enqueue([new(model=wrong)]),
-        store.enqueue([new(priority=99)]),
-        store.enqueue([new()]),
+        store.enqueue([new_job(model=wrong)]),
+        store.enqueue([new_job(priority=99)]),
+        store.enqueue([new_job()]),
     ]
     outcomes = await gatherResults([soon(outcome(one)) for one in asked])
     kinds = [type(one) for one in outcomes]
@@ -132,7 +120,7 @@ async def test_whoever_comes_when_too_many_wait_is_sent_away(
 ) -> None:
     monkeypatch.setattr(writer_module, "MAX_WAITING", 3)
     store = served.store()
-    outcomes = await gatherResults([soon(outcome(store.enqueue([new()]))) for _ in range(10)])
+    outcomes = await gatherResults([soon(outcome(store.enqueue([new_job()]))) for _ in range(10)])
     refused = [one for one in outcomes if isinstance(one, StoreUnavailable)]
     assert len(refused) == 6
     assert served.rows() == 4
@@ -149,7 +137,7 @@ async def test_nothing_rings_for_what_was_not_committed(served: SQLiteStores) ->
     store.notifications.on_queued = lambda: rung.append("queued")
 
     def step(tx: Transaction) -> None:
-        enqueue.enqueue(tx, [new()], [str(ULID())], 10)
+        enqueue.enqueue(tx, [new_job()], [str(ULID())], 10)
         raise ValueError
 
     assert isinstance(await outcome(store.database.write(step)), ValueError)
@@ -165,8 +153,8 @@ async def test_a_claim_passes_over_what_has_expired_a_few_at_a_time(
 
     monkeypatch.setattr(execution, "MAX_EXPIRED", 3)
     store = served.store()
-    await store.enqueue([new(deadline=store.now() + 1000) for _ in range(4)])
-    (last,) = await store.enqueue([new()])
+    await store.enqueue([new_job(deadline=store.now() + 1000) for _ in range(4)])
+    (last,) = await store.enqueue([new_job()])
     served.wall.now += 10
     nudged: list[str] = []
     store.notifications.on_queued = lambda: nudged.append("queued")
@@ -190,10 +178,19 @@ async def test_a_claim_passes_over_what_has_expired_a_few_at_a_time(
 @ensureDeferred
 async def test_after_a_failed_write_nothing_is_acknowledged_any_more(served: SQLiteStores, code: int) -> None:
     store = served.store()
-    await store.enqueue([new()])
-    asked = [store.enqueue([new()]), store.database.write(fail_with(code)), store.enqueue([new()]), store.sweep()]
+    await store.enqueue([new_job()])
+    asked = [
+        store.enqueue([new_job()]),
+        store.database.write(fail_with(code)),
+        store.enqueue([new_job()]),
+        store.sweep(),
+    ]
     outcomes = await gatherResults([soon(outcome(one)) for one in asked])
-    outcomes += [await outcome(store.enqueue([new()])), await outcome(store.get("x")), await outcome(store.counts())]
+    outcomes += [
+        await outcome(store.enqueue([new_job()])),
+        await outcome(store.get("x")),
+        await outcome(store.counts()),
+    ]
     assert [type(one) for one in outcomes] == [StoreUnavailable] * 7
     assert {one.condition for one in outcomes} == {store.condition} == {"broken"}
     assert str(outcomes[-1]).count("the job store has failed") == 1
@@ -203,7 +200,7 @@ async def test_after_a_failed_write_nothing_is_acknowledged_any_more(served: SQL
 @ensureDeferred
 async def test_what_is_on_its_way_when_the_store_fails_does_not_make_it_well(served: SQLiteStores) -> None:
     store = served.store()
-    asked = [soon(outcome(store.enqueue([new()]))) for _ in range(2)]
+    asked = [soon(outcome(store.enqueue([new_job()]))) for _ in range(2)]
     assert store.database._writer is not None
     store.database._writer.mark_broken("a page is damaged")
     assert [type(one) for one in await gatherResults(asked)] == [StoreUnavailable] * 2
@@ -219,8 +216,8 @@ async def test_a_store_that_failed_is_not_written_into_its_file(
     monkeypatch.setattr(writer_module.Writer, "_checkpoint", lambda *_: written.append("log"))
     monkeypatch.setattr(writer_module, "CHECKPOINT_ROWS", 0)
     store = served.store()
-    await store.enqueue([new()])
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
+    await store.enqueue([new_job()])
     assert len(written) >= 1
     before = len(written)
     await outcome(store.database.write(fail_with(sqlite3.SQLITE_IOERR)))
@@ -238,7 +235,7 @@ async def test_a_log_that_cannot_be_written_into_the_file_is_the_end(
     monkeypatch.setattr(writer_module.Writer, "_checkpoint", broken)
     monkeypatch.setattr(writer_module, "CHECKPOINT_ROWS", 0)
     store = served.store()
-    outcomes = await gatherResults([soon(outcome(store.enqueue([new()]))) for _ in range(3)])
+    outcomes = await gatherResults([soon(outcome(store.enqueue([new_job()]))) for _ in range(3)])
     assert [type(one) for one in outcomes] == [list, StoreUnavailable, StoreUnavailable]
     assert store.condition == "broken"
     assert served.rows() == 1
@@ -257,7 +254,7 @@ async def test_a_file_whose_name_leads_nowhere_is_written_no_more(
 ) -> None:
     """Such as one whose folder was replaced by a file, or is on a server of files that is gone."""
     store = served.store()
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     found = Path.stat
 
     def fails(path: Path, **more: Any) -> os.stat_result:
@@ -266,22 +263,22 @@ async def test_a_file_whose_name_leads_nowhere_is_written_no_more(
         return found(path, **more)
 
     monkeypatch.setattr(Path, "stat", fails)
-    assert isinstance(await outcome(store.enqueue([new()])), StoreUnavailable)
+    assert isinstance(await outcome(store.enqueue([new_job()])), StoreUnavailable)
     assert store.condition == condition
     monkeypatch.undo()
-    assert isinstance(await outcome(store.enqueue([new()])), StoreUnavailable) is (condition == "broken")
+    assert isinstance(await outcome(store.enqueue([new_job()])), StoreUnavailable) is (condition == "broken")
 
 
 @ensureDeferred
 async def test_a_look_that_finds_damage_is_the_end_too(served: SQLiteStores) -> None:
     store = served.store()
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
 
     def look(_: object) -> None:
         fail_with(sqlite3.SQLITE_CORRUPT)(Transaction(None, 0))  # type: ignore[arg-type]
 
     assert isinstance(await outcome(store.database.read(look)), StoreUnavailable)
-    assert isinstance(await outcome(store.enqueue([new()])), StoreUnavailable)
+    assert isinstance(await outcome(store.enqueue([new_job()])), StoreUnavailable)
     assert store.condition == "broken"
 
 
@@ -296,7 +293,7 @@ async def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(served: 
         return step
 
     await store.database.write(room(1))  # no more than there are
-    asked = [store.enqueue([new(payload=b"x" * 3000) for _ in range(1 + number % 2)]) for number in range(200)]
+    asked = [store.enqueue([new_job(payload=b"x" * 3000) for _ in range(1 + number % 2)]) for number in range(200)]
     outcomes = await gatherResults([soon(outcome(one)) for one in asked])
     refused = [one for one in outcomes if isinstance(one, StoreUnavailable)]
     acknowledged = sum(len(one) for one in outcomes if isinstance(one, list))
@@ -306,7 +303,7 @@ async def test_a_full_disk_loses_nothing_and_is_over_when_there_is_room(served: 
     assert await store.claim("embedding", lambda _: 0) is None
     assert store.database.condition == "full", "what writes nothing does not show that there is room"
     await store.database.write(room(1_000_000))
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     assert store.condition == "ok"
     assert served.rows() == acknowledged + 1
 
@@ -316,7 +313,7 @@ async def test_deleting_on_a_full_disk_does_not_fail_again_and_again(
     served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = served.store()
-    ids = [one.id for one in await store.enqueue([new() for _ in range(3)])]
+    ids = [one.id for one in await store.enqueue([new_job() for _ in range(3)])]
     for id_ in ids:
         await store.cancel(id_)
     plain: list[str] = []
@@ -344,24 +341,24 @@ async def test_another_program_that_holds_the_file_is_waited_for_and_then_said(
     store = served.store()
     other = sqlite3.connect(served.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    problem = await outcome(store.enqueue([new()]))
+    problem = await outcome(store.enqueue([new_job()]))
     assert isinstance(problem, StoreUnavailable)
     assert (problem.condition, store.condition) == ("unwritable", "unwritable")
     other.execute("COMMIT")
     other.close()
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     assert store.condition == "ok"
 
 
 @ensureDeferred
 async def test_a_foreman_whose_file_was_taken_over_stops_writing(served: SQLiteStores) -> None:
     store = served.store()
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     other = sqlite3.connect(served.path)
     other.execute("UPDATE meta SET value = 'somebody else' WHERE key = 'boot'")
     other.commit()
     other.close()
-    problem = await outcome(store.enqueue([new()]))
+    problem = await outcome(store.enqueue([new_job()]))
     assert isinstance(problem, StoreUnavailable)
     assert "another foreman" in str(problem)
     assert store.condition == "broken"
@@ -374,7 +371,7 @@ async def test_a_look_that_takes_too_long_is_given_up_and_the_next_is_not(
 ) -> None:
     monkeypatch.setattr(read_queue_module, "MAX_DURATION", 0.05)
     store = served.store()
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     looks = [store.database.read(lambda cursor: cursor.execute(for_ever).fetchall()) for _ in range(4)]
     for look in looks:
@@ -397,7 +394,7 @@ async def test_what_a_caller_asks_waits_in_its_own_queue(served: SQLiteStores, m
         return read(self, work, arguments, caller, patient=patient)
 
     monkeypatch.setattr(ReadQueue, "read", seen)
-    (taken,) = await store.enqueue([new(owner="alice", idempotency_key="k")])
+    (taken,) = await store.enqueue([new_job(owner="alice", idempotency_key="k")])
     assert await store.fingerprints("alice", ["k", "other"]) == {"k": "f"}
     assert [job and job.id for job in await store.get_many([taken.id, "gone"], "alice")] == [taken.id, None]
     assert await store.get_artifact(taken.id, "response", "alice") is None
@@ -407,7 +404,7 @@ async def test_what_a_caller_asks_waits_in_its_own_queue(served: SQLiteStores, m
 @ensureDeferred
 async def test_a_reader_cannot_write(served: SQLiteStores) -> None:
     store = served.store()
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     assert isinstance(await outcome(store.database.read(lambda cursor: cursor.execute("DELETE FROM jobs"))), Exception)
     assert served.rows() == 1
 
@@ -424,7 +421,7 @@ async def test_the_log_stays_bounded_and_is_begun_anew_when_a_reader_has_left(
 
     async def fill() -> None:
         for _ in range(60):
-            await store.enqueue([new(payload=b"x" * 50_000)])
+            await store.enqueue([new_job(payload=b"x" * 50_000)])
 
     await fill()
     assert log.stat().st_size < 1_500_000
@@ -447,7 +444,7 @@ async def test_the_log_stays_bounded_and_is_begun_anew_when_a_reader_has_left(
 @ensureDeferred
 async def test_stopping_leaves_no_log(served: SQLiteStores) -> None:
     store = served.store()
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     await store.stop()
     assert not served.path.with_name("jobs.sqlite-wal").exists()
 
@@ -457,7 +454,7 @@ async def test_whoever_asks_while_the_store_is_closing_is_refused_and_not_forgot
     served: SQLiteStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = served.store()
-    await store.enqueue([new()])
+    await store.enqueue([new_job()])
     asked: list[Deferred[Any]] = []
     truncate_log = maintenance.truncate_log
 

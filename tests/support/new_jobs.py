@@ -12,6 +12,15 @@ from foreman.protocol.routes import Route, classify
 HELLO = [{"role": "user", "content": "hi"}]
 
 
+def new_job(**given: Any) -> NewJob:
+    """A job to be submitted, with plain values for what is not given."""
+    plain: dict[str, Any] = {
+        "endpoint": "/api/chat", "lane": "gate", "family": "ollama", "model": "m", "owner": "o", "payload": b"{}",
+        "stream": True, "fingerprint": "f",
+    }  # fmt: skip
+    return NewJob(**{**plain, **given})
+
+
 def job_for(endpoint: str = "/api/chat", model: str = "llama3", *, lane: Any = None, **more: Any) -> NewJob:
     """A job as it is handed over."""
     found = classify(b"POST", endpoint.encode())

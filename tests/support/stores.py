@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred
 from ulid import ULID
 
-from foreman.jobs.job import NewJob
 from foreman.store.job_store import JobStore
 from foreman.store.notifications import Notifications
 from foreman.store.sqlite.database import Database
@@ -19,13 +19,17 @@ from foreman.store.sqlite.store import SQLiteJobStore
 reactor: Any = installed_reactor
 
 
-def new(**given: Any) -> NewJob:
-    """A job to be submitted, with plain values for what is not given."""
-    plain: dict[str, Any] = {
-        "endpoint": "/api/chat", "lane": "gate", "family": "ollama", "model": "m", "owner": "o", "payload": b"{}",
-        "stream": True, "fingerprint": "f",
-    }  # fmt: skip
-    return NewJob(**{**plain, **given})
+def soon(work: Any) -> Deferred[Any]:
+    """Begin a coroutine."""
+    return Deferred.fromCoroutine(work)
+
+
+async def outcome(work: Any) -> Any:
+    """What it gives, or the exception."""
+    try:
+        return await work
+    except Exception as problem:  # noqa: BLE001 - to be looked at
+        return problem
 
 
 class Wall:
