@@ -130,24 +130,6 @@ _GENERATE = Endpoint(
     is_followable=True,
     answer_members=frozenset({"response", "done", "error"}),
 )
-_OPENAI_CHAT = Endpoint(
-    "/v1/chat/completions",
-    _POST,
-    Lane.GATE,
-    streaming=Streaming.ON_REQUEST,
-    end_marker=DONE_EVENT,
-    job=JobSource.PAYLOAD,
-    answer_members=_OPENAI_MEMBERS,
-)
-_COMPLETIONS = Endpoint(
-    "/v1/completions",
-    _POST,
-    Lane.GATE,
-    streaming=Streaming.ON_REQUEST,
-    end_marker=DONE_EVENT,
-    job=JobSource.PAYLOAD,
-    answer_members=_OPENAI_MEMBERS,
-)
 _RESPONSES = Endpoint(
     "/v1/responses",
     _POST,
@@ -181,6 +163,18 @@ _TRANSCRIPTIONS = Endpoint(
     answer_members=frozenset({"text", "error"}),
     answers_text=True,
 )
+
+
+def _completions(path: str) -> Endpoint:
+    return Endpoint(
+        path,
+        _POST,
+        Lane.GATE,
+        streaming=Streaming.ON_REQUEST,
+        end_marker=DONE_EVENT,
+        job=JobSource.PAYLOAD,
+        answer_members=_OPENAI_MEMBERS,
+    )
 
 
 def _images(path: str) -> Endpoint:
@@ -217,8 +211,8 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         Endpoint("/api/show", _POST, Lane.METADATA, takes_name=True),
         _CHAT,
         _GENERATE,
-        _OPENAI_CHAT,
-        _COMPLETIONS,
+        _completions("/v1/chat/completions"),
+        _completions("/v1/completions"),
         _RESPONSES,
         _COMPACT,
         _images("/v1/images/generations"),
