@@ -238,9 +238,10 @@ class Inventory:
         return self.held[lane][0] if lane in self.held else None
 
     def _recovered(self) -> None:
-        before, self.state = self.state, Well()
+        before = self.state
         if isinstance(before, Well):
             return
+        self.state = Well()
         if isinstance(before, Degraded):
             text = "the target answers again, after {seconds:.0f} s"
             self._log.info(text, seconds=self._clock.seconds() - before.since)

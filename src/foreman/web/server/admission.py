@@ -100,8 +100,11 @@ class Admission:
             found, target = classify_behind_prefix(head.method, target, self._base)
         else:
             found = classify(head.method, target, self._base)
-        path = target.partition(b"?")[0].decode("latin-1")
-        route = found if isinstance(found, Route) else Route(Lane.FOREMAN, family_of(path), "-")
+        if isinstance(found, Route):
+            route = found
+        else:
+            path = target.partition(b"?")[0].decode("latin-1")
+            route = Route(Lane.FOREMAN, family_of(path), "-")
         has_token = self.tokens.required and contains_token(_exposed_part(found, target), self.tokens.is_token)
         if has_token:
             route = evolve(route, path="-")
